@@ -1,0 +1,32 @@
+# make lab    set up .venv, open JupyterLab on your own copy of the lessons
+# make test   set up .venv, run everything that CI runs
+# make build  rebuild the notebooks from solutions/*.py
+# make record train the runs that lesson 00 draws from its record (about an hour)
+# make clean  remove what these made, never your workspace
+
+PYTHON ?= python3
+BIN := .venv/bin
+# A waiting thread must sleep: two spinning threads on two busy cores are up to fifty times slower.
+export OMP_WAIT_POLICY := PASSIVE
+
+.PHONY: lab test build record clean
+
+lab:
+	@$(PYTHON) install.py
+	@$(BIN)/deepnet-edu lab
+
+test:
+	@$(PYTHON) install.py --dev
+	$(BIN)/python tests/run.py
+
+build:
+	@$(PYTHON) install.py --dev
+	$(BIN)/deepnet-edu build
+
+record:
+	@$(PYTHON) install.py
+	$(BIN)/python benchmarks/lesson_00.py
+
+clean:
+	rm -rf .venv runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,99 @@
+"""The command line: deepnet-edu doctor | lab | build."""
+
+import json
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from deepnet_edu.messages import UserError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="How Transformers are made a thousand layers deep. Start with: deepnet-edu lab",
+)
+Workspace = Annotated[Path | None, typer.Option(help="Folder of your own copies; workspace/ in the clone by default.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
+
+
+def main() -> None:
+    """Run the command line; a mistake of the user's is one sentence and exit status 1."""
+    # Must stand before torch is loaded: idle threads that spin slow small models down by far.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        app()
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(1)
+
+
+@app.command()
+def doctor(workspace: Workspace = None, as_json: Json = False) -> None:
+    """Check that lessons can run here, and say what to type where they cannot.
+
+    Example: deepnet-edu doctor --json
+    """
+    from deepnet_edu.course.doctor import examine
+    from deepnet_edu.course.places import WORKSPACE
+
+    findings = examine(workspace or WORKSPACE)
+    failed = any(finding.status == "problem" for finding in findings)
+    if as_json:
+        print(json.dumps({"ready": not failed, "findings": [asdict(finding) for finding in findings]}, indent=1))
+    else:
+        console = Console(highlight=False)
+        mark = {"ok": "[green]ok[/]", "warning": "[yellow]look[/]", "problem": "[red]PROBLEM[/]"}
+        for finding in findings:
+            console.print(f"{mark[finding.status]:>20}  {finding.name}: {finding.found}", soft_wrap=True)
+            if finding.mend:
+                console.print(f"          mend it with: {finding.mend}", soft_wrap=True, markup=False)
+        console.print("Lessons cannot run yet." if failed else "Lessons can run: deepnet-edu lab")
+    raise typer.Exit(1 if failed else 0)
+
+
+@app.command()
+def lab(
+    lesson: Annotated[str, typer.Argument(help="Number or name of the lesson to open.")] = "00",
+    workspace: Workspace = None,
+) -> None:
+    """Open JupyterLab on your own copy of the lessons; what you edited is never overwritten.
+
+    With BROWSER=none it only prints the address.
+
+    Example: deepnet-edu lab 00
+    """
+    from deepnet_edu.course import lab as jupyter
+    from deepnet_edu.course.places import WORKSPACE, find_lesson
+    from deepnet_edu.course.workspace import update
+
+    name = find_lesson(lesson)
+    folder = (workspace or WORKSPACE).resolve()
+    result = update(folder)
+    if result.renewed:
+        print("Newer versions of lessons that you had not touched: " + ", ".join(result.renewed))
+    for edited, beside in result.beside:
+        print(f"There is a newer version of {edited}; yours stays as it is, the new one is {beside}.")
+    raise typer.Exit(jupyter.start(folder, name, browser=os.environ.get("BROWSER") != "none"))
+
+
+@app.command()
+def build(
+    check: Annotated[
+        bool, typer.Option("--check", help="Change nothing; fail if a notebook is not up to date.")
+    ] = False,
+) -> None:
+    """Make lessons/*.ipynb and the executed solutions/*.ipynb from solutions/*.py.
+
+    Example: deepnet-edu build --check
+    """
+    from deepnet_edu.course.build import build_all
+
+    for line in build_all(check=check):
+        print(line)

@@ -1,0 +1,1 @@
+"""What knows of notebooks: building them, the learner's workspace, and what they import (``kit``)."""

@@ -1,0 +1,144 @@
+"""Is this machine ready? Each problem comes with the command that mends it."""
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from deepnet_edu.course.places import ROOT
+
+Status = Literal["ok", "warning", "problem"]
+#: A 1,000-layer lesson needs this much, lessons.md's limit.
+NEEDED_MEMORY_GB = 4
+NEEDED_DISK_GB = 1
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        name: what.
+        status: ``"ok"``; ``"warning"``: lessons run, but look at it; ``"problem"``: lessons cannot run.
+        found: what is there.
+        mend: the command that mends it, empty if nothing has to be.
+    """
+
+    name: str
+    status: Status
+    found: str
+    mend: str = ""
+
+
+def examine(workspace: Path, constraints: Path = ROOT / "constraints.txt") -> list[Finding]:
+    """Look at Python, torch, memory, disk, versions, JupyterLab and the workspace. Changes nothing."""
+    looks: list[Callable[[], Finding]] = [
+        _python,
+        _torch,
+        _memory,
+        lambda: _disk(workspace),
+        lambda: _versions(constraints),
+        _jupyterlab,
+        lambda: _workspace(workspace),
+    ]
+    return [look() for look in looks]
+
+
+def _python() -> Finding:
+    version = platform.python_version()
+    if tuple(map(int, version.split(".")[:2])) < (3, 11):
+        return Finding("Python", "problem", f"{version}, needs 3.11 or newer", "python3.11 install.py")
+    return Finding("Python", "ok", version)
+
+
+def _torch() -> Finding:
+    try:
+        import torch
+    except Exception as error:  # a broken wheel fails in many ways
+        return Finding("PyTorch", "problem", f"cannot be imported: {error}", "python install.py")
+    if torch.cuda.is_available():
+        memory = torch.cuda.get_device_properties(0).total_memory / 2**30
+        return Finding("PyTorch", "ok", f"{torch.__version__} on {torch.cuda.get_device_name(0)}, {memory:.0f} GiB")
+    if shutil.which("nvidia-smi"):
+        return Finding(
+            "PyTorch",
+            "warning",
+            f"{torch.__version__} does not see this machine's NVIDIA GPU",
+            f"{sys.executable} -m pip install --force-reinstall torch -c constraints.txt",
+        )
+    return Finding("PyTorch", "ok", f"{torch.__version__} on the CPU")
+
+
+def _memory() -> Finding:
+    try:
+        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    except (AttributeError, ValueError, OSError):
+        return Finding("Memory", "ok", "size unknown on this system")
+    if total < NEEDED_MEMORY_GB:
+        return Finding(
+            "Memory",
+            "warning",
+            f"{total:.1f} GiB, the 1,000-layer lessons take up to {NEEDED_MEMORY_GB}",
+            "export DEEPNET_EDU_PROFILE=smoke   # the same lessons at a small size",
+        )
+    return Finding("Memory", "ok", f"{total:.1f} GiB")
+
+
+def _disk(workspace: Path) -> Finding:
+    folder = next(path for path in (workspace, *workspace.resolve().parents) if path.exists())
+    free = shutil.disk_usage(folder).free / 2**30
+    if free < NEEDED_DISK_GB:
+        return Finding(
+            "Disk", "warning", f"{free:.1f} GiB free", "deepnet-edu lab --workspace FOLDER   # on another disk"
+        )
+    return Finding("Disk", "ok", f"{free:.0f} GiB free")
+
+
+def _versions(constraints: Path) -> Finding:
+    """Warn where an installed version differs from the tested one; a local build label (+cpu) is no difference."""
+    if not constraints.exists():
+        return Finding(
+            "Versions", "warning", "constraints.txt not found, nothing to compare with", "git checkout constraints.txt"
+        )
+    different = []
+    for line in constraints.read_text().splitlines():
+        name, _, tested = line.partition("==")
+        if line.startswith("#") or not tested:
+            continue
+        try:
+            installed = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        if installed.split("+")[0] != tested:
+            different.append(f"{name} {installed} (tested: {tested})")
+    if different:
+        return Finding("Versions", "warning", ", ".join(different), "python install.py")
+    return Finding("Versions", "ok", "as tested")
+
+
+def _jupyterlab() -> Finding:
+    try:
+        version = importlib.metadata.version("jupyterlab")
+        importlib.metadata.version("ipykernel")
+    except importlib.metadata.PackageNotFoundError as error:
+        return Finding("JupyterLab", "problem", f"{error.name} is not installed", "python install.py")
+    return Finding("JupyterLab", "ok", version)
+
+
+def _workspace(workspace: Path) -> Finding:
+    from deepnet_edu.files import write_atomic
+
+    name = f"Workspace {workspace}"
+    try:
+        workspace.mkdir(parents=True, exist_ok=True)
+        trial = workspace / ".doctor"
+        write_atomic(trial, "can be written")
+        trial.unlink()
+    except OSError as error:
+        return Finding(name, "problem", f"cannot be written: {error.strerror}", "deepnet-edu lab --workspace FOLDER")
+    return Finding(name, "ok", "can be written")

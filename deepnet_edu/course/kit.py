@@ -1,0 +1,137 @@
+"""What a notebook imports: ``from deepnet_edu.course import kit``."""
+
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ipywidgets
+import torch
+from IPython.display import display
+from matplotlib.figure import Figure
+
+from deepnet_edu.course.places import RESULTS
+from deepnet_edu.figures import Picture
+from deepnet_edu.messages import unknown
+
+PROFILES = ("smoke", "cpu", "gpu", "record")
+REDRAW_S = 2.0
+
+
+def profile() -> str:
+    """The size at which a lesson runs: the environment variable DEEPNET_EDU_PROFILE, else ``"cpu"``.
+
+    ``smoke``: seconds, for tests; ``cpu``: about two minutes on two cores; ``gpu``: the real size on one GPU;
+    ``record``: up to an hour.
+
+    Raises:
+        ValueError: the variable names no profile.
+    """
+    name = os.environ.get("DEEPNET_EDU_PROFILE", "cpu")
+    if name not in PROFILES:
+        raise ValueError(unknown("DEEPNET_EDU_PROFILE", name, PROFILES))
+    return name
+
+
+def setup(seed: int, profile: str) -> torch.device:
+    """Make a notebook repeatable and quick: seed, threads, denormal numbers. Returns the device to use.
+
+    On the CPU one thread: the lessons' matrices are small, and sharing one between threads costs more than it saves.
+    Numbers below 1e-38 become 0: the vanished gradients of a Post-LN stack would otherwise take five times as long.
+    """
+    torch.manual_seed(seed)
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    return torch.device("cuda" if profile in ("gpu", "record") and torch.cuda.is_available() else "cpu")
+
+
+class LivePicture:
+    """A picture that is redrawn in place while a cell runs, and stays as it was last drawn when the kernel is gone.
+
+    Args:
+        draw: makes the figure from whatever it looks at.
+        alt: what the finished picture shows.
+    """
+
+    def __init__(self, draw: Callable[[], Figure], alt: str) -> None:
+        self.draw, self.alt = draw, alt
+        self._handle = display(Picture(draw(), alt), display_id=True)
+        self._next = 0.0
+
+    def update(self, *_: Any) -> None:
+        """Redraw, at most every two seconds. Takes and ignores an argument, so that train() may call it."""
+        if time.monotonic() >= self._next:
+            self.finish()
+            self._next = time.monotonic() + REDRAW_S
+
+    def finish(self) -> None:
+        """Redraw now."""
+        self._handle.update(Picture(self.draw(), self.alt))
+
+
+class Guess(ipywidgets.VBox):
+    """A question with options that a learner answers before the picture that answers it.
+
+    Args:
+        question: plain text.
+        options: what can be chosen.
+    """
+
+    def __init__(self, question: str, options: Sequence[str]) -> None:
+        self.question, self.options = question, list(options)
+        self._buttons = ipywidgets.RadioButtons(options=self.options, value=None, layout={"width": "auto"})
+        super().__init__([ipywidgets.Label(question), self._buttons])
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Any:
+        """Live where a kernel runs, the question as text elsewhere."""
+        bundle = super()._repr_mimebundle_(include=include, exclude=exclude)
+        data = dict(bundle[0] if isinstance(bundle, tuple) else bundle)
+        data["text/plain"] = f"{self.question}\n" + "\n".join(f"( ) {option}" for option in self.options)
+        return data
+
+    def compare(self, answer: str) -> None:
+        """Print the guess beside the answer; a guess that was not made is said to be open."""
+        guess = self._buttons.value
+        if guess is None:
+            print(f"You have not guessed. It is: {answer}")
+        else:
+            print(f"You guessed: {guess}. {'Right' if guess == answer else 'It is'}: {answer}")
+
+
+class Record:
+    """Committed results of runs that take too long for a lesson.
+
+    Attributes:
+        head: what, command, date, device, versions, shape and recipe.
+        runs: a row per run.
+
+    Args:
+        name: file in benchmarks/results without its ending.
+
+    Raises:
+        FileNotFoundError: no such record; the sentence says which command makes it.
+    """
+
+    def __init__(self, name: str) -> None:
+        path = RESULTS / f"{name}.json"
+        if not path.exists():
+            raise FileNotFoundError(f"There is no record {path.name}: make it with python benchmarks/{name}.py")
+        self.head: dict[str, Any] = json.loads(path.read_text())
+        self.runs: list[dict[str, Any]] = self.head.pop("runs")
+
+    def select(self, **wanted: Any) -> list[dict[str, Any]]:
+        """The runs whose settings equal ``wanted``.
+
+        Raises:
+            ValueError: there is none; the sentence names the settings.
+        """
+        rows = [run for run in self.runs if all(run[name] == value for name, value in wanted.items())]
+        if not rows:
+            raise ValueError(f"The record has no run with {wanted}: make it with {self.head['command']}")
+        return rows
+
+    def source(self) -> str:
+        """A line for under a picture: where the curves come from."""
+        versions = ", ".join(f"{name} {version}" for name, version in self.head["versions"].items())
+        return f"recorded {self.head['date']}, {self.head['device']}, {versions}; remake with: {self.head['command']}"

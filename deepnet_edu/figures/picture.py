@@ -1,0 +1,34 @@
+"""A figure as a notebook output: a PNG with alt text, and the alt text alone where no pictures are shown."""
+
+import base64
+from io import BytesIO
+from typing import Any
+
+from matplotlib.figure import Figure
+
+DPI = 96
+
+
+class Picture:
+    """What a lesson shows. Needs no kernel to be seen again, and its text form never changes with the data.
+
+    Args:
+        figure: drawn at once; later changes to it do not show.
+        alt: one or two sentences for who cannot see it.
+
+    Raises:
+        ValueError: alt is empty.
+    """
+
+    def __init__(self, figure: Figure, alt: str) -> None:
+        if not alt.strip():
+            raise ValueError('A picture needs alt text: Picture(figure, alt="what it shows").')
+        buffer = BytesIO()
+        # Without the Software entry the same figure gives the same bytes under another matplotlib.
+        figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None}, facecolor="white")
+        self.png = buffer.getvalue()
+        self.alt = alt
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, str], dict[str, Any]]:
+        data = {"image/png": base64.b64encode(self.png).decode(), "text/plain": f"[picture] {self.alt}"}
+        return data, {"image/png": {"alt": self.alt}}

@@ -1,0 +1,31 @@
+"""One look for all figures: a palette that colour-blind readers can tell apart, and a line style per rule besides."""
+
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from deepnet_edu.residual import RESIDUALS
+
+# Okabe and Ito's palette, https://jfly.uni-koeln.de/color/.
+_COLORS = ["#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
+_DASHES = ["--", "-.", "-", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1))]
+_FIRST = ["post_ln", "pre_ln", "deepnorm"]
+CONTROL: dict[str, Any] = {"color": "#666666", "linestyle": ":", "linewidth": 1.5}
+
+
+def line_style(residual: str) -> dict[str, Any]:
+    """Colour and dashes of a rule, the same in every figure."""
+    names = _FIRST + [name for name in RESIDUALS if name not in _FIRST]
+    i = names.index(residual)
+    return {"color": _COLORS[i % len(_COLORS)], "linestyle": _DASHES[i % len(_DASHES)], "linewidth": 2}
+
+
+def new_figure(columns: int, width: float = 10, height: float = 3.6) -> tuple[Figure, list[Axes]]:
+    """A figure with a row of axes, in inches; not known to pyplot, so nothing has to be closed."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = [figure.add_subplot(1, columns, i + 1) for i in range(columns)]
+    for ax in axes:
+        ax.grid(alpha=0.25)
+        ax.spines[["top", "right"]].set_visible(False)
+    return figure, axes

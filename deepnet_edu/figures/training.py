@@ -1,0 +1,134 @@
+"""Training runs as pictures."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from deepnet_edu.figures.style import CONTROL, line_style, new_figure
+from deepnet_edu.record import History
+from deepnet_edu.residual import RESIDUALS
+
+
+def training_race(
+    runs: Mapping[str, History],
+    *,
+    chance: float,
+    chance_label: str,
+    steps: int,
+    layers: int,
+    controls: Mapping[str, Sequence[float]] | None = None,
+) -> Figure:
+    """Loss by step, and for the newest profile of each run its gradient and token similarity by layer.
+
+    The axes are fixed by ``steps`` and ``layers``, so a picture that is redrawn while runs go on does not jump.
+
+    Args:
+        runs: histories by residual, finished or under way.
+        chance: loss that knows nothing, nats per token; drawn as a thin line.
+        chance_label: its name.
+        steps: length of the runs.
+        layers: depth of the stacks.
+        controls: losses by step of control runs, by label; dotted.
+    """
+    figure, (left, middle, right) = new_figure(3, width=11)
+    left.axhline(chance, color="black", linewidth=0.8)
+    left.annotate(chance_label, (steps, chance), ha="right", va="bottom", fontsize=8)
+    for label, losses in (controls or {}).items():
+        left.plot(losses, **CONTROL)
+        left.annotate(label, (len(losses) - 1, losses[-1]), ha="right", va="top", fontsize=8, color=CONTROL["color"])
+    for residual, run in runs.items():
+        style = {**line_style(residual), "label": RESIDUALS[residual].title}
+        left.plot(run.loss, **style)
+        if not run.profiles:
+            continue
+        step, profile = max(run.profiles.items())
+        if profile.gradient_norm is not None:
+            # A gradient that is exactly 0 has no place on a logarithmic axis: it lies on its floor.
+            middle.semilogy(profile.depth, np.maximum(profile.gradient_norm, 1e-12), **style)
+        assert profile.token_similarity is not None
+        right.plot(profile.depth, profile.token_similarity, **{**style, "label": f"{style['label']}, step {step}"})
+    left.set(
+        xlim=(0, steps), ylim=(0, 1.35 * chance), xlabel="step", ylabel="loss (nats per token)", title="Does it learn?"
+    )
+    middle.set(xlim=(0, layers), ylim=(1e-12, 10), xlabel="layer", ylabel="gradient norm")
+    middle.set_title("Does the gradient reach the bottom?")
+    right.set(xlim=(0, layers), ylim=(-0.1, 1.05), xlabel="layer", ylabel="cosine between tokens")
+    right.set_title("Are tokens still different?")
+    middle.set_yscale("log")
+    if runs:
+        left.legend(fontsize=8, loc="lower left")
+        right.legend(fontsize=8, loc="center right")
+    return figure
+
+
+def recorded_curves(
+    runs: Sequence[Mapping[str, Any]],
+    ax: Axes,
+    *,
+    chance: Mapping[str, float],
+    controls: Mapping[str, Sequence[float]] | None = None,
+    live: Mapping[str, Sequence[float]] | None = None,
+) -> None:
+    """Losses of a record, a thin line per seed; controls dotted; what was trained just now thick.
+
+    Args:
+        runs: rows of a record with ``residual`` and ``loss``.
+        ax: where to draw.
+        chance: horizontal yardsticks, nats per token, by label.
+        controls: losses by step, by label.
+        live: losses by step of live runs, by residual.
+    """
+    steps = max(len(run["loss"]) for run in runs)
+    seen = set()
+    for run in runs:
+        style = {**line_style(run["residual"]), "linewidth": 1, "alpha": 0.8}
+        label = None if run["residual"] in seen else f"{RESIDUALS[run['residual']].title}, from the record"
+        seen.add(run["residual"])
+        ax.plot(run["loss"], label=label, **style)
+    for label, value in chance.items():
+        ax.axhline(value, color="black", linewidth=0.8)
+        ax.annotate(label, (steps, value), ha="right", va="bottom", fontsize=8)
+    for label, losses in (controls or {}).items():
+        ax.plot(losses, label=label, **CONTROL)
+    for residual, losses in (live or {}).items():
+        style = {**line_style(residual), "linestyle": "-", "linewidth": 4, "alpha": 0.45}
+        ax.plot(losses, label=f"{RESIDUALS[residual].title}, just now", **style)
+    ax.set(xlim=(0, steps), xlabel="step", ylabel="loss (nats per token)")
+    ax.legend(fontsize=8)
+
+
+def learning_rate_grid(runs: Sequence[Mapping[str, Any]], *, chance: float, last: int = 5) -> Figure:
+    """Final loss of recorded runs against learning rate, and against warm-up: one point per seed.
+
+    Args:
+        runs: rows of a record with residual, learning_rate, warmup and loss.
+        chance: loss that knows nothing, nats per token.
+        last: number of last steps that are averaged.
+    """
+    figure, axes = new_figure(2, width=9, height=3.4)
+    usual_rate, usual_warmup = 3e-4, 20
+    for ax, name, fixed, value in (
+        (axes[0], "learning_rate", "warmup", usual_warmup),
+        (axes[1], "warmup", "learning_rate", usual_rate),
+    ):
+        for residual in dict.fromkeys(run["residual"] for run in runs):
+            chosen = sorted(
+                (run[name], float(np.mean(run["loss"][-last:])))
+                for run in runs
+                if run["residual"] == residual and run[fixed] == value
+            )
+            style = line_style(residual)
+            x, y = zip(*chosen, strict=True)
+            ax.plot(x, y, "o", color=style["color"], alpha=0.6)
+            centre = {a: float(np.mean([b for c, b in chosen if c == a])) for a in x}
+            ax.plot(list(centre), list(centre.values()), label=RESIDUALS[residual].title, **style)
+        ax.axhline(chance, color="black", linewidth=0.8)
+        ax.set(ylim=(0, 1.35 * chance), ylabel="loss at the end (nats per token)")
+    axes[0].set_xscale("log")
+    axes[0].set(xlabel="learning rate (warm-up 20 steps)")
+    axes[1].set(xlabel="warm-up steps (learning rate 3e-4)")
+    axes[0].legend(fontsize=8)
+    return figure

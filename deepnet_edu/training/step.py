@@ -1,0 +1,110 @@
+"""One training step: forward, backward, clip, schedule, update."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from types import TracebackType
+
+import torch
+from torch import nn
+
+from deepnet_edu.models import Batch, LanguageModel
+from deepnet_edu.training.optimizer import FlatParameters
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one step saw.
+
+    Attributes:
+        loss: before the update, nats per token.
+        gradient_norm: 2-norm over all trained parameters, before clipping.
+        learning_rate: of the update.
+    """
+
+    loss: float
+    gradient_norm: float
+    learning_rate: float
+
+
+def learning_rate(step: int, peak: float, warmup: int) -> float:
+    """Linear warm-up to ``peak`` over ``warmup`` steps, then constant. ``step`` counts from 0."""
+    return peak * min(1.0, (step + 1) / warmup) if warmup else peak
+
+
+class TrainStep:
+    """AdamW with warm-up and gradient clipping on some of a model's parameters; the others are frozen meanwhile.
+
+    Use as a context manager: on leaving, the parameters own their memory again and what was frozen is as before.
+
+    Args:
+        model: has ``loss(batch)``.
+        parameters: those to train.
+        peak: learning rate after warm-up.
+        warmup: steps of linear warm-up, 0 for none.
+        clip: largest 2-norm of the whole gradient, 0 for no clipping.
+        weight_decay: AdamW's, on matrices and embeddings only.
+        betas: AdamW's.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        parameters: Iterable[nn.Parameter],
+        *,
+        peak: float,
+        warmup: int,
+        clip: float,
+        weight_decay: float,
+        betas: tuple[float, float],
+    ) -> None:
+        chosen = list(parameters)
+        self.model, self.peak, self.warmup, self.clip = model, peak, warmup, clip
+        self.count = 0
+        self._frozen = {parameter: parameter.requires_grad for parameter in model.parameters()}
+        decayed = [p for p in chosen if p.ndim > 1] if weight_decay else []
+        plain = [p for p in chosen if p.ndim <= 1] if weight_decay else chosen
+        self.flats = [FlatParameters(group) for group in (decayed, plain) if group] or [FlatParameters(chosen)]
+        for parameter in self._frozen:
+            parameter.requires_grad_(False)
+        for parameter in chosen:
+            parameter.requires_grad_(True)
+        self.optimizer = torch.optim.AdamW(
+            [
+                {"params": [flat.flat], "weight_decay": weight_decay if flat.parameters[0].ndim > 1 else 0.0}
+                for flat in self.flats
+            ],
+            lr=peak,
+            betas=betas,
+            fused=True,
+        )
+
+    def __enter__(self) -> "TrainStep":
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        for flat in self.flats:
+            flat.release()
+        for parameter, required in self._frozen.items():
+            parameter.requires_grad_(required)
+
+    def __call__(self, batch: Batch) -> StepResult:
+        """Take one step. With a loss or gradient that is not finite nothing is updated."""
+        for flat in self.flats:
+            flat.check()
+        gradients = [flat.flat.grad for flat in self.flats if flat.flat.grad is not None]
+        for gradient in gradients:
+            gradient.zero_()
+        loss = self.model.loss(batch)
+        loss.backward()
+        norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients]))
+        rate = learning_rate(self.count, self.peak, self.warmup)
+        result = StepResult(loss.item(), norm.item(), rate)
+        if torch.isfinite(loss) and torch.isfinite(norm):
+            if self.clip and norm > self.clip:
+                for gradient in gradients:
+                    gradient.mul_(self.clip / norm)
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            self.optimizer.step()
+            self.count += 1
+        return result

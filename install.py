@@ -1,0 +1,89 @@
+"""Set up .venv with everything the course needs. Python's own library only; `make` calls this, and so may you.
+
+    python install.py            for learners
+    python install.py --dev      and the tools that the tests need
+
+A second call with nothing changed returns at once. To start afresh: delete .venv.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+VENV = ROOT / ".venv"
+STAMP = VENV / "deepnet_edu_installed.json"
+PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Set up .venv for deepnet_edu.")
+    parser.add_argument("--dev", action="store_true", help="also install what the tests need")
+    dev = parser.parse_args().dev
+    if sys.version_info < (3, 11):
+        sys.exit(
+            f"deepnet_edu needs Python 3.11 or newer, this is {platform.python_version()}: run python3.11 install.py."
+        )
+
+    wanted = fingerprint()
+    done = json.loads(STAMP.read_text()) if STAMP.exists() else {}
+    if done.get("fingerprint") == wanted and (done.get("dev") or not dev):
+        return
+    if not PYTHON.exists():
+        print("Creating .venv …", flush=True)
+        venv.create(VENV, with_pip=True)
+    constraints = ["--constraint", str(ROOT / "constraints.txt")]
+    # torch first and alone: whatever is installed next finds it and does not choose another build.
+    print("Installing PyTorch …", flush=True)
+    pip("install", *constraints, *torch_index(), "torch")
+    print("Installing JupyterLab and the course …", flush=True)
+    pip("install", *constraints, "--editable", f"{ROOT}[dev]" if dev else str(ROOT))
+    STAMP.write_text(json.dumps({"fingerprint": wanted, "dev": dev or bool(done.get("dev"))}))
+
+
+def fingerprint() -> str:
+    """Changes when the interpreter or what is to be installed does."""
+    parts = [platform.python_version().encode()]
+    parts += [(ROOT / name).read_bytes() for name in ("pyproject.toml", "constraints.txt")]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()
+
+
+def torch_index() -> list[str]:
+    """Where pip should look for torch.
+
+    On Linux the ordinary index holds the CUDA build, several GB that a machine without an NVIDIA GPU cannot use, so
+    such a machine asks PyTorch's CPU index. Not when TORCH_INDEX says otherwise (empty: the ordinary index), and not
+    when pip is already configured to find a file of the pinned version (find-links).
+    """
+    chosen = os.environ.get("TORCH_INDEX")
+    if chosen is not None:
+        return ["--index-url", chosen] if chosen else []
+    if platform.system() != "Linux" or shutil.which("nvidia-smi"):
+        return []
+    pin = next(line for line in (ROOT / "constraints.txt").read_text().splitlines() if line.startswith("torch=="))
+    found = subprocess.run(
+        [PYTHON, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--no-deps", "--no-index", pin],
+        capture_output=True,
+    )
+    return [] if found.returncode == 0 else ["--index-url", CPU_INDEX]
+
+
+def pip(*arguments: str) -> None:
+    result = subprocess.run([PYTHON, "-m", "pip", *arguments, "--quiet", "--disable-pip-version-check"])
+    if result.returncode:
+        sys.exit(
+            "The installation stopped, pip's reason stands above. Nothing outside .venv was changed; "
+            "mend the cause (often the network) and run the same command again."
+        )
+
+
+if __name__ == "__main__":
+    main()
