@@ -1,6 +1,6 @@
 """Predictions for a stack at initialisation, with their assumptions. NumPy only: a thousand layers cost nothing."""
 
-from math import erf, sqrt
+from math import erf, factorial, sqrt
 
 import numpy as np
 
@@ -44,72 +44,85 @@ def input_share(f: Array, alpha: float = 1.0) -> Array:
     return np.asarray(np.cumprod(alpha**2 / (alpha**2 + f)))
 
 
-def averaging_gain(tokens: int) -> float:
-    """Variance left by causal uniform attention over ``tokens`` independent tokens, mean over positions: H_T/T.
+def attention_moments(tokens: int, similarity: float) -> tuple[float, float]:
+    """Variance and covariance between positions, both means, of a causal uniform average of unit-variance tokens.
 
-    Position i averages i tokens of variance 1, which leaves 1/i. Lemma 4.1 (arXiv 2203.00555) bounds this by 1.
-    """
-    return float(np.mean(1 / np.arange(1, tokens + 1)))
-
-
-def gelu_second_moment(sigma: float) -> float:
-    """E[GELU(z)²] for z ~ N(0, σ²), by Gauss-Hermite quadrature with 80 nodes (ReLU: σ²/2)."""
-    nodes, weights = np.polynomial.hermite_e.hermegauss(80)
-    z = sigma * nodes
-    gelu = z * 0.5 * (1 + np.array([erf(value / sqrt(2)) for value in z]))
-    return float((weights * gelu**2).sum() / weights.sum())
-
-
-def branch_variance(config: ModelConfig, tokens: int) -> Array:
-    """Variance of each branch's output at initialisation for a stream of variance 1, from the bottom up.
-
-    Attention with flat scores, weights of gain g (value) and g (output): g⁴ · H_T/T. Feed-forward with Xavier weights
-    of gain g: g² · 2 d_ff/(d_model + d_ff) · E[GELU(z)²], z of variance g² · 2 d_model/(d_model + d_ff).
-    Assumes independent tokens: wrong as soon as they collapse.
+    Position i averages i tokens with correlation r: variance r + (1-r)/i, mean over i r + (1-r)·H_T/T. Two positions
+    i < j share i tokens: covariance r + (1-r)/j, mean over pairs r + (1-r)·2(T - H_T)/(T(T-1)).
+    Lemma 4.1 (arXiv 2203.00555) bounds the variance by 1. Assumes flat scores, as at initialisation.
 
     Args:
-        config: the model's shape.
-        tokens: T, length of the sequences.
-
-    Returns:
-        (2 · decoder_layers,).
+        tokens: T, at least 2.
+        similarity: r, correlation between any two tokens.
     """
-    beta = _rule(config).gain("value")
-    d, f = config.d_model, config.d_ff
-    attention = beta**4 * averaging_gain(tokens)
-    ffn = beta**2 * 2 * f / (d + f) * gelu_second_moment(sqrt(beta**2 * 2 * d / (d + f)))
-    return np.tile([attention, ffn], config.decoder_layers)
+    T, r = tokens, similarity
+    harmonic = float(np.sum(1 / np.arange(1, T + 1)))
+    return r + (1 - r) * harmonic / T, r + (1 - r) * 2 * (T - harmonic) / (T * (T - 1))
+
+
+def gelu_correlation(sigma: float, order: int = 30) -> Array:
+    """Coefficients c with E[GELU(y)GELU(z)] = Σ c[k]·r^k, for y, z ~ N(0, σ²) with correlation r (Mehler's formula).
+
+    c[k] = E[GELU(σu)·He_k(u)]²/k! for standard normal u, by Gauss-Hermite quadrature; the last coefficient takes the
+    rest, so that r = 1 gives E[GELU(z)²] exactly.
+    """
+    u, weights = np.polynomial.hermite_e.hermegauss(100)
+    weights = weights / weights.sum()
+    gelu = sigma * u * 0.5 * (1 + np.array([erf(sigma * value / sqrt(2)) for value in u]))
+    hermite = np.polynomial.hermite_e.hermevander(u, order - 1)  # (100, order)
+    c = np.array([(weights * gelu * hermite[:, k]).sum() ** 2 / factorial(k) for k in range(order)])
+    return np.append(c, max(0.0, float((weights * gelu**2).sum() - c.sum())))
 
 
 def predict(config: ModelConfig, tokens: int) -> DepthProfile:
-    """Variance and input share by sub-layer at initialisation, as theory has them.
+    """Variance, token similarity and input share by sub-layer at initialisation, as theory has them.
 
-    Assumptions: those of :func:`branch_variance`, and an input of variance 1.
+    Each branch adds a variance f and a covariance g between tokens to the stream's own v and c; both norms and branches
+    see only r = c/v. Attention: :func:`attention_moments`, times (gain of value · gain of output)². Feed-forward with
+    Xavier weights of gain b: b²·2·d_ff/(d_model + d_ff) · :func:`gelu_correlation` at r.
+
+    Assumes wide layers, branches independent of the stream, an input of variance 1 with independent tokens, and one
+    correlation for all pairs of positions. Where tokens collapse (Post-LN) the last one is rough.
 
     Args:
         config: shape; residual one of ``"post_ln"``, ``"pre_ln"``, ``"deepnorm"``.
-        tokens: T, length of the sequences.
+        tokens: T, length of the sequences, at least 2.
 
     Raises:
-        ValueError: there is no prediction for this rule, or the stack has no layers.
+        ValueError: there is no prediction for this rule, the stack has no layers, or the sequence is too short.
     """
     if config.decoder_layers == 0:
         raise ValueError("decoder_layers=0: there is nothing to predict, give at least one layer.")
-    f = branch_variance(config, tokens)
-    label = f"{RESIDUALS[config.residual].title}, theory"
-    if config.residual == "pre_ln":
-        variance = variance_by_depth(f)
-        return DepthProfile(label, variance=variance[1:], input_share=variance[0] / variance[1:])
-    if config.residual not in ("post_ln", "deepnorm"):
+    if tokens < 2:
+        raise ValueError(f"tokens={tokens}: tokens of a sequence are compared, give 2 or more.")
+    if config.residual not in ("post_ln", "pre_ln", "deepnorm"):
         raise ValueError(
             f"There is no prediction for residual {config.residual!r}: "
             "use 'post_ln', 'pre_ln' or 'deepnorm', or measure it with probe()."
         )
-    alpha = _rule(config).constants.get("alpha", 1.0)
-    return DepthProfile(label, variance=np.ones_like(f), input_share=input_share(f, alpha))
-
-
-def _rule(config: ModelConfig) -> Residual:
-    """The rule at the bottom of the stack, for its constants; its width does not matter."""
     place = Place("decoder", 0, "self_attention", 0, 2 * config.decoder_layers, 0, config.decoder_layers)
-    return RESIDUALS[config.residual](place, d_model=1)
+    rule: Residual = RESIDUALS[config.residual](place, d_model=1)
+    alpha, beta = rule.constants.get("alpha", 1.0), rule.gain("value")
+    d, ff = config.d_model, config.d_ff
+    xavier = 2 / (d + ff)
+    feed_forward = beta**2 * xavier * ff * gelu_correlation(sqrt(beta**2 * xavier * d))
+    powers = np.arange(len(feed_forward))
+    norm_on_the_sum = config.residual != "pre_ln"
+
+    v, c, share = 1.0, 0.0, 1.0
+    variance, similarity, kept = [], [], []
+    for sublayer in range(2 * config.decoder_layers):
+        r = c / v
+        if sublayer % 2 == 0:
+            f, g = (beta**4 * moment for moment in attention_moments(tokens, r))
+        else:
+            f, g = float(feed_forward.sum()), float((feed_forward * r**powers).sum())
+        share *= alpha**2 * v / (alpha**2 * v + f)
+        v, c = alpha**2 * v + f, alpha**2 * c + g
+        if norm_on_the_sum:
+            v, c = 1.0, c / v
+        variance.append(v)
+        similarity.append(c / v)
+        kept.append(share)
+    label = f"{rule.title}, theory"
+    return DepthProfile(label, np.array(variance), np.array(similarity), np.array(kept))

@@ -102,7 +102,7 @@ class TrainStep:
         if torch.isfinite(loss) and torch.isfinite(norm):
             if self.clip and norm > self.clip:
                 for gradient in gradients:
-                    gradient.mul_(self.clip / norm)
+                    gradient.mul_(self.clip / (norm + 1e-6))  # as torch.nn.utils.clip_grad_norm_ has it
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
             self.optimizer.step()

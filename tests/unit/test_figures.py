@@ -1,0 +1,80 @@
+"""Figures by the data on their axes, not by their pixels."""
+
+import numpy as np
+import pytest
+
+from deepnet_edu.figures import Picture, learning_rate_grid, recorded_curves, residual_blocks, training_race
+from deepnet_edu.figures.style import line_style, new_figure
+from deepnet_edu.record import DepthProfile, History
+from deepnet_edu.residual import RESIDUALS
+
+
+def history(values: list[float]) -> History:
+    profile = DepthProfile(
+        "x", token_similarity=np.array([0.1, 0.2]), gradient_norm=np.array([0.0, 1.0]), variance=np.ones(2)
+    )
+    return History("x", loss=values, profiles={0: profile})
+
+
+def test_the_race_shows_its_runs_on_fixed_axes() -> None:
+    runs = {"deepnorm": history([3.0, 2.0]), "post_ln": history([3.0])}
+    figure = training_race(runs, chance=2.8, chance_label="ln 16", steps=10, layers=1, controls={"none": [3.1, 3.0]})
+    left, middle, right = figure.axes
+    drawn = {line.get_label(): line for line in left.lines}
+    assert list(drawn["DeepNorm"].get_ydata()) == [3.0, 2.0]
+    assert left.get_xlim() == (0, 10)
+    assert any(line.get_linestyle() == ":" and list(line.get_ydata()) == [3.1, 3.0] for line in left.lines)
+    assert list(middle.lines[0].get_ydata()) == [1e-12, 1.0]  # a zero gradient lies on the floor, in sight
+    assert list(right.lines[0].get_ydata()) == [0.1, 0.2]
+    for ax in figure.axes:
+        assert ax.get_xlabel()
+        assert ax.get_ylabel()
+        assert ax.get_title()
+
+
+def test_an_empty_race_has_the_same_axes() -> None:
+    figure = training_race({}, chance=2.8, chance_label="ln 16", steps=10, layers=5)
+    assert figure.axes[1].get_ylim() == (1e-12, 10)
+
+
+def test_a_record_has_one_thin_line_per_seed() -> None:
+    _, (ax,) = new_figure(1)
+    rows = [{"residual": "deepnorm", "loss": [3.0, 2.0]}, {"residual": "deepnorm", "loss": [3.0, 1.0]}]
+    recorded_curves(rows, ax, chance={"ln 16": 2.8}, controls={"no layers": [3.0, 2.9]}, live={"deepnorm": [3.0]})
+    labels = [line.get_label() for line in ax.lines]
+    assert sum("record" in label for label in labels) == 1  # two seeds, one entry in the legend
+    assert "DeepNorm, just now" in labels
+    assert "no layers" in labels
+
+
+def test_the_grid_averages_seeds() -> None:
+    rows = [
+        {"residual": "post_ln", "learning_rate": 3e-4, "warmup": 20, "loss": [2.0] * 5},
+        {"residual": "post_ln", "learning_rate": 3e-4, "warmup": 20, "loss": [3.0] * 5},
+        {"residual": "post_ln", "learning_rate": 1e-4, "warmup": 20, "loss": [1.0] * 5},
+    ]
+    left, _ = learning_rate_grid(rows, chance=2.8).axes
+    mean = next(line for line in left.lines if line.get_label() == "Post-LN")
+    assert list(mean.get_ydata()) == [1.0, 2.5]
+
+
+def test_styles_tell_the_rules_apart_without_colour() -> None:
+    styles = [line_style(residual) for residual in RESIDUALS]
+    assert len({style["color"] for style in styles}) == len(styles)
+    assert len({str(style["linestyle"]) for style in styles}) == len(styles)
+
+
+def test_blocks_carry_the_formula_of_the_rule() -> None:
+    figure = residual_blocks(["deepnorm"])
+    assert RESIDUALS["deepnorm"].formula in figure.axes[0].get_title()
+
+
+def test_a_picture_is_a_png_with_alt_text() -> None:
+    figure = residual_blocks()
+    data, metadata = Picture(figure, "three blocks")._repr_mimebundle_()
+    assert data["image/png"].startswith("iVBOR")
+    assert data["text/plain"] == "[picture] three blocks"
+    assert metadata["image/png"]["alt"] == "three blocks"
+    assert Picture(figure, "a").png == Picture(figure, "a").png
+    with pytest.raises(ValueError, match="needs alt text"):
+        Picture(figure, " ")

@@ -1,0 +1,208 @@
+"""Measurements against plain arithmetic and autograd, and the model left as it was."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from deepnet_edu import Batch, ModelConfig, build_model, predict, probe
+from deepnet_edu.data import TokenMap
+from deepnet_edu.probing import input_share, token_similarity
+from deepnet_edu.record import DepthProfile, History
+from deepnet_edu.theory import attention_moments, gelu_correlation, variance_by_depth
+from deepnet_edu.theory import input_share as predicted_share
+
+TASK = TokenMap(vocab_size=8, length=6, batch_size=4)
+BATCH = TASK.batch(torch.Generator().manual_seed(0))
+
+
+def config(residual: str = "deepnorm", layers: int = 3, **changes: int) -> ModelConfig:
+    sizes = {"d_model": 16, "n_heads": 2, "d_ff": 32, "vocab_size": 8, **changes}
+    return ModelConfig("decoder", "lm", layers, residual=residual, **sizes)
+
+
+def test_token_similarity_by_pairs() -> None:
+    x = torch.randn(2, 5, 8, dtype=torch.float64) + 0.3
+    pairs = [
+        F.cosine_similarity(x[b, i], x[b, j], dim=0) for b in range(2) for i in range(5) for j in range(5) if i != j
+    ]
+    torch.testing.assert_close(token_similarity(x), torch.stack(pairs).mean())
+    assert token_similarity(x[:, :1].expand(2, 5, 8)).item() == pytest.approx(1)
+
+
+def test_input_share_is_the_squared_correlation() -> None:
+    a, b = torch.randn(2, 3, 8, dtype=torch.float64), torch.randn(2, 3, 8, dtype=torch.float64)
+    expected = [np.corrcoef(a[i, j], b[i, j])[0, 1] ** 2 for i in range(2) for j in range(3)]
+    assert input_share(a, b).item() == pytest.approx(np.mean(expected))
+    assert input_share(a, 3 * a + 2).item() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("residual", ["post_ln", "pre_ln", "deepnorm", "resi_dual"])
+def test_probe_equals_a_run_by_hand(residual: str) -> None:
+    model = build_model(config(residual)).double()
+    profile = probe(model, BATCH)
+    model.loss(BATCH).backward()
+    expected = []
+    for sublayer in model.stack.sublayers():
+        grads = [p.grad.flatten() for p in sublayer.branch.parameters() if p.ndim == 2]
+        expected.append(torch.cat(grads).norm().item())
+    np.testing.assert_allclose(profile.gradient_norm, expected, rtol=1e-9)
+    rule = model.stack.layers[0].self_attention.residual
+    state = model.stack.layers[0].self_attention(rule.start(model.embed(BATCH.inputs)))
+    stream = rule.stream(state)
+    assert profile.variance is not None
+    assert profile.variance[0] == pytest.approx(stream.square().mean().item())
+    assert profile.token_similarity is not None
+    assert profile.token_similarity[0] == pytest.approx(token_similarity(stream).item())
+    assert list(profile.depth) == [0.5, 1, 1.5, 2, 2.5, 3]
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_probe_leaves_everything_as_it_was(frozen: bool) -> None:
+    model = build_model(config()).requires_grad_(not frozen)
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, 0.5)
+    before, state = copy.deepcopy(model.state_dict()), torch.random.get_rng_state()
+    probe(model, BATCH)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert all((p.grad == 0.5).all() and p.requires_grad != frozen for p in model.parameters())
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert not any(s._forward_hooks or s._forward_pre_hooks for s in model.stack.sublayers())
+
+
+def test_probe_works_without_gradients_around() -> None:
+    with torch.no_grad():
+        assert probe(build_model(config()), BATCH).gradient_norm is not None
+
+
+def test_verdicts_at_init() -> None:
+    """The first/last gradient ratio is near 1 for both; the tokens tell them apart."""
+    batch = TokenMap().batch(torch.Generator().manual_seed(0))
+    verdicts = {}
+    for residual in ("post_ln", "deepnorm"):
+        model = build_model(config(residual, layers=48, d_model=32, d_ff=128, vocab_size=16))
+        verdicts[residual] = probe(model, batch).judge()
+    assert verdicts["deepnorm"].passed
+    assert not verdicts["post_ln"].passed
+    assert "tokens collapse" in verdicts["post_ln"].reason
+    assert str(verdicts["deepnorm"]).startswith("PASS")
+
+
+@pytest.mark.parametrize(
+    ("similarity", "gradient", "reason"),
+    [
+        ([0.1, 0.2], [1.0, 1.0], None),
+        ([0.1, 0.999], [1.0, 1.0], "tokens collapse"),
+        ([0.1, 0.2], [1e-9, 1.0], "first/last layer gradient"),
+        ([0.1, 0.2], [1.0, 1e-9], "first/last layer gradient"),
+        ([0.1, 0.2], [0.0, 0.0], "first/last layer gradient"),
+        ([0.1, np.nan], [1.0, 1.0], "not finite from sub-layer 2"),
+        ([0.1, 0.2], [np.inf, 1.0], "not finite from sub-layer 1"),
+    ],
+)
+def test_judge(similarity: list, gradient: list, reason: str | None) -> None:
+    repeat = 2 if "sub-layer" not in (reason or "") else 1
+    profile = DepthProfile(
+        "x",
+        token_similarity=np.repeat(np.array(similarity), repeat),
+        gradient_norm=np.repeat(np.array(gradient), repeat),
+    )
+    verdict = profile.judge()
+    assert verdict.passed == (reason is None)
+    assert reason is None or reason in verdict.reason
+
+
+def test_a_prediction_cannot_be_judged() -> None:
+    with pytest.raises(ValueError, match=r"call it on probe\(model, batch\)"):
+        predict(config(), tokens=6).judge()
+
+
+def test_probe_refuses() -> None:
+    with pytest.raises(ValueError, match="no sub-layers to probe"):
+        probe(build_model(config(layers=0)), BATCH)
+    with pytest.raises(ValueError, match="Sequences of one token"):
+        probe(build_model(config()), Batch(BATCH.inputs[:, :1], BATCH.targets[:, :1]))
+    with pytest.raises(ValueError, match=r"The batch is on meta, the model on cpu: use batch.to\('cpu'\)"):
+        probe(build_model(config()), BATCH.to("meta"))
+
+
+def test_theory_by_hand() -> None:
+    np.testing.assert_allclose(variance_by_depth(np.array([0.5, 0.25]), alpha=2, var0=3), [3, 12.5, 50.25])
+    np.testing.assert_allclose(predicted_share(np.array([0.4, 0.4]), alpha=1.3), [1.69 / 2.09, (1.69 / 2.09) ** 2])
+
+
+def test_attention_moments_by_simulation() -> None:
+    """0.074 is what causal attention leaves of 64 independent tokens; with correlation they do not cancel."""
+    assert attention_moments(64, 0.0)[0] == pytest.approx(0.074, abs=5e-4)
+    T, r = 6, 0.3
+    generator = torch.Generator().manual_seed(0)
+    shared, private = (torch.randn(200_000, n, generator=generator, dtype=torch.float64) for n in (1, T))
+    tokens = r**0.5 * shared + (1 - r) ** 0.5 * private
+    averages = tokens.cumsum(1) / torch.arange(1, T + 1)
+    covariance = averages.T @ averages / len(averages)
+    off_diagonal = (covariance.sum() - covariance.trace()) / (T * (T - 1))
+    variance, between = attention_moments(T, r)
+    assert variance == pytest.approx(covariance.trace().item() / T, rel=0.01)
+    assert between == pytest.approx(off_diagonal.item(), rel=0.01)
+
+
+@pytest.mark.parametrize("r", [0.0, 0.4, 0.95, 1.0])
+def test_gelu_correlation_by_simulation(r: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    u, v = (torch.randn(2_000_000, generator=generator, dtype=torch.float64) for _ in range(2))
+    y, z = 0.8 * u, 0.8 * (r * u + (1 - r**2) ** 0.5 * v)
+    coefficients = gelu_correlation(0.8)
+    predicted = (coefficients * r ** np.arange(len(coefficients))).sum()
+    assert predicted == pytest.approx((F.gelu(y) * F.gelu(z)).mean().item(), rel=0.01, abs=1e-3)
+
+
+WIDE = {"d_model": 128, "d_ff": 512, "n_heads": 4, "vocab_size": 1000, "max_length": 32}
+WIDE_BATCH = TokenMap(vocab_size=1000, length=32, batch_size=8).batch(torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("residual", ["deepnorm", "pre_ln", "post_ln"])
+def test_prediction_meets_measurement_at_init(residual: str) -> None:
+    shape = config(residual, layers=12, **WIDE)
+    measured, predicted = probe(build_model(shape), WIDE_BATCH), predict(shape, tokens=32)
+    np.testing.assert_allclose(measured.variance, predicted.variance, rtol=0.2)
+    np.testing.assert_allclose(measured.input_share, predicted.input_share, atol=0.1)
+    np.testing.assert_allclose(measured.token_similarity, predicted.token_similarity, atol=0.12)
+    if residual == "deepnorm":  # weak branches: first order is all there is
+        np.testing.assert_allclose(measured.input_share, predicted.input_share, atol=0.005)
+
+
+def test_prediction_fails_where_it_says_so() -> None:
+    """Scores are not flat for a stream of variance 1: the first attention adds about twice what averaging predicts."""
+    shape = config("pre_ln", layers=1, **WIDE)
+    measured, predicted = probe(build_model(shape), WIDE_BATCH), predict(shape, tokens=32)
+    assert measured.variance is not None
+    assert predicted.variance is not None
+    assert (measured.variance[0] - 1) / (predicted.variance[0] - 1) > 1.3
+
+
+def test_no_prediction_is_refused() -> None:
+    with pytest.raises(ValueError, match="no prediction for residual 'resi_dual'"):
+        predict(config("resi_dual"), tokens=4)
+    with pytest.raises(ValueError, match="nothing to predict"):
+        predict(config(layers=0), tokens=4)
+    with pytest.raises(ValueError, match="tokens=1: tokens of a sequence are compared"):
+        predict(config(), tokens=1)
+
+
+def test_records_become_plain_json() -> None:
+    profile = DepthProfile("x", variance=np.array([1.0, 2.0, 3.00004]))
+    assert profile.to_dict(every=2) == {
+        "label": "x", "variance": [1.0, 3.0], "token_similarity": None, "input_share": None, "gradient_norm": None,
+    }  # fmt: skip
+    assert "profiles" not in History("x", loss=[1.0]).to_dict()
+    with pytest.raises(ValueError, match="no steps yet"):
+        History("x").final_loss()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_measures_the_same() -> None:
+    expected, actual = probe(build_model(config()), BATCH), probe(build_model(config()).cuda(), BATCH.to("cuda"))
+    np.testing.assert_allclose(actual.gradient_norm, expected.gradient_norm, rtol=1e-3)
