@@ -57,21 +57,18 @@ def plan() -> list[Run]:
     runs = []
     for seed in SEEDS:
         runs += [Run("token_map", rule, 1000, "stack", 3e-4, 20, 60, seed) for rule in RULES]
-    for seed in SEEDS:
         runs += [Run("previous_token", rule, 1000, "stack", 2e-4, 20, 120, seed) for rule in RULES]
-        runs += [Run("text", rule, 1000, "all", 5e-4, 20, 80, seed) for rule in RULES]
+        runs += [Run("text", rule, 100, "all", 1e-3, 20, 300, seed) for rule in RULES]
         # Controls: what embedding and head reach without a stack, and around a stack that stays as it was drawn.
-        runs += [
-            Run(task, "deepnorm", 0, "ends", rate, 20, steps, seed)
-            for task, steps in (("token_map", 60), ("previous_token", 120), ("text", 80))
-            for rate in (3e-4, 5e-4, 3e-3, 1e-2)
-        ]
+        for task, steps, own_rate in (("token_map", 60, 3e-4), ("previous_token", 120, 2e-4), ("text", 300, 1e-3)):
+            runs += [Run(task, "deepnorm", 0, "ends", rate, 20, steps, seed) for rate in (own_rate, 3e-3, 1e-2)]
     runs += [Run("token_map", "deepnorm", 1000, "ends", rate, 20, 60, 0) for rate in (3e-4, 3e-3)]
-    runs += [Run("text", "deepnorm", 1000, "ends", rate, 20, 80, 0) for rate in (5e-4, 3e-3)]
+    runs += [Run("text", "deepnorm", 100, "ends", rate, 20, 300, 0) for rate in (1e-3, 1e-2)]
     # Is it only the recipe? Post-LN over learning rates and warm-ups, DeepNorm beside it.
     for seed in SEEDS:
         for rate, warmup in ((3e-5, 20), (1e-4, 20), (1e-3, 20), (3e-4, 0), (3e-4, 50)):
             runs += [Run("token_map", rule, 1000, "stack", rate, warmup, 60, seed) for rule in ("post_ln", "deepnorm")]
+    runs += [Run("text", rule, 1000, "all", 1e-3, 20, 300, 0) for rule in RULES]
     return runs
 
 
@@ -138,10 +135,10 @@ def main() -> None:
 
 
 def save(runs: list[dict[str, Any]]) -> None:
-    """The whole record, in the order of the plan."""
-    order = [asdict(run) for run in plan()]
-    names = list(Run.__dataclass_fields__)
-    runs = sorted(runs, key=lambda run: order.index({name: run[name] for name in names}))
+    """The whole record, in the order of the plan; runs that are no longer planned are left out."""
+    names = Run.__dataclass_fields__
+    recorded = {tuple(run[name] for name in names): run for run in runs}
+    runs = [recorded[key] for key in (tuple(asdict(run).values()) for run in plan()) if key in recorded]
     head = {
         "what": "Runs of lesson 00; loss in nats per token before each update; profiles at every 50th sub-layer",
         "command": "python benchmarks/lesson_00.py",

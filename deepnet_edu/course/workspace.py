@@ -94,4 +94,6 @@ def _read_manifest(workspace: Path) -> dict[str, dict[str, Any]]:
         manifest = json.loads((workspace / MANIFEST).read_text())
     except (FileNotFoundError, ValueError):
         return {}
-    return manifest if isinstance(manifest, dict) else {}
+    if not isinstance(manifest, dict):
+        return {}
+    return {name: known for name, known in manifest.items() if isinstance(known, dict)}

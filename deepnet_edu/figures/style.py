@@ -11,7 +11,7 @@ from deepnet_edu.residual import RESIDUALS
 _COLORS = ["#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
 _DASHES = ["--", "-.", "-", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1))]
 _FIRST = ["post_ln", "pre_ln", "deepnorm"]
-CONTROL: dict[str, Any] = {"color": "#666666", "linestyle": ":", "linewidth": 1.5}
+_DOTS = [(0, (1, 1)), (0, (1, 2.5)), (0, (3, 1.5, 1, 1.5, 1, 1.5))]
 
 
 def line_style(residual: str) -> dict[str, Any]:
@@ -19,6 +19,11 @@ def line_style(residual: str) -> dict[str, Any]:
     names = _FIRST + [name for name in RESIDUALS if name not in _FIRST]
     i = names.index(residual)
     return {"color": _COLORS[i % len(_COLORS)], "linestyle": _DASHES[i % len(_DASHES)], "linewidth": 2}
+
+
+def control_style(i: int) -> dict[str, Any]:
+    """Grey dots for the i-th control of a picture: controls are not rules, and differ among themselves."""
+    return {"color": "#555555", "linestyle": _DOTS[i % len(_DOTS)], "linewidth": 1.5}
 
 
 def new_figure(columns: int, width: float = 10, height: float = 3.6) -> tuple[Figure, list[Axes]]:

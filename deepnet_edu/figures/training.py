@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from deepnet_edu.figures.style import CONTROL, line_style, new_figure
+from deepnet_edu.figures.style import control_style, line_style, new_figure
 from deepnet_edu.record import History
 from deepnet_edu.residual import RESIDUALS
 
@@ -36,9 +36,8 @@ def training_race(
     figure, (left, middle, right) = new_figure(3, width=11)
     left.axhline(chance, color="black", linewidth=0.8)
     left.annotate(chance_label, (steps, chance), ha="right", va="bottom", fontsize=8)
-    for label, losses in (controls or {}).items():
-        left.plot(losses, **CONTROL)
-        left.annotate(label, (len(losses) - 1, losses[-1]), ha="right", va="top", fontsize=8, color=CONTROL["color"])
+    for i, (label, losses) in enumerate((controls or {}).items()):
+        left.plot(losses, label=label, **control_style(i))
     for residual, run in runs.items():
         style = {**line_style(residual), "label": RESIDUALS[residual].title}
         left.plot(run.loss, **style)
@@ -71,6 +70,7 @@ def recorded_curves(
     chance: Mapping[str, float],
     controls: Mapping[str, Sequence[float]] | None = None,
     live: Mapping[str, Sequence[float]] | None = None,
+    smooth: int = 1,
 ) -> None:
     """Losses of a record, a thin line per seed; controls dotted; what was trained just now thick.
 
@@ -80,23 +80,29 @@ def recorded_curves(
         chance: horizontal yardsticks, nats per token, by label.
         controls: losses by step, by label.
         live: losses by step of live runs, by residual.
+        smooth: each point is the mean of so many steps up to it.
     """
+
+    def running(losses: Sequence[float]) -> list[float]:
+        return [float(np.mean(losses[max(0, i + 1 - smooth) : i + 1])) for i in range(len(losses))]
+
     steps = max(len(run["loss"]) for run in runs)
     seen = set()
     for run in runs:
         style = {**line_style(run["residual"]), "linewidth": 1, "alpha": 0.8}
         label = None if run["residual"] in seen else f"{RESIDUALS[run['residual']].title}, from the record"
         seen.add(run["residual"])
-        ax.plot(run["loss"], label=label, **style)
+        ax.plot(running(run["loss"]), label=label, **style)
     for label, value in chance.items():
         ax.axhline(value, color="black", linewidth=0.8)
         ax.annotate(label, (steps, value), ha="right", va="bottom", fontsize=8)
-    for label, losses in (controls or {}).items():
-        ax.plot(losses, label=label, **CONTROL)
+    for i, (label, losses) in enumerate((controls or {}).items()):
+        ax.plot(running(losses), label=label, **control_style(i))
     for residual, losses in (live or {}).items():
         style = {**line_style(residual), "linestyle": "-", "linewidth": 4, "alpha": 0.45}
-        ax.plot(losses, label=f"{RESIDUALS[residual].title}, just now", **style)
-    ax.set(xlim=(0, steps), xlabel="step", ylabel="loss (nats per token)")
+        ax.plot(running(losses), label=f"{RESIDUALS[residual].title}, just now", **style)
+    averaged = f", mean of {smooth} steps" if smooth > 1 else ""
+    ax.set(xlim=(0, steps), xlabel="step", ylabel=f"loss (nats per token{averaged})")
     ax.legend(fontsize=8)
 
 

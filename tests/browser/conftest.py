@@ -1,0 +1,73 @@
+"""JupyterLab as `deepnet-edu lab` starts it, and Chromium to drive it."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+START_TIMEOUT_S = 60
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    missing = pytest.mark.skip(reason="needs Chromium: apt install chromium")
+    for item in items:
+        if "browser" in item.keywords and not CHROMIUM and not os.environ.get("CI"):
+            item.add_marker(missing)
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    return tmp_path / "workspace"
+
+
+@pytest.fixture
+def lab_url(workspace: Path, tmp_path: Path) -> Iterator[str]:
+    """The address that BROWSER=none make lab prints."""
+    log = tmp_path / "lab.log"
+    folders = {f"JUPYTER_{name}_DIR": str(tmp_path / name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")}
+    environment = {**os.environ, **folders, "BROWSER": "none", "DEEPNET_EDU_PROFILE": "smoke"}
+    environment.pop("JUPYTER_TOKEN", None)
+    command = [str(Path(sys.executable).with_name("deepnet-edu")), "lab", "00", "--workspace", str(workspace)]
+    with log.open("w") as file:
+        server = subprocess.Popen(command, stdout=file, stderr=file, env=environment, start_new_session=True)
+    try:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while True:
+            found = re.search(r"http://localhost:\d+/lab\S*\?token=\w+", log.read_text())
+            if found:
+                break
+            assert server.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.2)
+        yield found.group()
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(30)
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Iterator:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        context = playwright.chromium.launch_persistent_context(
+            str(tmp_path / "profile"),
+            executable_path=CHROMIUM,
+            headless=True,
+            args=FLAGS,
+            viewport={"width": 1280, "height": 900},
+        )
+        yield context.pages[0]
+        context.close()

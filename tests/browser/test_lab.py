@@ -1,0 +1,67 @@
+"""A newcomer's first minutes: the lesson opens, all cells run, the picture is there."""
+
+import json
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.browser
+
+
+def test_lesson_00_from_the_learners_workspace(page, lab_url: str, workspace: Path) -> None:
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.goto(lab_url)
+    lesson = workspace / "00_a_thousand_layers.ipynb"
+    page.get_by_role("heading", name="Can a Transformer have a thousand layers?").wait_for(timeout=60_000)
+    page.get_by_text("Python 3 (ipykernel)").first.wait_for(timeout=60_000)
+
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    page.get_by_text("It learned something.").wait_for(timeout=120_000)
+
+    # The live picture: alt text is what a screen reader gets, natural width shows that it was drawn.
+    page.get_by_role("heading", name="Run", exact=True).scroll_into_view_if_needed()
+    picture = page.locator(".jp-OutputArea-output img").first
+    picture.wait_for(timeout=20_000)
+    assert picture.evaluate("image => image.naturalWidth") > 500
+
+    page.keyboard.press("Control+s")
+    page.wait_for_function("() => !document.querySelector('.jp-mod-dirty')", timeout=20_000)
+    notebook = json.loads(lesson.read_text(encoding="utf-8"))
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert all(cell["execution_count"] for cell in code)
+    outputs = [output for cell in code for output in cell["outputs"]]
+    assert not [output for output in outputs if output["output_type"] == "error"]
+    (headline,) = [cell for cell in code if "headline" in cell["metadata"].get("tags", [])]
+    (shown,) = [output for output in headline["outputs"] if "image/png" in output.get("data", {})]
+    assert len(shown["data"]["image/png"]) > 20_000  # the finished picture, not the empty one that it began with
+    assert shown["metadata"]["image/png"]["alt"].startswith("Three panels")
+    assert not problems
+
+
+def test_a_guess_is_answered(page, lab_url: str) -> None:
+    """The prediction widget is live, and the guess comes back beside the answer."""
+    page.goto(lab_url)
+    page.get_by_text("Python 3 (ipykernel)").first.wait_for(timeout=60_000)
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    page.get_by_text("It learned something.").wait_for(timeout=120_000)
+    page.get_by_role("heading", name="Predict").scroll_into_view_if_needed()
+    page.get_by_text("All three", exact=True).click()
+    page.get_by_text('guess.compare("DeepNorm only")').scroll_into_view_if_needed()
+    page.get_by_text('guess.compare("DeepNorm only")').click()
+    page.keyboard.press("Control+Enter")
+    page.get_by_text("You guessed: All three. It is: DeepNorm only").wait_for(timeout=20_000)
+
+
+def test_the_server_asks_for_its_token(lab_url: str) -> None:
+    base, _, token = lab_url.partition("/lab")
+    assert base.startswith("http://localhost:")
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        urllib.request.urlopen(f"{base}/api/contents")
+    with urllib.request.urlopen(f"{base}/api/contents?{token.partition('?')[2]}") as answer:
+        names = {item["name"] for item in json.load(answer)["content"]}
+    assert "00_a_thousand_layers.ipynb" in names

@@ -1,0 +1,52 @@
+import pytest
+import torch
+
+from deepnet_edu.course import kit
+from deepnet_edu.figures import residual_blocks
+
+
+def test_profile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DEEPNET_EDU_PROFILE", raising=False)
+    assert kit.profile() == "cpu"
+    monkeypatch.setenv("DEEPNET_EDU_PROFILE", "smok")
+    with pytest.raises(ValueError, match="Unknown DEEPNET_EDU_PROFILE 'smok': did you mean 'smoke'"):
+        kit.profile()
+
+
+def test_setup_is_repeatable() -> None:
+    assert kit.setup(3, "cpu") == torch.device("cpu")
+    first = torch.rand(1)
+    kit.setup(3, "cpu")
+    assert torch.equal(first, torch.rand(1))
+    assert torch.tensor(1e-39).mul(1.0).item() == 0  # denormal numbers are flushed
+
+
+def test_a_guess(capsys: pytest.CaptureFixture) -> None:
+    guess = kit.Guess("Which?", ["A", "B"])
+    guess.compare("B")
+    guess._buttons.value = "A"
+    guess.compare("B")
+    guess._buttons.value = "B"
+    guess.compare("B")
+    assert capsys.readouterr().out.splitlines() == [
+        "You have not guessed. It is: B",
+        "You guessed: A. It is: B",
+        "You guessed: B. Right: B",
+    ]
+    assert guess._repr_mimebundle_()["text/plain"] == "Which?\n( ) A\n( ) B"
+
+
+def test_a_live_picture_is_redrawn_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown, updates = [], []
+
+    class Handle:
+        def update(self, picture: object) -> None:
+            updates.append(picture)
+
+    monkeypatch.setattr(kit, "display", lambda picture, display_id: shown.append(picture) or Handle())
+    picture = kit.LivePicture(residual_blocks, "blocks")
+    picture.update("ignored")
+    picture.update()  # too soon: not drawn
+    picture.finish()
+    assert (len(shown), len(updates)) == (1, 2)
+    assert updates[-1].alt == "blocks"

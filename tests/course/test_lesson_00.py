@@ -1,0 +1,91 @@
+"""What lesson 00 claims, held against its committed record: three seeds and the controls."""
+
+from math import log
+from typing import Any
+
+import numpy as np
+import pytest
+
+from deepnet_edu.course.kit import Record
+
+RECORD = Record("lesson_00")
+
+
+def ends(**wanted: Any) -> list[float]:
+    return [float(np.mean(run["loss"][-5:])) for run in RECORD.select(**wanted)]
+
+
+MAP = {"task": "token_map", "layers": 1000, "parameters": "stack", "learning_rate": 3e-4, "warmup": 20}
+
+
+def test_token_map_three_seeds() -> None:
+    deepnorm, post_ln, pre_ln = (ends(**MAP, residual=rule) for rule in ("deepnorm", "post_ln", "pre_ln"))
+    assert len(deepnorm) == len(post_ln) == len(pre_ln) == 3
+    assert max(deepnorm) < 1.0
+    assert all(abs(loss - log(16)) < 0.1 for loss in post_ln)
+
+
+def test_within_the_forty_steps_of_the_live_run() -> None:
+    for run in RECORD.select(**MAP, residual="deepnorm"):
+        assert np.mean(run["loss"][35:40]) < 1.0
+    for run in RECORD.select(**MAP, residual="post_ln"):
+        assert abs(np.mean(run["loss"][35:40]) - log(16)) < 0.1
+
+
+def test_tokens_at_init_three_seeds() -> None:
+    for run in RECORD.select(**MAP, residual="deepnorm"):
+        assert run["at_init"]["token_similarity"][-1] < 0.1
+    for run in RECORD.select(**MAP, residual="post_ln"):
+        assert run["at_init"]["token_similarity"][-1] > 0.99
+
+
+def test_previous_token_below_the_floor_of_no_attention() -> None:
+    wanted = {"task": "previous_token", "layers": 1000, "parameters": "stack", "residual": "deepnorm"}
+    assert len(ends(**wanted)) == 3
+    assert max(ends(**wanted)) < log(16) - 0.1
+    for run in RECORD.select(**wanted):
+        assert np.mean(run["loss"][55:60]) < log(16) - 0.05  # what the live run shows
+
+
+def test_post_ln_over_the_grid() -> None:
+    grid = RECORD.select(task="token_map", parameters="stack", residual="post_ln")
+    recipes = {(run["learning_rate"], run["warmup"]) for run in grid}
+    assert len(recipes) >= 6
+    assert len({warmup for _, warmup in recipes}) >= 3
+    assert all(sum((run["learning_rate"], run["warmup"]) == recipe for run in grid) == 3 for recipe in recipes)
+
+
+@pytest.mark.parametrize("task", ["token_map", "previous_token", "text"])
+def test_there_are_controls_without_layers_at_several_rates(task: str) -> None:
+    runs = RECORD.select(task=task, layers=0)
+    assert len({run["learning_rate"] for run in runs}) == 3
+
+
+def test_frozen_stacks_stand_beside() -> None:
+    assert RECORD.select(task="token_map", layers=1000, parameters="ends")
+    assert RECORD.select(task="text", layers=100, parameters="ends")
+
+
+def test_the_record_says_where_it_comes_from() -> None:
+    for name in ("what", "command", "date", "device", "versions", "shape", "initialisation", "optimizer"):
+        assert RECORD.head[name]
+    assert "remake with: python benchmarks/lesson_00.py" in RECORD.source()
+    assert all(run["peak_memory_gib"] < 4 for run in RECORD.runs)
+
+
+def test_one_recorded_run_can_be_repeated() -> None:
+    """The short control without layers, again: the same losses."""
+    from deepnet_edu import ModelConfig, TrainConfig, build_model, train
+    from deepnet_edu.data import TokenMap
+
+    (run,) = RECORD.select(task="token_map", layers=0, seed=1, learning_rate=3e-3)
+    model = build_model(ModelConfig("decoder", "lm", 0, vocab_size=16, **RECORD.head["shape"]), seed=1)
+    settings = TrainConfig(steps=20, learning_rate=3e-3, warmup=20, parameters="ends", seed=1)
+    assert train(model, TokenMap(), settings, progress=False).loss == pytest.approx(run["loss"][:20], abs=2e-3)
+
+
+def test_a_missing_record_or_run_says_what_to_type() -> None:
+    with pytest.raises(FileNotFoundError, match=r"python benchmarks/lesson_99.py"):
+        Record("lesson_99")
+    with pytest.raises(ValueError, match="no run with .*'residual': 'x'.*python benchmarks/lesson_00.py"):
+        RECORD.select(residual="x")

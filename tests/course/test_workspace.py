@@ -1,0 +1,124 @@
+"""Learners' copies: renewed while untouched, never overwritten once edited, nothing half-written."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from deepnet_edu.course import workspace
+from deepnet_edu.course.workspace import MANIFEST, digest, update
+from deepnet_edu.messages import UserError
+
+
+def notebook(source: str, outputs: list | None = None, **metadata: str) -> str:
+    cell = {"cell_type": "code", "source": [source], "outputs": outputs or [], "metadata": {}, "execution_count": None}
+    return json.dumps({"cells": [cell], "metadata": metadata, "nbformat": 4, "nbformat_minor": 5})
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    lessons, copies = tmp_path / "lessons", tmp_path / "work space ä"
+    lessons.mkdir()
+    (lessons / "00_first.ipynb").write_text(notebook("v1"))
+    (lessons / "01_second.ipynb").write_text(notebook("w1"))
+    assert update(copies, lessons).new == ["00_first", "01_second"]
+    return lessons, copies
+
+
+def test_an_untouched_copy_is_renewed(folders: tuple[Path, Path]) -> None:
+    lessons, copies = folders
+    (lessons / "00_first.ipynb").write_text(notebook("v2"))
+    result = update(copies, lessons)
+    assert (result.new, result.renewed, result.beside) == ([], ["00_first"], [])
+    assert "v2" in (copies / "00_first.ipynb").read_text()
+
+
+def test_saving_without_a_change_does_not_count_as_an_edit(folders: tuple[Path, Path]) -> None:
+    lessons, copies = folders
+    (copies / "00_first.ipynb").write_text(notebook("v1", language_info="python"))
+    (lessons / "00_first.ipynb").write_text(notebook("v2"))
+    assert update(copies, lessons).renewed == ["00_first"]
+
+
+@pytest.mark.parametrize(
+    "mine", [notebook("mine"), notebook("v1", [{"output_type": "stream", "text": "ran"}]), "no json"]
+)
+def test_an_edited_copy_is_kept_and_the_new_one_lies_beside(folders: tuple[Path, Path], mine: str) -> None:
+    lessons, copies = folders
+    (copies / "00_first.ipynb").write_text(mine)
+    assert update(copies, lessons).beside == []  # there is no newer version yet
+    (lessons / "00_first.ipynb").write_text(notebook("v2"))
+    ((name, beside),) = update(copies, lessons).beside
+    assert name == "00_first"
+    assert (copies / "00_first.ipynb").read_text() == mine
+    assert "v2" in (copies / beside).read_text()
+    (copies / beside).write_text("my notes in the new one")
+    assert update(copies, lessons).beside == []  # offered once
+    assert (copies / beside).read_text() == "my notes in the new one"
+    (lessons / "00_first.ipynb").write_text(notebook("v3"))
+    assert update(copies, lessons).beside[0][1] != beside
+    assert (copies / "00_first.ipynb").read_text() == mine
+
+
+@pytest.mark.parametrize("manifest", [None, "{", "[]", '{"00_first.ipynb": 3}'])
+def test_without_a_good_manifest_everything_that_differs_is_the_learners(
+    folders: tuple[Path, Path], manifest: str | None
+) -> None:
+    lessons, copies = folders
+    (copies / MANIFEST).unlink()
+    if manifest is not None:
+        (copies / MANIFEST).write_text(manifest)
+    (lessons / "00_first.ipynb").write_text(notebook("v2"))
+    result = update(copies, lessons)
+    assert result.renewed == []
+    assert [name for name, _ in result.beside] == ["00_first"]
+    assert "v1" in (copies / "00_first.ipynb").read_text()
+
+
+def test_a_copy_that_was_deleted_comes_back(folders: tuple[Path, Path]) -> None:
+    lessons, copies = folders
+    (copies / "01_second.ipynb").unlink()
+    assert update(copies, lessons).new == ["01_second"]
+
+
+def test_a_second_call_changes_nothing(folders: tuple[Path, Path]) -> None:
+    lessons, copies = folders
+    before = {path.name: path.read_bytes() for path in copies.iterdir()}
+    result = update(copies, lessons)
+    assert (result.new, result.renewed, result.beside) == ([], [], [])
+    assert {path.name: path.read_bytes() for path in copies.iterdir()} == before
+
+
+@pytest.mark.parametrize("failing", [1, 2, 3])
+def test_a_disk_that_fails_loses_nothing(
+    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, failing: int
+) -> None:
+    """The n-th write fails: every file is whole, the sentence names the folder, the next update mends it."""
+    lessons, copies = folders
+    for name, text in (("00_first", "v2"), ("01_second", "w2")):
+        (lessons / f"{name}.ipynb").write_text(notebook(text))
+    calls = 0
+    real = workspace.write_atomic
+
+    def write(path: Path, content: str | bytes) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == failing:
+            raise OSError(28, "No space left on device")
+        real(path, content)
+
+    monkeypatch.setattr(workspace, "write_atomic", write)
+    with pytest.raises(UserError, match=r"work space ä cannot be written \(No space left on device\).*--workspace"):
+        update(copies, lessons)
+    for path in copies.glob("*.ipynb"):
+        assert digest(path.read_bytes()) in {digest(notebook(text).encode()) for text in ("v1", "v2", "w1", "w2")}
+    monkeypatch.undo()
+    update(copies, lessons)
+    assert "v2" in (copies / "00_first.ipynb").read_text()
+    assert "w2" in (copies / "01_second.ipynb").read_text()
+
+
+def test_a_workspace_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match=r"file/work cannot be written \(Not a directory\)"):
+        update(tmp_path / "file" / "work")

@@ -1,0 +1,60 @@
+"""Everything that CI runs, in order of price; `make test` calls this. Stops at the first failure and names it."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+BIN = Path(sys.executable).parent
+NOTEBOOKS = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "solutions").glob("*.ipynb"))]
+LESSONS = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "lessons").glob("*.ipynb"))]
+PYTEST = [sys.executable, "-m", "pytest", "-q"]
+NBVAL = ["--nbval-current-env", "--nbval-cell-timeout=300", "-p", "no:cacheprovider"]
+
+
+def papermill(notebook: str, profile: str) -> tuple[str, list[str], dict[str, str]]:
+    """Execute a notebook into runs/, under a profile that also stands in its environment."""
+    output = ROOT / "runs" / f"{Path(notebook).stem}.{profile}.ipynb"
+    command = [sys.executable, "-m", "papermill", notebook, str(output), "--cwd", "solutions", "--no-progress-bar"]
+    return f"papermill {Path(notebook).name} under {profile}", command, {"DEEPNET_EDU_PROFILE": profile}
+
+
+SMOKE = {"DEEPNET_EDU_PROFILE": "smoke"}
+STEPS: list[tuple[str, list[str], dict[str, str]]] = [
+    ("ruff", [str(BIN / "ruff"), "check", "."], {}),
+    ("ruff format", [str(BIN / "ruff"), "format", "--check", "."], {}),
+    ("mypy", [str(BIN / "mypy")], {}),
+    ("unit and course tests", [*PYTEST, "tests/unit", "tests/course"], {}),
+    ("solutions, outputs compared (nbval)", [*PYTEST, "--nbval", *NBVAL, *NOTEBOOKS], SMOKE),
+    ("untouched lessons run (nbval-lax)", [*PYTEST, "--nbval-lax", *NBVAL, *LESSONS], SMOKE),
+    *(papermill(notebook, "smoke") for notebook in NOTEBOOKS),
+    ("JupyterLab in Chromium", [*PYTEST, "tests/browser"], SMOKE),
+    papermill(NOTEBOOKS[0], "cpu"),
+]
+
+
+def main() -> None:
+    """Run all steps with their times."""
+    (ROOT / "runs").mkdir(exist_ok=True)
+    os.chdir(ROOT)
+    # Whatever the caller has set, tests choose the profile and the learner's settings stay out of it.
+    base = {name: value for name, value in os.environ.items() if name != "DEEPNET_EDU_PROFILE"}
+    base |= {"OMP_WAIT_POLICY": "PASSIVE", "PAPERMILL_LOG_LEVEL": "ERROR"}
+    times = []
+    for name, command, environment in STEPS:
+        print(f"\n=== {name}", flush=True)
+        begin = time.monotonic()
+        result = subprocess.run(command, env={**base, **environment}).returncode
+        times.append((name, time.monotonic() - begin))
+        if result:
+            sys.exit(f"\nFAILED: {name} (exit status {result}). Again alone with:\n  {' '.join(command)}")
+    print("\n=== all passed")
+    for name, seconds in times:
+        print(f"{seconds:7.1f} s  {name}")
+    print(f"{sum(seconds for _, seconds in times):7.1f} s  together")
+
+
+if __name__ == "__main__":
+    main()
