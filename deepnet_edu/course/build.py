@@ -1,9 +1,11 @@
 """solutions/NN_name.py (percent format) → lessons/NN_name.ipynb without outputs, solutions/NN_name.ipynb executed.
 
-In one direction, and deterministic: cell ids follow from the lesson and the cell's position, execution times are not
-recorded, widget state is dropped.
+The picture of the cell tagged ``headline`` also goes to docs/images/NN_name.png, for the README. In one direction, and
+deterministic: cell ids follow from the lesson and the cell's position, execution times are not recorded, and widget
+state is dropped.
 """
 
+import base64
 import hashlib
 import os
 from pathlib import Path
@@ -13,7 +15,7 @@ import nbformat
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
-from deepnet_edu.course.places import LESSONS, SOLUTIONS
+from deepnet_edu.course.places import IMAGES, LESSONS, SOLUTIONS
 from deepnet_edu.files import write_atomic
 from deepnet_edu.messages import UserError
 
@@ -41,6 +43,8 @@ def build_all(check: bool = False) -> list[str]:
             result = executed(notebook, path.parent) if execute else notebook
             path.parent.mkdir(exist_ok=True)
             write_atomic(path, nbformat.writes(result) + "\n")
+            if execute:
+                _keep_headline(result, IMAGES / f"{source.stem}.png")
             written.append(f"built {path.relative_to(LESSONS.parent)}")
     if stale:
         raise UserError(f"Not up to date with its source: {', '.join(stale)}. Run: make build")
@@ -72,13 +76,26 @@ def executed(notebook: NotebookNode, folder: Path) -> NotebookNode:
     result = nbformat.from_dict(notebook)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     client = NotebookClient(
-        result, timeout=CELL_TIMEOUT_S, record_timing=False, resources={"metadata": {"path": str(folder)}}
+        result,
+        timeout=CELL_TIMEOUT_S,
+        record_timing=False,
+        coalesce_streams=True,
+        resources={"metadata": {"path": str(folder)}},
     )
     client.execute()
     result.metadata.pop("widgets", None)
     # Only what a kernel of the same name writes on every machine stays: its Python version does not.
     result.metadata["language_info"] = NotebookNode(name="python")
     return result
+
+
+def _keep_headline(notebook: NotebookNode, path: Path) -> None:
+    """Write the picture of the cell tagged ``headline``, if there is one."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []) if "headline" in cell.metadata.get("tags", []) else []:
+            if "image/png" in output.get("data", {}):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_atomic(path, base64.b64decode(output.data["image/png"]))
 
 
 def _up_to_date(path: Path, notebook: NotebookNode) -> bool:

@@ -1,14 +1,16 @@
-"""JupyterLab on the learner's workspace: on localhost, with a token."""
+"""JupyterLab on the learner's workspace: on localhost, with a token that JupyterLab draws anew for each start."""
 
 import os
-import secrets
 import subprocess
 import sys
 from pathlib import Path
 
+#: JupyterLab's settings for the course: it asks no network for news.
+SETTINGS = Path(__file__).with_name("jupyterlab")
+
 
 def start(workspace: Path, lesson: str, browser: bool) -> int:
-    """Open JupyterLab at ``lesson`` and stay until it is closed.
+    """Open JupyterLab at ``lesson`` and stay until it is closed. It prints its address, token included.
 
     Args:
         workspace: the folder that it serves, and the only one.
@@ -18,25 +20,25 @@ def start(workspace: Path, lesson: str, browser: bool) -> int:
     Returns:
         JupyterLab's exit status.
     """
-    # The token goes through the environment: a command line can be read by every user of the machine.
-    environment = {**os.environ, "JUPYTER_TOKEN": os.environ.get("JUPYTER_TOKEN") or secrets.token_hex(24)}
-    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     command = [
         sys.executable,
         "-m",
         "jupyterlab",
+        "--log-level=ERROR",
         f"--ServerApp.root_dir={workspace}",
         "--ServerApp.ip=localhost",
         f"--LabApp.default_url=/lab/tree/{lesson}.ipynb",
-        # The course works without a network, so nothing asks one for news.
-        "--LabApp.news_url=",
+        f"--LabApp.app_settings_dir={SETTINGS}",
         "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
     ]
     if not browser:
         command.append("--no-browser")
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         command.append("--allow-root")
-    try:
-        return subprocess.run(command, env=environment).returncode
-    except KeyboardInterrupt:
-        return 0
+    server = subprocess.Popen(command, env={"OMP_WAIT_POLICY": "PASSIVE", **os.environ})
+    while True:
+        try:
+            return server.wait()
+        except KeyboardInterrupt:
+            # The terminal sent Ctrl-C to JupyterLab too: it asks whether to stop, and we wait for its answer.
+            continue

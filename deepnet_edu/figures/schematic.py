@@ -48,9 +48,10 @@ def _block(ax: Axes, residual: str) -> None:
                 ec=color,
                 fc=color if filled else "white",
                 lw=2,
+                zorder=3,
             )
         )
-        ax.text(x, y, text, ha="center", va="center", fontsize=11, color="white" if filled else "black")
+        ax.text(x, y, text, ha="center", va="center", fontsize=11, color="white" if filled else "black", zorder=4)
 
     ax.text(3, 0.2, "x", ha="center", fontsize=13, style="italic")
     ax.annotate("", (3, 6.1), (3, 0.9), arrowprops=arrow)  # the stream up to the sum

@@ -33,9 +33,8 @@ def training_race(
         layers: depth of the stacks.
         controls: losses by step of control runs, by label; dotted.
     """
-    figure, (left, middle, right) = new_figure(3, width=11)
-    left.axhline(chance, color="black", linewidth=0.8)
-    left.annotate(chance_label, (steps, chance), ha="right", va="bottom", fontsize=8)
+    figure, (left, middle, right) = new_figure(3, width=11, height=4)
+    left.axhline(chance, color="black", linewidth=0.8, label=chance_label)
     for i, (label, losses) in enumerate((controls or {}).items()):
         left.plot(losses, label=label, **control_style(i))
     for residual, run in runs.items():
@@ -58,8 +57,8 @@ def training_race(
     right.set_title("Are tokens still different?")
     middle.set_yscale("log")
     if runs:
-        left.legend(fontsize=8, loc="lower left")
-        right.legend(fontsize=8, loc="center right")
+        left.legend(fontsize=9, loc="lower left")
+        right.legend(fontsize=9, loc="center right")
     return figure
 
 
@@ -95,7 +94,14 @@ def recorded_curves(
         ax.plot(running(run["loss"]), label=label, **style)
     for label, value in chance.items():
         ax.axhline(value, color="black", linewidth=0.8)
-        ax.annotate(label, (steps, value), ha="right", va="bottom", fontsize=8)
+        ax.annotate(
+            label,
+            (steps, value),
+            ha="right",
+            va="bottom",
+            fontsize=8,
+            bbox={"fc": "white", "ec": "none", "alpha": 0.7, "pad": 1},
+        )
     for i, (label, losses) in enumerate((controls or {}).items()):
         ax.plot(running(losses), label=label, **control_style(i))
     for residual, losses in (live or {}).items():

@@ -38,7 +38,6 @@ def lab_url(workspace: Path, tmp_path: Path) -> Iterator[str]:
     log = tmp_path / "lab.log"
     folders = {f"JUPYTER_{name}_DIR": str(tmp_path / name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")}
     environment = {**os.environ, **folders, "BROWSER": "none", "DEEPNET_EDU_PROFILE": "smoke"}
-    environment.pop("JUPYTER_TOKEN", None)
     command = [str(Path(sys.executable).with_name("deepnet-edu")), "lab", "00", "--workspace", str(workspace)]
     with log.open("w") as file:
         server = subprocess.Popen(command, stdout=file, stderr=file, env=environment, start_new_session=True)

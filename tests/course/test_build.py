@@ -25,6 +25,13 @@ SEED = 0
 
 # %%
 print(SEED + 1)
+
+# %% tags=["headline"]
+from matplotlib.figure import Figure
+
+from deepnet_edu.figures import Picture
+
+Picture(Figure(), alt="nothing")
 """
 
 
@@ -34,6 +41,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / name).mkdir()
     monkeypatch.setattr(build, "LESSONS", tmp_path / "lessons")
     monkeypatch.setattr(build, "SOLUTIONS", tmp_path / "solutions")
+    monkeypatch.setattr(build, "IMAGES", tmp_path / "docs" / "images")
     (tmp_path / "solutions" / "00_x.py").write_text(SOURCE)
     return tmp_path
 
@@ -46,6 +54,7 @@ def test_one_source_makes_two_notebooks(project: Path) -> None:
     assert lesson.cells[1].metadata.tags == ["parameters"]
     assert lesson.cells[2].outputs == []
     assert solution.cells[2].outputs[0].text == "1\n"
+    assert (project / "docs" / "images" / "00_x.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_two_builds_are_byte_identical_and_the_second_does_nothing(project: Path) -> None:

@@ -106,6 +106,16 @@ def test_notebooks_are_up_to_date_with_their_sources() -> None:
     assert result.returncode == 0, result.stderr
 
 
+def test_the_readmes_code_runs() -> None:
+    """As it stands, but at 10 layers, and with tokens to feed it."""
+    import torch
+
+    code = (ROOT / "README.md").read_text(encoding="utf-8").split("```python")[1].split("```")[0]
+    assert "decoder_layers=1000, d_model" in code
+    tokens = torch.zeros(1, 8, dtype=torch.long)
+    exec(code.replace("decoder_layers=1000, d_model", "decoder_layers=10, d_model"), {"tokens": tokens})
+
+
 def test_the_readme_names_commands_that_exist() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     for command in ("doctor", "lab", "build"):

@@ -1,0 +1,458 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+# ---
+
+# %% [markdown]
+# # 00 · Can a Transformer have a thousand layers?
+#
+# **In this lesson** you train three Transformers of 1,000 layers, live, on this machine. One dies, one crawls, one
+# learns. They differ in one line of code.
+#
+# - **You will be able to** say what that line is, read the three instruments that the whole course uses (loss, gradient
+#   by layer, token similarity by layer), and name the controls that make such a comparison honest.
+# - **You need** to have written a small PyTorch model once.
+# - **It takes** about 5 minutes to run on two CPU cores, 30 to work through, and less than 4 GB of memory.
+# - **The paper**: [DeepNet: Scaling Transformers to 1,000 Layers](https://arxiv.org/abs/2203.00555), Sections 2 and 3.
+#
+# Run the cells from top to bottom with Shift+Enter. Reading can wait until the first picture draws itself.
+
+# %% tags=["parameters"]
+from deepnet_edu.course import kit
+
+PROFILE = kit.profile()  # "cpu": 1,000 layers in minutes; "smoke": a few layers in seconds
+SEED = 0
+DEPTH = 0  # layers; 0: what the profile says
+STEPS = 0  # training steps on the token map; 0: what the profile says
+
+# %%
+import torch
+
+from deepnet_edu import ModelConfig, TrainConfig, build_model, deepnorm_constants, probe, train
+from deepnet_edu.data import PreviousToken, PythonDocs, TokenMap
+from deepnet_edu.figures import Picture, learning_rate_grid, recorded_curves, residual_blocks, training_race
+from deepnet_edu.figures.style import new_figure
+
+device = kit.setup(SEED, PROFILE)
+record = kit.Record("lesson_00")
+depth = DEPTH or (48 if PROFILE == "smoke" else 1000)
+steps = STEPS or {"smoke": 70, "gpu": 100}.get(PROFILE, 40)
+rules = ["post_ln", "pre_ln", "deepnorm"]
+
+# %% [markdown]
+# ## One line decides
+#
+# A Transformer layer has two branches: attention and feed-forward. Each branch $F$ reads the stream $x$ and is added
+# back to it. Three rules for the adding:
+#
+# | rule | formula | since |
+# |---|---|---|
+# | Post-LN | $x \leftarrow \mathrm{LN}(x + F(x))$ | the first Transformer, 2017 |
+# | Pre-LN | $x \leftarrow x + F(\mathrm{LN}(x))$ | GPT-2, 2019 |
+# | **DeepNorm** | $x \leftarrow \mathrm{LN}(\alpha x + F(x))$ | DeepNet, 2022 |
+#
+# LN is layer normalisation: it gives each token mean 0 and variance 1. DeepNorm is Post-LN with two constants. $\alpha$
+# makes the skip stronger. $\beta$ makes the branch's weights smaller when they are drawn, and is never used again.
+
+# %%
+Picture(
+    residual_blocks(rules),
+    alt="Three blocks side by side. Post-LN: skip and branch are added, then normalised. Pre-LN: the norm stands in "
+    "the branch. DeepNorm: as Post-LN, but the skip is multiplied by alpha and the branch's weights by beta.",
+)
+
+# %% [markdown]
+# For a stack of $M$ decoder layers the paper sets $\alpha = (2M)^{1/4}$ and $\beta = (8M)^{-1/4}$. At 1,000 layers the
+# skip counts almost seven times, and the branch's weights start at a tenth.
+
+# %%
+for layers in (12, 100, 1000):
+    constants = deepnorm_constants(decoder_layers=layers).decoder
+    print(f"{layers:5,} layers: α = {constants.alpha:.4f}, β = {constants.beta:.4f}")
+
+# %% [markdown]
+# ## A task that is easy, if anything gets through
+#
+# The model sees 16 random tokens and must answer $5x + 3 \bmod 16$ for each. That is a table with 16 rows. A model that
+# knows nothing has loss $\ln 16 = 2.77$.
+#
+# **Only the stack is trained.** The embedding below it and the head above it stay as they were drawn. This matters:
+# embedding and head can learn the table between them, *past* a dead stack, and a demonstration that trains them too
+# proves nothing. (Below you see how far they get alone.)
+
+# %%
+task = TokenMap(vocab_size=16, length=16, batch_size=16)
+example = task.batch(torch.Generator().manual_seed(SEED))
+print("input ", example.inputs[0, :8].tolist())
+print("answer", example.targets[0, :8].tolist())
+
+
+# %%
+def config(residual, layers=depth, vocab_size=16):
+    """A narrow decoder: depth is what we look at, and narrow layers are quick."""
+    return ModelConfig(
+        architecture="decoder",
+        task="lm",
+        decoder_layers=layers,
+        d_model=32,
+        n_heads=2,
+        d_ff=128,
+        vocab_size=vocab_size,
+        max_length=32,
+        residual=residual,
+    )
+
+
+# %% [markdown]
+# ## Before the first step
+#
+# All three stacks are freshly drawn with Xavier's rule, and nobody has trained anything. Send one batch through each
+# and look at the top: can the tokens still be told apart? **Token similarity** is the mean cosine between different
+# tokens of a sequence. At 1 they have all become the same, and no head can give them different answers.
+
+
+# %%
+def at_init(residual):
+    profile = probe(build_model(config(residual), seed=SEED).to(device), example.to(device))
+    return profile.token_similarity[-1]
+
+
+similarity = {residual: at_init(residual) for residual in rules}
+print("Post-LN's tokens have collapsed (similarity above 0.99):", similarity["post_ln"] > 0.99)
+print("DeepNorm's are as different as they came (below 0.1):   ", similarity["deepnorm"] < 0.1)
+assert similarity["post_ln"] > 0.99
+assert similarity["deepnorm"] < 0.1
+
+# %% [markdown]
+# ## Predict
+#
+# Forty steps of Adam for each stack: learning rate 0.0003, reached over 20 steps. Commit to an answer before you run
+# the next cell.
+
+# %%
+guess = kit.Guess(
+    "After 40 steps, which 1,000-layer stacks have learned the table (loss below 1)?",
+    ["None of them", "DeepNorm only", "DeepNorm and Pre-LN", "All three"],
+)
+guess
+
+# %% [markdown]
+# ## Run
+#
+# Three models, one after the other, 12.7 million weights each. About a minute per model on a laptop. Watch the three
+# panels: the loss, the gradient that reaches each layer, and the similarity of the tokens after each layer.
+#
+# *The recipe*: Xavier-normal weights (β as gain for DeepNorm, 1 for the others) and zero biases; AdamW without weight
+# decay, learning rate 3·10⁻⁴ after 20 steps of warm-up; gradient clipped to norm 1; seed 0.
+
+# %%
+recipe = {"learning_rate": 3e-4, "warmup": 20, "seed": SEED}
+
+# Two controls: embedding and head are trained *instead of* the stack, without any layers, and around a frozen stack.
+without_layers = build_model(config("deepnorm", layers=0), seed=SEED).to(device)
+alone = train(without_layers, task, TrainConfig(steps=steps, parameters="ends", **recipe), progress=False)
+frozen = record.select(task="token_map", layers=1000, parameters="ends", learning_rate=3e-4)[0]
+controls = {"no layers": alone.loss, "stack frozen (recorded)": frozen["loss"][:steps]}
+
+# %% tags=["headline"]
+runs = {}
+picture = kit.LivePicture(
+    lambda: training_race(runs, chance=task.chance, chance_label="ln 16", steps=steps, layers=depth, controls=controls),
+    alt="Three panels for three stacks trained alone. Loss by step: Post-LN falls to ln 16 and stays there, Pre-LN has "
+    "moved a little below it, DeepNorm falls towards 0; two dotted controls stay above ln 16. Gradient by layer: "
+    "Post-LN's is 0 but in the last layers, the others' reaches the bottom. Token similarity by layer: Post-LN's is "
+    "1 almost everywhere, DeepNorm's stays near 0.",
+)
+
+
+def race(residual):
+    model = build_model(config(residual), seed=SEED).to(device)
+
+    def redraw(history):
+        runs[residual] = history
+        picture.update()
+
+    settings = TrainConfig(steps=steps, parameters="stack", profile_every=5, **recipe)
+    train(model, task, settings, on_step=redraw, progress=False)
+
+
+for residual in rules:
+    race(residual)
+picture.finish()
+
+# %%
+final = {residual: run.final_loss() for residual, run in runs.items()}
+print("Post-LN ends within 0.1 of ln 16:", abs(final["post_ln"] - task.chance) < 0.1)
+print("DeepNorm ends below 1.0:         ", final["deepnorm"] < 1.0)
+assert abs(final["post_ln"] - task.chance) < 0.1
+assert final["deepnorm"] < 1.0
+
+# %%
+guess.compare("DeepNorm only")
+
+# %% [markdown]
+# ## What you saw
+#
+# - **Post-LN** died before it began. Its tokens are all alike, so the best it can do is to answer every token with the
+#   same guess: $\ln 16$. Its loss does fall at first, from above $\ln 16$ to $\ln 16$; that is the last norms learning to
+#   say "I do not know". The gradient of the lower layers becomes *exactly* zero.
+# - **Pre-LN** is alive, but slow. Its stream grows with each layer, so each new layer changes less of it. Forty steps
+#   are few; the record below shows where it is at 60.
+# - **DeepNorm** learns at once. All its layers receive a gradient of about the same size, and its tokens stay different.
+#   It starts close to the identity: at initialisation more than 99% of its output is still its input.
+#
+# One picture is no proof. Which is why the next section exists.
+#
+# <details><summary><b>Primer: gradient norm, Adam, warm-up</b> (open if one of the words is new)</summary>
+#
+# **Gradient norm.** The gradient says for each weight how the loss changes if the weight does. Its norm, the root of the
+# sum of squares, is its length: one number for how loudly the loss speaks to a layer. The middle panel shows one such
+# number for each sub-layer. 0 means that the layer cannot hear.
+#
+# **Adam.** Plain gradient descent moves each weight by learning rate × gradient. Adam divides by a running average of the
+# gradient's size, so each weight moves by about the learning rate, however small its gradient is. A weight whose
+# gradient is exactly 0 does not move, and a tiny gradient is mostly noise: Adam makes it large, not right.
+#
+# **Warm-up.** The learning rate starts near 0 and grows to its value over the first steps; here over 20. The first steps
+# of a deep model are the dangerous ones (lesson 05 shows why), so they are made small. All runs here use it, and so
+# does the paper, for 4,000 steps or more.
+#
+# **Clipping.** If the norm of the whole gradient is above 1, it is scaled down to 1. It keeps one bad batch from doing
+# harm.
+# </details>
+
+# %% [markdown]
+# ## Was it the seed?
+#
+# The same race with three seeds, 60 steps, beside the controls with the learning rate that suits *them* best. This is
+# not run now: it comes from a record, made by a script that you can run yourself.
+
+# %%
+chosen = record.select(task="token_map", parameters="stack", learning_rate=3e-4, warmup=20)
+no_layers = record.select(task="token_map", layers=0, seed=SEED)
+best = min(no_layers, key=lambda run: run["loss"][-1])
+same = next(run for run in no_layers if run["learning_rate"] == 3e-4)
+figure, (ax,) = new_figure(1, width=8, height=4)
+recorded_curves(
+    chosen,
+    ax,
+    chance={"ln 16": task.chance},
+    controls={
+        "no layers, same learning rate": same["loss"],
+        f"no layers, learning rate {best['learning_rate']:g}": best["loss"],
+        "1,000 layers frozen, same learning rate": frozen["loss"],
+    },
+)
+Picture(
+    figure,
+    alt="Loss by step for three seeds of each rule. DeepNorm's three curves fall below 0.3, Post-LN's stay at ln 16, "
+    "Pre-LN's lie between. Dotted controls without layers: at the same learning rate near ln 16, at a much larger one "
+    "below 1.",
+)
+
+# %%
+ends = {residual: [sum(run["loss"][-5:]) / 5 for run in chosen if run["residual"] == residual] for residual in rules}
+print("DeepNorm below 1.0:          ", sum(loss < 1.0 for loss in ends["deepnorm"]), "of 3 seeds")
+print("Post-LN within 0.1 of ln 16: ", sum(abs(loss - task.chance) < 0.1 for loss in ends["post_ln"]), "of 3 seeds")
+print("same recipe as the race:     ", all(chosen[0][name] == recipe[name] for name in ("learning_rate", "warmup")))
+
+# %% tags=["nbval-ignore-output"]
+print(record.source())
+
+# %% [markdown]
+# Look at the dotted curve with the large learning rate. **Embedding and head, with no layers at all, solve this task.**
+# Had we trained them too, every stack would have looked alive, the dead one included. This trap is in many published
+# demonstrations. Ours trains the stack alone.
+#
+# ## Was it the recipe?
+#
+# "Post-LN dies" is a claim about one learning rate and one warm-up until others were tried. So they were: five recipes,
+# three seeds each.
+
+# %%
+Picture(
+    learning_rate_grid(
+        [run for run in record.select(task="token_map", parameters="stack") if run["residual"] != "pre_ln"],
+        chance=task.chance,
+    ),
+    alt="Final loss against learning rate and against warm-up, three seeds each. Post-LN stays at or above ln 16 "
+    "everywhere; DeepNorm is below it wherever the learning rate is large enough to get there in 60 steps.",
+)
+
+# %%
+grid = record.select(task="token_map", parameters="stack", residual="post_ln")
+alive = [run for run in grid if sum(run["loss"][-5:]) / 5 < task.chance - 0.1]
+recipes = {(run["learning_rate"], run["warmup"]) for run in grid}
+print(f"Post-LN learned something in {len(alive)} of {len(grid)} runs ({len(recipes)} recipes, 3 seeds each)")
+
+# %% [markdown]
+# So, under this recipe: Xavier weights, Adam, these learning rates and warm-ups, 60 steps, this width. Nobody can try them
+# all. Lessons 05 and 16 go on from here.
+#
+# ## A task that needs attention
+#
+# The table can be learned token by token, without attention. A Transformer should also *look around*. New task: name the
+# **previous** token. The tokens are random, so who cannot look back cannot do better than $\ln 16$. Again only the stack
+# is trained. DeepNorm runs now; the other two, and three seeds, come from the record.
+
+# %%
+previous = PreviousToken(vocab_size=16, length=8, batch_size=32)
+looking_back = {}
+back_steps = 60
+back_record = record.select(task="previous_token", parameters="stack")
+back_alone = min(record.select(task="previous_token", layers=0, seed=SEED), key=lambda run: run["loss"][-1])
+
+
+def draw_looking_back():
+    figure, (ax,) = new_figure(1, width=8, height=4)
+    recorded_curves(
+        back_record,
+        ax,
+        chance={"without attention: ln 16": previous.chance},
+        controls={"no layers, best learning rate": back_alone["loss"]},
+        live={residual: run.loss for residual, run in looking_back.items()},
+    )
+    return figure
+
+
+picture = kit.LivePicture(
+    draw_looking_back,
+    alt="Loss by step on the previous-token task. DeepNorm's curves first fall to ln 16, rest there, and then fall "
+    "below it towards 1; Pre-LN's follow later and more slowly; Post-LN's and the control without layers stay at ln 16.",
+)
+
+
+def look_back(history):
+    looking_back["deepnorm"] = history
+    picture.update()
+
+
+train(
+    build_model(config("deepnorm"), seed=SEED).to(device),
+    previous,
+    TrainConfig(steps=back_steps, learning_rate=2e-4, warmup=20, parameters="stack", seed=SEED),
+    on_step=look_back,
+    progress=False,
+)
+picture.finish()
+
+# %%
+attended = looking_back["deepnorm"].final_loss() < previous.chance - 0.05
+in_record = [run for run in back_record if run["residual"] == "deepnorm"]
+below = sum(sum(run["loss"][-5:]) / 5 < previous.chance - 0.05 for run in in_record)
+if PROFILE != "smoke":
+    assert attended, "DeepNorm's stack has not learned to look back within its steps."
+print(f"DeepNorm's stack looks back (loss below ln 16): {below} of {len(in_record)} recorded seeds")
+
+# %% [markdown]
+# The plateau at $\ln 16$ is worth a look. For thirty steps the model has learned only how often each token occurs. Then
+# attention finds the previous position, and the loss falls again. A run that rests on a plateau is not dead: the
+# gradient by layer tells the two apart.
+#
+# ## Real text
+#
+# Last, what people do with such models: everything is trained, embedding and head too, on the bytes of Python's own
+# documentation. Text takes more steps than a table, so the stack that you train now has 100 layers. The loss has other
+# yardsticks: a model that knows only how frequent each byte is reaches the *unigram entropy*; one that knows the byte
+# before reaches the *bigram entropy*.
+
+# %%
+text = PythonDocs(length=32, batch_size=8)
+reading = {}
+text_layers, text_steps = (12, 40) if PROFILE == "smoke" else (100, 300)
+text_record = record.select(task="text", layers=100, parameters="all")
+text_alone = record.select(task="text", layers=0, seed=SEED)
+text_best = min(text_alone, key=lambda run: sum(run["loss"][-10:]))
+text_same = next(run for run in text_alone if run["learning_rate"] == 1e-3)
+text_frozen = record.select(task="text", layers=100, parameters="ends", learning_rate=1e-3)[0]
+
+
+def draw_reading():
+    figure, (ax,) = new_figure(1, width=8, height=4)
+    recorded_curves(
+        text_record,
+        ax,
+        chance={"unigram entropy": text.unigram_entropy, "bigram entropy": text.bigram_entropy},
+        controls={
+            "no layers, same learning rate": text_same["loss"],
+            f"no layers, learning rate {text_best['learning_rate']:g}": text_best["loss"],
+            "100 layers frozen, same learning rate": text_frozen["loss"],
+        },
+        live={residual: run.loss for residual, run in reading.items()},
+        smooth=10,
+    )
+    return figure
+
+
+picture = kit.LivePicture(
+    draw_reading,
+    alt="Loss by step on real text, 100 layers, everything trained. DeepNorm's curves fall below the unigram entropy, "
+    "Post-LN's stay on it. Dotted controls: without layers at two learning rates, and with frozen layers. A thick line, "
+    "trained just now, lies on a recorded curve of DeepNorm.",
+)
+
+
+def read_on(history):
+    reading["deepnorm"] = history
+    picture.update()
+
+
+train(
+    build_model(config("deepnorm", layers=text_layers, vocab_size=text.vocab_size), seed=SEED).to(device),
+    text,
+    TrainConfig(steps=text_steps, learning_rate=1e-3, warmup=20, seed=SEED),
+    on_step=read_on,
+    progress=False,
+)
+picture.finish()
+
+# %%
+read = reading["deepnorm"].final_loss(10)
+assert read < reading["deepnorm"].loss[0] - 0.5
+if PROFILE != "smoke":
+    assert read < text.unigram_entropy
+for residual in ("deepnorm", "post_ln"):
+    last = [sum(run["loss"][-20:]) / 20 for run in text_record if run["residual"] == residual]
+    print(
+        f"{residual}: below the unigram entropy in {sum(loss < text.unigram_entropy - 0.1 for loss in last)} of 3 recorded seeds"
+    )
+
+# %% [markdown]
+# The thick line is what you just trained. It should lie on a recorded curve, which is how you know that the record is
+# not a drawing.
+#
+# Be strict about what this shows. It shows that a deep DeepNorm stack *trains* on text, where Post-LN learns no more
+# than how frequent each letter is. It does not show that depth *pays*: look where the dotted curve without layers gets
+# with a larger learning rate in these few steps. Whether depth pays is a question of equal cost and tuned arms, and
+# lesson 12 asks it.
+#
+# ## Change one number
+#
+# A stack of 100 layers trains in seconds. Change the rule, the depth, the learning rate or the warm-up, and run the cell
+# again. Where does Post-LN still learn? Where does DeepNorm stop?
+
+
+# %%
+def try_it(residual="deepnorm", layers=100, learning_rate=3e-4, warmup=20, steps=40):
+    layers = min(layers, 12) if PROFILE == "smoke" else layers
+    model = build_model(config(residual, layers=layers), seed=SEED).to(device)
+    settings = TrainConfig(steps=steps, learning_rate=learning_rate, warmup=warmup, parameters="stack", seed=SEED)
+    return train(model, task, settings, progress=False).final_loss()
+
+
+# Change a number here, or residual to "post_ln", "pre_ln" or "resi_dual":
+loss = try_it(residual="deepnorm", layers=100, learning_rate=3e-4)
+print("It learned something." if loss < task.chance - 0.1 else "It learned nothing.")
+
+# %% [markdown]
+# ## In three sentences
+#
+# 1. A 1,000-layer Post-LN stack with Xavier weights is dead at birth: its tokens are all alike.
+# 2. DeepNorm changes two numbers, $\alpha$ on the skip and $\beta$ in the initial weights, and the same stack learns at once.
+# 3. A claim like this needs the stack alone, several seeds and recipes, and controls without the stack.
+#
+# **Read next**: the paper's Section 2 (two pages: the rule, and the table of constants) and its Figure 2, then lesson 01:
+# what does $x + F(x)$ do to a variance, a thousand times?
