@@ -2,6 +2,7 @@
 
     python install.py            for learners
     python install.py --dev      and the tools that the tests need
+    python install.py --again    although nothing seems to have changed
 
 A second call with nothing changed returns at once. To start afresh: delete .venv.
 """
@@ -27,7 +28,8 @@ CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 def main() -> None:
     parser = argparse.ArgumentParser(description="Set up .venv for deepnet_edu.")
     parser.add_argument("--dev", action="store_true", help="also install what the tests need")
-    dev = parser.parse_args().dev
+    parser.add_argument("--again", action="store_true", help="install although nothing seems to have changed")
+    arguments = parser.parse_args()
     if sys.version_info < (3, 11):
         sys.exit(
             f"deepnet_edu needs Python 3.11 or newer, this is {platform.python_version()}: run python3.11 install.py."
@@ -35,7 +37,8 @@ def main() -> None:
 
     wanted = fingerprint()
     done = json.loads(STAMP.read_text()) if STAMP.exists() else {}
-    if done.get("fingerprint") == wanted and (done.get("dev") or not dev):
+    dev = arguments.dev or bool(done.get("dev"))
+    if done == {"fingerprint": wanted, "dev": dev} and not arguments.again:
         return
     if not PYTHON.exists():
         print("Creating .venv …", flush=True)
@@ -46,7 +49,7 @@ def main() -> None:
     pip("install", *constraints, *torch_index(), "torch")
     print("Installing JupyterLab and the course …", flush=True)
     pip("install", *constraints, "--editable", f"{ROOT}[dev]" if dev else str(ROOT))
-    STAMP.write_text(json.dumps({"fingerprint": wanted, "dev": dev or bool(done.get("dev"))}))
+    STAMP.write_text(json.dumps({"fingerprint": wanted, "dev": dev}))
 
 
 def fingerprint() -> str:

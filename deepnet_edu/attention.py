@@ -9,6 +9,17 @@ from torch import Tensor, nn
 from deepnet_edu.residual import Role
 
 
+def check_heads(d_model: int, n_heads: int) -> None:
+    """Raise a ValueError that names the nearest number of heads unless ``n_heads`` ≥ 1 divides ``d_model``."""
+    if n_heads >= 1 and d_model % n_heads == 0:
+        return
+    near = min((h for h in range(1, d_model + 1) if d_model % h == 0), key=lambda h: abs(h - n_heads))
+    raise ValueError(
+        f"d_model={d_model} cannot be split into n_heads={n_heads} equal heads: "
+        f"try n_heads={near}, or a d_model that is a multiple of {max(n_heads, 1)}."
+    )
+
+
 class MultiHeadAttention(nn.Module):
     """Self-attention: softmax(QKᵀ/√(d_model/n_heads)) V, heads side by side, then the output projection.
 
@@ -28,11 +39,7 @@ class MultiHeadAttention(nn.Module):
 
     def __init__(self, d_model: int, n_heads: int, causal: bool) -> None:
         super().__init__()
-        if n_heads < 1 or d_model % n_heads:
-            raise ValueError(
-                f"d_model={d_model} cannot be split into n_heads={n_heads} equal heads: "
-                f"choose n_heads from {[h for h in (1, 2, 4, 8, 16, 32) if d_model % h == 0]}."
-            )
+        check_heads(d_model, n_heads)
         self.n_heads = n_heads
         self.causal = causal
         self.qkv = nn.Linear(d_model, 3 * d_model)

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from deepnet_edu.attention import check_heads
 from deepnet_edu.initialization import initialize
 from deepnet_edu.messages import unknown
 from deepnet_edu.residual import RESIDUALS
@@ -59,13 +60,7 @@ class ModelConfig:
             value, least = getattr(self, field.name), 0 if field.name == "decoder_layers" else 1
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ValueError(f"{field.name}={value!r}: expected a whole number, {least} or more.")
-        if self.d_model % self.n_heads:
-            divisors = [h for h in range(1, self.d_model + 1) if self.d_model % h == 0]
-            near = min(divisors, key=lambda h: abs(h - self.n_heads))
-            raise ValueError(
-                f"d_model={self.d_model} cannot be split into n_heads={self.n_heads} equal heads: "
-                f"try n_heads={near}, or a d_model that is a multiple of {self.n_heads}."
-            )
+        check_heads(self.d_model, self.n_heads)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ Status = Literal["ok", "warning", "problem"]
 #: A 1,000-layer lesson needs this much, lessons.md's limit.
 NEEDED_MEMORY_GB = 4
 NEEDED_DISK_GB = 1
+MEND = "python install.py --again"
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def _torch() -> Finding:
     try:
         import torch
     except Exception as error:  # a broken wheel fails in many ways
-        return Finding("PyTorch", "problem", f"cannot be imported: {error}", "python install.py")
+        return Finding("PyTorch", "problem", f"cannot be imported: {error}", MEND)
     if torch.cuda.is_available():
         memory = torch.cuda.get_device_properties(0).total_memory / 2**30
         return Finding("PyTorch", "ok", f"{torch.__version__} on {torch.cuda.get_device_name(0)}, {memory:.0f} GiB")
@@ -69,7 +70,7 @@ def _torch() -> Finding:
             "PyTorch",
             "warning",
             f"{torch.__version__} does not see this machine's NVIDIA GPU",
-            f"{sys.executable} -m pip install --force-reinstall torch -c constraints.txt",
+            f"{sys.executable} -m pip uninstall torch && {MEND}",
         )
     return Finding("PyTorch", "ok", f"{torch.__version__} on the CPU")
 
@@ -117,7 +118,7 @@ def _versions(constraints: Path) -> Finding:
         if installed.split("+")[0] != tested:
             different.append(f"{name} {installed} (tested: {tested})")
     if different:
-        return Finding("Versions", "warning", ", ".join(different), "python install.py")
+        return Finding("Versions", "warning", ", ".join(different), MEND)
     return Finding("Versions", "ok", "as tested")
 
 
@@ -126,7 +127,7 @@ def _jupyterlab() -> Finding:
         version = importlib.metadata.version("jupyterlab")
         importlib.metadata.version("ipykernel")
     except importlib.metadata.PackageNotFoundError as error:
-        return Finding("JupyterLab", "problem", f"{error.name} is not installed", "python install.py")
+        return Finding("JupyterLab", "problem", f"{error.name} is not installed", MEND)
     return Finding("JupyterLab", "ok", version)
 
 

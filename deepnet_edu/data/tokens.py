@@ -4,13 +4,14 @@ from dataclasses import dataclass
 from math import log
 
 import torch
+from torch import Tensor
 
 from deepnet_edu.models import IGNORED, Batch
 
 
 @dataclass(frozen=True)
-class TokenMap:
-    """y = (5x + 3) mod vocab_size at every position. Needs no attention: a plain table solves it.
+class _RandomTokens:
+    """Independent uniform tokens, and an answer to each.
 
     Attributes:
         vocab_size: number of tokens.
@@ -24,37 +25,38 @@ class TokenMap:
 
     @property
     def chance(self) -> float:
-        """Loss of a model that knows nothing, ln(vocab_size), in nats per token."""
+        """Least loss of a model whose answers do not depend on what it reads: ln(vocab_size), nats per token."""
         return log(self.vocab_size)
+
+    def answers(self, x: Tensor) -> Tensor:
+        """What should be said to x, both (B, T)."""
+        raise NotImplementedError
 
     def batch(self, generator: torch.Generator) -> Batch:
         """A fresh random batch on the CPU, (B, T)."""
         x = torch.randint(self.vocab_size, (self.batch_size, self.length), generator=generator)
-        return Batch(inputs=x, targets=(5 * x + 3) % self.vocab_size)
+        return Batch(inputs=x, targets=self.answers(x))
 
 
 @dataclass(frozen=True)
-class PreviousToken:
+class TokenMap(_RandomTokens):
+    """y = (5x + 3) mod vocab_size at every position. Needs no attention: a plain table solves it."""
+
+    def answers(self, x: Tensor) -> Tensor:
+        """(5x + 3) mod vocab_size."""
+        return (5 * x + 3) % self.vocab_size
+
+
+@dataclass(frozen=True)
+class PreviousToken(_RandomTokens):
     """y_t = x_{t-1}, and at the first position, which has no previous token, no answer is asked for.
 
-    Tokens are independent and uniform, so a model whose tokens cannot see each other stays at ln(vocab_size).
-
-    Attributes:
-        vocab_size: number of tokens.
-        length: T, tokens per sequence.
-        batch_size: B, sequences per batch.
+    A model whose tokens cannot see each other stays at ln(vocab_size).
     """
 
-    vocab_size: int = 16
     length: int = 8
     batch_size: int = 32
 
-    @property
-    def chance(self) -> float:
-        """Least loss without attention, ln(vocab_size), in nats per answered token."""
-        return log(self.vocab_size)
-
-    def batch(self, generator: torch.Generator) -> Batch:
-        """A fresh random batch on the CPU, (B, T)."""
-        x = torch.randint(self.vocab_size, (self.batch_size, self.length), generator=generator)
-        return Batch(inputs=x, targets=torch.cat([torch.full((self.batch_size, 1), IGNORED), x[:, :-1]], dim=1))
+    def answers(self, x: Tensor) -> Tensor:
+        """x moved one position to the right."""
+        return torch.cat([torch.full_like(x[:, :1], IGNORED), x[:, :-1]], dim=1)
