@@ -68,7 +68,6 @@ def plan() -> list[Run]:
     for seed in SEEDS:
         for rate, warmup in ((3e-5, 20), (1e-4, 20), (1e-3, 20), (3e-4, 0), (3e-4, 50)):
             runs += [Run("token_map", rule, 1000, "stack", rate, warmup, 60, seed) for rule in ("post_ln", "deepnorm")]
-    runs += [Run("text", rule, 1000, "all", 1e-3, 20, 300, 0) for rule in RULES]
     return runs
 
 

@@ -11,7 +11,7 @@ BIN = Path(sys.executable).parent
 NOTEBOOKS = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "solutions").glob("*.ipynb"))]
 LESSONS = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "lessons").glob("*.ipynb"))]
 PYTEST = [sys.executable, "-m", "pytest", "-q"]
-NBVAL = ["--nbval-current-env", "--nbval-cell-timeout=300", "-p", "no:cacheprovider"]
+NBVAL = ["--nbval-current-env", "--nbval-cell-timeout=300", "--nbval-sanitize-with=tests/nbval.cfg"]
 
 
 def papermill(notebook: str, profile: str) -> tuple[str, list[str], dict[str, str]]:

@@ -8,6 +8,7 @@ state is dropped.
 import base64
 import hashlib
 import os
+import re
 from pathlib import Path
 
 import jupytext
@@ -93,9 +94,10 @@ def _keep_headline(notebook: NotebookNode, path: Path) -> None:
     """Write the picture of the cell tagged ``headline``, if there is one."""
     for cell in notebook.cells:
         for output in cell.get("outputs", []) if "headline" in cell.metadata.get("tags", []) else []:
-            if "image/png" in output.get("data", {}):
+            picture = re.search('src="data:image/png;base64,([^"]+)"', output.get("data", {}).get("text/html", ""))
+            if picture:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                write_atomic(path, base64.b64decode(output.data["image/png"]))
+                write_atomic(path, base64.b64decode(picture[1]))
 
 
 def _up_to_date(path: Path, notebook: NotebookNode) -> bool:

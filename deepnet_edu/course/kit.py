@@ -14,6 +14,9 @@ from matplotlib.figure import Figure
 from deepnet_edu.course.places import RESULTS
 from deepnet_edu.figures import Picture
 from deepnet_edu.messages import unknown
+from deepnet_edu.models import LanguageModel
+from deepnet_edu.record import History
+from deepnet_edu.training import Task, TrainConfig, train
 
 PROFILES = ("smoke", "cpu", "gpu", "record")
 REDRAW_S = 2.0
@@ -59,8 +62,8 @@ class LivePicture:
         self._handle = display(Picture(draw(), alt), display_id=True)
         self._next = 0.0
 
-    def update(self, *_: Any) -> None:
-        """Redraw, at most every two seconds. Takes and ignores an argument, so that train() may call it."""
+    def update(self) -> None:
+        """Redraw, at most every two seconds."""
         if time.monotonic() >= self._next:
             self.finish()
             self._next = time.monotonic() + REDRAW_S
@@ -68,6 +71,20 @@ class LivePicture:
     def finish(self) -> None:
         """Redraw now."""
         self._handle.update(Picture(self.draw(), self.alt))
+
+
+def train_live(
+    picture: LivePicture, runs: dict[str, History], model: LanguageModel, task: Task, config: TrainConfig
+) -> History:
+    """Train, and redraw ``picture`` on the way; the history lies in ``runs`` under the name of the model's rule."""
+
+    def follow(history: History) -> None:
+        runs[model.config.residual] = history
+        picture.update()
+
+    history = train(model, task, config, on_step=follow, progress=False)
+    picture.finish()
+    return history
 
 
 class Guess(ipywidgets.VBox):

@@ -1,6 +1,7 @@
 """A figure as a notebook output: a PNG with alt text, and the alt text alone where no pictures are shown."""
 
 import base64
+from html import escape
 from io import BytesIO
 from typing import Any
 
@@ -32,6 +33,10 @@ class Picture:
         self.png = packed.getvalue()
         self.alt = alt
 
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, str], dict[str, Any]]:
-        data = {"image/png": base64.b64encode(self.png).decode(), "text/plain": f"[picture] {self.alt}"}
-        return data, {"image/png": {"alt": self.alt}}
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        # As HTML, because no notebook front end gives an image/png output an alt text.
+        source = f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
+        return {
+            "text/html": f'<img alt="{escape(self.alt)}" src="{source}">',
+            "text/plain": f"[picture] {self.alt}",
+        }

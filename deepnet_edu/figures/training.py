@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from deepnet_edu.figures.style import control_style, line_style, new_figure
@@ -64,34 +63,33 @@ def training_race(
 
 def recorded_curves(
     runs: Sequence[Mapping[str, Any]],
-    ax: Axes,
     *,
     chance: Mapping[str, float],
     controls: Mapping[str, Sequence[float]] | None = None,
-    live: Mapping[str, Sequence[float]] | None = None,
+    live: Mapping[str, History] | None = None,
     smooth: int = 1,
-) -> None:
+) -> Figure:
     """Losses of a record, a thin line per seed; controls dotted; what was trained just now thick.
 
     Args:
         runs: rows of a record with ``residual`` and ``loss``.
-        ax: where to draw.
         chance: horizontal yardsticks, nats per token, by label.
         controls: losses by step, by label.
-        live: losses by step of live runs, by residual.
+        live: runs of just now, finished or under way, by residual.
         smooth: each point is the mean of so many steps up to it.
     """
 
     def running(losses: Sequence[float]) -> list[float]:
         return [float(np.mean(losses[max(0, i + 1 - smooth) : i + 1])) for i in range(len(losses))]
 
-    steps = max(len(run["loss"]) for run in runs)
+    figure, (ax,) = new_figure(1, width=8, height=4)
+    steps = max(len(row["loss"]) for row in runs)
     seen = set()
-    for run in runs:
-        style = {**line_style(run["residual"]), "linewidth": 1, "alpha": 0.8}
-        label = None if run["residual"] in seen else f"{RESIDUALS[run['residual']].title}, from the record"
-        seen.add(run["residual"])
-        ax.plot(running(run["loss"]), label=label, **style)
+    for row in runs:
+        style = {**line_style(row["residual"]), "linewidth": 1, "alpha": 0.8}
+        label = None if row["residual"] in seen else f"{RESIDUALS[row['residual']].title}, from the record"
+        seen.add(row["residual"])
+        ax.plot(running(row["loss"]), label=label, **style)
     for label, value in chance.items():
         ax.axhline(value, color="black", linewidth=0.8)
         ax.annotate(
@@ -104,12 +102,13 @@ def recorded_curves(
         )
     for i, (label, losses) in enumerate((controls or {}).items()):
         ax.plot(running(losses), label=label, **control_style(i))
-    for residual, losses in (live or {}).items():
+    for residual, run in (live or {}).items():
         style = {**line_style(residual), "linestyle": "-", "linewidth": 4, "alpha": 0.45}
-        ax.plot(running(losses), label=f"{RESIDUALS[residual].title}, just now", **style)
+        ax.plot(running(run.loss), label=f"{RESIDUALS[residual].title}, just now", **style)
     averaged = f", mean of {smooth} steps" if smooth > 1 else ""
     ax.set(xlim=(0, steps), xlabel="step", ylabel=f"loss (nats per token{averaged})")
     ax.legend(fontsize=8)
+    return figure
 
 
 def learning_rate_grid(runs: Sequence[Mapping[str, Any]], *, chance: float, last: int = 5) -> Figure:

@@ -45,7 +45,7 @@ def test_a_live_picture_is_redrawn_in_place(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(kit, "display", lambda picture, display_id: shown.append(picture) or Handle())
     picture = kit.LivePicture(residual_blocks, "blocks")
-    picture.update("ignored")
+    picture.update()
     picture.update()  # too soon: not drawn
     picture.finish()
     assert (len(shown), len(updates)) == (1, 2)

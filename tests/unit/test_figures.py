@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from deepnet_edu.figures import Picture, learning_rate_grid, recorded_curves, residual_blocks, training_race
-from deepnet_edu.figures.style import line_style, new_figure
+from deepnet_edu.figures.style import line_style
 from deepnet_edu.record import DepthProfile, History
 from deepnet_edu.residual import RESIDUALS
 
@@ -38,10 +38,13 @@ def test_an_empty_race_has_the_same_axes() -> None:
 
 
 def test_a_record_has_one_thin_line_per_seed() -> None:
-    _, (ax,) = new_figure(1)
     rows = [{"residual": "deepnorm", "loss": [3.0, 2.0]}, {"residual": "deepnorm", "loss": [3.0, 1.0]}]
-    recorded_curves(rows, ax, chance={"ln 16": 2.8}, controls={"no layers": [3.0, 2.9]}, live={"deepnorm": [3.0]})
-    labels = [line.get_label() for line in ax.lines]
+    figure = recorded_curves(
+        rows, chance={"ln 16": 2.8}, controls={"no layers": [3.0, 2.0]}, live={"deepnorm": history([3.0])}, smooth=2
+    )
+    lines = {line.get_label(): line for line in figure.axes[0].lines}
+    labels = list(lines)
+    assert list(lines["no layers"].get_ydata()) == [3.0, 2.5]  # the mean of two steps
     assert sum("record" in label for label in labels) == 1  # two seeds, one entry in the legend
     assert "DeepNorm, just now" in labels
     assert "no layers" in labels
@@ -71,10 +74,9 @@ def test_blocks_carry_the_formula_of_the_rule() -> None:
 
 def test_a_picture_is_a_png_with_alt_text() -> None:
     figure = residual_blocks()
-    data, metadata = Picture(figure, "three blocks")._repr_mimebundle_()
-    assert data["image/png"].startswith("iVBOR")
-    assert data["text/plain"] == "[picture] three blocks"
-    assert metadata["image/png"]["alt"] == "three blocks"
+    data = Picture(figure, 'three "blocks"')._repr_mimebundle_()
+    assert data["text/html"].startswith('<img alt="three &quot;blocks&quot;" src="data:image/png;base64,iVBOR')
+    assert data["text/plain"] == '[picture] three "blocks"'
     assert Picture(figure, "a").png == Picture(figure, "a").png
     with pytest.raises(ValueError, match="needs alt text"):
         Picture(figure, " ")
