@@ -160,8 +160,8 @@ controls = {"no layers": alone.loss, "stack frozen (recorded)": frozen["loss"][:
 runs = {}
 picture = kit.LivePicture(
     lambda: training_race(runs, chance=task.chance, chance_label="ln 16", steps=steps, layers=depth, controls=controls),
-    alt="Three panels for three stacks trained alone. Loss by step: Post-LN falls to ln 16 and stays there, Pre-LN has "
-    "moved a little below it, DeepNorm falls towards 0; two dotted controls stay above ln 16. Gradient by layer: "
+    alt="Three panels for three stacks trained alone. Loss by step: Post-LN falls to ln 16 and stays there, Pre-LN "
+    "begins to fall late, DeepNorm falls from the start; two dotted controls stay above ln 16. Gradient by layer: "
     "Post-LN's is 0 but in the last layers, the others' reaches the bottom. Token similarity by layer: Post-LN's is "
     "1 almost everywhere, DeepNorm's stays near 0.",
 )
@@ -173,7 +173,7 @@ for residual in rules:
         runs,
         build_model(config(residual), seed=SEED).to(device),
         task,
-        TrainConfig(steps=steps, parameters="stack", profile_every=5, **recipe),
+        TrainConfig(steps=steps, parameters="stack", profile_every=8, **recipe),
     )
 
 # %%
@@ -312,7 +312,7 @@ run = kit.train_live(
     looking_back,
     build_model(config("deepnorm"), seed=SEED).to(device),
     previous,
-    TrainConfig(steps=60, learning_rate=2e-4, warmup=20, parameters="stack", seed=SEED),
+    TrainConfig(steps=56, learning_rate=2e-4, warmup=20, parameters="stack", seed=SEED),
 )
 
 # %%
@@ -337,7 +337,7 @@ print(f"DeepNorm's stack looks back (loss below ln 16): {below} of {len(in_recor
 
 # %%
 text = PythonDocs(length=32, batch_size=8)
-text_layers, text_steps = (12, 40) if PROFILE == "smoke" else (100, 300)
+text_layers, text_steps = (12, 40) if PROFILE == "smoke" else (100, 200)
 text_record = record.select(task="text", layers=100, parameters="all")
 text_alone = record.select(task="text", layers=0, seed=SEED)
 text_best = min(text_alone, key=lambda run: sum(run["loss"][-10:]))

@@ -19,7 +19,8 @@ from deepnet_edu.record import History
 from deepnet_edu.training import Task, TrainConfig, train
 
 PROFILES = ("smoke", "cpu", "gpu", "record")
-REDRAW_S = 2.0
+#: Drawing takes a quarter of a second: often enough to watch, seldom enough not to slow the run down.
+REDRAW_S = 4.0
 
 
 def profile() -> str:
@@ -63,7 +64,7 @@ class LivePicture:
         self._next = 0.0
 
     def update(self) -> None:
-        """Redraw, at most every two seconds."""
+        """Redraw, at most every four seconds."""
         if time.monotonic() >= self._next:
             self.finish()
             self._next = time.monotonic() + REDRAW_S

@@ -34,3 +34,9 @@ def new_figure(columns: int, width: float = 10, height: float = 3.6) -> tuple[Fi
         ax.grid(alpha=0.25)
         ax.spines[["top", "right"]].set_visible(False)
     return figure, axes
+
+
+def legend_below(figure: Figure, ax: Axes, columns: int = 3) -> None:
+    """One legend for the whole figure, made from ``ax``, below the axes: it never covers a curve."""
+    handles, labels = ax.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=9, frameon=False)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from deepnet_edu.figures.style import control_style, line_style, new_figure
+from deepnet_edu.figures.style import control_style, legend_below, line_style, new_figure
 from deepnet_edu.record import History
 from deepnet_edu.residual import RESIDUALS
 
@@ -32,7 +32,7 @@ def training_race(
         layers: depth of the stacks.
         controls: losses by step of control runs, by label; dotted.
     """
-    figure, (left, middle, right) = new_figure(3, width=11, height=4)
+    figure, (left, middle, right) = new_figure(3, width=11, height=4.3)
     left.axhline(chance, color="black", linewidth=0.8, label=chance_label)
     for i, (label, losses) in enumerate((controls or {}).items()):
         left.plot(losses, label=label, **control_style(i))
@@ -41,12 +41,12 @@ def training_race(
         left.plot(run.loss, **style)
         if not run.profiles:
             continue
-        step, profile = max(run.profiles.items())
+        profile = run.profiles[max(run.profiles)]
         if profile.gradient_norm is not None:
             # A gradient that is exactly 0 has no place on a logarithmic axis: it lies on its floor.
             middle.semilogy(profile.depth, np.maximum(profile.gradient_norm, 1e-12), **style)
         assert profile.token_similarity is not None
-        right.plot(profile.depth, profile.token_similarity, **{**style, "label": f"{style['label']}, step {step}"})
+        right.plot(profile.depth, profile.token_similarity, **style)
     left.set(
         xlim=(0, steps), ylim=(0, 1.35 * chance), xlabel="step", ylabel="loss (nats per token)", title="Does it learn?"
     )
@@ -55,9 +55,7 @@ def training_race(
     right.set(xlim=(0, layers), ylim=(-0.1, 1.05), xlabel="layer", ylabel="cosine between tokens")
     right.set_title("Are tokens still different?")
     middle.set_yscale("log")
-    if runs:
-        left.legend(fontsize=9, loc="lower left")
-        right.legend(fontsize=9, loc="center right")
+    legend_below(figure, left)
     return figure
 
 
@@ -82,7 +80,7 @@ def recorded_curves(
     def running(losses: Sequence[float]) -> list[float]:
         return [float(np.mean(losses[max(0, i + 1 - smooth) : i + 1])) for i in range(len(losses))]
 
-    figure, (ax,) = new_figure(1, width=8, height=4)
+    figure, (ax,) = new_figure(1, width=8, height=4.6)
     steps = max(len(row["loss"]) for row in runs)
     seen = set()
     for row in runs:
@@ -107,7 +105,7 @@ def recorded_curves(
         ax.plot(running(run.loss), label=f"{RESIDUALS[residual].title}, just now", **style)
     averaged = f", mean of {smooth} steps" if smooth > 1 else ""
     ax.set(xlim=(0, steps), xlabel="step", ylabel=f"loss (nats per token{averaged})")
-    ax.legend(fontsize=8)
+    legend_below(figure, ax)
     return figure
 
 
@@ -119,7 +117,7 @@ def learning_rate_grid(runs: Sequence[Mapping[str, Any]], *, chance: float, last
         chance: loss that knows nothing, nats per token.
         last: number of last steps that are averaged.
     """
-    figure, axes = new_figure(2, width=9, height=3.4)
+    figure, axes = new_figure(2, width=9, height=3.8)
     usual_rate, usual_warmup = 3e-4, 20
     for ax, name, fixed, value in (
         (axes[0], "learning_rate", "warmup", usual_warmup),
@@ -136,10 +134,10 @@ def learning_rate_grid(runs: Sequence[Mapping[str, Any]], *, chance: float, last
             ax.plot(x, y, "o", color=style["color"], alpha=0.6)
             centre = {a: float(np.mean([b for c, b in chosen if c == a])) for a in x}
             ax.plot(list(centre), list(centre.values()), label=RESIDUALS[residual].title, **style)
-        ax.axhline(chance, color="black", linewidth=0.8)
+        ax.axhline(chance, color="black", linewidth=0.8, label="knows nothing")
         ax.set(ylim=(0, 1.35 * chance), ylabel="loss at the end (nats per token)")
     axes[0].set_xscale("log")
     axes[0].set(xlabel="learning rate (warm-up 20 steps)")
     axes[1].set(xlabel="warm-up steps (learning rate 3e-4)")
-    axes[0].legend(fontsize=8)
+    legend_below(figure, axes[0])
     return figure
