@@ -1,4 +1,4 @@
-"""The command line: deepnet-edu doctor | lab | build."""
+"""The command line: deepnet-edu doctor | lab | progress | build."""
 
 import json
 import os
@@ -81,6 +81,24 @@ def lab(
     for edited, beside in result.beside:
         print(f"There is a newer version of {edited}; yours stays as it is, the new one is {beside}.")
     raise typer.Exit(jupyter.start(folder, name, browser=os.environ.get("BROWSER") != "none"))
+
+
+@app.command()
+def progress(workspace: Workspace = None, as_json: Json = False) -> None:
+    """Show which exercises are done, tried and open, lesson by lesson, and what is next.
+
+    Example: deepnet-edu progress
+    """
+    from deepnet_edu.checks import check
+    from deepnet_edu.course.places import WORKSPACE
+    from deepnet_edu.progress import FILE, by_lesson, read
+
+    lessons = by_lesson(read((workspace or WORKSPACE) / FILE), check.lesson_of)
+    if as_json:
+        print(json.dumps([asdict(lesson) for lesson in lessons], indent=1))
+    else:
+        for lesson in lessons:
+            print(lesson)
 
 
 @app.command()

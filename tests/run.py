@@ -26,7 +26,7 @@ STEPS: list[tuple[str, list[str], dict[str, str]]] = [
     ("ruff", [str(BIN / "ruff"), "check", "."], {}),
     ("ruff format", [str(BIN / "ruff"), "format", "--check", "."], {}),
     ("mypy", [str(BIN / "mypy")], {}),
-    ("unit and course tests", [*PYTEST, "tests/unit", "tests/course"], {}),
+    ("unit, checks and course tests", [*PYTEST, "tests/unit", "tests/checks", "tests/course"], {}),
     ("solutions, outputs compared (nbval)", [*PYTEST, "--nbval", *NBVAL, *NOTEBOOKS], SMOKE),
     ("untouched lessons run (nbval-lax)", [*PYTEST, "--nbval-lax", *NBVAL, *LESSONS], SMOKE),
     *(papermill(notebook, "smoke") for notebook in NOTEBOOKS),

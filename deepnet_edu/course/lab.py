@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from deepnet_edu import progress
+
 #: JupyterLab's settings for the course: it asks no network for news.
 SETTINGS = Path(__file__).with_name("jupyterlab")
 
@@ -35,7 +37,8 @@ def start(workspace: Path, lesson: str, browser: bool) -> int:
         command.append("--no-browser")
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         command.append("--allow-root")
-    server = subprocess.Popen(command, env={"OMP_WAIT_POLICY": "PASSIVE", **os.environ})
+    environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, progress.ENVIRONMENT: str(workspace / progress.FILE)}
+    server = subprocess.Popen(command, env=environment)
     while True:
         try:
             return server.wait()

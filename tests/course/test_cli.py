@@ -11,6 +11,7 @@ import pytest
 from deepnet_edu.course import doctor
 from deepnet_edu.course.places import ROOT, find_lesson, lesson_names
 from deepnet_edu.messages import UserError
+from deepnet_edu.progress import note
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -18,7 +19,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, timeout=120)
 
 
-@pytest.mark.parametrize("command", [[], ["doctor"], ["lab"], ["build"]])
+@pytest.mark.parametrize("command", [[], ["doctor"], ["lab"], ["progress"], ["build"]])
 def test_every_command_has_help_with_an_example(command: list[str]) -> None:
     result = run(*command, "--help")
     assert result.returncode == 0
@@ -92,6 +93,16 @@ def test_a_workspace_that_cannot_be_written(tmp_path: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
+def test_progress(tmp_path: Path) -> None:
+    note(tmp_path / ".progress.json", "input_share", "done")
+    note(tmp_path / ".progress.json", "cloned_growth", "tried")
+    result = run("progress", "--workspace", str(tmp_path))
+    assert result.stdout == "lesson 01 █████░░░░░░░░░░░░░░░ 1 of 4 done, next: cloned_growth\n"
+    (lesson,) = json.loads(run("progress", "--workspace", str(tmp_path), "--json").stdout)
+    assert lesson["done"] == ["input_share"]
+    assert lesson["open"] == ["variance_by_depth", "residual_variance"]
+
+
 def test_lessons_by_number_name_or_file() -> None:
     assert lesson_names()[0] == "00_a_thousand_layers"
     assert {find_lesson(given) for given in ("00", "00_a_thousand_layers", "00_a_thousand_layers.ipynb")} == {
@@ -118,7 +129,7 @@ def test_the_readmes_code_runs() -> None:
 
 def test_the_readme_names_commands_that_exist() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    for command in ("doctor", "lab", "build"):
+    for command in ("doctor", "lab", "progress", "build"):
         assert f"deepnet-edu {command}" in readme
     makefile = (ROOT / "Makefile").read_text()
     for target in ("lab", "test", "clean"):

@@ -1,0 +1,122 @@
+"""What the learner has done: a small file of plain JSON, written atomically, never thrown away.
+
+``deepnet-edu lab`` names the file to the notebooks through the environment; where it names none (tests, batches),
+nothing is kept.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from deepnet_edu.files import write_atomic
+
+State = Literal["open", "tried", "done"]
+
+ENVIRONMENT = "DEEPNET_EDU_PROGRESS"
+FILE = ".progress.json"
+_BAR_WIDTH = 20
+
+
+def progress_file() -> Path | None:
+    """The learner's file, or None where nothing is kept."""
+    name = os.environ.get(ENVIRONMENT)
+    return Path(name) if name else None
+
+
+def read(path: Path) -> dict[str, dict[str, Any]]:
+    """What is known of each exercise, by name. A file that is missing or cannot be understood gives nothing.
+
+    Returns:
+        ``state``, ``attempts``, ``first`` and ``last`` (ISO time) for each exercise.
+    """
+    try:
+        exercises = json.loads(path.read_text(encoding="utf-8"))["exercises"]
+        return {
+            str(name): entry
+            for name, entry in exercises.items()
+            if entry["state"] in ("open", "tried", "done") and isinstance(entry["attempts"], int)
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def note(path: Path, exercise: str, state: State) -> None:
+    """Write down that ``exercise`` was checked and found in ``state``. What is done stays done.
+
+    A file that cannot be understood is kept beside, under the first free name ``….damaged-1``, and a new one started.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    known = read(path)
+    if path.exists() and not known and not _understood(path):
+        n = next(n for n in range(1, 10_000) if not _damaged(path, n).exists())
+        path.rename(_damaged(path, n))
+    now = datetime.now().isoformat(timespec="seconds")
+    before = known.get(exercise, {"state": "open", "attempts": 0, "first": now})
+    known[exercise] = {
+        **before,
+        "state": "done" if "done" in (state, before["state"]) else state,
+        "attempts": before["attempts"] + (state != "open"),
+        "last": now,
+    }
+    write_atomic(path, json.dumps({"version": 1, "exercises": known}, indent=1) + "\n")
+
+
+def _damaged(path: Path, n: int) -> Path:
+    return path.with_name(f"{path.name}.damaged-{n}")
+
+
+def _understood(path: Path) -> bool:
+    try:
+        return isinstance(json.loads(path.read_text(encoding="utf-8"))["exercises"], dict)
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+@dataclass(frozen=True)
+class LessonProgress:
+    """How far a lesson is.
+
+    Attributes:
+        lesson: its number.
+        done: exercises whose check has passed.
+        tried: exercises that were attempted and are not right yet.
+        open: exercises not attempted.
+    """
+
+    lesson: str
+    done: tuple[str, ...]
+    tried: tuple[str, ...]
+    open: tuple[str, ...]
+
+    def __str__(self) -> str:
+        total = len(self.done) + len(self.tried) + len(self.open)
+        filled = round(_BAR_WIDTH * len(self.done) / total) if total else 0
+        bar = "█" * filled + "░" * (_BAR_WIDTH - filled)
+        text = f"lesson {self.lesson} {bar} {len(self.done)} of {total} done"
+        waiting = self.tried or self.open
+        return f"{text}, next: {waiting[0]}" if waiting else text
+
+
+def by_lesson(known: Mapping[str, Mapping[str, Any]], lesson_of: Mapping[str, str]) -> list[LessonProgress]:
+    """Progress of each lesson, in order.
+
+    Args:
+        known: as :func:`read` returns it.
+        lesson_of: the lesson of every exercise, in the order in which they are met.
+    """
+
+    def of(lesson: str, state: State) -> Iterable[str]:
+        for exercise, home in lesson_of.items():
+            if home == lesson and known.get(exercise, {"state": "open"})["state"] == state:
+                yield exercise
+
+    return [
+        LessonProgress(lesson, tuple(of(lesson, "done")), tuple(of(lesson, "tried")), tuple(of(lesson, "open")))
+        for lesson in dict.fromkeys(lesson_of.values())
+    ]

@@ -1,0 +1,143 @@
+"""Lesson 01's checks: right answers written differently pass, wrong ones that people give get the fitting sentence."""
+
+from collections.abc import Callable
+from math import comb, sqrt
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from deepnet_edu.checks import check
+from tests.checks.mutants import equal_everywhere, function, mutants
+
+REFERENCE = {
+    "variance_by_depth": """
+def variance_by_depth(n, f, alpha=1.0, var0=1.0):
+    v = [var0]
+    for _ in range(n):
+        v.append(alpha**2 * v[-1] + f)
+    return np.array(v)
+""",
+    "input_share": """
+def input_share(n, f, alpha):
+    return (alpha**2 / (alpha**2 + f)) ** n
+""",
+    "cloned_growth": """
+def cloned_growth(n, eps):
+    return sum(comb(n, k) ** 2 * eps ** (2 * k) for k in range(n + 1))
+""",
+    "residual_variance": """
+def residual_variance(var_x, var_f, corr):
+    return var_x + var_f + 2 * corr * sqrt(var_x * var_f)
+""",
+}
+DRAW: dict[str, Callable[[np.random.Generator], tuple]] = {
+    "variance_by_depth": lambda g: (int(g.integers(0, 9)), g.uniform(0, 2), g.uniform(0.5, 2), g.uniform(0, 3)),
+    "input_share": lambda g: (int(g.integers(0, 50)), g.uniform(0, 2), g.uniform(0.5, 3)),
+    "cloned_growth": lambda g: (int(g.integers(0, 12)), g.uniform(0, 0.5)),
+    "residual_variance": lambda g: (g.uniform(0, 3), g.uniform(0, 3), g.uniform(-1, 1)),
+}
+
+
+def rolled(step: Callable[[float, float, float], float]) -> Callable[..., Any]:
+    def variance(n, f, alpha=1.0, var0=1.0):
+        v = [var0]
+        for _ in range(n):
+            v.append(step(v[-1], f, alpha))
+        return np.array(v)
+
+    return variance
+
+
+def closed(n, f, alpha=1.0, var0=1.0):
+    if alpha == 1:
+        return var0 + f * np.arange(n + 1)
+    powers = alpha ** (2.0 * np.arange(n + 1))
+    return torch.tensor(var0 * powers + f * (powers - 1) / (alpha**2 - 1))
+
+
+def as_list(n, f, alpha=1.0, var0=1.0):
+    return rolled(lambda v, f, a: a * a * v + f)(n, f, alpha, var0).tolist()
+
+
+def by_covariance(x, f, corr):
+    covariance = np.array([[x, corr * sqrt(x * f)], [corr * sqrt(x * f), f]])
+    return np.ones(2) @ covariance @ np.ones(2)
+
+
+RIGHT = [
+    ("variance_by_depth", closed),
+    ("variance_by_depth", as_list),
+    ("input_share", lambda n, f, alpha: np.prod([1 / (1 + f / alpha**2)] * n)),
+    ("input_share", lambda n, f, alpha: torch.tensor(1 + f / alpha**2, dtype=torch.float64) ** -n),
+    ("cloned_growth", lambda n, eps: float(np.sum([(comb(n, k) * eps**k) ** 2 for k in range(n + 1)]))),
+    ("cloned_growth", lambda n, eps: 1 + sum(comb(n, n - k) ** 2 * (eps * eps) ** k for k in range(1, n + 1))),
+    ("residual_variance", lambda x, f, corr: (1 - corr) * (x + f) + corr * (sqrt(x) + sqrt(f)) ** 2),
+    ("residual_variance", by_covariance),
+]
+
+WRONG = [
+    ("variance_by_depth", rolled(lambda v, f, a: (a * sqrt(v) + sqrt(f)) ** 2), "not their standard deviations"),
+    ("variance_by_depth", rolled(lambda v, f, a: a * v + f), "scales its variance by α²"),
+    ("variance_by_depth", rolled(lambda v, f, a: v * (a**2 + f)), "growth is exponential"),
+    ("variance_by_depth", rolled(lambda v, f, a: v + f), "do not forget α"),
+    ("variance_by_depth", rolled(lambda v, f, a: a**2 * (v + f)), "the branch is not"),
+    (
+        "variance_by_depth",
+        lambda *a, **k: rolled(lambda v, f, a: a**2 * v + f)(*a, **k)[1:],
+        "Depth 0, the input itself",
+    ),
+    ("variance_by_depth", lambda n, f, alpha=1.2, var0=2.0: closed(n, f, alpha, var0), "Without arguments"),
+    ("input_share", lambda n, f, a: (a / (a + sqrt(f))) ** n, "a ratio of variances"),
+    ("input_share", lambda n, f, a: a**2 / (a**2 + n * f), "so shares multiply"),
+    ("input_share", lambda n, f, a: 1 - n * f / a**2, "it gives -23"),
+    ("input_share", lambda n, f, a: (a**2 / (a**2 + f)) ** (n / 2), "has its own norm"),
+    ("input_share", lambda n, f, a: 1 - (a**2 / (a**2 + f)) ** n, "not of the input"),
+    ("cloned_growth", lambda n, e: (1 + e**2) ** n, "for independent layers"),
+    ("cloned_growth", lambda n, e: (1 + e) ** (2 * n), "all point along x"),
+    ("cloned_growth", lambda n, e: 1 + n**2 * e**2, "Only the k = 1 term"),
+    ("cloned_growth", lambda n, e: sum(comb(n, k) ** 2 * e ** (2 * k) for k in range(n)), "with both ends"),
+    ("residual_variance", lambda x, f, c: x + f, "there is a cross term"),
+    ("residual_variance", lambda x, f, c: x + f + c * sqrt(x * f), "comes twice"),
+    ("residual_variance", lambda x, f, c: x + f + 2 * c * x * f, "both standard deviations"),
+]
+
+
+@pytest.mark.parametrize("exercise", REFERENCE)
+def test_the_reference_passes(exercise: str) -> None:
+    result = getattr(check, exercise)(function(REFERENCE[exercise], exercise))
+    assert result.state == "done", result
+
+
+@pytest.mark.parametrize(("exercise", "answer"), RIGHT)
+def test_right_answers_written_differently_pass(exercise: str, answer: Callable) -> None:
+    result = getattr(check, exercise)(answer)
+    assert result.state == "done", result
+
+
+@pytest.mark.parametrize(("exercise", "answer", "sentence"), WRONG)
+def test_wrong_answers_get_the_fitting_sentence(exercise: str, answer: Callable, sentence: str) -> None:
+    result = getattr(check, exercise)(answer)
+    assert result.state == "tried"
+    assert sentence in result.sentence
+
+
+@pytest.mark.parametrize("exercise", REFERENCE)
+def test_three_wrong_and_two_right_answers_each(exercise: str) -> None:
+    assert sum(name == exercise for name, *_ in WRONG) >= 3
+    assert sum(name == exercise for name, _ in RIGHT) >= 2
+
+
+@pytest.mark.parametrize("exercise", REFERENCE)
+def test_generated_mutants_are_caught(exercise: str) -> None:
+    reference = function(REFERENCE[exercise], exercise)
+    caught, survivors = 0, []
+    for source in mutants(REFERENCE[exercise]):
+        mutant = function(source, exercise)
+        if getattr(check, exercise)(mutant).state == "tried":
+            caught += 1
+        elif not equal_everywhere(reference, mutant, DRAW[exercise]):
+            survivors.append(source)
+    assert caught >= 8
+    assert caught / (caught + len(survivors)) >= 0.95, survivors

@@ -1,0 +1,70 @@
+"""The learner's progress: kept, never lost, and only where it is wanted."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from deepnet_edu import progress
+from deepnet_edu.checks import check
+from deepnet_edu.progress import by_lesson, note, read
+
+
+def test_done_stays_done_and_attempts_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "p.json"
+    for state in ("open", "tried", "done", "tried"):
+        note(path, "a", state)  # type: ignore[arg-type]
+    entry = read(path)["a"]
+    assert (entry["state"], entry["attempts"]) == ("done", 3)
+    assert entry["first"] <= entry["last"]
+    assert json.loads(path.read_text())["version"] == 1
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"exercises": 3}', "null", "\x00\x01"])
+def test_a_damaged_file_is_kept_beside_and_a_new_one_started(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "p.json"
+    for n in (1, 2):
+        path.write_text(content)
+        assert read(path) == {}
+        note(path, "a", "done")
+        assert read(path)["a"]["state"] == "done"
+        assert (tmp_path / f"p.json.damaged-{n}").read_text() == content
+
+
+def test_an_entry_that_makes_no_sense_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "p.json"
+    path.write_text('{"exercises": {"a": {"state": "done", "attempts": 1}, "b": {"state": "?", "attempts": 1}}}')
+    assert list(read(path)) == ["a"]
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "p.json"
+    note(path, "a", "done")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(progress, "write_atomic", full)
+    monkeypatch.setenv(progress.ENVIRONMENT, str(path))
+    assert check.input_share(lambda n, f, alpha: 0.5).state == "tried"  # the learner still gets the answer
+    assert list(read(path)) == ["a"]
+
+
+def test_a_check_notes_what_it_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "p.json"
+    monkeypatch.delenv(progress.ENVIRONMENT, raising=False)
+    check.input_share(lambda n, f, alpha: 0.5)
+    assert not path.exists()
+    monkeypatch.setenv(progress.ENVIRONMENT, str(path))
+    check.input_share(lambda n, f, alpha: 0.5)
+    assert read(path)["input_share"]["state"] == "tried"
+    check.input_share(lambda n, f, alpha: (alpha**2 / (alpha**2 + f)) ** n)
+    assert read(path)["input_share"]["state"] == "done"
+
+
+def test_by_lesson() -> None:
+    known = {"a": {"state": "done"}, "b": {"state": "tried"}, "d": {"state": "done"}, "gone": {"state": "done"}}
+    first, second = by_lesson(known, {"a": "01", "b": "01", "c": "01", "d": "02"})
+    assert (first.done, first.tried, first.open) == (("a",), ("b",), ("c",))
+    assert str(first).endswith("1 of 3 done, next: b")
+    assert str(second) == "lesson 02 ████████████████████ 1 of 1 done"
