@@ -35,12 +35,18 @@ class Checks:
                 raise ValueError(f"The exercise {exercise!r} of lesson {lesson} exists in {self.lesson_of[exercise]}.")
             self.judges[exercise], self.lesson_of[exercise] = judge, lesson
 
+    def judge(self, exercise: str, function: Any) -> Result:
+        """What the check of ``exercise`` finds, without noting it."""
+        if exercise not in self.judges:
+            raise AttributeError(unknown("exercise", exercise, self.judges))
+        return judged(exercise, self.judges[exercise], function)
+
     def __getattr__(self, exercise: str) -> Callable[[Any], Result]:
         if exercise.startswith("_") or exercise not in self.judges:
             raise AttributeError(unknown("exercise", exercise, self.judges))
 
         def run(function: Any) -> Result:
-            result = judged(exercise, self.judges[exercise], function)
+            result = self.judge(exercise, function)
             if file := progress_file():
                 # A progress file that cannot be written must not keep a learner from the answer.
                 with contextlib.suppress(OSError):

@@ -4,13 +4,15 @@ import json
 import os
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from importlib import import_module
+from typing import Any, cast
 
 import ipywidgets
 import torch
 from IPython.display import display
 from matplotlib.figure import Figure
 
+from deepnet_edu.checks import check
 from deepnet_edu.course.places import RESULTS
 from deepnet_edu.figures import Picture
 from deepnet_edu.messages import unknown
@@ -86,6 +88,23 @@ def train_live(
     history = train(model, task, config, on_step=follow, progress=False)
     picture.finish()
     return history
+
+
+def mine_or_reference(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The learner's function if its check passes, else the reference answer, so that the lesson goes on either way.
+
+    Args:
+        function: what an exercise asked for, under its own name.
+
+    Raises:
+        AttributeError: no exercise has this name; the sentence names the nearest.
+    """
+    name = function.__name__
+    if check.judge(name, function).state == "done":
+        return function
+    print(f"{name}: going on with the reference answer until yours is right.")
+    module = import_module(f"deepnet_edu.course.references.lesson_{check.lesson_of[name]}")
+    return cast(Callable[..., Any], getattr(module, name))
 
 
 class Guess(ipywidgets.VBox):

@@ -8,6 +8,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LESSONS = ROOT / "lessons"
 SOLUTIONS = ROOT / "solutions"
 RESULTS = ROOT / "benchmarks" / "results"
+REFERENCES = Path(__file__).with_name("references")
 IMAGES = ROOT / "docs" / "images"
 WORKSPACE = ROOT / "workspace"
 

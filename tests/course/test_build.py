@@ -43,6 +43,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(build, "LESSONS", tmp_path / "lessons")
     monkeypatch.setattr(build, "SOLUTIONS", tmp_path / "solutions")
     monkeypatch.setattr(build, "IMAGES", tmp_path / "docs" / "images")
+    monkeypatch.setattr(build, "REFERENCES", tmp_path / "references")
     (tmp_path / "solutions" / "00_x.py").write_text(SOURCE)
     return tmp_path
 

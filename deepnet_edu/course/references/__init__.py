@@ -1,0 +1,1 @@
+"""Reference answers, a module per lesson, cut from solutions/ by ``make build``."""
