@@ -63,6 +63,7 @@ def plan() -> list[Run]:
         for task, steps, own_rate in (("token_map", 60, 3e-4), ("previous_token", 120, 2e-4), ("text", 300, 1e-3)):
             runs += [Run(task, "deepnorm", 0, "ends", rate, 20, steps, seed) for rate in (own_rate, 3e-3, 1e-2)]
     runs += [Run("token_map", "deepnorm", 1000, "ends", rate, 20, 60, 0) for rate in (3e-4, 3e-3)]
+    runs += [Run("previous_token", "deepnorm", 1000, "ends", rate, 20, 120, 0) for rate in (2e-4, 1e-2)]
     runs += [Run("text", "deepnorm", 100, "ends", rate, 20, 300, 0) for rate in (1e-3, 1e-2)]
     # Is it only the recipe? Post-LN over learning rates and warm-ups, DeepNorm beside it.
     for seed in SEEDS:

@@ -93,6 +93,21 @@ class DepthProfile:
         return {name: plain(value) for name, value in vars(self).items()}
 
 
+@dataclass(frozen=True)
+class Curve:
+    """One quantity by theory, by measurement, or both.
+
+    Attributes:
+        label: what it is, for legends.
+        theory: (n,) predicted values for x = 0, 1, …, or None.
+        measured: (n,) measured values for the same x, or None.
+    """
+
+    label: str
+    theory: Array | None = None
+    measured: Array | None = None
+
+
 @dataclass
 class History:
     """What a training run was, step by step.

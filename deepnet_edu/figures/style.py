@@ -21,6 +21,11 @@ def line_style(residual: str) -> dict[str, Any]:
     return {"color": _COLORS[i % len(_COLORS)], "linestyle": _DASHES[i % len(_DASHES)], "linewidth": 2}
 
 
+def series_style(i: int) -> dict[str, Any]:
+    """Colour and dashes of the i-th of several curves that are not rules."""
+    return {"color": _COLORS[i % len(_COLORS)], "linestyle": _DASHES[i % len(_DASHES)], "linewidth": 2}
+
+
 def control_style(i: int) -> dict[str, Any]:
     """Grey dots for the i-th control of a picture: controls are not rules, and differ among themselves."""
     return {"color": "#555555", "linestyle": _DOTS[i % len(_DOTS)], "linewidth": 1.5}

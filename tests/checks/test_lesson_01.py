@@ -1,5 +1,6 @@
 """Lesson 01's checks: right answers written differently pass, wrong ones that people give get the fitting sentence."""
 
+import inspect
 from collections.abc import Callable
 from math import comb, sqrt
 from typing import Any
@@ -9,29 +10,11 @@ import pytest
 import torch
 
 from deepnet_edu.checks import check
+from deepnet_edu.checks import lesson_01 as judges
+from deepnet_edu.course.references import lesson_01
 from tests.checks.mutants import equal_everywhere, function, mutants
 
-REFERENCE = {
-    "variance_by_depth": """
-def variance_by_depth(n, f, alpha=1.0, var0=1.0):
-    v = [var0]
-    for _ in range(n):
-        v.append(alpha**2 * v[-1] + f)
-    return np.array(v)
-""",
-    "input_share": """
-def input_share(n, f, alpha):
-    return (alpha**2 / (alpha**2 + f)) ** n
-""",
-    "cloned_growth": """
-def cloned_growth(n, eps):
-    return sum(comb(n, k) ** 2 * eps ** (2 * k) for k in range(n + 1))
-""",
-    "residual_variance": """
-def residual_variance(var_x, var_f, corr):
-    return var_x + var_f + 2 * corr * sqrt(var_x * var_f)
-""",
-}
+REFERENCE = {name: inspect.getsource(getattr(lesson_01, name)) for name in judges.JUDGES}
 DRAW: dict[str, Callable[[np.random.Generator], tuple]] = {
     "variance_by_depth": lambda g: (int(g.integers(0, 9)), g.uniform(0, 2), g.uniform(0.5, 2), g.uniform(0, 3)),
     "input_share": lambda g: (int(g.integers(0, 50)), g.uniform(0, 2), g.uniform(0.5, 3)),

@@ -1,0 +1,28 @@
+"""Reference answers, cut from solutions/01_residual_arithmetic.py by `make build`. Do not edit."""
+
+from math import comb, sqrt
+
+import numpy as np
+
+
+def variance_by_depth(n, f, alpha=1.0, var0=1.0):
+    """Variance of the stream after 0, 1, …, n sub-layers: (n + 1,)."""
+    v = [var0]
+    for _ in range(n):
+        v.append(alpha**2 * v[-1] + f)
+    return np.array(v)
+
+
+def input_share(n, f, alpha):
+    """Part of the variance that is still the input's: one number from 0 to 1."""
+    return (alpha**2 / (alpha**2 + f)) ** n
+
+
+def cloned_growth(n, eps):
+    """Growth of the squared length after n copies of one layer: one number."""
+    return sum(comb(n, k) ** 2 * eps ** (2 * k) for k in range(n + 1))
+
+
+def residual_variance(var_x, var_f, corr):
+    """Variance of x + F: one number."""
+    return var_x + var_f + 2 * corr * sqrt(var_x * var_f)

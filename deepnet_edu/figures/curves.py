@@ -1,0 +1,41 @@
+"""Theory as lines, measurement as points on them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from deepnet_edu.figures.style import legend_below, new_figure, series_style
+from deepnet_edu.record import Curve
+
+POINTS = 25
+
+
+def theory_and_measurement(
+    curves: Sequence[Curve], *, xlabel: str, ylabel: str, log: bool = False, most: float | None = None
+) -> Figure:
+    """One line per theory and about 25 points per measurement, in the same colour.
+
+    Args:
+        curves: what to draw; each with theory, measurement, or both.
+        xlabel: what 0, 1, 2, … count.
+        ylabel: what the values are, with their unit if they have one.
+        log: logarithmic y axis.
+        most: upper end of the y axis; what grows beyond leaves the picture.
+    """
+    figure, (ax,) = new_figure(1, width=8, height=4.6)
+    for i, curve in enumerate(curves):
+        style = series_style(i)
+        if curve.theory is not None:
+            ax.plot(curve.theory, label=f"{curve.label}, theory", **style)
+        if curve.measured is not None:
+            every = max(1, len(curve.measured) // POINTS)
+            x = np.arange(len(curve.measured))[::every]
+            ax.plot(x, curve.measured[::every], "o", color=style["color"], alpha=0.6, label=f"{curve.label}, measured")
+    if log:
+        ax.set_yscale("log")
+    if most is not None:
+        ax.set_ylim(top=most)
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+    legend_below(figure, ax, columns=2)
+    return figure

@@ -1,0 +1,395 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+# ---
+
+# %% [markdown]
+# # 01 · What does x + f(x) do to a signal, a thousand times?
+#
+# In lesson 00 one line of code decided whether 1,000 layers live or die. This lesson takes that line apart with nothing
+# but variances. You need no model and no training: a pencil would do.
+#
+# - **You will be able to** predict the size of a signal at any depth, say how much of a stack's output is still its
+#   input, and explain why a thousand copies of one layer are not a thousand layers.
+# - **You need** lesson 00's first picture, and to know what a variance is.
+# - **It takes** under a minute to run, about 40 minutes to work through, and less than 1 GB of memory.
+# - **The paper**: [DeepNet](https://arxiv.org/abs/2203.00555), Section 4, where the same sums become α and β.
+
+# %% tags=["parameters"]
+from deepnet_edu.course import kit
+
+PROFILE = kit.profile()
+SEED = 0
+DEPTH = 0  # sub-layers of the simulations; 0: what the profile says
+
+# %% tags=["imports"]
+from math import comb, sqrt
+
+import numpy as np
+
+# %%
+import torch
+
+from deepnet_edu import ModelConfig, build_model, deepnorm_constants, predict, probe
+from deepnet_edu.checks import check
+from deepnet_edu.data import TokenMap
+from deepnet_edu.figures import Picture, theory_and_measurement
+from deepnet_edu.record import Curve
+
+device = kit.setup(SEED, PROFILE)
+depth = DEPTH or (40 if PROFILE == "smoke" else 200)
+
+# %% [markdown]
+# ## Two signals meet
+#
+# A residual connection adds two signals: the stream $x$ and the branch $F$. The variance of a sum is
+#
+# $$\operatorname{Var}(x + F) = \operatorname{Var}(x) + \operatorname{Var}(F) + 2\operatorname{Cov}(x, F).$$
+#
+# A freshly drawn branch knows nothing of the stream: its weights are random, so its output points in a random direction.
+# In a wide stream two random directions are nearly at right angles, the covariance is nearly 0, and **variances add**.
+# That one sentence carries most of this course.
+#
+# ## A thousand meetings
+#
+# Let every branch see a *normalised* input (Pre-LN does that), so that each adds the same variance $f$, whatever the size
+# of the stream. And let the skip be multiplied by $\alpha$, as DeepNorm does. One sub-layer is then
+# $x \leftarrow \alpha x + F(\mathrm{LN}(x))$. What happens to the variance $v$?
+
+# %% [markdown] exercise="variance_by_depth" difficulty=1 importance=5 minutes=8
+# ### Variance by depth
+#
+# **Objective**: predict the size of a stream at any depth.
+#
+# Write `variance_by_depth(n, f, alpha, var0)`: the variance of the stream after 0, 1, …, n sub-layers
+# $x \leftarrow \alpha x + F(\mathrm{LN}(x))$, for an input of variance `var0` and branches that each add an independent
+# variance `f`. The answer is an array of n + 1 values: depth 0, the input itself, belongs to it.
+#
+# Hint: what does multiplying $x$ by $\alpha$ do to its variance?
+#
+# Hint: start a list with `var0`, and append `alpha**2 * (the last value) + f` n times.
+
+
+# %% exercise="variance_by_depth"
+def variance_by_depth(n, f, alpha=1.0, var0=1.0):
+    """Variance of the stream after 0, 1, …, n sub-layers: (n + 1,)."""
+    ### BEGIN SOLUTION
+    v = [var0]
+    for _ in range(n):
+        v.append(alpha**2 * v[-1] + f)
+    return np.array(v)
+    ### END SOLUTION
+
+
+# %%
+check.variance_by_depth(variance_by_depth)
+
+# %%
+variance_by_depth = kit.mine_or_reference(variance_by_depth)
+
+# %% [markdown]
+# <details><summary>What you should see</summary>
+#
+# A card with a green bar. `variance_by_depth(3, 0.5)` is `[1, 1.5, 2, 2.5]`: with α = 1 the variance grows by f at each
+# sub-layer, a straight line.
+# </details>
+#
+# **Why it works.** The skip is a copy of $x$, $\alpha$ times as long, so its variance is $\alpha^2 v$. The branch adds
+# $f$, independent of it. With $\alpha = 1$ that is a straight line: Pre-LN's stream grows, but slowly. With $\alpha > 1$ it
+# is a geometric series: $v$ grows like $\alpha^{2n}$.
+#
+# ## Predict, then measure
+#
+# Now the numbers in earnest. DeepNorm's $\alpha$ for a stack of `depth` sub-layers is a little above 3. Suppose somebody
+# scales the skip by it and forgets the norm on the sum.
+
+# %%
+guess = kit.Guess(
+    "With α as in DeepNorm but no norm on the sum, the variance after 200 sub-layers is of the order of",
+    ["10", "1,000", "10^20", "10^200"],
+)
+guess
+
+
+# %% [markdown]
+# The measurement is honest but small: a stream of 256 features, 64 tokens, and at each depth a freshly drawn random
+# matrix on the normalised stream.
+
+# %%
+generator = torch.Generator().manual_seed(SEED)
+WIDTH = 256
+
+
+def fresh_matrix():
+    """Entries of variance 1/WIDTH: what goes in with variance 1 comes out with variance 1."""
+    return torch.randn(WIDTH, WIDTH, generator=generator, dtype=torch.float64) / sqrt(WIDTH)
+
+
+def normalized(x):
+    return torch.nn.functional.layer_norm(x, (WIDTH,))
+
+
+def measured_variance(n, f, alpha):
+    x = torch.randn(64, WIDTH, generator=generator, dtype=torch.float64)
+    variances = [x.var().item()]
+    for _ in range(n):
+        x = alpha * x + sqrt(f) * normalized(x) @ fresh_matrix()
+        variances.append(x.var().item())
+    return np.array(variances)
+
+
+alpha = deepnorm_constants(decoder_layers=100).decoder.alpha
+curves = [
+    Curve("α = 1, f = 1 (Pre-LN)", variance_by_depth(depth, 1.0), measured_variance(depth, 1.0, 1.0)),
+    Curve("α = 1.02, f = 1", variance_by_depth(depth, 1.0, 1.02), measured_variance(depth, 1.0, 1.02)),
+    Curve("DeepNorm's α, no norm", variance_by_depth(depth, 1.0, alpha), measured_variance(depth, 1.0, alpha)),
+]
+
+# %% tags=["headline"]
+Picture(
+    theory_and_measurement(curves, xlabel="sub-layer", ylabel="variance of the stream", log=True, most=1e6),
+    alt="Variance of the stream by sub-layer on a logarithmic axis, theory as lines under measured points. With α = 1 it "
+    "grows in proportion to depth, with α = 1.02 faster and faster, with DeepNorm's α and no norm on the sum it "
+    "explodes: its straight line leaves the picture after a few sub-layers.",
+)
+
+# %%
+for curve in curves[:2]:
+    error = np.abs(curve.measured / curve.theory - 1).max()
+    print(f"{curve.label}: measured within 10% of theory: {error < 0.1}")
+after = variance_by_depth(200, 1.0, deepnorm_constants(decoder_layers=100).decoder.alpha)[-1]
+print(f"DeepNorm's α, no norm: 10^{np.log10(after):.0f} after 200 sub-layers")
+
+# %%
+guess.compare("10^200")
+
+# %% [markdown]
+# The scaled skip without its norm is not invented. A widely used library once left its decoder Pre-LN when DeepNorm was
+# asked for, and kept α: from 28 layers on, its output was not a number (microsoft/torchscale at 4d1e0e8; you will repair
+# it in the bug museum, lesson 09). So **α needs the norm on the sum**. Which raises a question: if a norm follows every
+# sum, the variance is always 1. What is left to watch?
+#
+# ## What a norm hides
+#
+# The norm keeps the size, but not the *content*. After $x \leftarrow \mathrm{LN}(\alpha x + F)$ the stream has variance 1
+# again, but only a part of it is the old $x$; the rest is the branch. A thousand such steps, and how much of the output is
+# still the input?
+
+# %% [markdown] exercise="input_share" difficulty=2 importance=5 minutes=8
+# ### The share of the input
+#
+# **Objective**: say how much of a stack's output is still its input.
+#
+# Write `input_share(n, f, alpha)`: the part of the output's variance that is still the input's, after n sub-layers
+# $x \leftarrow \mathrm{LN}(\alpha x + F)$ whose branches each have an independent variance `f`, for a stream of variance 1.
+#
+# Hint: one sub-layer first. Before its norm the variance is $\alpha^2 + f$. Which part of it is $x$?
+#
+# Hint: the norm scales both parts alike, so it leaves their shares as they are. The next sub-layer keeps the same part of
+# what is left.
+
+
+# %% exercise="input_share"
+def input_share(n, f, alpha):
+    """Part of the variance that is still the input's: one number from 0 to 1."""
+    ### BEGIN SOLUTION
+    return (alpha**2 / (alpha**2 + f)) ** n
+    ### END SOLUTION
+
+
+# %%
+check.input_share(input_share)
+
+# %%
+input_share = kit.mine_or_reference(input_share)
+
+# %% [markdown]
+# <details><summary>What you should see</summary>
+#
+# `input_share(1, 1, 1)` is 0.5: half of the sum is the input. `input_share(24, 1, 1)` is 0.00000006.
+# </details>
+#
+# **Why it works.** Shares multiply, as interest does. Post-LN with $f = 1$ keeps half at each sub-layer: after 24 of them
+# (12 layers) six hundred-millionths are left. For DeepNorm, square matrices drawn with gain β give
+# $f = \beta^4$: two matrices, and each contributes its gain squared.
+
+# %%
+for layers in (12, 100, 1000):
+    constants = deepnorm_constants(decoder_layers=layers).decoder
+    ours, post = input_share(2 * layers, constants.beta**4, constants.alpha), input_share(2 * layers, 1.0, 1.0)
+    print(f"{layers:5,} layers keep: DeepNorm {ours:.1%}, Post-LN {f'{post:.0e}' if post else 'less than 1e-300'}")
+
+# %% [markdown]
+# DeepNorm starts close to the identity, and *closer the deeper it is*. But a real branch is not one square matrix, and f
+# depends on its shape: a feed-forward branch four times as wide passes less, and attention averages its tokens. So the
+# next cell measures real Transformers of 12 layers, and draws `predict`, the library's theory with the shapes put in.
+
+# %%
+batch = TokenMap(vocab_size=64, length=32, batch_size=8).batch(torch.Generator().manual_seed(SEED))
+shares = []
+for residual, title in (("post_ln", "Post-LN"), ("pre_ln", "Pre-LN"), ("deepnorm", "DeepNorm")):
+    config = ModelConfig(
+        architecture="decoder",
+        task="lm",
+        decoder_layers=12,
+        d_model=128,
+        n_heads=4,
+        d_ff=512,
+        vocab_size=64,
+        max_length=32,
+        residual=residual,
+    )
+    profile = probe(build_model(config, seed=SEED).to(device), batch.to(device))
+    theory = predict(config, tokens=32)
+    shares.append(Curve(title, np.append(1.0, theory.input_share), np.append(1.0, profile.input_share)))
+Picture(
+    theory_and_measurement(shares, xlabel="sub-layer", ylabel="share of the input in the stream"),
+    alt="Share of the input by sub-layer in real 12-layer stacks, theory as lines under measured points. DeepNorm stays "
+    "near 1, Pre-LN falls slowly to about a tenth, Post-LN falls fast to almost nothing.",
+)
+
+# %%
+print("DeepNorm keeps more than 98%:", shares[2].measured[-1] > 0.98)
+print("Post-LN keeps less than 5%:  ", shares[0].measured[-1] < 0.05)
+print("theory within 0.1 everywhere:", all(np.abs(c.theory - c.measured).max() < 0.1 for c in shares))
+
+# %% [markdown]
+# The measured 12-layer DeepNorm keeps more than the 95% of the square-matrix formula. The formula was not wrong; its
+# branch was another one. Exercise 3.3 puts the shapes in.
+#
+# ## A thousand copies of one layer
+#
+# Everything so far rests on one assumption: **each branch is drawn afresh**. Programmers like to build one layer and
+# copy it (`copy.deepcopy`). Then all branches are the same matrix $A$, and the stream after n steps is
+# $(I + \varepsilon A)^n x$. Multiply that out: the power $A^k x$ appears in $\binom{n}{k}$ ways. For a wide random $A$ the
+# vectors $x, Ax, A^2x, …$ are at right angles and of equal length.
+
+# %% [markdown] exercise="cloned_growth" difficulty=4 importance=4 minutes=15
+# ### Cloned layers
+#
+# **Objective**: show what goes wrong when layers are copies.
+#
+# Write `cloned_growth(n, eps)`: $\lVert (I + \varepsilon A)^n x \rVert^2 / \lVert x \rVert^2$ for a wide random $A$ with
+# entries of variance 1/d, used n times. (With a fresh $A$ each time the answer would be $(1 + \varepsilon^2)^n$.)
+#
+# Hint: the binomial theorem gives $\sum_k \binom{n}{k} \varepsilon^k A^k x$. The terms are at right angles, so the squares
+# of their lengths add.
+#
+# Hint: the k-th term has length $\binom{n}{k} \varepsilon^k \lVert x \rVert$. Square it, and sum over k from 0 to n.
+# `comb(n, k)` is the binomial coefficient.
+
+
+# %% exercise="cloned_growth"
+def cloned_growth(n, eps):
+    """Growth of the squared length after n copies of one layer: one number."""
+    ### BEGIN SOLUTION
+    return sum(comb(n, k) ** 2 * eps ** (2 * k) for k in range(n + 1))
+    ### END SOLUTION
+
+
+# %%
+check.cloned_growth(cloned_growth)
+
+# %%
+cloned_growth = kit.mine_or_reference(cloned_growth)
+
+# %% [markdown]
+# <details><summary>What you should see</summary>
+#
+# `cloned_growth(20, 0.1)` is 10.2, where fresh layers give 1.22.
+# </details>
+#
+# **Why it works.** Independent branches add as squares: n steps of length ε go √n·ε far, like a drunkard. Equal branches
+# add in amplitude: n steps of length ε in the *same* direction go n·ε far.
+
+
+# %%
+def measured_growth(n, eps, clones):
+    x = torch.randn(16, WIDTH, generator=generator, dtype=torch.float64)
+    start, one = x.square().sum(), fresh_matrix()
+    growth = [1.0]
+    for _ in range(n):
+        x = x + eps * x @ (one if clones else fresh_matrix())
+        growth.append((x.square().sum() / start).item())
+    return np.array(growth)
+
+
+steps = np.arange(21)
+Picture(
+    theory_and_measurement(
+        [
+            Curve(
+                "one layer, cloned", np.array([cloned_growth(n, 0.1) for n in steps]), measured_growth(20, 0.1, True)
+            ),
+            Curve("fresh layers", (1 + 0.1**2) ** steps, measured_growth(20, 0.1, False)),
+        ],
+        xlabel="layer",
+        ylabel="squared length / that of the input",
+    ),
+    alt="Growth of the squared length over 20 layers with ε = 0.1. Fresh layers stay near 1.2; copies of one layer reach "
+    "about 10; measured points lie on both lines.",
+)
+
+# %%
+constants = deepnorm_constants(decoder_layers=1000).decoder
+eps = constants.beta**2 / constants.alpha
+print(f"2,000 fresh sub-layers of DeepNorm's strength: × {(1 + eps**2) ** 2000:.3f}")
+cloned = sum((comb(2000, k) * eps**k) ** 2 for k in range(40))  # later terms are too small to matter
+print(f"one sub-layer cloned 2,000 times:              × {cloned:.0f}")
+print(f"20 layers with ε = 0.1, fresh {(1 + 0.1**2) ** 20:.2f}, cloned {cloned_growth(20, 0.1):.1f}")
+
+# %% [markdown]
+# "Deep-copied layers" is a published bug too (labml's annotated implementation at e6b3c8a), and DeepNorm does not survive
+# it: at 1,000 layers its ε adds 0.6% with fresh layers, and multiplies by 126 with clones.
+#
+# ## For those who want more
+
+# %% [markdown] exercise="residual_variance" difficulty=1 importance=3 minutes=5
+# ### When the branch knows the stream (optional)
+#
+# **Objective**: put the covariance back.
+#
+# After some training a branch does know the stream. Write `residual_variance(var_x, var_f, corr)`: the variance of
+# $x + F$ when both have the correlation `corr`.
+#
+# Hint: a covariance is a correlation times both standard deviations.
+#
+# Hint: $(a + b)^2 = a^2 + 2ab + b^2$.
+
+
+# %% exercise="residual_variance"
+def residual_variance(var_x, var_f, corr):
+    """Variance of x + F: one number."""
+    ### BEGIN SOLUTION
+    return var_x + var_f + 2 * corr * sqrt(var_x * var_f)
+    ### END SOLUTION
+
+
+# %%
+check.residual_variance(residual_variance)
+
+# %%
+residual_variance = kit.mine_or_reference(residual_variance)
+print(f"independent {residual_variance(1, 1, 0):.0f}, aligned {residual_variance(1, 1, 1):.0f}")
+
+# %% [markdown]
+# <details><summary>What you should see</summary>
+#
+# Two equal signals: variance 2 if they are independent, 4 if they are the same. The first is a fresh layer, the second a
+# cloned one.
+# </details>
+#
+# **Why it works.** Correlation is the cosine of the angle between two signals. At a right angle lengths add as Pythagoras
+# has it; in the same direction they simply add.
+#
+# ## In three sentences
+#
+# 1. Independent variances add: without a norm on the sum a stream grows linearly for α = 1, and explodes for α > 1.
+# 2. With a norm on the sum the size is always 1 and the input's *share* falls: $(\alpha^2/(\alpha^2 + f))^n$.
+# 3. All of it needs layers that are drawn afresh: copies add in amplitude.
+#
+# **Read next**: the paper's Section 4.1 uses the same sums with hidden size 1. Then lesson 02: what else does a norm hide,
+# and what does it do to a gradient?
