@@ -40,16 +40,35 @@ def main() -> None:
     dev = arguments.dev or bool(done.get("dev"))
     if done == {"fingerprint": wanted, "dev": dev} and not arguments.again:
         return
-    if not PYTHON.exists():
+    # Until everything is installed again, nothing counts as installed.
+    STAMP.unlink(missing_ok=True)
+    if not has_pip():
         print("Creating .venv …", flush=True)
-        venv.create(VENV, with_pip=True)
+        create_venv()
     constraints = ["--constraint", str(ROOT / "constraints.txt")]
     # torch first and alone: whatever is installed next finds it and does not choose another build.
     print("Installing PyTorch …", flush=True)
-    pip("install", *constraints, *torch_index(), "torch")
+    index = torch_index()
+    # PyTorch's own index may lack the pinned versions of what torch depends on; those come with the course.
+    pip("install", *constraints, *index, *(["--no-deps"] if index else []), "torch")
     print("Installing JupyterLab and the course …", flush=True)
     pip("install", *constraints, "--editable", f"{ROOT}[dev]" if dev else str(ROOT))
     STAMP.write_text(json.dumps({"fingerprint": wanted, "dev": dev}))
+
+
+def has_pip() -> bool:
+    """Whether .venv is whole: one whose creation was interrupted, or whose Python has gone, has no working pip."""
+    return PYTHON.exists() and subprocess.run([PYTHON, "-m", "pip", "--version"], capture_output=True).returncode == 0
+
+
+def create_venv() -> None:
+    """As `python -m venv` does: with links where the system has them."""
+    try:
+        venv.create(VENV, with_pip=True, symlinks=os.name != "nt", clear=True)
+    except subprocess.CalledProcessError:
+        sys.exit(
+            "This Python cannot make virtual environments: on Debian and Ubuntu, apt install python3-venv, then again."
+        )
 
 
 def fingerprint() -> str:

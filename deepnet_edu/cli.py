@@ -1,5 +1,6 @@
 """The command line: deepnet-edu doctor | lab | progress | build."""
 
+import io
 import json
 import os
 import sys
@@ -9,6 +10,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from deepnet_edu.messages import UserError
 
@@ -27,6 +29,10 @@ def main() -> None:
     """Run the command line; a mistake of the user's is one sentence and exit status 1."""
     # Must stand before torch is loaded: idle threads that spin slow small models down by far.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # A pipe under Windows may not know all letters; a question mark is better than a stack trace.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         app()
     except UserError as error:
@@ -51,7 +57,8 @@ def doctor(workspace: Workspace = None, as_json: Json = False) -> None:
         console = Console(highlight=False)
         mark = {"ok": "[green]ok[/]", "warning": "[yellow]look[/]", "problem": "[red]PROBLEM[/]"}
         for finding in findings:
-            console.print(f"{mark[finding.status]:>20}  {finding.name}: {finding.found}", soft_wrap=True)
+            found = escape(f"{finding.name}: {finding.found}")
+            console.print(f"{mark[finding.status]:>20}  {found}", soft_wrap=True)
             if finding.mend:
                 console.print(f"          mend it with: {finding.mend}", soft_wrap=True, markup=False)
         console.print("Lessons cannot run yet." if failed else "Lessons can run: deepnet-edu lab")

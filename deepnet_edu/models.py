@@ -110,15 +110,18 @@ class LanguageModel(nn.Module):
         """(B, T) tokens → (B, T, d_model).
 
         Raises:
-            ValueError: a token is outside the vocabulary, or the sequence is longer than ``max_length``.
+            ValueError: tokens are not (B, T), the sequence is longer than ``max_length``, or, on the CPU, a token is
+                outside the vocabulary (on a GPU PyTorch's own assertion stops the program).
         """
+        if tokens.ndim != 2:
+            raise ValueError(f"Tokens of shape {tuple(tokens.shape)}: expected (B, T); for one sequence, tokens[None].")
         T, longest, size = tokens.shape[1], self.config.max_length, self.config.vocab_size
         if longest < T:
             raise ValueError(
                 f"The sequence has {T} tokens, the model has {longest} positions: "
                 f"cut it, or build the model with max_length={T}."
             )
-        # On a GPU this look would wait for everything queued before it; there, PyTorch's own assertion has to do.
+        # On a GPU this look would wait for everything queued before it.
         if tokens.device.type == "cpu" and tokens.numel() and not 0 <= tokens.min() <= tokens.max() < size:
             wrong = tokens[(tokens < 0) | (tokens >= size)][0].item()
             raise ValueError(

@@ -18,6 +18,7 @@ State = Literal["open", "tried", "done"]
 
 ENVIRONMENT = "DEEPNET_EDU_PROGRESS"
 FILE = ".progress.json"
+_STATES = ("open", "tried", "done")
 _BAR_WIDTH = 20
 
 
@@ -35,11 +36,7 @@ def read(path: Path) -> dict[str, dict[str, Any]]:
     """
     try:
         exercises = json.loads(path.read_text(encoding="utf-8"))["exercises"]
-        return {
-            str(name): entry
-            for name, entry in exercises.items()
-            if entry["state"] in ("open", "tried", "done") and isinstance(entry["attempts"], int)
-        }
+        return {str(name): entry for name, entry in exercises.items() if _makes_sense(entry)}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
 
@@ -47,15 +44,16 @@ def read(path: Path) -> dict[str, dict[str, Any]]:
 def note(path: Path, exercise: str, state: State) -> None:
     """Write down that ``exercise`` was checked and found in ``state``. What is done stays done.
 
-    A file that cannot be understood is kept beside, under the first free name ``….damaged-1``, and a new one started.
+    A file that cannot be understood, or not in all its entries, is kept beside under the first free name
+    ``….damaged-1``, and a new one started with what was understood.
 
     Raises:
         OSError: the folder cannot be written.
     """
     known = read(path)
-    if path.exists() and not known and not _understood(path):
+    if path.exists() and not _understood(path, known):
         n = next(n for n in range(1, 10_000) if not _damaged(path, n).exists())
-        path.rename(_damaged(path, n))
+        write_atomic(_damaged(path, n), path.read_bytes())
     now = datetime.now().isoformat(timespec="seconds")
     before = known.get(exercise, {"state": "open", "attempts": 0, "first": now})
     known[exercise] = {
@@ -71,9 +69,13 @@ def _damaged(path: Path, n: int) -> Path:
     return path.with_name(f"{path.name}.damaged-{n}")
 
 
-def _understood(path: Path) -> bool:
+def _makes_sense(entry: Any) -> bool:
+    return isinstance(entry, dict) and entry.get("state") in _STATES and isinstance(entry.get("attempts"), int)
+
+
+def _understood(path: Path, known: Mapping[str, Any]) -> bool:
     try:
-        return isinstance(json.loads(path.read_text(encoding="utf-8"))["exercises"], dict)
+        return len(json.loads(path.read_text(encoding="utf-8"))["exercises"]) == len(known)
     except (ValueError, KeyError, TypeError):
         return False
 

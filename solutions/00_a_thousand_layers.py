@@ -183,7 +183,7 @@ picture = kit.LivePicture(
     lambda: training_race(runs, chance=task.chance, chance_label="ln 16", steps=steps, layers=depth, controls=controls),
     alt="Three panels for three stacks trained alone. Loss by step: Post-LN falls to ln 16 and stays there, Pre-LN "
     "begins to fall late, DeepNorm falls from the start; two dotted controls stay above ln 16. Gradient by layer: "
-    "Post-LN's is below 10^-12 in the lower 700 layers, the others' reaches the bottom. Token similarity by layer: Post-LN's is "
+    "Post-LN's is below 10^-12 in the lower two thirds, the others' reaches the bottom. Token similarity by layer: Post-LN's is "
     "1 almost everywhere, DeepNorm's stays near 0.",
 )
 

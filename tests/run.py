@@ -39,8 +39,8 @@ def main() -> None:
     """Run all steps with their times."""
     (ROOT / "runs").mkdir(exist_ok=True)
     os.chdir(ROOT)
-    # Whatever the caller has set, tests choose the profile and the learner's settings stay out of it.
-    base = {name: value for name, value in os.environ.items() if name != "DEEPNET_EDU_PROFILE"}
+    # Whatever the caller has set, tests choose the profile, and a learner's progress stays out of it.
+    base = {name: value for name, value in os.environ.items() if not name.startswith("DEEPNET_EDU_")}
     base |= {"OMP_WAIT_POLICY": "PASSIVE", "PAPERMILL_LOG_LEVEL": "ERROR"}
     times = []
     for name, command, environment in STEPS:

@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import platform
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -37,7 +38,7 @@ class Finding:
 
 
 def examine(workspace: Path, constraints: Path = ROOT / "constraints.txt") -> list[Finding]:
-    """Look at Python, torch, memory, disk, versions, JupyterLab and the workspace. Changes nothing."""
+    """Look at Python, torch, memory, disk, versions, JupyterLab and the workspace, which is created if missing."""
     looks: list[Callable[[], Finding]] = [
         _python,
         _torch,
@@ -91,8 +92,13 @@ def _memory() -> Finding:
 
 
 def _disk(workspace: Path) -> Finding:
-    folder = next(path for path in (workspace, *workspace.resolve().parents) if path.exists())
-    free = shutil.disk_usage(folder).free / 2**30
+    folder = next((path for path in (workspace, *workspace.resolve().parents) if os.path.exists(path)), Path())
+    try:
+        free = shutil.disk_usage(folder).free / 2**30
+    except OSError as error:
+        return Finding(
+            "Disk", "warning", f"cannot be looked at: {error.strerror}", "deepnet-edu doctor --workspace FOLDER"
+        )
     if free < NEEDED_DISK_GB:
         return Finding(
             "Disk", "warning", f"{free:.1f} GiB free", "deepnet-edu lab --workspace FOLDER   # on another disk"
@@ -106,20 +112,34 @@ def _versions(constraints: Path) -> Finding:
         return Finding(
             "Versions", "warning", "constraints.txt not found, nothing to compare with", "git checkout constraints.txt"
         )
+    missing = [name for name in _required() if not _installed(name)]
+    if missing:
+        return Finding("Versions", "problem", f"not installed: {', '.join(missing)}", MEND)
     different = []
     for line in constraints.read_text().splitlines():
         name, _, tested = line.partition("==")
         if line.startswith("#") or not tested:
             continue
-        try:
-            installed = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-        if installed.split("+")[0] != tested:
+        installed = _installed(name)
+        if installed and installed.split("+")[0] != tested:
             different.append(f"{name} {installed} (tested: {tested})")
     if different:
         return Finding("Versions", "warning", ", ".join(different), MEND)
     return Finding("Versions", "ok", "as tested")
+
+
+def _required() -> list[str]:
+    """What the package itself asks for, extras left out."""
+    requirements = importlib.metadata.requires("deepnet-edu") or []
+    return [re.split(r"[^\w.-]", line)[0] for line in requirements if "extra ==" not in line]
+
+
+def _installed(name: str) -> str:
+    """The installed version, or nothing."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
 
 
 def _jupyterlab() -> Finding:

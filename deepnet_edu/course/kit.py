@@ -45,7 +45,14 @@ def setup(seed: int, profile: str) -> torch.device:
 
     On the CPU one thread: the lessons' matrices are small, and sharing one between threads costs more than it saves.
     Numbers below 1e-38 become 0: the vanished gradients of a Post-LN stack would otherwise take five times as long.
+
+    Raises:
+        RuntimeError: the profile is ``"gpu"`` and there is none.
     """
+    if profile == "gpu" and not torch.cuda.is_available():
+        raise RuntimeError(
+            "The profile is 'gpu', but PyTorch sees no CUDA device: run deepnet-edu doctor, or use 'cpu'."
+        )
     torch.manual_seed(seed)
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)

@@ -39,7 +39,7 @@ def update(workspace: Path, lessons: Path = LESSONS) -> Update:
         lessons: the folder of the current lessons.
 
     Raises:
-        UserError: the workspace cannot be written; nothing was changed.
+        UserError: the workspace cannot be written; every file is whole, old or new.
     """
     result = Update()
     try:
@@ -61,7 +61,8 @@ def update(workspace: Path, lessons: Path = LESSONS) -> Update:
             else:
                 if current not in (known.get("copied"), known.get("offered")):
                     beside = workspace / f"{source.stem}.new-{current[:8]}.ipynb"
-                    write_atomic(beside, content)
+                    if not beside.exists():  # by now it may hold the learner's work
+                        write_atomic(beside, content)
                     result.beside.append((source.stem, beside.name))
                     manifest[source.name] = {**known, "offered": current}
                 continue

@@ -23,6 +23,12 @@ class _RandomTokens:
     length: int = 16
     batch_size: int = 16
 
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "length", "batch_size"):
+            least = 1 if name == "batch_size" else 2
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}={getattr(self, name)!r}: expected {least} or more.")
+
     @property
     def chance(self) -> float:
         """Least loss of a model whose answers do not depend on what it reads: ln(vocab_size), nats per token."""

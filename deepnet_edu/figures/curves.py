@@ -35,7 +35,9 @@ def theory_and_measurement(
     if log:
         ax.set_yscale("log")
     if most is not None:
-        ax.set_ylim(top=most)
+        drawn = [values for curve in curves for values in (curve.theory, curve.measured) if values is not None]
+        least = min(float(values.min()) for values in drawn)
+        ax.set_ylim(least / 2 if log else least, most)
     ax.set(xlabel=xlabel, ylabel=ylabel)
     legend_below(figure, ax, columns=2)
     return figure

@@ -45,8 +45,8 @@ def training_race(
         if profile.gradient_norm is not None:
             # A gradient that is exactly 0 has no place on a logarithmic axis: it lies on its floor.
             middle.semilogy(profile.depth, np.maximum(profile.gradient_norm, 1e-12), **style)
-        assert profile.token_similarity is not None
-        right.plot(profile.depth, profile.token_similarity, **style)
+        if profile.token_similarity is not None:
+            right.plot(profile.depth, profile.token_similarity, **style)
     left.set(
         xlim=(0, steps), ylim=(0, 1.35 * chance), xlabel="step", ylabel="loss (nats per token)", title="Does it learn?"
     )

@@ -4,11 +4,12 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, get_args
 
 import torch
 from tqdm.auto import tqdm
 
+from deepnet_edu.messages import unknown
 from deepnet_edu.models import Batch, Group, LanguageModel
 from deepnet_edu.probing import Watch, matrices, norms_by_sublayer
 from deepnet_edu.record import DepthProfile, History
@@ -58,11 +59,15 @@ class TrainConfig:
             value = getattr(self, name)
             if not isinstance(value, int) or value < least:
                 raise ValueError(f"{name}={value!r}: expected a whole number, {least} or more.")
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+        if self.parameters not in get_args(Group):
+            raise ValueError(unknown("group of parameters", self.parameters, get_args(Group)))
+        if not (isinstance(self.learning_rate, float) and math.isfinite(self.learning_rate) and self.learning_rate > 0):
             raise ValueError(f"learning_rate={self.learning_rate!r}: expected a positive number, for example 3e-4.")
         for name in ("clip", "weight_decay"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name}={getattr(self, name)!r}: expected 0 or more.")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas={self.betas!r}: expected two numbers from 0 to below 1, for example (0.9, 0.999).")
 
 
 class TrainingDiverged(RuntimeError):
@@ -77,6 +82,10 @@ class TrainingDiverged(RuntimeError):
         super().__init__(message)
         self.step = step
         self.history = history
+
+    def __reduce__(self) -> tuple[type["TrainingDiverged"], tuple[str, int, History]]:
+        # An exception with arguments of its own cannot come back from another process otherwise.
+        return type(self), (str(self), self.step, self.history)
 
 
 def train(
@@ -125,7 +134,8 @@ def train(
             if watched:
                 with Watch(model) as watch:
                     result = step(batch)
-                history.profiles[i] = _profile(model, watch)
+                clipped = bool(config.clip) and result.gradient_norm > config.clip
+                history.profiles[i] = _profile(model, watch, result.gradient_norm / config.clip if clipped else 1.0)
             else:
                 result = step(batch)
             history.seconds.append(time.perf_counter() - begin)
@@ -142,11 +152,13 @@ def train(
     return history
 
 
-def _profile(model: LanguageModel, watch: Watch) -> DepthProfile:
-    """What the watched step saw; the gradient is known only where the stack is trained."""
+def _profile(model: LanguageModel, watch: Watch, clipped_by: float) -> DepthProfile:
+    """What the watched step saw; the gradient, as before clipping, is known only where the stack is trained."""
     gradients = [weight.grad for sublayer in model.stack.sublayers() for weight in matrices(sublayer)]
     known = [gradient for gradient in gradients if gradient is not None]
-    return watch.profile(norms_by_sublayer(model, known) if known and len(known) == len(gradients) else None)
+    if not known or len(known) < len(gradients):
+        return watch.profile()
+    return watch.profile([clipped_by * norm for norm in norms_by_sublayer(model, known)])
 
 
 @torch.no_grad()

@@ -135,3 +135,16 @@ def test_the_readme_names_commands_that_exist() -> None:
     for target in ("lab", "test", "clean"):
         assert f"make {target}" in readme
         assert f"\n{target}:" in makefile
+
+
+def test_doctor_misses_what_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert {"torch", "jupyterlab", "papermill", "nbval"} <= set(doctor._required())
+    assert "pytest" not in doctor._required()
+    monkeypatch.setattr(doctor, "_installed", lambda name: "" if name == "papermill" else "1")
+    finding = doctor.examine(tmp_path)[4]
+    assert (finding.status, finding.found) == ("problem", "not installed: papermill")
+    assert finding.mend == "python install.py --again"
+
+
+def test_doctor_prints_brackets_as_they_are(tmp_path: Path) -> None:
+    assert "my[draft]x: can be written" in run("doctor", "--workspace", str(tmp_path / "my[draft]x")).stdout

@@ -21,6 +21,12 @@ def test_setup_is_repeatable() -> None:
     assert torch.tensor(1e-39).mul(1.0).item() == 0  # denormal numbers are flushed
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_the_gpu_profile_does_not_run_on_the_cpu_in_silence() -> None:
+    with pytest.raises(RuntimeError, match="no CUDA device: run deepnet-edu doctor"):
+        kit.setup(0, "gpu")
+
+
 def test_a_guess(capsys: pytest.CaptureFixture) -> None:
     guess = kit.Guess("Which?", ["A", "B"])
     guess.compare("B")

@@ -60,6 +60,18 @@ def test_an_edited_copy_is_kept_and_the_new_one_lies_beside(folders: tuple[Path,
     assert (copies / "00_first.ipynb").read_text() == mine
 
 
+def test_work_in_the_new_version_is_kept_too(folders: tuple[Path, Path]) -> None:
+    """v2 was laid beside and worked in; v3 came, and v2 again."""
+    lessons, copies = folders
+    (copies / "00_first.ipynb").write_text(notebook("mine"))
+    for version in ("v2", "v3", "v2"):
+        (lessons / "00_first.ipynb").write_text(notebook(version))
+        beside = copies / update(copies, lessons).beside[0][1]
+        if version == "v2":
+            assert "worked in" in beside.read_text() or beside.write_text("worked in")
+    assert sum("worked in" in path.read_text() for path in copies.glob("*.ipynb")) == 1
+
+
 @pytest.mark.parametrize("manifest", [None, "{", "[]", '{"00_first.ipynb": 3}'])
 def test_without_a_good_manifest_everything_that_differs_is_the_learners(
     folders: tuple[Path, Path], manifest: str | None

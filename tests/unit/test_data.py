@@ -54,6 +54,11 @@ def test_entropies_come_from_the_file() -> None:
     assert text.bigram_entropy == pytest.approx(table)
 
 
+def test_a_sequence_without_answers_is_refused() -> None:
+    with pytest.raises(ValueError, match="length=1: expected 2 or more"):
+        PreviousToken(length=1)
+
+
 def test_a_length_beyond_the_text_is_refused() -> None:
     with pytest.raises(ValueError, match="length=1000000: expected 1 to"):
         PythonDocs(length=1_000_000)

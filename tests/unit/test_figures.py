@@ -3,9 +3,16 @@
 import numpy as np
 import pytest
 
-from deepnet_edu.figures import Picture, learning_rate_grid, recorded_curves, residual_blocks, training_race
+from deepnet_edu.figures import (
+    Picture,
+    learning_rate_grid,
+    recorded_curves,
+    residual_blocks,
+    theory_and_measurement,
+    training_race,
+)
 from deepnet_edu.figures.style import line_style
-from deepnet_edu.record import DepthProfile, History
+from deepnet_edu.record import Curve, DepthProfile, History
 from deepnet_edu.residual import RESIDUALS
 
 
@@ -80,3 +87,24 @@ def test_a_picture_is_a_png_with_alt_text() -> None:
     assert Picture(figure, "a").png == Picture(figure, "a").png
     with pytest.raises(ValueError, match="needs alt text"):
         Picture(figure, " ")
+
+
+def test_theory_is_a_line_and_measurement_points_on_it() -> None:
+    values = np.linspace(1, 5, 101)
+    figure = theory_and_measurement(
+        [Curve("both", values, values + 0.1), Curve("theory only", values)],
+        xlabel="layer",
+        ylabel="v",
+        log=True,
+        most=3,
+    )
+    (ax,) = figure.axes
+    lines = {line.get_label(): line for line in ax.lines}
+    assert list(lines) == ["both, theory", "both, measured", "theory only, theory"]
+    assert list(lines["both, theory"].get_ydata()) == list(values)
+    points = lines["both, measured"]
+    assert points.get_linestyle() == "None"
+    assert 20 <= len(points.get_xdata()) <= 30
+    assert all(y == values[x] + 0.1 for x, y in zip(points.get_xdata(), points.get_ydata(), strict=True))
+    assert ax.get_yscale() == "log"
+    assert ax.get_ylim() == (0.5, 3)

@@ -46,6 +46,11 @@ def test_a_sequence_longer_than_the_positions() -> None:
         build_model(SMALL)(torch.zeros(1, 7, dtype=torch.long))
 
 
+def test_tokens_without_a_batch() -> None:
+    with pytest.raises(ValueError, match=r"shape \(5,\): expected \(B, T\); for one sequence, tokens\[None\]"):
+        build_model(SMALL)(torch.zeros(5, dtype=torch.long))
+
+
 def test_the_loss_leaves_out_ignored_targets() -> None:
     model = build_model(SMALL)
     inputs, targets = torch.randint(11, (2, 5)), torch.randint(11, (2, 5))

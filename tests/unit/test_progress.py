@@ -33,8 +33,16 @@ def test_a_damaged_file_is_kept_beside_and_a_new_one_started(tmp_path: Path, con
 
 def test_an_entry_that_makes_no_sense_is_left_out(tmp_path: Path) -> None:
     path = tmp_path / "p.json"
-    path.write_text('{"exercises": {"a": {"state": "done", "attempts": 1}, "b": {"state": "?", "attempts": 1}}}')
+    path.write_text(
+        '{"exercises": {"a": {"state": "done", "attempts": 1}, "b": {"state": "?", "attempts": 1}, "c": 3}}'
+    )
+    before = path.read_text()
     assert list(read(path)) == ["a"]
+    note(path, "d", "tried")
+    assert list(read(path)) == ["a", "d"]
+    assert (tmp_path / "p.json.damaged-1").read_text() == before
+    note(path, "d", "tried")
+    assert not (tmp_path / "p.json.damaged-2").exists()
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

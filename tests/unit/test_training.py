@@ -2,14 +2,17 @@
 
 import copy
 import math
+import pickle
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from deepnet_edu import ModelConfig, TrainConfig, build_model, train
+from deepnet_edu import ModelConfig, TrainConfig, build_model, probe, train
 from deepnet_edu.data import TokenMap
 from deepnet_edu.models import Batch, LanguageModel
+from deepnet_edu.record import History
 from deepnet_edu.training import TrainingDiverged, TrainStep, learning_rate
 from deepnet_edu.training.optimizer import FlatParameters
 
@@ -193,6 +196,8 @@ def test_any_object_with_batch_is_a_task() -> None:
         ({"learning_rate": 0.0}, "learning_rate=0.0: expected a positive number"),
         ({"learning_rate": math.nan}, "learning_rate=nan"),
         ({"clip": -1.0}, "clip=-1.0: expected 0 or more"),
+        ({"learning_rate": "3e-4"}, "learning_rate='3e-4': expected a positive number"),
+        ({"betas": (1.0, 0.999)}, "betas=.* expected two numbers from 0 to below 1"),
         ({"parameters": "body"}, "Unknown group of parameters 'body'"),
     ],
 )
@@ -218,3 +223,15 @@ def test_the_bar_shows_loss_and_speed(capsys: pytest.CaptureFixture) -> None:
 def test_a_gpu_follows_the_cpu() -> None:
     on_cpu, on_gpu = quiet(small(), steps=5).loss, quiet(small().to("cuda"), steps=5).loss
     assert on_gpu == pytest.approx(on_cpu, rel=1e-3)
+
+
+def test_profiles_hold_the_gradient_before_clipping() -> None:
+    model = small()
+    measured = probe(model, TASK.batch(torch.Generator().manual_seed(0))).gradient_norm
+    history = quiet(model, clip=1e-3, profile_every=1)
+    np.testing.assert_allclose(history.profiles[0].gradient_norm, measured, rtol=1e-4)
+
+
+def test_a_diagnosis_comes_back_from_another_process() -> None:
+    error = pickle.loads(pickle.dumps(TrainingDiverged("because", 3, History("x", loss=[1.0]))))
+    assert (str(error), error.step, error.history.loss) == ("because", 3, [1.0])
