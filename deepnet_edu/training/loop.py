@@ -61,7 +61,8 @@ class TrainConfig:
                 raise ValueError(f"{name}={value!r}: expected a whole number, {least} or more.")
         if self.parameters not in get_args(Group):
             raise ValueError(unknown("group of parameters", self.parameters, get_args(Group)))
-        if not (isinstance(self.learning_rate, float) and math.isfinite(self.learning_rate) and self.learning_rate > 0):
+        rate = self.learning_rate
+        if not (isinstance(rate, int | float) and math.isfinite(rate) and rate > 0):
             raise ValueError(f"learning_rate={self.learning_rate!r}: expected a positive number, for example 3e-4.")
         for name in ("clip", "weight_decay"):
             if not getattr(self, name) >= 0:
@@ -115,15 +116,15 @@ def train(
     generator = torch.Generator().manual_seed(config.seed)
     device = next(model.parameters()).device
     history = History(RESIDUALS[model.config.residual].title)
-    recipe = {"warmup": config.warmup, "clip": config.clip}
     with (
         TrainStep(
             model,
             model.group(config.parameters),
             peak=config.learning_rate,
+            warmup=config.warmup,
+            clip=config.clip,
             weight_decay=config.weight_decay,
             betas=config.betas,
-            **recipe,  # type: ignore[arg-type]
         ) as step,
         tqdm(total=config.steps, disable=not progress, unit="step") as bar,
     ):
@@ -182,7 +183,11 @@ def _diagnosis(model: LanguageModel, batch: Batch, config: TrainConfig, history:
     advice = [
         f"a lower learning_rate ({config.learning_rate / 3:.1g} for {config.learning_rate:.1g})",
         f"a longer warmup ({max(2 * config.warmup, 20)} steps for {config.warmup})",
-        "clip=1.0" if not config.clip else "residual='deepnorm'" if model.config.residual != "deepnorm" else "float32",
+        "clip=1.0"
+        if not config.clip
+        else "residual='deepnorm'"
+        if model.config.residual != "deepnorm"
+        else "model.double(), to tell an overflow from a divergence",
     ]
     return (
         f"Stopped at step {step}: loss {history.loss[-1]}, gradient norm {history.gradient_norm[-1]}; {where}. "
