@@ -23,6 +23,7 @@ from deepnet_edu.progress import State
 Judge = Callable[["Trial"], None]
 
 TIMEOUT_S = 10.0
+REFERENCES = "deepnet_edu.course.references"
 MANY_LINES = 200
 _SYMBOLS = {"open": "○", "tried": "✗", "done": "✓"}
 _WORDS = {"open": "Not attempted yet", "tried": "Not yet", "done": "Right"}
@@ -192,6 +193,10 @@ def judged(exercise: str, judge: Judge, function: Any, timeout: float = TIMEOUT_
     if not callable(function):
         sentence = f"Pass the function itself, not what it returns: check.{exercise}({exercise})."
         return Result(exercise, "tried", sentence, got=_describe(function))
+    if str(getattr(function, "__module__", "")).startswith(REFERENCES):
+        # A lesson that went on with the reference has put it under the learner's name.
+        sentence = "This is the reference answer: run the cell with your own function first, then this one."
+        return Result(exercise, "open", sentence)
     results: list[Result] = []
     printed = io.StringIO()
 

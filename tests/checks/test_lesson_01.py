@@ -124,3 +124,10 @@ def test_generated_mutants_are_caught(exercise: str) -> None:
             survivors.append(source)
     assert caught >= 8
     assert caught / (caught + len(survivors)) >= 0.95, survivors
+
+
+def test_the_reference_is_not_the_learners() -> None:
+    """After mine_or_reference the name holds the reference; checking it again must not count as solved."""
+    result = check.input_share(lesson_01.input_share)
+    assert result.state == "open"
+    assert "This is the reference answer" in result.sentence
