@@ -1,4 +1,4 @@
-"""The command line: deepnet-edu doctor | lab | progress | build."""
+"""The command line: deepnet-edu doctor | lab | progress | run | build."""
 
 import io
 import json
@@ -109,7 +109,41 @@ def progress(workspace: Workspace = None, as_json: Json = False) -> None:
 
 
 @app.command()
+def run(
+    lessons: Annotated[list[str] | None, typer.Argument(help="Numbers or names of lessons; all by default.")] = None,
+    profile: Annotated[str, typer.Option(help="Size: smoke, cpu, gpu or record.")] = "cpu",
+    given: Annotated[
+        list[str] | None, typer.Option("--set", help="NAME=VALUE, a parameter of the notebook; may be repeated.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the executed notebooks; runs/ in the clone.")] = None,
+    timings: Annotated[bool, typer.Option("--timings", help="Keep time and memory in docs/timings.json.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Execute solutions, and check that everything in them really ran.
+
+    Example: deepnet-edu run 01 07 --profile smoke
+    """
+    from deepnet_edu.course.places import RUNS, find_lesson, lesson_names
+    from deepnet_edu.course.run import execute, keep_timings, plan
+
+    names = [find_lesson(lesson) for lesson in lessons] if lessons else lesson_names()
+    runs = plan(names, profile, given or [], (out or RUNS).resolve())
+    for one in runs:
+        execute(one)
+        if not as_json:
+            print(one, flush=True)
+    if timings:
+        keep_timings(runs)
+    if as_json:
+        print(json.dumps([asdict(one) for one in runs], indent=1, default=str))
+    raise typer.Exit(1 if any(one.problems for one in runs) else 0)
+
+
+@app.command()
 def build(
+    lessons: Annotated[
+        list[str] | None, typer.Argument(help="Lessons whose solutions are executed where needed; all by default.")
+    ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Change nothing; fail if a notebook is not up to date.")
     ] = False,
@@ -119,6 +153,8 @@ def build(
     Example: deepnet-edu build --check
     """
     from deepnet_edu.course.build import build_all
+    from deepnet_edu.course.places import SOLUTIONS, find_lesson
 
-    for line in build_all(check=check):
+    names = [find_lesson(lesson, SOLUTIONS, "py") for lesson in lessons or []]
+    for line in build_all(check=check, only=names):
         print(line)

@@ -54,6 +54,12 @@ def note(path: Path, exercise: str, state: State) -> None:
     if path.exists() and not _understood(path, known):
         n = next(n for n in range(1, 10_000) if not _damaged(path, n).exists())
         write_atomic(_damaged(path, n), path.read_bytes())
+    add(known, exercise, state)
+    write_atomic(path, json.dumps({"version": 1, "exercises": known}, indent=1) + "\n")
+
+
+def add(known: dict[str, dict[str, Any]], exercise: str, state: State) -> None:
+    """The same in memory: ``exercise`` was checked and found in ``state``. What is done stays done."""
     now = datetime.now().isoformat(timespec="seconds")
     before = known.get(exercise, {"state": "open", "attempts": 0, "first": now})
     known[exercise] = {
@@ -62,7 +68,6 @@ def note(path: Path, exercise: str, state: State) -> None:
         "attempts": before["attempts"] + (state != "open"),
         "last": now,
     }
-    write_atomic(path, json.dumps({"version": 1, "exercises": known}, indent=1) + "\n")
 
 
 def _damaged(path: Path, n: int) -> Path:
@@ -96,13 +101,16 @@ class LessonProgress:
     tried: tuple[str, ...]
     open: tuple[str, ...]
 
-    def __str__(self) -> str:
+    @property
+    def bar(self) -> str:
+        """How much is done, drawn and in words."""
         total = len(self.done) + len(self.tried) + len(self.open)
         filled = round(_BAR_WIDTH * len(self.done) / total) if total else 0
-        bar = "█" * filled + "░" * (_BAR_WIDTH - filled)
-        text = f"lesson {self.lesson} {bar} {len(self.done)} of {total} done"
+        return f"lesson {self.lesson} {'█' * filled}{'░' * (_BAR_WIDTH - filled)} {len(self.done)} of {total} done"
+
+    def __str__(self) -> str:
         waiting = self.tried or self.open
-        return f"{text}, next: {waiting[0]}" if waiting else text
+        return f"{self.bar}, next: {waiting[0]}" if waiting else self.bar
 
 
 def by_lesson(known: Mapping[str, Mapping[str, Any]], lesson_of: Mapping[str, str]) -> list[LessonProgress]:

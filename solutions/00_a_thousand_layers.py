@@ -4,20 +4,20 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#   lesson:
+#     question: Can a Transformer have a thousand layers?
+#     opening: >-
+#       **In this lesson** you train three Transformers of 1,000 layers, live, on this machine. One dies, one crawls,
+#       one learns. They differ in one line of code, and in how the weights are drawn.
+#     objectives: >-
+#       say what that line is, read the three instruments that the whole course uses (loss, gradient by layer, token
+#       similarity by layer), and name the controls that make such a comparison honest.
+#     prerequisites: to have written a small PyTorch model once.
+#     minutes: 30
+#     paper: Sections 2 and 3.
 # ---
 
 # %% [markdown]
-# # 00 · Can a Transformer have a thousand layers?
-#
-# **In this lesson** you train three Transformers of 1,000 layers, live, on this machine. One dies, one crawls, one
-# learns. They differ in one line of code, and in how the weights are drawn.
-#
-# - **You will be able to** say what that line is, read the three instruments that the whole course uses (loss, gradient
-#   by layer, token similarity by layer), and name the controls that make such a comparison honest.
-# - **You need** to have written a small PyTorch model once.
-# - **It takes** about 5 minutes to run on two CPU cores, 30 to work through, and less than 4 GB of memory.
-# - **The paper**: [DeepNet: Scaling Transformers to 1,000 Layers](https://arxiv.org/abs/2203.00555), Sections 2 and 3.
-#
 # Run the cells from top to bottom with Shift+Enter, and stop once, at the question. The rest of the reading can wait until
 # the first picture draws itself.
 
@@ -37,7 +37,7 @@ from deepnet_edu.data import PreviousToken, PythonDocs, TokenMap
 from deepnet_edu.figures import Picture, learning_rate_grid, recorded_curves, residual_blocks, training_race
 
 device = kit.setup(SEED, PROFILE)
-record = kit.Record("lesson_00")
+record = kit.Results("lesson_00")
 depth = DEPTH or (48 if PROFILE == "smoke" else 1000)
 steps = STEPS or {"smoke": 70, "gpu": 100}.get(PROFILE, 40)
 rules = ["post_ln", "pre_ln", "deepnorm"]
@@ -203,6 +203,9 @@ print("Post-LN ends within 0.1 of ln 16:", abs(final["post_ln"] - task.chance) <
 print("DeepNorm ends below 1.0:         ", final["deepnorm"] < 1.0)
 assert abs(final["post_ln"] - task.chance) < 0.1
 assert final["deepnorm"] < 1.0
+
+# %% tags=["nbval-ignore-output"]
+kit.record(layers=depth, **{f"final_loss_{residual}": loss for residual, loss in final.items()})
 
 # %%
 guess.compare("DeepNorm only")

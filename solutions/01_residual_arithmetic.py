@@ -4,19 +4,18 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#   lesson:
+#     question: What does x + f(x) do to a signal, a thousand times?
+#     opening: >-
+#       In lesson 00 one line of code decided whether 1,000 layers live or die. This lesson takes that line apart with
+#       nothing but variances. You need no model and no training: a pencil would do.
+#     objectives: >-
+#       predict the size of a signal at any depth, say how much of a stack's output is still its input, and explain why
+#       a thousand copies of one layer are not a thousand layers.
+#     prerequisites: lesson 00's first picture, and to know what a variance is.
+#     minutes: 40
+#     paper: Section 4, where the same sums become α and β.
 # ---
-
-# %% [markdown]
-# # 01 · What does x + f(x) do to a signal, a thousand times?
-#
-# In lesson 00 one line of code decided whether 1,000 layers live or die. This lesson takes that line apart with nothing
-# but variances. You need no model and no training: a pencil would do.
-#
-# - **You will be able to** predict the size of a signal at any depth, say how much of a stack's output is still its
-#   input, and explain why a thousand copies of one layer are not a thousand layers.
-# - **You need** lesson 00's first picture, and to know what a variance is.
-# - **It takes** under a minute to run, about 40 minutes to work through, and less than 1 GB of memory.
-# - **The paper**: [DeepNet](https://arxiv.org/abs/2203.00555), Section 4, where the same sums become α and β.
 
 # %% tags=["parameters"]
 from deepnet_edu.course import kit
@@ -255,6 +254,9 @@ Picture(
 print("DeepNorm keeps more than 98%:", shares[2].measured[-1] > 0.98)
 print("Post-LN keeps less than 5%:  ", shares[0].measured[-1] < 0.05)
 print("theory within 0.1 everywhere:", all(np.abs(c.theory - c.measured).max() < 0.1 for c in shares))
+
+# %% tags=["nbval-ignore-output"]
+kit.record(**{f"input_share_{c.label.lower().replace('-', '_')}": c.measured[-1] for c in shares})
 
 # %% [markdown]
 # The measured 12-layer DeepNorm keeps more than the 95% of the square-matrix formula. The formula was not wrong; its

@@ -42,6 +42,7 @@ class Result:
         expected: the value that was expected, as text, or empty.
         got: the value that came, as text, or empty.
         difference: largest absolute difference, or None where there is none.
+        bar: how far the lesson is, drawn and in words, or empty.
     """
 
     exercise: str
@@ -50,10 +51,12 @@ class Result:
     expected: str = ""
     got: str = ""
     difference: float | None = None
+    bar: str = ""
 
     def __repr__(self) -> str:
         lines = [f"{_SYMBOLS[self.state]} {self.exercise}: {_WORDS[self.state]}. {self.sentence}".rstrip()]
         lines += [f"  {name}: {value}" for name, value in self._rows()]
+        lines += [f"  {self.bar}"] if self.bar else []
         return "\n".join(lines)
 
     def _rows(self) -> list[tuple[str, str]]:
@@ -68,10 +71,11 @@ class Result:
             f"<tr><td>{name.strip()}</td><td><code>{escape(value)}</code></td></tr>" for name, value in self._rows()
         )
         table = f"<table>{rows}</table>" if rows else ""
+        bar = f'<br><small style="opacity: 0.75">{escape(self.bar)}</small>' if self.bar else ""
         html = (
             f'<div style="border-left: 4px solid {color}; padding: 0.3em 0.8em; margin: 0.3em 0">'
             f'<b style="color: {color}">{_SYMBOLS[self.state]} {_WORDS[self.state]}</b> '
-            f"<code>{escape(self.exercise)}</code><br>{escape(self.sentence)}{table}</div>"
+            f"<code>{escape(self.exercise)}</code><br>{escape(self.sentence)}{table}{bar}</div>"
         )
         return {"text/html": html, "text/plain": repr(self)}
 
@@ -117,17 +121,25 @@ class Trial:
             NotRight: it raised, returned None, or changed an argument in place.
         """
         before = copy.deepcopy((arguments, keywords))
-        try:
-            result = self.function(*arguments, **keywords)
-        except NotImplementedError:
-            raise _NotAttempted from None
-        except Exception as error:
-            raise NotRight(f"Your function raised {type(error).__name__}: {_short(str(error))}") from None
+        result = self.change(*arguments, **keywords)
         if result is None:
             raise NotRight("Your function returns nothing: is there a return at its end?", got="None")
         if not _same((arguments, keywords), before):
             raise NotRight("Your function changed its input in place: the caller still needs it, work on a new tensor.")
         return result
+
+    def change(self, *arguments: Any, **keywords: Any) -> Any:
+        """The same for a function whose work is to change its arguments; what it returns need not matter.
+
+        Raises:
+            NotRight: it raised.
+        """
+        try:
+            return self.function(*arguments, **keywords)
+        except NotImplementedError:
+            raise _NotAttempted from None
+        except Exception as error:
+            raise NotRight(f"Your function raised {type(error).__name__}: {_short(str(error))}") from None
 
     def like(self, got: Any, expected: Any, shape_sentence: str = "") -> None:
         """The first rung: type, shape, data type and device of ``expected``.

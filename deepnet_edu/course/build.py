@@ -3,15 +3,18 @@ executed, and the module of reference answers.
 
 The picture of the cell tagged ``headline`` also goes to docs/images/NN_name.png, for the README. In one direction, and
 deterministic: cell ids follow from the lesson and the cell's position, execution times are not recorded, and widget
-state is dropped.
+state is dropped. A solution runs again only when its code, the package or a record has changed; when only its prose
+has, the outputs that stand in it are kept.
 """
 
 import base64
 import hashlib
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jupytext
 import nbformat
@@ -19,11 +22,14 @@ from nbclient import NotebookClient
 from nbformat import NotebookNode
 
 from deepnet_edu.course.exercises import find_exercises, reference_module, rendered_prompt, stub
-from deepnet_edu.course.places import IMAGES, LESSONS, REFERENCES, SOLUTIONS
+from deepnet_edu.course.header import first_cell, navigation, read_header
+from deepnet_edu.course.places import IMAGES, LESSONS, PACKAGE, REFERENCES, RESULTS, SOLUTIONS
 from deepnet_edu.files import write_atomic
 from deepnet_edu.messages import UserError
 
 CELL_TIMEOUT_S = 900
+#: Key in a solution's metadata: the digest of all that its outputs depend on.
+MADE_FROM = "made_from"
 
 
 @dataclass(frozen=True)
@@ -31,63 +37,101 @@ class Built:
     """What one source makes.
 
     Attributes:
+        name: of the lesson.
         lesson: the learner's notebook: stubs, no outputs.
         solution: the same cells with the answers, not yet executed.
         reference: source of the module with the answers, None for a lesson without exercises.
     """
 
+    name: str
     lesson: NotebookNode
     solution: NotebookNode
     reference: str | None
 
+    def files(self) -> dict[Path, str]:
+        """All that needs no execution, by path."""
+        files = {LESSONS / f"{self.name}.ipynb": nbformat.writes(self.lesson) + "\n"}
+        if self.reference is not None:
+            files[REFERENCES / f"lesson_{self.name[:2]}.py"] = self.reference
+        return files
 
-def build_all(check: bool = False) -> list[str]:
+    @property
+    def path(self) -> Path:
+        """Of the solution."""
+        return SOLUTIONS / f"{self.name}.ipynb"
+
+
+def build_all(check: bool = False, only: Sequence[str] = ()) -> list[str]:
     """Build every lesson; one line per file that was written.
 
     Args:
-        check: write nothing; compare sources, ids and tags with what is committed.
+        check: write nothing; compare sources, ids, metadata and tags with what is committed.
+        only: names of the lessons whose solutions are made; all by default.
 
     Raises:
-        UserError: an exercise is incomplete; with ``check``, the files that are not up to date.
+        UserError: a source is incomplete; with ``check``, the files that are not up to date.
     """
-    written: list[str] = []
-    stale: list[str] = []
-    sources = sorted(SOLUTIONS.glob("[0-9][0-9]_*.py"))
-    for source, built in [(source, convert(source)) for source in sources]:
-        lesson, solution = LESSONS / f"{source.stem}.ipynb", SOLUTIONS / f"{source.stem}.ipynb"
-        reference = REFERENCES / f"lesson_{source.stem[:2]}.py"
-        old = [
-            path for path, notebook in ((lesson, built.lesson), (solution, built.solution)) if not _same(path, notebook)
-        ]
-        if built.reference is not None and not (reference.exists() and reference.read_text() == built.reference):
-            old.insert(0, reference)
-        if check:
-            stale += [str(path.relative_to(SOLUTIONS.parent)) for path in old]
-            continue
-        for path in old:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if path == reference:
-                write_atomic(path, built.reference or "")
-            elif path == lesson:
-                write_atomic(path, nbformat.writes(built.lesson) + "\n")
-            else:
-                result = executed(built.solution, path.parent)
-                write_atomic(path, nbformat.writes(result) + "\n")
-                _keep_headline(result, IMAGES / f"{source.stem}.png")
-            written.append(f"built {path.relative_to(SOLUTIONS.parent)}")
-    if stale:
-        raise UserError(f"Not up to date with its source: {', '.join(stale)}. Run: make build")
-    return written
+    all_built = convert_all(sorted(SOLUTIONS.glob("[0-9][0-9]_*.py")))
+    if check:
+        stale = [path for built in all_built for path, text in built.files().items() if _read(path) != text]
+        stale += [built.path for built in all_built if _skeleton(_notebook(built.path)) != _skeleton(built.solution)]
+        if stale:
+            names = ", ".join(str(path.relative_to(SOLUTIONS.parent)) for path in stale)
+            raise UserError(f"Not up to date with its source: {names}. Run: make build")
+        return []
+    written = []
+    for built in all_built:  # all references first: the package that solutions run with is whole
+        for path, text in built.files().items():
+            if _read(path) != text:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_atomic(path, text)
+                written.append(path)
+    package = _package_digest()
+    for built in all_built:
+        if not only or built.name in only:
+            written += _make_solution(built, package)
+    return [f"built {path.relative_to(SOLUTIONS.parent)}" for path in written]
 
 
-def convert(source: Path) -> Built:
-    """Both notebooks of a percent-format file: no outputs, ids fixed by lesson and position, plain metadata.
+def _make_solution(built: Built, package: str) -> list[Path]:
+    """Execute a solution, or keep the outputs that still hold; the files that were written."""
+    made_from = _digest([package, *(cell.source for cell in built.solution.cells if _is_code(cell))])
+    old = _notebook(built.path)
+    if old is not None and old.metadata.get(MADE_FROM) == made_from:
+        result = nbformat.from_dict(built.solution)
+        for cell, ran in zip(filter(_is_code, result.cells), filter(_is_code, old.cells), strict=True):
+            cell.outputs, cell.execution_count = ran.outputs, ran.execution_count
+    else:
+        result = executed(built.solution, built.path.parent)
+    result.metadata[MADE_FROM] = made_from
+    text = nbformat.writes(result) + "\n"
+    if _read(built.path) == text:
+        return []
+    write_atomic(built.path, text)
+    _keep_headline(result, IMAGES / f"{built.name}.png")
+    return [built.path]
+
+
+def convert_all(sources: Sequence[Path]) -> list[Built]:
+    """All lessons, each with the way to its neighbours.
 
     Raises:
-        UserError: an exercise is incomplete.
+        UserError: a head or an exercise is incomplete.
     """
-    notebook = jupytext.read(source)
-    exercises = {exercise.name: exercise for exercise in find_exercises(notebook, source.stem)}
+    notebooks = {source: jupytext.read(source) for source in sources}
+    headers = [read_header(notebook, source.stem) for source, notebook in notebooks.items()]
+    result = []
+    for header, notebook in zip(headers, notebooks.values(), strict=True):
+        notebook.cells.insert(0, nbformat.v4.new_markdown_cell(first_cell(header)))
+        if len(headers) > 1:
+            notebook.cells.append(nbformat.v4.new_markdown_cell(navigation(header, headers)))
+        result.append(_convert(notebook, header.name))
+    return result
+
+
+def _convert(notebook: NotebookNode, name: str) -> Built:
+    """Both notebooks: no outputs, ids fixed by lesson and position, plain metadata."""
+    exercises = {exercise.name: exercise for exercise in find_exercises(notebook, name)}
     lesson, solution = nbformat.v4.new_notebook(), nbformat.v4.new_notebook()
     for made in (lesson, solution):
         made.metadata = NotebookNode(
@@ -100,10 +144,10 @@ def convert(source: Path) -> Built:
         exercise = exercises.get(cell.metadata.get("exercise", ""))
         if "imports" in tags:
             imports = cell.source
-        cell.id = hashlib.sha256(f"{source.stem}/{position}".encode()).hexdigest()[:12]
+        cell.id = _digest([f"{name}/{position}"])[:12]
         cell.metadata = NotebookNode(tags=tags) if tags else NotebookNode()
         if exercise and cell.cell_type == "markdown":
-            cell.source = rendered_prompt(cell.source, exercise, source.stem[:2])
+            cell.source = rendered_prompt(cell.source, exercise, name[:2])
         for made in (lesson, solution):
             own = nbformat.from_dict(cell)
             if exercise and own.cell_type == "code":
@@ -111,18 +155,22 @@ def convert(source: Path) -> Built:
             made.cells.append(own)
     for made in (lesson, solution):
         nbformat.validate(made)
-    reference = reference_module(source.stem, imports, list(exercises.values())) if exercises else None
-    return Built(lesson, solution, reference)
+    reference = reference_module(name, imports, list(exercises.values())) if exercises else None
+    return Built(name, lesson, solution, reference)
 
 
-def executed(notebook: NotebookNode, folder: Path) -> NotebookNode:
-    """A copy of ``notebook`` run from top to bottom in ``folder``, under the profile of the environment.
+def executed(notebook: NotebookNode, folder: Path, profile: str = "cpu") -> NotebookNode:
+    """A copy of ``notebook`` run from top to bottom in ``folder``.
+
+    Args:
+        notebook: without outputs.
+        folder: the kernel's working directory.
+        profile: at which size; what is committed is made with ``"cpu"``.
 
     Raises:
         nbclient.exceptions.CellExecutionError: a cell raised.
     """
     result = nbformat.from_dict(notebook)
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     client = NotebookClient(
         result,
         timeout=CELL_TIMEOUT_S,
@@ -130,7 +178,9 @@ def executed(notebook: NotebookNode, folder: Path) -> NotebookNode:
         coalesce_streams=True,
         resources={"metadata": {"path": str(folder)}},
     )
-    client.execute()
+    # A learner's own settings and progress have no part in what is committed.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("DEEPNET_EDU_")}
+    client.execute(env={"OMP_WAIT_POLICY": "PASSIVE", **environment, "DEEPNET_EDU_PROFILE": profile})
     result.metadata.pop("widgets", None)
     # Only what a kernel of the same name writes on every machine stays: its Python version does not.
     result.metadata["language_info"] = NotebookNode(name="python")
@@ -147,11 +197,31 @@ def _keep_headline(notebook: NotebookNode, path: Path) -> None:
                 write_atomic(path, base64.b64decode(picture[1]))
 
 
-def _same(path: Path, notebook: NotebookNode) -> bool:
-    if not path.exists():
-        return False
+def _package_digest() -> str:
+    """Of all that a notebook's outputs may depend on besides its own cells: the package and the committed records."""
+    files = [*PACKAGE.rglob("*.py"), *RESULTS.glob("*.json")]
+    return _digest([f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in sorted(files)])
 
-    def skeleton(node: NotebookNode) -> list[tuple[str, str, str, list[str]]]:
-        return [(cell.id, cell.cell_type, cell.source, cell.metadata.get("tags", [])) for cell in node.cells]
 
-    return skeleton(nbformat.read(path, as_version=4)) == skeleton(notebook)
+def _digest(parts: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _is_code(cell: NotebookNode) -> bool:
+    return bool(cell.cell_type == "code")
+
+
+def _read(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8") if path.exists() else None
+
+
+def _notebook(path: Path) -> NotebookNode | None:
+    return nbformat.read(path, as_version=4) if path.exists() else None
+
+
+def _skeleton(notebook: NotebookNode | None) -> Any:
+    """All of a solution but its outputs, and of what they were made."""
+    if notebook is None:
+        return None
+    metadata = {key: value for key, value in notebook.metadata.items() if key != MADE_FROM}
+    return metadata, [(cell.id, cell.cell_type, cell.source, cell.metadata.get("tags", [])) for cell in notebook.cells]

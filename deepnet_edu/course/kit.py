@@ -13,7 +13,7 @@ from IPython.display import display
 from matplotlib.figure import Figure
 
 from deepnet_edu.checks import check
-from deepnet_edu.course.places import RESULTS
+from deepnet_edu.course.places import RECORD_MIME, RESULTS
 from deepnet_edu.figures import Picture
 from deepnet_edu.messages import unknown
 from deepnet_edu.models import LanguageModel
@@ -57,6 +57,29 @@ def setup(seed: int, profile: str) -> torch.device:
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     return torch.device("cuda" if profile in ("gpu", "record") and torch.cuda.is_available() else "cpu")
+
+
+def record(**values: float | int | str | bool | Sequence[float]) -> None:
+    """Put numbers into the notebook where programs find them: ``kit.record(final_loss=0.28)``.
+
+    They are an output with a MIME type of its own, shown as text. ``deepnet-edu run`` collects them.
+
+    Args:
+        values: numbers, texts, truth values, or lists of numbers, by name. Tensors and arrays are taken as numbers.
+
+    Raises:
+        ValueError: no value was given, or one that JSON cannot hold, such as NaN.
+    """
+    if not values:
+        raise ValueError("There is nothing to record: give values by name, for example kit.record(final_loss=0.28).")
+    plain = {name: value.tolist() if hasattr(value, "tolist") else value for name, value in values.items()}
+    for name, value in plain.items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError):
+            raise ValueError(f"{name}={value!r} cannot be recorded: expected a finite number, text or list.") from None
+    shown = ", ".join(f"{name} = {f'{v:.4g}' if isinstance(v, float) else v}" for name, v in plain.items())
+    display({RECORD_MIME: plain, "text/plain": f"recorded: {shown}"}, raw=True)
 
 
 class LivePicture:
@@ -143,7 +166,7 @@ class Guess(ipywidgets.VBox):
             print(f"You guessed: {guess}. {'Right' if guess == answer else 'It is'}: {answer}")
 
 
-class Record:
+class Results:
     """Committed results of runs that take too long for a lesson.
 
     Attributes:

@@ -1,38 +1,47 @@
-"""Where things stand in a clone of the project, and lessons by name."""
+"""Where things stand in a clone of the project and in a notebook, and lessons by name."""
 
 from pathlib import Path
 
 from deepnet_edu.messages import UserError, unknown
 
 ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "deepnet_edu"
 LESSONS = ROOT / "lessons"
 SOLUTIONS = ROOT / "solutions"
 RESULTS = ROOT / "benchmarks" / "results"
 REFERENCES = Path(__file__).with_name("references")
 IMAGES = ROOT / "docs" / "images"
+TIMINGS = ROOT / "docs" / "timings.json"
+RUNS = ROOT / "runs"
+#: What ``kit.record`` writes and ``deepnet-edu run`` collects.
+RECORD_MIME = "application/vnd.deepnet-edu.record+json"
 WORKSPACE = ROOT / "workspace"
 
 
-def lesson_names() -> list[str]:
+def lesson_names(folder: Path = LESSONS, ending: str = "ipynb") -> list[str]:
     """Names of all lessons in order, for example ``00_a_thousand_layers``.
+
+    Args:
+        folder: where to look.
+        ending: of the files that count.
 
     Raises:
         UserError: the package is installed without its clone, so there are none.
     """
-    names = sorted(path.stem for path in LESSONS.glob("[0-9][0-9]_*.ipynb"))
+    names = sorted(path.stem for path in folder.glob(f"[0-9][0-9]_*.{ending}"))
     if not names:
-        raise UserError(f"There are no lessons in {LESSONS}: run this from a clone of the project, not from a wheel.")
+        raise UserError(f"There are no lessons in {folder}: run this from a clone of the project, not from a wheel.")
     return names
 
 
-def find_lesson(given: str) -> str:
+def find_lesson(given: str, folder: Path = LESSONS, ending: str = "ipynb") -> str:
     """The lesson that ``given`` names: its number, its name, or its file name.
 
     Raises:
         UserError: there is no such lesson; the sentence names the nearest.
     """
-    names = lesson_names()
-    stem = given.removesuffix(".ipynb")
+    names = lesson_names(folder, ending)
+    stem = given.removesuffix(f".{ending}")
     for name in names:
         if stem in (name, name[:2]):
             return name

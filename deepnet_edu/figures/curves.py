@@ -1,11 +1,11 @@
-"""Theory as lines, measurement as points on them."""
+"""Theory as lines, measurement as points on them; whole stacks against their depth."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from deepnet_edu.figures.style import legend_below, new_figure, series_style
+from deepnet_edu.figures.style import legend_below, line_style, new_figure, series_style
 from deepnet_edu.record import Curve
 
 POINTS = 25
@@ -40,4 +40,36 @@ def theory_and_measurement(
         ax.set_ylim(least / 2 if log else least, most)
     ax.set(xlabel=xlabel, ylabel=ylabel)
     legend_below(figure, ax, columns=2)
+    return figure
+
+
+def against_depth(
+    depths: Sequence[int],
+    panels: Mapping[str, Mapping[str, Sequence[float]]],
+    *,
+    ylabels: Sequence[str],
+    rules: Sequence[str],
+    log: Sequence[bool] | None = None,
+) -> Figure:
+    """Quantities of whole stacks against their depth, a panel per quantity, a line per kind of stack.
+
+    Args:
+        depths: of the stacks, on a logarithmic axis.
+        panels: by title, the values by label, one for each depth.
+        ylabels: of the panels, with units.
+        rules: residual rule of each label, for its colour and dashes.
+        log: which panels have a logarithmic y axis; none by default.
+    """
+    figure, axes = new_figure(len(panels), width=11, height=4)
+    for n, (ax, (title, lines)) in enumerate(zip(axes, panels.items(), strict=True)):
+        for rule, (label, values) in zip(rules, lines.items(), strict=True):
+            ax.plot(depths, values, marker="o", label=label, **line_style(rule))
+        ax.set_xscale("log")
+        ax.set_xticks(depths, [f"{depth:,}" for depth in depths])
+        ax.minorticks_off()
+        if log and log[n]:
+            ax.set_yscale("log")
+        ax.set(xlabel="layers", ylabel=ylabels[n])
+        ax.set_title(title, fontsize=11)
+    legend_below(figure, axes[0])
     return figure

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from deepnet_edu.figures.style import control_style, legend_below, line_style, new_figure
+from deepnet_edu.figures.style import control_style, legend_below, line_style, new_figure, series_style
 from deepnet_edu.record import History
 from deepnet_edu.residual import RESIDUALS
 
@@ -140,4 +140,23 @@ def learning_rate_grid(runs: Sequence[Mapping[str, Any]], *, chance: float, last
     axes[0].set(xlabel="learning rate (warm-up 20 steps)")
     axes[1].set(xlabel="warm-up steps (learning rate 3e-4)")
     legend_below(figure, axes[0])
+    return figure
+
+
+def loss_curves(losses: Mapping[str, Sequence[float]], *, chance: float, chance_label: str, steps: int) -> Figure:
+    """Losses by step on fixed axes: the first as a broad band, the others as thin lines, so that equal ones both show.
+
+    Args:
+        losses: nats per token, by label, finished or under way.
+        chance: loss that knows nothing, nats per token; a thin line.
+        chance_label: its name.
+        steps: length of the runs.
+    """
+    figure, (ax,) = new_figure(1, width=8, height=4.3)
+    ax.axhline(chance, color="black", linewidth=0.8, label=chance_label)
+    for i, (label, values) in enumerate(losses.items()):
+        style = series_style(i - 1) if i else {**line_style("deepnorm"), "linewidth": 8, "alpha": 0.45}
+        ax.plot(values, label=label, **style)
+    ax.set(xlim=(0, steps), ylim=(0, 1.35 * chance), xlabel="step", ylabel="loss (nats per token)")
+    legend_below(figure, ax)
     return figure

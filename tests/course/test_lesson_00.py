@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deepnet_edu.course.kit import Record
+from deepnet_edu.course.kit import Results
 
-RECORD = Record("lesson_00")
+RECORD = Results("lesson_00")
 
 
 def ends(**wanted: Any) -> list[float]:
@@ -86,6 +86,6 @@ def test_one_recorded_run_can_be_repeated() -> None:
 
 def test_a_missing_record_or_run_says_what_to_type() -> None:
     with pytest.raises(FileNotFoundError, match=r"python benchmarks/lesson_99.py"):
-        Record("lesson_99")
+        Results("lesson_99")
     with pytest.raises(ValueError, match="no run with .*'residual': 'x'.*python benchmarks/lesson_00.py"):
         RECORD.select(residual="x")

@@ -1,25 +1,18 @@
-"""Lesson 01's checks: right answers written differently pass, wrong ones that people give get the fitting sentence."""
+"""Lesson 01: right answers written differently, wrong ones that people give, and how to tell two answers apart."""
 
-import inspect
 from collections.abc import Callable
 from math import comb, sqrt
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 
-from deepnet_edu.checks import check
-from deepnet_edu.checks import lesson_01 as judges
-from deepnet_edu.course.references import lesson_01
-from tests.checks.mutants import equal_everywhere, function, mutants
-
-REFERENCE = {name: inspect.getsource(getattr(lesson_01, name)) for name in judges.JUDGES}
-DRAW: dict[str, Callable[[np.random.Generator], tuple]] = {
-    "variance_by_depth": lambda g: (int(g.integers(0, 9)), g.uniform(0, 2), g.uniform(0.5, 2), g.uniform(0, 3)),
-    "input_share": lambda g: (int(g.integers(0, 50)), g.uniform(0, 2), g.uniform(0.5, 3)),
-    "cloned_growth": lambda g: (int(g.integers(0, 12)), g.uniform(0, 0.5)),
-    "residual_variance": lambda g: (g.uniform(0, 3), g.uniform(0, 3), g.uniform(-1, 1)),
+# What a function computes on random inputs, by exercise: two functions that agree on it everywhere are equal.
+OBSERVE: dict[str, Callable[[Callable, np.random.Generator], Any]] = {
+    "variance_by_depth": lambda f, g: f(int(g.integers(0, 9)), g.uniform(0, 2), g.uniform(0.5, 2), g.uniform(0, 3)),
+    "input_share": lambda f, g: f(int(g.integers(0, 50)), g.uniform(0, 2), g.uniform(0.5, 3)),
+    "cloned_growth": lambda f, g: f(int(g.integers(0, 12)), g.uniform(0, 0.5)),
+    "residual_variance": lambda f, g: f(g.uniform(0, 3), g.uniform(0, 3), g.uniform(-1, 1)),
 }
 
 
@@ -85,49 +78,3 @@ WRONG = [
     ("residual_variance", lambda x, f, c: x + f + c * sqrt(x * f), "comes twice"),
     ("residual_variance", lambda x, f, c: x + f + 2 * c * x * f, "both standard deviations"),
 ]
-
-
-@pytest.mark.parametrize("exercise", REFERENCE)
-def test_the_reference_passes(exercise: str) -> None:
-    result = getattr(check, exercise)(function(REFERENCE[exercise], exercise))
-    assert result.state == "done", result
-
-
-@pytest.mark.parametrize(("exercise", "answer"), RIGHT)
-def test_right_answers_written_differently_pass(exercise: str, answer: Callable) -> None:
-    result = getattr(check, exercise)(answer)
-    assert result.state == "done", result
-
-
-@pytest.mark.parametrize(("exercise", "answer", "sentence"), WRONG)
-def test_wrong_answers_get_the_fitting_sentence(exercise: str, answer: Callable, sentence: str) -> None:
-    result = getattr(check, exercise)(answer)
-    assert result.state == "tried"
-    assert sentence in result.sentence
-
-
-@pytest.mark.parametrize("exercise", REFERENCE)
-def test_three_wrong_and_two_right_answers_each(exercise: str) -> None:
-    assert sum(name == exercise for name, *_ in WRONG) >= 3
-    assert sum(name == exercise for name, _ in RIGHT) >= 2
-
-
-@pytest.mark.parametrize("exercise", REFERENCE)
-def test_generated_mutants_are_caught(exercise: str) -> None:
-    reference = function(REFERENCE[exercise], exercise)
-    caught, survivors = 0, []
-    for source in mutants(REFERENCE[exercise]):
-        mutant = function(source, exercise)
-        if getattr(check, exercise)(mutant).state == "tried":
-            caught += 1
-        elif not equal_everywhere(reference, mutant, DRAW[exercise]):
-            survivors.append(source)
-    assert caught >= 8
-    assert caught / (caught + len(survivors)) >= 0.95, survivors
-
-
-def test_the_reference_is_not_the_learners() -> None:
-    """After mine_or_reference the name holds the reference; checking it again must not count as solved."""
-    result = check.input_share(lesson_01.input_share)
-    assert result.state == "open"
-    assert "This is the reference answer" in result.sentence

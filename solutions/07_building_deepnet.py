@@ -1,0 +1,663 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   lesson:
+#     question: How few lines is a 1,000-layer Transformer?
+#     opening: >-
+#       You have seen what DeepNorm does. Now you build it: the rule, its two constants, the initial weights, the stack.
+#       Four short functions, and most published implementations get at least one of them wrong. At the end your own
+#       1,000 layers train, and you hold them against the library's, number for number.
+#     objectives: >-
+#       write a DeepNorm Transformer from nothing but PyTorch, give it the right α and β for all three architectures,
+#       and prove that it is right without training it.
+#     prerequisites: >-
+#       lessons 00 and 01, and to have seen softmax attention once. (Lesson 06 derives the constants that you use here.)
+#     minutes: 60
+#     paper: Figure 2, the whole method on half a page.
+# ---
+
+# %% tags=["parameters"]
+from deepnet_edu.course import kit
+
+PROFILE = kit.profile()
+SEED = 0
+DEPTH = 0  # layers of the deepest stack; 0: what the profile says
+STEPS = 0  # training steps; 0: what the profile says
+
+# %% tags=["imports"]
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+# %%
+from deepnet_edu import ModelConfig, TrainConfig, build_model, deepnorm_constants, probe, train
+from deepnet_edu.checks import check
+from deepnet_edu.data import TokenMap
+from deepnet_edu.figures import Picture, against_depth, loss_curves, residual_blocks
+from deepnet_edu.initialization import measured_gains
+from deepnet_edu.probing import input_share, token_similarity
+
+device = kit.setup(SEED, PROFILE)
+depths = [4, 12, 24, DEPTH or 48] if PROFILE == "smoke" else [12, 50, 200, DEPTH or 1000]
+steps = STEPS or (60 if PROFILE == "smoke" else 40)
+
+# %% [markdown]
+# ## One line
+#
+# A sub-layer of the first Transformer is $\mathrm{LN}(x + F(x))$. DeepNorm's is
+#
+# $$x \leftarrow \mathrm{LN}(\alpha x + F(x)),$$
+#
+# and that is the whole forward pass. Its other half, β, happens once: the weights of the branch are drawn smaller.
+
+# %%
+Picture(
+    residual_blocks(["post_ln", "deepnorm"]),
+    alt="Two blocks side by side. Post-LN adds skip and branch, then normalises. DeepNorm does the same, but its skip "
+    "is multiplied by alpha, and its branch's weights by beta when they are drawn.",
+)
+
+# %% [markdown] exercise="deepnorm" difficulty=1 importance=5 minutes=5
+# ### The rule
+#
+# **Objective**: write the line on which everything rests, with α on the right term.
+#
+# Write `deepnorm(x, f, norm, alpha)`: one sub-layer. `x` is the stream, (B, T, d); `f` is the branch, a function of a
+# tensor; `norm` is a LayerNorm; `alpha` is a number.
+#
+# Hint: count the terms. One is multiplied by α, one is not, and the norm stands around both.
+#
+# Hint: α strengthens the *skip*. The skip is the term without `f`.
+
+
+# %% exercise="deepnorm"
+def deepnorm(x, f, norm, alpha):
+    """x ← LN(αx + F(x)): (B, T, d)."""
+    ### BEGIN SOLUTION
+    return norm(alpha * x + f(x))
+    ### END SOLUTION
+
+
+# %%
+check.deepnorm(deepnorm)
+
+# %%
+deepnorm = kit.mine_or_reference(deepnorm)
+
+# %% [markdown]
+# <details><summary>What you should see</summary>
+#
+# A card with "Right". If it says that α is on the wrong term, you are in good company: labml's annotated papers, from
+# which many have learned, have had `layer_norm(x + alpha * gx)` under a comment with the right formula since 2022
+# (e6b3c8a, issue 145).
+# </details>
+#
+# **Why it works.** The norm divides by the size of the sum, so only the *ratio* of skip to branch counts:
+# $\mathrm{LN}(\alpha x + F) = \mathrm{LN}(x + F/\alpha)$. With α on the branch instead, the ratio is wrong by
+# $\alpha^2 = \sqrt{2N}$. The next cell measures the ratio from outside, without looking at the code.
+
+
+# %%
+def effective_alpha(combine, d=64):
+    """Skip over branch in a black box LN(c₁·x + c₂·f): the least-squares fit of what came out, token by token."""
+    generator = torch.Generator().manual_seed(SEED)
+    x, fx = torch.randn(2, 1, 32, d, generator=generator, dtype=torch.float64)
+    out = combine(x, lambda _: fx, nn.LayerNorm(d).double(), 2.5)
+    sides = torch.stack([x, fx], dim=-1)
+    sides = sides - sides.mean(-2, keepdim=True)  # the norm has removed the mean
+    skip, branch = torch.linalg.lstsq(sides, out.unsqueeze(-1)).solution.squeeze(-1).unbind(-1)
+    return (skip / branch).mean().item()
+
+
+print(f"asked for 2.5, deepnorm has             {effective_alpha(deepnorm):.3f}")
+print(f"α on the branch, LN(x + αF), has        {effective_alpha(lambda x, f, n, a: n(x + a * f(x))):.3f}")
+print(f"α on both, LN(α(x + F)), has            {effective_alpha(lambda x, f, n, a: n(a * (x + f(x)))):.3f}")
+for layers in (12, 1000):
+    factor = deepnorm_constants(decoder_layers=layers).decoder.alpha ** 2
+    print(f"α on the wrong term makes the branch of {layers:5,} layers {factor:.1f} times too strong")
+
+# %% [markdown]
+# ## Two constants
+#
+# How strong should the skip be, and how small the weights? The paper's answer depends on the architecture, because it
+# depends on how many branches add up. Lesson 06 derives it; here is the result, its Figure 2:
+#
+# | model | encoder α | encoder β | decoder α | decoder β |
+# |---|---|---|---|---|
+# | encoder-only, $N$ layers | $(2N)^{1/4}$ | $(8N)^{-1/4}$ | | |
+# | decoder-only, $M$ layers | | | $(2M)^{1/4}$ | $(8M)^{-1/4}$ |
+# | encoder-decoder | $0.81\,(N^4M)^{1/16}$ | $0.87\,(N^4M)^{-1/16}$ | $(3M)^{1/4}$ | $(12M)^{-1/4}$ |
+#
+# (The digits 0.81 and 0.87 are the paper's, rounded from $27^{-1/16}$ and $27^{1/16}/\sqrt 2$. Either pair is right.)
+
+# %% [markdown] exercise="constants" difficulty=2 importance=5 minutes=8
+# ### The constants
+#
+# **Objective**: read the table without falling into its traps.
+#
+# Write `constants(encoder_layers, decoder_layers)`: a pair, the encoder's `(alpha, beta)` and the decoder's
+# `(alpha, beta)`. A stack of 0 layers does not exist: its place holds `None`.
+#
+# Hint: three cases. First the two in which one of the arguments is 0; what is left is the encoder-decoder.
+#
+# Hint: in Python `x**1/4` is `(x**1)/4`. Write `x**0.25`, or `x ** (1 / 16)`.
+
+
+# %% exercise="constants"
+def constants(encoder_layers, decoder_layers):
+    """((α, β) of the encoder, (α, β) of the decoder), None for a stack that is not there."""
+    ### BEGIN SOLUTION
+    N, M = encoder_layers, decoder_layers
+    if M == 0:
+        return ((2 * N) ** 0.25, (8 * N) ** -0.25), None
+    if N == 0:
+        return None, ((2 * M) ** 0.25, (8 * M) ** -0.25)
+    root = (N**4 * M) ** (1 / 16)
+    return (0.81 * root, 0.87 / root), ((3 * M) ** 0.25, (12 * M) ** -0.25)
+    ### END SOLUTION
+
+
+# %%
+check.constants(constants)
+
+# %%
+constants = kit.mine_or_reference(constants)
+
+# %%
+for N, M in [(12, 0), (0, 1000), (12, 3), (3, 12), (100, 100)]:
+    for name, pair in zip(("encoder", "decoder"), constants(N, M), strict=True):
+        if pair:
+            print(f"({N}, {M}): {name} α = {pair[0]:.4f}, β = {pair[1]:.4f}")
+
+# %% [markdown]
+# <details><summary>What you should see</summary>
+#
+# `(12, 3)`: encoder 1.6147 and 0.4364, decoder 1.7321 and 0.4082. Note how close α·β stays to 0.7 everywhere.
+# </details>
+#
+# **Why it works.** A decoder that also looks at an encoder has three sub-layers a layer, hence $3M$. The encoder's
+# change enters the decoder once per decoder layer, hence the $M$ in the encoder's own constants. Test such code with
+# $N \ne M$: at 6-6 or 12-12 an exchange of $N$ and $M$ cannot be seen. (TorchScale, the authors' own library, has 1.15
+# where the paper has 0.87, in every release.)
+#
+# ## Smaller weights
+#
+# β is the *gain* of Xavier's initialisation: a matrix of shape (fan_out, fan_in) is drawn from a normal distribution with
+# standard deviation $g\sqrt{2/(\text{fan\_in} + \text{fan\_out})}$. The gain is $g = \beta$ for the value, output and
+# feed-forward projections, and $g = 1$ for query and key: the softmax averages, whatever the scores, so those two cannot
+# make the output larger (the paper's Lemma 4.1).
+#
+# In fast code query, key and value are one *packed* matrix of shape (3d, d). Which is where it goes wrong.
+
+# %% [markdown] exercise="init_qkv_" difficulty=2 importance=5 minutes=10
+# ### A packed matrix is three matrices
+#
+# **Objective**: initialise query, key and value as the paper has it, when they share one tensor.
+#
+# Write `init_qkv_(weight, beta)`: fill `weight`, (3d, d), in place. The first d rows are the query's, the next the key's,
+# the last the value's. Each is Xavier-normal on its own, with gains 1, 1 and β.
+#
+# Hint: what would Xavier's formula take for fan_out if you gave it the whole matrix?
+#
+# Hint: `weight.chunk(3)` gives three views that share memory with `weight`; `nn.init.xavier_normal_(view, gain=…)` fills
+# one of them. PyTorch must not record this: put it under `with torch.no_grad():`, or take `weight.data`.
+
+
+# %% exercise="init_qkv_"
+def init_qkv_(weight, beta):
+    """Fill weight (3d, d) in place: Xavier-normal for each d×d slice, with gains 1, 1, β."""
+    ### BEGIN SOLUTION
+    query, key, value = weight.data.chunk(3)
+    nn.init.xavier_normal_(query, gain=1.0)
+    nn.init.xavier_normal_(key, gain=1.0)
+    nn.init.xavier_normal_(value, gain=beta)
+    ### END SOLUTION
+
+
+# %%
+check.init_qkv_(init_qkv_)
+
+# %%
+init_qkv_ = kit.mine_or_reference(init_qkv_)
+
+
+# %%
+def gains(weight):
+    """Xavier's formula undone, slice by slice."""
+    return [round(part.std().item() * part.shape[1] ** 0.5, 2) for part in weight.chunk(3)]
+
+
+packed = torch.empty(3 * 256, 256)
+nn.init.xavier_normal_(packed, generator=torch.Generator().manual_seed(SEED))
+print("Xavier on the whole packed matrix gives gains  ", gains(packed))
+print("PyTorch's own nn.Linear                        ", gains(nn.Linear(256, 768).weight.detach()))
+init_qkv_(packed, 0.25)
+print("init_qkv_ with β = 0.25                        ", gains(packed))
+
+# %% [markdown]
+# <details><summary>What you should see</summary>
+#
+# Gains 0.71, 0.71, 0.71 for the packed matrix: √2 too small. And 0.58 for PyTorch's default, which is not Xavier at all.
+# Yours: 1, 1, 0.25.
+# </details>
+#
+# **Why it works.** Packing is an arrangement in memory, not one matrix: each slice maps d features to d features. The
+# same mistake is reported for any packed projection (PyTorch issue 166378); another forgot the value slice, and a vision
+# Transformer went NaN at epoch 50 (xformers issue 219).
+#
+# ## Layers that differ
+#
+# Lesson 01 ended with a warning: copies of one layer add up in amplitude. A stack needs n layers, *each drawn afresh*,
+# and PyTorch has to know of them.
+
+# %% [markdown] exercise="build_layers" difficulty=2 importance=4 minutes=5
+# ### A thousand layers, not one layer a thousand times
+#
+# **Objective**: stack layers that are independent, and that the optimizer can see.
+#
+# Write `build_layers(make_layer, n)`: an `nn.ModuleList` of n layers. `make_layer()` makes one, with fresh weights.
+#
+# Hint: what is in the list `[layer] * 3`? And what is different, and what is not, after `copy.deepcopy(layer)`?
+#
+# Hint: call `make_layer()` n times, and give the results to `nn.ModuleList`.
+
+
+# %% exercise="build_layers"
+def build_layers(make_layer, n):
+    """n independent layers: nn.ModuleList."""
+    ### BEGIN SOLUTION
+    return nn.ModuleList(make_layer() for _ in range(n))
+    ### END SOLUTION
+
+
+# %%
+check.build_layers(build_layers)
+
+# %%
+build_layers = kit.mine_or_reference(build_layers)
+
+
+# %%
+def weights_of(layers):
+    """How many matrices the optimizer sees, and how many different ones there are among them."""
+    matrices = [p for p in nn.ModuleList(layers).parameters() if p.ndim == 2]
+    return len(matrices), len({tuple(p.flatten().tolist()) for p in matrices})
+
+
+from copy import deepcopy
+
+one = nn.Linear(8, 8)
+print("build_layers, 5 layers: matrices, different ones:", weights_of(build_layers(lambda: nn.Linear(8, 8), 5)))
+print("[layer] * 5:                                     ", weights_of([one] * 5))
+print("deepcopy(layer), 5 times:                        ", weights_of([deepcopy(one) for _ in range(5)]))
+
+# %% [markdown]
+# <details><summary>What you should see</summary>
+#
+# (5, 5) for yours; (1, 1) for one layer used five times; (5, 1) for deep copies: five sets of parameters, one set of
+# values.
+# </details>
+#
+# **Why it works.** The variance arithmetic of lesson 01, and with it α and β, holds for independent branches only. Deep
+# copies look healthy in every count of parameters.
+#
+# ## All of it
+#
+# Here is the rest. Attention and feed-forward are the plain ones; your four functions make them DeepNet. Read it once:
+# this is the answer to the question of this lesson.
+
+
+# %%
+class Attention(nn.Module):
+    def __init__(self, d, heads, beta):
+        super().__init__()
+        self.heads = heads
+        self.qkv, self.output = nn.Linear(d, 3 * d), nn.Linear(d, d)
+        init_qkv_(self.qkv.weight, beta)
+        nn.init.xavier_normal_(self.output.weight, gain=beta)
+        nn.init.zeros_(self.qkv.bias), nn.init.zeros_(self.output.bias)
+
+    def forward(self, x):
+        B, T, d = x.shape
+        q, k, v = self.qkv(x).view(B, T, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)  # (B, heads, T, d / heads)
+        return self.output(y.transpose(1, 2).reshape(B, T, d))
+
+
+class FeedForward(nn.Sequential):
+    def __init__(self, d, d_ff, beta):
+        super().__init__(nn.Linear(d, d_ff), nn.GELU(), nn.Linear(d_ff, d))
+        for linear in (self[0], self[2]):
+            nn.init.xavier_normal_(linear.weight, gain=beta)
+            nn.init.zeros_(linear.bias)
+
+
+class Layer(nn.Module):
+    def __init__(self, d, heads, d_ff, alpha, beta):
+        super().__init__()
+        self.alpha = alpha
+        self.attention, self.norm_1 = Attention(d, heads, beta), nn.LayerNorm(d)
+        self.ffn, self.norm_2 = FeedForward(d, d_ff, beta), nn.LayerNorm(d)
+
+    def forward(self, x):
+        x = deepnorm(x, self.attention, self.norm_1, self.alpha)
+        return deepnorm(x, self.ffn, self.norm_2, self.alpha)
+
+
+class DeepNet(nn.Module):
+    """A decoder-only stack of ``n`` layers, (B, T, d) → (B, T, d)."""
+
+    def __init__(self, n, d=32, heads=2, d_ff=128, alpha=None, beta=None):
+        super().__init__()
+        paper_alpha, paper_beta = constants(0, n)[1]
+        alpha, beta = alpha or paper_alpha, beta or paper_beta
+        self.layers = build_layers(lambda: Layer(d, heads, d_ff, alpha, beta), n)
+
+    def forward(self, x, padding=None):
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+# %% [markdown]
+# A stack needs two ends: an embedding below and a head above. They are the library's, drawn once and frozen as in lesson
+# 00; between them stands your stack.
+
+# %%
+task = TokenMap(vocab_size=16, length=16, batch_size=16)
+batch = task.batch(torch.Generator().manual_seed(SEED)).to(device)
+
+
+def config(layers):
+    return ModelConfig(
+        architecture="decoder",
+        task="lm",
+        decoder_layers=layers,
+        d_model=32,
+        n_heads=2,
+        d_ff=128,
+        vocab_size=task.vocab_size,
+        max_length=32,
+        residual="deepnorm",
+    )
+
+
+def with_my_stack(layers, **settings):
+    """The library's embedding and head around your stack; the same seed gives the same weights."""
+    torch.manual_seed(SEED)
+    model = build_model(config(0), seed=SEED)
+    model.stack = DeepNet(layers, **settings)
+    return model.to(device)
+
+
+model = with_my_stack(12)
+print("output", tuple(model(batch.inputs).shape), "for input", tuple(batch.inputs.shape))
+print("matrices in 12 layers:", sum(p.ndim == 2 for p in model.stack.parameters()))
+
+# %% [markdown]
+# ## Predict, then measure
+#
+# Before any training, three instruments tell whether a stack can work: are its **tokens** still different at the top, how
+# much of the **input** is left there, and how far does the output jump at the first **update**? The last one is what the
+# paper bounds: $\lVert\Delta F\rVert$, the change of the output for one step of gradient descent, divided by the learning
+# rate. The bound speaks of the matrices, so only they take the step.
+
+# %%
+guess = kit.Guess(
+    "From 12 to 1,000 layers, DeepNorm's first update (SGD, matrices only) grows by about",
+    ["a factor of 80, as the depth", "a factor of 9, the root of the depth", "not at all"],
+)
+guess
+
+
+# %%
+def first_update(model, learning_rate=1e-2):
+    """Root mean square change of the logits for one SGD step on the stack's matrices, per unit of learning rate."""
+    matrices = [p for p in model.stack.parameters() if p.ndim == 2]
+    gradients = torch.autograd.grad(model.loss(batch), matrices)
+    with torch.no_grad():
+        before = model(batch.inputs)
+        for matrix, gradient in zip(matrices, gradients, strict=True):
+            matrix -= learning_rate * gradient
+        return (model(batch.inputs) - before).square().mean().sqrt().item() / learning_rate
+
+
+def instruments(layers, **settings):
+    """Token similarity and input share at the top, and the first update."""
+    model = with_my_stack(layers, **settings)
+    with torch.no_grad():
+        x = model.embed(batch.inputs)
+        y = model.stack(x)
+    return token_similarity(y).item(), input_share(x, y).item(), first_update(model)
+
+
+kinds = {"your DeepNet": {}, "the same with α = β = 1 (Post-LN)": {"alpha": 1.0, "beta": 1.0}}
+measured = {kind: [instruments(n, **settings) for n in depths] for kind, settings in kinds.items()}
+found = {kind: list(zip(*rows, strict=True)) for kind, rows in measured.items()}
+
+# %% tags=["headline"]
+titles = ["Are tokens still different?", "What is left of the input?", "How far does the first update jump?"]
+Picture(
+    against_depth(
+        depths,
+        {title: {kind: values[i] for kind, values in found.items()} for i, title in enumerate(titles)},
+        ylabels=["cosine between tokens", "share of the output that is the input", "update / learning rate (logits)"],
+        rules=["deepnorm", "post_ln"],
+        log=[False, False, True],
+    ),
+    alt="Three panels against depth on a logarithmic axis. Token similarity at the top: DeepNet near 0 at all depths, "
+    "Post-LN at 1. Share of the input: DeepNet near 1, Post-LN near 0.03. First update: DeepNet's is 0.1 at all depths, a "
+    "flat line, Post-LN's is hundreds of times larger.",
+)
+
+# %%
+mine, post_ln = found.values()
+print("tokens:  DeepNet below 0.1 at every depth:              ", max(mine[0]) < 0.1)
+print("         Post-LN above 0.95 at the deepest:             ", post_ln[0][-1] > 0.95)
+print("input:   DeepNet keeps more than 97% at every depth:    ", min(mine[1]) > 0.97)
+print("update:  DeepNet within 10% of its mean at every depth: ", max(mine[2]) / min(mine[2]) < 1.2)
+print("         Post-LN's is more than 50 times DeepNet's:     ", min(post_ln[2]) / max(mine[2]) > 50)
+
+# %%
+guess.compare("not at all")
+
+# %% tags=["nbval-ignore-output"]
+kit.record(depths=depths, update_deepnet=mine[2], update_post_ln=post_ln[2])
+
+# %% [markdown]
+# That flat line is the theorem of the paper (4.2), met by a stack that you wrote. Read it strictly: one step of plain
+# gradient descent, on the matrices, at the start. Adam's steps, biases and the norms' own parameters are another matter,
+# and lesson 06 shows where the line is not flat. Post-LN's dots jump about: with tokens that are all alike, one
+# step may do anything. (One seed; a share of 1/32 is what a random direction would have.)
+#
+# ## Train it
+#
+# Your stack, alone, at its full depth, with the recipe of lesson 00: Adam, learning rate 3·10⁻⁴ after 20 steps of
+# warm-up. The library's loop does not know that the stack is yours.
+
+# %%
+recipe = TrainConfig(steps=steps, learning_rate=3e-4, warmup=20, parameters="stack", seed=SEED)
+losses = {}
+picture = kit.LivePicture(
+    lambda: loss_curves(losses, chance=task.chance, chance_label="ln 16, knows nothing", steps=steps),
+    alt="Loss by step. Your stack's broad band falls from above ln 16 to far below it; the library's thin dashed line "
+    "lies inside it all the way.",
+)
+
+
+def watch(name):
+    def on_step(history):
+        losses[name] = history.loss
+        picture.update()
+
+    return on_step
+
+
+model = with_my_stack(depths[-1])
+at_start = {name: value.cpu().clone() for name, value in model.state_dict().items()}
+with torch.no_grad():
+    logits = model(batch.inputs)
+trained = train(model, task, recipe, on_step=watch("your stack"), progress=False)
+picture.finish()
+
+# %%
+print("Your stack has learned the table (loss below 1):", trained.final_loss() < 1.0)
+assert trained.final_loss() < 1.0
+
+# %% [markdown]
+# ## Hold it against the library
+#
+# The library's stack has the same parameters in the same order, so yours can be poured into it. Then: the same logits? The
+# same gains, by the library's own measure? The same verdict? And the same loss, step by step?
+
+# %%
+del model  # one 1,000-layer model at a time
+twin = build_model(config(depths[-1]), seed=SEED).to(device)
+with torch.no_grad():
+    for theirs, ours in zip(twin.parameters(), at_start.values(), strict=True):
+        theirs.copy_(ours)
+    difference = (twin(batch.inputs) - logits).abs().max().item()
+rows = measured_gains(twin)
+wrong = [row for row in rows if abs(row.measured / row.expected - 1) > 6 * row.relative_error]
+print("logits equal to 0.0001:              ", difference < 1e-4)
+print(f"gains as the paper has them:          {len(rows) - len(wrong)} of {len(rows)} weights")
+print("verdict of the library's probe:      ", "PASS" if probe(twin, batch).judge().passed else "FAIL")
+
+# %%
+again = train(twin, task, recipe, on_step=watch("the library's"), progress=False)
+picture.finish()
+apart = max(abs(a - b) for a, b in zip(trained.loss, again.loss, strict=True))
+print("losses equal to 0.05 at every step:  ", apart < 0.05)
+assert apart < 0.05
+
+# %% tags=["nbval-ignore-output"]
+kit.record(layers=depths[-1], final_loss=trained.final_loss(), logits_apart=difference, losses_apart=apart)
+
+# %% [markdown]
+# So that is how few lines it is: about sixty, of which five are DeepNet. The library has the same five; what it adds is
+# other rules, checks, and speed.
+#
+# ## For those who want more: encoder and decoder (optional)
+#
+# A translation model has two stacks. The encoder reads the source and hands over its output, the *memory*. A decoder
+# layer then has three sub-layers: self-attention, **cross-attention** (queries from the decoder's stream, keys and values
+# from the memory), feed-forward. Each is a DeepNorm of its own, all with the decoder's α.
+
+# %% [markdown] exercise="decoder_layer" difficulty=3 importance=3 minutes=12
+# ### A decoder layer that looks at the encoder (optional)
+#
+# **Objective**: put cross-attention in its place.
+#
+# Write `decoder_layer(x, memory, self_attention, cross_attention, ffn, norms, alpha)`: the stream after three sub-layers.
+# `self_attention(x)` and `ffn(x)` are functions of the stream, `cross_attention(x, memory)` is one of both; `norms` holds
+# three LayerNorms. `x` is (B, T, d), `memory` is (B, S, d).
+#
+# Hint: you have a function for one sub-layer. Use it three times, and let each read what the last one wrote.
+#
+# Hint: `deepnorm` wants a branch with one argument: `lambda x: cross_attention(x, memory)`.
+
+
+# %% exercise="decoder_layer"
+def decoder_layer(x, memory, self_attention, cross_attention, ffn, norms, alpha):
+    """Self-attention, cross-attention, feed-forward, each with LN(αx + F): (B, T, d)."""
+    ### BEGIN SOLUTION
+    x = deepnorm(x, self_attention, norms[0], alpha)
+    x = deepnorm(x, lambda y: cross_attention(y, memory), norms[1], alpha)
+    return deepnorm(x, ffn, norms[2], alpha)
+    ### END SOLUTION
+
+
+# %%
+check.decoder_layer(decoder_layer)
+
+# %%
+decoder_layer = kit.mine_or_reference(decoder_layer)
+
+# %% [markdown]
+# With α = 1 this must be PyTorch's own decoder layer, which is Post-LN. That is a test without any formula of ours:
+
+# %%
+torch.manual_seed(SEED)
+theirs = nn.TransformerDecoderLayer(32, 4, 64, dropout=0.0, batch_first=True).double().eval()
+x, memory = torch.randn(2, 7, 32, dtype=torch.float64), torch.randn(2, 5, 32, dtype=torch.float64)
+ours = decoder_layer(
+    x,
+    memory,
+    lambda x: theirs.self_attn(x, x, x)[0],
+    lambda x, memory: theirs.multihead_attn(x, memory, memory)[0],
+    lambda x: theirs.linear2(F.relu(theirs.linear1(x))),
+    [theirs.norm1, theirs.norm2, theirs.norm3],
+    1.0,
+)
+print("equal to torch.nn.TransformerDecoderLayer at α = 1:", torch.allclose(ours, theirs(x, memory), atol=1e-12))
+
+# %% [markdown]
+# Now the constants of both stacks at work. An encoder of N layers feeds a decoder of M layers; all weights are fresh. How
+# much of the decoder's own input is left at its top, with the constants of the encoder-decoder row, and with α = β = 1?
+
+
+# %%
+class AttentionTo(nn.Module):
+    """Attention with queries from one sequence, keys and values from another; without another, from itself."""
+
+    def __init__(self, d, heads, beta):
+        super().__init__()
+        self.heads = heads
+        self.query, self.key, self.value, self.output = (nn.Linear(d, d) for _ in range(4))
+        for linear, gain in ((self.query, 1), (self.key, 1), (self.value, beta), (self.output, beta)):
+            nn.init.xavier_normal_(linear.weight, gain=gain)
+            nn.init.zeros_(linear.bias)
+
+    def forward(self, x, memory=None):
+        memory = x if memory is None else memory
+        q, k, v = (
+            linear(side).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for linear, side in ((self.query, x), (self.key, memory), (self.value, memory))
+        )
+        return self.output(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
+@torch.no_grad()
+def share_left(N, M, paper=True, d=64):
+    """Share of the decoder's input in its output, through N encoder and M decoder layers at initialisation."""
+    torch.manual_seed(SEED)
+    (alpha_e, beta_e), (alpha_d, beta_d) = constants(N, M) if paper else ((1.0, 1.0), (1.0, 1.0))
+    memory, x = torch.randn(4, 24, d), torch.randn(4, 16, d)
+    start, norm = x, nn.LayerNorm(d)
+    for _ in range(N):
+        memory = deepnorm(memory, AttentionTo(d, 4, beta_e), norm, alpha_e)
+        memory = deepnorm(memory, FeedForward(d, 4 * d, beta_e), norm, alpha_e)
+    for _ in range(M):
+        own, cross, ffn = AttentionTo(d, 4, beta_d), AttentionTo(d, 4, beta_d), FeedForward(d, 4 * d, beta_d)
+        x = decoder_layer(x, memory, own, cross, ffn, [norm] * 3, alpha_d)
+    return input_share(start, x).item()
+
+
+sizes = [(6, 6), (12, 3)] if PROFILE == "smoke" else [(6, 6), (12, 3), (100, 100)]
+shares = {size: (share_left(*size), share_left(*size, paper=False)) for size in sizes}
+for (N, M), (ours, post) in list(shares.items())[:2]:
+    print(f"{N}-{M}: the paper's constants keep most of the decoder's input: {ours > 0.8}; α = β = 1: {post > 0.8}")
+assert all(ours > 0.8 > post for ours, post in shares.values())
+
+# %% [markdown]
+# <details><summary>What you should see</summary>
+#
+# True for the paper's constants, False for α = β = 1, at 6-6 and at 12-3; an assertion holds 100-100 to the same.
+# </details>
+#
+# **Why it works.** In the decoder each sub-layer takes a share of the stream; three a layer, M layers. Its α is set by
+# that sum. What the memory brings in is the same for all M layers, which is why the encoder has to move less the deeper
+# the decoder is: its β falls with M.
+#
+# ## In three sentences
+#
+# 1. DeepNet is Post-LN with α on the skip and β as the gain of value, output and feed-forward weights: five lines.
+# 2. Every part of it has been published wrong: α on the branch, a constant of 1.15, one Xavier for a packed matrix, copied
+#    layers. All of them run without an error.
+# 3. A stack can be proved right before it is trained: token similarity, input share, first update, measured gains.
+#
+# **Read next**: the paper's Section 4.3 and Figure 2; then the bug museum, lesson 09, with your `effective_alpha` in your
+# pocket.
