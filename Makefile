@@ -1,6 +1,7 @@
 # make lab    set up .venv, open JupyterLab on your own copy of the lessons
 # make test   set up .venv, run everything that CI runs
 # make build  rebuild the notebooks from solutions/*.py
+# make course run all lessons at laptop size, audit them, and keep their time and memory in docs/timings.json
 # make record train the runs that lesson 00 draws from its record (about an hour)
 # make clean  remove what these made, never your workspace
 
@@ -9,7 +10,7 @@ BIN := .venv/bin
 # A waiting thread must sleep: two spinning threads on two busy cores are up to fifty times slower.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: lab test build record clean
+.PHONY: lab test build course record clean
 
 lab:
 	@$(PYTHON) install.py
@@ -22,6 +23,10 @@ test:
 build:
 	@$(PYTHON) install.py --dev
 	$(BIN)/deepnet-edu build
+
+course:
+	@$(PYTHON) install.py
+	$(BIN)/deepnet-edu run --profile cpu --timings
 
 record:
 	@$(PYTHON) install.py

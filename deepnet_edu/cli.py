@@ -98,9 +98,13 @@ def progress(workspace: Workspace = None, as_json: Json = False) -> None:
     """
     from deepnet_edu.checks import check
     from deepnet_edu.course.places import WORKSPACE
-    from deepnet_edu.progress import FILE, by_lesson, read
+    from deepnet_edu.progress import FILE, by_lesson, read, understood
 
-    lessons = by_lesson(read((workspace or WORKSPACE) / FILE), check.lesson_of)
+    file = (workspace or WORKSPACE) / FILE
+    known = read(file)
+    if file.exists() and not understood(file, known):
+        print(f"{file} is damaged: the next check keeps it beside and goes on with what can be read.", file=sys.stderr)
+    lessons = by_lesson(known, check.lesson_of)
     if as_json:
         print(json.dumps([asdict(lesson) for lesson in lessons], indent=1))
     else:
@@ -130,10 +134,10 @@ def run(
     runs = plan(names, profile, given or [], (out or RUNS).resolve())
     for one in runs:
         execute(one)
+        if timings:
+            keep_timings([one])
         if not as_json:
             print(one, flush=True)
-    if timings:
-        keep_timings(runs)
     if as_json:
         print(json.dumps([asdict(one) for one in runs], indent=1, default=str))
     raise typer.Exit(1 if any(one.problems for one in runs) else 0)

@@ -6,7 +6,9 @@ nothing is kept.
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -20,6 +22,8 @@ ENVIRONMENT = "DEEPNET_EDU_PROGRESS"
 FILE = ".progress.json"
 _STATES = ("open", "tried", "done")
 _BAR_WIDTH = 20
+#: Nobody holds the lock for a tenth of this, in seconds.
+_LOCK_S = 2.0
 
 
 def progress_file() -> Path | None:
@@ -42,7 +46,7 @@ def read(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def note(path: Path, exercise: str, state: State) -> None:
-    """Write down that ``exercise`` was checked and found in ``state``. What is done stays done.
+    """Write down that ``exercise`` was checked and found in ``state``. What is done stays done, what was tried tried.
 
     A file that cannot be understood, or not in all its entries, is kept beside under the first free name
     ``….damaged-1``, and a new one started with what was understood.
@@ -50,21 +54,43 @@ def note(path: Path, exercise: str, state: State) -> None:
     Raises:
         OSError: the folder cannot be written.
     """
-    known = read(path)
-    if path.exists() and not _understood(path, known):
-        n = next(n for n in range(1, 10_000) if not _damaged(path, n).exists())
-        write_atomic(_damaged(path, n), path.read_bytes())
-    add(known, exercise, state)
-    write_atomic(path, json.dumps({"version": 1, "exercises": known}, indent=1) + "\n")
+    with _locked(path):
+        known = read(path)
+        if path.exists() and not understood(path, known):
+            n = next(n for n in range(1, 10_000) if not _damaged(path, n).exists())
+            write_atomic(_damaged(path, n), path.read_bytes())
+        add(known, exercise, state)
+        write_atomic(path, json.dumps({"version": 1, "exercises": known}, indent=1) + "\n")
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Two notebooks that are open at once take turns. A lock left by a kernel that was killed is taken over."""
+    lock = path.with_name(f"{path.name}.lock")
+    while True:
+        try:
+            os.close(os.open(lock, os.O_CREAT | os.O_EXCL))
+            break
+        except FileExistsError:
+            try:
+                if time.time() - lock.stat().st_mtime > _LOCK_S:
+                    lock.unlink()
+            except FileNotFoundError:
+                pass  # given back at this moment
+            time.sleep(0.01)
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
 
 
 def add(known: dict[str, dict[str, Any]], exercise: str, state: State) -> None:
-    """The same in memory: ``exercise`` was checked and found in ``state``. What is done stays done."""
+    """The same in memory."""
     now = datetime.now().isoformat(timespec="seconds")
     before = known.get(exercise, {"state": "open", "attempts": 0, "first": now})
     known[exercise] = {
         **before,
-        "state": "done" if "done" in (state, before["state"]) else state,
+        "state": max(state, before["state"], key=_STATES.index),
         "attempts": before["attempts"] + (state != "open"),
         "last": now,
     }
@@ -78,7 +104,8 @@ def _makes_sense(entry: Any) -> bool:
     return isinstance(entry, dict) and entry.get("state") in _STATES and isinstance(entry.get("attempts"), int)
 
 
-def _understood(path: Path, known: Mapping[str, Any]) -> bool:
+def understood(path: Path, known: Mapping[str, Any]) -> bool:
+    """Whether ``known``, as :func:`read` returned it, is all that the file holds."""
     try:
         return len(json.loads(path.read_text(encoding="utf-8"))["exercises"]) == len(known)
     except (ValueError, KeyError, TypeError):

@@ -92,6 +92,16 @@ class _NotAttempted(Exception):
     pass
 
 
+class _Swallowed(io.TextIOBase):
+    """Where a learner's prints go: counted, not kept."""
+
+    lines = 0
+
+    def write(self, text: str) -> int:
+        self.lines += text.count("\n")
+        return len(text)
+
+
 class _GaveUp(BaseException):
     """Thrown into a learner's function that does not return. No ``except Exception`` of theirs stops it."""
 
@@ -136,8 +146,13 @@ class Trial:
         """
         try:
             return self.function(*arguments, **keywords)
-        except NotImplementedError:
-            raise _NotAttempted from None
+        except NotImplementedError as error:
+            # As the stub raises it; PyTorch has uses of its own for this error.
+            if str(error) in ("", getattr(self.function, "__name__", "")):
+                raise _NotAttempted from None
+            raise NotRight(f"Your function raised NotImplementedError: {_short(str(error))}") from None
+        except SystemExit:
+            raise NotRight("Your function ended the program, as sys.exit does: return the answer instead.") from None
         except Exception as error:
             raise NotRight(f"Your function raised {type(error).__name__}: {_short(str(error))}") from None
 
@@ -200,7 +215,8 @@ def judged(exercise: str, judge: Judge, function: Any, timeout: float = TIMEOUT_
     """Run a judge on a learner's function. Never raises, prints nothing of the learner's, gives up after ``timeout`` s.
 
     The function runs in a thread of its own, so that one which never returns can be left; on the CPU and without
-    touching PyTorch's global random state.
+    touching PyTorch's global random state. One limit: a single call into C that never returns and never lets another
+    thread run, such as sum(itertools.count()), holds the whole kernel.
     """
     if not callable(function):
         sentence = f"Pass the function itself, not what it returns: check.{exercise}({exercise})."
@@ -210,24 +226,26 @@ def judged(exercise: str, judge: Judge, function: Any, timeout: float = TIMEOUT_
         sentence = "This is the reference answer: run the cell with your own function first, then this one."
         return Result(exercise, "open", sentence)
     results: list[Result] = []
-    printed = io.StringIO()
+    printed = _Swallowed()
 
     def work() -> None:
         with contextlib.suppress(_GaveUp):
             results.append(_verdict(exercise, judge, function))
 
     thread = threading.Thread(target=work, daemon=True)
-    with contextlib.redirect_stdout(printed), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        thread.start()
-        thread.join(timeout)
+    try:
+        with contextlib.redirect_stdout(printed), torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(0)
+            thread.start()
+            thread.join(timeout)
+    finally:
+        if thread.is_alive():  # too slow, or the learner has interrupted the kernel
+            _stop(thread)
     if not results:
-        _stop(thread)
         sentence = f"Your function did not return within {timeout:g} s: is there a loop without end?"
         return Result(exercise, "tried", sentence)
-    lines = printed.getvalue().count("\n")
-    if results[0].state == "done" and lines > MANY_LINES:
-        sentence = f"It also printed {lines:,} lines, which were swallowed: take the print out."
+    if results[0].state == "done" and printed.lines > MANY_LINES:
+        sentence = f"It also printed {printed.lines:,} lines, which were swallowed: take the print out."
         return Result(exercise, "done", sentence)
     return results[0]
 
@@ -285,7 +303,10 @@ def _describe(value: Any) -> str:
         return f"tensor of shape {tuple(value.shape)}, {value.dtype}"
     if isinstance(value, np.ndarray):
         return f"array of shape {value.shape}"
-    return f"{type(value).__name__} {_short(repr(value))}"
+    try:
+        return f"{type(value).__name__} {_short(repr(value))}"
+    except Exception:  # a learner's own class may stumble over itself
+        return type(value).__name__
 
 
 def _show(value: np.ndarray[Any, Any]) -> str:

@@ -9,6 +9,7 @@ has, the outputs that stand in it are kept.
 
 import base64
 import hashlib
+import json
 import os
 import re
 from collections.abc import Sequence
@@ -19,11 +20,12 @@ from typing import Any
 import jupytext
 import nbformat
 from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 
-from deepnet_edu.course.exercises import find_exercises, reference_module, rendered_prompt, stub
+from deepnet_edu.course.exercises import BEGIN, END, find_exercises, reference_module, rendered_prompt, stub
 from deepnet_edu.course.header import first_cell, navigation, read_header
-from deepnet_edu.course.places import IMAGES, LESSONS, PACKAGE, REFERENCES, RESULTS, SOLUTIONS
+from deepnet_edu.course.places import IMAGES, LESSONS, PACKAGE, REFERENCES, RESULTS, SOLUTIONS, lesson_names
 from deepnet_edu.files import write_atomic
 from deepnet_edu.messages import UserError
 
@@ -60,6 +62,11 @@ class Built:
         """Of the solution."""
         return SOLUTIONS / f"{self.name}.ipynb"
 
+    @property
+    def image(self) -> Path:
+        """Of the headline picture."""
+        return IMAGES / f"{self.name}.png"
+
 
 def build_all(check: bool = False, only: Sequence[str] = ()) -> list[str]:
     """Build every lesson; one line per file that was written.
@@ -71,13 +78,9 @@ def build_all(check: bool = False, only: Sequence[str] = ()) -> list[str]:
     Raises:
         UserError: a source is incomplete; with ``check``, the files that are not up to date.
     """
-    all_built = convert_all(sorted(SOLUTIONS.glob("[0-9][0-9]_*.py")))
+    all_built = convert_all([SOLUTIONS / f"{name}.py" for name in lesson_names(SOLUTIONS, "py")])
     if check:
-        stale = [path for built in all_built for path, text in built.files().items() if _read(path) != text]
-        stale += [built.path for built in all_built if _skeleton(_notebook(built.path)) != _skeleton(built.solution)]
-        if stale:
-            names = ", ".join(str(path.relative_to(SOLUTIONS.parent)) for path in stale)
-            raise UserError(f"Not up to date with its source: {names}. Run: make build")
+        _check(all_built, only)
         return []
     written = []
     for built in all_built:  # all references first: the package that solutions run with is whole
@@ -90,7 +93,30 @@ def build_all(check: bool = False, only: Sequence[str] = ()) -> list[str]:
     for built in all_built:
         if not only or built.name in only:
             written += _make_solution(built, package)
-    return [f"built {path.relative_to(SOLUTIONS.parent)}" for path in written]
+    return [f"built {path.relative_to(SOLUTIONS.parent).as_posix()}" for path in written]
+
+
+def _check(all_built: Sequence[Built], only: Sequence[str]) -> None:
+    """Raise a UserError that names what differs from its source, or has none any more."""
+    stale = []
+    for built in all_built:
+        if only and built.name not in only:
+            continue
+        solution = _notebook(built.path)
+        stale += [path for path, text in built.files().items() if _read(path) != text]
+        if _skeleton(solution) != _skeleton(built.solution):
+            stale.append(built.path)
+        elif solution is not None and _headline(solution) != _bytes(built.image):
+            stale.append(built.image)
+    known = {path for built in all_built for path in (built.path, *built.files())}
+    made = [*LESSONS.glob("*.ipynb"), *SOLUTIONS.glob("*.ipynb"), *REFERENCES.glob("lesson_*.py")]
+    orphans = sorted(path for path in made if path not in known)
+    for paths, said in (
+        (stale, "Not up to date with its source: {}. Run: deepnet-edu build"),
+        (orphans, "There is no source any more for {}: delete it."),
+    ):
+        if paths:
+            raise UserError(said.format(", ".join(path.relative_to(SOLUTIONS.parent).as_posix() for path in paths)))
 
 
 def _make_solution(built: Built, package: str) -> list[Path]:
@@ -102,14 +128,19 @@ def _make_solution(built: Built, package: str) -> list[Path]:
         for cell, ran in zip(filter(_is_code, result.cells), filter(_is_code, old.cells), strict=True):
             cell.outputs, cell.execution_count = ran.outputs, ran.execution_count
     else:
-        result = executed(built.solution, built.path.parent)
+        try:
+            result = executed(built.solution, built.path.parent)
+        except CellExecutionError as error:
+            raise UserError(f"{built.name}: a cell of the solution failed.\n{error}") from error
     result.metadata[MADE_FROM] = made_from
-    text = nbformat.writes(result) + "\n"
-    if _read(built.path) == text:
-        return []
-    write_atomic(built.path, text)
-    _keep_headline(result, IMAGES / f"{built.name}.png")
-    return [built.path]
+    files = {built.path: (nbformat.writes(result) + "\n").encode()}
+    if png := _headline(result):
+        files[built.image] = png
+    written = [path for path, content in files.items() if _bytes(path) != content]
+    for path in written:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, files[path])
+    return written
 
 
 def convert_all(sources: Sequence[Path]) -> list[Built]:
@@ -118,7 +149,7 @@ def convert_all(sources: Sequence[Path]) -> list[Built]:
     Raises:
         UserError: a head or an exercise is incomplete.
     """
-    notebooks = {source: jupytext.read(source) for source in sources}
+    notebooks = {source: _source(source) for source in sources}
     headers = [read_header(notebook, source.stem) for source, notebook in notebooks.items()]
     result = []
     for header, notebook in zip(headers, notebooks.values(), strict=True):
@@ -127,6 +158,14 @@ def convert_all(sources: Sequence[Path]) -> list[Built]:
             notebook.cells.append(nbformat.v4.new_markdown_cell(navigation(header, headers)))
         result.append(_convert(notebook, header.name))
     return result
+
+
+def _source(path: Path) -> NotebookNode:
+    """A percent-format file as a notebook, its YAML head in the metadata."""
+    try:
+        return jupytext.read(path)
+    except Exception as error:  # of the YAML parser, which does not say in which file
+        raise UserError(f"{path.name}: the head of the source cannot be read as YAML: {error}") from error
 
 
 def _convert(notebook: NotebookNode, name: str) -> Built:
@@ -144,7 +183,9 @@ def _convert(notebook: NotebookNode, name: str) -> Built:
         exercise = exercises.get(cell.metadata.get("exercise", ""))
         if "imports" in tags:
             imports = cell.source
-        cell.id = _digest([f"{name}/{position}"])[:12]
+        if exercise is None and any(marker in cell.source for marker in (BEGIN, END)):
+            raise UserError(f'{name}: a cell with {BEGIN} names no exercise: write # %% exercise="…" above it.')
+        cell.id = hashlib.sha256(f"{name}/{position}".encode()).hexdigest()[:12]
         cell.metadata = NotebookNode(tags=tags) if tags else NotebookNode()
         if exercise and cell.cell_type == "markdown":
             cell.source = rendered_prompt(cell.source, exercise, name[:2])
@@ -182,19 +223,22 @@ def executed(notebook: NotebookNode, folder: Path, profile: str = "cpu") -> Note
     environment = {name: value for name, value in os.environ.items() if not name.startswith("DEEPNET_EDU_")}
     client.execute(env={"OMP_WAIT_POLICY": "PASSIVE", **environment, "DEEPNET_EDU_PROFILE": profile})
     result.metadata.pop("widgets", None)
+    for cell in filter(_is_code, result.cells):
+        for output in cell.outputs:  # without its state a widget shows as text, and its id is random
+            output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
     # Only what a kernel of the same name writes on every machine stays: its Python version does not.
     result.metadata["language_info"] = NotebookNode(name="python")
     return result
 
 
-def _keep_headline(notebook: NotebookNode, path: Path) -> None:
-    """Write the picture of the cell tagged ``headline``, if there is one."""
+def _headline(notebook: NotebookNode) -> bytes | None:
+    """The picture of the cell tagged ``headline``, as PNG, if there is one."""
     for cell in notebook.cells:
         for output in cell.get("outputs", []) if "headline" in cell.metadata.get("tags", []) else []:
             picture = re.search('src="data:image/png;base64,([^"]+)"', output.get("data", {}).get("text/html", ""))
             if picture:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                write_atomic(path, base64.b64decode(picture[1]))
+                return base64.b64decode(picture[1])
+    return None
 
 
 def _package_digest() -> str:
@@ -204,11 +248,15 @@ def _package_digest() -> str:
 
 
 def _digest(parts: Sequence[str]) -> str:
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(list(parts)).encode()).hexdigest()
 
 
 def _is_code(cell: NotebookNode) -> bool:
     return bool(cell.cell_type == "code")
+
+
+def _bytes(path: Path) -> bytes | None:
+    return path.read_bytes() if path.exists() else None
 
 
 def _read(path: Path) -> str | None:
@@ -216,7 +264,11 @@ def _read(path: Path) -> str | None:
 
 
 def _notebook(path: Path) -> NotebookNode | None:
-    return nbformat.read(path, as_version=4) if path.exists() else None
+    """What stands at ``path``, None if that is no notebook: then it is made anew."""
+    try:
+        return nbformat.read(path, as_version=4)
+    except Exception:  # missing, or damaged in one of many ways
+        return None
 
 
 def _skeleton(notebook: NotebookNode | None) -> Any:
@@ -224,4 +276,4 @@ def _skeleton(notebook: NotebookNode | None) -> Any:
     if notebook is None:
         return None
     metadata = {key: value for key, value in notebook.metadata.items() if key != MADE_FROM}
-    return metadata, [(cell.id, cell.cell_type, cell.source, cell.metadata.get("tags", [])) for cell in notebook.cells]
+    return metadata, [(cell.id, cell.cell_type, cell.source, cell.metadata) for cell in notebook.cells]

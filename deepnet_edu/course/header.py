@@ -24,6 +24,7 @@ from nbformat import NotebookNode
 from deepnet_edu.course.places import TIMINGS
 from deepnet_edu.messages import UserError
 
+_CORES = {2: "two", 4: "four", 8: "eight"}
 PAPER = "[DeepNet: Scaling Transformers to 1,000 Layers](https://arxiv.org/abs/2203.00555)"
 
 
@@ -94,7 +95,9 @@ def measured(name: str) -> str:
     """Time and memory of a lesson as its head says it; says less where less was measured."""
     runs = timings().get(name, {})
     parts = [
-        f"{spoken(run['seconds'])} on {'two CPU cores' if profile == 'cpu' else 'one GPU'}"
+        f"{spoken(run['seconds'])} on {_CORES.get(run['cores'], run['cores'])} CPU cores"
+        if profile == "cpu"
+        else f"{spoken(run['seconds'])} on one {run['device']}"
         for profile, run in runs.items()
         if profile in ("cpu", "gpu")
     ]

@@ -193,7 +193,7 @@ class Results:
         Raises:
             ValueError: there is none; the sentence names the settings.
         """
-        rows = [run for run in self.runs if all(run[name] == value for name, value in wanted.items())]
+        rows = [run for run in self.runs if all(run.get(name) == value for name, value in wanted.items())]
         if not rows:
             raise ValueError(f"The record has no run with {wanted}: make it with {self.head['command']}")
         return rows

@@ -19,6 +19,7 @@ from typing import Any
 
 import nbformat
 import torch
+import yaml  # type: ignore[import-untyped]
 from nbformat import NotebookNode
 from papermill import inspect_notebook
 
@@ -76,9 +77,14 @@ def plan(lessons: Sequence[str], profile: str, given: Sequence[str], folder: Pat
     """
     if profile not in PROFILES:
         raise UserError(unknown("profile", profile, PROFILES))
+    if set("{}") & set(str(folder)):  # papermill would take them for a template
+        raise UserError(f"The folder {folder} has braces in its name: choose another --out.")
     runs = []
     for lesson in lessons:
-        known = inspect_notebook(str(SOLUTIONS / f"{lesson}.ipynb"))
+        source = SOLUTIONS / f"{lesson}.ipynb"
+        if not source.exists():
+            raise UserError(f"{lesson} has no solution yet: make it with deepnet-edu build {lesson[:2]}.")
+        known = inspect_notebook(str(source))
         parameters = {}
         for text in given:
             name, equals, value = text.partition("=")
@@ -107,7 +113,7 @@ def _value(lesson: str, name: str, text: str, default: str) -> Any:
         return text
     try:
         value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except Exception:  # what people type fails in many ways
         value = None
     if kind is float and type(value) is int:
         value = float(value)
@@ -122,7 +128,8 @@ def _file_safe(text: str) -> str:
 
 
 def execute(run: Run) -> None:
-    """Run one notebook and audit it. The result stands under its name when it is whole; ``.partial`` until then.
+    """Run one notebook and audit it. The result stands under its name when it is whole and good; under ``.partial``
+    until then, and under ``.failed`` if the audit found something.
 
     Raises:
         UserError: the folder of results cannot be written.
@@ -136,11 +143,19 @@ def execute(run: Run) -> None:
         raise UserError(f"{run.output.parent} cannot be written ({error.strerror}): choose another --out.") from error
     command = [sys.executable, "-m", "papermill", str(SOLUTIONS / f"{run.lesson}.ipynb"), str(partial)]
     command += ["--cwd", str(run.output.parent), "--no-progress-bar", "--log-level", "ERROR"]
-    command += ["--parameters_yaml", json.dumps(run.parameters)] if run.parameters else []
+    command += ["--parameters_yaml", yaml.safe_dump(run.parameters)] if run.parameters else []
     environment = {name: value for name, value in os.environ.items() if not name.startswith("DEEPNET_EDU_")}
     environment |= {"OMP_WAIT_POLICY": "PASSIVE", "DEEPNET_EDU_PROFILE": run.profile}
     begin = time.monotonic()
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+    )
     try:
         assert process.stderr is not None
         said = process.stderr.read()
@@ -150,15 +165,19 @@ def execute(run: Run) -> None:
         process.wait()
         raise
     run.seconds = time.monotonic() - begin
-    if not partial.exists():
-        run.problems.append(f"papermill wrote no notebook: {said.strip().splitlines()[-1:] or ['no message']}")
+    try:
+        notebook = nbformat.read(partial, as_version=4)
+    except Exception:  # missing, or cut off in the middle
+        run.problems.append(f"papermill left no whole notebook: {said.strip()[-300:] or 'it said nothing'}")
+        run.output = partial
         return
-    os.replace(partial, run.output)
-    notebook = nbformat.read(run.output, as_version=4)
     run.problems += audit(notebook)
     if process.returncode and not run.problems:
         run.problems.append(f"papermill ended with status {process.returncode}: {said.strip()[-300:]}")
     run.recorded = recorded(notebook)
+    if run.problems:  # an earlier good result stays
+        run.output = run.output.with_suffix(".failed.ipynb")
+    os.replace(partial, run.output)
 
 
 def _wait(process: "subprocess.Popen[str]") -> float | None:
@@ -218,7 +237,8 @@ def keep_timings(runs: Sequence[Run]) -> None:
         lessons.setdefault(run.lesson, {})[run.profile] = {
             "seconds": round(run.seconds),
             "memory_gb": None if run.memory_gb is None else round(run.memory_gb, 2),
-            "device": torch.cuda.get_device_name(0) if gpu else f"CPU, {os.cpu_count()} cores",
+            "device": torch.cuda.get_device_name(0) if gpu else "CPU",
+            "cores": os.cpu_count(),
             "python": platform.python_version(),
             "torch": torch.__version__.partition("+")[0],
             "date": date.today().isoformat(),

@@ -1,6 +1,7 @@
 """Odd answers: each its own sentence, never an exception, and the notebook goes on."""
 
 import contextlib
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -132,3 +133,33 @@ def test_checks_are_instant() -> None:
 def test_checks_never_import_a_solution() -> None:
     for path in Path(deepnet_edu.checks.__file__).parent.glob("*.py"):
         assert "solutions" not in path.read_text(encoding="utf-8").replace("a solution", "")
+
+
+def test_endless_printing_takes_no_memory_and_is_left() -> None:
+    def chatty(x: torch.Tensor) -> None:
+        while True:
+            print("x" * 1000)
+
+    assert "did not return within 0.3 s" in give(chatty, timeout=0.3).sentence
+
+
+def test_a_program_that_ends_itself_does_not_end_the_notebook() -> None:
+    def leave(x: torch.Tensor) -> None:
+        sys.exit(0)
+
+    assert "ended the program" in give(leave).sentence
+
+
+def test_pytorchs_own_not_implemented_error_is_no_stub() -> None:
+    result = give(lambda x: torch.nn.ModuleList()(x))
+    assert result.state == "tried"
+    assert "raised NotImplementedError: Module [ModuleList]" in result.sentence
+
+
+def test_something_that_cannot_even_be_shown() -> None:
+    class Odd:
+        def __repr__(self) -> str:
+            raise RuntimeError
+
+    assert "The answer is a tensor" in give(lambda x: Odd()).sentence
+    assert "Pass the function itself" in give(Odd()).sentence

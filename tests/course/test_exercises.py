@@ -8,6 +8,7 @@ import pytest
 from deepnet_edu.course import build, kit
 from deepnet_edu.course.exercises import find_exercises
 from deepnet_edu.messages import UserError
+from tests.course.source import HEAD
 
 PROMPT = """# %% [markdown] exercise="double" difficulty=2 importance=5 minutes=8
 # ### Twice
@@ -30,8 +31,8 @@ def double(x):
     ### END SOLUTION
 '''
 CHECK = "# %%\nprint(check.double(double))\n"
-HEAD = '# %% tags=["imports"]\nimport math\n'
-SOURCE = "\n".join([HEAD, PROMPT, CODE, CHECK])
+IMPORTS = '# %% tags=["imports"]\nimport math\n'
+SOURCE = "\n".join([HEAD, IMPORTS, PROMPT, CODE, CHECK])
 
 
 def read(source: str):
@@ -70,11 +71,11 @@ def test_an_incomplete_exercise_is_refused(old: str, new: str, lacks: str) -> No
 def test_stub_solution_and_reference(tmp_path: Path) -> None:
     path = tmp_path / "01_x.py"
     path.write_text(SOURCE)
-    built = build.convert(path)
+    (built,) = build.convert_all([path])
     prompt, lesson, solution = (
-        built.lesson.cells[1].source,
         built.lesson.cells[2].source,
-        built.solution.cells[2].source,
+        built.lesson.cells[3].source,
+        built.solution.cells[3].source,
     )
     assert prompt.startswith(
         "### Exercise 1.1 · Twice\n\n*difficulty ●●○○○ · importance ●●●●● · 8 minutes*\n\n**Objective**"
@@ -83,7 +84,7 @@ def test_stub_solution_and_reference(tmp_path: Path) -> None:
     assert "Hint:" not in prompt
     assert lesson == 'def double(x):\n    """2x."""\n    # Your turn.\n    raise NotImplementedError("double")'
     assert solution == 'def double(x):\n    """2x."""\n    y = x + x\n    return y'
-    assert built.solution.cells[1].source == prompt
+    assert built.solution.cells[2].source == prompt
     space: dict = {}
     exec(built.reference or "", space)
     assert space["double"](4) == 8
@@ -100,10 +101,10 @@ def test_the_reference_module_is_kept_up_to_date(tmp_path: Path, monkeypatch: py
     (tmp_path / "solutions").mkdir()
     source = tmp_path / "solutions" / "01_x.py"
     source.write_text(SOURCE.replace(CHECK, "# %%\nif False:\n    check.double(double)\n"))
-    assert build.build_all()[0] == "built references/lesson_01.py"
+    assert "built references/lesson_01.py" in build.build_all()
     assert build.build_all(check=True) == []
     source.write_text(source.read_text().replace("x + x\n", "2 * x\n"))
-    with pytest.raises(UserError, match=r"references/lesson_01.py, .*Run: make build"):
+    with pytest.raises(UserError, match=r"references/lesson_01.py.*Run: deepnet-edu build"):
         build.build_all(check=True)
 
 

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from deepnet_edu.course import kit
+from deepnet_edu.course.places import RECORD_MIME
 from deepnet_edu.figures import residual_blocks
 
 
@@ -56,3 +57,19 @@ def test_a_live_picture_is_redrawn_in_place(monkeypatch: pytest.MonkeyPatch) -> 
     picture.finish()
     assert (len(shown), len(updates)) == (1, 2)
     assert updates[-1].alt == "blocks"
+
+
+def test_record_is_found_by_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = []
+    monkeypatch.setattr(kit, "display", lambda data, raw: shown.append(data))
+    kit.record(loss=torch.tensor(0.25), depths=[12, 50], name="x", passed=True)
+    assert shown[0][RECORD_MIME] == {"loss": 0.25, "depths": [12, 50], "name": "x", "passed": True}
+    assert shown[0]["text/plain"] == "recorded: loss = 0.25, depths = [12, 50], name = x, passed = True"
+
+
+@pytest.mark.parametrize(
+    ("values", "said"), [({}, "nothing to record"), ({"loss": float("nan")}, "loss=nan cannot"), ({"f": len}, "f=")]
+)
+def test_what_cannot_be_recorded_is_refused(values: dict, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        kit.record(**values)

@@ -1,6 +1,9 @@
 """Learners' copies: renewed while untouched, never overwritten once edited, nothing half-written."""
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -136,3 +139,28 @@ def test_a_workspace_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match=r"file/work cannot be written \(Not a directory\)"):
         update(tmp_path / "file" / "work")
+
+
+@pytest.mark.parametrize("kill_at", [1, 2, 3])
+def test_killed_in_the_middle_of_an_update_nothing_is_half_written(folders: tuple[Path, Path], kill_at: int) -> None:
+    """The process dies as it is about to put the n-th file in its place."""
+    lessons, copies = folders
+    for name, text in (("00_first", "v2"), ("01_second", "w2")):
+        (lessons / f"{name}.ipynb").write_text(notebook(text))
+    code = (
+        "import os, signal, sys\nfrom pathlib import Path\nfrom deepnet_edu.course.workspace import update\n"
+        "real, count = os.replace, 0\n"
+        "def replace(a, b):\n"
+        "    global count\n"
+        "    count += 1\n"
+        f"    if count == {kill_at}: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    real(a, b)\n"
+        "os.replace = replace\n"
+        f"update(Path({str(copies)!r}), Path({str(lessons)!r}))"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
+    for path in copies.glob("*.ipynb"):
+        assert digest(path.read_bytes()) in {digest(notebook(text).encode()) for text in ("v1", "v2", "w1", "w2")}
+    update(copies, lessons)
+    assert "v2" in (copies / "00_first.ipynb").read_text()
+    assert "w2" in (copies / "01_second.ipynb").read_text()

@@ -5,7 +5,9 @@ import pytest
 
 from deepnet_edu.figures import (
     Picture,
+    against_depth,
     learning_rate_grid,
+    loss_curves,
     recorded_curves,
     residual_blocks,
     theory_and_measurement,
@@ -108,3 +110,20 @@ def test_theory_is_a_line_and_measurement_points_on_it() -> None:
     assert all(y == values[x] + 0.1 for x, y in zip(points.get_xdata(), points.get_ydata(), strict=True))
     assert ax.get_yscale() == "log"
     assert ax.get_ylim() == (0.5, 3)
+
+
+def test_against_depth_has_a_panel_per_quantity_and_the_rules_colours() -> None:
+    panels = {"a": {"mine": [1.0, 2.0], "theirs": [3.0, 4.0]}, "b": {"mine": [5.0, 6.0], "theirs": [7.0, 8.0]}}
+    figure = against_depth([12, 1000], panels, ylabels=["u", "v"], rules=["deepnorm", "post_ln"], log=[False, True])
+    left, right = figure.axes
+    assert [list(line.get_ydata()) for line in right.lines] == [[5.0, 6.0], [7.0, 8.0]]
+    assert left.lines[0].get_color() == line_style("deepnorm")["color"]
+    assert (left.get_yscale(), right.get_yscale(), left.get_xscale()) == ("linear", "log", "log")
+    assert [label.get_text() for label in left.get_xticklabels()] == ["12", "1,000"]
+
+
+def test_equal_losses_both_show() -> None:
+    figure = loss_curves({"mine": [3.0, 2.0], "theirs": [3.0, 2.0]}, chance=2.8, chance_label="ln 16", steps=40)
+    band, line = (drawn for drawn in figure.axes[0].lines if drawn.get_label() in ("mine", "theirs"))
+    assert band.get_linewidth() > 2 * line.get_linewidth()
+    assert figure.axes[0].get_xlim() == (0, 40)

@@ -1,6 +1,9 @@
 """The learner's progress: kept, never lost, and only where it is wanted."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -76,3 +79,32 @@ def test_by_lesson() -> None:
     assert (first.done, first.tried, first.open) == (("a",), ("b",), ("c",))
     assert str(first).endswith("1 of 3 done, next: b")
     assert str(second) == "lesson 02 ████████████████████ 1 of 1 done"
+
+
+def test_two_notebooks_at_once_lose_nothing(tmp_path: Path) -> None:
+    path = tmp_path / ".progress.json"
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom deepnet_edu.progress import note\n"
+        f"for i in range(40): note(Path({str(path)!r}), sys.argv[1] + str(i), 'done')"
+    )
+    both = [subprocess.Popen([sys.executable, "-c", code, name]) for name in "ab"]
+    assert [process.wait(60) for process in both] == [0, 0]
+    assert len(read(path)) == 80
+    assert [file.name for file in tmp_path.iterdir()] == [".progress.json"]
+
+
+def test_a_lock_that_a_killed_kernel_left_is_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / ".progress.json"
+    lock = tmp_path / ".progress.json.lock"
+    lock.touch()
+    os.utime(lock, (0, 0))
+    note(path, "f", "done")
+    assert read(path)["f"]["state"] == "done"
+    assert not lock.exists()
+
+
+def test_a_state_is_never_lowered(tmp_path: Path) -> None:
+    path = tmp_path / ".progress.json"
+    for state in ("open", "tried", "open"):
+        note(path, "f", state)
+    assert read(path)["f"]["state"] == "tried"
