@@ -19,6 +19,12 @@ def constants(trial: Trial) -> None:
             "(encoder, decoder)",
             repr(got)[:80],
         )
+        trial.require(
+            not all(isinstance(one, int | float) for one in got),
+            "One stack's (α, β). Say whose: ((α, β), None) is an encoder alone, (None, (α, β)) a decoder alone.",
+            "(encoder, decoder)",
+            repr(got)[:80],
+        )
         for name, layers, pair in (("encoder", N, got[0]), ("decoder", M, got[1])):
             trial.require(
                 layers > 0 or pair is None,

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from deepnet_edu.checks import check
 from deepnet_edu.course.places import RECORD_MIME, RESULTS
 from deepnet_edu.figures import Picture
+from deepnet_edu.figures.style import use
 from deepnet_edu.messages import unknown
 from deepnet_edu.models import LanguageModel
 from deepnet_edu.record import History
@@ -41,7 +42,7 @@ def profile() -> str:
 
 
 def setup(seed: int, profile: str) -> torch.device:
-    """Make a notebook repeatable and quick: seed, threads, denormal numbers. Returns the device to use.
+    """Make a notebook repeatable and quick: seed, threads, denormal numbers, figure style. Returns the device to use.
 
     On the CPU one thread: the lessons' matrices are small, and sharing one between threads costs more than it saves.
     Numbers below 1e-38 become 0: the vanished gradients of a Post-LN stack would otherwise take five times as long.
@@ -53,6 +54,7 @@ def setup(seed: int, profile: str) -> torch.device:
         raise RuntimeError(
             "The profile is 'gpu', but PyTorch sees no CUDA device: run deepnet-edu doctor, or use 'cpu'."
         )
+    use()
     torch.manual_seed(seed)
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)

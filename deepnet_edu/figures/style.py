@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import matplotlib
+from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -12,6 +14,21 @@ _COLORS = ["#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 _DASHES = ["--", "-.", "-", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1))]
 _FIRST = ["post_ln", "pre_ln", "deepnorm"]
 _DOTS = [(0, (1, 1)), (0, (1, 2.5)), (0, (3, 1.5, 1, 1.5, 1, 1.5))]
+
+
+_LOOK: Any = {
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "lines.linewidth": 2,
+    "figure.constrained_layout.use": True,
+}
+
+
+def use() -> None:
+    """Make the course's look the default of every figure of this process, so that a learner's own ones have it too."""
+    matplotlib.rcParams.update({**_LOOK, "axes.prop_cycle": cycler(color=_COLORS, linestyle=_DASHES)})
 
 
 def line_style(residual: str) -> dict[str, Any]:
@@ -33,12 +50,9 @@ def control_style(i: int) -> dict[str, Any]:
 
 def new_figure(columns: int, width: float = 10, height: float = 3.6) -> tuple[Figure, list[Axes]]:
     """A figure with a row of axes, in inches; not known to pyplot, so nothing has to be closed."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = [figure.add_subplot(1, columns, i + 1) for i in range(columns)]
-    for ax in axes:
-        ax.grid(alpha=0.25)
-        ax.spines[["top", "right"]].set_visible(False)
-    return figure, axes
+    with matplotlib.rc_context(_LOOK):
+        figure = Figure(figsize=(width, height))
+        return figure, [figure.add_subplot(1, columns, i + 1) for i in range(columns)]
 
 
 def legend_below(figure: Figure, ax: Axes, columns: int = 3) -> None:

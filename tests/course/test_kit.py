@@ -1,9 +1,11 @@
+import matplotlib
 import pytest
 import torch
 
 from deepnet_edu.course import kit
 from deepnet_edu.course.places import RECORD_MIME
 from deepnet_edu.figures import residual_blocks
+from deepnet_edu.figures.style import line_style
 
 
 def test_profile(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -20,6 +22,7 @@ def test_setup_is_repeatable() -> None:
     kit.setup(3, "cpu")
     assert torch.equal(first, torch.rand(1))
     assert torch.tensor(1e-39).mul(1.0).item() == 0  # denormal numbers are flushed
+    assert matplotlib.rcParams["axes.prop_cycle"].by_key()["color"][0] == line_style("post_ln")["color"]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
