@@ -1,6 +1,5 @@
 """A learner's way through a lesson: nothing solved, one exercise, all. Each runs to its end and says so."""
 
-import os
 import re
 from pathlib import Path
 
@@ -39,13 +38,12 @@ def states(notebook: nbformat.NotebookNode) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(("lesson", "solved"), cases())
-def test_solved_one_at_a_time(lesson: str, solved: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(os.environ, "DEEPNET_EDU_PROFILE", "smoke")
+def test_solved_one_at_a_time(lesson: str, solved: str | None, tmp_path: Path) -> None:
     notebook, solution = notebooks(lesson)
     for cell, answer in zip(notebook.cells, solution.cells, strict=True):
         if solved and f'NotImplementedError("{solved}")' in cell.source:
             cell.source = answer.source
-    result = build.executed(notebook, tmp_path)
+    result = build.executed(notebook, tmp_path, "smoke")
     expected = {name: "done" if name == solved else "open" for name, home in check.lesson_of.items() if home == lesson}
     assert states(result) == expected
     said = "".join(output.text for cell in result.cells for output in cell.get("outputs", []) if "text" in output)
