@@ -45,6 +45,8 @@ rules = ["post_ln", "pre_ln", "deepnorm"]
 # %% [markdown]
 # ## One line decides
 #
+# (Words and symbols are in the [glossary](glossary.md), here and in all lessons.)
+#
 # A Transformer layer has two branches: attention and feed-forward. Each branch $F$ reads the stream $x$ and is added
 # back to it. Three rules for the adding:
 #
@@ -111,7 +113,7 @@ def config(residual, layers=depth, vocab_size=16):
 # ## Before the first step
 #
 # All three stacks are freshly drawn with Xavier's rule, and nobody has trained anything. Send one batch through each
-# and look at the top: can the tokens still be told apart? **Token similarity** is the mean cosine between different
+# and look at the top: can the tokens still be told apart? **[Token similarity](glossary.md)** is the mean cosine between different
 # tokens of a sequence. At 1 they have all become the same, and no head can give them different answers.
 
 

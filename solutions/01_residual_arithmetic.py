@@ -44,7 +44,8 @@ depth = DEPTH or (40 if PROFILE == "smoke" else 200)
 # %% [markdown]
 # ## Two signals meet
 #
-# A residual connection adds two signals: the stream $x$ and the branch $F$. The variance of a sum is
+# A residual connection adds two signals: the [stream](glossary.md) $x$ and the
+# [branch](glossary.md) $F$. The variance of a sum is
 #
 # $$\operatorname{Var}(x + F) = \operatorname{Var}(x) + \operatorname{Var}(F) + 2\operatorname{Cov}(x, F).$$
 #
@@ -174,7 +175,7 @@ guess.compare("10^230")
 # ## What a norm hides
 #
 # The norm keeps the size, but not the *content*. After $x \leftarrow \mathrm{LN}(\alpha x + F)$ the stream has variance 1
-# again, but only a part of it is the old $x$; the rest is the branch. A thousand such steps, and how much of the output is
+# again, but only a [part of it](glossary.md) is the old $x$; the rest is the branch. A thousand such steps, and how much of the output is
 # still the input?
 
 # %% [markdown] exercise="input_share" difficulty=2 importance=5 minutes=8

@@ -51,7 +51,7 @@ steps = STEPS or (60 if PROFILE == "smoke" else 40)
 #
 # $$x \leftarrow \mathrm{LN}(\alpha x + F(x)),$$
 #
-# and that is the whole forward pass. Its other half, β, happens once: the weights of the branch are drawn smaller.
+# and that is the whole forward pass ([symbols](glossary.md)). Its other half, β, happens once: the weights of the branch are drawn smaller.
 
 # %%
 Picture(
@@ -185,12 +185,12 @@ for N, M in [(12, 0), (0, 1000), (12, 3), (3, 12), (100, 100)]:
 #
 # ## Smaller weights
 #
-# β is the *gain* of Xavier's initialisation: a matrix of shape (fan_out, fan_in) is drawn from a normal distribution with
+# β is the *[gain](glossary.md)* of [Xavier's](glossary.md) initialisation: a matrix of shape (fan_out, fan_in) is drawn from a normal distribution with
 # standard deviation $g\sqrt{2/(\text{fan\_in} + \text{fan\_out})}$. The gain is $g = \beta$ for the value, output and
 # feed-forward projections, and $g = 1$ for query and key: the softmax averages, whatever the scores, so those two cannot
 # make the output larger (the paper's Lemma 4.1).
 #
-# In fast code query, key and value are one *packed* matrix of shape (3d, d). Which is where it goes wrong.
+# In fast code query, key and value are one *[packed](glossary.md)* matrix of shape (3d, d). Which is where it goes wrong.
 
 # %% [markdown] exercise="init_qkv_" difficulty=2 importance=5 minutes=10
 # ### A packed matrix is three matrices
@@ -402,7 +402,7 @@ print("matrices in 12 layers:", sum(p.ndim == 2 for p in model.stack.parameters(
 #
 # Before any training, three instruments tell whether a stack can work: are its **tokens** still different at the top, how
 # much of the **input** is left there, and how far does the output jump at the first **update**? The last one is what the
-# paper bounds: $\lVert\Delta F\rVert$, the change of the output for one step of gradient descent, divided by the learning
+# paper bounds: [$\lVert\Delta F\rVert$](glossary.md), the change of the output for one step of gradient descent, divided by the learning
 # rate. The bound speaks of the matrices, so only they take the step.
 
 # %%
@@ -543,7 +543,7 @@ kit.record(layers=depths[-1], final_loss=trained.final_loss(), logits_apart=diff
 #
 # ## For those who want more: encoder and decoder (optional)
 #
-# A translation model has two stacks. The encoder reads the source and hands over its output, the *memory*. A decoder
+# A translation model has two stacks. The encoder reads the source and hands over its output, the *[memory](glossary.md)*. A decoder
 # layer then has three sub-layers: self-attention, **cross-attention** (queries from the decoder's stream, keys and values
 # from the memory), feed-forward. Each is a DeepNorm of its own, all with the decoder's α.
 

@@ -25,11 +25,13 @@ from nbformat import NotebookNode
 
 from deepnet_edu.course.exercises import BEGIN, END, find_exercises, reference_module, rendered_prompt, stub
 from deepnet_edu.course.header import first_cell, navigation, read_header
-from deepnet_edu.course.places import IMAGES, LESSONS, PACKAGE, REFERENCES, RESULTS, SOLUTIONS, lesson_names
+from deepnet_edu.course.places import GLOSSARY, IMAGES, LESSONS, PACKAGE, REFERENCES, RESULTS, SOLUTIONS, lesson_names
 from deepnet_edu.files import write_atomic
 from deepnet_edu.messages import UserError
 
 CELL_TIMEOUT_S = 900
+#: Modules of the room ``course`` that no notebook imports.
+_APART = ("build", "doctor", "exercises", "header", "lab", "run", "workspace")
 #: Key in a solution's metadata: the digest of all that its outputs depend on.
 MADE_FROM = "made_from"
 
@@ -193,6 +195,8 @@ def _convert(notebook: NotebookNode, name: str) -> Built:
             own = nbformat.from_dict(cell)
             if exercise and own.cell_type == "code":
                 own.source = stub(cell.source, exercise) if made is lesson else exercise.solution
+            elif made is solution:
+                own.source = own.source.replace(f"]({GLOSSARY})", f"](../{LESSONS.name}/{GLOSSARY})")
             made.cells.append(own)
     for made in (lesson, solution):
         nbformat.validate(made)
@@ -242,8 +246,9 @@ def _headline(notebook: NotebookNode) -> bytes | None:
 
 
 def _package_digest() -> str:
-    """Of all that a notebook's outputs may depend on besides its own cells: the package and the committed records."""
-    files = [*PACKAGE.rglob("*.py"), *RESULTS.glob("*.json")]
+    """Of all that a notebook's outputs may depend on besides its own cells: what it can import, and the records."""
+    apart = [PACKAGE / "cli.py", *(PACKAGE / "course" / f"{name}.py" for name in _APART)]
+    files = [path for path in [*PACKAGE.rglob("*.py"), *RESULTS.glob("*.json")] if path not in apart]
     return _digest([f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in sorted(files)])
 
 

@@ -7,6 +7,8 @@ from deepnet_edu.messages import UserError, unknown
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "deepnet_edu"
 LESSONS = ROOT / "lessons"
+#: Stands beside the lessons, so that they can link to it by name.
+GLOSSARY = "glossary.md"
 SOLUTIONS = ROOT / "solutions"
 RESULTS = ROOT / "benchmarks" / "results"
 REFERENCES = Path(__file__).with_name("references")

@@ -1,4 +1,4 @@
-"""The learner's own copy of the lessons: renewed while untouched, never overwritten once edited."""
+"""The learner's own copy of the lessons and the glossary: renewed while untouched, never overwritten once edited."""
 
 import hashlib
 import json
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deepnet_edu.course.places import LESSONS
+from deepnet_edu.course.places import GLOSSARY, LESSONS
 from deepnet_edu.files import write_atomic
 from deepnet_edu.messages import UserError
 
@@ -45,7 +45,7 @@ def update(workspace: Path, lessons: Path = LESSONS) -> Update:
     try:
         workspace.mkdir(parents=True, exist_ok=True)
         manifest = _read_manifest(workspace)
-        for source in sorted(lessons.glob("[0-9][0-9]_*.ipynb")):
+        for source in [*sorted(lessons.glob("[0-9][0-9]_*.ipynb")), *lessons.glob(GLOSSARY)]:
             content = source.read_bytes()
             current = digest(content)
             copy = workspace / source.name
@@ -60,7 +60,7 @@ def update(workspace: Path, lessons: Path = LESSONS) -> Update:
                 result.renewed.append(source.stem)
             else:
                 if current not in (known.get("copied"), known.get("offered")):
-                    beside = workspace / f"{source.stem}.new-{current[:8]}.ipynb"
+                    beside = workspace / f"{source.stem}.new-{current[:8]}{source.suffix}"
                     if not beside.exists():  # by now it may hold the learner's work
                         write_atomic(beside, content)
                     result.beside.append((source.stem, beside.name))

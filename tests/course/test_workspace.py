@@ -98,6 +98,20 @@ def test_a_copy_that_was_deleted_comes_back(folders: tuple[Path, Path]) -> None:
     assert update(copies, lessons).new == ["01_second"]
 
 
+def test_the_glossary_comes_along(folders: tuple[Path, Path]) -> None:
+    lessons, copies = folders
+    (lessons / "glossary.md").write_text("v1")
+    assert update(copies, lessons).new == ["glossary"]
+    (lessons / "glossary.md").write_text("v2")
+    assert update(copies, lessons).renewed == ["glossary"]
+    (copies / "glossary.md").write_text("my notes")
+    (lessons / "glossary.md").write_text("v3")
+    ((_, beside),) = update(copies, lessons).beside
+    assert (copies / "glossary.md").read_text() == "my notes"
+    assert (copies / beside).suffix == ".md"
+    assert (copies / beside).read_text() == "v3"
+
+
 def test_a_second_call_changes_nothing(folders: tuple[Path, Path]) -> None:
     lessons, copies = folders
     before = {path.name: path.read_bytes() for path in copies.iterdir()}
