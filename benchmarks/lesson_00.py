@@ -86,7 +86,7 @@ def perform(run: Run) -> dict[str, Any]:
         task="lm",
         decoder_layers=run.layers,
         vocab_size=task.vocab_size,
-        residual=run.residual,
+        residual=run.residual if run.layers else "none",
         **SHAPE,
     )
     model = build_model(config, seed=run.seed)

@@ -1,12 +1,15 @@
-"""Multi-head attention on PyTorch's scaled_dot_product_attention."""
+"""Multi-head attention on PyTorch's scaled_dot_product_attention, of a sequence to itself or to an encoder's output."""
 
+from dataclasses import dataclass, field
 from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deepnet_edu.residual import Role
+from deepnet_edu.residual import Residual, Role, Slot, modules_inside, through
+
+SLOTS: tuple[Slot, ...] = ("query", "key", "value", "rotated_query", "rotated_key", "mixed")
 
 
 def check_heads(d_model: int, n_heads: int) -> None:
@@ -20,16 +23,91 @@ def check_heads(d_model: int, n_heads: int) -> None:
     )
 
 
-class MultiHeadAttention(nn.Module):
-    """Self-attention: softmax(QKᵀ/√(d_model/n_heads)) V, heads side by side, then the output projection.
+@dataclass
+class Cache:
+    """What attention remembers of the tokens that a model has read, so that the next ones need not read them again.
 
-    Query, key and value are one packed weight of shape (3·d_model, d_model), in this order: one matrix product for
-    three. Each third is a matrix of its own for initialisation (:mod:`deepnet_edu.initialization`).
+    Attributes:
+        length: tokens read so far.
+        entries: keys and values by attention, each (B, n_heads, tokens, head_dim).
+    """
+
+    length: int = 0
+    entries: dict[nn.Module, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    def extend(self, attention: nn.Module, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Add the keys and values of new tokens; returns those of all tokens."""
+        if attention in self.entries:
+            past_k, past_v = self.entries[attention]
+            k, v = torch.cat([past_k, k], dim=2), torch.cat([past_v, v], dim=2)
+        self.entries[attention] = k, v
+        return k, v
+
+    def select(self, rows: Tensor) -> None:
+        """Keep these rows of the batch, in this order, some perhaps more than once: beams need that."""
+        self.entries = {attention: (k[rows], v[rows]) for attention, (k, v) in self.entries.items()}
+
+
+@dataclass(frozen=True)
+class Context:
+    """What branches need beside the stream.
+
+    Attributes:
+        padding: (B, S) bool, True where a token is padding and must not be seen; S counts cached tokens too.
+        memory: the encoder's output, (B, S_encoder, d_model).
+        memory_padding: (B, S_encoder) bool.
+        cache: keys and values of earlier tokens.
+        turn: cosine and sine of rotary positions, each (T, 1, head_dim) or (B, T, 1, head_dim).
+    """
+
+    padding: Tensor | None = None
+    memory: Tensor | None = None
+    memory_padding: Tensor | None = None
+    cache: Cache | None = None
+    turn: tuple[Tensor, Tensor] | None = None
+
+
+NOTHING = Context()
+
+
+def rotary(positions: Tensor, head_dim: int, base: float = 10_000.0) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of the angles p·base^(-2i/head_dim), i = 0 … head_dim/2 - 1, twice side by side.
+
+    Args:
+        positions: (T,) or (B, T).
+        head_dim: even.
+        base: of the slowest wavelength, 2π·base.
+
+    Returns:
+        Two tensors, (T, 1, head_dim) or (B, T, 1, head_dim): one for all heads.
+
+    Source: arXiv 2104.09864, Section 3.4.2.
+    """
+    frequency = base ** (-torch.arange(0, head_dim, 2, device=positions.device) / head_dim)
+    angle = (positions[..., None] * frequency).repeat_interleave(2, dim=-1).unsqueeze(-2)
+    return angle.cos(), angle.sin()
+
+
+def rotate(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
+    """Turn each pair of neighbouring features (x₀, x₁) to (x₀ cos - x₁ sin, x₁ cos + x₀ sin). x: (B, T, heads, d)."""
+    cos, sin = turn
+    across = torch.stack([-x[..., 1::2], x[..., ::2]], dim=-1).flatten(-2)
+    return x * cos.to(x.dtype) + across * sin.to(x.dtype)
+
+
+class MultiHeadAttention(nn.Module):
+    """softmax(QKᵀ/√(d_model/n_heads)) V, heads side by side, then the output projection.
+
+    Self-attention packs query, key and value in one weight of shape (3·d_model, d_model), in this order: one matrix
+    product for three. Cross-attention has a query weight, and a packed one of (2·d_model, d_model) for the memory. Each
+    part is a matrix of its own for initialisation (:mod:`deepnet_edu.initialization`).
 
     Args:
         d_model: width of the stream.
         n_heads: number of heads; divides d_model.
         causal: whether a token sees only itself and earlier ones.
+        cross: whether keys and values come from the memory instead.
+        rule: the residual rule around this branch, which may put modules of its own inside.
 
     Raises:
         ValueError: n_heads does not divide d_model.
@@ -37,38 +115,80 @@ class MultiHeadAttention(nn.Module):
     Source: arXiv 1706.03762, Section 3.2.
     """
 
-    def __init__(self, d_model: int, n_heads: int, causal: bool) -> None:
+    def __init__(
+        self, d_model: int, n_heads: int, causal: bool, *, cross: bool = False, rule: Residual | None = None
+    ) -> None:
         super().__init__()
         check_heads(d_model, n_heads)
         self.n_heads = n_heads
         self.causal = causal
-        self.qkv = nn.Linear(d_model, 3 * d_model)
+        self.cross = cross
+        if cross:
+            self.query = nn.Linear(d_model, d_model)
+            self.key_value = nn.Linear(d_model, 2 * d_model)
+        else:
+            self.qkv = nn.Linear(d_model, 3 * d_model)
         self.output = nn.Linear(d_model, d_model)
+        self.scale = (d_model // n_heads) ** -0.5
+        if rule is not None:
+            self.scale = rule.score_scale(d_model // n_heads)
+        self.inside = modules_inside(rule, SLOTS, d_model, n_heads)
 
     def weights(self) -> dict[Role, Tensor]:
-        """The weights by role, each (d_model, d_model); query, key and value are views of the packed one."""
+        """The weights by role, each (d_model, d_model); parts of a packed one are views."""
+        if self.cross:
+            key, value = self.key_value.weight.chunk(2)
+            return {"query": self.query.weight, "key": key, "value": value, "output": self.output.weight}
         query, key, value = self.qkv.weight.chunk(3)
         return {"query": query, "key": key, "value": value, "output": self.output.weight}
 
-    def forward(self, x: Tensor, padding: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, context: Context = NOTHING) -> Tensor:
         """Attend.
 
         Args:
             x: (B, T, d_model).
-            padding: (B, T) bool, True where a token is padding and must not be seen; None if there is none.
+            context: padding, memory, cache and positions. With a cache, x holds the new tokens only.
 
         Returns:
             (B, T, d_model). A token that sees no token at all gets the output projection's bias.
         """
         B, T, d_model = x.shape
-        q, k, v = (
-            self.qkv(x).view(B, T, 3, self.n_heads, d_model // self.n_heads).permute(2, 0, 3, 1, 4)
-        )  # each (B, n_heads, T, head_dim)
-        if padding is None:
-            y = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
-        else:
-            visible = ~padding[:, None, None, :]  # (B, 1, 1, T), True where a key may be seen
-            if self.causal:
-                visible = visible & torch.ones(T, T, dtype=torch.bool, device=x.device).tril()
-            y = F.scaled_dot_product_attention(q, k, v, attn_mask=visible)
-        return cast(Tensor, self.output(y.transpose(1, 2).reshape(B, T, d_model)))
+        q, k, v = self._attend_to_memory(x, context) if self.cross else self._attend_to_self(x, context)
+        padding = context.memory_padding if self.cross else context.padding
+        S = k.shape[2]
+        visible = None if padding is None else ~padding[:, None, None, :]  # (B, 1, 1, S), True where a key may be seen
+        if self.causal and not self.cross and (visible is not None or 1 < T < S):
+            past = torch.ones(T, S, dtype=torch.bool, device=x.device).tril(S - T)
+            visible = past if visible is None else visible & past
+        causal = self.causal and not self.cross and visible is None and T == S
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=visible, is_causal=causal, scale=self.scale)
+        y = through(self.inside, "mixed", y.transpose(1, 2).reshape(B, T, d_model))
+        return cast(Tensor, self.output(y))
+
+    def _attend_to_self(self, x: Tensor, context: Context) -> tuple[Tensor, Tensor, Tensor]:
+        """Query, key and value, each (B, n_heads, tokens, head_dim); keys and values of cached tokens too."""
+        B, T, d_model = x.shape
+        q, k, v = self.qkv(x).view(B, T, 3, self.n_heads, d_model // self.n_heads).unbind(2)
+        q, k, v = through(self.inside, "query", q), through(self.inside, "key", k), through(self.inside, "value", v)
+        if context.turn is not None:
+            q, k = rotate(q, context.turn), rotate(k, context.turn)
+        q, k = through(self.inside, "rotated_query", q), through(self.inside, "rotated_key", k)
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+        if context.cache is not None:
+            k, v = context.cache.extend(self, k, v)
+        return q, k, v
+
+    def _attend_to_memory(self, x: Tensor, context: Context) -> tuple[Tensor, Tensor, Tensor]:
+        """Query from x, key and value from the memory; the latter are computed once where there is a cache."""
+        B, T, d_model = x.shape
+        if context.memory is None:
+            raise ValueError("Cross-attention has no memory to look at: give the encoder's output as memory.")
+        head_dim = d_model // self.n_heads
+        q = through(self.inside, "query", self.query(x).view(B, T, self.n_heads, head_dim)).transpose(1, 2)
+        if context.cache is not None and self in context.cache.entries:
+            return q, *context.cache.entries[self]
+        k, v = self.key_value(context.memory).view(B, -1, 2, self.n_heads, head_dim).unbind(2)
+        k, v = through(self.inside, "key", k).transpose(1, 2), through(self.inside, "value", v).transpose(1, 2)
+        if context.cache is not None:
+            context.cache.entries[self] = k, v
+        return q, k, v

@@ -1,7 +1,8 @@
 """Initial weights by role, and the measurement that proves them.
 
 Every matrix of a branch is drawn with literal Xavier-normal, N(0, 2g²/(fan_in + fan_out)), where the gain g is what the
-residual rule asks for this role (arXiv 2203.00555, Figure 2: β, and 1 for query and key). A slice of a packed weight is
+residual rule asks for this role (arXiv 2203.00555, Figure 2: β, and 1 for query and key); a few rules have another
+standard deviation altogether. A slice of a packed weight is
 a matrix of its own. Biases start at 0, norms as identity, and every layer is drawn afresh.
 """
 
@@ -9,15 +10,10 @@ from dataclasses import dataclass
 from math import sqrt
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from deepnet_edu.residual import Place, Role
 from deepnet_edu.transformer import SubLayer
-
-
-def xavier_normal_(weight: Tensor, gain: float, generator: torch.Generator) -> None:
-    """Fill ``weight`` (fan_out, fan_in) from N(0, 2·gain²/(fan_in + fan_out))."""
-    nn.init.xavier_normal_(weight, gain=gain, generator=generator)
 
 
 @torch.no_grad()
@@ -32,7 +28,8 @@ def initialize(model: nn.Module, generator: torch.Generator) -> None:
         if not isinstance(sublayer, SubLayer):
             continue
         for role, weight in sublayer.branch.weights().items():
-            xavier_normal_(weight, sublayer.residual.gain(role), generator)
+            fan_out, fan_in = weight.shape
+            nn.init.normal_(weight, std=sublayer.residual.std(role, fan_in, fan_out), generator=generator)
         for module in sublayer.branch.modules():
             if isinstance(module, nn.Linear):
                 nn.init.zeros_(module.bias)
@@ -76,7 +73,7 @@ def measured_gains(model: nn.Module) -> list[MeasuredGain]:
                     place=sublayer.residual.place,
                     role=role,
                     measured=std * sqrt((fan_in + fan_out) / 2),
-                    expected=sublayer.residual.gain(role),
+                    expected=sublayer.residual.std(role, fan_in, fan_out) * sqrt((fan_in + fan_out) / 2),
                     relative_error=1 / sqrt(2 * weight.numel()),
                 )
             )

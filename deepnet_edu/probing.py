@@ -9,9 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deepnet_edu.models import Batch, LanguageModel
+from deepnet_edu.models import Batch, Model
 from deepnet_edu.record import DepthProfile
-from deepnet_edu.residual import RESIDUALS
 from deepnet_edu.transformer import SubLayer
 
 
@@ -34,14 +33,14 @@ class Watch:
     Keeps three numbers a sub-layer and no activations but the stack's input. The last forward pass counts.
     """
 
-    def __init__(self, model: LanguageModel) -> None:
+    def __init__(self, model: Model) -> None:
         self.model = model
         self._statistics: list[Tensor] = []
         self._handles: list[Any] = []
         self._input: Tensor | None = None
 
     def __enter__(self) -> "Watch":
-        sublayers = self.model.stack.sublayers()
+        sublayers = self.model.sublayers()
         if sublayers:
             self._handles.append(sublayers[0].register_forward_pre_hook(self._enter_stack))
         self._handles += [sublayer.register_forward_hook(self._after) for sublayer in sublayers]
@@ -69,7 +68,7 @@ class Watch:
     def profile(self, gradients: list[Tensor] | None = None) -> DepthProfile:
         """The last forward pass as a profile; ``gradients``: the norm of each sub-layer's, as scalars."""
         config = self.model.config
-        label = RESIDUALS[config.residual].title
+        label = config.title
         if not self._statistics:
             return DepthProfile(label)
         variance, similarity, share = torch.stack(self._statistics).double().cpu().numpy().T
@@ -82,10 +81,10 @@ def matrices(sublayer: SubLayer) -> list[nn.Parameter]:
     return [parameter for parameter in sublayer.branch.parameters() if parameter.ndim == 2]
 
 
-def norms_by_sublayer(model: LanguageModel, gradients: list[Tensor]) -> list[Tensor]:
+def norms_by_sublayer(model: Model, gradients: list[Tensor]) -> list[Tensor]:
     """2-norm of the gradient of each sub-layer's matrices; ``gradients`` in the order of the sub-layers' matrices."""
     sizes = torch._foreach_norm(gradients)
-    sublayers, result, i = model.stack.sublayers(), [], 0
+    sublayers, result, i = model.sublayers(), [], 0
     for sublayer in sublayers:
         n = len(matrices(sublayer))
         result.append(torch.linalg.vector_norm(torch.stack(sizes[i : i + n])))
@@ -93,7 +92,7 @@ def norms_by_sublayer(model: LanguageModel, gradients: list[Tensor]) -> list[Ten
     return result
 
 
-def probe(model: LanguageModel, batch: Batch) -> DepthProfile:
+def probe(model: Model, batch: Batch) -> DepthProfile:
     """Variance, token similarity, input share and gradient of a model, by sub-layer, on one batch.
 
     One forward and one backward pass. Parameters, their gradients, frozen or not, the training mode and the random
@@ -109,7 +108,7 @@ def probe(model: LanguageModel, batch: Batch) -> DepthProfile:
     Raises:
         ValueError: the model has no sub-layers, sequences are shorter than two tokens, or the batch is elsewhere.
     """
-    weights = [weight for sublayer in model.stack.sublayers() for weight in matrices(sublayer)]
+    weights = [weight for sublayer in model.sublayers() for weight in matrices(sublayer)]
     if not weights:
         raise ValueError("The model has no sub-layers to probe: build it with decoder_layers=1 or more.")
     if batch.inputs.shape[1] < 2:

@@ -91,8 +91,8 @@ def predict(config: ModelConfig, tokens: int) -> DepthProfile:
     Raises:
         ValueError: there is no prediction for this rule, the stack has no layers, or the sequence is too short.
     """
-    if config.decoder_layers == 0:
-        raise ValueError("decoder_layers=0: there is nothing to predict, give at least one layer.")
+    if config.residual == "none":
+        raise ValueError("residual='none': there are no layers, so there is nothing to predict.")
     if tokens < 2:
         raise ValueError(f"tokens={tokens}: tokens of a sequence are compared, give 2 or more.")
     if config.residual not in ("post_ln", "pre_ln", "deepnorm"):

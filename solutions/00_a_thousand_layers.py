@@ -174,7 +174,7 @@ guess
 recipe = {"learning_rate": 3e-4, "warmup": 20, "seed": SEED}
 
 # Two controls: embedding and head are trained *instead of* the stack, without any layers, and around a frozen stack.
-without_layers = build_model(config("deepnorm", layers=0), seed=SEED).to(device)
+without_layers = build_model(config("none", layers=0), seed=SEED).to(device)
 alone = train(without_layers, task, TrainConfig(steps=steps, parameters="ends", **recipe), progress=False)
 frozen = record.select(task="token_map", layers=1000, parameters="ends", learning_rate=3e-4)[0]
 controls = {"no layers": alone.loss, "DeepNorm's stack frozen (recorded)": frozen["loss"][:steps]}

@@ -371,7 +371,7 @@ task = TokenMap(vocab_size=16, length=16, batch_size=16)
 batch = task.batch(torch.Generator().manual_seed(SEED)).to(device)
 
 
-def config(layers):
+def config(layers, residual="deepnorm"):
     return ModelConfig(
         architecture="decoder",
         task="lm",
@@ -381,14 +381,14 @@ def config(layers):
         d_ff=128,
         vocab_size=task.vocab_size,
         max_length=32,
-        residual="deepnorm",
+        residual=residual,
     )
 
 
 def with_my_stack(layers, **settings):
     """The library's embedding and head around your stack; the same seed gives the same weights."""
     torch.manual_seed(SEED)
-    model = build_model(config(0), seed=SEED)
+    model = build_model(config(0, residual="none"), seed=SEED)
     model.stack = DeepNet(layers, **settings)
     return model.to(device)
 

@@ -17,7 +17,7 @@ from deepnet_edu.course.places import RECORD_MIME, RESULTS
 from deepnet_edu.figures import Picture
 from deepnet_edu.figures.style import use
 from deepnet_edu.messages import unknown
-from deepnet_edu.models import LanguageModel
+from deepnet_edu.models import Model
 from deepnet_edu.record import History
 from deepnet_edu.training import Task, TrainConfig, train
 
@@ -109,7 +109,7 @@ class LivePicture:
 
 
 def train_live(
-    picture: LivePicture, runs: dict[str, History], model: LanguageModel, task: Task, config: TrainConfig
+    picture: LivePicture, runs: dict[str, History], model: Model, task: Task, config: TrainConfig
 ) -> History:
     """Train, and redraw ``picture`` on the way; the history lies in ``runs`` under the name of the model's rule."""
 

@@ -3,9 +3,45 @@
 import importlib
 import pkgutil
 
-from deepnet_edu.residual.base import RESIDUALS, Place, Registry, Residual, Role, StackName, State
+from deepnet_edu.residual.base import (
+    EVERYWHERE,
+    ONE_STACK,
+    RESIDUALS,
+    Architecture,
+    Calibrated,
+    Norm,
+    Place,
+    Projected,
+    Registry,
+    Residual,
+    Role,
+    Scheduled,
+    Slot,
+    StackName,
+    State,
+    modules_inside,
+    through,
+)
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["RESIDUALS", "Place", "Registry", "Residual", "Role", "StackName", "State"]
+__all__ = [
+    "EVERYWHERE",
+    "ONE_STACK",
+    "RESIDUALS",
+    "Architecture",
+    "Calibrated",
+    "Norm",
+    "Place",
+    "Projected",
+    "Registry",
+    "Residual",
+    "Role",
+    "Scheduled",
+    "Slot",
+    "StackName",
+    "State",
+    "modules_inside",
+    "through",
+]

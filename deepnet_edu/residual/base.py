@@ -11,8 +11,8 @@ A new rule is one class in one file of this folder; the registry finds it, and w
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,18 @@ from deepnet_edu.messages import unknown
 
 State = tuple[Tensor, ...]
 StackName = Literal["encoder", "decoder"]
-Role = Literal["query", "key", "value", "output", "ffn_in", "ffn_out", "embedding", "position", "head"]
+Architecture = Literal["encoder", "decoder", "encoder_decoder"]
+Norm = Literal["layer", "rms"]
+Role = Literal["query", "key", "value", "output", "ffn_in", "ffn_gate", "ffn_out", "embedding", "position", "head"]
+#: Where a rule may put a module inside a branch, and the shape of what passes there:
+#: query, key, value: projections, (B, T, n_heads, head_dim), before any rotation; rotated_query, rotated_key: after it;
+#: mixed: attention's weighted values before the output projection, (B, T, d_model);
+#: ffn_in: before the activation, (B, T, d_ff), or (B, T, 2·d_ff) with a gate; hidden: after it, (B, T, d_ff);
+#: logits: (…, vocab_size), asked of the first place of the stack that the head reads.
+Slot = Literal["query", "key", "value", "rotated_query", "rotated_key", "mixed", "ffn_in", "hidden", "logits"]
+
+EVERYWHERE: tuple[Architecture, ...] = ("encoder", "decoder", "encoder_decoder")
+ONE_STACK: tuple[Architecture, ...] = ("encoder", "decoder")
 
 
 @dataclass(frozen=True)
@@ -36,6 +47,8 @@ class Place:
         count: number of sub-layers in the stack.
         encoder_layers: N, depth of the model's encoder, 0 if it has none.
         decoder_layers: M, depth of the model's decoder, 0 if it has none.
+        norm: what LN stands for: ``"layer"`` (LayerNorm) or ``"rms"`` (RMSNorm).
+        override: constants, by name, that are given by hand and no longer the paper's.
     """
 
     stack: StackName
@@ -45,29 +58,65 @@ class Place:
     count: int
     encoder_layers: int
     decoder_layers: int
+    norm: Norm = "layer"
+    override: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def is_first(self) -> bool:
+        """Whether the stack starts here."""
+        return self.index == 0
 
     @property
     def is_last(self) -> bool:
         """Whether the stack ends here: a rule with a final norm makes it at this place only."""
         return self.index == self.count - 1
 
+    @property
+    def n_layers(self) -> int:
+        """Layers of this stack."""
+        return self.encoder_layers if self.stack == "encoder" else self.decoder_layers
+
+    @property
+    def architecture(self) -> Architecture:
+        """What model the stack belongs to."""
+        if self.encoder_layers and self.decoder_layers:
+            return "encoder_decoder"
+        return "encoder" if self.encoder_layers else "decoder"
+
 
 class Residual(nn.Module):
     """A residual rule at one place. Subclasses override the verbs that differ from the plain sum x + F(x).
 
-    Class attributes: ``title`` (as written in text), ``formula`` (as computed), ``source`` (paper).
-    ``constants`` holds the rule's numbers, exact, by the name of their buffer.
+    Class attributes: ``title`` (as written in text), ``formula`` (as computed), ``source`` (paper), ``init`` (what is
+    special about its initial weights and constants, empty if nothing), ``sure`` (``"verified"``: formula read in the
+    paper or its authors' code; ``"secondary"``: only in somebody's write-up), ``architectures`` that the paper defines
+    it for, and ``elsewhere``, why not for the others.
+    ``constants`` holds the rule's numbers, exact, by name.
     """
 
     title: ClassVar[str]
     formula: ClassVar[str]
     source: ClassVar[str]
+    init: ClassVar[str] = ""
+    sure: ClassVar[Literal["verified", "secondary"]] = "verified"
+    architectures: ClassVar[tuple[Architecture, ...]] = EVERYWHERE
+    elsewhere: ClassVar[str] = ""
 
     def __init__(self, place: Place, d_model: int) -> None:
         super().__init__()
+        self.check(place.architecture)
         self.place = place
         self.d_model = d_model
         self.constants: dict[str, float] = {}
+
+    @classmethod
+    def check(cls, architecture: Architecture) -> None:
+        """Raise a ValueError with the reason where the paper does not define the rule for ``architecture``."""
+        if architecture not in cls.architectures:
+            raise ValueError(
+                f"{cls.title} is not defined for architecture {architecture!r}: {cls.elsewhere} "
+                f"Use it with {' or '.join(map(repr, cls.architectures))}, or another residual here."
+            )
 
     def start(self, x: Tensor) -> State:
         """The state that enters the stack. x: (B, T, d_model)."""
@@ -93,21 +142,107 @@ class Residual(nn.Module):
         """The Xavier gain of a weight with this role in this sub-layer's branch."""
         return 1.0
 
+    def ends_gain(self, role: Role) -> float:
+        """A factor on the standard deviation of the model's embedding or head; asked of a stack's first place."""
+        return 1.0
+
+    def inside(self, slot: Slot, width: int, heads: int) -> nn.Module | None:
+        """A module of the rule's own inside the branch, None for none. ``width``: of its last dimension (d_model for
+        query, key and value, whose last two dimensions are (heads, d_model / heads))."""
+        return None
+
+    def score_scale(self, head_dim: int) -> float:
+        """The factor on qkᵀ in the softmax."""
+        return float(head_dim**-0.5)
+
+    def std(self, role: Role, fan_in: int, fan_out: int) -> float:
+        """Standard deviation of a weight's initial normal distribution: Xavier's, gain·√(2/(fan_in + fan_out))."""
+        return self.gain(role) * (2.0 / (fan_in + fan_out)) ** 0.5
+
+    def learning_rate_factor(self, matrix: bool) -> float:
+        """The factor on the learning rate of this sub-layer's matrices, or of its other parameters."""
+        return 1.0
+
+    def epsilon_factor(self) -> float:
+        """The factor on AdamW's ε for the parameters of this sub-layer."""
+        return 1.0
+
+    def norm_layer(self, width: int | None = None) -> nn.Module:
+        """What LN stands for here, over ``width`` features (d_model by default)."""
+        width = self.d_model if width is None else width
+        return nn.LayerNorm(width) if self.place.norm == "layer" else nn.RMSNorm(width, eps=1e-5)
+
+    def number(self, name: str, value: float) -> float:
+        """``value``, or what was given by hand under this name; kept in ``constants``. For initialisation only."""
+        self.constants[name] = float(self.place.override.get(name, value))
+        return self.constants[name]
+
     def constant(self, name: str, value: float) -> None:
-        """Keep a number of the rule as a buffer.
+        """As :meth:`number`, and kept as a buffer for use in the verbs.
 
         A Python number that differs between layers makes torch.compile build a graph for each of them; a buffer gives
         one graph for all. The buffer is not saved in a state_dict: it follows from the depth.
         """
+        self.register_buffer(name, torch.tensor(self.number(name, value)), persistent=False)
+
+    def set_constant(self, name: str, value: float) -> None:
+        """Change a number of the rule, in place."""
         self.constants[name] = value
-        self.register_buffer(name, torch.tensor(value), persistent=False)
+        self.get_buffer(name).fill_(value)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Residual":
         """As nn.Module's, but a constant that changes its precision is rounded once, from its exact value."""
         super()._apply(fn, recurse)
-        for name, value in self.constants.items():
-            self.get_buffer(name).fill_(value)
+        for name in self.constants.keys() & self._buffers.keys():
+            self.get_buffer(name).fill_(self.constants[name])
         return self
+
+
+def modules_inside(rule: Residual | None, slots: tuple[Slot, ...], width: int, heads: int = 1) -> nn.ModuleDict | None:
+    """The rule's modules for these slots of a branch; None, which costs nothing, where it has none."""
+    made = {} if rule is None else {slot: rule.inside(slot, width, heads) for slot in slots}
+    present: dict[str, nn.Module] = {slot: module for slot, module in made.items() if module is not None}
+    return nn.ModuleDict(present) if present else None
+
+
+def through(modules: nn.ModuleDict | None, slot: Slot, x: Tensor) -> Tensor:
+    """x through the module at this slot, or as it is."""
+    return x if modules is None or slot not in modules else cast(Tensor, modules[slot](x))
+
+
+class Calibrated(Residual):
+    """A rule with constants that follow from the data: measured in one forward pass, from the bottom up."""
+
+    def calibrate(self, state: State, branch: Tensor, below: float | None) -> float:
+        """Set the constants of this place from what arrives; called before ``write``.
+
+        Args:
+            state: as ``write`` gets it.
+            branch: F(read(state)).
+            below: what the previous place of the stack returned, None at the first.
+
+        Returns:
+            What the next place needs to know.
+        """
+        raise NotImplementedError
+
+
+class Scheduled(Residual):
+    """A rule with constants that follow from the step of training."""
+
+    def at_step(self, step: int) -> None:
+        """Set the constants for training step ``step``, from 0. Outside of training they stay as last set."""
+        raise NotImplementedError
+
+
+class Projected(Residual):
+    """A rule that puts weights back on a manifold at initialisation and after every update."""
+
+    def project(self, weights: Mapping[Role, Tensor]) -> None:
+        """Change ``weights`` in place. Called for a sub-layer's own branch; at a stack's first place also for the
+        embeddings and head. Query, key, value, ffn_in, ffn_gate: (…, d_model); output, ffn_out: (d_model, …);
+        embedding, head: (vocab_size, d_model)."""
+        raise NotImplementedError
 
 
 class Registry(Mapping[str, type[Residual]]):

@@ -1,6 +1,6 @@
 """The two classic rules: the norm after the sum, and the norm inside the branch."""
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from deepnet_edu.residual.base import RESIDUALS, Place, Residual, State
 
@@ -15,7 +15,7 @@ class PostLN(Residual):
 
     def __init__(self, place: Place, d_model: int) -> None:
         super().__init__(place, d_model)
-        self.norm = nn.LayerNorm(d_model)
+        self.norm = self.norm_layer()
 
     def write(self, state: State, branch: Tensor) -> State:
         """LN(x + F(x))."""
@@ -33,8 +33,8 @@ class PreLN(Residual):
 
     def __init__(self, place: Place, d_model: int) -> None:
         super().__init__(place, d_model)
-        self.norm = nn.LayerNorm(d_model)
-        self.final_norm = nn.LayerNorm(d_model) if place.is_last else None
+        self.norm = self.norm_layer()
+        self.final_norm = self.norm_layer() if place.is_last else None
 
     def read(self, state: State) -> Tensor:
         """LN(x): the branch sees a normalised input, the skip keeps the raw x."""

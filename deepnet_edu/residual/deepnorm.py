@@ -1,6 +1,6 @@
 """DeepNorm, the rule of this course."""
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from deepnet_edu.residual.base import RESIDUALS, Place, Residual, Role, State
 from deepnet_edu.scaling import deepnorm_constants
@@ -23,8 +23,8 @@ class DeepNorm(Residual):
         super().__init__(place, d_model)
         constants = getattr(deepnorm_constants(place.encoder_layers, place.decoder_layers), place.stack)
         self.constant("alpha", constants.alpha)
-        self.beta = constants.beta
-        self.norm = nn.LayerNorm(d_model)
+        self.beta = self.number("beta", constants.beta)
+        self.norm = self.norm_layer()
 
     def write(self, state: State, branch: Tensor) -> State:
         """LN(αx + F(x))."""

@@ -1,7 +1,7 @@
 """ResiDual: a rule with two streams."""
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from deepnet_edu.residual.base import RESIDUALS, Place, Residual, State
 
@@ -20,8 +20,8 @@ class ResiDual(Residual):
 
     def __init__(self, place: Place, d_model: int) -> None:
         super().__init__(place, d_model)
-        self.norm = nn.LayerNorm(d_model)
-        self.final_norm = nn.LayerNorm(d_model) if place.is_last else None
+        self.norm = self.norm_layer()
+        self.final_norm = self.norm_layer() if place.is_last else None
 
     def start(self, x: Tensor) -> State:
         """Both streams start as x."""

@@ -10,10 +10,9 @@ import torch
 from tqdm.auto import tqdm
 
 from deepnet_edu.messages import unknown
-from deepnet_edu.models import Batch, Group, LanguageModel
+from deepnet_edu.models import Batch, Group, Model
 from deepnet_edu.probing import Watch, matrices, norms_by_sublayer
 from deepnet_edu.record import DepthProfile, History
-from deepnet_edu.residual import RESIDUALS
 from deepnet_edu.training.step import TrainStep
 
 
@@ -90,7 +89,7 @@ class TrainingDiverged(RuntimeError):
 
 
 def train(
-    model: LanguageModel,
+    model: Model,
     task: Task,
     config: TrainConfig,
     *,
@@ -115,7 +114,7 @@ def train(
     """
     generator = torch.Generator().manual_seed(config.seed)
     device = next(model.parameters()).device
-    history = History(RESIDUALS[model.config.residual].title)
+    history = History(model.config.title)
     with (
         TrainStep(
             model,
@@ -153,9 +152,9 @@ def train(
     return history
 
 
-def _profile(model: LanguageModel, watch: Watch, clipped_by: float) -> DepthProfile:
+def _profile(model: Model, watch: Watch, clipped_by: float) -> DepthProfile:
     """What the watched step saw; the gradient, as before clipping, is known only where the stack is trained."""
-    gradients = [weight.grad for sublayer in model.stack.sublayers() for weight in matrices(sublayer)]
+    gradients = [weight.grad for sublayer in model.sublayers() for weight in matrices(sublayer)]
     known = [gradient for gradient in gradients if gradient is not None]
     if not known or len(known) < len(gradients):
         return watch.profile()
@@ -163,7 +162,7 @@ def _profile(model: LanguageModel, watch: Watch, clipped_by: float) -> DepthProf
 
 
 @torch.no_grad()
-def _diagnosis(model: LanguageModel, batch: Batch, config: TrainConfig, history: History) -> str:
+def _diagnosis(model: Model, batch: Batch, config: TrainConfig, history: History) -> str:
     """Step, place and remedies, in a few sentences."""
     step = len(history.loss) - 1
     with Watch(model) as watch:
@@ -174,7 +173,7 @@ def _diagnosis(model: LanguageModel, batch: Batch, config: TrainConfig, history:
     if weights:
         where = f"the weights of {weights[0]} are not finite"
     elif bad:
-        sublayer = model.stack.sublayers()[bad[0]].residual.place
+        sublayer = model.sublayers()[bad[0]].residual.place
         where = f"the first value that is not finite leaves layer {sublayer.layer + 1} ({sublayer.sublayer})"
     elif not math.isfinite(history.loss[-1]):
         where = "the stack's output is finite, so it is the head or the loss"

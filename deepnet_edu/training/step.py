@@ -7,7 +7,7 @@ from types import TracebackType
 import torch
 from torch import nn
 
-from deepnet_edu.models import Batch, LanguageModel
+from deepnet_edu.models import Batch, Model
 from deepnet_edu.training.optimizer import FlatParameters
 
 
@@ -48,7 +48,7 @@ class TrainStep:
 
     def __init__(
         self,
-        model: LanguageModel,
+        model: Model,
         parameters: Iterable[nn.Parameter],
         *,
         peak: float,

@@ -79,7 +79,7 @@ def test_one_recorded_run_can_be_repeated() -> None:
     from deepnet_edu.data import TokenMap
 
     (run,) = RECORD.select(task="token_map", layers=0, seed=1, learning_rate=3e-3)
-    model = build_model(ModelConfig("decoder", "lm", 0, vocab_size=16, **RECORD.head["shape"]), seed=1)
+    model = build_model(ModelConfig("decoder", "lm", vocab_size=16, residual="none", **RECORD.head["shape"]), seed=1)
     settings = TrainConfig(steps=20, learning_rate=3e-3, warmup=20, parameters="ends", seed=1)
     assert train(model, TokenMap(), settings, progress=False).loss == pytest.approx(run["loss"][:20], abs=2e-3)
 

@@ -121,7 +121,7 @@ def test_a_prediction_cannot_be_judged() -> None:
 
 def test_probe_refuses() -> None:
     with pytest.raises(ValueError, match="no sub-layers to probe"):
-        probe(build_model(config(layers=0)), BATCH)
+        probe(build_model(config("none", layers=0)), BATCH)
     with pytest.raises(ValueError, match="Sequences of one token"):
         probe(build_model(config()), Batch(BATCH.inputs[:, :1], BATCH.targets[:, :1]))
     with pytest.raises(ValueError, match=r"The batch is on meta, the model on cpu: use batch.to\('cpu'\)"):
@@ -186,7 +186,7 @@ def test_no_prediction_is_refused() -> None:
     with pytest.raises(ValueError, match="no prediction for residual 'resi_dual'"):
         predict(config("resi_dual"), tokens=4)
     with pytest.raises(ValueError, match="nothing to predict"):
-        predict(config(layers=0), tokens=4)
+        predict(config("none", layers=0), tokens=4)
     with pytest.raises(ValueError, match="tokens=1: tokens of a sequence are compared"):
         predict(config(), tokens=1)
 

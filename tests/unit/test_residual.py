@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from deepnet_edu.models import ModelConfig, build_model
 from deepnet_edu.residual import RESIDUALS, Place, Residual
 from deepnet_edu.residual.base import Registry
-from deepnet_edu.transformer import Stack
+from deepnet_edu.transformer import Shape, Stack
 
 SIZES = {"d_model": 12, "n_heads": 3, "d_ff": 20}
 
@@ -89,7 +89,7 @@ REFERENCE = {"post_ln": post_ln, "pre_ln": pre_ln, "deepnorm": deepnorm, "resi_d
 def random_stack(residual: str, layers: int) -> Stack:
     """All parameters random, norms too: a gain of 1 or a bias of 0 would hide mistakes."""
     torch.manual_seed(1)
-    stack = Stack("decoder", residual, encoder_layers=0, decoder_layers=layers, **SIZES)
+    stack = Stack("decoder", residual, encoder_layers=0, decoder_layers=layers, shape=Shape(**SIZES))
     for parameter in stack.parameters():
         nn.init.normal_(parameter, mean=0.1, std=0.4)
     return stack
@@ -126,7 +126,7 @@ def test_a_second_stream_costs_the_others_nothing() -> None:
     x = torch.randn(2, 4, 12)
     sizes = {}
     for residual in RESIDUALS:
-        stack = Stack("decoder", residual, encoder_layers=0, decoder_layers=2, **SIZES)
+        stack = Stack("decoder", residual, encoder_layers=0, decoder_layers=2, shape=Shape(**SIZES))
         state = stack.layers[0].self_attention.residual.start(x)
         sizes[residual] = (len(state), sum(p.numel() for p in stack.parameters()))
         assert all(tensor is x for tensor in state)

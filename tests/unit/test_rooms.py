@@ -7,7 +7,8 @@ import deepnet_edu
 
 PACKAGE = Path(deepnet_edu.__file__).parent
 ORDER = [
-    "messages", "files", "scaling", "residual", "attention", "transformer", "initialization", "models", "record",
+    "messages", "files", "scaling", "residual", "attention", "transformer", "initialization", "embedding",
+    "config", "models", "record",
     "theory", "probing", "data", "training", "figures", "progress", "checks", "course", "cli",
 ]  # fmt: skip
 NOTEBOOKS = {"IPython", "ipywidgets", "jupytext", "nbformat", "nbclient", "papermill", "jupyterlab"}

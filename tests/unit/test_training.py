@@ -208,7 +208,7 @@ def test_bad_settings_are_refused(settings: dict, sentence: str) -> None:
 
 def test_an_empty_group_is_refused() -> None:
     with pytest.raises(ValueError, match="nothing to train"):
-        quiet(small(layers=0), parameters="stack")
+        quiet(small("none", layers=0), parameters="stack")
 
 
 def test_the_bar_shows_loss_and_speed(capsys: pytest.CaptureFixture) -> None:

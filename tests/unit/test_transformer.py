@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from deepnet_edu.attention import MultiHeadAttention
-from deepnet_edu.transformer import Stack
+from deepnet_edu.attention import Context, MultiHeadAttention
+from deepnet_edu.transformer import Shape, Stack
 
 D, HEADS, FF, B, T = 12, 3, 20, 2, 5
 
@@ -17,7 +17,7 @@ def pair(residual: str, stack_name: str) -> tuple[Stack, nn.TransformerEncoderLa
         if stack_name == "encoder"
         else {"encoder_layers": 0, "decoder_layers": 1}
     )
-    ours = Stack(stack_name, residual, d_model=D, n_heads=HEADS, d_ff=FF, **depths)  # type: ignore[arg-type]
+    ours = Stack(stack_name, residual, shape=Shape(D, HEADS, FF), **depths)  # type: ignore[arg-type]
     theirs = nn.TransformerEncoderLayer(
         D, HEADS, FF, dropout=0.0, activation="gelu", batch_first=True, norm_first=residual == "pre_ln"
     )
@@ -83,7 +83,7 @@ def test_equals_torch(residual: str, stack_name: str, padding: str) -> None:
 
 @pytest.mark.usefixtures("double")
 def test_a_decoder_does_not_see_the_future() -> None:
-    stack = Stack("decoder", "deepnorm", encoder_layers=0, decoder_layers=2, d_model=D, n_heads=HEADS, d_ff=FF)
+    stack = Stack("decoder", "deepnorm", encoder_layers=0, decoder_layers=2, shape=Shape(D, HEADS, FF))
     x = torch.randn(B, T, D)
     changed = x.clone()
     changed[:, 3:] += 1
@@ -100,7 +100,9 @@ def test_padding_is_not_seen(causal: bool) -> None:
     changed = x.clone()
     changed[:, 1] += 1
     kept = [0, 2, 3, 4]
-    torch.testing.assert_close(attention(x, padding)[:, kept], attention(changed, padding)[:, kept], rtol=0, atol=1e-14)
+    torch.testing.assert_close(
+        attention(x, Context(padding))[:, kept], attention(changed, Context(padding))[:, kept], rtol=0, atol=1e-14
+    )
 
 
 @pytest.mark.usefixtures("double")
@@ -108,7 +110,7 @@ def test_a_token_that_sees_nothing_gets_the_bias() -> None:
     attention = MultiHeadAttention(D, HEADS, causal=True)
     padding = torch.zeros(1, T, dtype=torch.bool)
     padding[:, 0] = True
-    torch.testing.assert_close(attention(torch.randn(1, T, D), padding)[0, 0], attention.output.bias)
+    torch.testing.assert_close(attention(torch.randn(1, T, D), Context(padding))[0, 0], attention.output.bias)
 
 
 def test_heads_that_do_not_fit_are_refused() -> None:
@@ -117,6 +119,6 @@ def test_heads_that_do_not_fit_are_refused() -> None:
 
 
 def test_no_layers_is_the_identity() -> None:
-    stack = Stack("decoder", "pre_ln", encoder_layers=0, decoder_layers=0, d_model=D, n_heads=HEADS, d_ff=FF)
+    stack = Stack("decoder", "pre_ln", encoder_layers=0, decoder_layers=0, shape=Shape(D, HEADS, FF))
     x = torch.randn(B, T, D)
     assert stack(x) is x

@@ -1,0 +1,103 @@
+"""Whole models: the configuration, the batch, a class per task, and build_model."""
+
+from typing import cast
+
+import torch
+from torch import nn
+
+from deepnet_edu.config import ModelConfig
+from deepnet_edu.embedding import TokenEmbedding
+from deepnet_edu.initialization import initialize
+from deepnet_edu.models.base import IGNORED, Batch, Group, Model
+from deepnet_edu.models.tasks import Classifier, LanguageModel, Translator
+from deepnet_edu.residual import Calibrated
+
+__all__ = [
+    "IGNORED",
+    "Batch",
+    "Classifier",
+    "Group",
+    "LanguageModel",
+    "Model",
+    "ModelConfig",
+    "Translator",
+    "build_model",
+    "random_batch",
+]
+
+_CLASSES: dict[str, type[Model]] = {
+    "lm": LanguageModel,
+    "mlm": LanguageModel,
+    "translation": Translator,
+    "classification": Classifier,
+}
+#: Sequences and tokens per sequence of the random batch on which a rule measures its constants.
+_CALIBRATION = 4, 32
+
+
+def build_model(config: ModelConfig, seed: int = 0, device: torch.device | str = "cpu") -> Model:
+    """A freshly initialised model.
+
+    A rule that takes constants from the data (Admin) measures them on a random batch; ``model.calibrate(batch)`` does
+    it again on yours.
+
+    Args:
+        config: its shape.
+        seed: the same seed gives the same weights on every device; PyTorch's global random state is left alone.
+        device: where the model goes, for example ``"cuda"``.
+
+    Returns:
+        A :class:`LanguageModel`, :class:`Translator` or :class:`Classifier`, by ``config.task``.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):
+        model = _CLASSES[config.task](config)
+        _draw_ends(model, generator)
+        initialize(model, generator)
+        model.project()
+        if any(isinstance(rule, Calibrated) for rule in model.rules()):
+            sequences, length = _CALIBRATION
+            model.calibrate(random_batch(config, sequences, min(length, config.max_length), seed))
+    return model.to(device)
+
+
+@torch.no_grad()
+def _draw_ends(model: Model, generator: torch.Generator) -> None:
+    """Embeddings, positions and head, each from the normal distribution that its docstring states."""
+    drawn: set[nn.Parameter] = set()
+    for stack, end in zip(model.stacks().values(), model.embeddings(), strict=True):
+        weight = cast(nn.Parameter, end.token.weight if isinstance(end, TokenEmbedding) else end.patch.weight)
+        if weight not in drawn:
+            factor = stack.sublayers()[0].residual.ends_gain("embedding") if stack.layers else 1.0
+            nn.init.normal_(weight, std=factor * end.std, generator=generator)
+            drawn.add(weight)
+        if not isinstance(end, TokenEmbedding):
+            nn.init.zeros_(end.patch.bias)
+        end.position.draw(generator)
+    if model.head.weight not in drawn:
+        factor = stack.sublayers()[0].residual.ends_gain("head") if stack.layers else 1.0
+        nn.init.normal_(model.head.weight, std=factor * model.config.d_model**-0.5, generator=generator)
+
+
+def random_batch(config: ModelConfig, batch_size: int = 4, length: int = 32, seed: int = 0) -> Batch:
+    """A batch of the right form with nothing to learn: uniform tokens, normal pixels.
+
+    Args:
+        config: the model that will read it.
+        batch_size: B.
+        length: T, tokens per sequence; of an image, the largest square of so many patches.
+        seed: of the draw.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def tokens(size: int) -> torch.Tensor:
+        return torch.randint(size, (batch_size, length), generator=generator)
+
+    if config.task == "classification":
+        side = config.patch_size * int(length**0.5)
+        images = torch.randn(batch_size, config.channels, side, side, generator=generator)
+        return Batch(images, torch.randint(config.n_classes, (batch_size,), generator=generator))
+    if config.task == "translation":
+        source, target = tokens(config.source_vocab_size or config.vocab_size), tokens(config.vocab_size)
+        return Batch(source, target, target_inputs=target.roll(1, dims=1))
+    return Batch(tokens(config.vocab_size), tokens(config.vocab_size))

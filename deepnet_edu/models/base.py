@@ -1,0 +1,138 @@
+"""The batch, and what all models share."""
+
+from dataclasses import dataclass, fields
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from deepnet_edu.attention import Cache, Context, rotary
+from deepnet_edu.config import ModelConfig
+from deepnet_edu.embedding import PatchEmbedding, TokenEmbedding, position_ids
+from deepnet_edu.messages import unknown
+from deepnet_edu.residual import Projected, Residual, Scheduled, StackName, modules_inside, through
+from deepnet_edu.transformer import Stack, SubLayer
+
+#: Targets with this value do not count in the loss (PyTorch's own default).
+IGNORED = -100
+Group = Literal["all", "stack", "ends"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a model reads and what it should answer.
+
+    Attributes:
+        inputs: (B, T) int64 tokens, of the source in translation; images (B, channels, height, width).
+        targets: (B, T) int64 tokens, -100 where no answer is wanted; (B,) classes of images.
+        padding: (B, T) bool, True where an input is padding; None if there is none.
+        target_inputs: (B, T') int64, what the decoder of a translation reads: the targets one step later.
+        target_padding: (B, T') bool, of target_inputs.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    padding: Tensor | None = None
+    target_inputs: Tensor | None = None
+    target_padding: Tensor | None = None
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """The same batch on ``device``."""
+        tensors = (getattr(self, field.name) for field in fields(self))
+        return Batch(*(tensor if tensor is None else tensor.to(device) for tensor in tensors))  # type: ignore[arg-type]
+
+
+class Model(nn.Module):
+    """What all models share: a configuration, stacks, a head, and a loss.
+
+    The head is drawn from N(0, 1/d_model), so that logits start with variance 1 and the loss a little above ln(V).
+    """
+
+    config: ModelConfig
+    head: nn.Linear
+    rescale: nn.ModuleDict | None
+
+    def stacks(self) -> dict[StackName, Stack]:
+        """The stacks by name, in the order in which a batch passes them."""
+        raise NotImplementedError
+
+    def logits(self, batch: Batch) -> Tensor:
+        """What the model answers to a batch: (…, vocab_size or n_classes)."""
+        raise NotImplementedError
+
+    def embeddings(self) -> list[TokenEmbedding | PatchEmbedding]:
+        """The lower ends, one per stack, in the order of :meth:`stacks`."""
+        raise NotImplementedError
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Mean cross-entropy per answer, in nats."""
+        logits = self.logits(batch)
+        return F.cross_entropy(logits.flatten(0, -2), batch.targets.flatten(), ignore_index=IGNORED)
+
+    def answer(self, x: Tensor) -> Tensor:
+        """(…, d_model) → logits."""
+        return through(self.rescale, "logits", self.head(x))
+
+    def group(self, name: Group) -> list[nn.Parameter]:
+        """The parameters of ``"all"``, of the ``"stack"`` (or both stacks) alone, or of its ``"ends"``."""
+        stack = [parameter for stack in self.stacks().values() for parameter in stack.parameters()]
+        inside = set(stack)
+        ends = [parameter for parameter in self.parameters() if parameter not in inside]
+        groups: dict[str, list[nn.Parameter]] = {"all": [*stack, *ends], "stack": stack, "ends": ends}
+        if name not in groups:
+            raise ValueError(unknown("group of parameters", name, groups))
+        return groups[name]
+
+    def checkpoint_every(self, layers: int) -> None:
+        """Keep the states between groups of ``layers`` layers only, and compute the rest again; 0 keeps all."""
+        for stack in self.stacks().values():
+            stack.checkpoint_every = layers
+
+    def sublayers(self) -> list[SubLayer]:
+        """All sub-layers from the bottom up, stack by stack. A stack that somebody else wrote has none to show."""
+        return [sub for stack in self.stacks().values() if isinstance(stack, Stack) for sub in stack.sublayers()]
+
+    def rules(self) -> list[Residual]:
+        """Their residual rules."""
+        return [sublayer.residual for sublayer in self.sublayers()]
+
+    def at_step(self, step: int) -> None:
+        """Tell rules that follow a schedule which step of training comes, from 0."""
+        for rule in self.rules():
+            if isinstance(rule, Scheduled):
+                rule.at_step(step)
+
+    @torch.no_grad()
+    def project(self) -> None:
+        """Put weights back where a rule wants them: after initialisation and after every update."""
+        ends = dict(zip(self.stacks(), self.embeddings(), strict=True))
+        for sublayer in self.sublayers():
+            rule = sublayer.residual
+            if not isinstance(rule, Projected):
+                return
+            rule.project(sublayer.branch.weights())
+            end = ends[rule.place.stack]
+            if rule.place.is_first and isinstance(end, TokenEmbedding):
+                rule.project({"embedding": end.token.weight, "head": self.head.weight})
+
+    def calibrate(self, batch: Batch) -> None:
+        """Measure again, on ``batch``, the constants of rules that take them from the data (Admin)."""
+        raise NotImplementedError
+
+    def context(self, padding: Tensor | None, cache: Cache | None, tokens: int, device: torch.device) -> Context:
+        """Padding, cache and rotary positions of the sequence at hand."""
+        turn = None
+        if self.config.position == "rotary":
+            past = 0 if cache is None else cache.length
+            positions = position_ids(tokens, past, padding, device)
+            turn = rotary(positions, self.config.d_model // self.config.n_heads)
+        return Context(padding=padding, cache=cache, turn=turn)
+
+    def make_head(self, size: int, stack: Stack, table: nn.Embedding | None) -> None:
+        """The head, and what the rule of the stack below it puts on the logits."""
+        self.head = nn.Linear(self.config.d_model, size, bias=False)
+        if table is not None:
+            self.head.weight = table.weight
+        first = stack.sublayers()[0].residual if stack.layers else None
+        self.rescale = modules_inside(first, ("logits",), size)
