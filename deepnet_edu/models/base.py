@@ -115,6 +115,8 @@ class Model(nn.Module):
             end = ends[rule.place.stack]
             if rule.place.is_first and isinstance(end, TokenEmbedding):
                 rule.project({"embedding": end.token.weight, "head": self.head.weight})
+                if end.position.kind == "learned":
+                    rule.project({"position": end.position.table.weight})
 
     def calibrate(self, batch: Batch) -> None:
         """Measure again, on ``batch``, the constants of rules that take them from the data (Admin)."""

@@ -1,8 +1,8 @@
-"""The two classic rules: the norm after the sum, and the norm inside the branch."""
+"""The two classic rules, the norm after the sum and the norm inside the branch, and what stands between them."""
 
 from torch import Tensor
 
-from deepnet_edu.residual.base import RESIDUALS, Place, Residual, State
+from deepnet_edu.residual.base import ONE_STACK, RESIDUALS, Place, Residual, Role, State
 
 
 @RESIDUALS.register("post_ln")
@@ -44,5 +44,51 @@ class PreLN(Residual):
     def finish(self, state: State) -> Tensor:
         """LN(x) of the sum of all branches."""
         if self.final_norm is None:
-            raise RuntimeError("Only the last sub-layer of a stack can finish a Pre-LN state.")
+            raise RuntimeError(f"Only the last sub-layer of a stack can finish a {self.title} state.")
         return self.final_norm(state[0])
+
+
+@RESIDUALS.register("ds_init")
+class DSInit(PostLN):
+    """DS-Init: x ← LN(x + F(x)), the weights of layer l smaller by 1/√l (arXiv 1908.11365, Equation 6).
+
+    The paper draws from U(-γ/√l, γ/√l) with γ = √(6/(fan_in + fan_out)); here from the normal distribution of the same
+    variance, as for every rule. The authors' code scales the variance by 1/√l instead, which makes γ/l^¼.
+    """
+
+    title = "DS-Init"
+    formula = "x ← LN(x + F(x)), weights × 1/√l"
+    source = "arXiv 1908.11365, Section 4"
+    init = "all weights × 1/√l, l the layer from 1"
+
+    def gain(self, role: Role) -> float:
+        """1/√l."""
+        return float((self.place.layer + 1) ** -0.5)
+
+
+@RESIDUALS.register("mix_ln")
+class MixLN(PreLN):
+    """Mix-LN: x ← LN(x + F(x)) in the first quarter of the layers, x ← x + F(LN(x)) in the others (arXiv 2412.13795).
+
+    With less than four layers no quarter is left, and the rule is Pre-LN.
+    """
+
+    title = "Mix-LN"
+    formula = "x ← LN(x + F(x)) in the first quarter of the layers, x ← x + F(LN(x)) above, LN at the end"
+    source = "arXiv 2412.13795, Section 3"
+    init = "a = 1/4 of the layers are Post-LN"
+    architectures = ONE_STACK
+    elsewhere = "its quarter is of one stack, and the paper has no cross-attention."
+
+    def __init__(self, place: Place, d_model: int) -> None:
+        super().__init__(place, d_model)
+        self.is_post = place.layer < int(0.25 * place.n_layers)
+
+    def read(self, state: State) -> Tensor:
+        """x or LN(x)."""
+        return state[0] if self.is_post else super().read(state)
+
+    def write(self, state: State, branch: Tensor) -> State:
+        """LN(x + F) or x + F."""
+        x = state[0] + branch
+        return (self.norm(x) if self.is_post else x,)

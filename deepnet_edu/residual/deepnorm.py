@@ -1,8 +1,8 @@
-"""DeepNorm, the rule of this course."""
+"""DeepNorm, the rule of this course, and its relatives: a constant on the skip, inside the norm."""
 
 from torch import Tensor
 
-from deepnet_edu.residual.base import RESIDUALS, Place, Residual, Role, State
+from deepnet_edu.residual.base import ONE_STACK, RESIDUALS, Place, Residual, Role, State
 from deepnet_edu.scaling import deepnorm_constants
 
 
@@ -17,14 +17,21 @@ class DeepNorm(Residual):
     title = "DeepNorm"
     formula = "x ← LN(αx + F(x))"
     source = "arXiv 2203.00555, Figure 2"
+    init = "gain β of value, output and FFN"
     alpha: Tensor
 
     def __init__(self, place: Place, d_model: int) -> None:
         super().__init__(place, d_model)
-        constants = getattr(deepnorm_constants(place.encoder_layers, place.decoder_layers), place.stack)
-        self.constant("alpha", constants.alpha)
-        self.beta = self.number("beta", constants.beta)
+        alpha, beta = self.paper_constants()
+        self.constant("alpha", alpha)
+        self.beta = self.number("beta", beta)
         self.norm = self.norm_layer()
+
+    def paper_constants(self) -> tuple[float, float]:
+        """α and β of this stack, from the depths of the whole model."""
+        place = self.place
+        constants = getattr(deepnorm_constants(place.encoder_layers, place.decoder_layers), place.stack)
+        return constants.alpha, constants.beta
 
     def write(self, state: State, branch: Tensor) -> State:
         """LN(αx + F(x))."""
@@ -34,3 +41,54 @@ class DeepNorm(Residual):
     def gain(self, role: Role) -> float:
         """1 for query and key, which cannot change the size of the output (Lemma 4.1); β for all other weights."""
         return 1.0 if role in ("query", "key") else self.beta
+
+
+@RESIDUALS.register("deepnorm_glm")
+class DeepNormGLM(DeepNorm):
+    """GLM-130B's constants: x ← LN(αx + F(x)) with α = (2N)^(1/2) and β = (2N)^(-1/2) (arXiv 2210.02414, Section 2.1).
+
+    Called DeepNorm there, but with twice the paper's exponents. Under Adam-like steps the sum of Theorem 4.2 then is
+    √2 at every depth, where DeepNorm's own constants give √(2N).
+    """
+
+    title = "DeepNorm (GLM-130B)"
+    source = "arXiv 2210.02414, Section 2.1"
+    architectures = ONE_STACK
+    elsewhere = "GLM-130B is one stack of N layers, and says nothing of two."
+
+    def paper_constants(self) -> tuple[float, float]:
+        """(2N)^(1/2), (2N)^(-1/2)."""
+        N = self.place.n_layers
+        return (2 * N) ** (1 / 2), (2 * N) ** (-1 / 2)
+
+
+@RESIDUALS.register("keel")
+class Keel(Residual):
+    """Keel: x ← LN(αx + F(LN(x))), α = L, the number of sub-layers (arXiv 2601.19895).
+
+    Known to us from two write-ups that agree; a third one has LN(αx + (1-α)F).
+    """
+
+    title = "Keel"
+    formula = "x ← LN(αx + F(LN(x)))"
+    source = "arXiv 2601.19895"
+    init = "α = L sub-layers"
+    sure = "secondary"
+    architectures = ONE_STACK
+    elsewhere = "α = L counts the sub-layers of one stack."
+    alpha: Tensor
+
+    def __init__(self, place: Place, d_model: int) -> None:
+        super().__init__(place, d_model)
+        self.constant("alpha", float(place.count))
+        self.branch_norm = self.norm_layer()
+        self.norm = self.norm_layer()
+
+    def read(self, state: State) -> Tensor:
+        """LN(x)."""
+        return self.branch_norm(state[0])
+
+    def write(self, state: State, branch: Tensor) -> State:
+        """LN(αx + F(LN(x)))."""
+        (x,) = state
+        return (self.norm(self.alpha * x + branch),)

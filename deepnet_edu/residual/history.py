@@ -1,0 +1,82 @@
+"""Rules that remember what earlier layers gave: B2T and DLCL."""
+
+import torch
+from torch import Tensor, nn
+
+from deepnet_edu.residual.base import RESIDUALS, Place, Residual, Role, State
+
+
+@RESIDUALS.register("b2t")
+class B2T(Residual):
+    """B2T: x' ← LN(x + F(x)), and after the FFN x ← LN(x + x' + FFN(x')), x the layer's input (arXiv 2206.00330).
+
+    A skip from the bottom of a layer to its last norm, around the others (Section 4). The state is (x', x).
+    """
+
+    title = "B2T"
+    formula = "x' ← LN(x + F(x)), and after the FFN x ← LN(x + x' + FFN(x'))"
+    source = "arXiv 2206.00330, Section 4"
+    init = "weights × layers^(-1/2)"
+
+    def __init__(self, place: Place, d_model: int) -> None:
+        super().__init__(place, d_model)
+        self.norm = self.norm_layer()
+
+    def start(self, x: Tensor) -> State:
+        """(x, x)."""
+        return (x, x)
+
+    def write(self, state: State, branch: Tensor) -> State:
+        """Attention keeps the layer's input beside its output; the FFN adds it and starts a new layer."""
+        x, bottom = state
+        if self.place.sublayer != "ffn":
+            return (self.norm(x + branch), bottom)
+        y = self.norm(bottom + x + branch)
+        return (y, y)
+
+    def gain(self, role: Role) -> float:
+        """n_layers^(-1/2)."""
+        return float(self.place.n_layers**-0.5)
+
+
+@RESIDUALS.register("dlcl")
+class DLCL(Residual):
+    """DLCL: x_{l+1} = Σ_{k ≤ l} W_{lk} LN(y_k), y_k what layer k gave, W_{lk} = 1/(l+1) at first (arXiv 1906.01787).
+
+    y_0 is the stack's input. Inside a layer x ← x + F(LN(x)). The state is x and all LN(y_k) so far, so memory and time
+    grow with the square of the depth.
+    """
+
+    title = "DLCL"
+    formula = "x_{l+1} = Σ_{k ≤ l} W_{lk} LN(y_k), x ← x + F(LN(x)) inside a layer"
+    source = "arXiv 1906.01787, Section 4"
+    init = "W_{lk} = 1/(l+1), learned"
+
+    def __init__(self, place: Place, d_model: int) -> None:
+        super().__init__(place, d_model)
+        self.norm = self.norm_layer()
+        self.first_norm = self.norm_layer() if place.is_first else None
+        self.history_norm: nn.Module | None = None
+        if place.sublayer == "ffn":
+            known = place.layer + 2  # the input and the layers up to this one
+            self.history_norm = self.norm_layer()
+            self.history_weight = nn.Parameter(torch.full((known,), 1 / known))
+
+    def start(self, x: Tensor) -> State:
+        """LN(y₀) is both the first layer's input and the history."""
+        y = x if self.first_norm is None else self.first_norm(x)
+        return (y, y)
+
+    def read(self, state: State) -> Tensor:
+        """LN(x)."""
+        return self.norm(state[0])
+
+    def write(self, state: State, branch: Tensor) -> State:
+        """x + F inside a layer; at its end the weighted sum of all layers so far."""
+        x, *history = state
+        x = x + branch
+        if self.history_norm is None:
+            return (x, *history)
+        history.append(self.history_norm(x))
+        mixed = torch.einsum("k,kbtd->btd", self.history_weight, torch.stack(history))
+        return (mixed, *history)

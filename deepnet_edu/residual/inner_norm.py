@@ -1,0 +1,189 @@
+"""Rules with a norm inside the branch: before the last matrix, after it, or on query, key and value."""
+
+from math import log, sqrt
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from deepnet_edu.residual.base import ONE_STACK, RESIDUALS, Place, Residual, Role, Slot, State
+from deepnet_edu.residual.classic import PreLN
+
+
+class _HeadScale(nn.Module):
+    """A learned factor for each attention head, 1 at first. (B, T, d_model) → the same."""
+
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.ones(heads))
+
+    def forward(self, x: Tensor) -> Tensor:
+        B, T, d_model = x.shape
+        return (x.view(B, T, len(self.factor), -1) * self.factor[:, None]).view(B, T, d_model)
+
+
+class _AllHeads(nn.Module):
+    """A norm over all heads of a projection together. (B, T, heads, head_dim) → the same."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self.norm(x.flatten(-2))).view_as(x)
+
+
+@RESIDUALS.register("normformer")
+class NormFormer(PreLN):
+    """NormFormer: x ← x + LN(Attn(LN(x))), x ← x + W₂LN(φ(W₁LN(x))), LN at the end (arXiv 2110.09456, Section 2).
+
+    Each attention head also has a learned factor, 1 at first, before the output projection. The paper's further scale
+    on the skip, for small models only, is left out.
+    """
+
+    title = "NormFormer"
+    formula = "x ← x + LN(Attn(LN(x))), x ← x + W₂LN(φ(W₁LN(x))), LN at the end"
+    source = "arXiv 2110.09456, Section 2"
+    init = "head factors 1, learned"
+    sure = "secondary"
+    architectures = ONE_STACK
+    elsewhere = "the paper has no cross-attention."
+
+    def __init__(self, place: Place, d_model: int) -> None:
+        super().__init__(place, d_model)
+        self.output_norm = None if place.sublayer == "ffn" else self.norm_layer()
+
+    def write(self, state: State, branch: Tensor) -> State:
+        """x + LN(F) behind attention, x + F behind the FFN."""
+        (x,) = state
+        return (x + (branch if self.output_norm is None else self.output_norm(branch)),)
+
+    def inside(self, slot: Slot, width: int, heads: int) -> nn.Module | None:
+        """Head factors, and the norm behind the activation."""
+        return {"mixed": lambda: _HeadScale(heads), "hidden": lambda: self.norm_layer(width)}.get(slot, lambda: None)()
+
+
+@RESIDUALS.register("sub_ln")
+class SubLN(PreLN):
+    """Sub-LN: x ← x + W₂LN(φ(W₁LN(x))), attention likewise, LN at the end (Magneto, arXiv 2210.06423, Section 3).
+
+    Value, output and FFN are drawn with gain γ: √ln(2N) in a single stack; in an encoder-decoder √(⅓ ln(3M) ln(2N)) in
+    the encoder, √ln(3M) in the decoder. Query, key and cross-attention keep 1.
+    """
+
+    title = "Sub-LN"
+    formula = "x ← x + W₂LN(φ(W₁LN(x))), LN at the end"
+    source = "arXiv 2210.06423, Section 3"
+    init = "gain γ = √ln(2N) of value, output and FFN"
+
+    def __init__(self, place: Place, d_model: int) -> None:
+        super().__init__(place, d_model)
+        N, M = place.encoder_layers, place.decoder_layers
+        if place.architecture != "encoder_decoder":
+            squared = log(2 * place.n_layers)
+        else:
+            squared = log(3 * M) * log(2 * N) / 3 if place.stack == "encoder" else log(3 * M)
+        self.gamma = self.number("gamma", sqrt(squared))
+
+    def gain(self, role: Role) -> float:
+        """γ, 1 for query, key and cross-attention."""
+        return 1.0 if role in ("query", "key") or self.place.sublayer == "cross_attention" else self.gamma
+
+    def inside(self, slot: Slot, width: int, heads: int) -> nn.Module | None:
+        """A norm before the last matrix of each branch."""
+        return self.norm_layer(width) if slot in ("mixed", "hidden") else None
+
+
+@RESIDUALS.register("peri_ln")
+class PeriLN(PreLN):
+    """Peri-LN: x ← x + LN(F(LN(x))), and LN at both ends of the stack (arXiv 2502.02732, Section 3)."""
+
+    title = "Peri-LN"
+    formula = "x ← x + LN(F(LN(x))), LN at both ends"
+    source = "arXiv 2502.02732, Section 3"
+    sure = "secondary"
+
+    def __init__(self, place: Place, d_model: int) -> None:
+        super().__init__(place, d_model)
+        self.output_norm = self.norm_layer()
+        self.first_norm = self.norm_layer() if place.is_first else None
+
+    def start(self, x: Tensor) -> State:
+        """LN(x)."""
+        return (x if self.first_norm is None else self.first_norm(x),)
+
+    def write(self, state: State, branch: Tensor) -> State:
+        """x + LN(F)."""
+        (x,) = state
+        return (x + self.output_norm(branch),)
+
+
+@RESIDUALS.register("hybrid_norm")
+class HybridNorm(Residual):
+    """HybridNorm: x ← LN(x + Attn(LN(Q), LN(K), LN(V))), x ← x + FFN(x), LN at the end (arXiv 2503.04598, Section 3).
+
+    The norms of query, key and value go over all heads together. The paper's variant * with a Pre-LN first layer is
+    left out.
+    """
+
+    title = "HybridNorm"
+    formula = "x ← LN(x + Attn(LN(Q), LN(K), LN(V))), x ← x + FFN(x), LN at the end"
+    source = "arXiv 2503.04598, Section 3"
+    architectures = ONE_STACK
+    elsewhere = "the paper has no cross-attention, so no norms of its query, key and value."
+
+    def __init__(self, place: Place, d_model: int) -> None:
+        super().__init__(place, d_model)
+        self.norm = None if place.sublayer == "ffn" else self.norm_layer()
+        self.final_norm = self.norm_layer() if place.is_last else None
+
+    def write(self, state: State, branch: Tensor) -> State:
+        """LN(x + F) behind attention, x + F behind the FFN."""
+        x = state[0] + branch
+        return (x if self.norm is None else self.norm(x),)
+
+    def finish(self, state: State) -> Tensor:
+        """LN(x)."""
+        if self.final_norm is None:
+            raise RuntimeError("Only the last sub-layer of a stack can finish a HybridNorm state.")
+        return self.final_norm(state[0])
+
+    def inside(self, slot: Slot, width: int, heads: int) -> nn.Module | None:
+        """Norms of query, key and value."""
+        return _AllHeads(self.norm_layer(width)) if slot in ("query", "key", "value") else None
+
+
+class _StableNorm(nn.Module):
+    """γ ⊙ d^a·x/‖x‖₂ with a = 0.375, over the last dimension."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.weight * float(x.shape[-1] ** 0.375) * nn.functional.normalize(x, dim=-1)
+
+
+@RESIDUALS.register("stable")
+class Stable(PreLN):
+    """Stable-Transformer: x ← x + F(SN(x)), SN(x) = γ ⊙ d^a·x/‖x‖, a = 0.375, SN at the end (OpenReview lkRjnNW0gb).
+
+    Weights are drawn from N(0, 1/(√fan_in + √fan_out)²), so that their largest singular value is about 1. The paper
+    also changes attention (StableAtten); its formula was not found, so attention is the ordinary one.
+    """
+
+    title = "Stable-Transformer"
+    formula = "x ← x + F(SN(x)), SN at the end"
+    source = "OpenReview lkRjnNW0gb"
+    init = "σ = 1/(√fan_in + √fan_out); StableAtten not found"
+    sure = "secondary"
+    architectures = ONE_STACK
+    elsewhere = "the paper has a GPT-2 and a ViT, and no cross-attention."
+
+    def norm_layer(self, width: int | None = None) -> nn.Module:
+        """StableNorm, whatever LN stands for elsewhere."""
+        return _StableNorm(self.d_model if width is None else width)
+
+    def std(self, role: Role, fan_in: int, fan_out: int) -> float:
+        """1/(√fan_in + √fan_out)."""
+        return 1 / (sqrt(fan_in) + sqrt(fan_out))

@@ -1,0 +1,67 @@
+"""Post-LN whose scale is measured or scheduled: Admin and BranchNorm."""
+
+import torch
+from torch import Tensor, nn
+
+from deepnet_edu.residual.base import RESIDUALS, Calibrated, Place, Scheduled, State
+
+
+@RESIDUALS.register("admin")
+class Admin(Calibrated):
+    """Admin: x ← LN(ω ⊙ x + F(x)), ω a learned vector that starts as measured (arXiv 2004.08249, Section 4.1).
+
+    ω₁ = 1 and ω_{i+1}² = Var[ω_i x] + Var[F_i] = 1 + Σ_{j ≤ i} Var[F_j], from one forward pass before training.
+    """
+
+    title = "Admin"
+    formula = "x ← LN(ω ⊙ x + F(x))"
+    source = "arXiv 2004.08249, Section 4.1"
+    init = "ω² = 1 + Σ Var F below, measured in one pass"
+
+    def __init__(self, place: Place, d_model: int) -> None:
+        super().__init__(place, d_model)
+        self.omega = nn.Parameter(torch.ones(d_model))
+        self.norm = self.norm_layer()
+
+    @torch.no_grad()
+    def calibrate(self, state: State, branch: Tensor, below: float | None) -> float:
+        """Set ω = √below; returns Var[ωx] + Var[F]."""
+        (x,) = state
+        self.omega.fill_(1.0 if below is None else below**0.5)
+        return float((self.omega * x).var() + branch.var())
+
+    def write(self, state: State, branch: Tensor) -> State:
+        """LN(ω ⊙ x + F(x))."""
+        (x,) = state
+        return (self.norm(self.omega * x + branch),)
+
+
+@RESIDUALS.register("branch_norm")
+class BranchNorm(Scheduled):
+    """BranchNorm: x ← LN(x + aF(x)), a = min(1, t/T) at training step t = 1, 2, … (arXiv 2305.02790).
+
+    T = 4,000. The formula is from its abstract and a note on it, the schedule from memory.
+    """
+
+    title = "BranchNorm"
+    formula = "x ← LN(x + aF(x))"
+    source = "arXiv 2305.02790"
+    init = "a = min(1, t/4000) at step t"
+    sure = "secondary"
+    T = 4000
+    a: Tensor
+
+    def __init__(self, place: Place, d_model: int) -> None:
+        super().__init__(place, d_model)
+        # A state_dict keeps it: it follows from how long the model was trained.
+        self.register_buffer("a", torch.tensor(1 / self.T))
+        self.norm = self.norm_layer()
+
+    def at_step(self, step: int) -> None:
+        """a = min(1, (step + 1)/T)."""
+        self.a.fill_(min(1.0, (step + 1) / self.T))
+
+    def write(self, state: State, branch: Tensor) -> State:
+        """LN(x + aF(x))."""
+        (x,) = state
+        return (self.norm(x + self.a * branch),)

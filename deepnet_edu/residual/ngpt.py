@@ -1,0 +1,76 @@
+"""nGPT: everything of length one."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from deepnet_edu.residual.base import RESIDUALS, Place, Projected, Role, Slot, State
+
+
+class _Scaled(nn.Module):
+    """``factor`` · s ⊙ x, or of x with its last dimension brought to length 1; s is learned and starts at ``start``.
+
+    The parameter itself starts at ``unit``, which sets how fast Adam moves s.
+    """
+
+    def __init__(self, shape: tuple[int, ...], start: float, unit: float, unit_length: bool = False) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full(shape, unit))
+        self.factor = start / unit
+        self.unit_length = unit_length
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.factor * self.weight * (normalize(x, dim=-1) if self.unit_length else x)
+
+
+@RESIDUALS.register("ngpt")
+class NGPT(Projected):
+    """nGPT: h ← norm(h + |α| ⊙ (norm(F(h)) - norm(h))), norm to length 1, α learned from 0.05 (arXiv 2410.01131).
+
+    Every row or column of a weight that meets the stream has length 1, after each step too. Query and key have length
+    s, softmax's factor is √head_dim, what enters the activation is scaled by s·√d_model, and so are logits by s
+    (Section 2.6; values of s and of their units as in the authors' code). Use it with ``position="rotary"`` and
+    ``activation="swiglu"``, as the paper does. Ordinary biases stay, at 0 at first.
+    """
+
+    title = "nGPT"
+    formula = "h ← norm(h + |α| ⊙ (norm(F(h)) - norm(h)))"
+    source = "arXiv 2410.01131, Section 2.6"
+    init = "α = 0.05, learned; all weights of length 1"
+    architectures = ("decoder",)
+    elsewhere = "it normalises one embedding, one head and causal self-attention."
+
+    def __init__(self, place: Place, d_model: int) -> None:
+        super().__init__(place, d_model)
+        self.unit = d_model**-0.5
+        self.alpha = nn.Parameter(torch.full((d_model,), self.unit))
+        self.alpha_factor = self.number("alpha", 0.05) / self.unit
+
+    def start(self, x: Tensor) -> State:
+        """norm(x)."""
+        return (normalize(x, dim=-1),)
+
+    def write(self, state: State, branch: Tensor) -> State:
+        """norm(h + |α| ⊙ (norm(F) - norm(h)))."""
+        h = normalize(state[0], dim=-1)
+        rate = (self.alpha_factor * self.alpha).abs()
+        return (normalize(h + rate * (normalize(branch, dim=-1) - h), dim=-1),)
+
+    def score_scale(self, head_dim: int) -> float:
+        """√head_dim, since query and key have length 1."""
+        return float(head_dim**0.5)
+
+    def inside(self, slot: Slot, width: int, heads: int) -> nn.Module | None:
+        """Lengths of query and key, and scales of what enters the activation and of the logits."""
+        if slot in ("rotated_query", "rotated_key"):
+            return _Scaled((heads, width // heads), 1.0, self.unit, unit_length=True)
+        if slot == "ffn_in":
+            return _Scaled((width,), self.d_model**0.5, 1.0)
+        return _Scaled((width,), 1.0, self.unit) if slot == "logits" else None
+
+    def project(self, weights: Mapping[Role, Tensor]) -> None:
+        """Length 1 along d_model."""
+        for role, weight in weights.items():
+            weight.copy_(normalize(weight, dim=0 if role in ("output", "ffn_out") else 1))

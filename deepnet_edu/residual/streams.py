@@ -1,0 +1,187 @@
+"""Rules with several streams: ResiDual, hyper-connections and mHC."""
+
+from math import log
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from deepnet_edu.residual.base import ONE_STACK, RESIDUALS, Place, Residual, State
+
+
+@RESIDUALS.register("resi_dual")
+class ResiDual(Residual):
+    """ResiDual: x ← LN(x + F(x)) beside r ← r + F(x), and y = x + LN(r) at the end (arXiv 2304.14802, Section 3).
+
+    The Post-LN stream x feeds the branches; the second stream r keeps their plain sum, so that its gradient does not
+    pass through the norms. Both start as the stack's input.
+    """
+
+    title = "ResiDual"
+    formula = "x ← LN(x + F(x)), r ← r + F(x), y = x + LN(r)"
+    source = "arXiv 2304.14802, Section 3"
+
+    def __init__(self, place: Place, d_model: int) -> None:
+        super().__init__(place, d_model)
+        self.norm = self.norm_layer()
+        self.final_norm = self.norm_layer() if place.is_last else None
+
+    def start(self, x: Tensor) -> State:
+        """Both streams start as x."""
+        return (x, x)
+
+    def write(self, state: State, branch: Tensor) -> State:
+        """LN(x + F(x)), r + F(x)."""
+        x, r = state
+        return (self.norm(x + branch), r + branch)
+
+    def finish(self, state: State) -> Tensor:
+        """x + LN(r)."""
+        if self.final_norm is None:
+            raise RuntimeError("Only the last sub-layer of a stack can finish a ResiDual state.")
+        x, r = state
+        return x + self.final_norm(r)
+
+    def stream(self, state: State) -> Tensor:
+        """x + LN(r), as if the stack ended here; the norm's own parameters exist only at its end."""
+        x, r = state
+        return x + F.layer_norm(r, (self.d_model,))
+
+
+class _Streams(Residual):
+    """n streams X, (B, T, n, d_model), all the stack's input at first: X ← H_res X + H_postᵀ F(LN(H_pre X)).
+
+    H_res is (n, n), H_pre and H_post are (n,); each is a learned constant and a small part that depends on the token's
+    own streams. At the end LN(Σ X).
+    """
+
+    N_STREAMS = 4
+    architectures = ONE_STACK
+    elsewhere = "the paper has no cross-attention."
+
+    def __init__(self, place: Place, d_model: int) -> None:
+        super().__init__(place, d_model)
+        self.norm = self.norm_layer()
+        self.final_norm = self.norm_layer() if place.is_last else None
+
+    def h_pre(self, X: Tensor) -> Tensor:
+        """What the branch reads of each stream: (B, T, n)."""
+        raise NotImplementedError
+
+    def h_post_res(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        """What each stream gets of the branch, (B, T, n), and of each other, (B, T, n, n)."""
+        raise NotImplementedError
+
+    def start(self, x: Tensor) -> State:
+        """n times x."""
+        return (x.unsqueeze(-2).expand(*x.shape[:-1], self.N_STREAMS, self.d_model),)
+
+    def read(self, state: State) -> Tensor:
+        """LN(H_pre X)."""
+        (X,) = state
+        return self.norm((self.h_pre(X).unsqueeze(-2) @ X).squeeze(-2))
+
+    def write(self, state: State, branch: Tensor) -> State:
+        """H_res X + H_postᵀ F."""
+        (X,) = state
+        post, res = self.h_post_res(X)
+        return (res @ X + post.unsqueeze(-1) * branch.unsqueeze(-2),)
+
+    def finish(self, state: State) -> Tensor:
+        """LN(Σ X)."""
+        if self.final_norm is None:
+            raise RuntimeError(f"Only the last sub-layer of a stack can finish a state of {self.title}.")
+        return self.final_norm(state[0].sum(-2))
+
+    def stream(self, state: State) -> Tensor:
+        """The sum of the streams over n: the stack's input at first."""
+        return state[0].mean(-2)
+
+
+@RESIDUALS.register("hyper_connections")
+class HyperConnections(_Streams):
+    """Hyper-connections: X ← H_res X + H_postᵀ F(LN(H_pre X)), n = 4 streams, LN(Σ X) at the end (arXiv 2409.19606).
+
+    H = constant + s·tanh(LN(X)w), stream by stream. At first H_res = I, H_post = 1, H_pre reads stream i mod n at
+    sub-layer i, and w = 0, s = 0.01 (Section 2.2 and Equations 10-14).
+    """
+
+    title = "Hyper-connections"
+    formula = "X ← H_res X + H_postᵀ F(LN(H_pre X)), LN(Σ X) at the end"
+    source = "arXiv 2409.19606, Section 2"
+    init = "n = 4; H_res = I, H_post = 1, H_pre one stream in turn"
+
+    def __init__(self, place: Place, d_model: int) -> None:
+        super().__init__(place, d_model)
+        n = self.N_STREAMS
+        self.stream_norm = self.norm_layer()
+        self.pre = nn.Parameter(F.one_hot(torch.tensor(place.index % n), n).to(torch.get_default_dtype()))
+        self.post = nn.Parameter(torch.ones(n))
+        self.res = nn.Parameter(torch.eye(n))
+        self.dynamic = nn.Parameter(torch.zeros(d_model, n + 2))  # columns: res, pre, post
+        self.scale = nn.Parameter(torch.full((2,), 0.01))  # of res and pre, of post
+
+    def _dynamic(self, X: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """tanh(LN(X)w) for res (B, T, n, n), pre (B, T, n) and post (B, T, n)."""
+        h = (self.stream_norm(X) @ self.dynamic).tanh()
+        return h[..., :-2].transpose(-1, -2), h[..., -2], h[..., -1]
+
+    def h_pre(self, X: Tensor) -> Tensor:
+        """constant + s·tanh(LN(X)w)."""
+        return self.pre + self.scale[0] * self._dynamic(X)[1]
+
+    def h_post_res(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        """constant + s·tanh(LN(X)w), both."""
+        res, _, post = self._dynamic(X)
+        return self.post + self.scale[1] * post, self.res + self.scale[0] * res
+
+
+def sinkhorn(logits: Tensor, steps: int = 20) -> Tensor:
+    """exp(logits) with its rows and columns divided by their sums in turn: almost doubly stochastic. (…, n, n)."""
+    matrix = (logits - logits.amax((-2, -1), keepdim=True)).exp()
+    for _ in range(steps):
+        matrix = matrix / matrix.sum(-1, keepdim=True)
+        matrix = matrix / matrix.sum(-2, keepdim=True)
+    return matrix
+
+
+@RESIDUALS.register("mhc")
+class ManifoldHyperConnections(_Streams):
+    """mHC: X ← H_res X + H_postᵀ F(LN(H_pre X)), n = 4 streams, H_res doubly stochastic (arXiv 2512.24880).
+
+    h = constant + s·RMSNorm(all streams)w; H_pre = sigmoid(h), H_post = 2·sigmoid(h), H_res = 20 Sinkhorn steps on
+    exp(h). A doubly stochastic matrix has norm 1, and so have products of them, at any depth. LN(Σ X) at the end.
+    At first w = 0, s = 0.01, H_pre = 1/n, H_post = 1, and H_res near I (its constant is 4 on the diagonal: our choice).
+    """
+
+    title = "mHC"
+    formula = "X ← H_res X + H_postᵀ F(LN(H_pre X)), H_res doubly stochastic, LN(Σ X) at the end"
+    source = "arXiv 2512.24880, Section 4"
+    init = "n = 4; H_res near I, H_post = 1, H_pre = 1/n"
+    sure = "secondary"
+
+    def __init__(self, place: Place, d_model: int) -> None:
+        super().__init__(place, d_model)
+        n = self.N_STREAMS
+        self.pre = nn.Parameter(torch.full((n,), -log(n - 1)))  # sigmoid gives 1/n
+        self.post = nn.Parameter(torch.zeros(n))
+        self.res = nn.Parameter(4 * torch.eye(n))
+        self.dynamic = nn.Parameter(torch.zeros(n * d_model, n * n + 2 * n))  # columns: res, pre, post
+        self.scale = nn.Parameter(torch.full((3,), 0.01))  # of res, pre, post
+
+    def _dynamic(self, X: Tensor) -> Tensor:
+        """RMSNorm(all streams)w: (B, T, n² + 2n)."""
+        flat = X.flatten(-2)
+        return F.rms_norm(flat, (flat.shape[-1],), eps=1e-5) @ self.dynamic
+
+    def h_pre(self, X: Tensor) -> Tensor:
+        """sigmoid(h)."""
+        n = self.N_STREAMS
+        return (self.pre + self.scale[1] * self._dynamic(X)[..., n * n : -n]).sigmoid()
+
+    def h_post_res(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        """2·sigmoid(h), and Sinkhorn's of exp(h)."""
+        n = self.N_STREAMS
+        h = self._dynamic(X)
+        res = self.res + self.scale[0] * h[..., : n * n].unflatten(-1, (n, n))
+        return 2 * (self.post + self.scale[2] * h[..., -n:]).sigmoid(), sinkhorn(res)
