@@ -119,7 +119,14 @@ class Model(nn.Module):
                     rule.project({"position": end.position.table.weight})
 
     def calibrate(self, batch: Batch) -> None:
-        """Measure again, on ``batch``, the constants of rules that take them from the data (Admin)."""
+        """Measure again, on ``batch``, the constants of rules that take them from the data (Admin); no dropout."""
+        training = self.training
+        try:
+            self.eval()._calibrate(batch)
+        finally:
+            self.train(training)
+
+    def _calibrate(self, batch: Batch) -> None:
         raise NotImplementedError
 
     def context(self, padding: Tensor | None, cache: Cache | None, tokens: int, device: torch.device) -> Context:

@@ -77,8 +77,7 @@ class LanguageModel(Model):
         return cast(Tensor, self(batch.inputs, batch.padding))
 
     @torch.no_grad()
-    def calibrate(self, batch: Batch) -> None:
-        """See :meth:`Model.calibrate`."""
+    def _calibrate(self, batch: Batch) -> None:
         x = self.embed(batch.inputs, batch.padding)
         calibrate(self.stack, x, self.context(batch.padding, None, x.shape[1], x.device))
 
@@ -160,8 +159,8 @@ class Translator(Model):
         return cast(Tensor, self(batch.inputs, self._read(batch), batch.padding, batch.target_padding))
 
     @torch.no_grad()
-    def calibrate(self, batch: Batch) -> None:
-        """See :meth:`Model.calibrate`: the encoder first, since the decoder looks at its output."""
+    def _calibrate(self, batch: Batch) -> None:
+        """The encoder first, since the decoder looks at its output."""
         x = self.embed_source(batch.inputs, batch.padding)
         memory = calibrate(self.encoder, x, self.context(batch.padding, None, x.shape[1], x.device))
         y = self.embed_target(self._read(batch), batch.target_padding)
@@ -205,7 +204,6 @@ class Classifier(Model):
         return cast(Tensor, self(batch.inputs))
 
     @torch.no_grad()
-    def calibrate(self, batch: Batch) -> None:
-        """See :meth:`Model.calibrate`."""
+    def _calibrate(self, batch: Batch) -> None:
         x = self.embed(batch.inputs)
         calibrate(self.stack, x, self.context(None, None, x.shape[1], x.device))

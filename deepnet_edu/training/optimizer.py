@@ -1,9 +1,52 @@
 """AdamW over flat buffers: at a thousand layers, 12,000 updates of small tensors cost far more than one."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+
+from deepnet_edu.models import Model
+
+#: AdamW's own default.
+EPSILON = 1e-8
+
+
+@dataclass(frozen=True)
+class ParameterGroup:
+    """Parameters that are updated alike.
+
+    Attributes:
+        parameters: in the order of the model.
+        learning_rate_factor: of the residual rule, for these.
+        epsilon_factor: likewise.
+        weight_decay: 0 for norms and biases.
+    """
+
+    parameters: list[nn.Parameter]
+    learning_rate_factor: float
+    epsilon_factor: float
+    weight_decay: float
+
+
+def parameter_groups(model: Model, chosen: Iterable[nn.Parameter], weight_decay: float) -> list[ParameterGroup]:
+    """``chosen`` in as few groups as their residual rules and the weight decay allow.
+
+    Raises:
+        ValueError: nothing was chosen.
+    """
+    factors = {
+        parameter: (sublayer.residual.learning_rate_factor(parameter.ndim > 1), sublayer.residual.epsilon_factor())
+        for sublayer in model.sublayers()
+        for parameter in sublayer.parameters()
+    }
+    groups: dict[tuple[float, float, float], list[nn.Parameter]] = {}
+    for parameter in chosen:
+        decay = weight_decay if parameter.ndim > 1 else 0.0
+        groups.setdefault((*factors.get(parameter, (1.0, 1.0)), decay), []).append(parameter)
+    if not groups:
+        raise ValueError("There is nothing to train: the group of parameters is empty.")
+    return [ParameterGroup(parameters, *settings) for settings, parameters in groups.items()]
 
 
 class FlatParameters:
@@ -17,8 +60,6 @@ class FlatParameters:
 
     def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
         self.parameters = list(parameters)
-        if not self.parameters:
-            raise ValueError("There is nothing to train: the group of parameters is empty.")
         values = torch.cat([parameter.detach().reshape(-1) for parameter in self.parameters])
         self.flat = nn.Parameter(values)
         self.flat.grad = torch.zeros_like(values)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from deepnet_edu.models import Batch, Model
-from deepnet_edu.training.optimizer import FlatParameters
+from deepnet_edu.training.optimizer import EPSILON, FlatParameters, parameter_groups
 
 
 @dataclass(frozen=True)
@@ -61,17 +61,16 @@ class TrainStep:
         self.model, self.peak, self.warmup, self.clip = model, peak, warmup, clip
         self.count = 0
         self._frozen = {parameter: parameter.requires_grad for parameter in model.parameters()}
-        decayed = [p for p in chosen if p.ndim > 1] if weight_decay else []
-        plain = [p for p in chosen if p.ndim <= 1] if weight_decay else chosen
-        self.flats = [FlatParameters(group) for group in (decayed, plain) if group] or [FlatParameters(chosen)]
+        self.groups = parameter_groups(model, chosen, weight_decay)
+        self.flats = [FlatParameters(group.parameters) for group in self.groups]
         for parameter in self._frozen:
             parameter.requires_grad_(False)
         for parameter in chosen:
             parameter.requires_grad_(True)
         self.optimizer = torch.optim.AdamW(
             [
-                {"params": [flat.flat], "weight_decay": weight_decay if flat.parameters[0].ndim > 1 else 0.0}
-                for flat in self.flats
+                {"params": [flat.flat], "weight_decay": group.weight_decay, "eps": EPSILON * group.epsilon_factor}
+                for flat, group in zip(self.flats, self.groups, strict=True)
             ],
             lr=peak,
             betas=betas,
@@ -91,6 +90,7 @@ class TrainStep:
         """Take one step. With a loss or gradient that is not finite nothing is updated."""
         for flat in self.flats:
             flat.check()
+        self.model.at_step(self.count)
         gradients = [flat.flat.grad for flat in self.flats if flat.flat.grad is not None]
         for gradient in gradients:
             gradient.zero_()
@@ -103,8 +103,9 @@ class TrainStep:
             if self.clip and norm > self.clip:
                 for gradient in gradients:
                     gradient.mul_(self.clip / (norm + 1e-6))  # as torch.nn.utils.clip_grad_norm_ has it
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate
+            for settings, group in zip(self.optimizer.param_groups, self.groups, strict=True):
+                settings["lr"] = rate * group.learning_rate_factor
             self.optimizer.step()
+            self.model.project()
             self.count += 1
         return result

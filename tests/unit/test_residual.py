@@ -1,142 +1,118 @@
-"""The rules against functions written here that import nothing of ours, in float64."""
+"""The interface that all rules share, and what is true of every one of them."""
 
-from math import erf, sqrt
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from deepnet_edu.models import ModelConfig, build_model
-from deepnet_edu.residual import RESIDUALS, Place, Residual
+from deepnet_edu.attention import Cache, Context
+from deepnet_edu.models import ModelConfig, build_model, random_batch
+from deepnet_edu.residual import RESIDUALS, Architecture, Place, Residual
 from deepnet_edu.residual.base import Registry
-from deepnet_edu.transformer import Shape, Stack
+from deepnet_edu.transformer import Stack
+from tests.unit.rules import CLAIMS, SHAPE, random_stack, small_config
 
 SIZES = {"d_model": 12, "n_heads": 3, "d_ff": 20}
-
-
-def ln(x: Tensor, gain: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
-    c = x - x.mean(-1, keepdim=True)
-    return c / (c.square().mean(-1, keepdim=True) + eps).sqrt() * gain + bias
-
-
-def attention(x: Tensor, w: dict[str, Tensor], heads: int) -> Tensor:
-    B, T, d = x.shape
-    out = torch.zeros(B, T, d)
-    q, k, v = (x @ w["qkv.weight"].T + w["qkv.bias"]).split(d, dim=-1)
-    for h in range(heads):
-        part = slice(h * d // heads, (h + 1) * d // heads)
-        for t in range(T):
-            scores = torch.einsum("bd,bsd->bs", q[:, t, part], k[:, : t + 1, part]) / sqrt(d / heads)
-            weights = scores.exp() / scores.exp().sum(-1, keepdim=True)
-            out[:, t, part] = torch.einsum("bs,bsd->bd", weights, v[:, : t + 1, part])
-    return out @ w["output.weight"].T + w["output.bias"]
-
-
-def ffn(x: Tensor, w: dict[str, Tensor]) -> Tensor:
-    h = x @ w["ffn_in.weight"].T + w["ffn_in.bias"]
-    gelu = h * 0.5 * (1 + h.clone().detach().apply_(lambda z: erf(z / sqrt(2))))
-    return gelu @ w["ffn_out.weight"].T + w["ffn_out.bias"]
-
-
-def branches(stack: Stack) -> list[tuple]:
-    """(branch as a function, norm gain, norm bias) by sub-layer, from the state_dict alone."""
-    state = stack.state_dict()
-    result = []
-    for layer in range(len(stack.layers)):
-        for name in ("self_attention", "ffn"):
-            prefix = f"layers.{layer}.{name}."
-            w = {key.removeprefix(prefix + "branch."): value for key, value in state.items() if key.startswith(prefix)}
-            function = (lambda x, w=w: attention(x, w, 3)) if name == "self_attention" else (lambda x, w=w: ffn(x, w))
-            norm = prefix + "residual.norm."
-            result.append((function, state[norm + "weight"], state[norm + "bias"]))
-    return result
-
-
-def post_ln(x: Tensor, stack: Stack, layers: int) -> Tensor:
-    for f, g, b in branches(stack):
-        x = ln(x + f(x), g, b)
-    return x
-
-
-def pre_ln(x: Tensor, stack: Stack, layers: int) -> Tensor:
-    for f, g, b in branches(stack):
-        x = x + f(ln(x, g, b))
-    state = stack.state_dict()
-    last = f"layers.{layers - 1}.ffn.residual.final_norm."
-    return ln(x, state[last + "weight"], state[last + "bias"])
-
-
-def deepnorm(x: Tensor, stack: Stack, layers: int) -> Tensor:
-    alpha = sqrt(sqrt(2 * layers))
-    for f, g, b in branches(stack):
-        x = ln(alpha * x + f(x), g, b)
-    return x
-
-
-def resi_dual(x: Tensor, stack: Stack, layers: int) -> Tensor:
-    total = x
-    for f, g, b in branches(stack):
-        y = f(x)
-        x, total = ln(x + y, g, b), total + y
-    state = stack.state_dict()
-    last = f"layers.{layers - 1}.ffn.residual.final_norm."
-    return x + ln(total, state[last + "weight"], state[last + "bias"])
-
-
-REFERENCE = {"post_ln": post_ln, "pre_ln": pre_ln, "deepnorm": deepnorm, "resi_dual": resi_dual}
-
-
-def random_stack(residual: str, layers: int) -> Stack:
-    """All parameters random, norms too: a gain of 1 or a bias of 0 would hide mistakes."""
-    torch.manual_seed(1)
-    stack = Stack("decoder", residual, encoder_layers=0, decoder_layers=layers, shape=Shape(**SIZES))
-    for parameter in stack.parameters():
-        nn.init.normal_(parameter, mean=0.1, std=0.4)
-    return stack
-
-
-@pytest.mark.usefixtures("double")
-@pytest.mark.parametrize("layers", [1, 3])
-@pytest.mark.parametrize("residual", list(REFERENCE))
-def test_equals_its_formula(residual: str, layers: int) -> None:
-    stack = random_stack(residual, layers)
-    x = 0.5 * torch.randn(2, 5, 12) + 0.7
-    with torch.no_grad():
-        torch.testing.assert_close(stack(x), REFERENCE[residual](x, stack, layers), rtol=1e-10, atol=1e-10)
-
-
-@pytest.mark.usefixtures("double")
-@pytest.mark.parametrize("residual", list(RESIDUALS))
-def test_gradients(residual: str) -> None:
-    stack = random_stack(residual, 2)
-    x = (0.5 * torch.randn(1, 3, 12) + 0.7).requires_grad_()
-    chosen = [stack.layers[0].self_attention.branch.qkv.weight, stack.layers[1].ffn.residual.norm.weight]
-    assert torch.autograd.gradcheck(lambda x, *_: stack(x), (x, *chosen))
 
 
 @pytest.mark.parametrize("residual", list(RESIDUALS))
 def test_says_what_it_is(residual: str) -> None:
     rule = RESIDUALS[residual]
-    assert "arXiv" in rule.source
-    assert "LN" in rule.formula
-    assert rule.formula.split(",")[0] in (rule.__doc__ or "")  # docstring, table and pictures state the same formula
+    assert rule.source
+    first = rule.formula.split(",")[0].split(" in the ")[0]
+    assert first in (rule.__doc__ or "")  # docstring, table and pictures state the same formula
+    assert rule.source.split(",")[0].split(";")[0].split(" ")[-1] in (rule.__doc__ or "")
+    assert rule.sure in ("verified", "secondary")
+    assert bool(rule.elsewhere) == (len(rule.architectures) < 3)
+
+
+@pytest.mark.parametrize("residual", [name for name, rule in RESIDUALS.items() if rule.elsewhere])
+def test_other_architectures_are_refused_with_the_reason(residual: str) -> None:
+    rule = RESIDUALS[residual]
+    for architecture in {"encoder", "decoder", "encoder_decoder"} - set(rule.architectures):
+        with pytest.raises(ValueError, match=f"not defined for architecture '{architecture}'.*another residual here"):
+            small_config(residual, architecture)  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize(("residual", "architecture"), CLAIMS)
+def test_gradients(residual: str, architecture: Architecture) -> None:
+    """Autograd's gradient against finite differences; GPAS stops its own on purpose."""
+    if residual == "gpas":
+        pytest.skip("stops a gradient on purpose: test_gpas_leaves_the_gradient_alone")
+    stack = random_stack(residual, architecture, 2)
+    memory = torch.randn(1, 4, 12) if architecture == "encoder_decoder" else None
+    x = (0.5 * torch.randn(1, 3, 12) + 0.7).requires_grad_()
+    own = list(stack.sublayers()[-1].residual.parameters())[:2]
+    chosen = [stack.sublayers()[0].branch.output.weight, *own]
+    assert torch.autograd.gradcheck(lambda x, *_: stack(x, context=Context(memory=memory)), (x, *chosen))
+
+
+@pytest.mark.usefixtures("double")
+def test_gpas_leaves_the_gradient_alone() -> None:
+    """Forward the stream shrinks by 1 - SiLU(a), backward it passes as if it did not."""
+    rule = RESIDUALS["gpas"](Place("decoder", 0, "ffn", 1, 2, 0, 1), 4)
+    with torch.no_grad():
+        rule.a.fill_(1.0)  # type: ignore[union-attr]
+    x = torch.randn(1, 2, 4, requires_grad=True)
+    (y,) = rule.write((x,), torch.zeros(1, 2, 4))
+    torch.testing.assert_close(y, x * (1 - nn.functional.silu(torch.tensor(1.0))))
+    y.sum().backward()
+    torch.testing.assert_close(x.grad, torch.ones_like(x))
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize("position", ["learned", "rotary"])
+@pytest.mark.parametrize(("residual", "architecture"), [claim for claim in CLAIMS if claim[1] != "encoder"])
+def test_cached_decoding_equals_uncached(residual: str, architecture: Architecture, position: str) -> None:
+    config = replace(small_config(residual, architecture), position=position, d_model=24)
+    model, batch, cache = build_model(config), random_batch(config, 2, 7), Cache()
+    with torch.no_grad():
+        expected = model.logits(batch)
+        if architecture == "decoder":
+            parts = [model(part, cache=cache) for part in batch.inputs.split([3, 1, 2, 1], dim=1)]
+        else:
+            memory = model.encode(batch.inputs)  # type: ignore[operator]
+            assert batch.target_inputs is not None
+            parts = [model.decode(part, memory, cache=cache) for part in batch.target_inputs.split([3, 1, 2, 1], 1)]  # type: ignore[operator]
+    assert cache.length == 7
+    torch.testing.assert_close(torch.cat(parts, 1), expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize("every", [1, 2])
+@pytest.mark.parametrize(("residual", "architecture"), CLAIMS)
+def test_checkpointing_equals_none(residual: str, architecture: Architecture, every: int) -> None:
+    """With dropout: the second forward pass must draw the same features."""
+    config = replace(small_config(residual, architecture, layers=3), dropout=0.2, stochastic_depth=0.2)
+    results = []
+    for layers in (0, every):
+        model = build_model(config)
+        model.checkpoint_every(layers)
+        torch.manual_seed(3)
+        loss = model.loss(random_batch(config, 2, 6))
+        loss.backward()
+        results.append((loss.detach(), [p.grad for p in model.parameters()]))
+    torch.testing.assert_close(results[0], results[1], rtol=1e-12, atol=1e-12)
 
 
 def test_a_second_stream_costs_the_others_nothing() -> None:
     x = torch.randn(2, 4, 12)
     sizes = {}
-    for residual in RESIDUALS:
-        stack = Stack("decoder", residual, encoder_layers=0, decoder_layers=2, shape=Shape(**SIZES))
-        state = stack.layers[0].self_attention.residual.start(x)
-        sizes[residual] = (len(state), sum(p.numel() for p in stack.parameters()))
-        assert all(tensor is x for tensor in state)
-    assert sizes["resi_dual"][0] == 2
-    assert {sizes[name][0] for name in sizes if name != "resi_dual"} == {1}
+    for residual, architecture in CLAIMS:
+        if architecture == "decoder":
+            stack = Stack("decoder", residual, encoder_layers=0, decoder_layers=2, shape=SHAPE)
+            state = stack.layers[0].self_attention.residual.start(x)  # type: ignore[union-attr, operator]
+            sizes[residual] = (len(state), sum(p.numel() for p in stack.parameters()))
+    several = {"resi_dual", "b2t", "dlcl"}
+    assert {name for name in sizes if sizes[name][0] > 1} == several
     assert sizes["post_ln"] == sizes["deepnorm"]
     assert sizes["pre_ln"][1] == sizes["post_ln"][1] + 2 * 12  # its final norm
+    assert sizes["rezero"][1] == sizes["post_ln"][1] - 4 * 2 * 12 + 4  # a scalar for each norm
 
 
-@pytest.mark.parametrize("residual", ["pre_ln", "resi_dual"])
+@pytest.mark.parametrize("residual", ["pre_ln", "resi_dual", "hybrid_norm", "mhc"])
 def test_only_the_last_place_finishes(residual: str) -> None:
     rule = RESIDUALS[residual](Place("decoder", 0, "self_attention", 0, 4, 0, 2), 8)
     with pytest.raises(RuntimeError, match="last sub-layer"):
@@ -179,5 +155,7 @@ def test_a_new_rule_is_one_class() -> None:
     try:
         config = ModelConfig("decoder", "lm", decoder_layers=2, vocab_size=7, residual="half", **SIZES)
         assert build_model(config)(torch.zeros(1, 3, dtype=torch.long)).shape == (1, 3, 7)
+        with pytest.raises(ValueError, match="'half'"):
+            replace(config, residual="hal")
     finally:
         del RESIDUALS._rules["half"]
