@@ -1,4 +1,4 @@
-"""The command line: deepnet-edu doctor | lab | progress | run | build."""
+"""The command line: deepnet-edu doctor | lab | progress | run | build | models."""
 
 import io
 import json
@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 
 from deepnet_edu.messages import UserError
 
@@ -162,3 +163,48 @@ def build(
     names = [find_lesson(lesson, SOLUTIONS, "py") for lesson in lessons or []]
     for line in build_all(check=check, only=names):
         print(line)
+
+
+def print_table(columns: list[str], rows: list[list[str]]) -> None:
+    """Rows under columns, as wide as they need to be where nobody's window limits them."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*map(escape, row))
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 400
+    console.print(table)
+
+
+@app.command()
+def models(
+    residuals: Annotated[bool, typer.Option("--residuals", help="The residual rules with formula and source.")] = False,
+    as_json: Json = False,
+) -> None:
+    """List what can be built: architectures and tasks, or all residual rules.
+
+    Example: deepnet-edu models --residuals
+    """
+    from deepnet_edu.config import ARCHITECTURE_OF
+    from deepnet_edu.residual import RESIDUALS
+
+    rules = [{"name": name, **rule.facts()} for name, rule in RESIDUALS.items()]
+    tasks = [{"task": task, "architecture": architecture} for task, architecture in ARCHITECTURE_OF.items()]
+    if as_json:
+        print(json.dumps(rules if residuals else tasks, indent=1, ensure_ascii=False))
+    elif residuals:
+        print_table(
+            ["rule", "formula as computed", "constants and init", "defined for", "sure", "source"],
+            [
+                [str(rule[key]) for key in ("name", "formula", "init")]
+                + [", ".join(rule["architectures"]), rule["sure"], rule["source"]]
+                for rule in rules
+            ],
+        )
+        print("Why not elsewhere: deepnet-edu models --residuals --json")
+    else:
+        for one in tasks:
+            print(f"ModelConfig({one['architecture']!r}, {one['task']!r}, …)")
+        print("Residual rules: deepnet-edu models --residuals")

@@ -12,7 +12,7 @@ A new rule is one class in one file of this folder; the registry finds it, and w
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -117,6 +117,12 @@ class Residual(nn.Module):
                 f"{cls.title} is not defined for architecture {architecture!r}: {cls.elsewhere} "
                 f"Use it with {' or '.join(map(repr, cls.architectures))}, or another residual here."
             )
+
+    @classmethod
+    def facts(cls) -> dict[str, Any]:
+        """What the class says of itself, for tables."""
+        names = ("title", "formula", "source", "init", "sure", "architectures", "elsewhere")
+        return {name: getattr(cls, name) for name in names}
 
     def start(self, x: Tensor) -> State:
         """The state that enters the stack. x: (B, T, d_model)."""

@@ -36,13 +36,13 @@ class ReZero(Residual):
 
 @RESIDUALS.register("skip_init")
 class SkipInit(ReZero):
-    """SkipInit: x ← x + αF(x), α a learned scalar that starts at 1/√L for L sub-layers (arXiv 2002.10444, Section 3).
+    """SkipInit: x ← x + αF(x), α a learned scalar that starts at 1/√L for L sub-layers (arXiv 2002.10444).
 
     Made for residual networks without batch normalisation. Its other choice, α = 0, is ReZero.
     """
 
     title = "SkipInit"
-    source = "arXiv 2002.10444, Section 3"
+    source = "arXiv 2002.10444"
     init = "α = 1/√L, learned"
     sure = "secondary"
 
@@ -53,7 +53,7 @@ class SkipInit(ReZero):
 
 @RESIDUALS.register("t_fixup")
 class TFixup(Residual):
-    """T-Fixup: x ← x + F(x), no norm, smaller weights instead (Huang et al., ICML 2020, Section 3).
+    """T-Fixup: x ← x + F(x), no norm, smaller weights instead (Huang et al., ICML 2020).
 
     Encoder: value, output and FFN × 0.67·N^(-1/4); decoder: × (9M)^(-1/4); embeddings × (9N)^(-1/4) and (9M)^(-1/4).
     The authors' code has another √2 on the value, which only undoes its library's default.
@@ -61,7 +61,7 @@ class TFixup(Residual):
 
     title = "T-Fixup"
     formula = "x ← x + F(x)"
-    source = "ICML 2020, Huang et al., Section 3"
+    source = "Huang et al., ICML 2020"
     init = "value, output, FFN × 0.67·N^(-1/4) or (9M)^(-1/4); embeddings × (9N)^(-1/4)"
     architectures = ("encoder_decoder",)
     elsewhere = "its constants are derived for an encoder and the decoder that looks at it."
@@ -80,14 +80,14 @@ class TFixup(Residual):
 
 @RESIDUALS.register("layer_scale")
 class LayerScale(PreLN):
-    """LayerScale: x ← x + λ ⊙ F(LN(x)), λ a learned vector that starts small (arXiv 2103.17239, Section 2).
+    """LayerScale: x ← x + λ ⊙ F(LN(x)), λ a learned vector that starts small (arXiv 2103.17239).
 
     λ = 0.1 up to 18 layers, 10⁻⁵ up to 24, 10⁻⁶ deeper; the authors' code has 10⁻⁵ for its small 36-layer model too.
     """
 
     title = "LayerScale"
     formula = "x ← x + λ ⊙ F(LN(x)), LN at the end"
-    source = "arXiv 2103.17239, Section 2"
+    source = "arXiv 2103.17239"
     init = "λ = 0.1 (≤ 18 layers), 1e-5 (≤ 24), 1e-6"
     architectures = ("encoder",)
     elsewhere = "its λ by depth were found for image encoders."
@@ -105,14 +105,14 @@ class LayerScale(PreLN):
 
 @RESIDUALS.register("layernorm_scaling")
 class LayerNormScaling(PreLN):
-    """LayerNorm scaling: x ← x + F(LN(x)/√l), l the layer from 1 (arXiv 2502.05795, Section 4).
+    """LayerNorm scaling: x ← x + F(LN(x)/√l), l the layer from 1 (arXiv 2502.05795).
 
     Its authors warn against smaller initial weights on top of it.
     """
 
     title = "LayerNorm scaling"
     formula = "x ← x + F(LN(x)/√l), LN at the end"
-    source = "arXiv 2502.05795, Section 4"
+    source = "arXiv 2502.05795"
     init = "1/√l, l the layer from 1"
     architectures = ONE_STACK
     elsewhere = "l counts the layers of one stack, and the paper has no cross-attention."
@@ -129,7 +129,7 @@ class LayerNormScaling(PreLN):
 
 @RESIDUALS.register("deepscale_lm")
 class DeepScaleLM(PreLN):
-    """DeepScaleLM: x ← λx + βF(LN(x)), λ² + β² = 1, β² = 2/L for L sub-layers (arXiv 2403.09635, Section 4).
+    """DeepScaleLM: x ← λx + βF(LN(x)), λ² + β² = 1, β² = 2/L for L sub-layers (arXiv 2403.09635).
 
     The skip shrinks as the branch grows, so that the variance stays 1 forward and backward. Both FFN matrices start
     with variance √(2/(d_model·d_ff)), which keeps it through a ReLU, value and output with 1/d_model: the authors
@@ -138,7 +138,7 @@ class DeepScaleLM(PreLN):
 
     title = "DeepScaleLM"
     formula = "x ← λx + βF(LN(x)), LN at the end"
-    source = "arXiv 2403.09635, Section 4"
+    source = "arXiv 2403.09635"
     init = "β² = 2/L, λ² = 1 - β²; unit-variance weights"
     sure = "secondary"
     architectures = ONE_STACK
@@ -163,7 +163,7 @@ class DeepScaleLM(PreLN):
 
 @RESIDUALS.register("gpas")
 class GPAS(PreLN):
-    """GPAS: x ← (x + F(LN(x)))·(1 - SiLU(a)), the factor without a gradient to x (arXiv 2506.22049, Section 3).
+    """GPAS: x ← (x + F(LN(x)))·(1 - SiLU(a)), the factor without a gradient to x (arXiv 2506.22049).
 
     x ← x - SiLU(a)·stopgrad(x) after each sum: activations shrink on the way up, gradients do not on the way down.
     a is a learned scalar that starts at 0.
@@ -171,7 +171,7 @@ class GPAS(PreLN):
 
     title = "GPAS"
     formula = "x ← (x + F(LN(x)))·(1 - SiLU(a)), LN at the end"
-    source = "arXiv 2506.22049, Section 3"
+    source = "arXiv 2506.22049"
     init = "a = 0, learned"
     architectures = ONE_STACK
     elsewhere = "the paper has no cross-attention."
@@ -237,7 +237,7 @@ class DepthMuP(_DepthScaled):
 
     title = "Depth-μP"
     formula = "x ← x + m^(-1/2)·F(LN(x)), LN at the end"
-    source = "arXiv 2310.02244; as arXiv 2505.01618, Table 1 has it"
+    source = "arXiv 2310.02244"
     init = "m = layers/2; learning rate and ε × m^(-1/2)"
     architectures = ("decoder",)
     elsewhere = "the table that we follow is for a decoder-only language model."

@@ -50,7 +50,7 @@ class PreLN(Residual):
 
 @RESIDUALS.register("ds_init")
 class DSInit(PostLN):
-    """DS-Init: x ← LN(x + F(x)), the weights of layer l smaller by 1/√l (arXiv 1908.11365, Equation 6).
+    """DS-Init: x ← LN(x + F(x)), the weights of layer l smaller by 1/√l (arXiv 1908.11365).
 
     The paper draws from U(-γ/√l, γ/√l) with γ = √(6/(fan_in + fan_out)); here from the normal distribution of the same
     variance, as for every rule. The authors' code scales the variance by 1/√l instead, which makes γ/l^¼.
@@ -58,7 +58,7 @@ class DSInit(PostLN):
 
     title = "DS-Init"
     formula = "x ← LN(x + F(x)), weights × 1/√l"
-    source = "arXiv 1908.11365, Section 4"
+    source = "arXiv 1908.11365"
     init = "all weights × 1/√l, l the layer from 1"
 
     def gain(self, role: Role) -> float:
@@ -75,7 +75,7 @@ class MixLN(PreLN):
 
     title = "Mix-LN"
     formula = "x ← LN(x + F(x)) in the first quarter of the layers, x ← x + F(LN(x)) above, LN at the end"
-    source = "arXiv 2412.13795, Section 3"
+    source = "arXiv 2412.13795"
     init = "a = 1/4 of the layers are Post-LN"
     architectures = ONE_STACK
     elsewhere = "its quarter is of one stack, and the paper has no cross-attention."

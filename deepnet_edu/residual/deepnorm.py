@@ -45,14 +45,14 @@ class DeepNorm(Residual):
 
 @RESIDUALS.register("deepnorm_glm")
 class DeepNormGLM(DeepNorm):
-    """GLM-130B's constants: x ← LN(αx + F(x)) with α = (2N)^(1/2) and β = (2N)^(-1/2) (arXiv 2210.02414, Section 2.1).
+    """GLM-130B's constants: x ← LN(αx + F(x)) with α = (2N)^(1/2) and β = (2N)^(-1/2) (arXiv 2210.02414).
 
     Called DeepNorm there, but with twice the paper's exponents. Under Adam-like steps the sum of Theorem 4.2 then is
     √2 at every depth, where DeepNorm's own constants give √(2N).
     """
 
     title = "DeepNorm (GLM-130B)"
-    source = "arXiv 2210.02414, Section 2.1"
+    source = "arXiv 2210.02414"
     architectures = ONE_STACK
     elsewhere = "GLM-130B is one stack of N layers, and says nothing of two."
 

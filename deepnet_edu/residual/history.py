@@ -10,12 +10,12 @@ from deepnet_edu.residual.base import RESIDUALS, Place, Residual, Role, State
 class B2T(Residual):
     """B2T: x' ← LN(x + F(x)), and after the FFN x ← LN(x + x' + FFN(x')), x the layer's input (arXiv 2206.00330).
 
-    A skip from the bottom of a layer to its last norm, around the others (Section 4). The state is (x', x).
+    A skip from the bottom of a layer to its last norm, around the others. The state is (x', x).
     """
 
     title = "B2T"
     formula = "x' ← LN(x + F(x)), and after the FFN x ← LN(x + x' + FFN(x'))"
-    source = "arXiv 2206.00330, Section 4"
+    source = "arXiv 2206.00330"
     init = "weights × layers^(-1/2)"
 
     def __init__(self, place: Place, d_model: int) -> None:
@@ -49,7 +49,7 @@ class DLCL(Residual):
 
     title = "DLCL"
     formula = "x_{l+1} = Σ_{k ≤ l} W_{lk} LN(y_k), x ← x + F(LN(x)) inside a layer"
-    source = "arXiv 1906.01787, Section 4"
+    source = "arXiv 1906.01787"
     init = "W_{lk} = 1/(l+1), learned"
 
     def __init__(self, place: Place, d_model: int) -> None:

@@ -35,7 +35,7 @@ class _AllHeads(nn.Module):
 
 @RESIDUALS.register("normformer")
 class NormFormer(PreLN):
-    """NormFormer: x ← x + LN(Attn(LN(x))), x ← x + W₂LN(φ(W₁LN(x))), LN at the end (arXiv 2110.09456, Section 2).
+    """NormFormer: x ← x + LN(Attn(LN(x))), x ← x + W₂LN(φ(W₁LN(x))), LN at the end (arXiv 2110.09456).
 
     Each attention head also has a learned factor, 1 at first, before the output projection. The paper's further scale
     on the skip, for small models only, is left out.
@@ -43,7 +43,7 @@ class NormFormer(PreLN):
 
     title = "NormFormer"
     formula = "x ← x + LN(Attn(LN(x))), x ← x + W₂LN(φ(W₁LN(x))), LN at the end"
-    source = "arXiv 2110.09456, Section 2"
+    source = "arXiv 2110.09456"
     init = "head factors 1, learned"
     sure = "secondary"
     architectures = ONE_STACK
@@ -65,7 +65,7 @@ class NormFormer(PreLN):
 
 @RESIDUALS.register("sub_ln")
 class SubLN(PreLN):
-    """Sub-LN: x ← x + W₂LN(φ(W₁LN(x))), attention likewise, LN at the end (Magneto, arXiv 2210.06423, Section 3).
+    """Sub-LN: x ← x + W₂LN(φ(W₁LN(x))), attention likewise, LN at the end (Magneto, arXiv 2210.06423).
 
     Value, output and FFN are drawn with gain γ: √ln(2N) in a single stack; in an encoder-decoder √(⅓ ln(3M) ln(2N)) in
     the encoder, √ln(3M) in the decoder. Query, key and cross-attention keep 1.
@@ -73,7 +73,7 @@ class SubLN(PreLN):
 
     title = "Sub-LN"
     formula = "x ← x + W₂LN(φ(W₁LN(x))), LN at the end"
-    source = "arXiv 2210.06423, Section 3"
+    source = "arXiv 2210.06423"
     init = "gain γ = √ln(2N) of value, output and FFN"
 
     def __init__(self, place: Place, d_model: int) -> None:
@@ -96,11 +96,11 @@ class SubLN(PreLN):
 
 @RESIDUALS.register("peri_ln")
 class PeriLN(PreLN):
-    """Peri-LN: x ← x + LN(F(LN(x))), and LN at both ends of the stack (arXiv 2502.02732, Section 3)."""
+    """Peri-LN: x ← x + LN(F(LN(x))), and LN at both ends of the stack (arXiv 2502.02732)."""
 
     title = "Peri-LN"
     formula = "x ← x + LN(F(LN(x))), LN at both ends"
-    source = "arXiv 2502.02732, Section 3"
+    source = "arXiv 2502.02732"
     sure = "secondary"
 
     def __init__(self, place: Place, d_model: int) -> None:
@@ -120,7 +120,7 @@ class PeriLN(PreLN):
 
 @RESIDUALS.register("hybrid_norm")
 class HybridNorm(Residual):
-    """HybridNorm: x ← LN(x + Attn(LN(Q), LN(K), LN(V))), x ← x + FFN(x), LN at the end (arXiv 2503.04598, Section 3).
+    """HybridNorm: x ← LN(x + Attn(LN(Q), LN(K), LN(V))), x ← x + FFN(x), LN at the end (arXiv 2503.04598).
 
     The norms of query, key and value go over all heads together. The paper's variant * with a Pre-LN first layer is
     left out.
@@ -128,7 +128,7 @@ class HybridNorm(Residual):
 
     title = "HybridNorm"
     formula = "x ← LN(x + Attn(LN(Q), LN(K), LN(V))), x ← x + FFN(x), LN at the end"
-    source = "arXiv 2503.04598, Section 3"
+    source = "arXiv 2503.04598"
     architectures = ONE_STACK
     elsewhere = "the paper has no cross-attention, so no norms of its query, key and value."
 

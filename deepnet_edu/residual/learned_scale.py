@@ -8,14 +8,14 @@ from deepnet_edu.residual.base import RESIDUALS, Calibrated, Place, Scheduled, S
 
 @RESIDUALS.register("admin")
 class Admin(Calibrated):
-    """Admin: x ← LN(ω ⊙ x + F(x)), ω a learned vector that starts as measured (arXiv 2004.08249, Section 4.1).
+    """Admin: x ← LN(ω ⊙ x + F(x)), ω a learned vector that starts as measured (arXiv 2004.08249).
 
     ω₁ = 1 and ω_{i+1}² = Var[ω_i x] + Var[F_i] = 1 + Σ_{j ≤ i} Var[F_j], from one forward pass before training.
     """
 
     title = "Admin"
     formula = "x ← LN(ω ⊙ x + F(x))"
-    source = "arXiv 2004.08249, Section 4.1"
+    source = "arXiv 2004.08249"
     init = "ω² = 1 + Σ Var F below, measured in one pass"
 
     def __init__(self, place: Place, d_model: int) -> None:

@@ -31,13 +31,13 @@ class NGPT(Projected):
 
     Every row or column of a weight that meets the stream has length 1, after each step too. Query and key have length
     s, softmax's factor is √head_dim, what enters the activation is scaled by s·√d_model, and so are logits by s
-    (Section 2.6; values of s and of their units as in the authors' code). Use it with ``position="rotary"`` and
+    (values of s and of their units as in the authors' code). Use it with ``position="rotary"`` and
     ``activation="swiglu"``, as the paper does. Ordinary biases stay, at 0 at first.
     """
 
     title = "nGPT"
     formula = "h ← norm(h + |α| ⊙ (norm(F(h)) - norm(h)))"
-    source = "arXiv 2410.01131, Section 2.6"
+    source = "arXiv 2410.01131"
     init = "α = 0.05, learned; all weights of length 1"
     architectures = ("decoder",)
     elsewhere = "it normalises one embedding, one head and causal self-attention."

@@ -103,12 +103,12 @@ class HyperConnections(_Streams):
     """Hyper-connections: X ← H_res X + H_postᵀ F(LN(H_pre X)), n = 4 streams, LN(Σ X) at the end (arXiv 2409.19606).
 
     H = constant + s·tanh(LN(X)w), stream by stream. At first H_res = I, H_post = 1, H_pre reads stream i mod n at
-    sub-layer i, and w = 0, s = 0.01 (Section 2.2 and Equations 10-14).
+    sub-layer i, and w = 0, s = 0.01.
     """
 
     title = "Hyper-connections"
     formula = "X ← H_res X + H_postᵀ F(LN(H_pre X)), LN(Σ X) at the end"
-    source = "arXiv 2409.19606, Section 2"
+    source = "arXiv 2409.19606"
     init = "n = 4; H_res = I, H_post = 1, H_pre one stream in turn"
 
     def __init__(self, place: Place, d_model: int) -> None:
@@ -156,7 +156,7 @@ class ManifoldHyperConnections(_Streams):
 
     title = "mHC"
     formula = "X ← H_res X + H_postᵀ F(LN(H_pre X)), H_res doubly stochastic, LN(Σ X) at the end"
-    source = "arXiv 2512.24880, Section 4"
+    source = "arXiv 2512.24880"
     init = "n = 4; H_res near I, H_post = 1, H_pre = 1/n"
     sure = "secondary"
 
