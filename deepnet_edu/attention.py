@@ -1,5 +1,6 @@
 """Multi-head attention on PyTorch's scaled_dot_product_attention, of a sequence to itself or to an encoder's output."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -7,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deepnet_edu.residual import Residual, Role, Slot, modules_inside, through
+from deepnet_edu.residual import Residual, Role, Slot, itself, modules_inside, through
 
 SLOTS: tuple[Slot, ...] = ("query", "key", "value", "rotated_query", "rotated_key", "mixed")
 
@@ -134,13 +135,17 @@ class MultiHeadAttention(nn.Module):
             self.scale = rule.score_scale(d_model // n_heads)
         self.inside = modules_inside(rule, SLOTS, d_model, n_heads)
 
-    def weights(self) -> dict[Role, Tensor]:
-        """The weights by role, each (d_model, d_model); parts of a packed one are views."""
+    def weights(self, of: Callable[[Tensor], Tensor] = itself) -> dict[Role, Tensor]:
+        """The weights by role, each (d_model, d_model); parts of a packed one are views.
+
+        Args:
+            of: what is wanted of each parameter, of the same shape: the parameter itself, or its gradient.
+        """
         if self.cross:
-            key, value = self.key_value.weight.chunk(2)
-            return {"query": self.query.weight, "key": key, "value": value, "output": self.output.weight}
-        query, key, value = self.qkv.weight.chunk(3)
-        return {"query": query, "key": key, "value": value, "output": self.output.weight}
+            key, value = of(self.key_value.weight).chunk(2)
+            return {"query": of(self.query.weight), "key": key, "value": value, "output": of(self.output.weight)}
+        query, key, value = of(self.qkv.weight).chunk(3)
+        return {"query": query, "key": key, "value": value, "output": of(self.output.weight)}
 
     def forward(self, x: Tensor, context: Context = NOTHING) -> Tensor:
         """Attend.

@@ -1,4 +1,4 @@
-"""The command line: deepnet-edu doctor | lab | progress | run | build | models."""
+"""The command line: deepnet-edu doctor | lab | progress | run | build | probe | models."""
 
 import io
 import json
@@ -163,6 +163,67 @@ def build(
     names = [find_lesson(lesson, SOLUTIONS, "py") for lesson in lessons or []]
     for line in build_all(check=check, only=names):
         print(line)
+
+
+@app.command()
+def probe(
+    residual: Annotated[str, typer.Option(help="Residual rule; the list: deepnet-edu models --residuals")] = "deepnorm",
+    layers: Annotated[int, typer.Option(help="Layers of each stack.")] = 1000,
+    architecture: Annotated[str, typer.Option(help="encoder, decoder or encoder_decoder.")] = "decoder",
+    d_model: Annotated[int, typer.Option(help="Width of the stream.")] = 64,
+    heads: Annotated[int, typer.Option(help="Attention heads.")] = 4,
+    tokens: Annotated[int, typer.Option(help="Tokens per sequence, of 4 sequences.")] = 32,
+    seed: Annotated[int, typer.Option(help="Of weights and batch.")] = 0,
+    update: Annotated[bool, typer.Option("--update", help="Also measure the first SGD step.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Measure a freshly initialised model on random tokens, sub-layer by sub-layer, and judge it.
+
+    Exit status 1 says FAIL.
+
+    Example: deepnet-edu probe --residual deepnorm --layers 1000 --json
+    """
+    from deepnet_edu.config import ARCHITECTURE_OF, ModelConfig
+    from deepnet_edu.models import build_model, random_batch
+    from deepnet_edu.probing import model_update
+    from deepnet_edu.probing import probe as measure
+
+    task = next((task for task, needed in ARCHITECTURE_OF.items() if needed == architecture), "lm")
+    try:
+        config = ModelConfig(
+            architecture,
+            task,
+            decoder_layers=layers if "decoder" in architecture else 0,
+            encoder_layers=layers if "encoder" in architecture else 0,
+            d_model=d_model,
+            n_heads=heads,
+            d_ff=4 * d_model,
+            vocab_size=64,
+            residual=residual,
+            max_length=tokens,
+        )
+        model, batch = build_model(config, seed=seed), random_batch(config, 4, tokens, seed)
+        profile = measure(model, batch)
+        found = model_update(model, batch) if update else None
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    verdict = profile.judge(found)
+    if as_json:
+        print(json.dumps({**asdict(verdict), "update": found, **profile.to_dict()}, ensure_ascii=False))
+    else:
+        shown = max(1, len(profile.stack) // 10)
+        columns = ["variance", "token_similarity", "input_share", "gradient_norm", "norm_gain"]
+        values = [getattr(profile, name)[::-shown][::-1] for name in columns]
+        where = list(zip(profile.stack, profile.layer, profile.sublayer, strict=True))[::-shown][::-1]
+        print_table(
+            ["stack", "layer", "sub-layer", *(name.replace("_", " ") for name in columns)],
+            [
+                [stack, str(layer + 1), kind, *(f"{value[i]:.4g}" for value in values)]
+                for i, (stack, layer, kind) in enumerate(where)
+            ],
+        )
+        print(f"{profile.label}: {verdict}")
+    raise typer.Exit(0 if verdict.passed else 1)
 
 
 def print_table(columns: list[str], rows: list[list[str]]) -> None:

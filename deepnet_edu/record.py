@@ -1,16 +1,26 @@
 """Records: what theory predicts, probing measures and training logs, in one form that figures draw."""
 
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
+from deepnet_edu.messages import unknown
+
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 #: A stack whose tokens are more alike than this has nothing left to tell them apart by.
 MAX_TOKEN_SIMILARITY = 0.99
+#: From here on tokens are nearly alike, and what is left of the input decides.
+NEARLY_ALIKE = 0.9
+#: Share of the input below which the stream has forgotten it, where tokens are nearly alike.
+MIN_INPUT_SHARE = 1e-3
 #: The gradient of the first layer may differ from that of the last by at most this factor, either way.
 MAX_GRADIENT_RATIO = 1e3
+#: Root mean square change of the answers per unit of learning rate, for one SGD step on the matrices: the paper's goal
+#: is of the order of 1 (DeepNorm has 0.1 at every depth, Post-LN 10 to 200: see benchmarks/results).
+MAX_UPDATE = 10.0
 
 
 @dataclass(frozen=True)
@@ -33,12 +43,20 @@ class Verdict:
 class DepthProfile:
     """What happens to a signal, sub-layer by sub-layer. Each array is (n_sublayers,), or None where it is not known.
 
+    In a model with two stacks the encoder's sub-layers come first; :meth:`of` takes them apart.
+
     Attributes:
         label: what was predicted or measured, for legends.
         variance: mean square of the stream's features after each sub-layer.
         token_similarity: mean cosine between different tokens of the same sequence.
         input_share: part of the stream's variance that is still the stack's own input at that token (cosine squared).
         gradient_norm: 2-norm of the loss gradient in the matrices of the sub-layer's branch.
+        norm: mean length of the stream's tokens, ‖x‖₂.
+        norm_gain: mean over tokens of rms(γ)/σ(u) at the rule's norm, u its input: the size of LN's Jacobian, √d/‖u‖
+            (arXiv 2002.04745, Lemma 3); NaN where a rule has no norm.
+        gradient_by_role: 2-norm of the loss gradient by role of the weight, NaN where a sub-layer has no such weight.
+        stack, layer, sublayer: where each value was taken, empty where that is not known: the stack's name, the layer
+            from 0, the kind of the sub-layer.
     """
 
     label: str
@@ -46,51 +64,124 @@ class DepthProfile:
     token_similarity: Array | None = None
     input_share: Array | None = None
     gradient_norm: Array | None = None
+    norm: Array | None = None
+    norm_gain: Array | None = None
+    gradient_by_role: dict[str, Array] = field(default_factory=dict)
+    stack: tuple[str, ...] = ()
+    layer: tuple[int, ...] = ()
+    sublayer: tuple[str, ...] = ()
 
     @property
     def depth(self) -> Array:
-        """Depth in layers at which each value was taken: ½, 1, 1½, …"""
+        """Depth in layers of its stack at which each value was taken: ½, 1, 1½, …; thirds beside cross-attention."""
         known = (self.variance, self.token_similarity, self.input_share, self.gradient_norm)
         n = next((len(values) for values in known if values is not None), 0)
-        return np.arange(1, n + 1) / 2
+        if not self.stack:
+            return np.arange(1, n + 1) / 2
+        seen: Counter[str] = Counter()
+        depth = []
+        for stack in self.stack:
+            seen[stack] += 1
+            depth.append(seen[stack] * self._layers(stack) / self.stack.count(stack))
+        return np.array(depth)
 
-    def judge(self) -> Verdict:
-        """PASS if the stack's output still tells tokens apart and the gradient reaches the bottom.
+    def _layers(self, stack: str) -> int:
+        return 1 + max(layer for layer, of in zip(self.layer, self.stack, strict=True) if of == stack)
+
+    def of(self, stack: str) -> "DepthProfile":
+        """The part of one stack, ``"encoder"`` or ``"decoder"``.
+
+        Raises:
+            ValueError: the profile has no such stack.
+        """
+        chosen = np.array([name == stack for name in self.stack], dtype=bool)
+        if not chosen.any():
+            raise ValueError(unknown("stack", stack, dict.fromkeys(self.stack)))
+
+        def part(value: Any) -> Any:
+            if isinstance(value, np.ndarray):
+                return value[chosen]
+            if isinstance(value, dict):
+                return {key: part(array) for key, array in value.items()}
+            if isinstance(value, tuple):
+                return tuple(one for one, keep in zip(value, chosen, strict=True) if keep)
+            return value
+
+        return DepthProfile(**{name: part(value) for name, value in vars(self).items()})
+
+    def judge(self, update: float | None = None) -> Verdict:
+        """PASS if each stack's output still tells tokens apart, the gradient reaches the bottom and one step is small.
 
         No single ratio decides: in a Post-LN stack with Xavier weights the first and the last gradient may be
         alike while all tokens are the same.
 
+        Args:
+            update: what :func:`~deepnet_edu.probing.model_update` measured for one SGD step on the matrices, if it was.
+
         Raises:
             ValueError: token similarity or gradient is missing, as in a prediction, or there are no sub-layers.
         """
-        similarity, gradient = self.token_similarity, self.gradient_norm
-        if similarity is None or gradient is None or not len(similarity):
+        if self.token_similarity is None or self.gradient_norm is None or not len(self.token_similarity):
             raise ValueError(
                 "judge() needs measured token_similarity and gradient_norm: call it on probe(model, batch)."
             )
+        stacks = tuple(dict.fromkeys(self.stack))
+        if len(stacks) > 1:
+            verdicts = {stack: self.of(stack).judge() for stack in stacks}
+            reason = "; ".join(f"{stack}: {verdict.reason.rstrip('.')}" for stack, verdict in verdicts.items()) + "."
+            return _with_update(Verdict(all(verdict.passed for verdict in verdicts.values()), reason), update)
+        return _with_update(self._judge_stack(self.token_similarity, self.gradient_norm), update)
+
+    def _judge_stack(self, similarity: Array, gradient: Array) -> Verdict:
         if not (np.isfinite(similarity).all() and np.isfinite(gradient).all()):
             first = int(np.argmin(np.isfinite(similarity) & np.isfinite(gradient)))
             return Verdict(False, f"not finite from sub-layer {first + 1} on.")
         top = similarity[-1]
         if top > MAX_TOKEN_SIMILARITY:
             return Verdict(False, f"tokens collapse: similarity {top:.3f} at the top, above {MAX_TOKEN_SIMILARITY}.")
-        low, high = gradient[:2].mean(), gradient[-2:].mean()
+        share = None if self.input_share is None else self.input_share[-1]
+        if share is not None and share < MIN_INPUT_SHARE and top > NEARLY_ALIKE:
+            return Verdict(
+                False,
+                f"the input is lost: its share is {share:.1e} at the top, below {MIN_INPUT_SHARE:.0e}, "
+                f"and token similarity {top:.3f}, above {NEARLY_ALIKE}.",
+            )
+        # As many sub-layers as a layer has, at each end: their kinds differ in size.
+        per_layer = max(1, len(set(self.sublayer))) if self.sublayer else 2
+        low, high = gradient[:per_layer].mean(), gradient[-per_layer:].mean()
         ratio = low / high if high > 0 else np.inf
         if not 1 / MAX_GRADIENT_RATIO <= ratio <= MAX_GRADIENT_RATIO:
             return Verdict(False, f"first/last layer gradient {ratio:.1e}, beyond a factor {MAX_GRADIENT_RATIO:.0f}.")
         return Verdict(
             True,
             f"token similarity {top:.3f} at the top (at most {MAX_TOKEN_SIMILARITY}), "
-            f"first/last layer gradient {ratio:.2g} (within a factor {MAX_GRADIENT_RATIO:.0f}).",
+            + (f"input share {share:.2g}, " if share is not None else "")
+            + f"first/last layer gradient {ratio:.2g} (within a factor {MAX_GRADIENT_RATIO:.0f}).",
         )
 
     def to_dict(self, every: int = 1) -> dict[str, Any]:
-        """Plain JSON values; ``every`` thins the sub-layers, counted from the top. Four significant digits."""
+        """What is known, as plain JSON values of four digits; ``every`` thins the sub-layers, counted from the top."""
 
         def plain(value: Any) -> Any:
-            return [float(f"{x:.4g}") for x in value[::-every][::-1]] if isinstance(value, np.ndarray) else value
+            if isinstance(value, dict):
+                return {key: plain(array) for key, array in value.items()}
+            if isinstance(value, tuple):
+                return list(value[::-every][::-1])
+            if not isinstance(value, np.ndarray):
+                return value
+            return [float(f"{x:.4g}") if np.isfinite(x) else None for x in value[::-every][::-1]]
 
-        return {name: plain(value) for name, value in vars(self).items()}
+        return {name: plain(value) for name, value in vars(self).items() if value is not None and len(value)}
+
+
+def _with_update(verdict: Verdict, update: float | None) -> Verdict:
+    """The verdict with what one step of training does to the answers, where that was measured."""
+    if update is None:
+        return verdict
+    found = f"one SGD step on the matrices changes the answers by {update:.3g} per unit of learning rate"
+    if not update <= MAX_UPDATE:  # NaN fails too
+        return Verdict(False, f"{found}, above {MAX_UPDATE:g}; {verdict.reason}")
+    return Verdict(verdict.passed, f"{verdict.reason.rstrip('.')}; {found} (at most {MAX_UPDATE:g}).")
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from deepnet_edu.residual import (
     Role,
     StackName,
     State,
+    itself,
     modules_inside,
     through,
 )
@@ -51,12 +52,16 @@ class FeedForward(nn.Module):
         self.before = modules_inside(rule, ("ffn_in",), self.ffn_in.out_features)
         self.after = modules_inside(rule, ("hidden",), d_ff)
 
-    def weights(self) -> dict[Role, Tensor]:
-        """The weights by role: ffn_in and, with SwiGLU, ffn_gate (d_ff, d_model), ffn_out (d_model, d_ff)."""
+    def weights(self, of: Callable[[Tensor], Tensor] = itself) -> dict[Role, Tensor]:
+        """The weights by role: ffn_in and, with SwiGLU, ffn_gate (d_ff, d_model), ffn_out (d_model, d_ff).
+
+        Args:
+            of: what is wanted of each parameter, of the same shape: the parameter itself, or its gradient.
+        """
         if not self.gated:
-            return {"ffn_in": self.ffn_in.weight, "ffn_out": self.ffn_out.weight}
-        ffn_in, ffn_gate = self.ffn_in.weight.chunk(2)
-        return {"ffn_in": ffn_in, "ffn_gate": ffn_gate, "ffn_out": self.ffn_out.weight}
+            return {"ffn_in": of(self.ffn_in.weight), "ffn_out": of(self.ffn_out.weight)}
+        ffn_in, ffn_gate = of(self.ffn_in.weight).chunk(2)
+        return {"ffn_in": ffn_in, "ffn_gate": ffn_gate, "ffn_out": of(self.ffn_out.weight)}
 
     def forward(self, x: Tensor, context: Context = NOTHING) -> Tensor:
         """(B, T, d_model) → (B, T, d_model). The context does not matter here: no token sees another."""
@@ -91,6 +96,11 @@ class SubLayer(nn.Module):
         self.residual = residual
         self.dropout = dropout
         self.drop_branch = drop_branch
+
+    def matrices(self) -> list[nn.Parameter]:
+        """The weights of the branch as they are stored, packed ones whole."""
+        linear = [module for module in self.branch.children() if isinstance(module, nn.Linear)]
+        return [cast(nn.Parameter, module.weight) for module in linear]
 
     def forward(self, state: State, context: Context = NOTHING) -> State:
         """state ← write(state, F(read(state)))."""

@@ -32,10 +32,11 @@ def use() -> None:
 
 
 def line_style(residual: str) -> dict[str, Any]:
-    """Colour and dashes of a rule, the same in every figure."""
+    """Colour and dashes of a rule, the same in every figure, and no two rules alike."""
     names = _FIRST + [name for name in RESIDUALS if name not in _FIRST]
     i = names.index(residual)
-    return {"color": _COLORS[i % len(_COLORS)], "linestyle": _DASHES[i % len(_DASHES)], "linewidth": 2}
+    n = len(_COLORS)
+    return {"color": _COLORS[i % n], "linestyle": _DASHES[(i + i // n) % len(_DASHES)], "linewidth": 2}
 
 
 def series_style(i: int) -> dict[str, Any]:

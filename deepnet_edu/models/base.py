@@ -67,7 +67,11 @@ class Model(nn.Module):
 
     def loss(self, batch: Batch) -> Tensor:
         """Mean cross-entropy per answer, in nats."""
-        logits = self.logits(batch)
+        return self.loss_of(self.logits(batch), batch)
+
+    @staticmethod
+    def loss_of(logits: Tensor, batch: Batch) -> Tensor:
+        """The same for logits that are known already."""
         return F.cross_entropy(logits.flatten(0, -2), batch.targets.flatten(), ignore_index=IGNORED)
 
     def answer(self, x: Tensor) -> Tensor:

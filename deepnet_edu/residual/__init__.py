@@ -19,6 +19,7 @@ from deepnet_edu.residual.base import (
     Slot,
     StackName,
     State,
+    itself,
     modules_inside,
     through,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "Slot",
     "StackName",
     "State",
+    "itself",
     "modules_inside",
     "through",
 ]

@@ -204,6 +204,11 @@ class Residual(nn.Module):
         return self
 
 
+def itself(parameter: Tensor) -> Tensor:
+    """The parameter, not its gradient or anything else of its shape."""
+    return parameter
+
+
 def modules_inside(rule: Residual | None, slots: tuple[Slot, ...], width: int, heads: int = 1) -> nn.ModuleDict | None:
     """The rule's modules for these slots of a branch; None, which costs nothing, where it has none."""
     made = {} if rule is None else {slot: rule.inside(slot, width, heads) for slot in slots}

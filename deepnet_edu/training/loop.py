@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from deepnet_edu.messages import unknown
 from deepnet_edu.models import Batch, Group, Model
-from deepnet_edu.probing import Watch, matrices, norms_by_sublayer
+from deepnet_edu.probing import Watch
 from deepnet_edu.record import DepthProfile, History
 from deepnet_edu.training.step import TrainStep
 
@@ -154,11 +154,9 @@ def train(
 
 def _profile(model: Model, watch: Watch, clipped_by: float) -> DepthProfile:
     """What the watched step saw; the gradient, as before clipping, is known only where the stack is trained."""
-    gradients = [weight.grad for sublayer in model.sublayers() for weight in matrices(sublayer)]
-    known = [gradient for gradient in gradients if gradient is not None]
-    if not known or len(known) < len(gradients):
-        return watch.profile()
-    return watch.profile([clipped_by * norm for norm in norms_by_sublayer(model, known)])
+    gradients = {weight: weight.grad for sublayer in model.sublayers() for weight in sublayer.matrices()}
+    known = {weight: clipped_by * gradient for weight, gradient in gradients.items() if gradient is not None}
+    return watch.profile(known if known and len(known) == len(gradients) else None)
 
 
 @torch.no_grad()

@@ -72,8 +72,9 @@ def test_the_grid_averages_seeds() -> None:
 
 def test_styles_tell_the_rules_apart_without_colour() -> None:
     styles = [line_style(residual) for residual in RESIDUALS]
-    assert len({style["color"] for style in styles}) == len(styles)
-    assert len({str(style["linestyle"]) for style in styles}) == len(styles)
+    assert len({(style["color"], str(style["linestyle"])) for style in styles}) == len(styles)
+    classic = [line_style(residual) for residual in ("post_ln", "pre_ln", "deepnorm")]
+    assert len({style["color"] for style in classic}) == len({str(style["linestyle"]) for style in classic}) == 3
 
 
 def test_blocks_carry_the_formula_of_the_rule() -> None:

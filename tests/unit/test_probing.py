@@ -194,8 +194,9 @@ def test_no_prediction_is_refused() -> None:
 def test_records_become_plain_json() -> None:
     profile = DepthProfile("x", variance=np.array([1.0, 2.0, 3.00004]))
     assert profile.to_dict(every=2) == {
-        "label": "x", "variance": [1.0, 3.0], "token_similarity": None, "input_share": None, "gradient_norm": None,
-    }  # fmt: skip
+        "label": "x",
+        "variance": [1.0, 3.0],
+    }
     assert "profiles" not in History("x", loss=[1.0]).to_dict()
     with pytest.raises(ValueError, match="no steps yet"):
         History("x").final_loss()

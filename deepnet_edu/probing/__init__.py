@@ -1,0 +1,20 @@
+"""Measurements on a real model, sub-layer by sub-layer, that leave the model as it was."""
+
+from deepnet_edu.probing.sweep import SweepRow, depth_sweep, judge_sweep, slope
+from deepnet_edu.probing.update import Step, UpdateGroup, model_update, update_group
+from deepnet_edu.probing.watch import Watch, input_share, probe, token_similarity
+
+__all__ = [
+    "Step",
+    "SweepRow",
+    "UpdateGroup",
+    "Watch",
+    "depth_sweep",
+    "input_share",
+    "judge_sweep",
+    "model_update",
+    "probe",
+    "slope",
+    "token_similarity",
+    "update_group",
+]
