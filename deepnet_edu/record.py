@@ -146,6 +146,10 @@ class DepthProfile:
                 f"the input is lost: its share is {share:.1e} at the top, below {MIN_INPUT_SHARE:.0e}, "
                 f"and token similarity {top:.3f}, above {NEARLY_ALIKE}.",
             )
+        if not gradient.any():
+            return Verdict(
+                False, "no matrix has a gradient: where a rule starts its branches at 0 (ReZero), take a step first."
+            )
         # As many sub-layers as a layer has, at each end: their kinds differ in size.
         per_layer = max(1, len(set(self.sublayer))) if self.sublayer else 2
         low, high = gradient[:per_layer].mean(), gradient[-per_layer:].mean()

@@ -14,8 +14,8 @@ UpdateGroup = Literal["all", "matrices", "biases", "norms"]
 
 
 def update_group(model: Model, name: UpdateGroup) -> list[nn.Parameter]:
-    """The parameters of the stacks: all, the branches' matrices, their biases, or the rules' own (gains and biases of
-    norms, learned scales)."""
+    """All parameters of a model, or of its stacks the branches' matrices, their biases, or what belongs to the rules
+    (gains and biases of norms, learned scales)."""
     if name not in get_args(UpdateGroup):
         raise ValueError(unknown("group of parameters", name, get_args(UpdateGroup)))
     stack = model.group("stack")
@@ -26,7 +26,9 @@ def update_group(model: Model, name: UpdateGroup) -> list[nn.Parameter]:
         for module in sublayer.branch.children()
         if isinstance(module, nn.Linear)
     }
-    chosen = {"all": set(stack), "matrices": matrices, "biases": biases, "norms": set(stack) - matrices - biases}
+    if name == "all":
+        return model.group("all")
+    chosen = {"matrices": matrices, "biases": biases, "norms": set(stack) - matrices - biases}
     return [parameter for parameter in stack if parameter in chosen[name]]
 
 
@@ -46,7 +48,7 @@ def model_update(
         model: a model from build_model, trained or not.
         batch: inputs and targets on the model's device.
         step: ``"sgd"``, θ - ηg, or ``"sign"``, θ - η·sign(g), which is Adam's first step.
-        parameters: of the stacks: ``"all"``, ``"matrices"``, ``"biases"`` or ``"norms"``.
+        parameters: ``"all"``, embeddings and head too, or of the stacks ``"matrices"``, ``"biases"`` or ``"norms"``.
         learning_rate: η. Small enough for the first order, large enough for the precision.
 
     Raises:

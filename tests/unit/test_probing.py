@@ -97,7 +97,7 @@ def test_verdicts_at_init() -> None:
         ([0.1, 0.999], [1.0, 1.0], "tokens collapse"),
         ([0.1, 0.2], [1e-9, 1.0], "first/last layer gradient"),
         ([0.1, 0.2], [1.0, 1e-9], "first/last layer gradient"),
-        ([0.1, 0.2], [0.0, 0.0], "first/last layer gradient"),
+        ([0.1, 0.2], [0.0, 0.0], "no matrix has a gradient"),
         ([0.1, np.nan], [1.0, 1.0], "not finite from sub-layer 2"),
         ([0.1, 0.2], [np.inf, 1.0], "not finite from sub-layer 1"),
     ],
