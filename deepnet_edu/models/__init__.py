@@ -8,7 +8,7 @@ from torch import nn
 from deepnet_edu.config import ModelConfig
 from deepnet_edu.embedding import TokenEmbedding
 from deepnet_edu.initialization import initialize
-from deepnet_edu.models.base import IGNORED, Batch, Group, Model
+from deepnet_edu.models.base import IGNORED, Batch, Group, Model, evaluating
 from deepnet_edu.models.tasks import Classifier, LanguageModel, Translator
 from deepnet_edu.residual import Calibrated
 
@@ -22,6 +22,7 @@ __all__ = [
     "ModelConfig",
     "Translator",
     "build_model",
+    "evaluating",
     "random_batch",
 ]
 

@@ -1,5 +1,7 @@
 """The batch, and what all models share."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Literal
 
@@ -41,6 +43,18 @@ class Batch:
         """The same batch on ``device``."""
         tensors = (getattr(self, field.name) for field in fields(self))
         return Batch(*(tensor if tensor is None else tensor.to(device) for tensor in tensors))  # type: ignore[arg-type]
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Without dropout; afterwards every module is in the mode that it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        model.eval()
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 class Model(nn.Module):
@@ -124,11 +138,8 @@ class Model(nn.Module):
 
     def calibrate(self, batch: Batch) -> None:
         """Measure again, on ``batch``, the constants of rules that take them from the data (Admin); no dropout."""
-        training = self.training
-        try:
-            self.eval()._calibrate(batch)
-        finally:
-            self.train(training)
+        with evaluating(self):
+            self._calibrate(batch)
 
     def _calibrate(self, batch: Batch) -> None:
         raise NotImplementedError

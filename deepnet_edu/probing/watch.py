@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deepnet_edu.models import Batch, Model
+from deepnet_edu.models import Batch, Model, evaluating
 from deepnet_edu.record import DepthProfile
 from deepnet_edu.transformer import SubLayer
 
@@ -191,14 +191,8 @@ def probe(model: Model, batch: Batch) -> DepthProfile:
 def undisturbed(model: nn.Module) -> Iterator[None]:
     """Without dropout, and with the training mode and the random state as they were afterwards."""
     device = next(model.parameters()).device
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            model.eval()
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), evaluating(model):
+        yield
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import deepnet_edu
 PACKAGE = Path(deepnet_edu.__file__).parent
 ORDER = [
     "messages", "files", "scaling", "residual", "attention", "transformer", "initialization", "embedding",
-    "config", "models", "record",
+    "config", "models", "generation", "record",
     "theory", "probing", "data", "training", "figures", "progress", "checks", "course", "cli",
 ]  # fmt: skip
 NOTEBOOKS = {"IPython", "ipywidgets", "jupytext", "nbformat", "nbclient", "papermill", "jupyterlab"}
