@@ -3,6 +3,7 @@
 # make build  rebuild the notebooks from solutions/*.py
 # make course run all lessons at laptop size, audit them, and keep their time and memory in docs/timings.json
 # make record train the runs that lesson 00 draws from its record (about an hour)
+# make bench  compare with other libraries, and measure
 # make clean  remove what these made, never your workspace
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ BIN := .venv/bin
 # A waiting thread must sleep: two spinning threads on two busy cores are up to fifty times slower.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: lab test build course record clean
+.PHONY: lab test build course record bench clean
 
 lab:
 	@$(PYTHON) install.py
@@ -31,6 +32,13 @@ course:
 record:
 	@$(PYTHON) install.py
 	$(BIN)/python benchmarks/lesson_00.py
+
+bench:
+	@$(PYTHON) install.py --dev
+	$(BIN)/python -m pip install --quiet --no-deps -r benchmarks/peers.txt
+	$(BIN)/python -m pytest -q -m peers tests/peers
+	$(BIN)/python benchmarks/peers.py
+	$(BIN)/python benchmarks/updates.py
 
 clean:
 	rm -rf .venv runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,1 @@
+"""Measurements against peers and physical floors; run as programs, results in results/."""

@@ -1,0 +1,224 @@
+"""TorchScale 0.3.0 beside ours: weights copied, outputs and gradients, α and β compared; writes results/peers.json.
+
+Run with: python benchmarks/peers.py (after pip install --no-deps -r benchmarks/peers.txt)
+"""
+
+import json
+import platform
+import sys
+import types
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from deepnet_edu import deepnorm_constants
+from deepnet_edu.attention import Context
+from deepnet_edu.files import write_atomic
+from deepnet_edu.transformer import Shape, Stack
+
+RESULTS = Path(__file__).parent / "results" / "peers.json"
+MISSING = "TorchScale is not here: pip install --no-deps -r benchmarks/peers.txt"
+SHAPE = Shape(d_model=32, n_heads=4, d_ff=64)
+DEPTHS = (2, 12)
+CASES = ("encoder", "decoder", "encoder_decoder")
+
+
+def import_torchscale() -> Any:
+    """TorchScale's encoder and decoder classes and configurations.
+
+    Raises:
+        ImportError: it is not installed; the message says what to type.
+    """
+    try:
+        version("torchscale")
+    except PackageNotFoundError:
+        raise ImportError(MISSING) from None
+    if "timm" not in sys.modules:
+        layers = types.ModuleType("timm.models.layers")
+        layers.drop_path = _drop_path  # type: ignore[attr-defined]
+        sys.modules |= {"timm": types.ModuleType("timm"), "timm.models": types.ModuleType("timm.models")}
+        sys.modules["timm.models.layers"] = layers
+    from torchscale.architecture.config import DecoderConfig, EncoderConfig
+    from torchscale.architecture.decoder import Decoder
+    from torchscale.architecture.encoder import Encoder
+
+    return types.SimpleNamespace(
+        Encoder=Encoder, Decoder=Decoder, EncoderConfig=EncoderConfig, DecoderConfig=DecoderConfig
+    )
+
+
+def _drop_path(x: Tensor, drop_prob: float, training: bool) -> Tensor:
+    """All that TorchScale takes from timm: leave out whole samples. It is never on here."""
+    assert not (drop_prob and training)
+    return x
+
+
+def their_stacks(case: str, N: int, M: int, seed: int = 0, deepnorm: bool = True) -> dict[str, nn.Module]:
+    """TorchScale's encoder, decoder or both, freshly initialised."""
+    peer = import_torchscale()
+    both = case == "encoder_decoder"
+
+    def settings(stack: str) -> dict[str, Any]:
+        return {
+            f"{stack}_embed_dim": SHAPE.d_model,
+            f"{stack}_attention_heads": SHAPE.n_heads,
+            f"{stack}_ffn_embed_dim": SHAPE.d_ff,
+            "encoder_layers": N,
+            "decoder_layers": M,
+            "deepnorm": deepnorm,
+            "subln": False,  # their default is True, and both at once is another model
+            "dropout": 0.0,
+            "no_scale_embedding": True,
+            "vocab_size": 8,
+        }
+
+    torch.manual_seed(seed)
+    stacks: dict[str, nn.Module] = {}
+    if case != "decoder":
+        config = peer.EncoderConfig(**settings("encoder"))
+        config.decoder_layers = M
+        stacks["encoder"] = peer.Encoder(config, is_encoder_decoder=both)
+    if case != "encoder":
+        config = peer.DecoderConfig(**settings("decoder"))
+        config.encoder_layers = N
+        stacks["decoder"] = peer.Decoder(config, is_encoder_decoder=both)
+    return {name: stack.double() for name, stack in stacks.items()}
+
+
+@torch.no_grad()
+def our_stack(name: str, N: int, M: int, theirs: nn.Module) -> Stack:
+    """Ours, with the weights of theirs."""
+    stack = Stack(name, "deepnorm", encoder_layers=N, decoder_layers=M, shape=SHAPE).double()  # type: ignore[arg-type]
+    for mine, peer in zip(stack.layers, theirs.layers, strict=True):  # type: ignore[arg-type]
+        attention, branch = peer.self_attn, mine.self_attention.branch  # type: ignore[union-attr]
+        _pack(branch.qkv, attention.q_proj, attention.k_proj, attention.v_proj)  # type: ignore[union-attr, arg-type]
+        _pack(branch.output, attention.out_proj)  # type: ignore[union-attr, arg-type]
+        _pack(mine.self_attention.residual.norm, peer.self_attn_layer_norm)  # type: ignore[union-attr, arg-type]
+        if hasattr(mine, "cross_attention"):
+            attention, branch = peer.encoder_attn, mine.cross_attention.branch  # type: ignore[union-attr]
+            _pack(branch.query, attention.q_proj)  # type: ignore[union-attr, arg-type]
+            _pack(branch.key_value, attention.k_proj, attention.v_proj)  # type: ignore[union-attr, arg-type]
+            _pack(branch.output, attention.out_proj)  # type: ignore[union-attr, arg-type]
+            _pack(mine.cross_attention.residual.norm, peer.encoder_attn_layer_norm)  # type: ignore[union-attr, arg-type]
+        _pack(mine.ffn.branch.ffn_in, peer.ffn.fc1)  # type: ignore[union-attr, arg-type]
+        _pack(mine.ffn.branch.ffn_out, peer.ffn.fc2)  # type: ignore[union-attr, arg-type]
+        _pack(mine.ffn.residual.norm, peer.final_layer_norm)  # type: ignore[union-attr, arg-type]
+    return stack
+
+
+def _pack(target: nn.Module, *sources: nn.Module) -> None:
+    """Copy weights and biases, one below the other."""
+    for name in ("weight", "bias"):
+        getattr(target, name).copy_(torch.cat([getattr(source, name) for source in sources]))
+
+
+def relative(a: Tensor, b: Tensor) -> float:
+    """Largest difference relative to the largest entry."""
+    return ((a - b).abs().max() / b.abs().max()).item()
+
+
+def compare(case: str, layers: int, seed: int = 0) -> dict[str, float]:
+    """Largest relative differences of the output, the gradient of the input and that of the weights, in float64.
+
+    TorchScale computes its activation in float32, so 1e-7 is the best that can be.
+    """
+    N, M = (0 if case == "decoder" else layers), (0 if case == "encoder" else layers)
+    theirs = their_stacks(case, N, M, seed)
+    with torch.no_grad():
+        for parameter in (p for stack in theirs.values() for p in stack.parameters()):
+            parameter.add_(0.1 * torch.randn_like(parameter))  # biases and norms too: zeros and ones hide mistakes
+    ours = {name: our_stack(name, N, M, stack) for name, stack in theirs.items()}
+    tokens = torch.ones(2, 7, dtype=torch.long)
+    x = torch.randn(2, 7, SHAPE.d_model, dtype=torch.float64, requires_grad=True)
+    source = torch.randn(2, 5, SHAPE.d_model, dtype=torch.float64, requires_grad=True)
+    inputs = [tensor for tensor, used in ((x, case != "encoder"), (source, case != "decoder")) if used]
+    weights = torch.randn(2, 7 if M else 5, SHAPE.d_model, dtype=torch.float64)
+    results = []
+    for mine in (True, False):
+        memory, context, encoded = None, Context(), None
+        if "encoder" in theirs:
+            if mine:
+                memory = ours["encoder"](source)
+            else:
+                encoded = theirs["encoder"](None, token_embeddings=source, features_only=True)
+                memory = encoded["encoder_out"]
+        y = memory
+        if "decoder" in theirs:
+            if mine:
+                context = Context(memory=memory)
+                y = ours["decoder"](x, context=context)
+            else:
+                y = theirs["decoder"](tokens, encoder_out=encoded, token_embeddings=x, features_only=True)[0]
+        assert y is not None
+        stacks = ours if mine else theirs
+        last = list(stacks.values())[-1]
+        first = last.layers[0]  # type: ignore[index, union-attr]
+        chosen = (
+            [first.self_attention.branch.output.weight, first.ffn.branch.ffn_in.weight]  # type: ignore[union-attr]
+            if mine
+            else [first.self_attn.out_proj.weight, first.ffn.fc1.weight]  # type: ignore[union-attr]
+        )
+        gradients = torch.autograd.grad((y * weights).sum(), [*inputs, *chosen])
+        results.append((y.detach(), gradients[: len(inputs)], gradients[len(inputs) :]))
+    (y, inner, outer), (y_, inner_, outer_) = results
+    return {
+        "output": relative(y, y_),
+        "input gradient": max(relative(a, b) for a, b in zip(inner, inner_, strict=True)),
+        "weight gradient": max(relative(a, b) for a, b in zip(outer, outer_, strict=True)),
+    }
+
+
+def constants(case: str, layers: int) -> dict[str, dict[str, float]]:
+    """α of each stack as TorchScale has it, and β, the ratio of DeepNorm's fc1 to that of the same seed without."""
+    N, M = (0 if case == "decoder" else layers), (0 if case == "encoder" else layers)
+    theirs, plain = their_stacks(case, N, M), their_stacks(case, N, M, deepnorm=False)
+    found = {}
+    for name, stack in theirs.items():
+        ours = getattr(deepnorm_constants(N, M), name)
+        scaled, unscaled = (s.layers[-1].ffn.fc1.weight for s in (stack, plain[name]))  # type: ignore[index, union-attr]
+        found[name] = {
+            "alpha": float(stack.layers[0].alpha),  # type: ignore[index, union-attr, arg-type]
+            "our alpha": ours.alpha,
+            "beta": (scaled.sum() / unscaled.sum()).item(),  # type: ignore[operator, union-attr]
+            "our beta": ours.beta,
+        }
+    return found
+
+
+def main() -> None:
+    """Compare all cases, print and keep them."""
+    torch.set_num_threads(1)
+    rows = [
+        {"case": case, "layers": n, **{key: float(f"{value:.2e}") for key, value in compare(case, n).items()}}
+        for case in CASES
+        for n in DEPTHS
+    ]
+    record = {
+        "what": "Largest relative differences to TorchScale with copied weights, float64; its activation is float32",
+        "command": "python benchmarks/peers.py",
+        "date": datetime.now(UTC).date().isoformat(),
+        "seed": 0,
+        "threads": 1,
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "torchscale": version("torchscale"),
+            "fairscale": version("fairscale"),
+            "deepnet-edu": version("deepnet-edu"),
+        },
+        "differences": rows,
+        "constants": {f"{case}, {n} layers": constants(case, n) for case in CASES for n in DEPTHS},
+    }
+    write_atomic(RESULTS, json.dumps(record, indent=1) + "\n")
+    for row in rows:
+        print(row)
+    for case, found in record["constants"].items():  # type: ignore[union-attr, attr-defined]
+        print(case, found)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""TorchScale 0.3.0 with our weights gives our outputs, and our constants but for one."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import peers
+
+RECORD = Path(peers.RESULTS)
+
+try:
+    peers.import_torchscale()
+    missing = ""
+except ImportError as error:
+    missing = str(error)
+needs_peer = pytest.mark.skipif(bool(missing), reason=missing)
+
+
+@pytest.mark.peers
+@needs_peer
+@pytest.mark.parametrize("layers", [2, 12])
+@pytest.mark.parametrize("case", peers.CASES)
+def test_outputs_and_gradients_are_equal(case: str, layers: int) -> None:
+    assert max(peers.compare(case, layers, seed=1).values()) < 1e-5
+
+
+def check_constants(case: str, found: dict[str, dict[str, float]]) -> None:
+    for name, row in found.items():
+        assert row["alpha"] == pytest.approx(row["our alpha"], rel=1e-12)
+        # TorchScale has 1.15 for 0.87 in the encoder that a decoder looks at.
+        factor = 1.15 / 0.87 if case == "encoder_decoder" and name == "encoder" else 1.0
+        assert row["beta"] / row["our beta"] == pytest.approx(factor, rel=1e-6)
+
+
+@pytest.mark.peers
+@needs_peer
+@pytest.mark.parametrize("layers", [2, 12])
+@pytest.mark.parametrize("case", peers.CASES)
+def test_constants_are_equal_but_for_one_beta(case: str, layers: int) -> None:
+    check_constants(case, peers.constants(case, layers))
+
+
+def test_the_record_says_the_same() -> None:
+    """What was measured and committed, for those who have no TorchScale."""
+    record = json.loads(RECORD.read_text())
+    assert record["versions"]["torchscale"] == "0.3.0"
+    assert len(record["differences"]) == 6
+    for row in record["differences"]:
+        assert max(row[key] for key in ("output", "input gradient", "weight gradient")) < 1e-5
+    for case, found in record["constants"].items():
+        check_constants(case.split(",")[0], found)
