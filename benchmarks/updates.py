@@ -34,7 +34,7 @@ LEARNING_RATE = {"deepnorm": 1e-6, "deepnorm_glm": 1e-6, "post_ln": 1e-8}
 
 
 def config(rule: str, layers: int) -> ModelConfig:
-    """A decoder of the shape of facts.md 3.6's second run."""
+    """A small decoder, the same at every depth but in layers."""
     return ModelConfig("decoder", "lm", layers, residual=rule, **SHAPE)
 
 

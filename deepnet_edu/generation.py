@@ -1,8 +1,8 @@
 """Text from a trained model: greedy, sampled, or the best of several beams.
 
 Each token is read once, thanks to the cache. A causal language model continues a prompt, (B, T) tokens; shorter prompts
-of a batch are padded on the left. A
-translator reads a source, (B, S) tokens padded on either side, and writes from a ``start`` token on.
+of a batch are padded on the left. A translator reads a source, (B, S) tokens padded on either side, and writes from a
+``start`` token on.
 """
 
 from collections.abc import Callable

@@ -1,0 +1,63 @@
+"""Predictions with their assumptions: of one component, of a stack, of gradients and updates. NumPy only."""
+
+from deepnet_edu.theory.bounds import (
+    encoder_condition,
+    encoder_decoder_update_bound,
+    fixed_step_update_sum,
+    last_ffn_gradient_bound,
+    post_ln_gradient_decay,
+    sgd_update_sum,
+    update_bound,
+)
+from deepnet_edu.theory.moments import (
+    Moments,
+    attention_backward_factor,
+    attention_forward_moments,
+    attention_moments,
+    gelu_correlation,
+    layer_norm_jacobian,
+    layer_norm_moments,
+    linear_moments,
+    relu_ffn_correlation,
+    relu_moments,
+    softmax_variance,
+)
+from deepnet_edu.theory.predict import predict
+from deepnet_edu.theory.recursion import (
+    deepnorm_input_share,
+    input_share,
+    layernorm_scaling_variance,
+    post_ln_gradient_factors,
+    pre_ln_variance,
+    similarity_step,
+    variance_by_depth,
+)
+
+__all__ = [
+    "Moments",
+    "attention_backward_factor",
+    "attention_forward_moments",
+    "attention_moments",
+    "deepnorm_input_share",
+    "encoder_condition",
+    "encoder_decoder_update_bound",
+    "fixed_step_update_sum",
+    "gelu_correlation",
+    "input_share",
+    "last_ffn_gradient_bound",
+    "layer_norm_jacobian",
+    "layer_norm_moments",
+    "layernorm_scaling_variance",
+    "linear_moments",
+    "post_ln_gradient_decay",
+    "post_ln_gradient_factors",
+    "pre_ln_variance",
+    "predict",
+    "relu_ffn_correlation",
+    "relu_moments",
+    "sgd_update_sum",
+    "similarity_step",
+    "softmax_variance",
+    "update_bound",
+    "variance_by_depth",
+]

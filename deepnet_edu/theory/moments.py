@@ -1,0 +1,124 @@
+"""Moments of one component: what it does to a variance, to a correlation between tokens, and to a gradient.
+
+Formulas of Kedia et al. (arXiv 2403.09635), read in their code, unless a docstring says otherwise. σ² is the variance
+of each feature, r the correlation of two tokens in the same feature; inputs are Gaussian.
+"""
+
+from dataclasses import dataclass
+from math import acos, erf, exp, factorial, pi, sqrt
+
+import numpy as np
+
+from deepnet_edu.record import Array
+
+
+@dataclass(frozen=True)
+class Moments:
+    """What leaves a component.
+
+    Attributes:
+        mean: of a feature.
+        variance: of a feature.
+        covariance: of two tokens in the same feature.
+        gradient: the factor on the variance of a gradient on its way back.
+    """
+
+    mean: float
+    variance: float
+    covariance: float
+    gradient: float
+
+
+def linear_moments(fan_in: int, fan_out: int, weight_variance: float, variance: float, r: float = 0.0) -> Moments:
+    """y = Wx: variance fan_in·σ_w²·σ², covariance r times that; gradient factor fan_out·σ_w².
+
+    Assumes weights independent of the input, of mean 0; an input of mean 0.
+    """
+    out = fan_in * weight_variance * variance
+    return Moments(0.0, out, r * out, fan_out * weight_variance)
+
+
+def relu_moments(variance: float, r: float = 0.0) -> Moments:
+    """max(0, x): mean σ/√(2π), variance σ²(π-1)/(2π), covariance σ²(πr + √(1-r²) - r·acos r - 1)/(2π), gradient ½.
+
+    Second moment σ²/2, which is Lemma 1 of Xiong et al. (arXiv 2002.04745) feature by feature. Assumes x ~ N(0, σ²).
+    """
+    covariance = variance * (pi * r + sqrt(1 - r * r) - r * acos(r) - 1) / (2 * pi)
+    return Moments(sqrt(variance / (2 * pi)), variance * (pi - 1) / (2 * pi), covariance, 0.5)
+
+
+def layer_norm_moments(variance: float, r: float = 0.0) -> Moments:
+    """LN: variance 1, covariance r, gradient factor 1/σ². Assumes many features; each token takes its own mean away."""
+    return Moments(0.0, 1.0, r, 1 / variance)
+
+
+def layer_norm_jacobian(length: float, d_model: int) -> float:
+    """‖∂LN(x)/∂x‖₂ = √d/‖x‖₂, γ = 1 (arXiv 2002.04745, Lemma 3, there as a bound O(√d/‖x‖)).
+
+    Exact for the spectral norm where x has mean 0 and d ≥ 3: two directions are lost, all others are divided by σ.
+    """
+    return sqrt(d_model) / length
+
+
+def attention_forward_moments(tokens: int, r: float, variance: float = 1.0, gain: float = 1.0) -> Moments:
+    """Bidirectional flat attention: variance and covariance (r + (1-r)/n)·σ²·gain, all tokens get the same.
+
+    Its gradient factor is (1 + (n-1)r_g)/n for gradients correlated by r_g, :func:`attention_backward_factor`; here for
+    independent ones. Assumes scores of 0, as at initialisation.
+
+    Args:
+        tokens: n.
+        r: correlation between tokens.
+        variance: σ².
+        gain: (d·σ_w²)² of value and output together.
+    """
+    out = (r + (1 - r) / tokens) * variance * gain
+    return Moments(0.0, out, out, gain * attention_backward_factor(tokens, 0.0))
+
+
+def attention_backward_factor(tokens: int, gradient_r: float, dropout: float = 0.0) -> float:
+    """(1 + (n-1)·r_g·(1-p))/(n(1-p)): the factor on a gradient's variance that flat attention returns to its values."""
+    return (1 + (tokens - 1) * gradient_r * (1 - dropout)) / (tokens * (1 - dropout))
+
+
+def softmax_variance(tokens: int, score_variance: float, r: float = 0.0) -> float:
+    """Variance of one attention weight: (exp((1-r)σ²) - 1)/n². Assumes Gaussian scores, and n large beside exp(σ²)."""
+    return (exp((1 - r) * score_variance) - 1) / tokens**2
+
+
+def relu_ffn_correlation(r: float, dropout: float = 0.0) -> float:
+    """r_out = (1-p)·(r + (√(1-r²) - r·acos r)/π): correlation of two tokens after W₂·max(0, W₁x).
+
+    The second matrix turns the ReLU's mean into something that tokens share: even r = 0 gives 1/π.
+    """
+    return (1 - dropout) * (r + (sqrt(1 - r * r) - r * acos(r)) / pi)
+
+
+def attention_moments(tokens: int, similarity: float) -> tuple[float, float]:
+    """Variance and covariance between positions, both means, of a causal uniform average of unit-variance tokens.
+
+    Position i averages i tokens with correlation r: variance r + (1-r)/i, mean over i r + (1-r)·H_T/T. Two positions
+    i < j share i tokens: covariance r + (1-r)/j, mean over pairs r + (1-r)·2(T - H_T)/(T(T-1)).
+    Lemma 4.1 (arXiv 2203.00555) bounds the variance by 1. Assumes flat scores, as at initialisation.
+
+    Args:
+        tokens: T, at least 2.
+        similarity: r, correlation between any two tokens.
+    """
+    T, r = tokens, similarity
+    harmonic = float(np.sum(1 / np.arange(1, T + 1)))
+    return r + (1 - r) * harmonic / T, r + (1 - r) * 2 * (T - harmonic) / (T * (T - 1))
+
+
+def gelu_correlation(sigma: float, order: int = 30) -> Array:
+    """Coefficients c with E[GELU(y)GELU(z)] = Σ c[k]·r^k, for y, z ~ N(0, σ²) with correlation r (Mehler's formula).
+
+    c[k] = E[GELU(σu)·He_k(u)]²/k! for standard normal u, by Gauss-Hermite quadrature; the last coefficient takes the
+    rest, so that r = 1 gives E[GELU(z)²] exactly.
+    """
+    u, weights = np.polynomial.hermite_e.hermegauss(100)
+    weights = weights / weights.sum()
+    gelu = sigma * u * 0.5 * (1 + np.array([erf(sigma * value / sqrt(2)) for value in u]))
+    hermite = np.polynomial.hermite_e.hermevander(u, order - 1)  # (100, order)
+    c = np.array([(weights * gelu * hermite[:, k]).sum() ** 2 / factorial(k) for k in range(order)])
+    return np.append(c, max(0.0, float((weights * gelu**2).sum() - c.sum())))

@@ -1,0 +1,71 @@
+"""What was measured and committed says what lessons and docstrings say of it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from deepnet_edu.record import MAX_UPDATE
+
+RECORD = json.loads((Path(__file__).parents[2] / "benchmarks/results/updates.json").read_text(encoding="utf-8"))
+#: log-log slopes of the one-step update against depth, expected from an independent run with other batches and seeds.
+SLOPES = {
+    ("deepnorm", "sgd"): {"matrices": 0.00, "biases": 0.48, "norms": 1.00, "all": 0.86},
+    ("deepnorm", "sign"): {"matrices": 0.49, "biases": 0.71, "norms": 1.02, "all": 0.65},
+    ("deepnorm_glm", "sgd"): {"matrices": -1.00, "biases": -0.02, "norms": 1.00, "all": 0.96},
+    ("deepnorm_glm", "sign"): {"matrices": -0.01, "biases": 0.45, "norms": 1.02, "all": 0.68},
+}
+
+
+def row(residual: str, step: str, group: str) -> dict:
+    keys = {"residual": residual, "step": step, "parameters": group}
+    (found,) = (row for row in RECORD["updates"] if keys.items() <= row.items())
+    return found
+
+
+def profile(init: str, residual: str, layers: int) -> dict:
+    keys = {"init": init, "residual": residual, "layers": layers}
+    (found,) = (row for row in RECORD["profiles"] if keys.items() <= row.items())
+    return found
+
+
+@pytest.mark.parametrize(("residual", "step"), list(SLOPES))
+def test_slopes_by_group(residual: str, step: str) -> None:
+    for group, expected in SLOPES[residual, step].items():
+        assert row(residual, step, group)["slope"] == pytest.approx(expected, abs=0.1)
+
+
+def test_the_trend_of_figure_5() -> None:
+    """DeepNorm's update is far below Post-LN's at every depth, and rises too, by a factor of 5 to 12 over 16 times
+    the depth: "nearly constant" is of the order, not of the line."""
+    ours, post = row("deepnorm", "sgd", "all")["update"], row("post_ln", "sgd", "all")["update"]
+    assert all(post[i] > 50 * ours[i] for i in range(5))
+    assert 5 < ours[-1] / ours[0] < 12
+    assert post[-1] / post[0] > 20
+    matrices = row("deepnorm", "sgd", "matrices")["update"]
+    assert max(matrices) < MAX_UPDATE / 100
+    assert min(row("post_ln", "sgd", "matrices")["update"]) > MAX_UPDATE
+
+
+@pytest.mark.parametrize("init", ["xavier", "torchscale"])
+def test_deepnorms_profile_is_flat_in_both_inits(init: str) -> None:
+    for layers in (6, 100, 1000):
+        found = profile(init, "deepnorm", layers)
+        assert found["token similarity"] < 0.02
+        assert found["gradient ratio"] == pytest.approx(1, abs=0.05)
+    constant = [profile(init, "deepnorm", layers)["W2 gradient · √N"] for layers in (6, 24, 100, 1000)]
+    assert max(constant) / min(constant) < 1.1  # the gradient of W₂ falls as N^(-1/2)
+
+
+def test_post_lns_tokens_collapse_while_its_gradients_may_not() -> None:
+    found = profile("xavier", "post_ln", 48)
+    assert found["token similarity"] > 0.999
+    assert 0.1 < found["gradient ratio"] < 10
+    assert profile("torchscale", "post_ln", 1000)["gradient ratio"] < 0.05
+    assert profile("torchscale", "post_ln", 12)["token similarity"] < 0.5  # a smaller init collapses later
+
+
+def test_pre_lns_variance_grows_with_depth() -> None:
+    variance = {layers: profile("xavier", "pre_ln", layers)["variance"] for layers in (6, 12, 24, 48, 100, 1000)}
+    assert variance[1000] / variance[100] == pytest.approx(10, rel=0.25)
+    assert variance[48] / variance[6] == pytest.approx(8, rel=0.4)
