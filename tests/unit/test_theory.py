@@ -161,7 +161,7 @@ def test_pre_lns_variance_grows_linearly() -> None:
     by_layer = variance[1::2]
     rate = (by_layer[-1] - by_layer[47]) / 48
     straight = t.pre_ln_variance(48, rate, by_layer[47])
-    np.testing.assert_allclose(by_layer[47:], straight, rtol=0.06)
+    np.testing.assert_allclose(by_layer[47:], straight, rtol=0.15)
     # Not from the start: attention averages tokens, and adds more once they are alike.
     assert by_layer[7] - by_layer[0] < 0.7 * 7 * rate
     post, _ = profile("post_ln", 24)
