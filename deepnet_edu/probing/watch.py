@@ -146,7 +146,7 @@ def check_batch(model: Model, batch: Batch) -> None:
     if not sublayers:
         raise ValueError(
             "The model has no sub-layers to probe: build it with build_model and at least one layer; "
-            "for a model of somebody else's, use review(model)."
+            "for a model of another make, deepnet_edu.review.review(model)."
         )
     device = sublayers[0].matrices()[0].device
     for tensor in (batch.inputs, batch.targets, batch.padding, batch.target_inputs, batch.target_padding):

@@ -9,7 +9,7 @@ PACKAGE = Path(deepnet_edu.__file__).parent
 ORDER = [
     "messages", "files", "scaling", "residual", "attention", "transformer", "initialization", "embedding",
     "config", "models", "generation", "record",
-    "theory", "probing", "data", "training", "figures", "progress", "checks", "course", "cli",
+    "theory", "probing", "review", "data", "training", "figures", "progress", "checks", "course", "cli",
 ]  # fmt: skip
 NOTEBOOKS = {"IPython", "ipywidgets", "jupytext", "nbformat", "nbclient", "papermill", "jupyterlab"}
 

@@ -1,0 +1,291 @@
+"""The checklist passes what is right, and finds each published mistake by name. The mistakes are rebuilt here in a few
+lines of our own."""
+
+import copy
+from dataclasses import dataclass, field, replace
+from math import sqrt
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from deepnet_edu import ModelConfig, build_model, deepnorm_constants
+from deepnet_edu.review import SubLayerView, find_sublayers, review
+
+D, HEADS, FF, LAYERS = 48, 4, 96, 24
+SIZES = {"d_model": D, "n_heads": HEADS, "d_ff": FF, "vocab_size": 32}
+ROWS = [
+    "α on the skip",
+    "norm outside",
+    "independent layers",
+    "gain of value, output and FFN",
+    "gain of query and key",
+    "signal at depth",
+]
+X = torch.randn(4, 16, D, generator=torch.Generator().manual_seed(0))
+
+
+def failing(found) -> list[str]:
+    return [row.name for row in found.rows if row.status != "PASS"]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        ModelConfig("decoder", "lm", LAYERS, **SIZES),
+        ModelConfig("encoder", "mlm", encoder_layers=LAYERS, **SIZES),
+        ModelConfig("encoder_decoder", "translation", 8, 12, **SIZES),
+        ModelConfig("encoder", "classification", encoder_layers=LAYERS, n_classes=5, d_model=D, n_heads=HEADS, d_ff=FF),
+        ModelConfig("decoder", "lm", LAYERS, norm="rms", activation="swiglu", position="rotary", **SIZES),
+    ],
+    ids=["decoder", "encoder", "encoder_decoder", "images", "bonito's choices"],
+)
+def test_ours_passes(config: ModelConfig) -> None:
+    found = review(build_model(config))
+    assert failing(found) == []
+    assert [row.name for row in found.rows] == ROWS
+    assert found.passed
+    assert str(found).count("PASS") == 6
+
+
+def test_other_rules_fail_where_they_differ() -> None:
+    config = ModelConfig("decoder", "lm", LAYERS, **SIZES)
+    post = review(build_model(replace(config, residual="post_ln")))
+    assert "There is no α" in post[ROWS[0]].mend
+    assert failing(post) == [ROWS[0], ROWS[3], ROWS[5]]
+    pre = review(build_model(replace(config, residual="pre_ln")))
+    assert "Pre-LN" in pre[ROWS[1]].found
+    glm = review(build_model(replace(config, residual="deepnorm_glm")))
+    assert failing(glm) == [ROWS[0], ROWS[3]]
+    assert "another depth or exponent" in glm[ROWS[0]].mend
+    assert review(build_model(replace(config, residual="rezero")))[ROWS[1]].status == "UNKNOWN"
+
+
+# --- a model of another make: layers with fairseq's names, and everything that can be wrong about them
+
+
+class Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.q_proj, self.k_proj, self.v_proj, self.out_proj = (nn.Linear(D, D) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        B, T, _ = x.shape
+        q, k, v = (p(x).view(B, T, HEADS, -1).transpose(1, 2) for p in (self.q_proj, self.k_proj, self.v_proj))
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return self.out_proj(y.transpose(1, 2).reshape(B, T, D))
+
+
+@dataclass
+class Recipe:
+    """What a repository does. The defaults are the paper's."""
+
+    alpha: float = (2 * LAYERS) ** 0.25
+    beta: float = (8 * LAYERS) ** -0.25
+    alpha_on_branch: bool = False
+    pre_norm: bool = False
+    clones: bool = False
+    inner_norm: bool = False
+    init: str = "xavier"
+    unscaled: tuple[str, ...] = ()
+    also_scaled: tuple[str, ...] = ()
+    gains: dict[str, float] = field(default_factory=dict)
+
+
+class Layer(nn.Module):
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__()
+        self.recipe = recipe
+        self.self_attn, self.fc1, self.fc2 = Attention(), nn.Linear(D, FF), nn.Linear(FF, D)
+        self.self_attn_layer_norm, self.final_layer_norm = nn.LayerNorm(D), nn.LayerNorm(D)
+        self.ffn_norm = nn.LayerNorm(FF) if recipe.inner_norm else nn.Identity()
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear):
+                self.draw(name.split(".")[-1], module)
+
+    @torch.no_grad()
+    def draw(self, name: str, linear: nn.Linear) -> None:
+        recipe = self.recipe
+        scaled = (name not in ("q_proj", "k_proj") or name in recipe.also_scaled) and name not in recipe.unscaled
+        gain = recipe.gains.get(name, recipe.beta if scaled else 1.0)
+        if recipe.init == "default":  # nn.Linear's own, biases too
+            linear.weight.mul_(gain)
+            linear.bias.mul_(gain)
+            return
+        nn.init.xavier_normal_(linear.weight, gain=gain)
+        nn.init.zeros_(linear.bias)
+        if recipe.init == "packed" and name in ("q_proj", "k_proj", "v_proj"):  # fan_out is 3d
+            linear.weight.mul_(sqrt(2 * D / (D + 3 * D)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        attention, alpha = self.self_attn, self.recipe.alpha
+
+        def ffn(z: Tensor) -> Tensor:
+            return self.fc2(self.ffn_norm(F.gelu(self.fc1(z))))
+
+        for branch, norm in ((attention, self.self_attn_layer_norm), (ffn, self.final_layer_norm)):
+            if self.recipe.pre_norm:
+                x = alpha * x + branch(norm(x))
+            elif self.recipe.alpha_on_branch:
+                x = norm(x + alpha * branch(x))
+            else:
+                x = norm(alpha * x + branch(x))
+        return x
+
+
+def stack(recipe: Recipe, layers: int = LAYERS) -> nn.Sequential:
+    torch.manual_seed(0)
+    if recipe.clones:
+        one = Layer(recipe)
+        return nn.Sequential(*(copy.deepcopy(one) for _ in range(layers)))
+    return nn.Sequential(*(Layer(recipe) for _ in range(layers)))
+
+
+def run(model: nn.Module) -> Tensor:
+    return model(X)
+
+
+def judged(recipe: Recipe, layers: int = LAYERS, **settings: object):
+    return review(stack(recipe, layers), run=run, depth=(0, layers), **settings)  # type: ignore[arg-type]
+
+
+def test_the_papers_recipe_passes() -> None:
+    assert failing(judged(Recipe())) == []
+
+
+ALPHA, NORM, LAYER, GAIN, QK, SIGNAL = ROWS
+#: Rows of published mistakes: what is done, the rows that must fail, what one of them must say.
+WILD = {
+    "1 labml: α on the branch": (Recipe(alpha_on_branch=True), {ALPHA}, "α multiplies the branch"),
+    "2 labml: copies of one layer": (Recipe(clones=True), {LAYER}, "Layers are copies of one"),
+    "3 torchscale HEAD: Pre-LN, scaled skip": (Recipe(pre_norm=True), {NORM, SIGNAL}, "norm after the sum"),
+    "5 torchscale: default init times β": (Recipe(init="default"), {GAIN, QK}, "xavier_normal_"),
+    "8 lczero: β scales the variance": (Recipe(beta=(8 * LAYERS) ** -0.125), {GAIN}, "times what it should be"),
+    "9 omar-rq: (8·N)**-1/4": (Recipe(beta=(8 * LAYERS) ** -1 / 4), {GAIN}, "times what it should be"),
+    "10 Mix-LN: exponent's sign and α of 32 layers": (
+        Recipe(alpha=2.828, beta=(8 * LAYERS) ** 0.25), {ALPHA, GAIN, SIGNAL}, "another depth or exponent",
+    ),
+    "11 xformers: value not scaled": (Recipe(unscaled=("v_proj",)), {GAIN}, "value of the decoder is 3.7 times"),
+    "12 QKV drawn as one matrix": (Recipe(init="packed"), {GAIN, QK}, "each third of a packed one"),
+    "query and key scaled too": (Recipe(also_scaled=("q_proj", "k_proj")), {QK}, "0.27 times"),
+    "unilm #663: α and β swapped": (
+        Recipe(alpha=(8 * LAYERS) ** -0.25, beta=(2 * LAYERS) ** 0.25), {ALPHA, GAIN, SIGNAL}, "another depth",
+    ),
+    "GLM-130B's constants, another choice": (
+        Recipe(alpha=sqrt(2 * LAYERS), beta=1 / sqrt(2 * LAYERS)), {ALPHA, GAIN}, "another depth or exponent",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(WILD))
+def test_a_published_mistake_is_found_by_name(name: str) -> None:
+    recipe, rows, sentence = WILD[name]
+    found = judged(recipe)
+    assert {row.name for row in found.rows if row.status == "FAIL"} >= rows
+    # Where the mistake is one of constants, order or copies, the rest of the model is not blamed.
+    assert set(failing(found)) <= rows | {SIGNAL} | ({ALPHA} if NORM in rows else set())
+    assert any(sentence in row.mend for row in found.rows if row.name in rows)
+    assert not found.passed
+
+
+def test_copies_lose_the_gradient_only_at_depth() -> None:
+    """At 50 layers copies have 0.56 of the gradient at the bottom; that they are copies shows at any depth."""
+    layers = 50
+    recipe = Recipe(alpha=(2 * layers) ** 0.25, beta=(8 * layers) ** -0.25, clones=True)
+    assert judged(recipe, layers)[LAYER].status == "FAIL"
+    assert judged(replace(recipe, clones=False), layers).passed
+
+
+def test_an_encoders_beta_of_two_stacks() -> None:
+    """Row 4, TorchScale: 1.15 for 0.87 in the encoder that a decoder looks at."""
+    model = build_model(ModelConfig("encoder_decoder", "translation", 8, 8, **SIZES))
+    encoder = deepnorm_constants(8, 8).encoder
+    assert encoder is not None
+    with torch.no_grad():
+        for sublayer in model.encoder.sublayers():  # type: ignore[union-attr, operator]
+            for role, weight in sublayer.branch.weights().items():
+                if role not in ("query", "key"):
+                    weight.mul_(1.15 / 0.87)
+    found = review(model)
+    assert failing(found) == [GAIN]
+    assert "of the encoder is 1.3 times what it should be" in found[GAIN].mend
+
+
+def test_sub_ln_and_deepnorm_at_once() -> None:
+    """Row 6: a norm inside the branch undoes β: the fit stays right, the gains too, and only the signal tells."""
+    found = judged(Recipe(inner_norm=True, gains={"fc1": 1.0, "fc2": 1.0, "v_proj": 1.0, "out_proj": 1.0}))
+    assert found[GAIN].status == "FAIL"
+
+
+# --- other makes
+
+
+def test_torchs_own_layers_are_found() -> None:
+    layer = nn.TransformerEncoderLayer(D, HEADS, FF, dropout=0.1, batch_first=True)
+    model = nn.TransformerEncoder(layer, 6)
+    found = review(model)
+    assert "There is no α" in found[ALPHA].mend
+    assert found[LAYER].status == "FAIL"  # it deep-copies the layer that it is given
+    assert "query 0.7" in found[QK].found  # Xavier over all three at once
+    before = nn.TransformerEncoder(nn.TransformerEncoderLayer(D, HEADS, FF, batch_first=True, norm_first=True), 6)
+    assert review(before)[NORM].status == "FAIL"
+    decoder = nn.TransformerDecoder(nn.TransformerDecoderLayer(D, HEADS, FF, batch_first=True), 3)
+    assert len(find_sublayers(decoder)) == 9
+    assert review(decoder, run=lambda model: model(X, X), depth=(3, 3))[ALPHA].found == "the norm sees 1·x + 1·F(x)"
+
+
+class Own(nn.Module):
+    """Names that nobody knows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers, constants = 4, deepnorm_constants(decoder_layers=4).decoder
+        assert constants is not None
+        self.alpha = constants.alpha
+        self.mixers = nn.ModuleList(nn.Sequential(nn.Linear(D, FF), nn.ReLU(), nn.Linear(FF, D)) for _ in range(layers))
+        self.scalers = nn.ModuleList(nn.LayerNorm(D) for _ in range(layers))
+        for mixer in self.mixers:
+            for linear in (mixer[0], mixer[2]):  # type: ignore[index]
+                nn.init.xavier_normal_(linear.weight, gain=constants.beta)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for mixer, scaler in zip(self.mixers, self.scalers, strict=True):
+            x = scaler(self.alpha * x + mixer(x))
+        return x
+
+
+def test_hints_for_a_model_of_any_make() -> None:
+    model = Own()
+    hints = [
+        SubLayerView(branch=mixer, norm=scaler, weights={"ffn_in": mixer[0].weight, "ffn_out": mixer[2].weight})  # type: ignore[index]
+        for mixer, scaler in zip(model.mixers, model.scalers, strict=True)
+    ]
+    found = review(model, sublayers=hints, run=run)
+    assert [row.status for row in found.rows] == ["PASS", "PASS", "PASS", "PASS", "UNKNOWN", "PASS"]
+    with pytest.raises(ValueError, match="No attention or feed-forward layers were recognised: name them"):
+        review(model)
+    with pytest.raises(ValueError, match=r"How is this model run\? review\(model, run="):
+        review(model, sublayers=hints)
+
+
+def test_a_review_leaves_the_model_alone() -> None:
+    model = stack(Recipe(), 3).train().requires_grad_(False)
+    model[1].eval()
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    before, modes = copy.deepcopy(model.state_dict()), [module.training for module in model.modules()]
+    state = torch.random.get_rng_state()
+    review(model, run=run)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert [module.training for module in model.modules()] == modes
+    assert all((p.grad == 1).all() and not p.requires_grad for p in model.parameters())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    assert torch.equal(state, torch.random.get_rng_state())
+
+
+def test_a_review_is_plain_json_and_reads_as_a_table() -> None:
+    found = judged(Recipe(alpha_on_branch=True))
+    assert found.to_dict()["rows"][0]["status"] == "FAIL"
+    assert "FAIL     α on the skip" in str(found)
+    assert str(found).count("\n") >= 6
