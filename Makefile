@@ -39,6 +39,7 @@ bench:
 	$(BIN)/python -m pytest -q -m peers tests/peers
 	$(BIN)/python benchmarks/peers.py
 	$(BIN)/python benchmarks/updates.py
+	$(BIN)/python benchmarks/probing.py
 
 clean:
 	rm -rf .venv runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
