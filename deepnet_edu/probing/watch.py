@@ -114,7 +114,12 @@ class Watch:
         label = self.model.config.title
         if not self._statistics:
             return DepthProfile(label)
-        rows = torch.stack([value for sums in self._statistics.values() for value in sums]).double().cpu().numpy()
+        rows = (
+            torch.stack([value for i in range(len(self._sublayers)) for value in self._statistics[i]])
+            .double()
+            .cpu()
+            .numpy()
+        )
         found: dict[str, Any] = dict(zip(STATISTICS, rows.reshape(len(self._sublayers), -1).T, strict=True))
         found["variance"] /= self.model.config.d_model  # what was kept is the mean of ‖x‖²
         if gradients is not None:
