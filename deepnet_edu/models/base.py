@@ -48,13 +48,14 @@ class Batch:
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Without dropout; afterwards every module is in the mode that it was in."""
-    modes = [(module, module.training) for module in model.modules()]
+    training = [module for module in model.modules() if module.training]
     try:
-        model.eval()
+        for module in training:
+            module.training = False
         yield
     finally:
-        for module, training in modes:
-            module.training = training
+        for module in training:
+            module.training = True
 
 
 class Model(nn.Module):

@@ -7,7 +7,7 @@ from torch import nn
 
 from deepnet_edu.messages import unknown
 from deepnet_edu.models import Batch, Model
-from deepnet_edu.probing.watch import check_batch, differentiable, undisturbed
+from deepnet_edu.probing.watch import check_batch, check_finite, differentiable, undisturbed
 
 Step = Literal["sgd", "sign"]
 UpdateGroup = Literal["all", "matrices", "biases", "norms"]
@@ -52,7 +52,7 @@ def model_update(
         learning_rate: η. Small enough for the first order, large enough for the precision.
 
     Raises:
-        ValueError: unknown step or group, an empty group, or see :func:`~deepnet_edu.probing.watch.check_batch`.
+        ValueError: unknown step or group, an empty group, or as :func:`~deepnet_edu.probing.watch.probe` raises.
     """
     if step not in get_args(Step):
         raise ValueError(unknown("step", step, get_args(Step)))
@@ -67,6 +67,7 @@ def model_update(
         with undisturbed(model):
             with differentiable(chosen), torch.enable_grad():
                 logits = model.logits(batch)
+                check_finite(logits, model)
                 gradients = torch.autograd.grad(model.loss_of(logits, batch), chosen)
             with torch.no_grad():
                 for parameter, gradient in zip(chosen, gradients, strict=True):

@@ -1,7 +1,7 @@
 """The stream's statistics during a forward pass, sub-layer by sub-layer, and the gradient's after it."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
@@ -19,11 +19,13 @@ from deepnet_edu.transformer import SubLayer
 STATISTICS = ("variance", "norm", "token_similarity", "input_share", "norm_gain")
 #: Stands in for a squared length of 0, whose inverse would be infinite.
 TINY = 1e-24
+#: Entries of the stream that wait to be measured together, about 2 MB: they are still in the processor's cache then.
+TOGETHER = 2**19
 
 
 def token_similarity(x: Tensor) -> Tensor:
     """Mean cosine between different tokens of the same sequence. x: (B, T, d) with T ≥ 2 → scalar tensor."""
-    return _similarity(x, torch.linalg.vecdot(x, x))
+    return _similarity(x.unsqueeze(0), torch.linalg.vecdot(x, x).unsqueeze(0))[0]
 
 
 def input_share(x0: Tensor, x: Tensor) -> Tensor:
@@ -31,97 +33,104 @@ def input_share(x0: Tensor, x: Tensor) -> Tensor:
     return F.cosine_similarity(x0 - x0.mean(-1, keepdim=True), x - x.mean(-1, keepdim=True), dim=-1).square().mean()
 
 
-# A probe looks at 2,000 sub-layers, so what it computes there are few and cheap operations: dot products over the
-# features, not torch.std or F.normalize, which take ten times as long on a CPU.
+# Below, n sub-layers are measured at once, from their states x: (n, B, T, d), with ‖x‖² as square: (n, B, T).
 
 
 def _similarity(x: Tensor, square: Tensor) -> Tensor:
-    """Token similarity where ‖x‖², (B, T), is known."""
-    B, T = square.shape
-    total = square.clamp_min(TINY).rsqrt_().unsqueeze(1) @ x  # Σᵢ uᵢ over tokens of length 1: (B, 1, d)
+    """Token similarity by sub-layer, (n,)."""
+    B, T = square.shape[1:]
+    total = square.clamp_min(TINY).rsqrt_().unsqueeze(-2) @ x  # Σᵢ uᵢ over tokens of length 1: (n, B, 1, d)
     # |Σᵢ uᵢ|² counts every pair, and each token with itself: T ones to take away.
-    return (total.square_().sum() / B - T) / (T * (T - 1))
+    return (total.square_().sum((1, 2, 3)) / B - T) / (T * (T - 1))
 
 
-def _spread(x: Tensor, square: Tensor) -> Tensor:
-    """‖x - mean(x)‖², (B, T), where ‖x‖² is known: d times the variance over the features, at least a tiny number."""
-    return torch.addcmul(square, x.mean(-1), x.sum(-1), value=-1).clamp_min_(TINY)
+def _spread(x: Tensor) -> Tensor:
+    """‖x - mean(x)‖², (n, B, T): d times the variance over the features, at least a tiny number."""
+    centred = x - x.mean(-1, keepdim=True)
+    return torch.linalg.vecdot(centred, centred).clamp_min_(TINY)
 
 
 class Watch:
     """While entered, every forward pass of ``model`` leaves the stream's statistics by sub-layer here.
 
-    Keeps five numbers a sub-layer and no activations but each stack's input. The last forward pass counts.
+    Keeps five numbers a sub-layer and no activations but each stack's input, and for a moment the last few states: a
+    probe looks at 2,000 sub-layers, and what it computes costs least where a few large operations serve many of them.
+    The last forward pass counts.
     """
 
     def __init__(self, model: Model) -> None:
         self.model = model
         self._sublayers = model.sublayers()
-        self._statistics: dict[int, tuple[Tensor, ...]] = {}
-        self._gains: dict[int, Tensor] = {}
+        self._norms = {i: norm for i, s in enumerate(self._sublayers) if (norm := getattr(s.residual, "norm", None))}
+        self._index: dict[nn.Module, int] = {sublayer: i for i, sublayer in enumerate(self._sublayers)}
+        self._index |= {norm: i for i, norm in self._norms.items()}
+        self._rows = np.full((len(self._sublayers), len(STATISTICS)), np.nan)  # a sub-layer without norm has no gain
+        self._measured: list[tuple[list[int], slice, Tensor]] = []
+        self._states = _Waiting(self._measure_states)
+        self._norm_inputs = _Waiting(self._measure_gains)
         self._inputs: dict[str, Tensor] = {}
         self._handles: list[Any] = []
 
     def __enter__(self) -> "Watch":
-        for i, sublayer in enumerate(self._sublayers):
+        # One method for all modules, not a closure for each: 10,000 new objects cost Python a collection of all others.
+        for sublayer in self._sublayers:
             if sublayer.residual.place.is_first:
                 self._handles.append(sublayer.register_forward_pre_hook(self._enter_stack))
-            norm = getattr(sublayer.residual, "norm", None)
-            if norm is not None:
-                self._handles.append(norm.register_forward_pre_hook(self._before_norm(i)))
-            self._handles.append(sublayer.register_forward_hook(self._after(i)))
+            self._handles.append(sublayer.register_forward_hook(self._after))
+        for norm in self._norms.values():
+            self._handles.append(norm.register_forward_pre_hook(self._before_norm))
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+        self._states.flush()
+        self._norm_inputs.flush()
         self._inputs.clear()
 
     @torch.no_grad()
     def _enter_stack(self, sublayer: nn.Module, args: tuple[Any, ...]) -> None:
         assert isinstance(sublayer, SubLayer)
+        self._states.flush()  # of another pass, with another input
         x = sublayer.residual.stream(args[0])
         self._inputs[sublayer.residual.place.stack] = F.normalize(x - x.mean(-1, keepdim=True), dim=-1)
 
-    def _before_norm(self, i: int) -> Any:
-        @torch.no_grad()
-        def hook(norm: nn.Module, args: tuple[Tensor, ...]) -> None:
-            u = args[0]
-            square = torch.linalg.vecdot(u, u)
-            gain = (_spread(u, square) if isinstance(norm, nn.LayerNorm) else square).rsqrt_().mean()
-            weight = getattr(norm, "weight", None)
-            # rms(γ) / σ(u) is ‖γ‖ / ‖u‖: both have d entries.
-            self._gains[i] = gain * (math.sqrt(u.shape[-1]) if weight is None else torch.linalg.vector_norm(weight))
+    def _before_norm(self, norm: nn.Module, args: tuple[Tensor, ...]) -> None:
+        self._norm_inputs.add(self._index[norm], args[0], type(norm))
 
-        return hook
+    @torch.no_grad()
+    def _after(self, sublayer: nn.Module, args: tuple[Any, ...], state: tuple[Tensor, ...]) -> None:
+        assert isinstance(sublayer, SubLayer)
+        residual = sublayer.residual
+        self._states.add(self._index[sublayer], residual.stream(state), residual.place.stack)
 
-    def _after(self, i: int) -> Any:
-        @torch.no_grad()
-        def hook(sublayer: nn.Module, args: tuple[Any, ...], state: tuple[Tensor, ...]) -> None:
-            assert isinstance(sublayer, SubLayer)
-            x = sublayer.residual.stream(state)
-            square = torch.linalg.vecdot(x, x)  # (B, T)
-            along = torch.linalg.vecdot(x, self._inputs[sublayer.residual.place.stack])
-            share = along.square_().div_(_spread(x, square)).mean()
-            gain = self._gains.get(i, share.new_tensor(torch.nan))  # a sub-layer without a norm has none
-            self._statistics[i] = (square.mean(), square.sqrt().mean(), _similarity(x, square), share, gain)
+    def _measure_states(self, indices: list[int], x: Tensor, stack: Any) -> None:
+        square = torch.linalg.vecdot(x, x)  # (n, B, T)
+        share = torch.linalg.vecdot(x, self._inputs[stack].to(x.dtype)).square_().div_(_spread(x))
+        variance = square.mean((1, 2)) / x.shape[-1]
+        found = (variance, square.sqrt().mean((1, 2)), _similarity(x, square), share.mean((1, 2)))
+        self._measured.append((indices, slice(0, 4), torch.stack(found, 1)))
 
-        return hook
+    def _measure_gains(self, indices: list[int], u: Tensor, kind: Any) -> None:
+        square = _spread(u) if issubclass(kind, nn.LayerNorm) else torch.linalg.vecdot(u, u)
+        inverse = square.rsqrt_().mean((1, 2))
+        weights = [w for i in indices if isinstance(w := getattr(self._norms[i], "weight", None), Tensor)]
+        # rms(γ) / σ(u) is ‖γ‖ / ‖u‖: both have d entries.
+        size = torch.stack(list(torch._foreach_norm(weights))) if weights else math.sqrt(u.shape[-1])
+        self._measured.append((indices, slice(4, 5), (inverse * size).unsqueeze(1)))
 
     def profile(self, gradients: dict[nn.Parameter, Tensor] | None = None) -> DepthProfile:
         """The last forward pass as a profile; ``gradients`` by weight, if all of the sub-layers' are known."""
         label = self.model.config.title
-        if not self._statistics:
+        self._states.flush()
+        self._norm_inputs.flush()
+        if not self._measured:
             return DepthProfile(label)
-        rows = (
-            torch.stack([value for i in range(len(self._sublayers)) for value in self._statistics[i]])
-            .double()
-            .cpu()
-            .numpy()
-        )
-        found: dict[str, Any] = dict(zip(STATISTICS, rows.reshape(len(self._sublayers), -1).T, strict=True))
-        found["variance"] /= self.model.config.d_model  # what was kept is the mean of ‖x‖²
+        for indices, columns, values in self._measured:
+            self._rows[indices, columns] = values.double().cpu().numpy()
+        self._measured.clear()
+        found: dict[str, Any] = dict(zip(STATISTICS, self._rows.T.copy(), strict=True))
         if gradients is not None:
             found |= _gradient_norms(self._sublayers, gradients)
         places = [sublayer.residual.place for sublayer in self._sublayers]
@@ -132,6 +141,34 @@ class Watch:
             layer=tuple(place.layer for place in places),
             sublayer=tuple(place.sublayer for place in places),
         )
+
+
+class _Waiting:
+    """Tensors of one kind and shape that are measured together, as soon as there are enough of them."""
+
+    def __init__(self, measure: Callable[[list[int], Tensor, Any], None]) -> None:
+        self.measure = measure
+        self.kind: Any = None
+        self.indices: list[int] = []
+        self.tensors: list[Tensor] = []
+
+    def add(self, index: int, x: Tensor, kind: Any) -> None:
+        if self.tensors and (kind is not self.kind or x.shape != self.tensors[0].shape):
+            self.flush()
+        self.kind = kind
+        self.indices.append(index)
+        self.tensors.append(x)
+        if len(self.tensors) * x.numel() >= TOGETHER:
+            self.flush()
+
+    @torch.no_grad()
+    def flush(self) -> None:
+        if not self.tensors:
+            return
+        x = torch.stack(self.tensors)
+        indices, self.indices, self.tensors = self.indices, [], []
+        # Squares of half-precision numbers overflow.
+        self.measure(indices, x.float() if x.dtype in (torch.float16, torch.bfloat16) else x, self.kind)
 
 
 def _gradient_norms(sublayers: list[SubLayer], gradients: dict[nn.Parameter, Tensor]) -> dict[str, Any]:
@@ -156,8 +193,7 @@ def check_batch(model: Model, batch: Batch) -> None:
     """Refuse what cannot be probed, before any work.
 
     Raises:
-        ValueError: the model has no sub-layers or weights that are not finite, sequences are shorter than two tokens,
-            or the batch is elsewhere.
+        ValueError: the model has no sub-layers, sequences are shorter than two tokens, or the batch is elsewhere.
     """
     sublayers = model.sublayers()
     if not sublayers:
@@ -172,15 +208,22 @@ def check_batch(model: Model, batch: Batch) -> None:
     for tokens in (batch.inputs, batch.target_inputs):
         if tokens is not None and tokens.ndim == 2 and tokens.shape[1] < 2:
             raise ValueError("Sequences of one token cannot be compared with each other: give two tokens or more.")
-    # One norm shows an entry that is no number, at a fifth of isfinite's time; an overflow may look the same.
-    sizes = torch.stack(list(torch._foreach_norm([parameter.detach() for parameter in model.parameters()])))
-    for name, parameter in model.named_parameters() if not sizes.isfinite().all() else ():
-        if parameter.isfinite().all():
-            continue
-        raise ValueError(
-            f"The weights of {name} are not finite: nothing that follows means anything. "
-            "Load an earlier checkpoint, or build the model again."
-        )
+
+
+def check_finite(outputs: Tensor, model: Model) -> None:
+    """Refuse weights that are no numbers, seen in what the model returned: looking at all of them each time is slow.
+
+    Raises:
+        ValueError: an output is not finite because a weight is not. Finite weights that overflow are a finding.
+    """
+    if outputs.isfinite().all():
+        return
+    for name, parameter in model.named_parameters():
+        if not parameter.isfinite().all():
+            raise ValueError(
+                f"The weights of {name} are not finite: nothing that follows means anything. "
+                "Load an earlier checkpoint, or build the model again."
+            )
 
 
 def probe(model: Model, batch: Batch) -> DepthProfile:
@@ -197,12 +240,14 @@ def probe(model: Model, batch: Batch) -> DepthProfile:
         The measured profile; ``.judge()`` says PASS or FAIL.
 
     Raises:
-        ValueError: see :func:`check_batch`.
+        ValueError: see :func:`check_batch` and :func:`check_finite`.
     """
     check_batch(model, batch)
     weights = [weight for sublayer in model.sublayers() for weight in sublayer.matrices()]
     with undisturbed(model), differentiable(weights), torch.enable_grad(), Watch(model) as watch:
-        gradients = torch.autograd.grad(model.loss(batch), weights)
+        loss = model.loss(batch)
+        check_finite(loss, model)
+        gradients = torch.autograd.grad(loss, weights)
     return watch.profile(dict(zip(weights, gradients, strict=True)))
 
 

@@ -9,7 +9,9 @@ import torch.nn.functional as F
 
 from deepnet_edu import Batch, ModelConfig, build_model, predict, probe
 from deepnet_edu.data import TokenMap
+from deepnet_edu.models import random_batch
 from deepnet_edu.probing import input_share, token_similarity
+from deepnet_edu.probing.watch import _spread
 from deepnet_edu.record import DepthProfile, History
 from deepnet_edu.theory import attention_moments, gelu_correlation, variance_by_depth
 from deepnet_edu.theory import input_share as predicted_share
@@ -57,6 +59,31 @@ def test_probe_equals_a_run_by_hand(residual: str) -> None:
     assert profile.token_similarity is not None
     assert profile.token_similarity[0] == pytest.approx(token_similarity(stream).item())
     assert list(profile.depth) == [0.5, 1, 1.5, 2, 2.5, 3]
+
+
+@pytest.mark.parametrize("residual", ["deepnorm", "pre_ln", "peri_ln", "rezero"])
+def test_sublayers_measured_together_equal_those_measured_alone(residual: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = {"d_model": 16, "n_heads": 2, "d_ff": 32, "vocab_size": 8, "norm": "rms"}
+    model = build_model(
+        ModelConfig("encoder_decoder", "translation", 3, encoder_layers=2, residual=residual, **sizes)
+    ).double()
+    batch = random_batch(model.config, 2, 5)
+    together = probe(model, batch)
+    monkeypatch.setattr("deepnet_edu.probing.watch.TOGETHER", 1)
+    alone = probe(model, batch)
+    for name in ("variance", "norm", "token_similarity", "input_share", "norm_gain"):
+        np.testing.assert_allclose(getattr(together, name), getattr(alone, name), rtol=1e-12, err_msg=name)
+    assert np.isnan(together.norm_gain).all() == (residual == "rezero")
+
+
+def test_similarity_and_share_far_from_zero() -> None:
+    """The spread about a large mean is not the difference of two large numbers."""
+    x0, x = torch.randn(2, 1, 4, 8, 64).unbind()
+    share = input_share(x0[0].double(), x[0].double())
+    found = torch.linalg.vecdot(x + 1000, F.normalize(x0 - x0.mean(-1, keepdim=True), dim=-1)).square() / _spread(
+        x + 1000
+    )
+    assert found.mean().item() == pytest.approx(share.item(), rel=0.02)
 
 
 @pytest.mark.parametrize("frozen", [False, True])

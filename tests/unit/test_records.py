@@ -7,7 +7,8 @@ import pytest
 
 from deepnet_edu.record import MAX_UPDATE
 
-RECORD = json.loads((Path(__file__).parents[2] / "benchmarks/results/updates.json").read_text(encoding="utf-8"))
+RESULTS = Path(__file__).parents[2] / "benchmarks/results"
+RECORD = json.loads((RESULTS / "updates.json").read_text(encoding="utf-8"))
 #: log-log slopes of the one-step update against depth, expected from an independent run with other batches and seeds.
 SLOPES = {
     ("deepnorm", "sgd"): {"matrices": 0.00, "biases": 0.48, "norms": 1.00, "all": 0.86},
@@ -69,3 +70,9 @@ def test_pre_lns_variance_grows_with_depth() -> None:
     variance = {layers: profile("xavier", "pre_ln", layers)["variance"] for layers in (6, 12, 24, 48, 100, 1000)}
     assert variance[1000] / variance[100] == pytest.approx(10, rel=0.25)
     assert variance[48] / variance[6] == pytest.approx(8, rel=0.4)
+
+
+def test_a_probe_costs_at_most_a_third_of_a_step_more() -> None:
+    record = json.loads((RESULTS / "probing.json").read_text(encoding="utf-8"))
+    assert [row["layers"] for row in record["rows"]] == [100, 1000]
+    assert all(row["ratio"] <= 1.3 for row in record["rows"])
