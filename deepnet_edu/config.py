@@ -6,7 +6,7 @@ from typing import Literal, get_args
 from deepnet_edu.attention import check_heads
 from deepnet_edu.embedding import Position
 from deepnet_edu.messages import unknown
-from deepnet_edu.residual import RESIDUALS, Architecture, Norm, Place
+from deepnet_edu.residual import RESIDUALS, Architecture, Norm, places
 from deepnet_edu.transformer import Activation, Shape
 
 Task = Literal["lm", "mlm", "classification", "translation"]
@@ -203,8 +203,5 @@ class ModelConfig:
 
     def rule_constants(self) -> dict[str, float]:
         """The numbers of the rule at the first sub-layer of the (last) stack, by name."""
-        stack: Literal["encoder", "decoder"] = "decoder" if self.decoder_layers else "encoder"
-        per_layer = 3 if self.architecture == "encoder_decoder" else 2
-        count = per_layer * self.decoder_layers or 2 * self.encoder_layers
-        place = Place(stack, 0, "self_attention", 0, count, self.encoder_layers, self.decoder_layers)
-        return RESIDUALS[self.residual](place, 1).constants
+        first = next(places("decoder" if self.decoder_layers else "encoder", self.encoder_layers, self.decoder_layers))
+        return RESIDUALS[self.residual](first, 1).constants

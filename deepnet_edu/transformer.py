@@ -22,6 +22,7 @@ from deepnet_edu.residual import (
     State,
     itself,
     modules_inside,
+    places,
     through,
 )
 
@@ -120,12 +121,13 @@ class SubLayer(nn.Module):
 class TransformerLayer(nn.Module):
     """Self-attention, cross-attention where there is a memory, then feed-forward, each a :class:`SubLayer`."""
 
-    def __init__(self, self_attention: SubLayer, cross_attention: SubLayer | None, ffn: SubLayer) -> None:
+    self_attention: SubLayer
+    ffn: SubLayer
+
+    def __init__(self, *sublayers: SubLayer) -> None:
         super().__init__()
-        self.self_attention = self_attention
-        if cross_attention is not None:
-            self.cross_attention = cross_attention
-        self.ffn = ffn
+        for sublayer in sublayers:
+            self.add_module(sublayer.residual.place.sublayer, sublayer)
 
     def forward(self, state: State, context: Context = NOTHING) -> State:
         """The state after all sub-layers."""
@@ -183,33 +185,25 @@ class Stack(nn.Module):
         super().__init__()
         rule = RESIDUALS[residual]
         n_layers = encoder_layers if stack == "encoder" else decoder_layers
-        kinds = ["self_attention", "ffn"]
-        if stack == "decoder" and encoder_layers:
-            kinds.insert(1, "cross_attention")
-        count = len(kinds) * n_layers
+        all_places = list(places(stack, encoder_layers, decoder_layers, shape.norm, shape.override))
+        kinds = len(all_places) // n_layers if n_layers else 0
         self.checkpoint_every = 0
 
-        def sublayer(layer: int, position: int) -> SubLayer:
-            kind, index = kinds[position], len(kinds) * layer + position
-            residual = rule(
-                Place(stack, layer, kind, index, count, encoder_layers, decoder_layers, shape.norm, shape.override),
-                shape.d_model,
-            )
+        def sublayer(place: Place) -> SubLayer:
+            residual = rule(place, shape.d_model)
             branch: MultiHeadAttention | FeedForward
-            if kind == "ffn":
+            if place.sublayer == "ffn":
                 branch = FeedForward(shape.d_model, shape.d_ff, shape.activation, residual)
             else:
-                cross = kind == "cross_attention"
+                cross = place.sublayer == "cross_attention"
                 branch = MultiHeadAttention(
                     shape.d_model, shape.n_heads, stack == "decoder" and not cross, cross=cross, rule=residual
                 )
-            return SubLayer(branch, residual, shape.dropout, shape.stochastic_depth * (index + 1) / count)
+            return SubLayer(branch, residual, shape.dropout, shape.stochastic_depth * (place.index + 1) / place.count)
 
         # Each layer is made anew: copies of one layer would add up in amplitude, and no rule survives that.
         self.layers = nn.ModuleList(
-            TransformerLayer(
-                sublayer(layer, 0), sublayer(layer, 1) if len(kinds) == 3 else None, sublayer(layer, len(kinds) - 1)
-            )
+            TransformerLayer(*map(sublayer, all_places[kinds * layer : kinds * (layer + 1)]))
             for layer in range(n_layers)
         )
 

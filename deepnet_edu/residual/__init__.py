@@ -16,11 +16,13 @@ from deepnet_edu.residual.base import (
     Residual,
     Role,
     Scheduled,
+    Signal,
     Slot,
     StackName,
     State,
     itself,
     modules_inside,
+    places,
     through,
 )
 
@@ -40,10 +42,12 @@ __all__ = [
     "Residual",
     "Role",
     "Scheduled",
+    "Signal",
     "Slot",
     "StackName",
     "State",
     "itself",
     "modules_inside",
+    "places",
     "through",
 ]

@@ -84,6 +84,52 @@ class Place:
         return "encoder" if self.encoder_layers else "decoder"
 
 
+def places(
+    stack: StackName,
+    encoder_layers: int,
+    decoder_layers: int,
+    norm: Norm = "layer",
+    override: Mapping[str, float] | None = None,
+) -> Iterator[Place]:
+    """The places of a stack from the bottom up; a decoder beside an encoder has a cross-attention in each layer."""
+    kinds = ["self_attention", "ffn"]
+    if stack == "decoder" and encoder_layers:
+        kinds.insert(1, "cross_attention")
+    count = len(kinds) * (encoder_layers if stack == "encoder" else decoder_layers)
+    for index in range(count):
+        layer, kind = divmod(index, len(kinds))
+        yield Place(stack, layer, kinds[kind], index, count, encoder_layers, decoder_layers, norm, override or {})
+
+
+@dataclass(frozen=True)
+class Signal:
+    """What a rule does at its place to the sizes of a signal at initialisation, as far as one formula can say it:
+
+        x ← LN(skip·x + branch·LN(F(read·LN(x)))), each LN only where its flag is set.
+
+    Attributes:
+        skip: the factor on x.
+        branch: the factor on F.
+        read: the factor on what F sees.
+        norm_read: LN before the branch.
+        norm_value: LN of attention's values.
+        norm_inside: LN before the branch's last matrix.
+        norm_branch: LN behind the branch.
+        norm_sum: LN around the sum.
+        norm_finish: LN at the end of the stack.
+    """
+
+    skip: float = 1.0
+    branch: float = 1.0
+    read: float = 1.0
+    norm_read: bool = False
+    norm_value: bool = False
+    norm_inside: bool = False
+    norm_branch: bool = False
+    norm_sum: bool = False
+    norm_finish: bool = False
+
+
 class Residual(nn.Module):
     """A residual rule at one place. Subclasses override the verbs that differ from the plain sum x + F(x).
 
@@ -143,6 +189,11 @@ class Residual(nn.Module):
     def stream(self, state: State) -> Tensor:
         """What a probe looks at: the signal that the stack would hand on if it ended here, (B, T, d_model)."""
         return state[0]
+
+    def signal(self) -> Signal | None:
+        """What the rule does to variances at initialisation, for :func:`deepnet_edu.theory.predict`; None where
+        :class:`Signal` cannot say it. A subclass that changes a verb says it again."""
+        return None
 
     def gain(self, role: Role) -> float:
         """The Xavier gain of a weight with this role in this sub-layer's branch."""

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deepnet_edu.residual.base import ONE_STACK, RESIDUALS, Place, Residual, Role, State
+from deepnet_edu.residual.base import ONE_STACK, RESIDUALS, Place, Residual, Role, Signal, State
 from deepnet_edu.residual.classic import PreLN
 
 
@@ -32,6 +32,10 @@ class ReZero(Residual):
         """x + αF(x)."""
         (x,) = state
         return (x + self.alpha * branch,)
+
+    def signal(self) -> Signal | None:
+        """The first α on the branch, no norm."""
+        return Signal(branch=self.constants["alpha"])
 
 
 @RESIDUALS.register("skip_init")
@@ -77,6 +81,10 @@ class TFixup(Residual):
         """(9N)^(-1/4) for embeddings."""
         return float((9 * self.place.n_layers) ** (-1 / 4)) if role == "embedding" else 1.0
 
+    def signal(self) -> Signal | None:
+        """The plain sum."""
+        return Signal()
+
 
 @RESIDUALS.register("layer_scale")
 class LayerScale(PreLN):
@@ -95,12 +103,16 @@ class LayerScale(PreLN):
     def __init__(self, place: Place, d_model: int) -> None:
         super().__init__(place, d_model)
         first = 0.1 if place.n_layers <= 18 else 1e-5 if place.n_layers <= 24 else 1e-6
-        self.scale = nn.Parameter(torch.full((d_model,), first))
+        self.scale = nn.Parameter(torch.full((d_model,), self.number("lambda", first)))
 
     def write(self, state: State, branch: Tensor) -> State:
         """x + λ ⊙ F(LN(x))."""
         (x,) = state
         return (x + self.scale * branch,)
+
+    def signal(self) -> Signal | None:
+        """The first λ on the branch."""
+        return Signal(branch=self.constants["lambda"], norm_read=True, norm_finish=True)
 
 
 @RESIDUALS.register("layernorm_scaling")
@@ -125,6 +137,10 @@ class LayerNormScaling(PreLN):
     def read(self, state: State) -> Tensor:
         """LN(x)/√l."""
         return super().read(state) * self.depth_scale
+
+    def signal(self) -> Signal | None:
+        """The branch sees LN(x)/√l."""
+        return Signal(read=self.constants["depth_scale"], norm_read=True, norm_finish=True)
 
 
 @RESIDUALS.register("deepscale_lm")
@@ -156,6 +172,10 @@ class DeepScaleLM(PreLN):
         (x,) = state
         return (self.skip * x + self.beta * branch,)
 
+    def signal(self) -> Signal | None:
+        """λ on the skip, β on the branch."""
+        return Signal(skip=self.constants["skip"], branch=self.constants["beta"], norm_read=True, norm_finish=True)
+
     def std(self, role: Role, fan_in: int, fan_out: int) -> float:
         """(2/(fan_in·fan_out))^¼ in the FFN, fan_in^(-½) in attention."""
         return float((2 / (fan_in * fan_out)) ** 0.25 if role.startswith("ffn") else fan_in**-0.5)
@@ -185,6 +205,10 @@ class GPAS(PreLN):
         x = state[0] + branch
         return (x - F.silu(self.a) * x.detach(),)
 
+    def signal(self) -> Signal | None:
+        """Pre-LN's: the factor is 1 at first."""
+        return Signal(norm_read=True, norm_finish=True)
+
 
 class _DepthScaled(PreLN):
     """x ← x + m^(-a)·F(LN(x)), m = n_layers / 2: at the base depth 2 it is Pre-LN; the width is the base's."""
@@ -202,6 +226,10 @@ class _DepthScaled(PreLN):
         """x + m^(-a)·F(LN(x))."""
         (x,) = state
         return (x + self.branch_scale * branch,)
+
+    def signal(self) -> Signal | None:
+        """m^(-a) on the branch."""
+        return Signal(branch=self.constants["branch_scale"], norm_read=True, norm_finish=True)
 
     def learning_rate_factor(self, matrix: bool) -> float:
         """m^(a-1), for AdamW."""

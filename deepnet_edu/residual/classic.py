@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from deepnet_edu.residual.base import ONE_STACK, RESIDUALS, Place, Residual, Role, State
+from deepnet_edu.residual.base import ONE_STACK, RESIDUALS, Place, Residual, Role, Signal, State
 
 
 @RESIDUALS.register("post_ln")
@@ -21,6 +21,10 @@ class PostLN(Residual):
         """LN(x + F(x))."""
         (x,) = state
         return (self.norm(x + branch),)
+
+    def signal(self) -> Signal | None:
+        """One norm, around the sum."""
+        return Signal(norm_sum=True)
 
 
 @RESIDUALS.register("pre_ln")
@@ -46,6 +50,10 @@ class PreLN(Residual):
         if self.final_norm is None:
             raise RuntimeError(f"Only the last sub-layer of a stack can finish a {self.title} state.")
         return self.final_norm(state[0])
+
+    def signal(self) -> Signal | None:
+        """One norm, before the branch."""
+        return Signal(norm_read=True, norm_finish=True)
 
 
 @RESIDUALS.register("ds_init")
@@ -92,3 +100,7 @@ class MixLN(PreLN):
         """LN(x + F) or x + F."""
         x = state[0] + branch
         return (self.norm(x) if self.is_post else x,)
+
+    def signal(self) -> Signal | None:
+        """Post-LN's or Pre-LN's."""
+        return Signal(norm_read=not self.is_post, norm_sum=self.is_post, norm_finish=True)

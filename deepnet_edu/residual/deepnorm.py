@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from deepnet_edu.residual.base import ONE_STACK, RESIDUALS, Place, Residual, Role, State
+from deepnet_edu.residual.base import ONE_STACK, RESIDUALS, Place, Residual, Role, Signal, State
 from deepnet_edu.scaling import deepnorm_constants
 
 
@@ -37,6 +37,10 @@ class DeepNorm(Residual):
         """LN(αx + F(x))."""
         (x,) = state
         return (self.norm(self.alpha * x + branch),)
+
+    def signal(self) -> Signal | None:
+        """α on the skip, the norm around the sum."""
+        return Signal(skip=self.constants["alpha"], norm_sum=True)
 
     def gain(self, role: Role) -> float:
         """1 for query and key, which cannot change the size of the output (Lemma 4.1); β for all other weights."""
@@ -92,3 +96,7 @@ class Keel(Residual):
         """LN(αx + F(LN(x)))."""
         (x,) = state
         return (self.norm(self.alpha * x + branch),)
+
+    def signal(self) -> Signal | None:
+        """As DeepNorm's, with a norm before the branch too."""
+        return Signal(skip=self.constants["alpha"], norm_read=True, norm_sum=True)

@@ -6,7 +6,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from deepnet_edu.residual.base import ONE_STACK, RESIDUALS, Place, Residual, Role, Slot, State
+from deepnet_edu.residual.base import ONE_STACK, RESIDUALS, Place, Residual, Role, Signal, Slot, State
 from deepnet_edu.residual.classic import PreLN
 
 
@@ -62,6 +62,11 @@ class NormFormer(PreLN):
         """Head factors, and the norm behind the activation."""
         return {"mixed": lambda: _HeadScale(heads), "hidden": lambda: self.norm_layer(width)}.get(slot, lambda: None)()
 
+    def signal(self) -> Signal | None:
+        """A norm behind attention, and one inside the FFN."""
+        ffn = self.place.sublayer == "ffn"
+        return Signal(norm_read=True, norm_inside=ffn, norm_branch=not ffn, norm_finish=True)
+
 
 @RESIDUALS.register("sub_ln")
 class SubLN(PreLN):
@@ -93,6 +98,10 @@ class SubLN(PreLN):
         """A norm before the last matrix of each branch."""
         return self.norm_layer(width) if slot in ("mixed", "hidden") else None
 
+    def signal(self) -> Signal | None:
+        """Norms before the branch and before its last matrix."""
+        return Signal(norm_read=True, norm_inside=True, norm_finish=True)
+
 
 @RESIDUALS.register("peri_ln")
 class PeriLN(PreLN):
@@ -116,6 +125,10 @@ class PeriLN(PreLN):
         """x + LN(F)."""
         (x,) = state
         return (x + self.output_norm(branch),)
+
+    def signal(self) -> Signal | None:
+        """Norms before and behind the branch."""
+        return Signal(norm_read=True, norm_branch=True, norm_finish=True)
 
 
 @RESIDUALS.register("hybrid_norm")
@@ -152,6 +165,11 @@ class HybridNorm(Residual):
         """Norms of query, key and value."""
         return _AllHeads(self.norm_layer(width)) if slot in ("query", "key", "value") else None
 
+    def signal(self) -> Signal | None:
+        """Norms of the values and around attention's sum; the FFN has none."""
+        attention = self.norm is not None
+        return Signal(norm_value=attention, norm_sum=attention, norm_finish=True)
+
 
 class _StableNorm(nn.Module):
     """γ ⊙ d^a·x/‖x‖₂ with a = 0.375, over the last dimension."""
@@ -187,3 +205,7 @@ class Stable(PreLN):
     def std(self, role: Role, fan_in: int, fan_out: int) -> float:
         """1/(√fan_in + √fan_out)."""
         return 1 / (sqrt(fan_in) + sqrt(fan_out))
+
+    def signal(self) -> Signal | None:
+        """StableNorm leaves a variance of d^(2a - 1)."""
+        return Signal(read=float(self.d_model ** (0.375 - 0.5)), norm_read=True)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from deepnet_edu.residual.base import RESIDUALS, Calibrated, Place, Scheduled, State
+from deepnet_edu.residual.base import RESIDUALS, Calibrated, Place, Scheduled, Signal, State
 
 
 @RESIDUALS.register("admin")
@@ -65,3 +65,7 @@ class BranchNorm(Scheduled):
         """LN(x + aF(x))."""
         (x,) = state
         return (self.norm(x + self.a * branch),)
+
+    def signal(self) -> Signal | None:
+        """a on the branch, as at the first step."""
+        return Signal(branch=1 / self.T, norm_sum=True)

@@ -11,10 +11,10 @@ from deepnet_edu.theory.bounds import (
 )
 from deepnet_edu.theory.moments import (
     Moments,
+    activation_correlation,
     attention_backward_factor,
     attention_forward_moments,
     attention_moments,
-    gelu_correlation,
     layer_norm_jacobian,
     layer_norm_moments,
     linear_moments,
@@ -35,6 +35,7 @@ from deepnet_edu.theory.recursion import (
 
 __all__ = [
     "Moments",
+    "activation_correlation",
     "attention_backward_factor",
     "attention_forward_moments",
     "attention_moments",
@@ -42,7 +43,6 @@ __all__ = [
     "encoder_condition",
     "encoder_decoder_update_bound",
     "fixed_step_update_sum",
-    "gelu_correlation",
     "input_share",
     "last_ffn_gradient_bound",
     "layer_norm_jacobian",

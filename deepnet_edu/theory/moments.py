@@ -5,7 +5,9 @@ of each feature, r the correlation of two tokens in the same feature; inputs are
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from math import acos, erf, exp, factorial, pi, sqrt
+from typing import Literal
 
 import numpy as np
 
@@ -110,15 +112,29 @@ def attention_moments(tokens: int, similarity: float) -> tuple[float, float]:
     return r + (1 - r) * harmonic / T, r + (1 - r) * 2 * (T - harmonic) / (T * (T - 1))
 
 
-def gelu_correlation(sigma: float, order: int = 30) -> Array:
-    """Coefficients c with E[GELU(y)GELU(z)] = Σ c[k]·r^k, for y, z ~ N(0, σ²) with correlation r (Mehler's formula).
+def activation_correlation(activation: Literal["gelu", "silu"], sigma: float, order: int = 30) -> Array:
+    """Coefficients c with E[φ(y)φ(z)] = Σ c[k]·r^k, for y, z ~ N(0, σ²) with correlation r (Mehler's formula).
 
-    c[k] = E[GELU(σu)·He_k(u)]²/k! for standard normal u, by Gauss-Hermite quadrature; the last coefficient takes the
-    rest, so that r = 1 gives E[GELU(z)²] exactly.
+    c[k] = E[φ(σu)·He_k(u)]²/k! for standard normal u, by Gauss-Hermite quadrature, so c[0] is the squared mean; the
+    last coefficient takes the rest, so that r = 1 gives E[φ(z)²] exactly. φ(y) = y·Φ(y) for GELU, y/(1 + e^(-y)) for
+    SiLU.
     """
+    u, weights, hermite, factorials = _hermite(order)
+    y = sigma * u
+    gate = 0.5 * (1 + np.array([erf(v / sqrt(2)) for v in y])) if activation == "gelu" else 1 / (1 + np.exp(-y))
+    phi = y * gate
+    c = ((weights * phi) @ hermite) ** 2 / factorials
+    return np.append(c, max(0.0, float((weights * phi**2).sum() - c.sum())))
+
+
+@lru_cache
+def _hermite(order: int) -> tuple[Array, Array, Array, Array]:
+    """Nodes, weights (n,), He_k at the nodes (n, order), k! (order,)."""
     u, weights = np.polynomial.hermite_e.hermegauss(100)
-    weights = weights / weights.sum()
-    gelu = sigma * u * 0.5 * (1 + np.array([erf(sigma * value / sqrt(2)) for value in u]))
-    hermite = np.polynomial.hermite_e.hermevander(u, order - 1)  # (100, order)
-    c = np.array([(weights * gelu * hermite[:, k]).sum() ** 2 / factorial(k) for k in range(order)])
-    return np.append(c, max(0.0, float((weights * gelu**2).sum() - c.sum())))
+    hermite = np.polynomial.hermite_e.hermevander(u, order - 1)
+    return (
+        np.asarray(u),
+        weights / weights.sum(),
+        np.asarray(hermite),
+        np.array([float(factorial(k)) for k in range(order)]),
+    )
