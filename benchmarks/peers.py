@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from deepnet_edu import deepnorm_constants
 from deepnet_edu.attention import Context
 from deepnet_edu.files import write_atomic
-from deepnet_edu.transformer import Shape, Stack
+from deepnet_edu.stack import Stack
+from deepnet_edu.transformer import Shape
 
 RESULTS = Path(__file__).parent / "results" / "peers.json"
 MISSING = "TorchScale is not here: pip install --no-deps -r benchmarks/peers.txt"

@@ -14,7 +14,8 @@ from deepnet_edu.config import ModelConfig
 from deepnet_edu.embedding import PatchEmbedding, TokenEmbedding, position_ids
 from deepnet_edu.messages import unknown
 from deepnet_edu.residual import Projected, Residual, Scheduled, StackName, modules_inside, through
-from deepnet_edu.transformer import Stack, SubLayer
+from deepnet_edu.stack import Stack
+from deepnet_edu.transformer import SubLayer
 
 #: Targets with this value do not count in the loss (PyTorch's own default).
 IGNORED = -100

@@ -10,7 +10,7 @@ from deepnet_edu.config import NO_RESIDUAL, ModelConfig
 from deepnet_edu.embedding import PatchEmbedding, Positions, TokenEmbedding
 from deepnet_edu.models.base import Batch, Model
 from deepnet_edu.residual import StackName
-from deepnet_edu.transformer import Stack, calibrate
+from deepnet_edu.stack import Stack, calibrate
 
 
 def _stack(config: ModelConfig, name: StackName) -> Stack:

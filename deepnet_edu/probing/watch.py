@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from deepnet_edu.models import Batch, Model, evaluating
 from deepnet_edu.record import DepthProfile
+from deepnet_edu.stack import Stack
 from deepnet_edu.transformer import SubLayer
 
 #: What is measured at each sub-layer, in this order.
@@ -69,41 +70,70 @@ class Watch:
         self._states = _Waiting(self._measure_states)
         self._norm_inputs = _Waiting(self._measure_gains)
         self._inputs: dict[str, Tensor] = {}
-        self._handles: list[Any] = []
+        self._name: dict[nn.Module, str] = {
+            stack: name for name, stack in model.stacks().items() if isinstance(stack, Stack)
+        }
 
     def __enter__(self) -> "Watch":
-        # One method for all modules, not a closure for each: 10,000 new objects cost Python a collection of all others.
-        for sublayer in self._sublayers:
-            if sublayer.residual.place.is_first:
-                self._handles.append(sublayer.register_forward_pre_hook(self._enter_stack))
-            self._handles.append(sublayer.register_forward_hook(self._after))
-        for norm in self._norms.values():
-            self._handles.append(norm.register_forward_pre_hook(self._before_norm))
+        for stack in self._name:
+            stack.observer = self
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+        for stack in self._name:
+            stack.observer = None
         self._states.flush()
         self._norm_inputs.flush()
         self._inputs.clear()
 
-    @torch.no_grad()
-    def _enter_stack(self, sublayer: nn.Module, args: tuple[Any, ...]) -> None:
+    def enters(self, stack: nn.Module, x: Tensor) -> None:
+        """A stack's input, as the fast path calls it."""
+        self._enter_stack(self._name[stack], x)
+
+    def saw(self, sublayer: nn.Module, stream: Tensor) -> None:
+        """The stream behind a sub-layer, likewise."""
         assert isinstance(sublayer, SubLayer)
+        self._states.add(self._index[sublayer], stream, sublayer.residual.place.stack)
+
+    def saw_norm(self, sublayer: nn.Module, norm_input: Tensor) -> None:
+        """What its norm reads, likewise."""
+        i = self._index[sublayer]
+        self._norm_inputs.add(i, norm_input, type(self._norms[i]))
+
+    @contextmanager
+    def hooked(self, stack: nn.Module) -> Iterator[None]:
+        """While a stack goes by the plain path, hooks see the same."""
+        # One method for all modules, not a closure for each: 10,000 new objects cost Python a collection of all others.
+        handles: list[Any] = []
+        for sublayer in stack.modules():
+            if not isinstance(sublayer, SubLayer):
+                continue
+            if sublayer.residual.place.is_first:
+                handles.append(sublayer.register_forward_pre_hook(self._before))
+            handles.append(sublayer.register_forward_hook(self._after))
+            if norm := self._norms.get(self._index[sublayer]):
+                handles.append(norm.register_forward_pre_hook(self._before_norm))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    @torch.no_grad()
+    def _enter_stack(self, stack: str, x: Tensor) -> None:
         self._states.flush()  # of another pass, with another input
-        x = sublayer.residual.stream(args[0])
-        self._inputs[sublayer.residual.place.stack] = F.normalize(x - x.mean(-1, keepdim=True), dim=-1)
+        self._inputs[stack] = F.normalize(x - x.mean(-1, keepdim=True), dim=-1)
+
+    def _before(self, sublayer: nn.Module, args: tuple[Any, ...]) -> None:
+        assert isinstance(sublayer, SubLayer)
+        self._enter_stack(sublayer.residual.place.stack, sublayer.residual.stream(args[0]))
 
     def _before_norm(self, norm: nn.Module, args: tuple[Tensor, ...]) -> None:
         self._norm_inputs.add(self._index[norm], args[0], type(norm))
 
-    @torch.no_grad()
     def _after(self, sublayer: nn.Module, args: tuple[Any, ...], state: tuple[Tensor, ...]) -> None:
         assert isinstance(sublayer, SubLayer)
-        residual = sublayer.residual
-        self._states.add(self._index[sublayer], residual.stream(state), residual.place.stack)
+        self.saw(sublayer, sublayer.residual.stream(state))
 
     def _measure_states(self, indices: list[int], x: Tensor, stack: Any) -> None:
         square = torch.linalg.vecdot(x, x)  # (n, B, T)

@@ -7,7 +7,9 @@ from types import TracebackType
 import torch
 from torch import nn
 
+from deepnet_edu.fast import Store
 from deepnet_edu.models import Batch, Model
+from deepnet_edu.stack import Stack
 from deepnet_edu.training.optimizer import EPSILON, FlatParameters, parameter_groups
 
 
@@ -76,11 +78,22 @@ class TrainStep:
             betas=betas,
             fused=True,
         )
+        # The fast path may then use its memory again at every step, and add gradients where they belong.
+        trained = set(chosen)
+        self._stores = [
+            stack
+            for stack in model.stacks().values()
+            if isinstance(stack, Stack) and stack.layers and trained.issuperset(stack.parameters())
+        ]
+        for stack in self._stores:
+            stack.store = Store()
 
     def __enter__(self) -> "TrainStep":
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        for stack in self._stores:
+            stack.store = None
         for flat in self.flats:
             flat.release()
         for parameter, required in self._frozen.items():

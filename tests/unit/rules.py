@@ -7,7 +7,8 @@ from torch import nn
 
 from deepnet_edu.models import ModelConfig
 from deepnet_edu.residual import RESIDUALS, Architecture
-from deepnet_edu.transformer import Shape, Stack
+from deepnet_edu.stack import Stack
+from deepnet_edu.transformer import Shape
 
 TASK = {"encoder": "mlm", "decoder": "lm", "encoder_decoder": "translation"}
 CLAIMS: list[tuple[str, Architecture]] = [

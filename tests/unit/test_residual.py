@@ -10,7 +10,7 @@ from deepnet_edu.attention import Cache, Context
 from deepnet_edu.models import ModelConfig, build_model, random_batch
 from deepnet_edu.residual import RESIDUALS, Architecture, Place, Residual
 from deepnet_edu.residual.base import Registry
-from deepnet_edu.transformer import Stack
+from deepnet_edu.stack import Stack
 from tests.unit.rules import CLAIMS, SHAPE, random_stack, small_config
 
 SIZES = {"d_model": 12, "n_heads": 3, "d_ff": 20}

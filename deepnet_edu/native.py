@@ -1,0 +1,123 @@
+"""The C of native.c, compiled once per machine where there is a compiler, and checked before it is used.
+
+Nothing depends on it: :mod:`deepnet_edu.fast` computes the same with PyTorch's operations where it is missing, and says
+so. ``DEEPNET_EDU_NATIVE=0`` in the environment leaves it out.
+"""
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+SOURCE = Path(__file__).with_suffix(".c")
+#: The longest sequence and the sizes of a head that native.c knows.
+LONGEST, HEAD_DIMS = 128, (8, 16, 32, 64)
+_COMPILERS = ("cc", "gcc", "clang")
+#: A processor's own instructions under the names that compilers have for them, or none.
+_FLAGS: tuple[tuple[str, ...], ...] = (("-march=native",), ("-mcpu=native",), ())
+_SECONDS = 60
+_pointer, _int, _long, _float = ctypes.c_void_p, ctypes.c_int, ctypes.c_long, ctypes.c_float
+_SIGNATURES = {
+    "gelu_forward": [_pointer] * 2 + [_long],
+    "gelu_backward": [_pointer] * 3 + [_long],
+    "attention_forward": [_pointer] * 5 + [_long] * 2 + [_int] * 6 + [_float],
+    "attention_backward": [_pointer] * 9 + [_long] * 2 + [_int] * 6 + [_float],
+}
+
+
+@lru_cache(maxsize=1)
+def load() -> tuple[ctypes.CDLL | None, str]:
+    """The library and an empty string, or None and the reason why there is none."""
+    if os.environ.get("DEEPNET_EDU_NATIVE") == "0":
+        return None, "DEEPNET_EDU_NATIVE is 0"
+    compiler = next((path for name in _COMPILERS if (path := shutil.which(name))), None)
+    if compiler is None:
+        return None, "there is no C compiler (" + ", ".join(_COMPILERS) + ")"
+    try:
+        return _checked(ctypes.CDLL(str(_compiled(compiler)))), ""
+    except (OSError, subprocess.SubprocessError, ArithmeticError) as error:
+        return None, f"{compiler} made nothing that can be used: {error}"
+
+
+def _compiled(compiler: str) -> Path:
+    """The library's file, from the user's own cache or made anew."""
+    key = hashlib.sha256(SOURCE.read_bytes() + f"{compiler} {platform.platform()} {_processor()}".encode()).hexdigest()
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "deepnet_edu"
+    try:
+        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not os.access(cache, os.W_OK) or cache.stat().st_mode & 0o022:
+            raise PermissionError  # what others may write is not loaded from there
+    except OSError:
+        cache = Path(tempfile.mkdtemp(prefix="deepnet_edu_"))
+    library = cache / f"native_{key[:16]}.so"
+    if library.exists():
+        return library
+    for flags in _FLAGS:
+        handle, part = tempfile.mkstemp(dir=cache, suffix=".part")
+        os.close(handle)
+        command = [compiler, "-O3", *flags, "-funroll-loops", "-shared", "-fPIC", str(SOURCE), "-o", part, "-lm"]
+        try:
+            subprocess.run(command, check=True, capture_output=True, timeout=_SECONDS)
+            os.replace(part, library)
+            return library
+        except subprocess.CalledProcessError as error:
+            problem = error
+        finally:
+            Path(part).unlink(missing_ok=True)
+    raise problem
+
+
+def _processor() -> str:
+    """What -march=native depends on: a home directory may be shared by different machines."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return " ".join(sorted({line for line in lines if line.startswith(("flags", "model name", "Features", "CPU part"))}))
+
+
+def _checked(library: ctypes.CDLL) -> ctypes.CDLL:
+    """The library, if what it computes is what PyTorch computes; else an ArithmeticError."""
+    for name, signature in _SIGNATURES.items():
+        function = getattr(library, name)
+        function.argtypes, function.restype = signature, None
+    generator = torch.Generator().manual_seed(0)
+    h, d = 3 * torch.randn(2, 64, generator=generator)
+    with torch.enable_grad():
+        x = h.clone().requires_grad_()
+        a = F.gelu(x)
+        (dx,) = torch.autograd.grad(a, x, d)
+    b, mine = torch.empty_like(h), d.clone()
+    library.gelu_backward(h.data_ptr(), b.data_ptr(), mine.data_ptr(), h.numel())
+    if not (torch.allclose(a, b, atol=1e-6) and torch.allclose(dx, mine, atol=1e-6)):
+        raise ArithmeticError("its GELU is not PyTorch's")
+    B, T, H, D = 2, 13, 2, 8
+    qkv, do = torch.randn(B * T, 3 * H * D, generator=generator), torch.randn(B * T, H * D, generator=generator)
+    o, lse, dqkv = torch.empty_like(do), torch.empty(B, H, T), torch.empty_like(qkv)
+    with torch.enable_grad():
+        x = qkv.clone().requires_grad_()
+        q, k, v = x.view(B, T, 3, H, D).permute(2, 0, 3, 1, 4)
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).reshape(B * T, H * D)
+        (dx,) = torch.autograd.grad(y, x, do)
+    sizes = (3 * H * D, 3 * H * D, B, T, T, H, D, 1, D**-0.5)
+    library.attention_forward(*_parts(qkv, H * D), o.data_ptr(), lse.data_ptr(), *sizes)
+    library.attention_backward(
+        *_parts(qkv, H * D), o.data_ptr(), lse.data_ptr(), do.data_ptr(), *_parts(dqkv, H * D), *sizes
+    )
+    if not (torch.allclose(o, y, atol=1e-6) and torch.allclose(dqkv, dx, atol=1e-5)):
+        raise ArithmeticError("its attention is not PyTorch's")
+    return library
+
+
+def _parts(packed: Tensor, width: int) -> tuple[int, ...]:
+    """Where the packed columns of query, key and value start."""
+    return tuple(packed.data_ptr() + packed.element_size() * width * i for i in range(packed.shape[1] // width))

@@ -1,0 +1,146 @@
+"""The stack: independent layers one above the other, by the plain path or the fast one."""
+
+from contextlib import nullcontext
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from deepnet_edu import fast
+from deepnet_edu.attention import NOTHING, Context, MultiHeadAttention
+from deepnet_edu.residual import RESIDUALS, Calibrated, Place, StackName, State, places
+from deepnet_edu.transformer import FeedForward, Shape, SubLayer, TransformerLayer
+
+Path = Literal["auto", "plain", "fast"]
+
+
+class Stack(nn.Module):
+    """An encoder (each token sees all) or a decoder (each token sees the past): ``n_layers`` independent layers.
+
+    The decoder of a model that has an encoder looks at its output between self-attention and feed-forward.
+    With no layers a stack is the identity.
+
+    Args:
+        stack: ``"encoder"`` or ``"decoder"``.
+        residual: a name in ``RESIDUALS``.
+        encoder_layers: N of the whole model.
+        decoder_layers: M of the whole model.
+        shape: widths, heads, norm, dropout.
+
+    Attributes:
+        checkpoint_every: layers whose activations are thrown away together and computed again when the gradient comes
+            by; 0 keeps all. About √n_layers needs the least memory.
+        path: ``"plain"`` runs layer after layer; ``"fast"`` is :mod:`deepnet_edu.fast`, the same numbers in less time
+            and memory, and refuses what it does not know; ``"auto"`` takes the fast one where it can.
+        taken: the path of the last forward pass and, where that is the plain one, why.
+        observer: looks at the stream on its way up, or None.
+        store: what a training run keeps from step to step for the fast path, or None.
+    """
+
+    path: Path = "auto"
+    taken: str = "none yet"
+    observer: Any = None
+    store: fast.Store | None = None
+
+    def __init__(
+        self, stack: StackName, residual: str, *, encoder_layers: int, decoder_layers: int, shape: Shape
+    ) -> None:
+        super().__init__()
+        rule = RESIDUALS[residual]
+        n_layers = encoder_layers if stack == "encoder" else decoder_layers
+        all_places = list(places(stack, encoder_layers, decoder_layers, shape.norm, shape.override))
+        kinds = len(all_places) // n_layers if n_layers else 0
+        self.checkpoint_every = 0
+
+        def sublayer(place: Place) -> SubLayer:
+            residual = rule(place, shape.d_model)
+            branch: MultiHeadAttention | FeedForward
+            if place.sublayer == "ffn":
+                branch = FeedForward(shape.d_model, shape.d_ff, shape.activation, residual)
+            else:
+                cross = place.sublayer == "cross_attention"
+                branch = MultiHeadAttention(
+                    shape.d_model, shape.n_heads, stack == "decoder" and not cross, cross=cross, rule=residual
+                )
+            return SubLayer(branch, residual, shape.dropout, shape.stochastic_depth * (place.index + 1) / place.count)
+
+        # Each layer is made anew: copies of one layer would add up in amplitude, and no rule survives that.
+        self.layers = nn.ModuleList(
+            TransformerLayer(*map(sublayer, all_places[kinds * layer : kinds * (layer + 1)]))
+            for layer in range(n_layers)
+        )
+
+    def sublayers(self) -> list[SubLayer]:
+        """All sub-layers from the bottom up."""
+        return [module for module in self.modules() if isinstance(module, SubLayer)]
+
+    def forward(
+        self,
+        x: Tensor,
+        padding: Tensor | None = None,
+        context: Context | None = None,
+    ) -> Tensor:
+        """(B, T, d_model) → (B, T, d_model).
+
+        Args:
+            x: (B, T, d_model).
+            padding: (B, T) bool, True where a token is padding, or None.
+            context: everything that branches need, padding included, where that is more.
+        """
+        if not self.layers:
+            return x
+        context = Context(padding) if context is None else context
+        y, how = (None, "it was asked for") if self.path == "plain" else fast.run(self, x, context)
+        if y is not None:
+            self.taken = how
+            return y
+        if self.path == "fast":
+            raise ValueError(f"The fast path cannot run this: {how}. Use path 'auto', which then goes by the plain one.")
+        self.taken = f"plain, since {how}"
+        with nullcontext() if self.observer is None else self.observer.hooked(self):
+            return self.plain(x, context)
+
+    def plain(self, x: Tensor, context: Context) -> Tensor:
+        """The same, layer after layer: what lessons show, and what the fast path is held to."""
+        bottom, top = cast(TransformerLayer, self.layers[0]), cast(TransformerLayer, self.layers[-1])
+        state = bottom.self_attention.residual.start(x)
+        every = self.checkpoint_every
+        if every and torch.is_grad_enabled() and context.cache is None:
+            for first in range(0, len(self.layers), every):
+                state = checkpoint(self._run, first, every, context, *state, use_reentrant=False)
+        else:
+            for layer in self.layers:
+                state = layer(state, context)
+        return top.ffn.residual.finish(state)
+
+    def _run(self, first: int, count: int, context: Context, *state: Tensor) -> State:
+        """The state after ``count`` layers from ``first`` on."""
+        for layer in self.layers[first : first + count]:
+            state = layer(state, context)
+        return state
+
+
+@torch.no_grad()
+def calibrate(stack: Stack, x: Tensor, context: Context = NOTHING) -> Tensor:
+    """Set the constants of rules that measure them: one forward pass, each sub-layer before its own ``write``.
+
+    Args:
+        stack: its rules, if of a :class:`~deepnet_edu.residual.Calibrated` kind, are changed; others only computed.
+        x: (B, T, d_model), the stack's input.
+        context: padding and memory.
+
+    Returns:
+        The stack's output, (B, T, d_model).
+    """
+    if not stack.layers:
+        return x
+    sublayers = stack.sublayers()
+    state = sublayers[0].residual.start(x)
+    below: float | None = None
+    for sublayer in sublayers:
+        rule, f = sublayer.residual, sublayer.branched(state, context)
+        if isinstance(rule, Calibrated):
+            below = rule.calibrate(state, f, below)
+        state = rule.write(state, f)
+    return sublayers[-1].residual.finish(state)
