@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -13,8 +13,8 @@ from deepnet_edu.attention import Cache, Context, rotary
 from deepnet_edu.config import ModelConfig
 from deepnet_edu.embedding import PatchEmbedding, TokenEmbedding, position_ids
 from deepnet_edu.messages import unknown
-from deepnet_edu.residual import Projected, Residual, Scheduled, StackName, modules_inside, through
-from deepnet_edu.stack import Stack
+from deepnet_edu.residual import RESIDUALS, Projected, Residual, Scheduled, StackName, modules_inside, through
+from deepnet_edu.stack import Path, Stack
 from deepnet_edu.transformer import SubLayer
 
 #: Targets with this value do not count in the loss (PyTorch's own default).
@@ -109,6 +109,17 @@ class Model(nn.Module):
         for stack in self.stacks().values():
             stack.checkpoint_every = layers
 
+    def use_path(self, path: Path) -> None:
+        """How the stacks run: ``"plain"``, ``"fast"`` or ``"auto"``, see :class:`~deepnet_edu.stack.Stack`.
+
+        Raises:
+            ValueError: there is no such path.
+        """
+        if path not in get_args(Path):
+            raise ValueError(unknown("path", path, get_args(Path)))
+        for stack in self.stacks().values():
+            stack.path = path
+
     def sublayers(self) -> list[SubLayer]:
         """All sub-layers from the bottom up, stack by stack. A stack that somebody else wrote has none to show."""
         return [sub for stack in self.stacks().values() if isinstance(stack, Stack) for sub in stack.sublayers()]
@@ -119,13 +130,20 @@ class Model(nn.Module):
 
     def at_step(self, step: int) -> None:
         """Tell rules that follow a schedule which step of training comes, from 0."""
-        for rule in self.rules():
-            if isinstance(rule, Scheduled):
-                rule.at_step(step)
+        if self._has(Scheduled):
+            for rule in self.rules():
+                if isinstance(rule, Scheduled):
+                    rule.at_step(step)
+
+    def _has(self, kind: type[Residual]) -> bool:
+        """Whether the rule is of this kind; asking each of 2,000 places, at every step, takes time."""
+        return issubclass(RESIDUALS.get(self.config.residual, Residual), kind)
 
     @torch.no_grad()
     def project(self) -> None:
         """Put weights back where a rule wants them: after initialisation and after every update."""
+        if not self._has(Projected):
+            return
         ends = dict(zip(self.stacks(), self.embeddings(), strict=True))
         for sublayer in self.sublayers():
             rule = sublayer.residual

@@ -29,6 +29,9 @@ _pointer, _int, _long, _float = ctypes.c_void_p, ctypes.c_int, ctypes.c_long, ct
 _SIGNATURES = {
     "gelu_forward": [_pointer] * 2 + [_long],
     "gelu_backward": [_pointer] * 3 + [_long],
+    "add_rows": [_pointer] * 2 + [_long] * 2,
+    "norm_forward": [_pointer] * 3 + [_float] + [_pointer] * 3 + [_long] * 2,
+    "norm_backward": [_pointer] * 8 + [_long] * 2,
     "attention_forward": [_pointer] * 5 + [_long] * 2 + [_int] * 6 + [_float],
     "attention_backward": [_pointer] * 9 + [_long] * 2 + [_int] * 6 + [_float],
 }

@@ -1,5 +1,6 @@
-/* Attention for short sequences and GELU, for deepnet_edu/fast.py: compiled where there is a compiler, see native.py.
-   Plain C with GCC's and Clang's vector extension; float only, one thread, no state but scratch of the thread.
+/* What stands between the matrix products of a layer, for deepnet_edu/fast.py: attention for short sequences, LayerNorm,
+   GELU and sums over tokens. Compiled where there is a compiler, see native.py. C with GCC's and Clang's vector extension;
+   float only, one thread, no state but scratch of the thread. Widths are multiples of 8.
 
    With T, S up to 128 and head_dim D of 8, 16, 32 or 64, whatever one head needs fits into the processor's inner caches,
    so weights are computed again in the backward pass: all that is kept of them is ln of their sum, (B, H, T). */
@@ -59,7 +60,6 @@ INLINE void normal(vec x, vec *cdf, vec *bell) {
   *cdf = pick(x < all(0), y, all(1) - y);
 }
 
-/* n is a multiple of 8. */
 void gelu_forward(const float *h, float *a, long n) {
   for (long i = 0; i < n; i += W) {
     vec x = load(h + i), cdf, bell;
@@ -75,6 +75,58 @@ void gelu_backward(const float *h, float *a, float *d, long n) {
     normal(x, &cdf, &bell);
     store(a + i, x * cdf);
     store(d + i, load(d + i) * (cdf + x * bell * all(0.39894228f)));
+  }
+}
+
+INLINE void add_columns(const float *x, float *sum, long rows, long n, int vectors) {
+  vec total[4];
+  for (int k = 0; k < vectors; k++) total[k] = all(0);
+  for (long i = 0; i < rows; i++)
+    for (int k = 0; k < vectors; k++) total[k] += load(x + i * n + k * W);
+  for (int k = 0; k < vectors; k++) store(sum + k * W, load(sum + k * W) + total[k]);
+}
+
+/* sum (n) += Σ over rows of x (rows, n). */
+void add_rows(const float *x, float *sum, long rows, long n) {
+  long j = 0;
+  for (; j + 4 * W <= n; j += 4 * W) add_columns(x + j, sum + j, rows, n, 4);
+  for (; j < n; j += W) add_columns(x + j, sum + j, rows, n, 1);
+}
+
+/* s = gain ⊙ (u - mean)/σ + bias, and mean and 1/σ by row. */
+void norm_forward(const float *u, const float *gain, const float *bias, float eps, float *s, float *mean, float *inverse,
+                  long rows, long n) {
+  for (long i = 0; i < rows; i++, u += n, s += n) {
+    vec total = all(0), square = all(0);
+    for (long j = 0; j < n; j += W) total += load(u + j);
+    float m = sum_of(total) / n;
+    for (long j = 0; j < n; j += W) {
+      vec x = load(u + j) - all(m);
+      square += x * x;
+    }
+    float r = 1 / sqrtf(sum_of(square) / n + eps);
+    for (long j = 0; j < n; j += W) store(s + j, (load(u + j) - all(m)) * all(r) * load(gain + j) + load(bias + j));
+    mean[i] = m, inverse[i] = r;
+  }
+}
+
+/* With x = (u - mean)/σ and h = gain ⊙ ds: du = (h - mean(h) - x·mean(h ⊙ x))/σ; d_gain += Σ ds ⊙ x, d_bias += Σ ds,
+   where they are wanted. */
+void norm_backward(const float *ds, const float *u, const float *gain, const float *mean, const float *inverse, float *du,
+                   float *d_gain, float *d_bias, long rows, long n) {
+  for (long i = 0; i < rows; i++, ds += n, u += n, du += n) {
+    vec m = all(mean[i]), r = all(inverse[i]), total = all(0), along = all(0);
+    for (long j = 0; j < n; j += W) {
+      vec x = (load(u + j) - m) * r, d = load(ds + j), h = d * load(gain + j);
+      total += h;
+      along += h * x;
+      if (d_gain) store(d_gain + j, load(d_gain + j) + d * x), store(d_bias + j, load(d_bias + j) + d);
+    }
+    vec a = all(sum_of(total) / n), b = all(sum_of(along) / n);
+    for (long j = 0; j < n; j += W) {
+      vec x = (load(u + j) - m) * r;
+      store(du + j, (load(ds + j) * load(gain + j) - a - x * b) * r);
+    }
   }
 }
 
