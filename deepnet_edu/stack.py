@@ -96,7 +96,9 @@ class Stack(nn.Module):
             self.taken = how
             return y
         if self.path == "fast":
-            raise ValueError(f"The fast path cannot run this: {how}. Use path 'auto', which then goes by the plain one.")
+            raise ValueError(
+                f"The fast path cannot run this: {how}. Use path 'auto', which then goes by the plain one."
+            )
         self.taken = f"plain, since {how}"
         with nullcontext() if self.observer is None else self.observer.hooked(self):
             return self.plain(x, context)

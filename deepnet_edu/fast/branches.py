@@ -110,8 +110,8 @@ class CompiledAttention:
 class FeedForward:
     """inner = φ(W_first·s + b), with GELU or ReLU.
 
-    Keeps what GELU reads, and computes GELU again: what it returns would be another B·T·d_ff numbers. Of a ReLU, what it
-    returns.
+    Keeps what GELU reads, and computes GELU again: what it returns would be another B·T·d_ff numbers. Of a ReLU, what
+    it returns.
     """
 
     def __init__(self, library: Any, branch: Any, B: int, T: int, like: Tensor) -> None:
@@ -132,7 +132,7 @@ class FeedForward:
         if not self.gelu:
             return h
         if self.library is None:
-            return _gelu(h, out=a)  # type: ignore[no-any-return]
+            return _gelu(h, out=a)
         self.library.gelu_forward(h.data_ptr(), a.data_ptr(), h.numel())
         return a
 
@@ -166,8 +166,11 @@ def compiled(x: Tensor, branch: Any) -> tuple[Any, str]:
     return None, f"fast, by PyTorch's operations since {reason}"
 
 
-def workplace(library: Any, branch: Any, B: int, T: int, S: int, like: Tensor) -> Attention | CompiledAttention | FeedForward:
+def workplace(
+    library: Any, branch: Any, B: int, T: int, S: int, like: Tensor
+) -> Attention | CompiledAttention | FeedForward:
     """What computes a branch and its gradient."""
     if not isinstance(branch, MultiHeadAttention):
         return FeedForward(library, branch, B, T, like)
+    S = S if branch.cross else T
     return Attention(branch, B, T, S, like) if library is None else CompiledAttention(library, branch, B, T, S, like)

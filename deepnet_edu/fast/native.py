@@ -85,7 +85,9 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor()
-    return " ".join(sorted({line for line in lines if line.startswith(("flags", "model name", "Features", "CPU part"))}))
+    return " ".join(
+        sorted({line for line in lines if line.startswith(("flags", "model name", "Features", "CPU part"))})
+    )
 
 
 def _checked(library: ctypes.CDLL) -> ctypes.CDLL:

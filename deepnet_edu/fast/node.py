@@ -15,7 +15,7 @@ from deepnet_edu.fast.reading import Reading, Sub, read, why_not
 class Observer(Protocol):
     """Somebody who looks at the stream on its way up."""
 
-    def enters(self, stack: nn.Module, x: Tensor) -> None:
+    def enters(self, stack: Any, x: Tensor) -> None:
         """A stack's input, (B, T, d_model)."""
 
     def saw(self, sublayer: nn.Module, stream: Tensor) -> None:
@@ -60,20 +60,25 @@ class Run:
         self.subs, self.top, self.weights = reading.subs, reading.top, reading.weights
         self.every = stack.checkpoint_every * reading.per_layer or len(self.subs)
         # What is hung on a gradient must see it, so then it goes by way of autograd.
-        owned = train and stack.store is not None and all(w.grad is not None and not w._backward_hooks for w in self.weights)
+        owned = (
+            train
+            and stack.store is not None
+            and all(w.grad is not None and not w._backward_hooks for w in self.weights)
+        )
         self.store: Store | None = stack.store if owned else None
         library, self.how = compiled(x, self.subs[0].branch)
         for part in reading.parts:
             part.library = library
-        S = x.shape[1] if memory is None else memory.shape[1]
+        B, T = x.shape[:2]
+        S = T if memory is None else memory.shape[1]
         signature = (x.shape, S, x.dtype, self.every, len(self.subs), library is None)
         self.kept: list[list[Tensor]] = []
         if self.store is not None and self.store.signature == signature:
             self.work, self.kept, self.scratch = self.store.work, self.store.kept, self.store.scratch
         else:
-            self.scratch = [x.new_empty(x.shape).flatten(0, 1) for _ in range(4)] + list(x.new_empty(2, x.shape[:2].numel()))
+            self.scratch = [x.new_empty(B * T, x.shape[2]) for _ in range(4)] + list(x.new_empty(2, B * T))
             layer = self.subs[: reading.per_layer]
-            self.work = {sub.kind: workplace(library, sub.branch, *x.shape[:2], S, x) for sub in layer}
+            self.work = {sub.kind: workplace(library, sub.branch, B, T, S, x) for sub in layer}
         if self.store is not None:
             if self.store.signature != signature:
                 self.store.signature, self.store.ends = signature, None
@@ -237,8 +242,8 @@ class Node(torch.autograd.Function):
             return None, *_differentiable(run, x, memory, dy[0], ctx.needs_input_grad)
         if ctx.version != _version(run) or (run.store is not None and run.turn != run.store.turn):
             raise RuntimeError(
-                "Weights, or what a training run keeps, have changed since the forward pass: call backward() before the "
-                "next forward pass and before the optimizer's step, or choose the plain path: model.use_path('plain')."
+                "Weights, or what a training run keeps, have changed since the forward pass: call backward() before "
+                "the next one and before the optimizer's step, or choose the plain path: model.use_path('plain')."
             )
         wanted = ctx.needs_input_grad[3:]
         if run.store is not None:
@@ -300,4 +305,4 @@ def run(stack: Any, x: Tensor, context: Context) -> tuple[Tensor | None, str]:
     one = Run(stack, reading, x, memory, train)
     if not train:
         return one.forward(x, memory, train=False), one.how
-    return Node.apply(one, x, memory, *(weights if one.store is None else weights[:1])), one.how  # type: ignore[no-untyped-call]
+    return Node.apply(one, x, memory, *(weights if one.store is None else weights[:1])), one.how

@@ -17,9 +17,10 @@ class Matrix:
     d_bias: Tensor
 
     def __init__(self, module: nn.Module) -> None:
-        self.weight: Any = module._parameters["weight"]
-        self.bias: Any = module._parameters["bias"]
-        self.transposed, self.library = self.weight.t(), None
+        parameters: dict[str, Any] = module._parameters
+        self.weight, self.bias = parameters["weight"], parameters["bias"]
+        self.transposed: Tensor = self.weight.t()
+        self.library: Any = None
 
     def forward(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         """xWᵀ + b."""
@@ -41,22 +42,23 @@ class Matrix:
 
 
 class Norm:
-    """A LayerNorm, likewise. ``owner`` is the sub-layer whose ``residual.norm`` it is, None for a stack's final norm."""
+    """A LayerNorm, likewise. ``owner`` is the sub-layer whose ``residual.norm`` it is, None for a final norm."""
 
     __slots__ = ("bias", "d_bias", "d_weight", "eps", "library", "owner", "shape", "weight")
     d_weight: Tensor
     d_bias: Tensor
 
     def __init__(self, module: nn.LayerNorm, owner: nn.Module | None) -> None:
-        self.weight: Any = module._parameters["weight"]
-        self.bias: Any = module._parameters["bias"]
+        parameters: dict[str, Any] = module._parameters
+        self.weight, self.bias = parameters["weight"], parameters["bias"]
         self.eps, self.shape = module.eps, module.normalized_shape
-        self.owner, self.library = owner, None
+        self.owner = owner
+        self.library: Any = None
 
     def forward(self, u: Tensor, out: Triple | None = None) -> Triple:
         """LN(u), and the mean and 1/σ of each token; in ``out``, maybe, where that is given."""
         if self.library is None:
-            return torch.native_layer_norm(u, self.shape, self.weight, self.bias, self.eps)  # type: ignore[arg-type]
+            return torch.native_layer_norm(u, self.shape, self.weight, self.bias, self.eps)
         s, mean, inverse = out or (torch.empty_like(u), u.new_empty(len(u)), u.new_empty(len(u)))
         inputs, outputs = _at(u, self.weight, self.bias), _at(s, mean, inverse)
         self.library.norm_forward(*inputs, self.eps, *outputs, *u.shape)

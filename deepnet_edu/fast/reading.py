@@ -11,8 +11,8 @@ from deepnet_edu.fast import native
 from deepnet_edu.fast.parts import Matrix, Norm
 from deepnet_edu.residual import RESIDUALS, Residual
 
-#: The rules that the fast path knows, each exactly as it is: where the skip starts, and its constants skip and scale, by
-#: name, None for 1.
+#: The rules that the fast path knows, each exactly as it is: where the skip starts, and its constants skip and scale,
+#: by name, None for 1.
 RULES: dict[str, tuple[str, str | None, str | None]] = {
     "post_ln": ("after", None, None),
     "ds_init": ("after", None, None),
@@ -138,7 +138,10 @@ def _stranger(sublayer: Any, memory: Tensor | None, hooks: list[Any]) -> str:
     if inside is not None or activation not in (F.gelu, F.relu):
         return "a branch has a module of its own inside, or another activation"
     inner = [*branch._modules.values(), *rule._modules.values()]
-    if not all([_untouched(module, hooks) for module in (sublayer, branch, rule, *inner) if module is not None]):
+    touched = [
+        module for module in (sublayer, branch, rule, *inner) if module is not None and not _untouched(module, hooks)
+    ]
+    if touched:
         return "a sub-layer has a hook, or a method of its own"
     for module in inner:
         if type(module) is nn.LayerNorm or type(module) is nn.Linear:

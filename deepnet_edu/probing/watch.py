@@ -70,7 +70,7 @@ class Watch:
         self._states = _Waiting(self._measure_states)
         self._norm_inputs = _Waiting(self._measure_gains)
         self._inputs: dict[str, Tensor] = {}
-        self._name: dict[nn.Module, str] = {
+        self._name: dict[Stack, str] = {
             stack: name for name, stack in model.stacks().items() if isinstance(stack, Stack)
         }
 
@@ -86,7 +86,7 @@ class Watch:
         self._norm_inputs.flush()
         self._inputs.clear()
 
-    def enters(self, stack: nn.Module, x: Tensor) -> None:
+    def enters(self, stack: Stack, x: Tensor) -> None:
         """A stack's input, as the fast path calls it."""
         self._enter_stack(self._name[stack], x)
 

@@ -22,7 +22,7 @@ from deepnet_edu.theory.moments import (
     relu_moments,
     softmax_variance,
 )
-from deepnet_edu.theory.predict import predict
+from deepnet_edu.theory.prediction import predict
 from deepnet_edu.theory.recursion import (
     deepnorm_input_share,
     input_share,

@@ -78,8 +78,8 @@ class FlatParameters:
         return [piece.view_as(parameter) for piece, parameter in zip(pieces, self.parameters, strict=True)]
 
     def hold(self) -> bool:
-        """Take back what left the buffers, as ``zero_grad``, loading weights by assignment or ``model.to`` may do without
-        a word; its updates would be lost.
+        """Take back what left the buffers, as ``zero_grad``, loading weights by assignment or ``model.to`` may do
+        without a word; its updates would be lost.
 
         Returns:
             Whether something had left. What left with new values comes back with them.
@@ -97,8 +97,8 @@ class FlatParameters:
         ):
             if parameter.dtype != value.dtype or parameter.device != value.device:
                 raise RuntimeError(
-                    f"A parameter came to {parameter.dtype} on {parameter.device} while it was trained in {value.dtype} "
-                    f"on {value.device}: move or cast the model before training, and start a new run."
+                    f"A parameter came to {parameter.dtype} on {parameter.device} while it was trained in "
+                    f"{value.dtype} on {value.device}: move or cast the model before training, and start a new run."
                 )
             if parameter.data_ptr() != value.data_ptr():
                 value.copy_(parameter.detach())

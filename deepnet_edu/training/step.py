@@ -101,9 +101,10 @@ class TrainStep:
 
     def __call__(self, batch: Batch) -> StepResult:
         """Take one step. With a loss or gradient that is not finite nothing is updated."""
-        if any([flat.hold() for flat in self.flats]):
-            for stack in self._stores:
-                stack.store = Store()  # it knows where the weights were
+        for flat in self.flats:
+            if flat.hold():
+                for stack in self._stores:
+                    stack.store = Store()  # the old one knows where the weights were
         self.model.at_step(self.count)
         gradients = [flat.flat.grad for flat in self.flats if flat.flat.grad is not None]
         for gradient in gradients:
