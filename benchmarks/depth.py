@@ -3,7 +3,7 @@
 Each contender runs in a process of its own, in turn, several rounds; ratios are taken within a round. Writes
 results/depth.json, unless --rounds is given.
 
-Run with: python benchmarks/depth.py (about 40 minutes), or deepnet-edu bench depth
+Run with: python benchmarks/depth.py (about 25 minutes), or deepnet-edu bench depth
 """
 
 import argparse
@@ -22,11 +22,14 @@ from typing import Any
 
 RESULTS = Path(__file__).parent / "results" / "depth.json"
 SHAPE = {"d_model": 64, "n_heads": 4, "d_ff": 256, "vocab_size": 128}
-SEQUENCES, TOKENS, WARM, STEPS, ROUNDS = 4, 64, 2, 3, 5
+SEQUENCES, TOKENS, WARM, STEPS, ROUNDS = 4, 64, 2, 3, 3
 ADAMW = {"lr": 1e-5, "weight_decay": 0.01, "fused": True}
 #: (contender, layers, threads): the first of each pair of layers and threads is the floor.
 RUNS = [
-    *((name, 1000, 1) for name in ("floor", "ours", "ours, checkpoints", "ours without a compiler", "ours, plain path")),
+    *(
+        (name, 1000, 1)
+        for name in ("floor", "ours", "ours, checkpoints", "ours without a compiler", "ours, plain path")
+    ),
     *((name, 1000, 1) for name in ("torch.nn", "TorchScale", "TorchScale, checkpoints")),
     *((name, 1000, 2) for name in ("floor", "ours", "torch.nn", "TorchScale")),
     *((name, 100, 1) for name in ("floor", "ours", "torch.nn", "TorchScale")),
@@ -171,7 +174,8 @@ def probe(layers: int) -> Callable[[], Iterator[float]]:
     """A plain forward and backward pass with the same gradients as a probe's, and the probe."""
     import torch
 
-    from deepnet_edu import ModelConfig, build_model, probe
+    from deepnet_edu import ModelConfig, build_model
+    from deepnet_edu import probe as measure_by_layer
     from deepnet_edu.models import random_batch
 
     config = ModelConfig("decoder", "lm", layers, max_length=TOKENS, **SHAPE)
@@ -179,7 +183,7 @@ def probe(layers: int) -> Callable[[], Iterator[float]]:
     weights = [weight for sublayer in model.sublayers() for weight in sublayer.matrices()]
 
     def both() -> Iterator[float]:
-        for call in (lambda: torch.autograd.grad(model.loss(batch), weights), lambda: probe(model, batch)):
+        for call in (lambda: torch.autograd.grad(model.loss(batch), weights), lambda: measure_by_layer(model, batch)):
             begin = time.perf_counter()
             call()
             yield time.perf_counter() - begin
@@ -244,7 +248,11 @@ def imports(rounds: int) -> list[dict[str, Any]]:
                 seconds[name].append(time.perf_counter() - begin)
     base = statistics.median(seconds["torch"])
     return [
-        {"import": name, "seconds": round(statistics.median(found), 3), "times import torch": round(statistics.median(found) / base, 3)}
+        {
+            "import": name,
+            "seconds": round(statistics.median(found), 3),
+            "times import torch": round(statistics.median(found) / base, 3),
+        }
         for name, found in seconds.items()
     ]
 
@@ -267,16 +275,18 @@ def row(name: str, layers: int, threads: int, found: list[dict[str, Any]], floor
 
 
 def _spread(values: list[float]) -> dict[str, float]:
-    return {"median": round(statistics.median(values), 3), "least": round(min(values), 3), "most": round(max(values), 3)}
+    return {
+        "median": round(statistics.median(values), 3),
+        "least": round(min(values), 3),
+        "most": round(max(values), 3),
+    }
 
 
 def targets(rows: list[dict[str, Any]], imported: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """What was aimed at, and what came of it."""
 
     def get(name: str, layers: int = 1000, threads: int = 1) -> dict[str, Any]:
-        return next(
-            one for one in rows if (one["contender"], one["layers"], one["threads"]) == (name, layers, threads)
-        )
+        return next(one for one in rows if (one["contender"], one["layers"], one["threads"]) == (name, layers, threads))
 
     def over(a: dict[str, Any], b: dict[str, Any]) -> float | None:
         if "missing" in a or "missing" in b:
@@ -294,7 +304,12 @@ def targets(rows: list[dict[str, Any]], imported: list[dict[str, Any]]) -> list[
         ("time at 1,000 layers over 100", over(own, get("ours", 100)), "at most", 12),
         ("peak memory of 500 + 500 layers, GB", get("ours, 500 + 500", 500)["peak, GB"], "at most", 3),
         ("probe over forward and backward, 1,000 layers", get("probe")["probe over plain"]["median"], "at most", 1.3),
-        ("probe over forward and backward, 100 layers", get("probe", 100)["probe over plain"]["median"], "at most", 1.3),
+        (
+            "probe over forward and backward, 100 layers",
+            get("probe", 100)["probe over plain"]["median"],
+            "at most",
+            1.3,
+        ),
         ("import deepnet_edu over import torch", imported[1]["times import torch"], "at most", 1.15),
     ]
     return [

@@ -1,4 +1,4 @@
-"""The command line: deepnet-edu doctor | lab | progress | run | build | probe | models."""
+"""The command line: deepnet-edu doctor | lab | progress | run | build | probe | plan | bench | models."""
 
 import io
 import json
@@ -224,6 +224,59 @@ def probe(
         )
         print(f"{profile.label}: {verdict}")
     raise typer.Exit(0 if verdict.passed else 1)
+
+
+@app.command()
+def plan(
+    model: Annotated[
+        str, typer.Argument(help="A shape's name, small_1000 for example, or a JSON file with its fields.")
+    ],
+    sequences: Annotated[int, typer.Option(help="Sequences in a batch.")] = 4,
+    tokens: Annotated[int, typer.Option(help="Tokens of a sequence.")] = 64,
+    checkpoint_every: Annotated[int, typer.Option(help="Layers computed again together; 0 keeps all.")] = 0,
+    precision: Annotated[str, typer.Option(help="float32, float64, bfloat16 or mixed.")] = "float32",
+    path: Annotated[str, typer.Option(help="auto, plain or fast.")] = "auto",
+    as_json: Json = False,
+) -> None:
+    """Say what memory a training run needs, part by part, without building the model.
+
+    Example: deepnet-edu plan small_1000 --checkpoint-every 1 --json
+    """
+    from deepnet_edu.planning import find_shape, training_memory
+
+    config = find_shape(model)
+    try:
+        found = training_memory(
+            config, sequences, tokens, checkpoint_every=checkpoint_every, path=path, precision=precision
+        ).to_dict()
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    if as_json:
+        print(json.dumps({"model": model, **found}))
+        return
+    taken, parameters, entering = found.pop("path"), found.pop("parameters"), found.pop("entering")
+    print_table(["part", "MB"], [[name, f"{value / 1e6:,.1f}"] for name, value in found.items()])
+    print(f"{model}: {parameters:,} parameters, {config.title}, by the {taken} path, {precision}.")
+    if entering == found["total"]:
+        print("The peak comes before the first step, when weights move to the optimizer's buffer.")
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def bench(
+    context: typer.Context,
+    name: Annotated[
+        str, typer.Argument(help="depth, memory, peers, probing or updates: a file of benchmarks/.")
+    ] = "depth",
+) -> None:
+    """Run a benchmark of the clone; what follows its name goes to it.
+
+    Example: deepnet-edu bench depth --rounds 1
+    """
+    import subprocess
+
+    from deepnet_edu.course.places import find_benchmark
+
+    raise typer.Exit(subprocess.run([sys.executable, str(find_benchmark(name)), *context.args]).returncode)
 
 
 def print_table(columns: list[str], rows: list[list[str]]) -> None:

@@ -73,7 +73,7 @@ class Stack(nn.Module):
 
     def sublayers(self) -> list[SubLayer]:
         """All sub-layers from the bottom up."""
-        return [module for module in self.modules() if isinstance(module, SubLayer)]
+        return [module for layer in self.layers for module in layer.children() if isinstance(module, SubLayer)]
 
     def forward(
         self,

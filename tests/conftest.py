@@ -1,14 +1,25 @@
-"""What all tests share: one thread, so that sums do not change, and float64 on request."""
+"""What all tests share: one thread, so that sums do not change, float64 on request, and the path that stacks take.
 
+With DEEPNET_EDU_TEST_PATH=plain in the environment every stack goes by the plain path, layer after layer.
+"""
+
+import os
 from collections.abc import Iterator
 
 import pytest
 import torch
 
+from deepnet_edu.stack import Stack
+
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def chosen_path() -> None:
+    Stack.path = os.environ.get("DEEPNET_EDU_TEST_PATH", "auto")  # type: ignore[assignment]
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ STEPS: list[tuple[str, list[str], dict[str, str]]] = [
     ("ruff format", [str(BIN / "ruff"), "format", "--check", "."], {}),
     ("mypy", [str(BIN / "mypy")], {}),
     ("unit, checks and course tests", [*PYTEST, "tests/unit", "tests/checks", "tests/course"], {}),
+    ("unit tests again, on the plain path", [*PYTEST, "tests/unit"], {"DEEPNET_EDU_TEST_PATH": "plain"}),
     ("solutions, outputs compared (nbval)", [*PYTEST, "--nbval", *NBVAL, *NOTEBOOKS], SMOKE),
     ("untouched lessons run (nbval-lax)", [*PYTEST, "--nbval-lax", *NBVAL, *LESSONS], SMOKE),
     ("all solutions under smoke, audited (papermill)", [*COURSE, "run", "--profile", "smoke"], {}),

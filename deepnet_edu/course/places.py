@@ -10,7 +10,8 @@ LESSONS = ROOT / "lessons"
 #: Stands beside the lessons, so that they can link to it by name.
 GLOSSARY = "glossary.md"
 SOLUTIONS = ROOT / "solutions"
-RESULTS = ROOT / "benchmarks" / "results"
+BENCHMARKS = ROOT / "benchmarks"
+RESULTS = BENCHMARKS / "results"
 REFERENCES = Path(__file__).with_name("references")
 IMAGES = ROOT / "docs" / "images"
 TIMINGS = ROOT / "docs" / "timings.json"
@@ -48,3 +49,17 @@ def find_lesson(given: str, folder: Path = LESSONS, ending: str = "ipynb") -> st
         if stem in (name, name[:2]):
             return name
     raise UserError(unknown("lesson", given, names))
+
+
+def find_benchmark(given: str) -> Path:
+    """The script of a benchmark.
+
+    Raises:
+        UserError: there is none of this name, or the package is installed without its clone.
+    """
+    names = sorted(path.stem for path in BENCHMARKS.glob("*.py"))
+    if not names:
+        raise UserError(f"There are no benchmarks in {BENCHMARKS}: run this from a clone of the project.")
+    if given not in names:
+        raise UserError(unknown("benchmark", given, names))
+    return BENCHMARKS / f"{given}.py"

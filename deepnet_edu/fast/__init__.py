@@ -15,7 +15,8 @@ Pre-LN it starts *before*. The stack returns the norm of the last u.
 The layer that lessons show is :class:`deepnet_edu.transformer.TransformerLayer`, and tests hold this file to it.
 """
 
+from deepnet_edu.fast.native import HEAD_DIMS, LONGEST, MULTIPLE
 from deepnet_edu.fast.node import Observer, Store, run
-from deepnet_edu.fast.reading import LONGEST, RULES
+from deepnet_edu.fast.reading import RULES
 
-__all__ = ["LONGEST", "RULES", "Observer", "Store", "run"]
+__all__ = ["HEAD_DIMS", "LONGEST", "MULTIPLE", "RULES", "Observer", "Store", "run"]

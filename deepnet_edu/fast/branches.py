@@ -11,6 +11,8 @@ from deepnet_edu.attention import MultiHeadAttention
 from deepnet_edu.fast import native
 from deepnet_edu.fast.parts import Heads
 
+#: With two threads the compiled functions, which use one, are still faster than PyTorch's operations: it was measured.
+MOST_THREADS = 2
 Pair = tuple[Tensor, Tensor]
 _gelu: Any = torch._C._nn.gelu
 _gelu_backward = torch.ops.aten.gelu_backward.grad_input
@@ -150,15 +152,19 @@ class FeedForward:
 Work = dict[str, Attention | CompiledAttention | FeedForward]
 
 
-def compiled(x: Tensor, branch: Any) -> tuple[Any, str]:
-    """The library of compiled functions where they can compute this stack, and how it is computed."""
-    head_dim = branch.output.in_features // branch.n_heads
+def compiled(x: Tensor, branches: Sequence[Any]) -> tuple[Any, str]:
+    """The library of compiled functions where they can compute these branches, and how they are computed."""
+    attention = branches[0]
+    head_dim = attention.output.in_features // attention.n_heads
+    widths = {weight.shape[0] for branch in branches for weight in branch.weights().values()}
     if x.dtype != torch.float32:
         reason = f"x is {x.dtype}"
-    elif torch.get_num_threads() > 1:
-        reason = "there is more than one thread"
+    elif torch.get_num_threads() > MOST_THREADS:
+        reason = f"there are {torch.get_num_threads()} threads, and compiled functions use one"
     elif head_dim not in native.HEAD_DIMS:
         reason = f"a head has {head_dim} features, not {', '.join(map(str, native.HEAD_DIMS))}"
+    elif any(width % native.MULTIPLE for width in widths):
+        reason = f"d_ff is no multiple of {native.MULTIPLE}"
     else:
         library, reason = native.load()
         if library is not None:

@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 SOURCE = Path(__file__).with_suffix(".c")
-#: The longest sequence and the sizes of a head that native.c knows.
-LONGEST, HEAD_DIMS = 128, (8, 16, 32, 64)
+#: The longest sequence and the sizes of a head that native.c knows; all widths are multiples of 8.
+LONGEST, HEAD_DIMS, MULTIPLE = 128, (8, 16, 32, 64), 8
 _COMPILERS = ("cc", "gcc", "clang")
 #: A processor's own instructions under the names that compilers have for them, or none.
 _FLAGS: tuple[tuple[str, ...], ...] = (("-march=native",), ("-mcpu=native",), ())
@@ -101,13 +101,13 @@ def _checked(library: ctypes.CDLL) -> ctypes.CDLL:
         x = h.clone().requires_grad_()
         a = F.gelu(x)
         (dx,) = torch.autograd.grad(a, x, d)
-    b, mine = torch.empty_like(h), d.clone()
+    b, mine = torch.full_like(h, torch.nan), d.clone()
     library.gelu_backward(h.data_ptr(), b.data_ptr(), mine.data_ptr(), h.numel())
     if not (torch.allclose(a, b, atol=1e-6) and torch.allclose(dx, mine, atol=1e-6)):
         raise ArithmeticError("its GELU is not PyTorch's")
     B, T, H, D = 2, 13, 2, 8
     qkv, do = torch.randn(B * T, 3 * H * D, generator=generator), torch.randn(B * T, H * D, generator=generator)
-    o, lse, dqkv = torch.empty_like(do), torch.empty(B, H, T), torch.empty_like(qkv)
+    o, lse, dqkv = (torch.full(shape, torch.nan) for shape in (do.shape, (B, H, T), qkv.shape))
     with torch.enable_grad():
         x = qkv.clone().requires_grad_()
         q, k, v = x.view(B, T, 3, H, D).permute(2, 0, 3, 1, 4)

@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from deepnet_edu.attention import Context
 from deepnet_edu.fast.branches import Work, compiled, workplace
@@ -21,15 +22,15 @@ class Observer(Protocol):
     def saw(self, sublayer: nn.Module, stream: Tensor) -> None:
         """The stream behind a sub-layer, (B, T, d_model)."""
 
-    def saw_norm(self, sublayer: nn.Module, norm_input: Tensor) -> None:
-        """What a sub-layer's norm reads, (B, T, d_model)."""
+    def saw_norm(self, sublayer: nn.Module, inverse: Tensor) -> None:
+        """1/σ of what a sub-layer's norm reads, by token, (B·T,) or (B·T, 1)."""
 
 
 class Store:
     """What a training run keeps from step to step, so that a step asks for no memory: the tensors of a forward pass.
 
     It also says that gradients are added to each parameter's ``grad`` at once, instead of being handed to autograd. The
-    optimizer that owns those gradients gives it to a stack and takes it away again; a copy of the stack has none.
+    optimizer that owns those gradients lends it to a stack for the time of a step.
     """
 
     def __init__(self) -> None:
@@ -40,16 +41,6 @@ class Store:
         self.ends: Tensor | None = None
         self.scratch: list[Tensor] = []
         self.turn = 0  # of the last forward pass that wrote to ``kept``
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> None:
-        return None
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _nothing, ()
-
-
-def _nothing() -> None:
-    return None
 
 
 class Run:
@@ -66,7 +57,8 @@ class Run:
             and all(w.grad is not None and not w._backward_hooks for w in self.weights)
         )
         self.store: Store | None = stack.store if owned else None
-        library, self.how = compiled(x, self.subs[0].branch)
+        layer = self.subs[: reading.per_layer]
+        library, self.how = compiled(x, [sub.branch for sub in layer])
         for part in reading.parts:
             part.library = library
         B, T = x.shape[:2]
@@ -77,7 +69,6 @@ class Run:
             self.work, self.kept, self.scratch = self.store.work, self.store.kept, self.store.scratch
         else:
             self.scratch = [x.new_empty(B * T, x.shape[2]) for _ in range(4)] + list(x.new_empty(2, B * T))
-            layer = self.subs[: reading.per_layer]
             self.work = {sub.kind: workplace(library, sub.branch, B, T, S, x) for sub in layer}
         if self.store is not None:
             if self.store.signature != signature:
@@ -118,19 +109,19 @@ class Run:
             end = self.ends[group] if self.ends is not None else None
             u = self.climb(u, m, self.subs[first : first + self.every], keep, end, observer)
             self.states.append(u)
-        y = self.top.forward(u)[0]
+        y, _, inverse = self.top.forward(u)
         if observer is not None:
-            self.show(observer, self.top, u, y, self.subs[-1].after)
+            self.show(observer, self.top, inverse, y, self.subs[-1].after)
         return y.view(self.shape)
 
     def flat(self, x: Any) -> Any:
         """(B, T, d_model) → (B·T, d_model); None stays None."""
         return None if x is None else x.reshape(-1, x.shape[-1]).contiguous()
 
-    def show(self, observer: Observer, norm: Norm, u: Tensor, s: Tensor, after: bool) -> None:
+    def show(self, observer: Observer, norm: Norm, inverse: Tensor, s: Tensor, after: bool) -> None:
         """A norm at work; behind the sum, it returns the stream."""
         if norm.owner is not None:
-            observer.saw_norm(norm.owner, u.view(self.shape))
+            observer.saw_norm(norm.owner, inverse)
             if after:
                 observer.saw(norm.owner, s.view(self.shape))
 
@@ -162,9 +153,11 @@ class Run:
             if end is not None and i == last:
                 out = end
             # What an observer has seen must stay as it is.
-            s = u if sub.norm is None else sub.norm.forward(u, scratch if observer is None else None)[0]
-            if observer is not None and sub.norm is not None:
-                self.show(observer, sub.norm, u, s, sub.after)
+            s = u
+            if sub.norm is not None:
+                s, _, inverse = sub.norm.forward(u, scratch if observer is None else None)
+                if observer is not None:
+                    self.show(observer, sub.norm, inverse, s, sub.after)
             work = self.work[sub.kind]
             work.fill(sub, s, memory, kept)
             if again and i == last:
@@ -271,7 +264,7 @@ def _version(run: Run) -> int:
 def _differentiable(run: Run, x: Tensor, memory: Tensor | None, dy: Tensor, needed: Sequence[bool]) -> list[Any]:
     """The gradients as functions of their inputs, by the plain path."""
     inputs = [x, memory, *run.weights][: len(needed) - 1]
-    with torch.enable_grad():
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # its other kernels have no second derivative
         y = run.stack.plain(x, Context(memory=memory))
     wanted = [tensor for tensor, need in zip(inputs, needed[1:], strict=True) if need]
     found = iter(torch.autograd.grad(y, wanted, dy, create_graph=True, allow_unused=True))  # type: ignore[arg-type]

@@ -21,6 +21,7 @@ __all__ = [
     "Model",
     "ModelConfig",
     "Translator",
+    "build_empty",
     "build_model",
     "evaluating",
     "random_batch",
@@ -52,7 +53,7 @@ def build_model(config: ModelConfig, seed: int = 0, device: torch.device | str =
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
-        model = _CLASSES[config.task](config)
+        model = build_empty(config)
         _draw_ends(model, generator)
         initialize(model, generator)
         model.project()
@@ -60,6 +61,11 @@ def build_model(config: ModelConfig, seed: int = 0, device: torch.device | str =
             sequences, length = _CALIBRATION
             model.calibrate(random_batch(config, sequences, min(length, config.max_length), seed))
     return model.to(device)
+
+
+def build_empty(config: ModelConfig) -> Model:
+    """The model with whatever PyTorch puts into its weights, for those who count or load them."""
+    return _CLASSES[config.task](config)
 
 
 @torch.no_grad()

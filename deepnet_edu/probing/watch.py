@@ -69,6 +69,7 @@ class Watch:
         self._measured: list[tuple[list[int], slice, Tensor]] = []
         self._states = _Waiting(self._measure_states)
         self._norm_inputs = _Waiting(self._measure_gains)
+        self._inverses: list[tuple[int, Tensor]] = []
         self._inputs: dict[str, Tensor] = {}
         self._name: dict[Stack, str] = {
             stack: name for name, stack in model.stacks().items() if isinstance(stack, Stack)
@@ -95,10 +96,9 @@ class Watch:
         assert isinstance(sublayer, SubLayer)
         self._states.add(self._index[sublayer], stream, sublayer.residual.place.stack)
 
-    def saw_norm(self, sublayer: nn.Module, norm_input: Tensor) -> None:
-        """What its norm reads, likewise."""
-        i = self._index[sublayer]
-        self._norm_inputs.add(i, norm_input, type(self._norms[i]))
+    def saw_norm(self, sublayer: nn.Module, inverse: Tensor) -> None:
+        """1/σ of what its norm reads, likewise: the norm has computed it."""
+        self._inverses.append((self._index[sublayer], inverse))
 
     @contextmanager
     def hooked(self, stack: nn.Module) -> Iterator[None]:
@@ -150,11 +150,26 @@ class Watch:
         size = torch.stack(list(torch._foreach_norm(weights))) if weights else math.sqrt(u.shape[-1])
         self._measured.append((indices, slice(4, 5), (inverse * size).unsqueeze(1)))
 
+    def _measure_inverses(self) -> None:
+        """The same where the norms have said what 1/σ is."""
+        for length in {inverse.numel() for _, inverse in self._inverses}:
+            chosen = [(i, inverse) for i, inverse in self._inverses if inverse.numel() == length]
+            indices = [i for i, _ in chosen]
+            inverse = torch.stack([inverse.view(-1) for _, inverse in chosen])
+            # The norm's own has its ε inside.
+            mean = inverse.pow_(-2).sub_(self._norms[indices[0]].eps).clamp_min_(TINY).rsqrt_().mean(1)
+            size = torch.stack(list(torch._foreach_norm([self._norms[i].weight for i in indices])))
+            width = self._norms[indices[0]].weight.numel()
+            self._measured.append((indices, slice(4, 5), (mean * size / width**0.5).unsqueeze(1)))
+        self._inverses.clear()
+
+    @torch.no_grad()
     def profile(self, gradients: dict[nn.Parameter, Tensor] | None = None) -> DepthProfile:
         """The last forward pass as a profile; ``gradients`` by weight, if all of the sub-layers' are known."""
         label = self.model.config.title
         self._states.flush()
         self._norm_inputs.flush()
+        self._measure_inverses()
         if not self._measured:
             return DepthProfile(label)
         for indices, columns, values in self._measured:

@@ -78,22 +78,19 @@ class TrainStep:
             betas=betas,
             fused=True,
         )
-        # The fast path may then use its memory again at every step, and add gradients where they belong.
+        # For the time of a step the fast path may use its memory again, and add gradients where they belong.
         trained = set(chosen)
-        self._stores = [
-            stack
+        self._stores = {
+            stack: Store()
             for stack in model.stacks().values()
             if isinstance(stack, Stack) and stack.layers and trained.issuperset(stack.parameters())
-        ]
-        for stack in self._stores:
-            stack.store = Store()
+        }
 
     def __enter__(self) -> "TrainStep":
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        for stack in self._stores:
-            stack.store = None
+        self._stores.clear()
         for flat in self.flats:
             flat.release()
         for parameter, required in self._frozen.items():
@@ -103,14 +100,19 @@ class TrainStep:
         """Take one step. With a loss or gradient that is not finite nothing is updated."""
         for flat in self.flats:
             if flat.hold():
-                for stack in self._stores:
-                    stack.store = Store()  # the old one knows where the weights were
+                self._stores = {stack: Store() for stack in self._stores}  # the old ones know where weights were
         self.model.at_step(self.count)
         gradients = [flat.flat.grad for flat in self.flats if flat.flat.grad is not None]
         for gradient in gradients:
             gradient.zero_()
-        loss = self.model.loss(batch)
-        loss.backward()
+        try:
+            for stack, store in self._stores.items():
+                stack.store = store
+            loss = self.model.loss(batch)
+            loss.backward()
+        finally:
+            for stack in self._stores:
+                stack.store = None
         norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients]))
         rate = learning_rate(self.count, self.peak, self.warmup)
         result = StepResult(loss.item(), norm.item(), rate)

@@ -8,7 +8,7 @@ import deepnet_edu
 PACKAGE = Path(deepnet_edu.__file__).parent
 ORDER = [
     "messages", "files", "scaling", "residual", "attention", "transformer", "fast", "stack", "initialization",
-    "embedding", "config", "models", "generation", "record",
+    "embedding", "config", "models", "generation", "record", "planning",
     "theory", "probing", "review", "data", "training", "figures", "progress", "checks", "course", "cli",
 ]  # fmt: skip
 NOTEBOOKS = {"IPython", "ipywidgets", "jupytext", "nbformat", "nbclient", "papermill", "jupyterlab"}

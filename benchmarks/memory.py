@@ -1,0 +1,134 @@
+"""Measured peak memory beside planning's formula: constants fitted to six runs, judged on six others.
+
+Writes results/memory.json. Run with: python benchmarks/memory.py (about three minutes)
+"""
+
+import json
+import platform
+import resource
+import subprocess
+import sys
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deepnet_edu.files import write_atomic
+from deepnet_edu.models import ModelConfig
+from deepnet_edu.planning import training_memory
+
+RESULTS = Path(__file__).parent / "results" / "memory.json"
+LM = {"vocab_size": 128, "max_length": 256}
+
+
+def decoder(layers: int, width: int, **more: Any) -> dict[str, Any]:
+    """A language model."""
+    return asdict(
+        ModelConfig("decoder", "lm", layers, d_model=width, n_heads=width // 16, d_ff=4 * width, **LM, **more)
+    )
+
+
+def translator(layers: int, width: int, **more: Any) -> dict[str, Any]:
+    """Two stacks of so many layers."""
+    sizes = {"d_model": width, "n_heads": width // 16, "d_ff": 4 * width, "vocab_size": 2000, "max_length": 256}
+    return asdict(ModelConfig("encoder_decoder", "translation", layers, layers, **sizes, **more))
+
+
+#: config, and how it runs. The first six are for the fit.
+RUNS: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    (decoder(1000, 64), {"sequences": 4, "tokens": 64}),
+    (decoder(400, 128), {"sequences": 4, "tokens": 64, "path": "plain"}),
+    (decoder(1000, 32, residual="pre_ln"), {"sequences": 8, "tokens": 64, "checkpoint_every": 1}),
+    (decoder(600, 64, residual="rezero"), {"sequences": 4, "tokens": 64}),
+    (translator(100, 64), {"sequences": 8, "tokens": 64}),
+    (decoder(24, 512), {"sequences": 2, "tokens": 200}),
+    (decoder(300, 128, activation="relu"), {"sequences": 8, "tokens": 32}),
+    (decoder(500, 64, residual="peri_ln", norm="rms"), {"sequences": 4, "tokens": 64}),
+    (translator(150, 64, residual="sub_ln"), {"sequences": 4, "tokens": 64}),
+    (decoder(1000, 64, activation="swiglu"), {"sequences": 4, "tokens": 32, "checkpoint_every": 32}),
+    (decoder(200, 64), {"sequences": 8, "tokens": 64, "precision": "float64"}),
+    (decoder(48, 256, residual="resi_dual", position="rotary", dropout=0.1), {"sequences": 8, "tokens": 128}),
+]
+
+
+def work(index: int) -> None:
+    """In a process of its own: two training steps; prints the peak, bytes."""
+    import torch
+
+    from deepnet_edu import build_model
+    from deepnet_edu.models import random_batch
+    from deepnet_edu.training import TrainStep
+
+    torch.set_num_threads(1)
+    fields, how = RUNS[index]
+    config = ModelConfig(**fields)
+    model = build_model(config).to(getattr(torch, how.get("precision", "float32")))
+    model.use_path(how.get("path", "auto"))
+    model.checkpoint_every(how.get("checkpoint_every", 0))
+    batch = random_batch(config, how["sequences"], how["tokens"])
+    with TrainStep(
+        model, model.group("all"), peak=1e-5, warmup=0, clip=1, weight_decay=0.01, betas=(0.9, 0.999)
+    ) as step:
+        for _ in range(2):
+            step(batch)
+        taken = {stack.taken.split(",")[0] for stack in model.stacks().values()}
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    print(json.dumps({"peak": peak, "path": taken.pop()}))
+
+
+def main() -> None:
+    """Measure, fit, judge, print and keep."""
+    if len(sys.argv) > 1:
+        return work(int(sys.argv[1]))
+    rows = []
+    for index, (fields, how) in enumerate(RUNS):
+        plan = training_memory(ModelConfig(**fields), **how)
+        result = subprocess.run([sys.executable, __file__, str(index)], capture_output=True, text=True, check=True)
+        found = json.loads(result.stdout.splitlines()[-1])
+        assert found["path"] == plan.path, (found, plan.path, how)
+        rows.append(
+            {
+                "used for": "fit" if index < 6 else "judgement",
+                "config": fields,
+                "how": how,
+                **plan.to_dict(),
+                "measured": found["peak"],
+                "off by": round(plan.total / found["peak"] - 1, 3),
+            }
+        )
+        parts = {name: round(value / 1e6) for name, value in plan.to_dict().items() if isinstance(value, int)}
+        print(found["peak"] // 10**6, rows[-1]["off by"], plan.path, parts, flush=True)
+    print("fitted: process, a sub-layer, gaps of the plain path:", fit(rows[:6]))
+    record = {
+        "what": "Peak memory of two training steps in a fresh process, beside planning.training_memory; bytes",
+        "command": "python benchmarks/memory.py",
+        "date": datetime.now(UTC).date().isoformat(),
+        "device": "CPU, one thread",
+        "versions": {
+            "python": platform.python_version(),
+            "torch": version("torch"),
+            "deepnet-edu": version("deepnet-edu"),
+        },
+        "seed": 0,
+        "worst judged": max(abs(row["off by"]) for row in rows[6:]),
+        "rows": rows,
+    }
+    write_atomic(RESULTS, json.dumps(record, indent=1) + "\n")
+    return None
+
+
+def fit(rows: list[dict[str, Any]]) -> list[float]:
+    """Least squares, relative to the peak, of what the counted parts leave."""
+    sublayers = [2 * r["config"]["encoder_layers"] + (3 if r["config"]["encoder_layers"] else 2) * r["config"]["decoder_layers"] for r in rows]  # fmt: skip
+    left = [r["measured"] - (r["total"] - r["process"] - r["objects"]) for r in rows]
+    a = [[1, n, (r["path"] == "plain") * r["activations"]] for n, r in zip(sublayers, rows, strict=True)]
+    weight = 1 / np.array([r["measured"] for r in rows], float)
+    found = np.linalg.lstsq(np.array(a, float) * weight[:, None], np.array(left, float) * weight, rcond=None)[0]
+    return [float(f"{x:.3g}") for x in found]
+
+
+if __name__ == "__main__":
+    main()

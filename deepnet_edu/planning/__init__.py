@@ -1,0 +1,7 @@
+"""What a training run needs, from its configuration alone."""
+
+from deepnet_edu.planning.memory import PRECISIONS, MemoryPlan, training_memory
+from deepnet_edu.planning.parameters import count_parameters
+from deepnet_edu.planning.shapes import SHAPES, find_shape
+
+__all__ = ["PRECISIONS", "SHAPES", "MemoryPlan", "count_parameters", "find_shape", "training_memory"]

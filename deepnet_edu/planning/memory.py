@@ -1,0 +1,234 @@
+"""The memory of a training run, part by part, from the configuration alone.
+
+Everything is counted but three constants at the end, which were fitted to six measured runs and judged on six others:
+benchmarks/memory.py, benchmarks/results/memory.json.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from deepnet_edu.config import NO_RESIDUAL, ModelConfig
+from deepnet_edu.fast import HEAD_DIMS, LONGEST, MULTIPLE, RULES
+from deepnet_edu.messages import unknown
+from deepnet_edu.planning.parameters import count_parameters
+
+#: Bytes of a number: weight, gradient, all that AdamW keeps for it, activation. "mixed": weights in bfloat16, and a
+#: float32 copy of them beside both moments.
+PRECISIONS: dict[str, tuple[int, int, int, int]] = {
+    "float32": (4, 4, 8, 4),
+    "float64": (8, 8, 16, 8),
+    "bfloat16": (2, 2, 4, 2),
+    "mixed": (2, 2, 12, 2),
+}
+
+
+@dataclass(frozen=True)
+class _Saved:
+    """What autograd keeps of one layer by the plain path: d·d_model + ff·d_ff + more numbers a token, and attention's one
+    a head; of a cross-attention d_cross·d_model + more_cross, and 2·d_model a token of the memory. ``growth``·d_model more
+    with each layer below. ``state``: d_models between layers. Counted in a test."""
+
+    d: int = 8
+    ff: int = 2
+    more: int = 4
+    d_cross: int = 4
+    more_cross: int = 2
+    growth: int = 0
+    state: int = 1
+
+
+#: Rules that keep something else than Post-LN and its like.
+_SAVED: dict[str, _Saved] = {
+    "rezero": _Saved(more=0, more_cross=0),
+    "skip_init": _Saved(more=0, more_cross=0),
+    "t_fixup": _Saved(d=6, more=0, d_cross=3, more_cross=0),
+    "layer_scale": _Saved(d=10),
+    "gpas": _Saved(d=10),
+    "stable": _Saved(d=10),
+    "keel": _Saved(d=10, more=8),
+    "hybrid_norm": _Saved(d=10, more=8),
+    "peri_ln": _Saved(d=10, more=8, d_cross=5, more_cross=4),
+    "sub_ln": _Saved(d=9, ff=3, more=8, d_cross=5, more_cross=4),
+    "normformer": _Saved(d=10, ff=3, more=8),
+    "dlcl": _Saved(d=11, more=6, growth=1),
+    "ngpt": _Saved(d=16, ff=3, more=20),
+    "resi_dual": _Saved(state=2),
+    "b2t": _Saved(state=2),
+    "hyper_connections": _Saved(d=34, more=180, state=4),
+    "mhc": _Saved(d=34, more=1794, state=4),
+}
+
+#: Fitted. Bytes of Python and PyTorch with an optimizer (Linux, CPU build), and a sub-layer's of modules and views.
+PROCESS, OBJECTS = 341_000_000, 22_600
+#: Fitted. The share of activations that lies in gaps between tensors that came and went: by the fast path tensors stay
+#: where they are. By the plain path it depends on the order of their sizes, and may be a few percent or, with dropout and
+#: rotary positions, half.
+GAPS = {"fast": 0.0, "plain": 0.161}
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Bytes by part at the peak of a training run.
+
+    Attributes:
+        path: ``"fast"`` or ``"plain"``, the one that was counted.
+        parameters: how many.
+        process: Python and PyTorch, before there is a model.
+        weights, gradients, optimizer: of AdamW over flat buffers.
+        activations: what the backward pass reads.
+        temporaries: what comes and goes in it.
+        objects: Python's, and gaps between tensors.
+        entering: the peak before the first step, when weights move to the optimizer's buffer: rarely the larger one.
+    """
+
+    path: str
+    parameters: int
+    process: int
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    temporaries: int
+    objects: int
+    entering: int
+
+    @property
+    def total(self) -> int:
+        """The peak, bytes."""
+        step = self.weights + self.gradients + self.optimizer + self.activations + self.temporaries
+        return max(self.process + self.objects + step, self.entering)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, bytes."""
+        return {**asdict(self), "total": self.total}
+
+
+def training_memory(
+    config: ModelConfig,
+    sequences: int,
+    tokens: int,
+    *,
+    source_tokens: int = 0,
+    checkpoint_every: int = 0,
+    path: str = "auto",
+    precision: str = "float32",
+    compiled: bool = True,
+) -> MemoryPlan:
+    """The peak memory of training ``config`` with this library on one device.
+
+    Args:
+        config: any.
+        sequences: B.
+        tokens: T, of the target where there are two languages; of an image, its patches.
+        source_tokens: of the source; 0 for as many.
+        checkpoint_every: layers whose activations are computed again together; 0 keeps all.
+        path: ``"plain"``, ``"fast"`` or ``"auto"``, see :class:`deepnet_edu.stack.Stack`.
+        precision: a name in ``PRECISIONS``. In float32 and float64 it was measured; "mixed" is arithmetic (facts of
+            Korthikanti et al., arXiv 2205.05198), this library does not train so yet.
+        compiled: whether there is a C compiler.
+
+    Raises:
+        ValueError: a size is not positive, there is no such precision or path, or path is ``"fast"`` where it is not.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(unknown("precision", precision, PRECISIONS))
+    if path not in ("auto", "plain", "fast"):
+        raise ValueError(unknown("path", path, ("auto", "plain", "fast")))
+    for name, value, least in (
+        ("sequences", sequences, 1),
+        ("tokens", tokens, 1),
+        ("source_tokens", source_tokens, 0),
+        ("checkpoint_every", checkpoint_every, 0),
+    ):
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ValueError(f"{name}={value!r}: expected a whole number, {least} or more.")
+    S = source_tokens or tokens
+    fast = path != "plain" and _fast_knows(config, max(tokens, S), precision)
+    if path == "fast" and not fast:
+        raise ValueError("path='fast': the fast path does not know this model, length or precision; use path='auto'.")
+    weight, gradient, optimizer, number = PRECISIONS[precision]
+    count = count_parameters(config)["all"]
+    head_dim = config.d_model // config.n_heads
+    sizes = head_dim in HEAD_DIMS and config.d_ff % MULTIPLE == 0
+    one = _Layers(config, sequences, tokens, S, fast, compiled and precision == "float32" and sizes)
+    depths = {"encoder": config.encoder_layers, "decoder": config.decoder_layers}
+    kept = sum(one.stack(stack, n, checkpoint_every) for stack, n in depths.items() if n)
+    vocabulary = config.n_classes or config.vocab_size
+    answers = sequences * (1 if config.n_classes else tokens) * vocabulary
+    sublayers = 2 * config.encoder_layers + (3 if config.encoder_layers else 2) * config.decoder_layers
+    # With both embeddings' outputs, and logits and their log-softmax.
+    activations = number * (kept + 2 * sequences * (tokens + S) * config.d_model + 2 * answers)
+    objects = sublayers * OBJECTS + round(GAPS["fast" if fast else "plain"] * activations)
+    largest = max(3 * config.d_model**2, 2 * config.d_model * config.d_ff, vocabulary * config.d_model)
+    return MemoryPlan(
+        path="fast" if fast else "plain",
+        parameters=count,
+        process=PROCESS,
+        weights=weight * count,
+        gradients=gradient * count,
+        optimizer=optimizer * count,
+        activations=activations,
+        temporaries=number * (one.temporaries() + answers + largest),
+        objects=objects,
+        entering=PROCESS + sublayers * OBJECTS + (2 * weight + gradient) * count,
+    )
+
+
+def _fast_knows(config: ModelConfig, longest: int, precision: str) -> bool:
+    plain = config.dropout == 0 and config.stochastic_depth == 0 and config.position != "rotary"
+    parts = config.norm == "layer" and config.activation != "swiglu" and precision in ("float32", "float64")
+    return config.residual in RULES and plain and parts and longest <= LONGEST
+
+
+@dataclass(frozen=True)
+class _Layers:
+    """Numbers that are kept, layer by layer."""
+
+    config: ModelConfig
+    B: int
+    T: int
+    S: int
+    fast: bool
+    compiled: bool
+
+    def stack(self, stack: str, n: int, every: int) -> int:
+        """Of a stack of n layers."""
+        layers = [self.layer(stack, i) for i in range(n)]
+        if not every or every >= n:
+            return sum(layers)
+        saved = _SAVED.get(self.config.residual, _Saved())
+        d, rows = self.config.d_model, self.B * (self.S if stack == "encoder" else self.T)
+        states = [(saved.state + saved.growth * (i + 1)) * d * rows for i in range(0, n, every)]
+        return sum(states) + sum(layers[-every:])
+
+    def layer(self, stack: str, i: int) -> int:
+        """Of layer i."""
+        c, d, H, ff = self.config, self.config.d_model, self.config.n_heads, self.config.d_ff
+        T = self.S if stack == "encoder" else self.T
+        rows, looks_up = self.B * T, stack == "decoder" and bool(c.encoder_layers)
+        if self.fast:
+            weights = H if self.compiled else H * T
+            numbers = rows * (6 * d + ff + weights)
+            return numbers + looks_up * (
+                rows * (3 * d + (H if self.compiled else H * self.S)) + 2 * d * self.B * self.S
+            )
+        saved = _SAVED.get(c.residual, _Saved())
+        per_norm = d - 1 if c.norm == "rms" else 0  # RMSNorm keeps one d_model more than LayerNorm, and one number less
+        dropped = d if c.dropout else 0
+        inside = {"gelu": 0, "relu": -ff, "swiglu": 2 * ff}[c.activation] + (2 * d if c.position == "rotary" else 0)
+        numbers = (saved.d + saved.growth * i) * d + saved.ff * ff + saved.more + H + inside + 2 * dropped
+        numbers += saved.more // 2 * per_norm
+        if not looks_up:
+            return rows * numbers
+        cross = saved.d_cross * d + saved.more_cross + H + saved.more_cross // 2 * per_norm + dropped
+        return rows * (numbers + cross) + 2 * d * self.B * self.S
+
+    def temporaries(self) -> int:
+        """Of the layer that is at work in the backward pass."""
+        if self.config.residual == NO_RESIDUAL:
+            return 0
+        c, rows = self.config, self.B * max(self.T, self.S)
+        if self.fast:
+            scores = 0 if self.compiled else c.n_heads * rows * max(self.T, self.S)
+            return rows * (2 * c.d_ff + 16 * c.d_model) + scores
+        return rows * max(3 * c.d_ff, 8 * c.d_model)

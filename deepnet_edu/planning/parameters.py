@@ -1,0 +1,45 @@
+"""How many parameters a model has, without building it at its size."""
+
+from dataclasses import replace
+from functools import lru_cache
+
+import torch
+
+from deepnet_edu.config import NO_RESIDUAL, ModelConfig
+from deepnet_edu.models import build_empty
+
+#: A stack is built with so many layers; the rest follows.
+_BUILT = (1, 2, 3)
+
+
+def count_parameters(config: ModelConfig) -> dict[str, int]:
+    """Parameters of the ``"encoder"`` and the ``"decoder"``, of the ``"ends"`` (embeddings and head), and of ``"all"``.
+
+    Models of one to three layers are built on PyTorch's meta device, which holds no numbers. From the second layer on a
+    stack grows by the same number of parameters each layer or (DLCL, whose layers remember all below) by one more each.
+
+    Args:
+        config: any.
+    """
+    if config.residual == NO_RESIDUAL:
+        ends = dict(_built(config))["ends"]
+        return {"encoder": 0, "decoder": 0, "ends": ends, "all": ends}
+    depths = {"encoder": config.encoder_layers, "decoder": config.decoder_layers}
+    built = [
+        dict(_built(replace(config, **{f"{stack}_layers": n for stack, depth in depths.items() if depth})))
+        for n in _BUILT
+    ]
+    found = {"ends": built[0]["ends"]}
+    for stack, n in depths.items():
+        one, two, three = (small.get(stack, 0) for small in built)
+        step, more = two - one, (three - two) - (two - one)
+        found[stack] = one + (n - 1) * step + more * (n - 1) * (n - 2) // 2 if n else 0
+    return {**found, "all": sum(found.values())}
+
+
+@lru_cache(maxsize=256)
+def _built(config: ModelConfig) -> tuple[tuple[str, int], ...]:
+    with torch.device("meta"):
+        model = build_empty(config)
+    stacks = {name: sum(p.numel() for p in stack.parameters()) for name, stack in model.stacks().items()}
+    return (*stacks.items(), ("ends", sum(p.numel() for p in model.parameters()) - sum(stacks.values())))

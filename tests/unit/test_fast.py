@@ -1,0 +1,558 @@
+"""The fast path against the plain one: outputs and gradients of every rule it claims, and what it must refuse."""
+
+import copy
+import io
+import pickle
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from deepnet_edu import TrainConfig, build_model, probe, train
+from deepnet_edu.attention import Context
+from deepnet_edu.fast import LONGEST, RULES, Store, native
+from deepnet_edu.models import Batch, Model, ModelConfig, random_batch
+from deepnet_edu.residual import RESIDUALS
+from deepnet_edu.stack import Stack
+from deepnet_edu.training import TrainStep
+from deepnet_edu.transformer import Shape
+from tests.unit.rules import CLAIMS, TASK, small_config
+
+KNOWN = [(rule, architecture) for rule, architecture in CLAIMS if rule in RULES]
+SETTINGS = {"peak": 1e-2, "warmup": 0, "clip": 1.0, "weight_decay": 0.1, "betas": (0.9, 0.99)}
+
+
+@pytest.fixture(autouse=True)
+def either_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Stack, "path", "auto")
+
+
+@pytest.fixture(params=["compiled", "PyTorch's operations"])
+def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """float32 with the compiled functions, where there is a compiler, and without them."""
+    if request.param == "compiled":
+        found, reason = native.load()
+        if found is None:
+            pytest.skip(reason)
+    else:
+        monkeypatch.setattr(native, "load", lambda: (None, "a test leaves it out"))
+    yield request.param
+
+
+def ragged(config: ModelConfig, seed: int = 0) -> Batch:
+    """Sequences of 7 tokens; of a translation's target, 10."""
+    batch = random_batch(config, 3, 7, seed)
+    if batch.target_inputs is None:
+        return batch
+    longer = random_batch(config, 3, 10, seed + 1)
+    return Batch(batch.inputs, longer.targets, target_inputs=longer.target_inputs)
+
+
+def results(model: Model, batch: Batch, path: str, every: int = 0) -> tuple[Tensor, dict[str, Tensor]]:
+    model.use_path(path)  # type: ignore[arg-type]
+    model.checkpoint_every(every)
+    model.zero_grad()
+    logits = model.logits(batch)
+    model.loss_of(logits, batch).backward()
+    if path == "fast":
+        assert all(stack.taken.startswith("fast") for stack in model.stacks().values())
+    return logits.detach(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def apart(a: Tensor, b: Tensor) -> float:
+    return ((a - b).abs().max() / b.abs().max().clamp_min(1e-30)).item()
+
+
+def shaken(config: ModelConfig) -> Model:
+    """Biases and norms too: zeros and ones hide mistakes."""
+    model = build_model(config)
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return model
+
+
+@pytest.mark.parametrize("activation", ["gelu", "relu"])
+@pytest.mark.parametrize("every", [0, 1, 2])
+@pytest.mark.parametrize(("rule", "architecture"), KNOWN)
+def test_equals_the_plain_path_in_float64(rule: str, architecture: Any, every: int, activation: str) -> None:
+    config = small_config(rule, architecture, layers=5, activation=activation)  # type: ignore[arg-type]
+    model, batch = shaken(config).double(), ragged(config)
+    logits, gradients = results(model, batch, "fast", every)
+    plain_logits, plain_gradients = results(model, batch, "plain")
+    assert apart(logits, plain_logits) < 1e-12
+    assert gradients.keys() == plain_gradients.keys()
+    assert max(apart(gradients[name], plain) for name, plain in plain_gradients.items()) < 1e-11
+
+
+@pytest.mark.parametrize("activation", ["gelu", "relu"])
+@pytest.mark.parametrize(("rule", "architecture"), KNOWN)
+def test_equals_the_plain_path_in_float32(rule: str, architecture: Any, activation: str, library: str) -> None:
+    config = small_config(rule, architecture, 2, d_model=24, d_ff=40, activation=activation)  # type: ignore[arg-type]
+    model, batch = shaken(config), ragged(config)
+    logits, gradients = results(model, batch, "fast")
+    assert library in next(iter(model.stacks().values())).taken
+    plain_logits, plain_gradients = results(model, batch, "plain")
+    assert apart(logits, plain_logits) < 1e-5
+    assert max(apart(gradients[name], plain) for name, plain in plain_gradients.items()) < 1e-5
+
+
+def test_a_hundred_deepnorm_layers_are_equal_too(library: str) -> None:
+    config = ModelConfig("decoder", "lm", 100, d_model=32, n_heads=4, d_ff=64, vocab_size=16)
+    model, batch = build_model(config), random_batch(config, 2, 64)
+    logits, gradients = results(model, batch, "fast", every=10)
+    plain_logits, plain_gradients = results(model, batch, "plain")
+    assert apart(logits, plain_logits) < 1e-5
+    worst = max(apart(gradients[name], plain) for name, plain in plain_gradients.items() if "qkv" not in name)
+    assert worst < 1e-5
+    # Of a packed gradient, query's and key's part is far smaller than value's, which sets the scale.
+    assert max(apart(gradients[n], p) for n, p in plain_gradients.items() if "qkv" in n) < 1e-5
+
+
+def tiny(rule: str, memory: bool) -> tuple[Stack, Tensor, Tensor | None]:
+    torch.manual_seed(0)
+    depths = {"encoder_layers": 1 if memory else 0, "decoder_layers": 1}
+    stack = Stack("decoder", rule, shape=Shape(4, 2, 6), **depths).double()
+    for parameter in stack.parameters():
+        nn.init.normal_(parameter, mean=0.2, std=0.4)
+    stack.path = "fast"
+    x = torch.randn(1, 3, 4, dtype=torch.float64, requires_grad=True)
+    return stack, x, torch.randn(1, 2, 4, dtype=torch.float64, requires_grad=True) if memory else None
+
+
+@pytest.mark.parametrize("memory", [False, True])
+@pytest.mark.parametrize("rule", ["deepnorm", "pre_ln"])
+def test_gradcheck(rule: str, memory: bool) -> None:
+    stack, x, encoded = tiny(rule, memory)
+    parameters = list(stack.parameters())
+
+    def run(*_: Tensor) -> Tensor:
+        return stack(x, context=Context(memory=encoded))
+
+    inputs = [t for t in (x, encoded, *parameters) if t is not None]
+    assert torch.autograd.gradcheck(run, inputs)
+    assert torch.autograd.gradgradcheck(run, [t for t in (x, encoded) if t is not None])
+
+
+def test_one_thread_repeats_itself_to_the_last_bit(library: str) -> None:
+    config = small_config("deepnorm", "encoder_decoder", 4, d_model=24, d_ff=40)
+    model, batch = shaken(config), ragged(config)
+    first, again = results(model, batch, "fast"), results(model, batch, "fast")
+    assert torch.equal(first[0], again[0])
+    assert all(torch.equal(gradient, again[1][name]) for name, gradient in first[1].items())
+
+
+# --- training ---------------------------------------------------------------------------------------------------------
+
+
+class Same:
+    def __init__(self, config: ModelConfig) -> None:
+        self.one = ragged(config)
+
+    def batch(self, generator: torch.Generator) -> Batch:
+        return self.one
+
+
+@pytest.mark.parametrize("every", [0, 2])
+@pytest.mark.parametrize("architecture", ["decoder", "encoder_decoder"])
+def test_training_is_the_same(architecture: Any, every: int) -> None:
+    """Gradients go to the optimizer's buffer at once, and the tensors of a step are used again at the next."""
+    config = small_config("deepnorm", architecture, 5)
+    losses = {}
+    for path in ("plain", "fast"):
+        model = shaken(config).double()
+        model.use_path(path)  # type: ignore[arg-type]
+        model.checkpoint_every(every)
+        history = train(model, Same(config), TrainConfig(steps=6, learning_rate=1e-2, warmup=0), progress=False)
+        losses[path] = history.loss, history.gradient_norm, model.head.weight.detach()
+        assert all(stack.store is None for stack in model.stacks().values())
+    torch.testing.assert_close(losses["fast"], losses["plain"], rtol=1e-9, atol=1e-9)
+
+
+def test_batches_may_change_their_shape() -> None:
+    config = small_config("deepnorm", "decoder", 3)
+    models = [shaken(config).double() for _ in range(2)]
+    models[1].use_path("plain")
+    found = []
+    for model in models:
+        with TrainStep(model, model.group("all"), **SETTINGS) as step:  # type: ignore[arg-type]
+            batches = [random_batch(config, n, t, seed) for seed, (n, t) in enumerate([(2, 5), (3, 7), (2, 5), (1, 9)])]
+            found.append([step(batch).loss for batch in batches])
+    assert found[0] == pytest.approx(found[1], rel=1e-10)
+
+
+def test_a_look_in_the_middle_of_training_does_not_disturb_it() -> None:
+    config = small_config("deepnorm", "decoder", 3)
+    batch, other = ragged(config), random_batch(config, 2, 4, seed=5)
+    found = []
+    for look in (False, True):
+        model = shaken(config).double()
+        with TrainStep(model, model.group("all"), **SETTINGS) as step:  # type: ignore[arg-type]
+            losses = []
+            for _ in range(3):
+                losses.append(step(batch).loss)
+                if look:
+                    probe(model, batch)
+                    with torch.no_grad():
+                        model.loss(other)
+        found.append(losses)
+    assert found[0] == found[1]
+
+
+def test_what_hangs_on_a_gradient_sees_it() -> None:
+    config = small_config("deepnorm", "decoder", 2)
+    model = build_model(config)
+    seen: list[Tensor] = []
+    weight = model.sublayers()[1].matrices()[0]
+    handle = weight.register_hook(seen.append)  # type: ignore[arg-type]
+    with TrainStep(model, model.group("all"), **{**SETTINGS, "clip": 0}) as step:  # type: ignore[arg-type]
+        step(ragged(config))
+        assert len(seen) == 1
+        torch.testing.assert_close(seen[0], weight.grad)
+    handle.remove()
+
+
+def test_parts_may_be_frozen() -> None:
+    config = small_config("deepnorm", "decoder", 3)
+    model, batch = shaken(config).double(), ragged(config)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("layers.1.ffn" in name)
+    _, gradients = results(model, batch, "fast")
+    _, plain = results(model, batch, "plain")
+    assert gradients.keys() == plain.keys()
+    assert len(gradients) == 6
+    assert max(apart(gradients[name], value) for name, value in plain.items()) < 1e-11
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("embed" in name)
+    _, gradients = results(model, batch, "fast")
+    _, plain = results(model, batch, "plain")
+    assert gradients.keys() == plain.keys()
+    assert max(apart(gradients[name], value) for name, value in plain.items()) < 1e-11
+
+
+def test_backward_a_second_time() -> None:
+    stack, x, _ = tiny("deepnorm", False)
+    y = stack(x).square().sum()
+    y.backward(retain_graph=True)
+    once = x.grad.clone()  # type: ignore[union-attr]
+    y.backward()
+    torch.testing.assert_close(x.grad, 2 * once)
+    with pytest.raises(RuntimeError, match="second time"):
+        y.backward()
+
+
+def test_weights_that_change_before_backward_are_noticed() -> None:
+    stack, x, _ = tiny("deepnorm", False)
+    y = stack(x).sum()
+    with torch.no_grad():
+        next(stack.parameters()).mul_(2)
+    with pytest.raises(RuntimeError, match=r"call backward\(\) before"):
+        y.backward()
+
+
+def test_two_forward_passes_in_one_training_step_are_noticed() -> None:
+    config = small_config("deepnorm", "decoder", 2)
+    model, batch = build_model(config), ragged(config)
+    with TrainStep(model, model.group("all"), **SETTINGS):  # type: ignore[arg-type]
+        model.stacks()["decoder"].store = Store()
+        first, second = model.loss(batch), model.loss(batch)
+        second.backward()
+        with pytest.raises(RuntimeError, match=r"use_path\('plain'\)"):
+            first.backward()
+
+
+# --- copies and state -------------------------------------------------------------------------------------------------
+
+
+def test_a_copy_made_in_the_middle_of_training_is_free() -> None:
+    config = small_config("deepnorm", "decoder", 2)
+    model, batch = build_model(config), ragged(config)
+    with TrainStep(model, model.group("all"), **SETTINGS) as step:  # type: ignore[arg-type]
+        step(batch)
+        copied = copy.deepcopy(model)
+        pickled = pickle.loads(pickle.dumps(model))  # our own bytes, of this moment
+        before = [p.clone() for p in copied.parameters()]
+        step(batch)
+        for other in (copied, pickled):
+            assert all(stack.store is None for stack in other.stacks().values())
+            assert all(torch.equal(a, b) for a, b in zip(before, other.parameters(), strict=True))
+            storages = {p.untyped_storage().data_ptr() for p in model.parameters()}
+            assert not storages & {p.untyped_storage().data_ptr() for p in other.parameters()}
+        copied.loss(batch).backward()
+        assert all(p.grad is not None for p in copied.parameters())
+
+
+def test_a_state_dict_knows_nothing_of_paths() -> None:
+    config = small_config("deepnorm", "encoder_decoder", 2)
+    model, batch = build_model(config), ragged(config)
+    shapes = {name: value.shape for name, value in model.state_dict().items()}
+    results(model, batch, "fast")
+    with TrainStep(model, model.group("all"), **SETTINGS) as step:  # type: ignore[arg-type]
+        step(batch)
+        inside = {name: value.shape for name, value in model.state_dict().items()}
+        buffer = io.BytesIO()
+        torch.save(model.state_dict(), buffer)
+    assert shapes == inside == {name: value.shape for name, value in model.state_dict().items()}
+    buffer.seek(0)
+    other = build_model(config, seed=1)
+    other.load_state_dict(torch.load(buffer, weights_only=True))
+    assert torch.equal(other.logits(batch), model.logits(batch))
+
+
+@pytest.mark.parametrize("what", ["zero_grad", "assign", "data"])
+def test_what_leaves_the_buffers_is_taken_back(what: str) -> None:
+    """Training goes on as if the same had been done in place."""
+    config = small_config("deepnorm", "decoder", 2)
+    batch, found = ragged(config), []
+    for aside in (False, True):
+        model, other = build_model(config), build_model(config, seed=1)
+        with TrainStep(model, model.group("all"), **SETTINGS) as step:  # type: ignore[arg-type]
+            step(batch)
+            if what == "zero_grad":
+                model.zero_grad(set_to_none=aside)
+            elif what == "assign":
+                model.load_state_dict(copy.deepcopy(other.state_dict()), assign=False)
+                if aside:
+                    for parameter in model.parameters():
+                        parameter.data = parameter.data.clone()
+            else:
+                for parameter in model.parameters():
+                    parameter.data = 2 * parameter.data if aside else parameter.data.mul_(2)
+            found.append([step(batch).loss for _ in range(3)])
+    assert found[0] == found[1]
+
+
+def test_another_precision_in_the_middle_of_training_is_refused() -> None:
+    model = build_model(small_config("deepnorm", "decoder", 2))
+    with TrainStep(model, model.group("all"), **SETTINGS) as step:  # type: ignore[arg-type]
+        step(ragged(model.config))
+        model.double()
+        with pytest.raises(RuntimeError, match="came to torch.float64"):
+            step(ragged(model.config))
+
+
+# --- falling back, in the open ----------------------------------------------------------------------------------------
+
+
+def hooked(model: Model) -> Any:
+    return model.sublayers()[0].branch.register_forward_hook(lambda *_: None)
+
+
+def with_method(model: Model) -> None:
+    model.sublayers()[0].residual.write = lambda state, branch: (state[0] + branch,)  # type: ignore[method-assign]
+
+
+def with_module(model: Model) -> None:
+    model.sublayers()[1].residual.norm = nn.Identity()
+
+
+CHANGES: list[tuple[dict[str, Any], Callable[[Model], Any] | None, str]] = [
+    ({"residual": "rezero"}, None, "does not know the rule ReZero"),
+    ({"position": "rotary"}, None, "rotary"),
+    ({"activation": "swiglu"}, None, "SwiGLU"),
+    ({"norm": "rms"}, None, "RMSNorm"),
+    ({"dropout": 0.1}, None, "dropout is on"),
+    ({"stochastic_depth": 0.5}, None, "dropout is on"),
+    ({}, hooked, "has a hook"),
+    ({}, with_method, "a method of its own"),
+    ({}, with_module, "does not know Identity"),
+    ({}, lambda model: model.to(torch.bfloat16), "x is torch.bfloat16"),
+]
+
+
+@pytest.mark.parametrize(("changes", "do", "reason"), CHANGES)
+def test_it_falls_back_and_says_why(changes: dict[str, Any], do: Any, reason: str) -> None:
+    settings = {"d_model": 12, "n_heads": 3, "d_ff": 20, "vocab_size": 11, **changes}
+    if changes.get("position") == "rotary":
+        settings["n_heads"] = 2
+    config = ModelConfig("decoder", "lm", 2, **settings)
+    model, batch = build_model(config), ragged(config)
+    if do is not None:
+        do(model)
+    model.loss(batch).backward()
+    taken = model.stacks()["decoder"].taken
+    assert taken.startswith("plain, since ")
+    assert reason in taken
+    model.use_path("fast")
+    with pytest.raises(ValueError, match=r"The fast path cannot run this.*Use path 'auto'"):
+        model.loss(batch)
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+def test_inputs_that_it_does_not_know() -> None:
+    stack = Stack("decoder", "deepnorm", encoder_layers=0, decoder_layers=2, shape=Shape(8, 2, 12))
+    x = torch.randn(2, 5, 8)
+    for call, reason in (
+        (lambda: stack(x, padding=torch.zeros(2, 5, dtype=torch.bool)), "padding"),
+        (lambda: stack(torch.randn(1, LONGEST + 1, 8)), f"{LONGEST + 1} tokens"),
+        (lambda: torch.func.vmap(stack)(x[None]), "transformed"),
+        (lambda: stack.double()(x.double()), ""),
+    ):
+        call()
+        assert reason in stack.taken
+        assert stack.taken.startswith("plain, since" if reason else "fast")
+    with pytest.raises(ValueError, match="did you mean 'fast'"):
+        build_model(small_config("deepnorm", "decoder")).use_path("fst")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "reason"),
+    [
+        ({"d_model": 12, "n_heads": 3, "d_ff": 24}, "a head has 4 features, not 8, 16, 32, 64"),
+        ({"d_model": 16, "n_heads": 2, "d_ff": 20}, "d_ff is no multiple of 8"),
+    ],
+)
+def test_sizes_that_the_compiled_functions_do_not_know(sizes: dict[str, int], reason: str) -> None:
+    config = ModelConfig("decoder", "lm", 2, vocab_size=11, **sizes)
+    model, batch = build_model(config), ragged(config)
+    logits, gradients = results(model, batch, "fast")
+    assert model.stacks()["decoder"].taken == f"fast, by PyTorch's operations since {reason}"
+    plain_logits, plain_gradients = results(model, batch, "plain")
+    assert apart(logits, plain_logits) < 1e-5
+    assert max(apart(gradients[name], plain) for name, plain in plain_gradients.items()) < 1e-5
+
+
+def test_it_claims_what_there_is() -> None:
+    assert RULES.keys() <= RESIDUALS.keys()
+    assert {rule for rule, _ in KNOWN} == RULES.keys()
+    assert set(TASK) >= {architecture for _, architecture in KNOWN}
+
+
+# --- what was compiled ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def compiled() -> Any:
+    found, reason = native.load()
+    if found is None:
+        pytest.skip(reason)
+    return found
+
+
+@pytest.mark.parametrize("head_dim", native.HEAD_DIMS)
+@pytest.mark.parametrize(("T", "S", "causal"), [(1, 1, True), (5, 5, True), (64, 64, True), (128, 128, True)]
+                         + [(7, 7, False), (6, 33, False), (33, 6, False), (128, 17, False)])  # fmt: skip
+def test_attention(compiled: Any, T: int, S: int, causal: bool, head_dim: int) -> None:
+    B, H, d = 2, 2, 2 * head_dim
+    generator = torch.Generator().manual_seed(T)
+    q, kv = torch.randn(B * T, d, generator=generator), torch.randn(B * S, 2 * d, generator=generator)
+    do = torch.randn(B * T, d, generator=generator)
+    q64, kv64 = q.double().requires_grad_(), kv.double().requires_grad_()
+    heads = [q64.view(B, T, H, head_dim), *kv64.view(B, S, 2, H, head_dim).unbind(2)]
+    expected = nn.functional.scaled_dot_product_attention(*(h.transpose(1, 2) for h in heads), is_causal=causal)
+    expected = expected.transpose(1, 2).reshape(B * T, d)
+    dq64, dkv64 = torch.autograd.grad(expected, (q64, kv64), do.double())
+    o, lse, dq, dkv = torch.empty(B * T, d), torch.empty(B, H, T), torch.empty_like(q), torch.empty_like(kv)
+    sizes = (d, 2 * d, B, T, S, H, head_dim, int(causal), head_dim**-0.5)
+    k, dk = kv.data_ptr(), dkv.data_ptr()
+    compiled.attention_forward(q.data_ptr(), k, k + 4 * d, o.data_ptr(), lse.data_ptr(), *sizes)
+    pointers = (o.data_ptr(), lse.data_ptr(), do.data_ptr(), dq.data_ptr(), dk, dk + 4 * d)
+    compiled.attention_backward(q.data_ptr(), k, k + 4 * d, *pointers, *sizes)
+    for mine, true in ((o, expected), (dq, dq64), (dkv, dkv64)):
+        torch.testing.assert_close(mine.double(), true.detach(), rtol=1e-5, atol=2e-6)
+
+
+def test_attention_with_scores_far_apart_and_with_nan(compiled: Any) -> None:
+    T, d = 8, 8
+    qkv = 300 * torch.randn(T, 3 * d, generator=torch.Generator().manual_seed(0))
+    expected = nn.functional.scaled_dot_product_attention(*qkv[None, None].chunk(3, -1), is_causal=True, scale=1.0)
+    o, lse = torch.empty(T, d), torch.empty(T)
+    p = qkv.data_ptr()
+    for broken in (False, True):
+        if broken:
+            qkv[3, d] = torch.nan
+        sizes = (3 * d, 3 * d, 1, T, T, 1, d, 1, 1.0)
+        compiled.attention_forward(p, p + 4 * d, p + 8 * d, o.data_ptr(), lse.data_ptr(), *sizes)
+        torch.testing.assert_close(o[:3], expected[0, 0, :3])
+        assert o[3:].isnan().any(1).all() if broken else torch.allclose(o, expected[0, 0])
+
+
+def test_gelu_from_end_to_end(compiled: Any) -> None:
+    h = torch.cat([torch.linspace(-40, 40, 8008), torch.tensor([0.0, -0.0, 1e30, -1e30, 1e-30, -1e-30, 88.0, -88.0])])
+    x = h.double().requires_grad_()
+    expected = nn.functional.gelu(x)
+    (slope,) = torch.autograd.grad(expected.sum(), x)
+    a, b, d = torch.empty_like(h), torch.empty_like(h), torch.ones_like(h)
+    compiled.gelu_forward(h.data_ptr(), a.data_ptr(), len(h))
+    compiled.gelu_backward(h.data_ptr(), b.data_ptr(), d.data_ptr(), len(h))
+    assert torch.equal(a, b)
+    torch.testing.assert_close(a.double(), expected.detach(), rtol=1e-6, atol=2e-6)
+    torch.testing.assert_close(d.double(), slope, rtol=1e-6, atol=2e-6)
+
+
+@pytest.mark.parametrize("width", [8, 24, 64, 256])
+def test_norm_and_sums(compiled: Any, width: int) -> None:
+    generator = torch.Generator().manual_seed(width)
+    u, ds = (3 * torch.randn(2, 33, width, generator=generator) + 2).unbind()
+    gain, bias = torch.randn(2, width, generator=generator).unbind()
+    true = [t.double().requires_grad_() for t in (u, gain, bias)]
+    expected = nn.functional.layer_norm(true[0], (width,), true[1], true[2])
+    gradients = torch.autograd.grad(expected, true, ds.double())
+    s, du, mean, inverse = torch.empty_like(u), torch.empty_like(u), torch.empty(33), torch.empty(33)
+    d_gain, d_bias, total = torch.ones(width), torch.ones(width), torch.ones(width)
+    at = [t.data_ptr() for t in (u, gain, bias)], [t.data_ptr() for t in (s, mean, inverse)]
+    compiled.norm_forward(*at[0], 1e-5, *at[1], 33, width)
+    at = [t.data_ptr() for t in (ds, u, gain, mean, inverse, du)], [t.data_ptr() for t in (d_gain, d_bias)]
+    compiled.norm_backward(*at[0], *at[1], 33, width)
+    compiled.add_rows(ds.data_ptr(), total.data_ptr(), 33, width)
+    found = (s, du, d_gain - 1, d_bias - 1, total - 1)
+    for mine, value in zip(found, (expected.detach(), *gradients, ds.double().sum(0)), strict=True):
+        torch.testing.assert_close(mine.double(), value, rtol=1e-4, atol=2e-5)
+    alone = torch.empty_like(du)
+    compiled.norm_backward(*at[0][:-1], alone.data_ptr(), None, None, 33, width)
+    torch.testing.assert_close(alone, du)
+
+
+def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> tuple[Any, str]:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    native.load.cache_clear()
+    try:
+        return native.load()
+    finally:
+        native.load.cache_clear()
+
+
+def test_there_may_be_no_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    monkeypatch.setattr(native.shutil, "which", lambda name: None)
+    assert fresh(monkeypatch, tmp_path) == (None, "there is no C compiler (cc, gcc, clang)")
+
+
+def test_it_can_be_left_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    monkeypatch.setenv("DEEPNET_EDU_NATIVE", "0")
+    assert fresh(monkeypatch, tmp_path) == (None, "DEEPNET_EDU_NATIVE is 0")
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "reason"),
+    [
+        ("1.061405429f", "1.07f", "its GELU is not PyTorch's"),
+        ("dk + j * h.kv_stride, h.kv_stride)", "dv + j * h.kv_stride, h.kv_stride)", "its attention is not PyTorch's"),
+        ("#include <math.h>", "#include <no_such_file.h>", "made nothing that can be used"),
+    ],
+)
+def test_what_computes_something_else_is_refused(
+    compiled: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Any, good: str, bad: str, reason: str
+) -> None:
+    source = tmp_path / "native.c"
+    text = native.SOURCE.read_text(encoding="utf-8")
+    assert good in text
+    source.write_text(text.replace(good, bad), encoding="utf-8")
+    monkeypatch.setattr(native, "SOURCE", source)
+    library, why = fresh(monkeypatch, tmp_path)
+    assert library is None
+    assert reason in why
+    assert not list((tmp_path / "deepnet_edu").glob("*.part"))
+
+
+def test_a_cache_that_others_may_write_is_not_used(
+    compiled: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    cache = tmp_path / "deepnet_edu"
+    cache.mkdir()
+    cache.chmod(0o777)
+    library, _ = fresh(monkeypatch, tmp_path)
+    assert library is not None
+    assert not list(cache.iterdir())
