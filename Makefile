@@ -39,7 +39,10 @@ bench:
 	$(BIN)/python -m pytest -q -m peers tests/peers
 	$(BIN)/python benchmarks/peers.py
 	$(BIN)/python benchmarks/updates.py
-	$(BIN)/python benchmarks/probing.py
+	$(BIN)/python benchmarks/depth.py
+	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/roads.py
+	$(BIN)/python benchmarks/tables.py
 
 clean:
 	rm -rf .venv runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

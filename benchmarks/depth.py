@@ -377,7 +377,7 @@ def main() -> None:
     from deepnet_edu.files import write_atomic
 
     record = {
-        "what": "A training step of a decoder, forward, backward and AdamW, fp32, GELU, against its matrix products alone",
+        "what": "A training step, forward, backward and AdamW, fp32, GELU, against its matrix products alone",
         "command": "python benchmarks/depth.py",
         "date": datetime.now(UTC).date().isoformat(),
         "device": f"{processor()}, CPU",

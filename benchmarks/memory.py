@@ -122,7 +122,8 @@ def main() -> None:
 
 def fit(rows: list[dict[str, Any]]) -> list[float]:
     """Least squares, relative to the peak, of what the counted parts leave."""
-    sublayers = [2 * r["config"]["encoder_layers"] + (3 if r["config"]["encoder_layers"] else 2) * r["config"]["decoder_layers"] for r in rows]  # fmt: skip
+    depths = [(r["config"]["encoder_layers"], r["config"]["decoder_layers"]) for r in rows]
+    sublayers = [2 * n + (3 if n else 2) * m for n, m in depths]
     left = [r["measured"] - (r["total"] - r["process"] - r["objects"]) for r in rows]
     a = [[1, n, (r["path"] == "plain") * r["activations"]] for n, r in zip(sublayers, rows, strict=True)]
     weight = 1 / np.array([r["measured"] for r in rows], float)

@@ -82,9 +82,9 @@ class Run:
         self.states: list[Tensor] = []  # what enters each group of layers, and what leaves the last
 
     def bind(self, gradients: list[Tensor]) -> None:
-        """Where the gradients of ``weights`` are added."""
+        """Where the gradients of ``weights`` are added; nowhere any more, where there are none."""
         for i, part in enumerate(self.reading.parts):
-            part.d_weight, part.d_bias = gradients[2 * i], gradients[2 * i + 1]
+            part.d_weight, part.d_bias = gradients[2 * i : 2 * i + 2] if gradients else (None, None)
 
     def room(self, subs: list[Sub], x: Tensor) -> None:
         """Make the tensors that a backward pass through ``subs`` reads, where they are not there yet."""
@@ -252,7 +252,9 @@ class Node(torch.autograd.Function):
             gradients = [piece.view_as(w) for piece, w in zip(pieces, run.weights, strict=True)]
             run.bind(gradients)
         dx, d_memory = run.backward(dy[0], memory, train=any(wanted))
+        # Autograd takes what nobody else holds, and copies the rest.
         run.kept = []
+        run.bind([])
         return None, dx, d_memory, *(gradients[i] if need else None for i, need in enumerate(wanted))
 
 

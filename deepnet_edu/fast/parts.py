@@ -13,8 +13,8 @@ class Matrix:
     """A linear map, and where the gradients of its parameters are added."""
 
     __slots__ = ("bias", "d_bias", "d_weight", "library", "transposed", "weight")
-    d_weight: Tensor
-    d_bias: Tensor
+    d_weight: Any
+    d_bias: Any
 
     def __init__(self, module: nn.Module) -> None:
         parameters: dict[str, Any] = module._parameters
@@ -45,8 +45,8 @@ class Norm:
     """A LayerNorm, likewise. ``owner`` is the sub-layer whose ``residual.norm`` it is, None for a final norm."""
 
     __slots__ = ("bias", "d_bias", "d_weight", "eps", "library", "owner", "shape", "weight")
-    d_weight: Tensor
-    d_bias: Tensor
+    d_weight: Any
+    d_bias: Any
 
     def __init__(self, module: nn.LayerNorm, owner: nn.Module | None) -> None:
         parameters: dict[str, Any] = module._parameters

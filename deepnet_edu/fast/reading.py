@@ -87,6 +87,8 @@ def why_not(x: Tensor, context: Context) -> str:
     """What the fast path does not know about an input, a clause; empty if nothing."""
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         return "the model is being compiled or transformed"
+    if torch.jit.is_tracing() or torch.autograd.forward_ad._current_level >= 0:
+        return "the model is being traced, or differentiated forward"
     if x.device.type != "cpu":
         return f"it was measured on the CPU only, and x is on {x.device}"
     if type(x) is not Tensor or x.dtype not in (torch.float32, torch.float64) or torch.is_autocast_enabled("cpu"):

@@ -24,9 +24,9 @@ PRECISIONS: dict[str, tuple[int, int, int, int]] = {
 
 @dataclass(frozen=True)
 class _Saved:
-    """What autograd keeps of one layer by the plain path: d·d_model + ff·d_ff + more numbers a token, and attention's one
-    a head; of a cross-attention d_cross·d_model + more_cross, and 2·d_model a token of the memory. ``growth``·d_model more
-    with each layer below. ``state``: d_models between layers. Counted in a test."""
+    """What autograd keeps of one layer by the plain path: d·d_model + ff·d_ff + more numbers a token, and attention's
+    one a head; of a cross-attention d_cross·d_model + more_cross, and 2·d_model a token of the memory. Growth: so many
+    d_model more with each layer below; state: d_models between layers. A test counts them."""
 
     d: int = 8
     ff: int = 2
@@ -61,8 +61,8 @@ _SAVED: dict[str, _Saved] = {
 #: Fitted. Bytes of Python and PyTorch with an optimizer (Linux, CPU build), and a sub-layer's of modules and views.
 PROCESS, OBJECTS = 341_000_000, 22_600
 #: Fitted. The share of activations that lies in gaps between tensors that came and went: by the fast path tensors stay
-#: where they are. By the plain path it depends on the order of their sizes, and may be a few percent or, with dropout and
-#: rotary positions, half.
+#: where they are. By the plain path it depends on the order of their sizes: a few percent or, with dropout and rotary
+#: positions, half.
 GAPS = {"fast": 0.0, "plain": 0.161}
 
 

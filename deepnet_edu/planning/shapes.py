@@ -7,8 +7,8 @@ from pathlib import Path
 from deepnet_edu.config import ModelConfig
 from deepnet_edu.messages import UserError, unknown
 
-#: The benchmark's decoder and the paper's models (arXiv 2203.00555, Sections 5 and 6), whose vocabulary, about 250,000, is
-#: inferred from their size.
+#: The benchmark's decoder, and the paper's models (arXiv 2203.00555, Sections 5 and 6), whose vocabulary of about
+#: 250,000 is inferred from their size.
 SHAPES: dict[str, ModelConfig] = {
     "small_1000": ModelConfig(
         "decoder", "lm", 1000, d_model=64, n_heads=4, d_ff=256, vocab_size=128, max_length=64

@@ -13,13 +13,15 @@ from deepnet_edu.course.places import ROOT, find_lesson, lesson_names
 from deepnet_edu.messages import UserError
 from deepnet_edu.progress import note
 
+COMMANDS = ["doctor", "lab", "progress", "run", "build", "probe", "plan", "bench", "models"]
+
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [str(Path(sys.executable).with_name("deepnet-edu")), *arguments]
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, timeout=120)
 
 
-@pytest.mark.parametrize("command", [[], ["doctor"], ["lab"], ["progress"], ["run"], ["build"]])
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
 def test_every_command_has_help_with_an_example(command: list[str]) -> None:
     result = run(*command, "--help")
     assert result.returncode == 0
@@ -32,7 +34,7 @@ def test_doctor_finds_this_machine_ready(tmp_path: Path) -> None:
     report = json.loads(result.stdout)
     assert report["ready"]
     names = [finding["name"].split()[0] for finding in report["findings"]]
-    assert names == ["Python", "PyTorch", "Memory", "Disk", "Versions", "JupyterLab", "Workspace"]
+    assert names == ["Python", "PyTorch", "Compiled", "Memory", "Disk", "Versions", "JupyterLab", "Workspace"]
     assert all(finding["mend"] for finding in report["findings"] if finding["status"] != "ok")
     spoken = run("doctor", "--workspace", str(tmp_path))
     assert spoken.returncode == 0
@@ -148,3 +150,31 @@ def test_doctor_misses_what_is_not_installed(tmp_path: Path, monkeypatch: pytest
 
 def test_doctor_prints_brackets_as_they_are(tmp_path: Path) -> None:
     assert "my[draft]x: can be written" in run("doctor", "--workspace", str(tmp_path / "my[draft]x")).stdout
+
+
+def test_plan_says_where_memory_goes(tmp_path: Path) -> None:
+    result = run("plan", "small_1000", "--checkpoint-every", "1", "--json")
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    parts = ("process", "weights", "gradients", "optimizer", "activations", "temporaries", "objects")
+    assert found["total"] == sum(found[part] for part in parts)
+    assert found["parameters"] == 50_004_480
+    spoken = run("plan", "small_1000")
+    assert "50,004,480 parameters, DeepNorm, by the fast path, float32." in spoken.stdout
+    for wrong, message in (
+        (["small_999"], "did you mean 'small_1000'"),
+        (["small_1000", "--precision", "float"], "did you mean 'float64'"),
+        ([str(tmp_path / "none.json")], "holds no shape"),
+    ):
+        refused = run("plan", *wrong)
+        assert refused.returncode == 1
+        assert message in refused.stderr
+        assert refused.stderr.count("\n") == 1
+
+
+def test_bench_runs_a_benchmark_of_the_clone() -> None:
+    result = run("bench", "depth", "--help")
+    assert result.returncode == 0
+    refused = run("bench", "deth")
+    assert refused.returncode == 1
+    assert "did you mean 'depth'" in refused.stderr

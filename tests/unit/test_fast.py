@@ -3,7 +3,7 @@
 import copy
 import io
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -30,7 +30,7 @@ def either_path(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(params=["compiled", "PyTorch's operations"])
-def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """float32 with the compiled functions, where there is a compiler, and without them."""
     if request.param == "compiled":
         found, reason = native.load()
@@ -38,7 +38,7 @@ def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
             pytest.skip(reason)
     else:
         monkeypatch.setattr(native, "load", lambda: (None, "a test leaves it out"))
-    yield request.param
+    return str(request.param)
 
 
 def ragged(config: ModelConfig, seed: int = 0) -> Batch:
@@ -419,140 +419,3 @@ def test_it_claims_what_there_is() -> None:
     assert RULES.keys() <= RESIDUALS.keys()
     assert {rule for rule, _ in KNOWN} == RULES.keys()
     assert set(TASK) >= {architecture for _, architecture in KNOWN}
-
-
-# --- what was compiled ------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def compiled() -> Any:
-    found, reason = native.load()
-    if found is None:
-        pytest.skip(reason)
-    return found
-
-
-@pytest.mark.parametrize("head_dim", native.HEAD_DIMS)
-@pytest.mark.parametrize(("T", "S", "causal"), [(1, 1, True), (5, 5, True), (64, 64, True), (128, 128, True)]
-                         + [(7, 7, False), (6, 33, False), (33, 6, False), (128, 17, False)])  # fmt: skip
-def test_attention(compiled: Any, T: int, S: int, causal: bool, head_dim: int) -> None:
-    B, H, d = 2, 2, 2 * head_dim
-    generator = torch.Generator().manual_seed(T)
-    q, kv = torch.randn(B * T, d, generator=generator), torch.randn(B * S, 2 * d, generator=generator)
-    do = torch.randn(B * T, d, generator=generator)
-    q64, kv64 = q.double().requires_grad_(), kv.double().requires_grad_()
-    heads = [q64.view(B, T, H, head_dim), *kv64.view(B, S, 2, H, head_dim).unbind(2)]
-    expected = nn.functional.scaled_dot_product_attention(*(h.transpose(1, 2) for h in heads), is_causal=causal)
-    expected = expected.transpose(1, 2).reshape(B * T, d)
-    dq64, dkv64 = torch.autograd.grad(expected, (q64, kv64), do.double())
-    o, lse, dq, dkv = torch.empty(B * T, d), torch.empty(B, H, T), torch.empty_like(q), torch.empty_like(kv)
-    sizes = (d, 2 * d, B, T, S, H, head_dim, int(causal), head_dim**-0.5)
-    k, dk = kv.data_ptr(), dkv.data_ptr()
-    compiled.attention_forward(q.data_ptr(), k, k + 4 * d, o.data_ptr(), lse.data_ptr(), *sizes)
-    pointers = (o.data_ptr(), lse.data_ptr(), do.data_ptr(), dq.data_ptr(), dk, dk + 4 * d)
-    compiled.attention_backward(q.data_ptr(), k, k + 4 * d, *pointers, *sizes)
-    for mine, true in ((o, expected), (dq, dq64), (dkv, dkv64)):
-        torch.testing.assert_close(mine.double(), true.detach(), rtol=1e-5, atol=2e-6)
-
-
-def test_attention_with_scores_far_apart_and_with_nan(compiled: Any) -> None:
-    T, d = 8, 8
-    qkv = 300 * torch.randn(T, 3 * d, generator=torch.Generator().manual_seed(0))
-    expected = nn.functional.scaled_dot_product_attention(*qkv[None, None].chunk(3, -1), is_causal=True, scale=1.0)
-    o, lse = torch.empty(T, d), torch.empty(T)
-    p = qkv.data_ptr()
-    for broken in (False, True):
-        if broken:
-            qkv[3, d] = torch.nan
-        sizes = (3 * d, 3 * d, 1, T, T, 1, d, 1, 1.0)
-        compiled.attention_forward(p, p + 4 * d, p + 8 * d, o.data_ptr(), lse.data_ptr(), *sizes)
-        torch.testing.assert_close(o[:3], expected[0, 0, :3])
-        assert o[3:].isnan().any(1).all() if broken else torch.allclose(o, expected[0, 0])
-
-
-def test_gelu_from_end_to_end(compiled: Any) -> None:
-    h = torch.cat([torch.linspace(-40, 40, 8008), torch.tensor([0.0, -0.0, 1e30, -1e30, 1e-30, -1e-30, 88.0, -88.0])])
-    x = h.double().requires_grad_()
-    expected = nn.functional.gelu(x)
-    (slope,) = torch.autograd.grad(expected.sum(), x)
-    a, b, d = torch.empty_like(h), torch.empty_like(h), torch.ones_like(h)
-    compiled.gelu_forward(h.data_ptr(), a.data_ptr(), len(h))
-    compiled.gelu_backward(h.data_ptr(), b.data_ptr(), d.data_ptr(), len(h))
-    assert torch.equal(a, b)
-    torch.testing.assert_close(a.double(), expected.detach(), rtol=1e-6, atol=2e-6)
-    torch.testing.assert_close(d.double(), slope, rtol=1e-6, atol=2e-6)
-
-
-@pytest.mark.parametrize("width", [8, 24, 64, 256])
-def test_norm_and_sums(compiled: Any, width: int) -> None:
-    generator = torch.Generator().manual_seed(width)
-    u, ds = (3 * torch.randn(2, 33, width, generator=generator) + 2).unbind()
-    gain, bias = torch.randn(2, width, generator=generator).unbind()
-    true = [t.double().requires_grad_() for t in (u, gain, bias)]
-    expected = nn.functional.layer_norm(true[0], (width,), true[1], true[2])
-    gradients = torch.autograd.grad(expected, true, ds.double())
-    s, du, mean, inverse = torch.empty_like(u), torch.empty_like(u), torch.empty(33), torch.empty(33)
-    d_gain, d_bias, total = torch.ones(width), torch.ones(width), torch.ones(width)
-    at = [t.data_ptr() for t in (u, gain, bias)], [t.data_ptr() for t in (s, mean, inverse)]
-    compiled.norm_forward(*at[0], 1e-5, *at[1], 33, width)
-    at = [t.data_ptr() for t in (ds, u, gain, mean, inverse, du)], [t.data_ptr() for t in (d_gain, d_bias)]
-    compiled.norm_backward(*at[0], *at[1], 33, width)
-    compiled.add_rows(ds.data_ptr(), total.data_ptr(), 33, width)
-    found = (s, du, d_gain - 1, d_bias - 1, total - 1)
-    for mine, value in zip(found, (expected.detach(), *gradients, ds.double().sum(0)), strict=True):
-        torch.testing.assert_close(mine.double(), value, rtol=1e-4, atol=2e-5)
-    alone = torch.empty_like(du)
-    compiled.norm_backward(*at[0][:-1], alone.data_ptr(), None, None, 33, width)
-    torch.testing.assert_close(alone, du)
-
-
-def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> tuple[Any, str]:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    native.load.cache_clear()
-    try:
-        return native.load()
-    finally:
-        native.load.cache_clear()
-
-
-def test_there_may_be_no_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-    monkeypatch.setattr(native.shutil, "which", lambda name: None)
-    assert fresh(monkeypatch, tmp_path) == (None, "there is no C compiler (cc, gcc, clang)")
-
-
-def test_it_can_be_left_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-    monkeypatch.setenv("DEEPNET_EDU_NATIVE", "0")
-    assert fresh(monkeypatch, tmp_path) == (None, "DEEPNET_EDU_NATIVE is 0")
-
-
-@pytest.mark.parametrize(
-    ("good", "bad", "reason"),
-    [
-        ("1.061405429f", "1.07f", "its GELU is not PyTorch's"),
-        ("dk + j * h.kv_stride, h.kv_stride)", "dv + j * h.kv_stride, h.kv_stride)", "its attention is not PyTorch's"),
-        ("#include <math.h>", "#include <no_such_file.h>", "made nothing that can be used"),
-    ],
-)
-def test_what_computes_something_else_is_refused(
-    compiled: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Any, good: str, bad: str, reason: str
-) -> None:
-    source = tmp_path / "native.c"
-    text = native.SOURCE.read_text(encoding="utf-8")
-    assert good in text
-    source.write_text(text.replace(good, bad), encoding="utf-8")
-    monkeypatch.setattr(native, "SOURCE", source)
-    library, why = fresh(monkeypatch, tmp_path)
-    assert library is None
-    assert reason in why
-    assert not list((tmp_path / "deepnet_edu").glob("*.part"))
-
-
-def test_a_cache_that_others_may_write_is_not_used(
-    compiled: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
-) -> None:
-    cache = tmp_path / "deepnet_edu"
-    cache.mkdir()
-    cache.chmod(0o777)
-    library, _ = fresh(monkeypatch, tmp_path)
-    assert library is not None
-    assert not list(cache.iterdir())
