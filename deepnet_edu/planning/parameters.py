@@ -26,14 +26,18 @@ def count_parameters(config: ModelConfig) -> dict[str, int]:
         return {"encoder": 0, "decoder": 0, "ends": ends, "all": ends}
     depths = {"encoder": config.encoder_layers, "decoder": config.decoder_layers}
     built = [
-        dict(_built(replace(config, **{f"{stack}_layers": n for stack, depth in depths.items() if depth})))
+        dict(
+            _built(replace(config, encoder_layers=min(n, depths["encoder"]), decoder_layers=min(n, depths["decoder"])))
+        )
         for n in _BUILT
     ]
     found = {"ends": built[0]["ends"]}
     for stack, n in depths.items():
         one, two, three = (small.get(stack, 0) for small in built)
         step, more = two - one, (three - two) - (two - one)
-        found[stack] = one + (n - 1) * step + more * (n - 1) * (n - 2) // 2 if n else 0
+        found[stack] = (one, two, three)[n - 1] if 0 < n < 4 else 0
+        if n >= 4:
+            found[stack] = one + (n - 1) * step + more * (n - 1) * (n - 2) // 2
     return {**found, "all": sum(found.values())}
 
 

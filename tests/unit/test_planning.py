@@ -146,9 +146,9 @@ def test_recorded_peaks() -> None:
         assert plan.to_dict() == {name: row[name] for name in plan.to_dict()}, "run python benchmarks/memory.py again"
         off[index] = abs(plan.total / row["measured"] - 1)
     assert max(off[i] for i in range(6)) < 0.1
-    # Two of the six are by the plain path with tensors of many sizes, between which memory is lost: see docs/depth.md.
-    assert sorted(off[i] for i in range(6, 12))[3] < 0.1
-    assert max(off.values()) < 0.2
+    # One of the six, by the plain path, leaves memory between tensors of many sizes: see docs/depth.md.
+    assert sorted(off[i] for i in range(6, 12))[4] < 0.1
+    assert max(off.values()) < 0.12
 
 
 def test_a_peak_on_this_machine(tmp_path: Path) -> None:
