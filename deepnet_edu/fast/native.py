@@ -57,7 +57,12 @@ def _compiled(compiler: str) -> Path:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "deepnet_edu"
     try:
         cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not os.access(cache, os.W_OK) or cache.stat().st_mode & 0o022:
+        state = cache.stat()
+        if (
+            not os.access(cache, os.W_OK)
+            or state.st_mode & 0o022
+            or state.st_uid != getattr(os, "getuid", lambda: state.st_uid)()
+        ):
             raise PermissionError  # what others may write is not loaded from there
     except OSError:
         cache = Path(tempfile.mkdtemp(prefix="deepnet_edu_"))

@@ -51,11 +51,7 @@ class Run:
         self.subs, self.top, self.weights = reading.subs, reading.top, reading.weights
         self.every = stack.checkpoint_every * reading.per_layer or len(self.subs)
         # What is hung on a gradient must see it, so then it goes by way of autograd.
-        owned = (
-            train
-            and stack.store is not None
-            and all(w.grad is not None and not w._backward_hooks for w in self.weights)
-        )
+        owned = train and stack.store is not None and all(map(_plainly_owned, self.weights))
         self.store: Store | None = stack.store if owned else None
         layer = self.subs[: reading.per_layer]
         library, self.how = compiled(x, [sub.branch for sub in layer])
@@ -256,6 +252,11 @@ class Node(torch.autograd.Function):
         run.kept = []
         run.bind([])
         return None, dx, d_memory, *(gradients[i] if need else None for i, need in enumerate(wanted))
+
+
+def _plainly_owned(weight: nn.Parameter) -> bool:
+    """Whether a gradient can be added to ``grad`` with nobody noticing."""
+    return weight.grad is not None and not weight._backward_hooks and not weight._post_accumulate_grad_hooks
 
 
 def _version(run: Run) -> int:
