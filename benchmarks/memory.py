@@ -41,11 +41,11 @@ def translator(layers: int, width: int, **more: Any) -> dict[str, Any]:
 RUNS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     (decoder(1000, 64), {"sequences": 4, "tokens": 64}),
     (decoder(400, 128), {"sequences": 4, "tokens": 64, "path": "plain"}),
-    (decoder(1000, 32, residual="pre_ln"), {"sequences": 8, "tokens": 64, "checkpoint_every": 1}),
+    (decoder(1000, 32, residual="pre_ln"), {"sequences": 8, "tokens": 64, "checkpoint_every": 8, "path": "plain"}),
     (decoder(600, 64, residual="rezero"), {"sequences": 4, "tokens": 64}),
     (translator(100, 64), {"sequences": 8, "tokens": 64}),
     (decoder(24, 512), {"sequences": 2, "tokens": 200}),
-    (decoder(300, 128, activation="relu"), {"sequences": 8, "tokens": 32}),
+    (decoder(300, 128, activation="relu"), {"sequences": 8, "tokens": 32, "checkpoint_every": 1}),
     (decoder(500, 64, residual="peri_ln", norm="rms"), {"sequences": 4, "tokens": 64}),
     (translator(150, 64, residual="sub_ln"), {"sequences": 4, "tokens": 64}),
     (decoder(1000, 64, activation="swiglu"), {"sequences": 4, "tokens": 32, "checkpoint_every": 32}),
@@ -101,7 +101,7 @@ def main() -> None:
         )
         parts = {name: round(value / 1e6) for name, value in plan.to_dict().items() if isinstance(value, int)}
         print(found["peak"] // 10**6, rows[-1]["off by"], plan.path, parts, flush=True)
-    print("fitted: process, a sub-layer, gaps of the plain path:", fit(rows[:6]))
+    print("fitted: process, a sub-layer, gaps of the plain path, its checkpoints:", fit(rows[:6]))
     record = {
         "what": "Peak memory of two training steps in a fresh process, beside planning.training_memory; bytes",
         "command": "python benchmarks/memory.py",
@@ -125,7 +125,11 @@ def fit(rows: list[dict[str, Any]]) -> list[float]:
     depths = [(r["config"]["encoder_layers"], r["config"]["decoder_layers"]) for r in rows]
     sublayers = [2 * n + (3 if n else 2) * m for n, m in depths]
     left = [r["measured"] - (r["total"] - r["process"] - r["objects"]) for r in rows]
-    a = [[1, n, (r["path"] == "plain") * r["activations"]] for n, r in zip(sublayers, rows, strict=True)]
+    plain = [r["path"] == "plain" for r in rows]
+    a = [
+        [1, n, p * r["activations"], n * p * ("checkpoint_every" in r["how"])]
+        for n, p, r in zip(sublayers, plain, rows, strict=True)
+    ]
     weight = 1 / np.array([r["measured"] for r in rows], float)
     found = np.linalg.lstsq(np.array(a, float) * weight[:, None], np.array(left, float) * weight, rcond=None)[0]
     return [float(f"{x:.3g}") for x in found]
