@@ -78,8 +78,8 @@ class FlatParameters:
         return [piece.view_as(parameter) for piece, parameter in zip(pieces, self.parameters, strict=True)]
 
     def hold(self) -> bool:
-        """Take back what left the buffers, as ``zero_grad``, loading weights by assignment or ``model.to`` may do
-        without a word; its updates would be lost.
+        """Take back what left the buffers, as ``zero_grad``, new ``data`` or ``model.to`` may do without a word; its
+        updates would be lost.
 
         Returns:
             Whether something had left. What left with new values comes back with them.

@@ -63,6 +63,11 @@ class TrainStep:
         self.model, self.peak, self.warmup, self.clip = model, peak, warmup, clip
         self.count = 0
         self._frozen = {parameter: parameter.requires_grad for parameter in model.parameters()}
+        self._owners = [
+            (module._parameters, name, parameter)
+            for module in model.modules()
+            for name, parameter in module._parameters.items()
+        ]
         self.groups = parameter_groups(model, chosen, weight_decay)
         self.flats = [FlatParameters(group.parameters) for group in self.groups]
         for parameter in self._frozen:
@@ -97,7 +102,16 @@ class TrainStep:
             parameter.requires_grad_(required)
 
     def __call__(self, batch: Batch) -> StepResult:
-        """Take one step. With a loss or gradient that is not finite nothing is updated."""
+        """Take one step. With a loss or gradient that is not finite nothing is updated.
+
+        Raises:
+            RuntimeError: the model's parameters were replaced, moved or cast since the last step.
+        """
+        if not all(owner.get(name) is parameter for owner, name, parameter in self._owners):
+            raise RuntimeError(
+                "Parameters of the model were replaced by others while it was trained, as "
+                "load_state_dict(…, assign=True) does: load weights in place, load_state_dict(…), or start a new run."
+            )
         for flat in self.flats:
             if flat.hold():
                 self._stores = {stack: Store() for stack in self._stores}  # the old ones know where weights were

@@ -326,6 +326,15 @@ def test_what_leaves_the_buffers_is_taken_back(what: str) -> None:
     assert found[0] == found[1]
 
 
+def test_parameters_that_were_replaced_are_noticed() -> None:
+    model, other = (build_model(small_config("deepnorm", "decoder", 2), seed=seed) for seed in (0, 1))
+    with TrainStep(model, model.group("all"), **SETTINGS) as step:  # type: ignore[arg-type]
+        step(ragged(model.config))
+        model.load_state_dict(other.state_dict(), assign=True)
+        with pytest.raises(RuntimeError, match="load weights in place"):
+            step(ragged(model.config))
+
+
 def test_another_precision_in_the_middle_of_training_is_refused() -> None:
     model = build_model(small_config("deepnorm", "decoder", 2))
     with TrainStep(model, model.group("all"), **SETTINGS) as step:  # type: ignore[arg-type]
