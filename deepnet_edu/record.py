@@ -119,11 +119,11 @@ class DepthProfile:
             update: what :func:`~deepnet_edu.probing.model_update` measured for one SGD step on the matrices, if it was.
 
         Raises:
-            ValueError: token similarity or gradient is missing, as in a prediction, or there are no sub-layers.
+            ValueError: token similarity or gradient is missing, or there are no sub-layers.
         """
         if self.token_similarity is None or self.gradient_norm is None or not len(self.token_similarity):
             raise ValueError(
-                "judge() needs measured token_similarity and gradient_norm: call it on probe(model, batch)."
+                "judge() needs token_similarity and gradient_norm: call it on probe(model, batch), or on a prediction."
             )
         stacks = tuple(dict.fromkeys(self.stack))
         if len(stacks) > 1:

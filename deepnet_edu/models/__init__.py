@@ -1,5 +1,8 @@
 """Whole models: the configuration, the batch, a class per task, and build_model."""
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import cast
 
 import torch
@@ -52,7 +55,7 @@ def build_model(config: ModelConfig, seed: int = 0, device: torch.device | str =
         A :class:`LanguageModel`, :class:`Translator` or :class:`Classifier`, by ``config.task``.
     """
     generator = torch.Generator().manual_seed(seed)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), _collected_later():
         model = build_empty(config)
         _draw_ends(model, generator)
         initialize(model, generator)
@@ -60,7 +63,20 @@ def build_model(config: ModelConfig, seed: int = 0, device: torch.device | str =
         if any(isinstance(rule, Calibrated) for rule in model.rules()):
             sequences, length = _CALIBRATION
             model.calibrate(random_batch(config, sequences, min(length, config.max_length), seed))
-    return model.to(device)
+    # Moving costs a look at each of 13,000 modules.
+    return model if torch.device(device) == next(model.parameters()).device else model.to(device)
+
+
+@contextmanager
+def _collected_later() -> Iterator[None]:
+    """Python looks through all objects for garbage again and again while thousands of layers are made: not now."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def build_empty(config: ModelConfig) -> Model:

@@ -57,10 +57,15 @@ class Watch:
     Keeps five numbers a sub-layer and no activations but each stack's input, and for a moment the last few states: a
     probe looks at 2,000 sub-layers, and what it computes costs least where a few large operations serve many of them.
     The last forward pass counts.
+
+    Args:
+        model: from build_model.
+        on_sublayer: called behind each sub-layer with how many were seen, and how many there are.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, on_sublayer: Callable[[int, int], None] | None = None) -> None:
         self.model = model
+        self._on_sublayer = on_sublayer
         self._sublayers = model.sublayers()
         self._norms = {i: norm for i, s in enumerate(self._sublayers) if (norm := getattr(s.residual, "norm", None))}
         self._index: dict[nn.Module, int] = {sublayer: i for i, sublayer in enumerate(self._sublayers)}
@@ -94,7 +99,10 @@ class Watch:
     def saw(self, sublayer: nn.Module, stream: Tensor) -> None:
         """The stream behind a sub-layer, likewise."""
         assert isinstance(sublayer, SubLayer)
-        self._states.add(self._index[sublayer], stream, sublayer.residual.place.stack)
+        i = self._index[sublayer]
+        self._states.add(i, stream, sublayer.residual.place.stack)
+        if self._on_sublayer is not None:
+            self._on_sublayer(i + 1, len(self._sublayers))
 
     def saw_norm(self, sublayer: nn.Module, inverse: Tensor) -> None:
         """1/σ of what its norm reads, likewise: the norm has computed it."""
@@ -271,7 +279,7 @@ def check_finite(outputs: Tensor, model: Model) -> None:
             )
 
 
-def probe(model: Model, batch: Batch) -> DepthProfile:
+def probe(model: Model, batch: Batch, *, on_sublayer: Callable[[int, int], None] | None = None) -> DepthProfile:
     """Variance, length, token similarity, input share, LN's Jacobian and gradients of a model, by sub-layer.
 
     One forward and one backward pass on one batch, without dropout. Parameters, their gradients, frozen or not, the
@@ -280,6 +288,8 @@ def probe(model: Model, batch: Batch) -> DepthProfile:
     Args:
         model: a model from build_model, trained or not.
         batch: inputs and targets on the model's device.
+        on_sublayer: called behind each sub-layer of the forward pass with how many were seen, and how many there are;
+            what it raises ends the probe, and the model is as it was.
 
     Returns:
         The measured profile; ``.judge()`` says PASS or FAIL.
@@ -289,7 +299,7 @@ def probe(model: Model, batch: Batch) -> DepthProfile:
     """
     check_batch(model, batch)
     weights = [weight for sublayer in model.sublayers() for weight in sublayer.matrices()]
-    with undisturbed(model), differentiable(weights), torch.enable_grad(), Watch(model) as watch:
+    with undisturbed(model), differentiable(weights), torch.enable_grad(), Watch(model, on_sublayer) as watch:
         loss = model.loss(batch)
         check_finite(loss, model)
         gradients = torch.autograd.grad(loss, weights)

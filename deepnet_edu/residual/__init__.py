@@ -7,10 +7,7 @@ from deepnet_edu.residual.base import (
     EVERYWHERE,
     ONE_STACK,
     RESIDUALS,
-    Architecture,
     Calibrated,
-    Norm,
-    Place,
     Projected,
     Registry,
     Residual,
@@ -18,13 +15,13 @@ from deepnet_edu.residual.base import (
     Scheduled,
     Signal,
     Slot,
-    StackName,
     State,
     itself,
     modules_inside,
-    places,
+    numbers_only,
     through,
 )
+from deepnet_edu.residual.place import Architecture, Norm, Place, StackName, place_at, places, sublayer_kinds
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
@@ -48,6 +45,9 @@ __all__ = [
     "State",
     "itself",
     "modules_inside",
+    "numbers_only",
+    "place_at",
     "places",
+    "sublayer_kinds",
     "through",
 ]

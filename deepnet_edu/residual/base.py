@@ -1,4 +1,4 @@
-"""The interface of a residual rule, the place that a rule is made for, and the registry of rules.
+"""The interface of a residual rule, and the registry of rules.
 
 A stack keeps a *state*: a tuple of tensors, each with batch and token dimensions first. Each sub-layer owns one rule
 object, and the stack runs
@@ -11,18 +11,19 @@ A new rule is one class in one file of this folder; the registry finds it, and w
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from deepnet_edu.messages import unknown
+from deepnet_edu.residual.place import Architecture, Place
 
 State = tuple[Tensor, ...]
-StackName = Literal["encoder", "decoder"]
-Architecture = Literal["encoder", "decoder", "encoder_decoder"]
-Norm = Literal["layer", "rms"]
+_NUMBERS_ONLY: ContextVar[bool] = ContextVar("numbers_only", default=False)
 Role = Literal["query", "key", "value", "output", "ffn_in", "ffn_gate", "ffn_out", "embedding", "position", "head"]
 #: Where a rule may put a module inside a branch, and the shape of what passes there:
 #: query, key, value: projections, (B, T, n_heads, head_dim), before any rotation; rotated_query, rotated_key: after it;
@@ -33,72 +34,6 @@ Slot = Literal["query", "key", "value", "rotated_query", "rotated_key", "mixed",
 
 EVERYWHERE: tuple[Architecture, ...] = ("encoder", "decoder", "encoder_decoder")
 ONE_STACK: tuple[Architecture, ...] = ("encoder", "decoder")
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where in a model a rule sits.
-
-    Attributes:
-        stack: ``"encoder"`` or ``"decoder"``.
-        layer: index of the layer, from 0.
-        sublayer: ``"self_attention"``, ``"cross_attention"`` or ``"ffn"``.
-        index: index of the sub-layer within its stack, from 0.
-        count: number of sub-layers in the stack.
-        encoder_layers: N, depth of the model's encoder, 0 if it has none.
-        decoder_layers: M, depth of the model's decoder, 0 if it has none.
-        norm: what LN stands for: ``"layer"`` (LayerNorm) or ``"rms"`` (RMSNorm).
-        override: constants, by name, that are given by hand and no longer the paper's.
-    """
-
-    stack: StackName
-    layer: int
-    sublayer: str
-    index: int
-    count: int
-    encoder_layers: int
-    decoder_layers: int
-    norm: Norm = "layer"
-    override: Mapping[str, float] = field(default_factory=dict)
-
-    @property
-    def is_first(self) -> bool:
-        """Whether the stack starts here."""
-        return self.index == 0
-
-    @property
-    def is_last(self) -> bool:
-        """Whether the stack ends here: a rule with a final norm makes it at this place only."""
-        return self.index == self.count - 1
-
-    @property
-    def n_layers(self) -> int:
-        """Layers of this stack."""
-        return self.encoder_layers if self.stack == "encoder" else self.decoder_layers
-
-    @property
-    def architecture(self) -> Architecture:
-        """What model the stack belongs to."""
-        if self.encoder_layers and self.decoder_layers:
-            return "encoder_decoder"
-        return "encoder" if self.encoder_layers else "decoder"
-
-
-def places(
-    stack: StackName,
-    encoder_layers: int,
-    decoder_layers: int,
-    norm: Norm = "layer",
-    override: Mapping[str, float] | None = None,
-) -> Iterator[Place]:
-    """The places of a stack from the bottom up; a decoder beside an encoder has a cross-attention in each layer."""
-    kinds = ["self_attention", "ffn"]
-    if stack == "decoder" and encoder_layers:
-        kinds.insert(1, "cross_attention")
-    count = len(kinds) * (encoder_layers if stack == "encoder" else decoder_layers)
-    for index in range(count):
-        layer, kind = divmod(index, len(kinds))
-        yield Place(stack, layer, kinds[kind], index, count, encoder_layers, decoder_layers, norm, override or {})
 
 
 @dataclass(frozen=True)
@@ -128,6 +63,17 @@ class Signal:
     norm_branch: bool = False
     norm_sum: bool = False
     norm_finish: bool = False
+
+
+@contextmanager
+def numbers_only() -> Iterator[None]:
+    """Rules that are made here have no norms and no buffers: they can say their numbers, and are made ten times as
+    quickly. For predictions, which ask thousands of them while a slider moves."""
+    token = _NUMBERS_ONLY.set(True)
+    try:
+        yield
+    finally:
+        _NUMBERS_ONLY.reset(token)
 
 
 class Residual(nn.Module):
@@ -226,6 +172,8 @@ class Residual(nn.Module):
 
     def norm_layer(self, width: int | None = None) -> nn.Module:
         """What LN stands for here, over ``width`` features (d_model by default)."""
+        if _NUMBERS_ONLY.get():
+            return _NOTHING
         width = self.d_model if width is None else width
         return nn.LayerNorm(width) if self.place.norm == "layer" else nn.RMSNorm(width, eps=1e-5)
 
@@ -240,7 +188,9 @@ class Residual(nn.Module):
         A Python number that differs between layers makes torch.compile build a graph for each of them; a buffer gives
         one graph for all. The buffer is not saved in a state_dict: it follows from the depth.
         """
-        self.register_buffer(name, torch.tensor(self.number(name, value)), persistent=False)
+        number = self.number(name, value)
+        if not _NUMBERS_ONLY.get():
+            self.register_buffer(name, torch.tensor(number), persistent=False)
 
     def set_constant(self, name: str, value: float) -> None:
         """Change a number of the rule, in place."""
@@ -270,6 +220,9 @@ def modules_inside(rule: Residual | None, slots: tuple[Slot, ...], width: int, h
 def through(modules: nn.ModuleDict | None, slot: Slot, x: Tensor) -> Tensor:
     """x through the module at this slot, or as it is."""
     return x if modules is None or slot not in modules else cast(Tensor, modules[slot](x))
+
+
+_NOTHING = nn.Identity()
 
 
 class Calibrated(Residual):

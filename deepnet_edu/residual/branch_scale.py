@@ -4,8 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deepnet_edu.residual.base import ONE_STACK, RESIDUALS, Place, Residual, Role, Signal, State
+from deepnet_edu.residual.base import ONE_STACK, RESIDUALS, Residual, Role, Signal, State
 from deepnet_edu.residual.classic import PreLN
+from deepnet_edu.residual.place import Place
 
 
 @RESIDUALS.register("rezero")

@@ -2,7 +2,8 @@
 
 from torch import Tensor
 
-from deepnet_edu.residual.base import ONE_STACK, RESIDUALS, Place, Residual, Role, Signal, State
+from deepnet_edu.residual.base import ONE_STACK, RESIDUALS, Residual, Role, Signal, State
+from deepnet_edu.residual.place import Place
 from deepnet_edu.scaling import deepnorm_constants
 
 

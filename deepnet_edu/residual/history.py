@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from deepnet_edu.residual.base import RESIDUALS, Place, Residual, Role, State
+from deepnet_edu.residual.base import RESIDUALS, Residual, Role, State
+from deepnet_edu.residual.place import Place
 
 
 @RESIDUALS.register("b2t")

@@ -6,8 +6,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from deepnet_edu.residual.base import ONE_STACK, RESIDUALS, Place, Residual, Role, Signal, Slot, State
+from deepnet_edu.residual.base import ONE_STACK, RESIDUALS, Residual, Role, Signal, Slot, State
 from deepnet_edu.residual.classic import PreLN
+from deepnet_edu.residual.place import Place
 
 
 class _HeadScale(nn.Module):

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from deepnet_edu.residual.base import RESIDUALS, Calibrated, Place, Scheduled, Signal, State
+from deepnet_edu.residual.base import RESIDUALS, Calibrated, Scheduled, Signal, State
+from deepnet_edu.residual.place import Place
 
 
 @RESIDUALS.register("admin")

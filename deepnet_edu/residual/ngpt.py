@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from deepnet_edu.residual.base import RESIDUALS, Place, Projected, Role, Slot, State
+from deepnet_edu.residual.base import RESIDUALS, Projected, Role, Slot, State
+from deepnet_edu.residual.place import Place
 
 
 class _Scaled(nn.Module):

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deepnet_edu.residual.base import ONE_STACK, RESIDUALS, Place, Residual, State
+from deepnet_edu.residual.base import ONE_STACK, RESIDUALS, Residual, State
+from deepnet_edu.residual.place import Place
 
 
 @RESIDUALS.register("resi_dual")

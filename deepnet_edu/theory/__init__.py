@@ -1,5 +1,6 @@
 """Predictions with their assumptions: of one component, of a stack, of gradients and updates. NumPy only."""
 
+from deepnet_edu.theory.backward import attention_backward
 from deepnet_edu.theory.bounds import (
     encoder_condition,
     encoder_decoder_update_bound,
@@ -36,6 +37,7 @@ from deepnet_edu.theory.recursion import (
 __all__ = [
     "Moments",
     "activation_correlation",
+    "attention_backward",
     "attention_backward_factor",
     "attention_forward_moments",
     "attention_moments",

@@ -146,9 +146,16 @@ def test_judge(similarity: list, gradient: list, reason: str | None) -> None:
     assert reason is None or reason in verdict.reason
 
 
-def test_a_prediction_cannot_be_judged() -> None:
+def test_what_is_not_known_cannot_be_judged() -> None:
     with pytest.raises(ValueError, match=r"call it on probe\(model, batch\)"):
-        predict(config(), tokens=6).judge()
+        DepthProfile("x", variance=np.ones(4)).judge()
+
+
+@pytest.mark.parametrize(("residual", "passes"), [("post_ln", False), ("pre_ln", True), ("deepnorm", True)])
+def test_a_prediction_is_judged_as_the_model_is(residual: str, passes: bool) -> None:
+    shape = config(residual, layers=60)
+    predicted, measured = predict(shape, tokens=6).judge(), probe(build_model(shape), BATCH).judge()
+    assert predicted.passed == measured.passed == passes
 
 
 def test_probe_refuses() -> None:
@@ -211,6 +218,15 @@ PREDICTED = [
 ]
 
 
+def gradients(profile: DepthProfile) -> np.ndarray:
+    """Of each layer's matrices, relative to those of the last layer; 0 where there is none (ReZero's first step)."""
+    layers: dict[tuple, float] = {}
+    for stack, layer, value in zip(profile.stack, profile.layer, profile.gradient_norm, strict=True):
+        layers[stack, layer] = layers.get((stack, layer), 0.0) + value**2
+    found = np.sqrt(list(layers.values()))
+    return found / (found[-1] or 1.0)
+
+
 @pytest.mark.parametrize(("residual", "architecture"), PREDICTED)
 def test_prediction_meets_measurement_at_init(residual: str, architecture: str) -> None:
     task, layers = SHAPES[architecture]
@@ -221,6 +237,8 @@ def test_prediction_meets_measurement_at_init(residual: str, architecture: str) 
     np.testing.assert_allclose(measured.input_share, predicted.input_share, atol=0.1)
     close = 0.5 if residual in NORM_BEHIND_AVERAGE else 0.12
     np.testing.assert_allclose(measured.token_similarity, predicted.token_similarity, atol=close)
+    # Relative to the last layer's: within a third, over all rules and both stacks.
+    np.testing.assert_allclose(gradients(predicted), gradients(measured), rtol=0.33)
     if residual == "deepnorm":  # weak branches: first order is all there is
         np.testing.assert_allclose(measured.input_share, predicted.input_share, atol=0.01)
 

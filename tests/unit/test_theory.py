@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from deepnet_edu import ModelConfig, build_model, deepnorm_constants, probe
+from deepnet_edu import RESIDUALS, ModelConfig, build_model, deepnorm_constants, probe
 from deepnet_edu import theory as t
 from deepnet_edu.models import random_batch
 from deepnet_edu.probing import model_update
@@ -339,3 +339,37 @@ def test_theorem_4_3_and_its_conditions() -> None:
     one = (np.ones(2), np.ones(2), 1.0, np.ones(2))
     with pytest.raises(ValueError, match="no multiple of 3"):
         t.encoder_decoder_update_bound(one, one)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_a_gradient_through_flat_attention(causal: bool) -> None:
+    """Own and shared parts of a gradient, by autograd through a real average."""
+    n, d = 12, 4000
+    weights = torch.ones(n, n).tril() if causal else torch.ones(n, n)
+    weights = (weights / weights.sum(1, keepdim=True)).requires_grad_(False)
+    for c in (0.0, 0.6):
+        x = torch.zeros(n, d, requires_grad=True)
+        (back,) = torch.autograd.grad(((weights @ x) * correlated(n, c, d)).sum(), x)
+        gram = back @ back.T / d
+        variance, covariance = gram.diag().mean().item(), ((gram.sum() - gram.diag().sum()) / (n * (n - 1))).item()
+        assert t.attention_backward(n, causal) @ [1.0, c] == pytest.approx([variance, covariance], rel=0.1, abs=0.01)
+
+
+def test_a_prediction_of_2000_layers_asks_few_rules(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slider waits for it: rules are made for a few places, unless their numbers change from layer to layer."""
+    made = []
+    for name in ("deepnorm", "ds_init"):
+        rule = RESIDUALS[name]
+        plain = rule.__init__
+
+        def counted(self, *arguments, plain=plain):
+            made.append(1)
+            plain(self, *arguments)
+
+        monkeypatch.setattr(rule, "__init__", counted)
+    t.predict(ModelConfig("decoder", "lm", 2000, **SHAPE), 16)
+    assert len(made) < 20
+    made.clear()
+    profile = t.predict(ModelConfig("decoder", "lm", 40, residual="ds_init", **SHAPE), 16)
+    assert len(made) > 80
+    assert profile.input_share[-1] > 0.3

@@ -1,0 +1,156 @@
+"""The gradient on its way down: its variance and its covariance between tokens, sub-layer by sub-layer.
+
+After Kedia et al. (arXiv 2403.09635), whose moments of single components these follow from. The two numbers of a
+gradient are what decides: attention returns to a token only its share of that token's gradient, while what all tokens
+have in common passes whole (:func:`~deepnet_edu.theory.recursion.post_ln_gradient_factors`).
+"""
+
+from collections.abc import Callable, Sequence
+from math import pi
+from typing import Any
+
+import numpy as np
+
+from deepnet_edu.models import ModelConfig
+from deepnet_edu.record import Array
+from deepnet_edu.theory.forward import Numbers, Row, StackRows, hermite
+
+
+def attention_backward(tokens: int, causal: bool) -> Array:
+    """What flat attention does to (variance, covariance) of a gradient on its way from its output to its values.
+
+    With A the matrix of weights, 1/t for the t tokens that t sees: the value of token s gets Σ_t A_ts g_t. Independent
+    gradients give it Σ_t A_ts², a common one (Σ_t A_ts)²; both means over s, and over pairs for the covariance.
+
+    Args:
+        tokens: T, at least 2.
+        causal: whether tokens see the past alone.
+
+    Returns:
+        (2, 2): rows give the new variance and covariance. Exact for independent weights; it ignores what goes through
+        the scores.
+    """
+    T = tokens
+    seen = np.arange(1, T + 1) if causal else np.full(T, T)
+    weights = np.tril(np.ones((T, T)), 0 if causal else T) / seen[:, None]
+    own = float(np.square(weights).sum()) / T
+    column = weights.sum(0)
+    common = float(np.square(column).sum()) / T
+    # Σ_{s≠s'} Σ_t A_ts A_ts' = T - T·own, since each row of A has sum 1; likewise for the columns' sums.
+    pair_own, pair_common = (1 - own) / (T - 1), (T - common) / (T - 1)
+    return np.array([[own, common - own], [pair_own, pair_common - pair_own]])
+
+
+def gradient_norms(config: ModelConfig, tokens: int, stacks: Sequence[StackRows]) -> Array:
+    """2-norm of the gradient in the matrices of each sub-layer, but for query and key, up to a common factor.
+
+    Assumes a loss whose gradient at the top of the last stack has variance 1 and is independent from token to token,
+    weights independent of it, and flat scores.
+
+    Args:
+        config: of the model.
+        tokens: T.
+        stacks: the signals, the encoder's first.
+    """
+    norms: list[Array] = []
+    top = (1.0, 0.0)
+    for stack in reversed(stacks):
+        found, top = _down(config, tokens, stack, top)
+        norms.insert(0, found)
+    return np.concatenate(norms)
+
+
+def _down(
+    config: ModelConfig, tokens: int, stack: StackRows, top: tuple[float, float]
+) -> tuple[Array, tuple[float, float]]:
+    """The norms of one stack, and the gradient that its cross-attentions send to their memory."""
+    x = dict(zip(Row._fields, np.array(stack.rows).T, strict=True))
+    d, ff, T = config.d_model, config.d_ff, tokens
+
+    def along(ask: Callable[[Numbers], float | bool]) -> Any:
+        return np.tile([ask(place) for place in stack.pattern], len(stack.rows) // len(stack.pattern))
+
+    def flag(name: str) -> Any:
+        return along(lambda place: getattr(place.signal, name))
+
+    ffn, cross = along(lambda place: place.kind == "ffn"), along(lambda place: place.kind == "cross_attention")
+    # From the sum to the output of the branch's last matrix, and along the skip.
+    behind = np.where(flag("norm_sum"), 1 / x["sum_v"], 1.0)
+    skip = behind * flag("skip") ** 2
+    last = behind * flag("branch") ** 2 * np.where(flag("norm_branch"), 1 / np.maximum(x["branch_v"], 1e-300), 1.0)
+    # Through the last matrix, transposed: fan_out·σ².
+    second = along(lambda place: place.second) * np.where(ffn, d / ff, 1.0)
+    inside = second * np.where(flag("norm_inside"), 1 / x["raw_hidden_v"], 1.0)
+    # Through activation or average, to the output of the first matrix.
+    middle = np.empty((len(ffn), 2, 2))
+    middle[~ffn] = np.where(
+        (cross | (stack.stack == "encoder"))[~ffn, None, None],
+        attention_backward(T, False),
+        attention_backward(T, True),
+    )
+    middle[ffn] = _activation_backward(config, x, along(lambda place: place.gate), ffn)
+    middle *= np.where(flag("norm_value") & ~ffn & ~cross, 1 / x["inner_v"], 1.0)[:, None, None]
+    # Through the first matrix, and the norm before the branch.
+    first = along(lambda place: place.first) * np.where(ffn, ff / d, 1.0)
+    before = first * flag("read") ** 2 * np.where(flag("norm_read") & ~cross, 1 / x["in_v"], 1.0)
+    # A norm takes away what lies along its input and along (1, …, 1), 2 of d directions of a gradient that is new. What
+    # came down the skip has been through the norm above, and has only so much along x as x has turned since.
+    turned = 1 - flag("skip") ** 2 * x["in_v"] / x["sum_v"]
+    skip *= np.where(flag("norm_sum"), 1 - turned / d, 1.0)
+    through = (last * inside * before * np.where(flag("norm_sum") | flag("norm_read"), 1 - 2 / d, 1.0))[
+        :, None, None
+    ] * middle
+    step = skip[:, None, None] * np.eye(2) + np.where(cross[:, None, None], 0.0, through)
+
+    norm_finish = stack.pattern[-1].signal.norm_finish
+    scale = 1 / x["out_v"][-1] if norm_finish else 1.0
+    v, c = top[0] * scale, top[1] * scale
+    arriving, entries = np.empty((len(ffn), 2)), step.reshape(-1, 4).tolist()
+    for i in range(len(ffn) - 1, -1, -1):
+        arriving[i] = v, c
+        vv, vc, cv, cc = entries[i]
+        v, c = vv * v + vc * c, cv * v + cc * c
+    # ‖G‖² of a matrix is fan_in·fan_out times Σ over pairs of tokens of (gradient's) · (input's) covariance.
+    at_last = last[:, None] * arriving
+    at_first = np.einsum("nij,nj->ni", middle, inside[:, None] * at_last)
+    sizes = np.where(ffn, d * ff, d * d)
+    square = sizes * (
+        at_last[:, 0] * x["hidden_v"] + (T - 1) * at_last[:, 1] * x["hidden_c"]
+        + at_first[:, 0] * x["seen_v"] + (T - 1) * at_first[:, 1] * x["seen_c"]
+    )  # fmt: skip
+    to_memory = (np.einsum("nij,nj->ni", through, arriving) * cross[:, None]).sum(0)
+    return np.sqrt(np.maximum(square, 0.0)), (float(to_memory[0]), float(to_memory[1]))
+
+
+def _activation_backward(config: ModelConfig, x: dict[str, Array], gate: Array, ffn: Any) -> Array:
+    """(feed-forward sub-layers, 2, 2): each token's own slope, and that of two tokens together."""
+    r = np.minimum(x["seen_c"] / x["seen_v"], 1.0)[ffn]
+    variance, gates = x["inner_v"][ffn], (gate * x["seen_v"])[ffn]
+    result = np.zeros((len(r), 2, 2))
+    result[:, 0, 0] = _slopes(config.activation, variance, gates, np.ones(len(r)))
+    result[:, 1, 1] = _slopes(config.activation, variance, gates, r)
+    return result
+
+
+def _slopes(activation: str, variance: Array, gate: Array, r: Array) -> Array:
+    """E[φ'(y)φ'(z)] for y, z of this variance with correlation r; with a gate, of both its ways together.
+
+    By Price's theorem it is dE[φ(y)φ(z)]/dr over the variance.
+    """
+    if activation == "relu":
+        return np.asarray((pi - np.arccos(np.clip(r, -1, 1))) / (2 * pi))
+    if activation == "swiglu":
+        c, slope = _polynomials("silu", gate, r)
+        return c + variance * r * slope / gate
+    return _polynomials("gelu", variance, r)[1] / variance
+
+
+def _polynomials(activation: str, variance: Array, r: Array) -> tuple[Array, Array]:
+    """E[φφ'] at correlation r, and its derivative in r."""
+    sigmas, which = np.unique(np.round(np.sqrt(variance), 6), return_inverse=True)
+    c = np.array([hermite(activation, float(sigma) ** 2)[0] for sigma in sigmas])[which]  # (n, order)
+    value, slope = np.zeros(len(r)), np.zeros(len(r))
+    for k in range(c.shape[1] - 1, -1, -1):  # Horner's scheme, for all layers at once
+        slope = slope * r + value
+        value = value * r + c[:, k]
+    return value, slope
