@@ -1,4 +1,4 @@
-"""The command line: deepnet-edu doctor | lab | progress | run | build | probe | plan | bench | models."""
+"""The command line: deepnet-edu doctor | lab | explore | progress | run | build | probe | plan | bench | models."""
 
 import io
 import json
@@ -89,6 +89,31 @@ def lab(
     for edited, beside in result.beside:
         print(f"There is a newer version of {edited}; yours stays as it is, the new one is {beside}.")
     raise typer.Exit(jupyter.start(folder, name, browser=os.environ.get("BROWSER") != "none"))
+
+
+@app.command()
+def explore(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="signal, map, constants, race, cost or game; all by default.")
+    ] = None,
+    workspace: Workspace = None,
+) -> None:
+    """Open explorers of depth and α in the browser, without a notebook.
+
+    With BROWSER=none it only prints the address.
+
+    Example: deepnet-edu explore signal
+    """
+    from deepnet_edu.course.places import WORKSPACE
+    from deepnet_edu.explorers import EXPLORERS
+    from deepnet_edu.explorers.app import start
+    from deepnet_edu.messages import unknown
+
+    for name in names or []:
+        if name not in EXPLORERS:
+            raise UserError(unknown("explorer", name, EXPLORERS))
+    folder = (workspace or WORKSPACE).resolve()
+    raise typer.Exit(start(names or list(EXPLORERS), folder, browser=os.environ.get("BROWSER") != "none"))
 
 
 @app.command()

@@ -55,12 +55,44 @@ def note(path: Path, exercise: str, state: State) -> None:
         OSError: the folder cannot be written.
     """
     with _locked(path):
-        known = read(path)
-        if path.exists() and not understood(path, known):
-            n = next(n for n in range(1, 10_000) if not _damaged(path, n).exists())
-            write_atomic(_damaged(path, n), path.read_bytes())
+        known, scores = read(path), read_scores(path)
+        _keep_damaged(path, known)
         add(known, exercise, state)
-        write_atomic(path, json.dumps({"version": 1, "exercises": known}, indent=1) + "\n")
+        _write(path, known, scores)
+
+
+def note_score(path: Path, game: str, score: int) -> int:
+    """Write down what was reached in ``game``, if it is the best so far. Returns the best.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    with _locked(path):
+        known, scores = read(path), read_scores(path)
+        _keep_damaged(path, known)
+        scores[game] = max(score, scores.get(game, 0))
+        _write(path, known, scores)
+        return scores[game]
+
+
+def read_scores(path: Path) -> dict[str, int]:
+    """The best scores by game; none where the file is missing or cannot be understood."""
+    try:
+        scores = json.loads(path.read_text(encoding="utf-8")).get("scores", {})
+        return {str(game): score for game, score in scores.items() if isinstance(score, int)}
+    except (OSError, ValueError, AttributeError):
+        return {}
+
+
+def _keep_damaged(path: Path, known: Mapping[str, Any]) -> None:
+    if path.exists() and not understood(path, known):
+        n = next(n for n in range(1, 10_000) if not _damaged(path, n).exists())
+        write_atomic(_damaged(path, n), path.read_bytes())
+
+
+def _write(path: Path, known: Mapping[str, Any], scores: Mapping[str, int]) -> None:
+    content = {"version": 1, "exercises": known, **({"scores": scores} if scores else {})}
+    write_atomic(path, json.dumps(content, indent=1) + "\n")
 
 
 @contextmanager

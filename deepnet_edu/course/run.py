@@ -8,6 +8,7 @@ import ast
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -26,6 +27,7 @@ from papermill import inspect_notebook
 from deepnet_edu.course.header import timings
 from deepnet_edu.course.kit import PROFILES
 from deepnet_edu.course.places import RECORD_MIME, SOLUTIONS, TIMINGS
+from deepnet_edu.explorers.base import FAULT
 from deepnet_edu.files import write_atomic
 from deepnet_edu.messages import UserError, unknown
 
@@ -208,6 +210,8 @@ def audit(notebook: NotebookNode) -> list[str]:
         for output in widget.get("state", {}).get("outputs", []) or []:
             if output.get("output_type") == "error":
                 problems.append(f"a widget's callback raised {output.get('ename')}: {output.get('evalue', '')[:200]}")
+        if FAULT in str(said := widget.get("state", {}).get("value", "")):
+            problems.append(re.sub(r"<[^>]*>", "", str(said))[:200])
     skipped = [str(n) for n, cell in code if cell.execution_count is None]
     if skipped:
         problems.append(f"did not run: cell{'s' if len(skipped) > 1 else ''} {', '.join(skipped)}")

@@ -16,7 +16,7 @@ _FIRST = ["post_ln", "pre_ln", "deepnorm"]
 _DOTS = [(0, (1, 1)), (0, (1, 2.5)), (0, (3, 1.5, 1, 1.5, 1, 1.5))]
 
 
-_LOOK: Any = {
+LOOK: Any = {
     "axes.grid": True,
     "grid.alpha": 0.25,
     "axes.spines.top": False,
@@ -28,7 +28,7 @@ _LOOK: Any = {
 
 def use() -> None:
     """Make the course's look the default of every figure of this process, so that a learner's own ones have it too."""
-    matplotlib.rcParams.update({**_LOOK, "axes.prop_cycle": cycler(color=_COLORS, linestyle=_DASHES)})
+    matplotlib.rcParams.update({**LOOK, "axes.prop_cycle": cycler(color=_COLORS, linestyle=_DASHES)})
 
 
 def line_style(residual: str) -> dict[str, Any]:
@@ -51,7 +51,7 @@ def control_style(i: int) -> dict[str, Any]:
 
 def new_figure(columns: int, width: float = 10, height: float = 3.6) -> tuple[Figure, list[Axes]]:
     """A figure with a row of axes, in inches; not known to pyplot, so nothing has to be closed."""
-    with matplotlib.rc_context(_LOOK):
+    with matplotlib.rc_context(LOOK):
         figure = Figure(figsize=(width, height))
         return figure, [figure.add_subplot(1, columns, i + 1) for i in range(columns)]
 

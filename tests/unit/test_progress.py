@@ -10,7 +10,7 @@ import pytest
 
 from deepnet_edu import progress
 from deepnet_edu.checks import check
-from deepnet_edu.progress import by_lesson, note, read
+from deepnet_edu.progress import by_lesson, note, note_score, read, read_scores
 
 
 def test_done_stays_done_and_attempts_are_counted(tmp_path: Path) -> None:
@@ -108,3 +108,17 @@ def test_a_state_is_never_lowered(tmp_path: Path) -> None:
     for state in ("open", "tried", "open"):
         note(path, "f", state)
     assert read(path)["f"]["state"] == "tried"
+
+
+def test_a_games_score_only_rises_and_stands_beside_the_exercises(tmp_path: Path) -> None:
+    file = tmp_path / ".progress.json"
+    note(file, "input_share", "done")
+    assert note_score(file, "depth_game", 64) == 64
+    assert note_score(file, "depth_game", 16) == 64
+    note(file, "cloned_growth", "tried")
+    assert read_scores(file) == {"depth_game": 64}
+    assert set(read(file)) == {"input_share", "cloned_growth"}
+    file.write_text("{ what is this")
+    assert read_scores(file) == {}
+    assert note_score(file, "depth_game", 8) == 8
+    assert file.with_name(".progress.json.damaged-1").read_text() == "{ what is this"

@@ -1,0 +1,86 @@
+"""Measuring in a thread while sliders stay free: started when the finger rests, cancelled by the next move."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+
+from deepnet_edu.explorers.measured import Tick
+
+Result = TypeVar("Result")
+NAME = "deepnet_edu explorer"
+#: A finger that rests so long has stopped, seconds.
+REST_S = 0.2
+#: Progress is told so often, seconds.
+TELL_S = 0.2
+
+
+class Cancelled(Exception):
+    """Raised inside a measurement that nobody waits for any more."""
+
+
+class Background:
+    """One measurement of one explorer. In a kernel one at a time is run: a deep model takes memory."""
+
+    _one_at_a_time = threading.Lock()
+
+    def __init__(self) -> None:
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(
+        self,
+        measure: Callable[[Tick], Result],
+        show: Callable[[Result], None],
+        tell: Callable[[float], None],
+        fail: Callable[[Exception], None],
+    ) -> None:
+        """Cancel what runs, and measure as soon as nothing has been started for a while.
+
+        Args:
+            measure: gets a :data:`Tick`, and returns what ``show`` gets.
+            show, tell, fail: called from the thread with the result, the share that is done, or what went wrong; not
+                after a cancellation.
+        """
+        self.cancel()
+        stop = self._stop = threading.Event()
+        told = 0.0
+
+        def tick(share: float) -> None:
+            nonlocal told
+            if stop.is_set():
+                raise Cancelled
+            if time.monotonic() > told + TELL_S:
+                told = time.monotonic()
+                tell(share)
+
+        def run() -> None:
+            if stop.wait(REST_S):
+                return
+            with self._one_at_a_time:
+                torch.set_flush_denormal(True)  # holds for a thread: vanished gradients would take five times as long
+                try:
+                    tick(0.0)
+                    result = measure(tick)
+                    tick(1.0)
+                    show(result)
+                except Cancelled:
+                    return
+                except Exception as error:  # whatever it is, it must reach the learner and not the log
+                    if not stop.is_set():
+                        fail(error)
+
+        self._thread = threading.Thread(target=run, name=NAME, daemon=True)
+        self._thread.start()
+
+    def cancel(self) -> None:
+        """Nothing of the measurement that runs will be shown; it ends at its next tick."""
+        self._stop.set()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for the end of what runs; whether it came."""
+        if self._thread is not None:
+            self._thread.join(seconds)
+        return self._thread is None or not self._thread.is_alive()

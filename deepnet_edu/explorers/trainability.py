@@ -1,0 +1,105 @@
+"""Explorer 2: where training is possible."""
+
+from collections.abc import Sequence
+from math import log
+from typing import Any
+
+import numpy as np
+
+from deepnet_edu.explorers import grid as recorded
+from deepnet_edu.explorers.base import Explorer
+from deepnet_edu.explorers.dials import Dial
+from deepnet_edu.explorers.grid import Grid
+from deepnet_edu.explorers.measured import LEARNED, MAP_RECIPE, VOCABULARY, tied_beta
+from deepnet_edu.figures.trainability import TrainabilityFigure, TrainabilityMap, TrainabilityView
+from deepnet_edu.messages import UserError
+from deepnet_edu.record import Array
+from deepnet_edu.scaling import deepnorm_constants
+
+#: Variance of a branch of gain 1, mean of attention and feed-forward, in the stacks of the map (lesson 08 measures it).
+BRANCH = 0.21
+#: Where no grid can be read.
+_DEPTHS, _ALPHAS = (8, 16, 32, 64, 128, 256, 512, 1000), (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+_WORDS = {
+    "learned": "has learned",
+    "slow": "has not learned yet",
+    "lost": "its tokens were all alike",
+    "diverged": "diverged",
+}
+
+
+def half_left(depths: Sequence[int], s: float = BRANCH) -> Array:
+    """α at which half of the input's variance is left at the top of so many layers, where β = 1/(√2·α).
+
+    A sub-layer keeps 1/(1 + s/(4α⁶)): α = (s/(4(2^(1/2N) - 1)))^(1/6).
+
+    Args:
+        depths: N.
+        s: variance of a branch with gain 1, for an input of variance 1.
+    """
+    return np.array([(s / (4 * (2 ** (1 / (2 * n)) - 1))) ** (1 / 6) for n in depths])
+
+
+def trainability_map(grid: Grid | None) -> TrainabilityMap:
+    """What the figure shows of a grid; of none, the two curves alone."""
+    if grid is None:
+        return _map(_DEPTHS, _ALPHAS, np.zeros((len(_ALPHAS), len(_DEPTHS))), [[""] * len(_DEPTHS)] * len(_ALPHAS), 3)
+    cells = [[grid.cell(depth, alpha) for depth in grid.depths] for alpha in grid.alphas]
+    learned = np.array([[sum(run.outcome == "learned" for run in runs) for runs in row] for row in cells])
+
+    def word(runs: Sequence[Any]) -> str:
+        failed = [run.outcome for run in runs if run.outcome != "learned"]
+        return max(set(failed), key=failed.count) if failed else ""
+
+    return _map(grid.depths, grid.alphas, learned, [[word(runs) for runs in row] for row in cells], len(grid.seeds))
+
+
+def _map(
+    depths: Sequence[int], alphas: Sequence[float], learned: Array, outcomes: Sequence[Sequence[str]], seeds: int
+) -> TrainabilityMap:
+    constants = [deepnorm_constants(decoder_layers=depth).decoder for depth in depths]
+    return TrainabilityMap(
+        depths,
+        alphas,
+        learned,
+        outcomes,
+        seeds,
+        np.array([one.alpha for one in constants if one is not None]),
+        half_left(depths),
+        log(VOCABULARY),
+        LEARNED,
+        MAP_RECIPE.steps,
+    )
+
+
+class TrainabilityExplorer(Explorer):
+    """Depth and α → a marker on the map of measured verdicts, and the runs behind its cell."""
+
+    name = "map"
+    title = "α × depth: where training is possible"
+    about = "move depth and α over the map of measured runs; a third slider walks through the runs behind a cell."
+
+    def __init__(self, depth: int = 256, alpha: float = 4.0) -> None:
+        try:
+            over = trainability_map(recorded.load())
+        except UserError:  # said in the explorer's own line
+            over = trainability_map(None)
+        said: dict[str, Any] = {"changed": self.refresh, "refuse": self.refuse}
+        self.depth = Dial("depth (layers)", over.depths, depth, whole=True, **said)
+        self.alpha = Dial("α", over.alphas, alpha, note="the factor on the skip is positive", **said)
+        self.run = Dial("run behind it", range(1, over.seeds + 1), 1, whole=True, **said)
+        super().__init__([self.depth, self.alpha, self.run], TrainabilityFigure(over))
+
+    def view(self, measured: Any) -> TrainabilityView:
+        """The marker, and a run if there is one with exactly these settings."""
+        depth, alpha, number = int(self.depth.value), float(self.alpha.value), int(self.run.value)
+        runs = self.grid.cell(depth, alpha) if self.grid else []
+        title = f"{depth:,} layers, α = {alpha:.3g}, β = {tied_beta(alpha):.3g}"
+        source = self.grid.source if self.grid else "nothing measured"
+        if not runs:
+            said = "not measured here:\nthe sliders stop where it was"
+            return TrainabilityView(depth, alpha, None, title, said, source)
+        run = runs[number - 1]
+        said = f"run {number} of {len(runs)}: {_WORDS[run.outcome]}\ntoken similarity before: {run.similarity:.2f}"
+        title += f": {sum(one.outcome == 'learned' for one in runs)} of {len(runs)} seeds learn"
+        return TrainabilityView(depth, alpha, run.loss, title, said, source)

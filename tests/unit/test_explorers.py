@@ -1,0 +1,324 @@
+"""Explorers without a browser: what the dials say is what the picture shows, and nothing leaves the widget."""
+
+import threading
+from pathlib import Path
+
+import ipywidgets
+import numpy as np
+import pytest
+
+from deepnet_edu import predict
+from deepnet_edu.explorers import (
+    EXPLORERS,
+    ConstantsExplorer,
+    CostExplorer,
+    Explorer,
+    GameExplorer,
+    RaceExplorer,
+    SignalExplorer,
+    TrainabilityExplorer,
+    grid,
+    measured,
+)
+from deepnet_edu.explorers.background import NAME, Background
+from deepnet_edu.explorers.base import FAULT
+from deepnet_edu.explorers.dials import Dial, spread
+from deepnet_edu.planning import training_memory, training_time
+from deepnet_edu.progress import ENVIRONMENT, read_scores
+from deepnet_edu.scaling import deepnorm_constants
+
+
+def said(explorer: Explorer) -> str:
+    return explorer._message.value
+
+
+def typed(dial: Dial, text: str) -> None:
+    dial._field.value = text
+
+
+def threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == NAME]
+
+
+@pytest.fixture(params=EXPLORERS)
+def explorer(request: pytest.FixtureRequest) -> Explorer:
+    return EXPLORERS[request.param]()
+
+
+# --- all of them
+
+
+def test_each_is_live_and_has_its_picture_beside_it(explorer: Explorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = []
+    monkeypatch.setattr("deepnet_edu.explorers.base.display", lambda data, raw: shown.append(data))
+    explorer._ipython_display_()
+    live, still = shown
+    assert live["application/vnd.jupyter.widget-view+json"]["model_id"] == explorer.model_id
+    assert live["text/plain"] == f"[explorer] {explorer.title}: {explorer.about}"
+    assert 'src="data:image/png;base64,iVBOR' in still["text/html"]
+    assert still["text/plain"].startswith("[picture] ")
+    assert len(explorer.figure.alt) > 60
+    assert "\n" not in explorer.figure.alt
+    assert said(explorer) == ""
+    assert explorer.fault is None
+
+
+def test_each_dial_moves_the_picture_and_is_labelled(explorer: Explorer) -> None:
+    for dial in explorer.children[0].children:
+        if isinstance(dial, Dial):
+            assert dial._slider.description == dial._field.placeholder == dial.label
+            if not dial.disabled:
+                before = explorer._image.value
+                dial._slider.value += 1 if dial._slider.value < dial._slider.max else -1
+                assert explorer._image.value != before, dial.label
+        elif isinstance(dial, ipywidgets.Dropdown):
+            assert dial.description
+            before = explorer._image.value
+            dial.index = (dial.index + 1) % len(dial.options)
+            assert explorer._image.value != before or dial.description == "α and β", dial.description
+    assert explorer.fault is None
+    explorer.close()
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "10,000", "inf", "nan", "many", "", "2.5.1"])
+def test_what_cannot_be_is_refused_with_a_sentence_and_nothing_moves(explorer: Explorer, text: str) -> None:
+    for dial in explorer.children[0].children:
+        if not isinstance(dial, Dial) or (text == "0" and dial.stops[0] == 0):  # no warm-up
+            continue
+        picture, value = explorer._image.value, dial.value
+        typed(dial, text)
+        assert "refuse" in said(explorer)
+        assert f"{dial.label} = {text or 'nothing'}" in said(explorer)
+        assert "It stays" in said(explorer)
+        assert (explorer._image.value, dial.value) == (picture, value)
+        assert dial._field.value == dial._text(value)
+    assert explorer.fault is None
+
+
+def test_a_typed_number_counts_as_it_is(explorer: Explorer) -> None:
+    dial = next(dial for dial in explorer.children[0].children if isinstance(dial, Dial) and not dial.disabled)
+    between = (dial.stops[0] * dial.stops[1]) ** 0.5 if not dial.whole else dial.stops[1]
+    typed(dial, f"{between}")
+    assert dial.value == pytest.approx(between)
+    assert said(explorer) == "" or "measuring" in said(explorer)
+    explorer.close()
+
+
+def test_a_fault_is_said_in_the_explorer_and_the_next_move_tries_again(
+    explorer: Explorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(type(explorer), "view", lambda self, found: [][1])
+        dial = next(dial for dial in explorer.children[0].children if isinstance(dial, Dial) and not dial.disabled)
+        dial._slider.value -= 1 if dial._slider.value else -1
+        assert FAULT in said(explorer)
+        assert "IndexError" in said(explorer)
+        assert isinstance(explorer.fault, IndexError)
+    dial._slider.value += 1 if dial._slider.value < dial._slider.max else -1
+    assert FAULT not in said(explorer)
+    explorer.close()
+
+
+def test_a_grid_cut_in_half_leaves_theory_and_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    half = tmp_path / "grid.npz"
+    whole = grid.PATH.read_bytes()
+    half.write_bytes(whole[: len(whole) // 2])
+    load = grid.load
+    monkeypatch.setattr(grid, "load", lambda: load(half))
+    for kind in (SignalExplorer, TrainabilityExplorer, RaceExplorer):
+        one = kind()
+        assert "pictures show theory alone" in said(one)
+        assert "python benchmarks/explorer_grid.py" in said(one)
+        assert len(one._image.value) > 5000
+        assert one.fault is None
+        one.close()
+
+
+# --- the background
+
+
+def test_a_held_key_ends_on_the_last_picture_and_leaves_no_thread() -> None:
+    explorer = SignalExplorer(depth=12)
+    explorer.constants.value = "free"
+    for _ in range(30):
+        explorer.alpha._slider.value += 1
+    assert explorer.wait(20)
+    fresh = SignalExplorer(depth=12)
+    fresh.constants.value = "free"
+    fresh.alpha._slider.value = explorer.alpha._slider.value
+    assert fresh.wait(20)
+    assert explorer._image.value == fresh._image.value
+    assert "measured just now" in explorer.figure.alt
+    for thread in threads():
+        thread.join(5)
+    assert not threads()
+
+
+def test_the_next_move_cancels_what_is_measured() -> None:
+    stopped, shown = threading.Event(), []
+    background, started = Background(), threading.Event()
+
+    def endless(tick: measured.Tick) -> None:
+        try:
+            while True:
+                started.set()
+                tick(0.5)
+        finally:
+            stopped.set()
+
+    background.start(endless, shown.append, lambda share: None, pytest.fail)
+    assert started.wait(5)
+    background.start(lambda tick: "new", shown.append, lambda share: None, pytest.fail)
+    assert background.wait(5)
+    assert stopped.wait(5)
+    assert shown == ["new"]
+
+
+def test_two_explorers_at_once_measure_one_after_the_other() -> None:
+    one, two = SignalExplorer(depth=20), SignalExplorer("post_ln", depth=25)
+    assert one.wait(30)
+    assert two.wait(30)
+    for explorer in (one, two):
+        assert "measured just now" in explorer.figure.alt
+        assert said(explorer) == ""
+
+
+def test_what_goes_wrong_in_the_background_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measured.Signal, "__call__", lambda self, settings, tick: 1 / 0)
+    explorer = SignalExplorer(depth=13)
+    assert explorer.wait(10)
+    assert "ZeroDivisionError" in said(explorer)
+
+
+# --- one by one
+
+
+def test_signal_points_are_measured_only_at_exactly_the_recorded_settings() -> None:
+    explorer = SignalExplorer(depth=100)
+    assert f"circles: a real model of this depth, {grid.load().date}".lower() in explorer.figure.alt.lower()
+    assert explorer.measurement() is None
+    explorer.constants.value = "free"
+    typed(explorer.alpha, "3.5")
+    assert "not measured yet" in explorer.figure.alt
+    assert explorer.measurement() is not None
+    explorer.close()
+
+
+def test_signal_shows_theory_of_its_settings() -> None:
+    explorer = SignalExplorer("pre_ln", depth=40)
+    typed(explorer.gain, "0.5")
+    expected = measured.by_layer(predict(measured.decoder("pre_ln", 40), measured.TOKENS, 0.5))
+    view = explorer.view(None)
+    np.testing.assert_allclose(view.theory["variance"], expected["variance"])
+    explorer.close()
+
+
+def test_signal_follows_the_papers_constants_and_its_split() -> None:
+    explorer = SignalExplorer(depth=1000)
+    paper = deepnorm_constants(decoder_layers=1000).decoder
+    assert (explorer.alpha.value, explorer.beta.value) == (paper.alpha, paper.beta)
+    assert explorer.alpha.disabled
+    explorer.constants.value = "tied"
+    typed(explorer.alpha, "2")
+    assert explorer.beta.value == pytest.approx(1 / (2 * 2**0.5))
+    assert explorer.beta.disabled
+    explorer.residual.value = "pre_ln"
+    assert explorer.constants.disabled
+    assert explorer.settings().alpha is None
+    explorer.close()
+
+
+def test_constants_shows_formula_numbers_and_code() -> None:
+    explorer = ConstantsExplorer(12, 3)
+    view = explorer.view(None)
+    expected = deepnorm_constants(12, 3)
+    assert [(one.alpha, one.beta) for one in view.stacks] == [
+        (expected.encoder.alpha, expected.encoder.beta),
+        (expected.decoder.alpha, expected.decoder.beta),
+    ]
+    assert "12^4" in view.stacks[0].formula
+    assert "deepnorm_constants(encoder_layers=12, decoder_layers=3)" in explorer.code.value
+    for one in view.stacks:  # the point lies where condition and split meet
+        assert one.budget * 2 * one.beta**2 / one.alpha**2 == pytest.approx(1, rel=0.02)
+        assert one.alpha**2 * one.beta**2 == pytest.approx(0.5, rel=0.02)
+    explorer.architecture.value = "encoder"
+    assert explorer.depths() == (12, 0)
+    assert explorer.decoder.disabled
+
+
+def test_map_shows_the_runs_of_its_cell_alone() -> None:
+    explorer = TrainabilityExplorer(depth=64, alpha=2.0)
+    runs = grid.load().cell(64, 2.0)
+    np.testing.assert_array_equal(explorer.view(None).loss, runs[0].loss)
+    explorer.run._slider.value = 2
+    np.testing.assert_array_equal(explorer.view(None).loss, runs[2].loss)
+    typed(explorer.alpha, "2.1")
+    assert explorer.view(None).loss is None
+    assert "not measured here" in explorer.figure.alt
+
+
+def test_race_takes_what_is_recorded_and_keeps_what_it_ran(monkeypatch: pytest.MonkeyPatch) -> None:
+    explorer = RaceExplorer("deepnorm", depth=100)
+    assert explorer.measurement() is None
+    found = explorer.view(None)
+    assert found.measured is not None
+    assert set(found.others) == {"post_ln", "pre_ln", "deepnorm_glm"}
+    assert (found.bound[1:] >= found.measured[1:]).all()
+    typed(explorer.depth, "7")
+    assert explorer.wait(30)
+    assert "trained just now" in explorer.figure.alt
+    monkeypatch.setattr("deepnet_edu.explorers.race.race", pytest.fail)
+    typed(explorer.depth, "12")
+    typed(explorer.depth, "7")
+    assert "trained just now" in explorer.figure.alt
+    explorer.residual.value = "pre_ln"
+    assert "the theorem says nothing of this rule" in explorer.figure.alt
+    explorer.close()
+
+
+def test_cost_is_what_planning_says() -> None:
+    explorer = CostExplorer(depth=100, d_model=64)
+    explorer.checkpoints.value = "root"
+    view = explorer.view(None)
+    config = measured.decoder("deepnorm", 100, 64)
+    config = type(config)("decoder", "lm", 100, d_model=64, n_heads=4, d_ff=256, vocab_size=128, max_length=64)
+    memory = training_memory(config, 4, 64, checkpoint_every=10)
+    time = training_time(config, 4, 64, checkpoint_every=10)
+    assert view.memory["activations"] == memory.activations
+    assert sum(view.seconds.values()) == pytest.approx(time.total)
+    assert view.floor == time.floor
+    explorer.precision.value = "bfloat16"
+    assert explorer.view(None).seconds is None
+    typed(explorer.width, "40")
+    assert "a multiple of 16" in said(explorer)
+
+
+def test_the_game_doubles_the_depth_and_keeps_the_score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / ".progress.json"
+    monkeypatch.setenv(ENVIRONMENT, str(file))
+    game = GameExplorer()
+    game.residual.value = "deepnorm"
+    typed(game.alpha, "1.5")
+    typed(game.beta, "0.5")
+    typed(game.rate, "0.005")
+    game.register.click()
+    game.register.click()
+    assert "wait for its end" in said(game)
+    assert game.wait(60)
+    assert game.rounds[0].alive, game.rounds
+    assert (game.depth, game.best) == (16, 8)
+    assert read_scores(file) == {"depth_game": 8}
+    typed(game.rate, "0.00001")
+    game.register.click()
+    assert game.wait(60)
+    assert not game.rounds[1].alive
+    assert game.depth == 16
+    assert "Change something" in said(game)
+    game.again.click()
+    assert (game.depth, game.rounds, game.best) == (8, [], 8)
+    assert GameExplorer().best == 8
+
+
+def test_stops_are_spread_by_ratio_and_keep_the_special_ones() -> None:
+    stops = spread(1, 100, 3, 12)
+    assert stops == [1, 10, 12, 100]
