@@ -38,7 +38,7 @@ MAP_SEEDS = (0, 1, 2)
 RACE_RULES = ("post_ln", "pre_ln", "deepnorm", "deepnorm_glm")
 RACE_DEPTHS = (12, 25, 50, 100, 200, 400, 1000)
 RACE_RATES = (1e-4, 3e-4, 1e-3, 3e-3)
-RACE_WARMUPS = (0, 10, 100)
+RACE_WARMUPS = (0, 100)
 
 
 def tasks() -> Iterator[tuple[str, dict[str, Any]]]:

@@ -290,7 +290,7 @@ def _same(a: Any, b: Any) -> bool:
     if isinstance(a, torch.Tensor):
         return torch.equal(a, b)
     if isinstance(a, np.ndarray):
-        return np.array_equal(a, b)
+        return np.array_equal(a, b, equal_nan=a.dtype.kind in "fc")
     if isinstance(a, tuple | list):
         return len(a) == len(b) and all(map(_same, a, b))
     if isinstance(a, dict):

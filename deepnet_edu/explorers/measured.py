@@ -142,7 +142,7 @@ class Signal:
             self._plain = self._stack = None  # one deep model alive at a time
             self._stack, self._plain = build_model(plain.config, settings.seed), plain
             self._own, self._scale = plain.config.rule_constants(), 1.0
-        wanted = config.rule_constants()
+        wanted = config.rule_constants() | config.override
         if "alpha" in movable:
             for rule in self._stack.rules():
                 rule.set_constant("alpha", wanted["alpha"])

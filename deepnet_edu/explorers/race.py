@@ -16,7 +16,7 @@ from deepnet_edu.residual import RESIDUALS
 RULES = ("deepnorm", "post_ln", "pre_ln", "deepnorm_glm")
 DEPTHS = [int(depth) for depth in spread(2, 1000, 30, 12, 25, 50, 100, 200, 400)]
 RATES = spread(1e-5, 1e-2, 37, 1e-4, 3e-4, 1e-3, 3e-3)
-WARMUPS = [0, 2, 5, 10, 20, 50, 100, 1000, 4000]
+WARMUPS = [0, 100, 1000, 4000]
 
 
 def bound_constant(grid: Grid | None) -> float:

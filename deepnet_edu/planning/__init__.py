@@ -3,5 +3,17 @@
 from deepnet_edu.planning.memory import PRECISIONS, MemoryPlan, training_memory
 from deepnet_edu.planning.parameters import count_parameters
 from deepnet_edu.planning.shapes import SHAPES, find_shape
+from deepnet_edu.planning.time import Operations, TimePlan, count_operations, training_time
 
-__all__ = ["PRECISIONS", "SHAPES", "MemoryPlan", "count_parameters", "find_shape", "training_memory"]
+__all__ = [
+    "PRECISIONS",
+    "SHAPES",
+    "MemoryPlan",
+    "Operations",
+    "TimePlan",
+    "count_operations",
+    "count_parameters",
+    "find_shape",
+    "training_memory",
+    "training_time",
+]

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -32,19 +33,30 @@ def workspace(tmp_path: Path) -> Path:
     return tmp_path / "workspace"
 
 
-@pytest.fixture
-def lab_url(workspace: Path, tmp_path: Path) -> Iterator[str]:
-    """The address that BROWSER=none make lab prints."""
-    log = tmp_path / "lab.log"
-    folders = {f"JUPYTER_{name}_DIR": str(tmp_path / name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")}
+@contextmanager
+def served(command: list[str], address: str, folder: Path) -> Iterator[str]:
+    """While entered, ``deepnet-edu`` with this command serves; gives what it printed of the form ``address``.
+
+    Args:
+        command: arguments of deepnet-edu.
+        address: regular expression of the address.
+        folder: for logs and for settings of its own.
+    """
+    log = folder / "server.log"
+    folders = {f"JUPYTER_{name}_DIR": str(folder / name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")}
     environment = {**os.environ, **folders, "BROWSER": "none", "DEEPNET_EDU_PROFILE": "smoke"}
-    command = [str(Path(sys.executable).with_name("deepnet-edu")), "lab", "00", "--workspace", str(workspace)]
     with log.open("w") as file:
-        server = subprocess.Popen(command, stdout=file, stderr=file, env=environment, start_new_session=True)
+        server = subprocess.Popen(
+            [str(Path(sys.executable).with_name("deepnet-edu")), *command],
+            stdout=file,
+            stderr=file,
+            env=environment,
+            start_new_session=True,
+        )
     try:
         deadline = time.monotonic() + START_TIMEOUT_S
         while True:
-            found = re.search(r"http://localhost:\d+/lab\S*\?token=\w+", log.read_text())
+            found = re.search(address, log.read_text())
             if found:
                 break
             assert server.poll() is None, log.read_text()
@@ -56,13 +68,14 @@ def lab_url(workspace: Path, tmp_path: Path) -> Iterator[str]:
         server.wait(30)
 
 
-@pytest.fixture
-def page(tmp_path: Path) -> Iterator:
+@contextmanager
+def chromium_page(folder: Path) -> Iterator:
+    """A page of a fresh Chromium."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
         context = playwright.chromium.launch_persistent_context(
-            str(tmp_path / "profile"),
+            str(folder / "profile"),
             executable_path=CHROMIUM,
             headless=True,
             args=FLAGS,
@@ -70,3 +83,19 @@ def page(tmp_path: Path) -> Iterator:
         )
         yield context.pages[0]
         context.close()
+
+
+LAB = r"http://localhost:\d+/lab\S*\?token=\w+"
+
+
+@pytest.fixture
+def lab_url(workspace: Path, tmp_path: Path) -> Iterator[str]:
+    """The address that BROWSER=none make lab prints."""
+    with served(["lab", "00", "--workspace", str(workspace)], LAB, tmp_path) as address:
+        yield address
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Iterator:
+    with chromium_page(tmp_path) as page:
+        yield page

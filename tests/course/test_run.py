@@ -105,6 +105,13 @@ def test_a_run_that_goes_well(project: Path) -> None:
             ],
             "a widget's callback raised ZeroDivisionError: division by zero",
         ),
+        (  # it stays inside the widget: no cell fails, and no output holds it
+            [
+                "from deepnet_edu.explorers import ConstantsExplorer\ne = ConstantsExplorer()\ne",
+                "e.view = lambda measured: 1 / 0\ne.decoder._slider.value -= 1",
+            ],
+            "This explorer has a fault, please report it: ZeroDivisionError: division by zero",
+        ),
     ],
 )
 def test_what_papermill_may_call_a_success_is_found(project: Path, sources: list[str], problem: str) -> None:

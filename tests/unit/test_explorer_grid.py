@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from deepnet_edu import build_model, probe
 from deepnet_edu.explorers import grid, measured
 from deepnet_edu.explorers.measured import RaceSettings, SignalSettings
 from deepnet_edu.messages import UserError
+from deepnet_edu.models import random_batch
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "explorer_grid.py"
 
@@ -60,16 +62,20 @@ def test_a_run_of_the_map_is_found_again() -> None:
 
 
 def test_a_race_is_found_again() -> None:
-    settings = RaceSettings("deepnorm", 25, 1e-3, 10)
+    settings = RaceSettings("deepnorm", 25, 1e-3, 100)
     np.testing.assert_allclose(grid.load().race(settings), measured.race(settings), rtol=0.02)
 
 
-def test_a_kept_model_measures_as_a_new_one() -> None:
-    moved = SignalSettings(depth=20, alpha=1.7, beta=0.4, gain=1.3)
+@pytest.mark.parametrize("constants", [{}, {"alpha": 1.7, "beta": 0.4}, {"alpha": 3.0}])
+def test_a_kept_model_measures_as_a_new_one(constants: dict) -> None:
     measure = measured.Signal()
-    measure(SignalSettings(depth=20))
-    for name, values in measure(moved).items():
-        np.testing.assert_allclose(values, measured.Signal()(moved)[name], rtol=1e-4, atol=1e-6)
+    measure(SignalSettings(depth=20, alpha=0.9, beta=0.8, gain=2.0))
+    found = measure(SignalSettings(depth=20, gain=1.3, **constants))
+    model = build_model(measured.decoder("deepnorm", 20, **constants))
+    measured.scale_branches(model, 1.3)
+    batch = random_batch(model.config, measured.SEQUENCES, measured.TOKENS)
+    for name, values in measured.by_layer(probe(model, batch)).items():
+        np.testing.assert_allclose(found[name], values, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("damage", ["cut", "text", "missing", "another"])

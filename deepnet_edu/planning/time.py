@@ -1,0 +1,295 @@
+"""The time of a training step on one thread of a CPU, part by part, from the configuration alone.
+
+Floating point operations and bytes are counted. Five constants were fitted to half of the measured runs and judged on
+the others: benchmarks/step_time.py, benchmarks/results/step_time.json.
+"""
+
+from dataclasses import asdict, dataclass
+from math import log2
+from typing import Any
+
+import numpy as np
+
+from deepnet_edu.config import ModelConfig
+from deepnet_edu.fast import HEAD_DIMS, MULTIPLE
+from deepnet_edu.planning.memory import PRECISIONS, _Layers, training_memory
+from deepnet_edu.residual import RESIDUALS
+
+#: Measured: floating point operations a second of one thread in matrix products, by d_model, and bytes a second of one
+#: thread that adds long vectors. Medians of the record, whose rates differ by a fifth between rounds.
+RATES: dict[int, float] = {32: 50e9, 64: 70e9, 128: 73e9, 256: 75e9}
+BANDWIDTH = 17e9
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What cannot be counted; the time is linear in each.
+
+    Attributes:
+        passes: how often what the backward pass reads is moved in a step, with all that comes and goes around it.
+        attention: how much longer than in a large product an operation takes in PyTorch's attention. Compiled attention
+            counts at the products' own rate.
+        overhead_fast: seconds of Python and PyTorch for a sub-layer of the fast path, forward and backward.
+        overhead_plain: the same by the plain path.
+        books: seconds for a sub-layer that PyTorch's checkpointing takes for its own books, by the plain path.
+    """
+
+    passes: float
+    attention: float
+    overhead_fast: float
+    overhead_plain: float
+    books: float
+
+
+FITTED = Fitted(passes=11.0, attention=3.1, overhead_fast=72e-6, overhead_plain=433e-6, books=725e-6)
+
+#: Numbers that move for each parameter: its gradient is set to 0 and its norm is taken, AdamW reads four and writes
+#: three.
+_UPDATED = 9
+_BYTES = PRECISIONS["float32"][3]
+#: Rules with products and many small operations of their own, which nobody measured.
+_UNMEASURED = ("hyper_connections", "mhc", "dlcl", "ngpt")
+#: Rules that add the branch as it is and keep nothing for that, so that PyTorch's checkpointing stops before the last
+#: product of a group.
+_ONLY_ADD = ("pre_ln", "mix_ln", "layernorm_scaling", "sub_ln", "normformer", "hybrid_norm", "stable", "t_fixup")
+
+
+@dataclass(frozen=True)
+class Operations:
+    """Floating point operations in the matrix products of a training step: a multiplication and an addition are two.
+
+    Attributes:
+        forward: with all weights, embeddings of patches and head included; looking up a token is none.
+        backward: of their inputs' and their own gradients.
+        attention: of scores and mixed values, forward and backward. By the fast path a token's masked pairs do not
+            count, by the plain path they do. What attention's own backward pass computes again does not.
+        again: of ``forward``, what checkpoints compute a second time.
+        attention_again: of ``attention``, likewise.
+    """
+
+    forward: int
+    backward: int
+    attention: int
+    again: int = 0
+    attention_again: int = 0
+
+    @property
+    def products(self) -> int:
+        """With weights, forward and backward, once each: what the floor takes."""
+        return self.forward + self.backward
+
+
+@dataclass(frozen=True)
+class TimePlan:
+    """Seconds by part of one training step.
+
+    Attributes:
+        path: ``"fast"`` or ``"plain"``, the one that was counted.
+        operations: floating point operations of ``products``.
+        products: the matrix products with weights, forward and backward, which no software can leave out.
+        recomputation: all that checkpoints compute again, and their books.
+        attention: scores, softmax and mixed values.
+        between: norms, activations, sums, copies, and the loss: memory traffic.
+        optimizer: AdamW over flat buffers.
+        overhead: Python and PyTorch around each sub-layer.
+    """
+
+    path: str
+    operations: int
+    products: float
+    recomputation: float
+    attention: float
+    between: float
+    optimizer: float
+    overhead: float
+
+    @property
+    def floor(self) -> float:
+        """The matrix products alone, seconds."""
+        return self.products
+
+    @property
+    def total(self) -> float:
+        """The step, seconds."""
+        around = self.attention + self.between + self.optimizer + self.overhead
+        return self.products + self.recomputation + around
+
+    @property
+    def share(self) -> float:
+        """floor/total."""
+        return self.floor / self.total
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, seconds."""
+        return {**asdict(self), "floor": self.floor, "total": self.total, "share": self.share}
+
+
+def training_time(
+    config: ModelConfig,
+    sequences: int,
+    tokens: int,
+    *,
+    source_tokens: int = 0,
+    checkpoint_every: int = 0,
+    path: str = "auto",
+    precision: str = "float32",
+    rate: float | None = None,
+    bandwidth: float = BANDWIDTH,
+) -> TimePlan:
+    """The time of one step of :class:`~deepnet_edu.training.TrainStep` on one thread of a CPU, with a C compiler.
+
+    Measured were 100 to 1,000 layers, d_model 32 to 256, and 128 to 512 tokens in a batch; beyond, it is arithmetic.
+
+    Args:
+        config: any but the rules with products of their own: hyper-connections, mHC, DLCL, nGPT.
+        sequences: B.
+        tokens: T, of the target where there are two languages; of an image, its patches.
+        source_tokens: of the source; 0 for as many.
+        checkpoint_every: layers whose activations are computed again together; 0 keeps all.
+        path: ``"plain"``, ``"fast"`` or ``"auto"``, see :class:`deepnet_edu.stack.Stack`.
+        precision: ``"float32"``.
+        rate: floating point operations a second of one thread in matrix products; None for what was measured at this
+            ``d_model`` (``RATES``, in between by its logarithm).
+        bandwidth: bytes a second of one thread.
+
+    Returns:
+        Seconds by part. Their ratios hold better on another machine than the seconds do.
+
+    Raises:
+        ValueError: as :func:`training_memory`; rate or bandwidth is not positive; or the time was not measured:
+            in another precision, of such a rule, or by the fast path for sizes that its compiled functions do not know.
+
+    Source: benchmarks/results/step_time.json.
+    """
+    for name, value in (("rate", rate), ("bandwidth", bandwidth)):
+        if value is not None and not (isinstance(value, int | float) and 0 < value < float("inf")):
+            raise ValueError(f"{name}={value!r}: expected a positive number, a second.")
+    counts = _count(config, sequences, tokens, source_tokens, checkpoint_every, path, precision)
+    if rate is None:
+        rate = float(np.interp(log2(config.d_model), [log2(width) for width in RATES], list(RATES.values())))
+    return _plan(counts, rate, bandwidth, FITTED)
+
+
+def count_operations(
+    config: ModelConfig,
+    sequences: int,
+    tokens: int,
+    *,
+    source_tokens: int = 0,
+    checkpoint_every: int = 0,
+    path: str = "auto",
+) -> Operations:
+    """Floating point operations of a training step, exactly.
+
+    Args:
+        config, sequences, tokens, source_tokens, checkpoint_every, path: as of :func:`training_time`.
+
+    Raises:
+        ValueError: as :func:`training_time`.
+    """
+    return _count(config, sequences, tokens, source_tokens, checkpoint_every, path, "float32").operations
+
+
+@dataclass(frozen=True)
+class _Counts:
+    """Of a step: operations, numbers that the backward pass reads, sub-layers, each once and what is made again."""
+
+    path: str
+    parameters: int
+    operations: Operations
+    kept: int
+    kept_again: int
+    sublayers: int
+    sublayers_again: int
+
+
+def _plan(counts: _Counts, rate: float, bandwidth: float, fitted: Fitted) -> TimePlan:
+    """What takes how long. A forward pass is taken as a third of everything, as it is of the products."""
+    fast, o = counts.path == "fast", counts.operations
+    attention = (1.0 if fast else fitted.attention) / rate
+    number = _BYTES * fitted.passes / bandwidth
+    overhead, books = (fitted.overhead_fast, 0.0) if fast else (fitted.overhead_plain, fitted.books)
+    again = o.again / rate + o.attention_again * attention + counts.kept_again * number / 3
+    return TimePlan(
+        path=counts.path,
+        operations=o.products,
+        products=o.products / rate,
+        recomputation=again + counts.sublayers_again * (overhead / 3 + books),
+        attention=o.attention * attention,
+        between=counts.kept * number,
+        optimizer=_BYTES * _UPDATED * counts.parameters / bandwidth,
+        overhead=counts.sublayers * overhead,
+    )
+
+
+def _count(
+    config: ModelConfig, sequences: int, tokens: int, source_tokens: int, every: int, path: str, precision: str
+) -> _Counts:
+    """Layer kinds times depth."""
+    memory = training_memory(
+        config,
+        sequences,
+        tokens,
+        source_tokens=source_tokens,
+        checkpoint_every=every,
+        path=path,
+        precision=precision,
+    )
+    _check_measured(config, memory.path, precision)
+    B, T, S, d, fast = sequences, tokens, source_tokens or tokens, config.d_model, memory.path == "fast"
+    layers = _Layers(config, B, T, S, fast, compiled=True)
+    answers = B * (1 if config.n_classes else T) * (config.n_classes or config.vocab_size)
+    head, patches = 2 * answers * d, 0
+    if config.n_classes:  # no gradient of the pixels is wanted
+        patches = 2 * B * T * config.channels * config.patch_size**2 * d
+    forward, backward, attention = head + patches, 2 * head + patches, 0
+    again = attention_again = kept_again = sublayers = sublayers_again = 0
+    kept = 2 * B * (T + S) * d + 2 * answers
+    for stack, n in (("encoder", config.encoder_layers), ("decoder", config.decoder_layers)):
+        if not n:
+            continue
+        own, cross = S if stack == "encoder" else T, stack == "decoder" and bool(config.encoder_layers)
+        last = 2 * B * own * d * config.d_ff  # the second product of a feed-forward branch
+        layer = 2 * B * own * 4 * d * d + (3 if config.activation == "swiglu" else 2) * last
+        layer += cross * 4 * B * (own + S) * d * d
+        pairs = own * (own + 1) // 2 if fast and stack == "decoder" else own * own
+        look = 4 * B * d * (pairs + cross * own * S)
+        held = n * (layers.layer(stack, 0) + layers.layer(stack, n - 1)) // 2
+        count = n * (3 if cross else 2)
+        forward, backward, attention = forward + n * layer, backward + 2 * n * layer, attention + 3 * n * look
+        kept, sublayers = kept + held, sublayers + count
+        # One group of all layers is kept by the fast path, and computed again by PyTorch's checkpointing.
+        if every and (every < n or not fast):
+            again += n * layer - _left_out(config, n, every, fast) * last
+            attention_again += n * look
+            kept_again, sublayers_again = kept_again + held, sublayers_again + count
+    operations = Operations(forward, backward, attention, again, attention_again)
+    return _Counts(memory.path, memory.parameters, operations, kept, kept_again, sublayers, sublayers_again)
+
+
+def _left_out(config: ModelConfig, n: int, every: int, fast: bool) -> int:
+    """Groups of layers whose last product is not computed again, since no backward pass reads its result."""
+    groups = -(-n // every)
+    if fast:
+        return groups
+    if config.residual not in _ONLY_ADD or config.dropout or config.stochastic_depth:
+        return 0
+    return groups - (int(0.25 * n) // every if config.residual == "mix_ln" else 0)  # that quarter is Post-LN
+
+
+def _check_measured(config: ModelConfig, path: str, precision: str) -> None:
+    if precision != "float32":
+        raise ValueError(f"precision={precision!r}: time was measured in float32 only; use precision='float32'.")
+    if config.residual in _UNMEASURED:
+        title = RESIDUALS[config.residual].title
+        raise ValueError(
+            f"The time of residual={config.residual!r} was not measured: {title} has products and small operations "
+            "of its own. Choose another residual, for example 'deepnorm'."
+        )
+    head_dim = config.d_model // config.n_heads
+    if path == "fast" and (head_dim not in HEAD_DIMS or config.d_ff % MULTIPLE):
+        raise ValueError(
+            f"d_model/n_heads={head_dim}, d_ff={config.d_ff}: the fast path was measured with its compiled functions, "
+            f"which know heads of {', '.join(map(str, HEAD_DIMS))} features and a d_ff that is a multiple of "
+            f"{MULTIPLE}. Choose such sizes, or path='plain'."
+        )
