@@ -2,7 +2,7 @@
 # make test   set up .venv, run everything that CI runs
 # make build  rebuild the notebooks from solutions/*.py
 # make course run all lessons at laptop size, audit them, and keep their time and memory in docs/timings.json
-# make record train the runs that lesson 00 draws from its record (about an hour)
+# make record train the runs that lessons 00 and 08 draw from their records (about an hour and a half)
 # make bench  compare with other libraries, and measure
 # make clean  remove what these made, never your workspace
 
@@ -32,6 +32,7 @@ course:
 record:
 	@$(PYTHON) install.py
 	$(BIN)/python benchmarks/lesson_00.py
+	$(BIN)/python benchmarks/explorer_grid.py
 
 bench:
 	@$(PYTHON) install.py --dev
@@ -41,6 +42,8 @@ bench:
 	$(BIN)/python benchmarks/updates.py
 	$(BIN)/python benchmarks/depth.py
 	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/step_time.py
+	$(BIN)/python benchmarks/explorers.py
 	$(BIN)/python benchmarks/roads.py
 	$(BIN)/python benchmarks/tables.py
 

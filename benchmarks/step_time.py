@@ -1,7 +1,8 @@
 """Measured time of training steps beside planning's formula: constants fitted to half of the runs, judged on the rest.
 
 Each run has a process of its own with one thread, in turn, three rounds. In it steps and the floor, the step's matrix
-products alone, take turns, so that the machine's drift meets both. Writes results/step_time.json.
+products alone, take turns, so that the machine's drift meets both. Seconds are the process's own, as others may be at
+work on the machine. Writes results/step_time.json.
 
 Run with: python benchmarks/step_time.py (about seven minutes), or --rounds 1 for a first look that keeps nothing
 """
@@ -69,6 +70,10 @@ RUNS: list[tuple[dict[str, Any], dict[str, Any]]] = [
         decoder(100, 64, residual="peri_ln", norm="rms", activation="swiglu"),
         {"sequences": 2, "tokens": 64, "checkpoint_every": 1},
     ),
+    (
+        decoder(150, 64, residual="resi_dual", position="rotary", dropout=0.1),
+        {"sequences": 4, "tokens": 64, "checkpoint_every": 10},
+    ),
 ]
 FIT = 8
 
@@ -122,10 +127,10 @@ def work(index: int) -> None:
         calls = (products, lambda: step(batch), lambda: torch.add(a, b, out=c))
         seconds = []
         for _ in range(WARM + STEPS):
-            marks = [time.perf_counter()]
+            marks = [time.process_time()]
             for call in calls:
                 call()
-                marks.append(time.perf_counter())
+                marks.append(time.process_time())
             seconds.append(np.diff(marks))
         taken = {stack.taken for stack in model.stacks().values()}
     low, own, add = np.sum(seconds[WARM:], axis=0) / STEPS
@@ -161,7 +166,7 @@ def row(index: int, found: list[dict[str, Any]]) -> dict[str, Any]:
             "least": round(min(ratios), 3),
             "most": round(max(ratios), 3),
         },
-        "floor, seconds": round(statistics.median(one["floor"] for one in found), 4),
+        "floor, CPU seconds": round(statistics.median(one["floor"] for one in found), 4),
         "rate": float(f"{counted.operations / statistics.median(one['floor'] for one in found):.3g}"),
         "bandwidth": float(f"{statistics.median(one['bandwidth'] for one in found):.3g}"),
     }

@@ -290,7 +290,7 @@ def plan(
 def bench(
     context: typer.Context,
     name: Annotated[
-        str, typer.Argument(help="depth, memory, peers, probing or updates: a file of benchmarks/.")
+        str, typer.Argument(help="depth, explorers, memory, peers or updates: a file of benchmarks/.")
     ] = "depth",
 ) -> None:
     """Run a benchmark of the clone; what follows its name goes to it.

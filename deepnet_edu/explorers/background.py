@@ -15,6 +15,8 @@ NAME = "deepnet_edu explorer"
 REST_S = 0.2
 #: Progress is told so often, seconds.
 TELL_S = 0.2
+#: Told instead of a share while another explorer measures.
+WAITING = -1.0
 
 
 class Cancelled(Exception):
@@ -41,8 +43,8 @@ class Background:
 
         Args:
             measure: gets a :data:`Tick`, and returns what ``show`` gets.
-            show, tell, fail: called from the thread with the result, the share that is done, or what went wrong; not
-                after a cancellation.
+            show, tell, fail: called from the thread with the result, the share that is done (or ``WAITING``), or what
+                went wrong; not after a cancellation.
         """
         self.cancel()
         stop = self._stop = threading.Event()
@@ -59,18 +61,24 @@ class Background:
         def run() -> None:
             if stop.wait(REST_S):
                 return
-            with self._one_at_a_time:
+            if not self._one_at_a_time.acquire(blocking=False):
+                tell(WAITING)
+                while not self._one_at_a_time.acquire(timeout=TELL_S):
+                    if stop.is_set():
+                        return
+            try:
                 torch.set_flush_denormal(True)  # holds for a thread: vanished gradients would take five times as long
-                try:
-                    tick(0.0)
-                    result = measure(tick)
-                    tick(1.0)
-                    show(result)
-                except Cancelled:
-                    return
-                except Exception as error:  # whatever it is, it must reach the learner and not the log
-                    if not stop.is_set():
-                        fail(error)
+                tick(0.0)
+                result = measure(tick)
+                tick(1.0)
+                show(result)
+            except Cancelled:
+                pass
+            except Exception as error:  # whatever it is, it must reach the learner and not the log
+                if not stop.is_set():
+                    fail(error)
+            finally:
+                self._one_at_a_time.release()
 
         self._thread = threading.Thread(target=run, name=NAME, daemon=True)
         self._thread.start()

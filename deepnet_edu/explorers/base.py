@@ -10,9 +10,10 @@ import ipywidgets
 from IPython.display import display
 
 from deepnet_edu.explorers import grid
-from deepnet_edu.explorers.background import Background
+from deepnet_edu.explorers.background import WAITING, Background
 from deepnet_edu.explorers.measured import Tick
 from deepnet_edu.figures.moving import Moving
+from deepnet_edu.figures.picture import with_palette
 from deepnet_edu.messages import UserError
 
 #: A mark that ``deepnet-edu run`` looks for in the widgets of an executed notebook.
@@ -65,11 +66,16 @@ class Explorer(ipywidgets.VBox):
         self.refresh()
 
     def view(self, measured: Any) -> Any:
-        """What the picture shows now. ``measured``: what :meth:`measurement` found, None before that."""
+        """What the picture shows now.
+
+        Args:
+            measured: what :meth:`measurement` found, None before that. It may come when the dials have just moved on, so
+                it says itself to which settings it belongs.
+        """
         raise NotImplementedError
 
     def measurement(self) -> Callable[[Tick], Any] | None:
-        """What to measure for these settings, None where nothing has to be."""
+        """What to measure now, None where nothing has to be. It returns the settings and what it found for them."""
         return None
 
     @property
@@ -117,7 +123,7 @@ class Explorer(ipywidgets.VBox):
         self.say(text, "refuse")
 
     def _measuring(self, share: float) -> None:
-        self.say(f"measuring … {share:.0%}")
+        self.say("waiting for another explorer, which measures" if share == WAITING else f"measuring … {share:.0%}")
 
     def _failed(self, error: Exception) -> None:
         """Settings that no model can have are the learner's to change; anything else is ours to mend."""
@@ -149,6 +155,6 @@ class Explorer(ipywidgets.VBox):
 
     def still(self) -> dict[str, str]:
         """The picture of now as a notebook output."""
-        source = f"data:image/png;base64,{base64.b64encode(self._image.value).decode()}"
+        source = f"data:image/png;base64,{base64.b64encode(with_palette(self._image.value)).decode()}"
         picture = f'<img class="{_STILL}" alt="{escape(self.figure.alt)}" src="{source}">'
         return {"text/html": f"<style>{_ONE_OF_TWO}</style>{picture}", "text/plain": f"[picture] {self.figure.alt}"}

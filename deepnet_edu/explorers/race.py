@@ -63,7 +63,7 @@ class RaceExplorer(Explorer):
         """The bound at once, points where they are known."""
         settings = self.settings()
         if measured is not None:
-            self._runs[settings] = measured
+            self._runs[measured[0]] = measured[1]
         found = self._known(settings)
         if self._constant is None:
             self._constant = bound_constant(self.grid)
@@ -92,4 +92,4 @@ class RaceExplorer(Explorer):
         settings = self.settings()
         if self._known(settings) is not None:
             return None
-        return lambda tick: race(settings, tick)
+        return lambda tick: (settings, race(settings, tick))

@@ -95,9 +95,10 @@ class SignalExplorer(Explorer):
         judged = predicted.judge()
         verdict = "PASS: tokens differ, and the gradient reaches the bottom." if judged.passed else str(judged)
         source = "a real model of this depth, measured just now, seed 0"
-        if measured is None:
-            measured = self.grid.signal(settings) if self.grid else None
-            source = f"a real model of this depth, {self.grid.date}" if measured and self.grid else "not measured yet"
+        points = measured[1] if measured is not None and measured[0] == settings else None
+        if points is None:
+            points = self.grid.signal(settings) if self.grid else None
+            source = f"a real model of this depth, {self.grid.date}" if points and self.grid else "not measured yet"
         constants = ""
         if movable_constants(settings.residual):
             constants = f", α = {self.alpha.value:.3g}, β = {self.beta.value:.3g}"
@@ -107,7 +108,7 @@ class SignalExplorer(Explorer):
             f"{RESIDUALS[settings.residual].title}, {settings.depth:,} layers, d = {settings.d_model}{constants}{gain}",
             f"theory says {verdict}",
             by_layer(predicted),
-            measured,
+            points,
             source,
         )
 
@@ -116,4 +117,4 @@ class SignalExplorer(Explorer):
         settings = self.settings()
         if self.grid and self.grid.signal(settings):
             return None
-        return lambda tick: self._measure(settings, tick)
+        return lambda tick: (settings, self._measure(settings, tick))

@@ -12,6 +12,14 @@ DPI = 96
 COLORS = 128
 
 
+def with_palette(png: bytes) -> bytes:
+    """The same picture with a palette: line drawings become three times smaller, and notebooks are kept in git."""
+    packed = BytesIO()
+    image = Image.open(BytesIO(png)).convert("RGB").quantize(COLORS, dither=Image.Dither.NONE)
+    image.save(packed, "png", optimize=True)
+    return packed.getvalue()
+
+
 class Picture:
     """What a lesson shows. Needs no kernel to be seen again, and its text form never changes with the data.
 
@@ -26,11 +34,9 @@ class Picture:
     def __init__(self, figure: Figure, alt: str) -> None:
         if not alt.strip():
             raise ValueError('A picture needs alt text: Picture(figure, alt="what it shows").')
-        drawn, packed = BytesIO(), BytesIO()
+        drawn = BytesIO()
         figure.savefig(drawn, format="png", dpi=DPI, facecolor="white")
-        # A palette makes line drawings three times smaller; notebooks are kept in git.
-        Image.open(drawn).convert("RGB").quantize(COLORS, dither=Image.Dither.NONE).save(packed, "png", optimize=True)
-        self.png = packed.getvalue()
+        self.png = with_palette(drawn.getvalue())
         self.alt = alt
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:

@@ -4,14 +4,17 @@ Floating point operations and bytes are counted. Five constants were fitted to h
 the others: benchmarks/step_time.py, benchmarks/results/step_time.json.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from math import log2
 from typing import Any
 
 import numpy as np
+import torch
 
 from deepnet_edu.config import ModelConfig
 from deepnet_edu.fast import HEAD_DIMS, MULTIPLE
+from deepnet_edu.models import build_empty, random_batch
 from deepnet_edu.planning.memory import PRECISIONS, _Layers, training_memory
 from deepnet_edu.residual import RESIDUALS
 
@@ -30,8 +33,8 @@ class Fitted:
         attention: how much longer than in a large product an operation takes in PyTorch's attention. Compiled attention
             counts at the products' own rate.
         overhead_fast: seconds of Python and PyTorch for a sub-layer of the fast path, forward and backward.
-        overhead_plain: the same by the plain path.
-        books: seconds for a sub-layer that PyTorch's checkpointing takes for its own books, by the plain path.
+        overhead_plain: the same for each of autograd's nodes, by the plain path.
+        books: seconds more for a node between checkpoints, which hand every tensor to Python; by the plain path.
     """
 
     passes: float
@@ -41,7 +44,7 @@ class Fitted:
     books: float
 
 
-FITTED = Fitted(passes=11.0, attention=3.1, overhead_fast=72e-6, overhead_plain=433e-6, books=725e-6)
+FITTED = Fitted(passes=11.0, attention=3.1, overhead_fast=65e-6, overhead_plain=19e-6, books=20e-6)
 
 #: Numbers that move for each parameter: its gradient is set to 0 and its norm is taken, AdamW reads four and writes
 #: three.
@@ -91,7 +94,7 @@ class TimePlan:
         attention: scores, softmax and mixed values.
         between: norms, activations, sums, copies, and the loss: memory traffic.
         optimizer: AdamW over flat buffers.
-        overhead: Python and PyTorch around each sub-layer.
+        overhead: Python and PyTorch around each sub-layer, or around each of autograd's nodes.
     """
 
     path: str
@@ -192,15 +195,16 @@ def count_operations(
 
 @dataclass(frozen=True)
 class _Counts:
-    """Of a step: operations, numbers that the backward pass reads, sub-layers, each once and what is made again."""
+    """Of a step: operations, numbers that the backward pass reads, and calls, which are sub-layers of the fast path or
+    autograd's nodes of the plain one; each once, and what is made again."""
 
     path: str
     parameters: int
     operations: Operations
     kept: int
     kept_again: int
-    sublayers: int
-    sublayers_again: int
+    calls: int
+    calls_again: int
 
 
 def _plan(counts: _Counts, rate: float, bandwidth: float, fitted: Fitted) -> TimePlan:
@@ -214,11 +218,11 @@ def _plan(counts: _Counts, rate: float, bandwidth: float, fitted: Fitted) -> Tim
         path=counts.path,
         operations=o.products,
         products=o.products / rate,
-        recomputation=again + counts.sublayers_again * (overhead / 3 + books),
+        recomputation=again + counts.calls_again * (overhead / 3 + books),
         attention=o.attention * attention,
         between=counts.kept * number,
         optimizer=_BYTES * _UPDATED * counts.parameters / bandwidth,
-        overhead=counts.sublayers * overhead,
+        overhead=counts.calls * overhead,
     )
 
 
@@ -243,7 +247,7 @@ def _count(
     if config.n_classes:  # no gradient of the pixels is wanted
         patches = 2 * B * T * config.channels * config.patch_size**2 * d
     forward, backward, attention = head + patches, 2 * head + patches, 0
-    again = attention_again = kept_again = sublayers = sublayers_again = 0
+    again = attention_again = kept_again = calls = calls_again = 0
     kept = 2 * B * (T + S) * d + 2 * answers
     for stack, n in (("encoder", config.encoder_layers), ("decoder", config.decoder_layers)):
         if not n:
@@ -255,16 +259,16 @@ def _count(
         pairs = own * (own + 1) // 2 if fast and stack == "decoder" else own * own
         look = 4 * B * d * (pairs + cross * own * S)
         held = n * (layers.layer(stack, 0) + layers.layer(stack, n - 1)) // 2
-        count = n * (3 if cross else 2)
+        count = n * ((3 if cross else 2) if fast else _nodes_of(config)[stack])
         forward, backward, attention = forward + n * layer, backward + 2 * n * layer, attention + 3 * n * look
-        kept, sublayers = kept + held, sublayers + count
+        kept, calls = kept + held, calls + count
         # One group of all layers is kept by the fast path, and computed again by PyTorch's checkpointing.
         if every and (every < n or not fast):
             again += n * layer - _left_out(config, n, every, fast) * last
             attention_again += n * look
-            kept_again, sublayers_again = kept_again + held, sublayers_again + count
+            kept_again, calls_again = kept_again + held, calls_again + count
     operations = Operations(forward, backward, attention, again, attention_again)
-    return _Counts(memory.path, memory.parameters, operations, kept, kept_again, sublayers, sublayers_again)
+    return _Counts(memory.path, memory.parameters, operations, kept, kept_again, calls, calls_again)
 
 
 def _left_out(config: ModelConfig, n: int, every: int, fast: bool) -> int:
@@ -275,6 +279,36 @@ def _left_out(config: ModelConfig, n: int, every: int, fast: bool) -> int:
     if config.residual not in _ONLY_ADD or config.dropout or config.stochastic_depth:
         return 0
     return groups - (int(0.25 * n) // every if config.residual == "mix_ln" else 0)  # that quarter is Post-LN
+
+
+def _nodes_of(config: ModelConfig) -> dict[str, int]:
+    """Autograd's nodes in a layer of each stack by the plain path, whatever the sizes are."""
+    sizes: dict[str, Any] = {"d_model": 4, "n_heads": 2, "d_ff": 4, "max_length": 4, "patch_size": 1}
+    for name in ("vocab_size", "source_vocab_size", "n_classes"):
+        sizes[name] = min(getattr(config, name), 4)
+    depths = {"encoder": config.encoder_layers, "decoder": config.decoder_layers}
+    two = {f"{stack}_layers": min(n, 1) * 2 for stack, n in depths.items()}
+    small = replace(config, **sizes, **two)
+    more = {stack: replace(small, **{f"{stack}_layers": 3}) for stack, n in depths.items() if n}
+    return {stack: _nodes(one) - _nodes(small) for stack, one in more.items()}
+
+
+@lru_cache(maxsize=256)
+def _nodes(config: ModelConfig) -> int:
+    """Of the loss, counted in a model on PyTorch's meta device, which holds no numbers."""
+    with torch.device("meta"):
+        model = build_empty(config)
+    model.use_path("plain")
+    with torch.enable_grad():
+        loss = model.loss(random_batch(config, 1, 4).to("meta"))
+    found: set[Any] = set()
+    waiting = [loss.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in found:
+            found.add(node)
+            waiting += [below for below, _ in node.next_functions]
+    return len(found)
 
 
 def _check_measured(config: ModelConfig, path: str, precision: str) -> None:

@@ -51,6 +51,16 @@ def collect_errors(page) -> list[str]:
     return errors
 
 
+def end_kernels(lab_url: str) -> None:
+    """As an evening does."""
+    base, _, query = lab_url.partition("/lab")
+    token = query.partition("?")[2]
+    with urllib.request.urlopen(f"{base}/api/sessions?{token}") as answer:
+        for session in json.load(answer):
+            end = urllib.request.Request(f"{base}/api/sessions/{session['id']}?{token}", method="DELETE")
+            urllib.request.urlopen(end).close()
+
+
 def move_all(page) -> None:
     """Each explorer by its first free slider: another picture, and its words change with it."""
     explorers = page.locator(".deepnet-edu-explorer")
@@ -109,7 +119,8 @@ def test_in_jupyterlab_by_keyboard_then_without_a_kernel_then_as_html(
     field.press("Enter")
     page.get_by_text("a real model of this depth, recorded").first.wait_for(state="attached", timeout=20_000)
 
-    page.keyboard.press("Control+s")
+    page.get_by_role("menuitem", name="File", exact=True).click()
+    page.locator(".lm-Menu-itemLabel").get_by_text("Save Notebook", exact=True).click()
     page.wait_for_function("() => !document.querySelector('.jp-mod-dirty')", timeout=20_000)
     assert not errors
     saved = nbformat.read(notebook, as_version=4)
@@ -117,12 +128,7 @@ def test_in_jupyterlab_by_keyboard_then_without_a_kernel_then_as_html(
     assert not [output for output in outputs if output.output_type == "error"]
 
     # Opened again the kernel knows nothing of the widgets, as on the next day.
-    base, _, token = lab_url.partition("/lab")
-    token = token.partition("?")[2]
-    with urllib.request.urlopen(f"{base}/api/sessions?{token}") as answer:
-        for session in json.load(answer):
-            end = urllib.request.Request(f"{base}/api/sessions/{session['id']}?{token}", method="DELETE")
-            urllib.request.urlopen(end).close()
+    end_kernels(lab_url)
     page.goto("about:blank")
     page.goto(url)
     page.locator("img.deepnet-edu-still").nth(len(NAMES) - 1).wait_for(timeout=60_000)
@@ -130,11 +136,12 @@ def test_in_jupyterlab_by_keyboard_then_without_a_kernel_then_as_html(
     assert not page.get_by_text("Error displaying widget").first.is_visible()
 
     # And with no kernel at all.
-    del saved.metadata["kernelspec"]
+    saved.metadata = nbformat.NotebookNode(kernelspec={"name": "gone", "display_name": "Gone", "language": "none"})
     nbformat.write(saved, notebook)
     page.goto("about:blank")
+    end_kernels(lab_url)
     page.goto(url)
-    page.get_by_role("button", name="No Kernel").click(timeout=60_000)
+    page.locator(".jp-Dialog-button", has_text="No Kernel").click(timeout=60_000)
     stills = page.locator("img.deepnet-edu-still")
     stills.nth(len(NAMES) - 1).wait_for(timeout=60_000)
     assert all(stills.nth(i).evaluate("image => image.naturalWidth") > 600 for i in range(len(NAMES)))

@@ -174,6 +174,15 @@ def test_the_next_move_cancels_what_is_measured() -> None:
     assert shown == ["new"]
 
 
+def test_points_that_come_too_late_are_not_those_of_the_new_settings() -> None:
+    explorer = SignalExplorer(depth=17)
+    late = explorer.measurement()(lambda share: None)
+    explorer.residual.value = "post_ln"
+    explorer.draw(late)
+    assert "not measured yet" in explorer.figure.alt
+    explorer.close()
+
+
 def test_two_explorers_at_once_measure_one_after_the_other() -> None:
     one, two = SignalExplorer(depth=20), SignalExplorer("post_ln", depth=25)
     assert one.wait(30)
