@@ -42,7 +42,7 @@ def draw(depth, panels={panels}):
     figure, axes = plt.subplots(1 if panels == 1 else 2, 1 if panels == 1 else 2, figsize=(8.2, 5.6), squeeze=False)
     for ax, name in zip(axes.flat, ("variance", "gradient", "token_similarity", "input_share")):
         ax.plot(found["layer"], found[name])
-        ax.set(xlim=(0, 2000), xlabel="layer", ylabel=name)
+        ax.set(xlim=(0, 2000), xlabel="layer", ylabel=name, title=f"{{depth:,}} layers")
     plt.show()
 slider = ipywidgets.IntSlider(1000, 900, 1100)
 out = ipywidgets.interactive_output(draw, {{"depth": slider}})
@@ -56,9 +56,8 @@ MOVES = """async ([box, handleOf, n]) => {
     const picture = () => box.querySelector('img');
     const frame = () => new Promise(done => requestAnimationFrame(done));
     const times = [];
-    let key = 'ArrowLeft';
     for (let i = 0; i < n; i++) {
-        if (i % 10 === 0) key = key === 'ArrowLeft' ? 'ArrowRight' : 'ArrowLeft';
+        const key = i % 2 ? 'ArrowRight' : 'ArrowLeft';
         const before = picture().src;
         const begin = performance.now();
         await new Promise((done, fail) => {

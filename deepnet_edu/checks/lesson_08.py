@@ -39,7 +39,7 @@ def edge_alpha(trial: Trial) -> None:
             Misconception(alpha(one, four=2, root=4), "A branch is two matrices of gain β: its variance is s·β⁴."),
             Misconception(alpha(one, root=4), tied),
             Misconception(alpha(one, root=2), tied),
-            Misconception(alpha(one, four=1, root=2), "That is for β = 1. On the map β is tied to α: 1/(√2·α)."),
+            Misconception(alpha(one, four=1, root=2), "That is for β = 1. Here β is tied to α: 1/(√2·α)."),
             Misconception(alpha(one, four=1), fourth),
             Misconception(alpha(one, four=2), fourth),
             Misconception(alpha(one, four=16), fourth),

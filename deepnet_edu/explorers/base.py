@@ -69,8 +69,8 @@ class Explorer(ipywidgets.VBox):
         """What the picture shows now.
 
         Args:
-            measured: what :meth:`measurement` found, None before that. It may come when the dials have just moved on, so
-                it says itself to which settings it belongs.
+            measured: what :meth:`measurement` found, None before that. It may come when the dials have just moved on,
+                so it says itself to which settings it belongs.
         """
         raise NotImplementedError
 

@@ -17,7 +17,7 @@ from deepnet_edu.record import Array
 from deepnet_edu.scaling import deepnorm_constants
 
 #: Variance of a branch of gain 1, mean of attention and feed-forward, in the stacks of the map, by theory with flat
-#: scores. Real ones have about 0.25 (lesson 08 measures it).
+#: scores and tokens that differ. A real stack at this α has about 0.3, as its tokens become alike (lesson 08).
 BRANCH = 0.2
 #: Where no grid can be read.
 _DEPTHS, _ALPHAS = (8, 16, 32, 64, 128, 256, 512, 1000), (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)

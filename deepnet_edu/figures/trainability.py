@@ -93,12 +93,12 @@ class TrainabilityFigure(Moving[TrainabilityView]):
             for k, word in enumerate(row):
                 if word:
                     left.text(x[k], y[i], _SIGNS[word], ha="center", va="center", fontsize=9, color="#333333")
-        left.plot(x, np.log2(over.paper), color="black", lw=2.5, label="the paper's α = (2M)^¼")
+        left.plot(x, np.log2(over.paper), color="black", lw=2.5, label="the paper's α = (2N)^¼")
         left.plot(x, np.log2(over.edge), color="#D55E00", lw=2.5, ls="--", label="half of the input left (theory)")
         left.set_xticks(x, [f"{depth:,}" for depth in over.depths], fontsize=8)
         ticks = [0, 1, 2, 3, 4, 5]
         left.set_yticks(ticks, [f"{2**tick}" for tick in ticks])
-        left.set(xlabel="layers M", ylabel="α, with β = 1/(√2·α)")
+        left.set(xlabel="layers N", ylabel="α, with β = 1/(√2·α)")
         left.set_xlim(_edges(x)[[0, -1]])
         left.set_ylim(_edges(y)[[0, -1]])
         handles = [Patch(fc=shades(n), ec="grey", label=f"{n} of {over.seeds} seeds learn") for n in (0, over.seeds)]

@@ -176,6 +176,7 @@ def test_the_next_move_cancels_what_is_measured() -> None:
 
 def test_points_that_come_too_late_are_not_those_of_the_new_settings() -> None:
     explorer = SignalExplorer(depth=17)
+    assert explorer.wait(20)
     late = explorer.measurement()(lambda share: None)
     explorer.residual.value = "post_ln"
     explorer.draw(late)

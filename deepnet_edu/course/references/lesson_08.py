@@ -1,5 +1,6 @@
 """Reference answers, cut from solutions/08_depth_alpha_explorer.py by `make build`. Do not edit."""
 
+from dataclasses import replace
 from math import sqrt
 
 import numpy as np
