@@ -4,7 +4,7 @@ Each run has a process of its own with one thread, in turn, three rounds. In it 
 products alone, take turns, so that the machine's drift meets both. Seconds are the process's own, as others may be at
 work on the machine. Writes results/step_time.json.
 
-Run with: python benchmarks/step_time.py (about seven minutes), or --rounds 1 for a first look that keeps nothing
+Run with: python benchmarks/step_time.py (about eight minutes), or --rounds 1 for a first look that keeps nothing
 """
 
 import argparse
@@ -12,14 +12,15 @@ import json
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import combinations
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from deepnet_edu.models import ModelConfig
 from deepnet_edu.planning import time as formula
 
 RESULTS = Path(__file__).parent / "results" / "step_time.json"
-ROUNDS, WARM, STEPS = 3, 1, 2
+ROUNDS, WARM, STEPS, SECONDS = 3, 1, (2, 6), 1
 #: Numbers in each of the vectors that measure the bandwidth, more than any cache holds.
 LONG = 32_000_000
 LM = {"vocab_size": 128, "max_length": 256}
@@ -48,7 +49,7 @@ def translator(layers: int, width: int, **more: Any) -> dict[str, Any]:
     return asdict(ModelConfig("encoder_decoder", "translation", layers, layers, **sizes))
 
 
-#: config, and how it runs. The first eight are for the fit.
+#: config, and how it runs. The first nine are for the fit.
 RUNS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     (decoder(1000, 64), {"sequences": 4, "tokens": 64}),
     (decoder(1000, 32), {"sequences": 4, "tokens": 32}),
@@ -56,14 +57,14 @@ RUNS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     (decoder(200, 64, residual="pre_ln"), {"sequences": 4, "tokens": 128}),
     (decoder(200, 128), {"sequences": 4, "tokens": 32, "checkpoint_every": 1}),
     (decoder(300, 32), {"sequences": 4, "tokens": 32, "path": "plain"}),
+    (decoder(200, 64), {"sequences": 4, "tokens": 64, "path": "plain"}),
     (decoder(100, 128), {"sequences": 1, "tokens": 256}),
     (decoder(200, 32), {"sequences": 4, "tokens": 32, "checkpoint_every": 4, "path": "plain"}),
-    (decoder(300, 128), {"sequences": 8, "tokens": 32}),
+    (decoder(150, 128), {"sequences": 8, "tokens": 32}),
     (decoder(400, 64, residual="pre_ln", activation="relu"), {"sequences": 4, "tokens": 64, "checkpoint_every": 8}),
-    (decoder(500, 32), {"sequences": 4, "tokens": 128}),
-    (decoder(100, 256), {"sequences": 2, "tokens": 128}),
+    (decoder(300, 32), {"sequences": 4, "tokens": 128}),
+    (decoder(100, 192), {"sequences": 2, "tokens": 128}),
     (translator(100, 64), {"sequences": 4, "tokens": 64}),
-    (decoder(200, 64), {"sequences": 4, "tokens": 64, "path": "plain"}),
     (decoder(100, 128, vocab_size=4000), {"sequences": 4, "tokens": 64, "path": "plain"}),
     (decoder(1000, 32), {"sequences": 4, "tokens": 32, "path": "plain"}),
     (
@@ -75,7 +76,7 @@ RUNS: list[tuple[dict[str, Any], dict[str, Any]]] = [
         {"sequences": 4, "tokens": 64, "checkpoint_every": 10},
     ),
 ]
-FIT = 8
+FIT = 9
 
 
 def floor(config: ModelConfig, B: int, T: int) -> tuple[Callable[[], None], int]:
@@ -106,8 +107,8 @@ def floor(config: ModelConfig, B: int, T: int) -> tuple[Callable[[], None], int]
     return step, 6 * rows * sum(w.numel() for layer in weights for w in layer)
 
 
-def work(index: int) -> None:
-    """In a process of its own: steps and floors in turn; prints their seconds, operations and bandwidth as JSON."""
+def work(index: int) -> dict[str, Any]:
+    """In a process of its own: steps and floors in turn; medians of their seconds, and the bandwidth."""
     import torch
 
     from deepnet_edu import build_model
@@ -125,27 +126,18 @@ def work(index: int) -> None:
         model, model.group("all"), peak=1e-5, warmup=0, clip=0, weight_decay=0.01, betas=(0.9, 0.999)
     ) as step:
         calls = (products, lambda: step(batch), lambda: torch.add(a, b, out=c))
-        seconds = []
-        for _ in range(WARM + STEPS):
+        seconds: list[Any] = []
+        least, most = STEPS
+        while len(seconds) < WARM + least or (len(seconds) < WARM + most and np.sum(seconds[WARM:]) < SECONDS):
             marks = [time.process_time()]
             for call in calls:
                 call()
                 marks.append(time.process_time())
             seconds.append(np.diff(marks))
         taken = {stack.taken for stack in model.stacks().values()}
-    low, own, add = np.sum(seconds[WARM:], axis=0) / STEPS
-    found = {"floor": low, "step": own, "bandwidth": 3 * 4 * LONG / add, "operations": operations}
-    print(json.dumps({**found, "taken": taken.pop()}))
-
-
-def measure(index: int) -> dict[str, Any]:
-    """One process."""
-    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
-    command = [sys.executable, __file__, "--worker", str(index)]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True)
-    if result.returncode:
-        raise RuntimeError(f"Run {index} failed: {result.stderr.strip().splitlines()[-1]}")
-    return json.loads(result.stdout.splitlines()[-1])
+    low, own, add = np.median(seconds[WARM:], axis=0)
+    found = {"floor": float(low), "step": float(own), "bandwidth": float(3 * 4 * LONG / add), "operations": operations}
+    return {**found, "taken": taken.pop()}
 
 
 def row(index: int, found: list[dict[str, Any]]) -> dict[str, Any]:
@@ -166,77 +158,94 @@ def row(index: int, found: list[dict[str, Any]]) -> dict[str, Any]:
             "least": round(min(ratios), 3),
             "most": round(max(ratios), 3),
         },
-        "floor, CPU seconds": round(statistics.median(one["floor"] for one in found), 4),
-        "rate": float(f"{counted.operations / statistics.median(one['floor'] for one in found):.3g}"),
-        "bandwidth": float(f"{statistics.median(one['bandwidth'] for one in found):.3g}"),
+        # What else is at work on the machine can only make it slower.
+        "floor, CPU seconds": round(min(one["floor"] for one in found), 4),
+        "rate": float(f"{counted.operations / min(one['floor'] for one in found):.3g}"),
+        "bandwidth": float(f"{max(one['bandwidth'] for one in found):.3g}"),
     }
 
 
-def machine(rows: list[dict[str, Any]]) -> tuple[dict[int, float], float]:
-    """Rates by width and the bandwidth: medians over the runs."""
-    rates: dict[int, list[float]] = {}
-    for one in rows:
-        rates.setdefault(one["config"]["d_model"], []).append(one["rate"])
-    middle = {width: float(f"{statistics.median(rates[width]):.2g}") for width in sorted(rates)}
-    return middle, float(f"{statistics.median(one['bandwidth'] for one in rows):.2g}")
-
-
-def over_floor(one: dict[str, Any], bandwidth: float, fitted: formula.Fitted) -> float:
-    """The step over the floor by the formula, at the rate of the run."""
+def counts(one: dict[str, Any]) -> formula._Counts:
+    """Of a run."""
     how = {"source_tokens": 0, "checkpoint_every": 0, "path": "auto", **one["how"]}
-    every = how.pop("checkpoint_every")
-    counts = formula._count(ModelConfig(**one["config"]), **how, every=every, precision="float32")
-    plan = formula._plan(counts, one["rate"], bandwidth, fitted)
+    return formula._count(ModelConfig(**one["config"]), every=how.pop("checkpoint_every"), precision="float32", **how)
+
+
+def fit_floor(rows: list[dict[str, Any]]) -> tuple[float, float]:
+    """Operations a second and seconds a product, by least squares of the relative errors of the floors."""
+    made = [counts(one) for one in rows]
+    low = np.array([one["floor, CPU seconds"] for one in rows])
+    a = np.array([[one.operations.products, one.products] for one in made]) / low[:, None]
+    x = positive(a, np.ones(len(rows)))
+    return float(f"{1 / x[0]:.3g}"), float(f"{x[1]:.3g}")
+
+
+def over_floor(one: dict[str, Any], machine: tuple[float, float, float], fitted: formula.Fitted) -> float:
+    """The step over the floor by the formula."""
+    plan = formula._plan(counts(one), *machine, fitted)
     return plan.total / plan.floor
 
 
-def fit(rows: list[dict[str, Any]], bandwidth: float) -> formula.Fitted:
-    """Least squares of the relative errors, no constant below 0: of all choices of constants above 0 the best."""
+def fit(rows: list[dict[str, Any]], machine: tuple[float, float, float]) -> formula.Fitted:
+    """The constants of the step, by least squares of the relative errors of its time over the floor's."""
     names = [field.name for field in fields(formula.Fitted)]
     zero = dict.fromkeys(names, 0.0)
     target = np.array([one["step over floor"]["median"] for one in rows])
-    base = np.array([over_floor(one, bandwidth, formula.Fitted(**zero)) for one in rows])
+    zero = dict.fromkeys(names, 0.0)
+    base = np.array([over_floor(one, machine, formula.Fitted(**zero)) for one in rows])
     # The formula is linear in each constant: a column is what one of them adds where it is 1.
-    columns = [
-        np.array([over_floor(one, bandwidth, formula.Fitted(**{**zero, name: 1.0})) for one in rows]) - base
-        for name in names
-    ]
-    a, b = np.stack(columns, 1) / target[:, None], (target - base) / target
-    best, least = np.zeros(len(names)), float(b @ b)
-    for size in range(1, len(names) + 1):
-        for chosen in map(list, combinations(range(len(names)), size)):
-            x = np.zeros(len(names))
+    units = [formula.Fitted(**{**zero, name: 1.0}) for name in names]
+    columns = [np.array([over_floor(one, machine, unit) for one in rows]) - base for unit in units]
+    x = positive(np.stack(columns, 1) / target[:, None], (target - base) / target)
+    return formula.Fitted(**{name: float(f"{value:.3g}") for name, value in zip(names, x, strict=True)})
+
+
+def positive(a: Any, b: Any) -> Any:
+    """The x ≥ 0 with the least ‖ax - b‖: of all choices of columns the best whose own solution is positive."""
+    best, least = np.zeros(a.shape[1]), float(b @ b)
+    for size in range(1, a.shape[1] + 1):
+        for chosen in map(list, combinations(range(a.shape[1]), size)):
+            x = np.zeros(a.shape[1])
             x[chosen] = np.linalg.lstsq(a[:, chosen], b, rcond=None)[0]
             error = float(np.sum((a @ x - b) ** 2))
             if (x >= 0).all() and error < least:
                 best, least = x, error
-    return formula.Fitted(**{name: float(f"{x:.3g}") for name, x in zip(names, best, strict=True)})
+    return best
 
 
 def main() -> None:
     """Measure, fit, judge, print and keep."""
     parser = argparse.ArgumentParser(description="The time of a step, by planning's formula and measured.")
     parser.add_argument("--rounds", type=int, default=0, help=f"rounds, {ROUNDS} by default; given, nothing is kept")
-    parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.worker is not None:
-        return work(arguments.worker)
     begin = time.monotonic()
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    # Each is forked from a process that has imported PyTorch and done nothing else.
+    context = get_context("forkserver" if hasattr(os, "fork") else "spawn")
+    context.set_forkserver_preload(["deepnet_edu.training"])
     found: list[list[dict[str, Any]]] = [[] for _ in RUNS]
-    for turn in range(arguments.rounds or ROUNDS):
-        for index in range(len(RUNS)):
-            found[index].append(measure(index))
-            print(f"round {turn + 1}, run {index}: {found[index][-1]}", file=sys.stderr, flush=True)
+    with ProcessPoolExecutor(1, mp_context=context, max_tasks_per_child=1) as pool:
+        for turn in range(arguments.rounds or ROUNDS):
+            for index in range(len(RUNS)):
+                found[index].append(pool.submit(work, index).result())
+                print(f"round {turn + 1}, run {index}: {found[index][-1]}", file=sys.stderr, flush=True)
     rows = [row(index, one) for index, one in enumerate(found)]
-    rates, bandwidth = machine(rows)
-    fitted = fit(rows[:FIT], bandwidth)
+    rate, launch = fit_floor(rows[:FIT])
+    machine = rate, launch, float(f"{statistics.median(one['bandwidth'] for one in rows):.2g}")
+    fitted = fit(rows[:FIT], machine)
     for one in rows:
-        one["off by"] = round(over_floor(one, bandwidth, fitted) / one["step over floor"]["median"] - 1, 3)
-        print(one["used for"], one["off by"], one["step over floor"], one["path"], one["rate"], one["how"])
-    judged = max(abs(one["off by"]) for one in rows[FIT:])
-    print(rates, bandwidth, fitted, f"worst judged: {judged}", f"{time.monotonic() - begin:.0f} s", sep="\n")
+        low = formula._plan(counts(one), *machine, fitted).floor
+        one["off by"] = round(over_floor(one, machine, fitted) / one["step over floor"]["median"] - 1, 3)
+        one["floor off by"] = round(low / one["floor, CPU seconds"] - 1, 3)
+        print(*(one[name] for name in ("used for", "off by", "floor off by", "step over floor", "path", "rate", "how")))
+    worst = {
+        f"{name}, {used}": max(abs(one[name]) for one in rows if one["used for"] == used)
+        for name in ("off by", "floor off by")
+        for used in ("fit", "judgement")
+    }
+    print(machine, fitted, worst, f"{time.monotonic() - begin:.0f} s", sep="\n")
     if arguments.rounds:
-        return None
+        return
     record = {
         "what": "A training step of planning.training_time over its matrix products alone, float32, AdamW",
         "command": "python benchmarks/step_time.py",
@@ -245,16 +254,13 @@ def main() -> None:
         "versions": {name: version(name) for name in ("torch", "deepnet-edu")} | {"python": platform.python_version()},
         "seed": 0,
         "rounds": ROUNDS,
-        "steps a round": STEPS,
-        "rates": {str(width): rate for width, rate in rates.items()},
-        "bandwidth": bandwidth,
+        "steps a round": list(STEPS),
+        "machine": dict(zip(("rate", "launch", "bandwidth"), machine, strict=True)),
         "fit": asdict(fitted),
-        "worst fitted": max(abs(one["off by"]) for one in rows[:FIT]),
-        "worst judged": judged,
+        "worst": worst,
         "rows": rows,
     }
     write_atomic(RESULTS, json.dumps(record, indent=1) + "\n")
-    return None
 
 
 if __name__ == "__main__":

@@ -66,11 +66,9 @@ class ConstantsFigure(Moving[ConstantsView]):
             ax.text(0.03, 0.05, "α²β² = ½: the split", color="#8a5f00", fontsize=9, transform=ax.transAxes)
             ax.plot([1], [1], "s", color="#D55E00", ms=7)
             ax.text(1.12, 1.05, "Post-LN", fontsize=8.5, color="#D55E00")
-            (line,) = ax.plot([], [], color="#0072B2", lw=2.5)
+            (line,) = ax.plot([], [], color="#0072B2", ls="-", lw=2.5)
             (point,) = ax.plot([], [], "o", color="#009E73", ms=12, mec="black")
-            condition = ax.text(
-                0.97, 0.97, "", transform=ax.transAxes, ha="right", va="top", fontsize=9, color="#0072B2"
-            )
+            condition = ax.text(0.97, 0.45, "", transform=ax.transAxes, ha="right", fontsize=9, color="#0072B2")
             none = ax.text(0.5, 0.5, f"no {name}", transform=ax.transAxes, ha="center", fontsize=14, color="#555555")
             formula = self.figure.text(0.02 + 0.5 * i, 0.03, "", fontsize=11, linespacing=1.6)
             self.moves(line, point, condition, none, formula)

@@ -61,7 +61,7 @@ class GameFigure(Moving[GameView]):
         left.text(steps, chance, "knows nothing", ha="right", va="bottom", fontsize=8.5)
         left.text(steps, target, "alive below this", ha="right", va="top", fontsize=8.5, color="#00694d")
         left.set(xlim=(0, steps), ylim=(0, 2 * chance), xlabel="step", ylabel="loss (nats per token)")
-        (self._loss,) = left.plot([], [], color="#0072B2", lw=2.5)
+        (self._loss,) = left.plot([], [], color="#0072B2", ls="-", lw=2.5)
         right.set(xlim=(-0.5, 1.5), ylim=(-0.6, len(depths) - 0.4), ylabel="layers")
         right.set_yticks(range(len(depths)), [f"{depth:,}" for depth in depths])
         right.set_xticks([0, 1], ["died", "alive"])

@@ -75,7 +75,7 @@ class TrainabilityFigure(Moving[TrainabilityView]):
             self.figure = Figure(figsize=(8.8, 4.9))
             left, right = self.figure.subplots(1, 2, width_ratios=(1.5, 1))
         super().__init__()
-        self.figure.get_layout_engine().set(rect=(0, 0.07, 1, 0.85))  # type: ignore[union-attr, call-arg]
+        self.figure.get_layout_engine().set(rect=(0, 0, 1, 0.87))  # type: ignore[union-attr, call-arg]
         x, y = np.log2(over.depths), np.log2(over.alphas)
         shades = ListedColormap([_SHADES[round(3 * n / over.seeds)] for n in range(over.seeds + 1)])
         left.grid(False)
@@ -93,7 +93,7 @@ class TrainabilityFigure(Moving[TrainabilityView]):
             for k, word in enumerate(row):
                 if word:
                     left.text(x[k], y[i], _SIGNS[word], ha="center", va="center", fontsize=9, color="#333333")
-        left.plot(x, np.log2(over.paper), color="black", lw=2.5, label="the paper's α = (2N)^¼")
+        left.plot(x, np.log2(over.paper), color="black", ls="-", lw=2.5, label="the paper's α = (2N)^¼")
         left.plot(x, np.log2(over.edge), color="#D55E00", lw=2.5, ls="--", label="half of the input left (theory)")
         left.set_xticks(x, [f"{depth:,}" for depth in over.depths], fontsize=8)
         ticks = [0, 1, 2, 3, 4, 5]
@@ -111,10 +111,10 @@ class TrainabilityFigure(Moving[TrainabilityView]):
         right.text(over.steps, over.chance, "knows nothing", ha="right", va="bottom", fontsize=8)
         right.text(over.steps, over.threshold, "has learned", ha="right", va="bottom", fontsize=8)
         right.set(xlim=(0, over.steps), ylim=(0, 2 * over.chance), xlabel="step", ylabel="loss (nats per token)")
-        (self._loss,) = right.plot([], [], color="#0072B2", lw=2.5)
+        (self._loss,) = right.plot([], [], color="#0072B2", ls="-", lw=2.5)
         self._run = right.text(0.02, 0.98, "", transform=right.transAxes, fontsize=9, va="top")
         self._title = self.figure.text(0.01, 0.985, "", fontsize=12, weight="bold", va="top")
-        self._source = self.figure.text(0.01, 0.012, "", fontsize=8.5)
+        self._source = self.figure.text(0.01, 0.925, "", fontsize=8.5, va="top")
         self.moves(self._marker, self._loss, self._run, self._title, self._source)
 
     def move(self, view: TrainabilityView) -> None:

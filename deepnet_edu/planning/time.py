@@ -1,15 +1,13 @@
 """The time of a training step on one thread of a CPU, part by part, from the configuration alone.
 
-Floating point operations and bytes are counted. Five constants were fitted to half of the measured runs and judged on
-the others: benchmarks/step_time.py, benchmarks/results/step_time.json.
+Floating point operations and bytes are counted. Two constants were fitted to the matrix products alone and five to the
+step, by half of the measured runs, and judged on the others: benchmarks/step_time.py, its results/step_time.json.
 """
 
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
-from math import log2
 from typing import Any
 
-import numpy as np
 import torch
 
 from deepnet_edu.config import ModelConfig
@@ -18,10 +16,9 @@ from deepnet_edu.models import build_empty, random_batch
 from deepnet_edu.planning.memory import PRECISIONS, _Layers, training_memory
 from deepnet_edu.residual import RESIDUALS
 
-#: Measured: floating point operations a second of one thread in matrix products, by d_model, and bytes a second of one
-#: thread that adds long vectors. Medians of the record, whose rates differ by a fifth between rounds.
-RATES: dict[int, float] = {32: 50e9, 64: 70e9, 128: 73e9, 256: 75e9}
-BANDWIDTH = 17e9
+#: Fitted to the floor alone, the matrix products of half of the runs: operations a second of one thread in large ones,
+#: and seconds that each product takes beside its operations. Measured: bytes a second of one thread that adds vectors.
+RATE, LAUNCH, BANDWIDTH = 72e9, 6.24e-6, 17e9
 
 
 @dataclass(frozen=True)
@@ -44,7 +41,7 @@ class Fitted:
     books: float
 
 
-FITTED = Fitted(passes=11.0, attention=3.1, overhead_fast=65e-6, overhead_plain=19e-6, books=20e-6)
+FITTED = Fitted(passes=14.8, attention=1.5, overhead_fast=72.1e-6, overhead_plain=13.5e-6, books=15.8e-6)
 
 #: Numbers that move for each parameter: its gradient is set to 0 and its norm is taken, AdamW reads four and writes
 #: three.
@@ -136,7 +133,7 @@ def training_time(
     checkpoint_every: int = 0,
     path: str = "auto",
     precision: str = "float32",
-    rate: float | None = None,
+    rate: float = RATE,
     bandwidth: float = BANDWIDTH,
 ) -> TimePlan:
     """The time of one step of :class:`~deepnet_edu.training.TrainStep` on one thread of a CPU, with a C compiler.
@@ -151,8 +148,7 @@ def training_time(
         checkpoint_every: layers whose activations are computed again together; 0 keeps all.
         path: ``"plain"``, ``"fast"`` or ``"auto"``, see :class:`deepnet_edu.stack.Stack`.
         precision: ``"float32"``.
-        rate: floating point operations a second of one thread in matrix products; None for what was measured at this
-            ``d_model`` (``RATES``, in between by its logarithm).
+        rate: floating point operations a second of one thread in large matrix products.
         bandwidth: bytes a second of one thread.
 
     Returns:
@@ -165,12 +161,10 @@ def training_time(
     Source: benchmarks/results/step_time.json.
     """
     for name, value in (("rate", rate), ("bandwidth", bandwidth)):
-        if value is not None and not (isinstance(value, int | float) and 0 < value < float("inf")):
+        if not (isinstance(value, int | float) and 0 < value < float("inf")):
             raise ValueError(f"{name}={value!r}: expected a positive number, a second.")
     counts = _count(config, sequences, tokens, source_tokens, checkpoint_every, path, precision)
-    if rate is None:
-        rate = float(np.interp(log2(config.d_model), [log2(width) for width in RATES], list(RATES.values())))
-    return _plan(counts, rate, bandwidth, FITTED)
+    return _plan(counts, rate, LAUNCH, bandwidth, FITTED)
 
 
 def count_operations(
@@ -195,29 +189,33 @@ def count_operations(
 
 @dataclass(frozen=True)
 class _Counts:
-    """Of a step: operations, numbers that the backward pass reads, and calls, which are sub-layers of the fast path or
-    autograd's nodes of the plain one; each once, and what is made again."""
+    """Of a step: operations, products with weights, numbers that the backward pass reads, and calls (sub-layers of the
+    fast path or autograd's nodes of the plain one); each once, and what is made again."""
 
     path: str
     parameters: int
     operations: Operations
+    products: int
+    products_again: int
     kept: int
     kept_again: int
     calls: int
     calls_again: int
 
 
-def _plan(counts: _Counts, rate: float, bandwidth: float, fitted: Fitted) -> TimePlan:
+def _plan(counts: _Counts, rate: float, launch: float, bandwidth: float, fitted: Fitted) -> TimePlan:
     """What takes how long. A forward pass is taken as a third of everything, as it is of the products."""
     fast, o = counts.path == "fast", counts.operations
     attention = (1.0 if fast else fitted.attention) / rate
     number = _BYTES * fitted.passes / bandwidth
     overhead, books = (fitted.overhead_fast, 0.0) if fast else (fitted.overhead_plain, fitted.books)
-    again = o.again / rate + o.attention_again * attention + counts.kept_again * number / 3
+    again = (
+        o.again / rate + counts.products_again * launch + o.attention_again * attention + counts.kept_again * number / 3
+    )
     return TimePlan(
         path=counts.path,
         operations=o.products,
-        products=o.products / rate,
+        products=o.products / rate + counts.products * launch,
         recomputation=again + counts.calls_again * (overhead / 3 + books),
         attention=o.attention * attention,
         between=counts.kept * number,
@@ -247,6 +245,7 @@ def _count(
     if config.n_classes:  # no gradient of the pixels is wanted
         patches = 2 * B * T * config.channels * config.patch_size**2 * d
     forward, backward, attention = head + patches, 2 * head + patches, 0
+    products, products_again = 3 + 2 * bool(config.n_classes), 0
     again = attention_again = kept_again = calls = calls_again = 0
     kept = 2 * B * (T + S) * d + 2 * answers
     for stack, n in (("encoder", config.encoder_layers), ("decoder", config.decoder_layers)):
@@ -256,19 +255,22 @@ def _count(
         last = 2 * B * own * d * config.d_ff  # the second product of a feed-forward branch
         layer = 2 * B * own * 4 * d * d + (3 if config.activation == "swiglu" else 2) * last
         layer += cross * 4 * B * (own + S) * d * d
+        matrices = n * (7 if cross else 4)
         pairs = own * (own + 1) // 2 if fast and stack == "decoder" else own * own
         look = 4 * B * d * (pairs + cross * own * S)
         held = n * (layers.layer(stack, 0) + layers.layer(stack, n - 1)) // 2
         count = n * ((3 if cross else 2) if fast else _nodes_of(config)[stack])
         forward, backward, attention = forward + n * layer, backward + 2 * n * layer, attention + 3 * n * look
-        kept, calls = kept + held, calls + count
+        products, kept, calls = products + 3 * matrices, kept + held, calls + count
         # One group of all layers is kept by the fast path, and computed again by PyTorch's checkpointing.
         if every and (every < n or not fast):
-            again += n * layer - _left_out(config, n, every, fast) * last
+            left_out = _left_out(config, n, every, fast)
+            again, products_again = again + n * layer - left_out * last, products_again + matrices - left_out
             attention_again += n * look
             kept_again, calls_again = kept_again + held, calls_again + count
     operations = Operations(forward, backward, attention, again, attention_again)
-    return _Counts(memory.path, memory.parameters, operations, kept, kept_again, calls, calls_again)
+    made = (products, products_again, kept, kept_again, calls, calls_again)
+    return _Counts(memory.path, memory.parameters, operations, *made)
 
 
 def _left_out(config: ModelConfig, n: int, every: int, fast: bool) -> int:
@@ -287,10 +289,10 @@ def _nodes_of(config: ModelConfig) -> dict[str, int]:
     for name in ("vocab_size", "source_vocab_size", "n_classes"):
         sizes[name] = min(getattr(config, name), 4)
     depths = {"encoder": config.encoder_layers, "decoder": config.decoder_layers}
-    two = {f"{stack}_layers": min(n, 1) * 2 for stack, n in depths.items()}
+    two: dict[str, Any] = {f"{stack}_layers": min(n, 1) * 2 for stack, n in depths.items()}
     small = replace(config, **sizes, **two)
-    more = {stack: replace(small, **{f"{stack}_layers": 3}) for stack, n in depths.items() if n}
-    return {stack: _nodes(one) - _nodes(small) for stack, one in more.items()}
+    three: dict[str, dict[str, Any]] = {stack: {f"{stack}_layers": 3} for stack, n in depths.items() if n}
+    return {stack: _nodes(replace(small, **more)) - _nodes(small) for stack, more in three.items()}
 
 
 @lru_cache(maxsize=256)
