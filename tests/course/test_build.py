@@ -218,7 +218,7 @@ def test_solutions_are_executed_small_and_have_alt_text(path: Path) -> None:
     html = "".join(output.data.get("text/html", "") for output in outputs if "data" in output)
     pictures = re.findall(r"<img[^>]*>", html)
     assert pictures
-    assert all(re.match(r'<img alt="[^"]{20,}" src="data:image/png', picture) for picture in pictures)
+    assert all(re.match(r'<img (class="[\w-]+" )?alt="[^"]{20,}" src="data:image/png', picture) for picture in pictures)
     compared = [
         cell
         for cell in notebook.cells
