@@ -5,7 +5,7 @@ again by the tests.
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from math import log, sqrt
 from typing import Any, Literal
 
@@ -82,10 +82,6 @@ class SignalSettings:
     def config(self) -> ModelConfig:
         """The model's."""
         return decoder(self.residual, self.depth, self.d_model, self.alpha, self.beta)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self)
 
 
 def by_layer(profile: DepthProfile, most: int = POINTS) -> dict[str, Array]:
@@ -261,10 +257,6 @@ class RaceSettings:
     learning_rate: float = 1e-3
     warmup: int = 0
     seed: int = 0
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self)
 
 
 RACE_STEPS = 12

@@ -44,10 +44,6 @@ class Moving(Generic[View]):
         """Put the artists where ``view`` has them."""
         raise NotImplementedError
 
-    def redraw_axes(self) -> None:
-        """Axes have changed: the next picture is drawn as a whole."""
-        self._background = None
-
     def show(self, view: View) -> Figure:
         """The figure of a view, for a notebook or a test."""
         self.move(view)
