@@ -1,10 +1,11 @@
 """How quickly explorers answer a slider, in JupyterLab in Chromium; writes results/explorers.json.
 
 Beside them, in the same run, the two ways that people use most: ``interactive_output`` with a figure drawn anew as an
-inline PNG, of one panel and of the signal explorer's own four. A move is an arrow key on a slider's handle; it has been
-answered when the new picture has been decoded and the browser is about to paint it.
+inline PNG, of one panel and of the signal explorer's own four; and the floor, two pictures made beforehand. A move is
+an arrow key on a slider's handle; it has been answered when the new picture has been decoded and the browser is about
+to paint it.
 
-Run with: python benchmarks/explorers.py (about four minutes; needs Chromium)
+Run with: python benchmarks/explorers.py (about six minutes; needs Chromium)
 """
 
 import argparse
@@ -49,6 +50,20 @@ out = ipywidgets.interactive_output(draw, {{"depth": slider}})
 box = ipywidgets.VBox([slider, out])
 box.add_class("baseline-{panels}")
 box"""
+
+#: A slider and two pictures made beforehand: what the way through JupyterLab and the browser takes by itself.
+FLOOR = """floor_slider = ipywidgets.IntSlider(50, readout=False)
+signal = made["signal"]
+views = [signal.view(None)]
+signal.depth.value = 989
+views.append(signal.view(None))
+signal.depth.value = 1000
+pictures = [signal.figure.png(view) for view in views]
+floor_image = ipywidgets.Image(format="png", value=pictures[0])
+floor_slider.observe(lambda change: setattr(floor_image, "value", pictures[change["new"] % 2]), "value")
+floor = ipywidgets.VBox([floor_slider, floor_image])
+floor.add_class("floor")
+floor"""
 
 #: In the page: n moves of the handle, each awaited until its picture is decoded and the next frame comes, in ms.
 MOVES = """async ([box, handleOf, n]) => {
@@ -102,7 +117,7 @@ def notebook() -> Any:
     for name in EXPLORERS:
         arguments = "depth=1000" if name == "map" else ""
         cells.append(f"made[{name!r}] = EXPLORERS[{name!r}]({arguments})\nmade[{name!r}]")
-    cells += [BASELINE.format(panels=1), BASELINE.format(panels=4)]
+    cells += [BASELINE.format(panels=1), BASELINE.format(panels=4), FLOOR]
     made.cells = [nbformat.v4.new_code_cell(cell) for cell in cells]
     return made
 
@@ -111,22 +126,25 @@ class Kernel:
     """Asks the notebook's own kernel."""
 
     def __init__(self, runtime: Path) -> None:
-        (file,) = runtime.glob("kernel-*.json")
-        self.client = BlockingKernelClient(connection_file=str(file))
-        self.client.load_connection_file()
-        self.client.start_channels()
+        (self.file,) = runtime.glob("kernel-*.json")
 
     def __call__(self, expression: str) -> Any:
         """The value of a Python expression in it."""
+        # Connected anew each time: pictures that nobody reads would fill the queue.
+        client = BlockingKernelClient(connection_file=str(self.file))
+        client.load_connection_file()
+        client.start_channels()
+        client.wait_for_ready(timeout=60)
         said: list[str] = []
 
         def hook(message: dict[str, Any]) -> None:
             if message["msg_type"] == "stream":
                 said.append(message["content"]["text"])
 
-        self.client.execute_interactive(
+        client.execute_interactive(
             f"import json; print(json.dumps({expression}))", store_history=False, output_hook=hook, timeout=60
         )
+        client.stop_channels()
         return json.loads("".join(said))
 
 
@@ -180,9 +198,6 @@ def held_key(page: Any, box: Any, ask: Kernel) -> dict[str, Any]:
 def run(moves: int) -> dict[str, Any]:
     """Drive JupyterLab once."""
     folder = Path(tempfile.mkdtemp(prefix="explorers_"))
-    settings = folder / "config" / "lab" / "user-settings" / "@jupyterlab" / "notebook-extension"
-    settings.mkdir(parents=True)
-    (settings / "tracker.jupyterlab-settings").write_text('{"windowingMode": "none"}')
     workspace = folder / "workspace"
     try:
         with (
@@ -194,30 +209,30 @@ def run(moves: int) -> dict[str, Any]:
             page.get_by_text("Python 3").first.wait_for(timeout=60_000)
             page.get_by_role("menuitem", name="Run", exact=True).click()
             page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-            page.locator(".baseline-4 img").wait_for(timeout=120_000)
+            page.locator(".floor img").wait_for(timeout=120_000)
             time.sleep(3)
             ask = Kernel(folder / "runtime")
             boxes = {name: page.locator(".deepnet-edu-explorer").nth(i) for i, name in enumerate(EXPLORERS)}
             boxes |= {f"interactive_output, {n} panel{'s' * (n > 1)}": page.locator(f".baseline-{n}") for n in (1, 4)}
+            boxes["floor: two pictures made beforehand"] = page.locator(".floor")
             result: dict[str, Any] = {"rows": {}}
             for name, box in boxes.items():
                 box.scroll_into_view_if_needed()
                 page.evaluate(MOVES, [box.element_handle(), FREE, 10])  # warm
                 result["rows"][name] = summary(page.evaluate(MOVES, [box.element_handle(), FREE, moves]))
-                print(f"{name:>32}: {result['rows'][name]}", flush=True)
+                print(f"{name:>35}: {result['rows'][name]}", flush=True)
             boxes["signal"].scroll_into_view_if_needed()
             times = measured_after_a_move(page, boxes["signal"], ask)
             result["measured_s"] = {"median": round(statistics.median(times), 2), "worst": round(max(times), 2)}
             result["held_key"] = held_key(page, boxes["signal"], ask)
             print(result["measured_s"], result["held_key"], flush=True)
             ask("made['signal'].constants.set_trait('value', 'own')")
-            before = ask(MEMORY)
-            for _ in range(5):
-                page.evaluate(MOVES.replace("60)", "5)"), [boxes["signal"].element_handle(), FREE, 100])
-            ask("made['signal'].wait(60)")
+            for moves_made in (10, 500):  # the first ones make a model, which is kept
+                before = ask(MEMORY)
+                page.evaluate(MOVES.replace("60)", "5)"), [boxes["signal"].element_handle(), FREE, moves_made])
+                ask("made['signal'].wait(60)")
             result["memory_mb"] = {"before": before, "after_500_moves": ask(MEMORY)}
             print(result["memory_mb"], flush=True)
-            ask.client.stop_channels()
             return result
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from deepnet_edu import progress
 
+#: By name, as it is the server that imports it.
+CONNECTION = "deepnet_edu.course.connection.PromptConnection"
 #: JupyterLab's settings for the course: it asks no network for news.
 SETTINGS = Path(__file__).with_name("jupyterlab")
 
@@ -29,6 +31,7 @@ def start(workspace: Path, lesson: str, browser: bool) -> int:
         "--log-level=ERROR",
         f"--ServerApp.root_dir={workspace}",
         "--ServerApp.ip=localhost",
+        f"--ServerApp.kernel_websocket_connection_class={CONNECTION}",
         f"--LabApp.default_url=/lab/tree/{lesson}.ipynb",
         f"--LabApp.app_settings_dir={SETTINGS}",
         "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",

@@ -48,6 +48,7 @@ def start(names: Sequence[str], workspace: Path, browser: bool) -> int:
         file = Path(folder) / "explorers.ipynb"
         nbformat.write(page(names), file)
         command = [sys.executable, "-m", "voila", str(file), "--Voila.ip=localhost", "--token"]
+        command += ["--Voila.kernel_websocket_connection_class=deepnet_edu.course.connection.PromptConnection"]
         # It is made for JupyterLab, and fails on a page of Voila's.
         command += ["--VoilaConfiguration.extension_denylist=jupyterlab-jupytext"]
         if not browser:

@@ -11,6 +11,7 @@ from IPython.display import display
 
 from deepnet_edu.explorers import grid
 from deepnet_edu.explorers.background import WAITING, Background
+from deepnet_edu.explorers.dials import Dial
 from deepnet_edu.explorers.measured import Tick
 from deepnet_edu.figures.moving import Moving
 from deepnet_edu.figures.picture import with_palette
@@ -60,6 +61,7 @@ class Explorer(ipywidgets.VBox):
         self._grid: grid.Grid | None = None
         self._problem = ""
         self._words = ipywidgets.HTML()
+        self._dials = [control for control in controls if isinstance(control, Dial)]
         dials = ipywidgets.Box(list(controls), layout={"flex_flow": "row wrap", "width": "100%"})
         super().__init__([dials, self._message, self._image, self._words])
         self.add_class(_LIVE)
@@ -93,6 +95,8 @@ class Explorer(ipywidgets.VBox):
         self._background.cancel()
         try:
             self.draw(None)
+            for dial in self._dials:  # those that follow another: after the picture, which is what is looked at
+                dial.show()
             self.say(self._problem)
             measure = self.measurement()
             if measure is not None:

@@ -61,11 +61,14 @@ class Dial(ipywidgets.HBox):
 
     @value.setter
     def value(self, value: float) -> None:
-        """Set the number without calling ``changed``: what follows from other dials is shown so."""
+        """Set the number without calling ``changed``: what follows from other dials. :meth:`show` shows it."""
         self._value = value
+
+    def show(self) -> None:
+        """Bring slider and field to the number: two messages to the browser, for which no picture has to wait."""
         self._setting = True
         try:
-            self._slider.value, self._field.value = self._nearest(value), self._text(value)
+            self._slider.value, self._field.value = self._nearest(self._value), self._text(self._value)
         finally:
             self._setting = False
 
@@ -82,6 +85,7 @@ class Dial(ipywidgets.HBox):
         if not self._setting:
             self.value = self.stops[change["new"]]
             self._changed()
+            self.show()
 
     def _typed(self, change: Any) -> None:
         if self._setting:
@@ -100,9 +104,10 @@ class Dial(ipywidgets.HBox):
             else:
                 self.value = int(value) if self.whole else value
                 self._changed()
+                self.show()
                 return
         low, high = self._text(self.stops[0]), self._text(self.stops[-1])
-        self.value = self._value
+        self.show()
         self._refuse(
             f"{self.label} = {text or 'nothing'} {problem}: type {'a whole number' if self.whole else 'a number'} from "
             f"{low} to {high}{f' ({self.note})' if self.note else ''}. It stays {self._text(self._value)}."

@@ -6,6 +6,7 @@ again by the tests.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from math import log, sqrt
 from typing import Any, Literal
 
@@ -149,6 +150,7 @@ class Signal:
         return self._stack
 
 
+@cache
 def movable_constants(residual: str) -> tuple[str, ...]:
     """Which of ``"alpha"`` and ``"beta"`` the rule has as DeepNorm has them: the same in all layers, α on the skip,
     β as the gain of the initial weights."""

@@ -49,7 +49,8 @@ class Run:
     def __init__(self, stack: Any, reading: Reading, x: Tensor, memory: Tensor | None, train: bool) -> None:
         self.stack, self.reading, self.shape = stack, reading, x.shape
         self.subs, self.top, self.weights = reading.subs, reading.top, reading.weights
-        self.every = stack.checkpoint_every * reading.per_layer or len(self.subs)
+        # One group of all layers would be recomputed whole and save nothing.
+        self.every = min(stack.checkpoint_every * reading.per_layer or len(self.subs), len(self.subs))
         # What is hung on a gradient must see it, so then it goes by way of autograd.
         owned = train and stack.store is not None and all(map(_plainly_owned, self.weights))
         self.store: Store | None = stack.store if owned else None

@@ -1,23 +1,32 @@
 """Pictures that follow a slider: the axes are drawn once, and only what moves is drawn again."""
 
-from io import BytesIO
+import struct
+import zlib
+from functools import cache
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
-from PIL import Image
+from matplotlib.font_manager import FontProperties, findfont
+from matplotlib.text import Text
+from PIL import Image, ImageDraw, ImageFont
 
 from deepnet_edu.figures.picture import DPI
 
 View = TypeVar("View")
+#: Anchors of Pillow by alignments of matplotlib.
+_ACROSS = {"left": "l", "center": "m", "right": "r"}
+_UP = {"top": "a", "center": "m", "baseline": "s", "bottom": "d"}
 
 
 class Moving(Generic[View]):
     """A figure that shows one view after another. Subclasses make the axes, and move artists in :meth:`move`.
 
-    Drawing three panels takes matplotlib about 80 ms, moving their lines over a kept background a tenth of that.
+    Drawing three panels takes matplotlib about 80 ms, moving their lines over a kept background a tenth of that. Plain
+    text that moves is drawn by Pillow, which takes 0.5 ms for a line where matplotlib takes 6.
 
     Attributes:
         figure: what is shown now.
@@ -59,10 +68,44 @@ class Moving(Generic[View]):
             self.figure.set_layout_engine("none")  # what was laid out stays
             self._background = self._canvas.copy_from_bbox(self.figure.bbox)
         self._canvas.restore_region(self._background)
-        for artist in self._moving:
-            if artist.get_visible():
+        shown = [artist for artist in self._moving if artist.get_visible()]
+        plain = [artist for artist in shown if isinstance(artist, Text) and "$" not in artist.get_text()]
+        for artist in shown:
+            if artist not in plain:
                 self.figure.draw_artist(artist)
-        packed = BytesIO()
-        # Level 1: a third larger than the best compression, and ten times as quick.
-        Image.fromarray(np.asarray(self._canvas.buffer_rgba())).convert("RGB").save(packed, "png", compress_level=1)
-        return packed.getvalue()
+        image = Image.fromarray(np.asarray(self._canvas.buffer_rgba())).convert("RGB")
+        pen = ImageDraw.Draw(image)
+        for text in plain:
+            _write(pen, text, image.height)
+        return _packed(image)
+
+
+@cache
+def _font(properties: FontProperties, pixels: float) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(findfont(properties), pixels)
+
+
+def _write(pen: ImageDraw.ImageDraw, text: Text, height: int) -> None:
+    """Draw ``text`` where matplotlib would, to a pixel or two; it is not turned and has no box."""
+    x, y = text.get_transform().transform(text.get_position())
+    pen.text(
+        (x, height - y),
+        text.get_text(),
+        fill=to_hex(text.get_color()),
+        font=_font(text.get_fontproperties(), float(text.get_fontsize()) * DPI / 72),
+        anchor=_ACROSS[text.get_horizontalalignment()] + _UP[text.get_verticalalignment()],
+        align=text.get_horizontalalignment(),
+    )
+
+
+def _packed(image: Image.Image) -> bytes:
+    """PNG of an RGB picture without filters at level 1: a third larger than the best compression and ten times as
+    quick. Pillow tries all filters, which gain nothing for lines on white and take as long again."""
+    row = 1 + 3 * image.width  # a byte for the row's filter, 0 for none
+    rows = b"\0" + image.tobytes("raw", "RGB", row)[:-1]
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", image.width, image.height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows, 1)) + chunk(b"IEND", b"")

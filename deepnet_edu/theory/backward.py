@@ -13,7 +13,7 @@ import numpy as np
 
 from deepnet_edu.models import ModelConfig
 from deepnet_edu.record import Array
-from deepnet_edu.theory.forward import Numbers, Row, StackRows, hermite
+from deepnet_edu.theory.forward import Numbers, StackRows, hermite
 
 
 def attention_backward(tokens: int, causal: bool) -> Array:
@@ -64,11 +64,11 @@ def _down(
     config: ModelConfig, tokens: int, stack: StackRows, top: tuple[float, float]
 ) -> tuple[Array, tuple[float, float]]:
     """The norms of one stack, and the gradient that its cross-attentions send to their memory."""
-    x = dict(zip(Row._fields, np.array(stack.rows).T, strict=True))
+    x = stack.rows._asdict()
     d, ff, T = config.d_model, config.d_ff, tokens
 
     def along(ask: Callable[[Numbers], float | bool]) -> Any:
-        return np.tile([ask(place) for place in stack.pattern], len(stack.rows) // len(stack.pattern))
+        return np.tile([ask(place) for place in stack.pattern], len(stack.rows.in_v) // len(stack.pattern))
 
     def flag(name: str) -> Any:
         return along(lambda place: getattr(place.signal, name))
@@ -105,11 +105,11 @@ def _down(
     norm_finish = stack.pattern[-1].signal.norm_finish
     scale = 1 / x["out_v"][-1] if norm_finish else 1.0
     v, c = top[0] * scale, top[1] * scale
-    arriving, entries = np.empty((len(ffn), 2)), step.reshape(-1, 4).tolist()
-    for i in range(len(ffn) - 1, -1, -1):
-        arriving[i] = v, c
-        vv, vc, cv, cc = entries[i]
+    came: list[float] = []
+    for vv, vc, cv, cc in zip(*step.reshape(-1, 4)[::-1].T.tolist(), strict=True):
+        came += (v, c)
         v, c = vv * v + vc * c, cv * v + cc * c
+    arriving = np.array(came).reshape(-1, 2)[::-1]
     # ‖G‖² of a matrix is fan_in·fan_out times Σ over pairs of tokens of (gradient's) · (input's) covariance.
     at_last = last[:, None] * arriving
     at_first = np.einsum("nij,nj->ni", middle, inside[:, None] * at_last)

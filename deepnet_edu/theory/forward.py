@@ -5,6 +5,8 @@ from functools import lru_cache
 from math import pi, sqrt
 from typing import NamedTuple
 
+import numpy as np
+
 from deepnet_edu.models import ModelConfig
 from deepnet_edu.record import Array
 from deepnet_edu.residual import RESIDUALS, Residual, Signal, StackName, numbers_only, place_at, sublayer_kinds
@@ -28,25 +30,26 @@ class Numbers:
     second: float
 
 
-class Row(NamedTuple):
-    """Variances _v and covariances between tokens _c at one sub-layer: of the stream before it, of what the branch
-    sees, of what its first matrix gives (values, or what the activation gets), of what its last matrix gets, before
-    and after a norm there, of what it returns, of the sum before its norm, of the stream behind it."""
+class Rows(NamedTuple):
+    """Variances _v and covariances between tokens _c, (n,) each, one number for each sub-layer: of the stream before
+    it, of what the branch sees, of what its first matrix gives (values, or what the activation gets), of what its last
+    matrix gets, before and after a norm there, of what it returns, of the sum before its norm, of the stream behind it.
+    """
 
-    in_v: float
-    in_c: float
-    seen_v: float
-    seen_c: float
-    inner_v: float
-    inner_c: float
-    raw_hidden_v: float
-    hidden_v: float
-    hidden_c: float
-    branch_v: float
-    sum_v: float
-    out_v: float
-    out_c: float
-    share: float
+    in_v: Array
+    in_c: Array
+    seen_v: Array
+    seen_c: Array
+    inner_v: Array
+    inner_c: Array
+    raw_hidden_v: Array
+    hidden_v: Array
+    hidden_c: Array
+    branch_v: Array
+    sum_v: Array
+    out_v: Array
+    out_c: Array
+    share: Array
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ class StackRows:
 
     stack: StackName
     pattern: list[Numbers]
-    rows: list[Row]
+    rows: Rows
 
 
 def forward(
@@ -84,7 +87,7 @@ def forward(
     v, c, share = own * ends**2 + 1 - own, 0.0, 1.0
     flat = (1 / tokens, 1 / tokens)
     causal = attention_moments(tokens, 0.0)
-    rows = []
+    found: list[float] = []
     for place in pattern * repeated:
         signal = place.signal
         seen_v, seen_c = (1.0, c / v) if signal.norm_read else (v, c)
@@ -117,14 +120,13 @@ def forward(
         sum_v, sum_c = skip * v + branch * branch_v, skip * c + branch * branch_c
         share *= skip * v / sum_v
         out_v, out_c = (1.0, sum_c / sum_v) if signal.norm_sum else (sum_v, sum_c)
-        rows.append(
-            Row(
-                v, c, seen_v, seen_c, inner_v, inner_c, raw_hidden_v, hidden_v, hidden_c, raw_branch_v, sum_v, out_v,
-                out_c, share,
-            )
+        # One list of numbers: thousands of small tuples would call the garbage collector, which takes 0.2 s.
+        found += (
+            v, c, seen_v, seen_c, inner_v, inner_c, raw_hidden_v, hidden_v, hidden_c, raw_branch_v, sum_v, out_v,
+            out_c, share,
         )  # fmt: skip
         v, c = out_v, out_c
-    return StackRows(stack, pattern, rows)
+    return StackRows(stack, pattern, Rows(*np.array(found).reshape(-1, len(Rows._fields)).T))
 
 
 def _pattern(config: ModelConfig, stack: StackName, gain: float) -> list[Numbers]:
@@ -136,10 +138,10 @@ def _pattern(config: ModelConfig, stack: StackName, gain: float) -> list[Numbers
     def layer(n: int) -> list[Numbers]:
         return [_ask(config, _rule(config, stack, n * per_layer + k), gain) for k in range(per_layer)]
 
-    looked_at = [layer(n) for n in sorted({0, 1, layers // 2, layers - 2, layers - 1}) if 0 <= n < layers]
-    if all(one == looked_at[0] for one in looked_at):
-        return looked_at[0]
     with numbers_only():
+        looked_at = [layer(n) for n in sorted({0, 1, layers // 2, layers - 2, layers - 1}) if 0 <= n < layers]
+        if all(one == looked_at[0] for one in looked_at):
+            return looked_at[0]
         return [numbers for n in range(layers) for numbers in layer(n)]
 
 

@@ -46,9 +46,11 @@ def predict(config: ModelConfig, tokens: int, gain: float = 1.0) -> DepthProfile
     for stack in (name for name, layers in stacks.items() if layers):
         rows = forward(config, stack, tokens, gain, memory)
         done.append(rows)
-        v, c = rows.rows[-1].out_v, rows.rows[-1].out_c
+        v, c = float(rows.rows.out_v[-1]), float(rows.rows.out_c[-1])
         memory = (1.0, c / v) if rows.pattern[-1].signal.norm_finish else (v, c)
-    rows_of_all = [row for part in done for row in part.rows]
+    out_v, out_c, share = (
+        np.concatenate([getattr(part.rows, name) for part in done]) for name in ("out_v", "out_c", "share")
+    )
     where = [
         (part.stack, n, kind)
         for part in done
@@ -58,9 +60,9 @@ def predict(config: ModelConfig, tokens: int, gain: float = 1.0) -> DepthProfile
     of_stack, layer, sublayer = zip(*where, strict=True)
     return DepthProfile(
         f"{RESIDUALS[config.residual].title}, theory",
-        np.array([row.out_v for row in rows_of_all]),
-        np.array([row.out_c / row.out_v for row in rows_of_all]),
-        np.array([row.share for row in rows_of_all]),
+        out_v,
+        out_c / out_v,
+        share,
         gradient_norm=gradient_norms(config, tokens, done),
         stack=of_stack,
         layer=layer,

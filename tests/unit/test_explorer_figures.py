@@ -1,13 +1,17 @@
 """The explorers' figures by the data on their axes: fixed axes, moved lines, and a picture that equals a new one."""
 
+from io import BytesIO
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from deepnet_edu.explorers.constants import stack_choices
 from deepnet_edu.figures.constants import ConstantsFigure, ConstantsView, constants
 from deepnet_edu.figures.cost import CostFigure, CostView, cost
 from deepnet_edu.figures.game import GameView, Round, game
 from deepnet_edu.figures.moving import Moving
+from deepnet_edu.figures.picture import DPI
 from deepnet_edu.figures.race import RaceFigure, RaceView, race
 from deepnet_edu.figures.signal import PANELS, SignalFigure, SignalView, signal
 from deepnet_edu.figures.style import line_style
@@ -66,6 +70,22 @@ def test_a_moved_picture_is_that_of_a_new_figure(moving: Moving, views: list) ->
     assert [(ax.get_xlim(), ax.get_ylim()) for ax in moving.figure.axes] == limits
     for ax in moving.figure.axes:
         assert ax.get_xlabel() or [label.get_text() for label in ax.get_xticklabels()]
+
+
+@pytest.mark.parametrize(("moving", "views"), FIGURES, ids=lambda value: type(value).__name__)
+def test_what_pillow_writes_stands_where_matplotlib_puts_it(moving: Moving, views: list) -> None:
+    """Text is drawn by another library while sliders move: seen from afar both pictures are one."""
+    quick = Image.open(BytesIO(moving.png(views[0])))
+    saved = BytesIO()
+    for artist in moving._moving:
+        artist.set_animated(False)
+    moving.figure.savefig(saved, dpi=DPI)
+    for artist in moving._moving:
+        artist.set_animated(True)
+    slow = Image.open(saved).convert("RGB")
+    assert quick.size == slow.size
+    small = [np.asarray(picture.convert("L").reduce(12), float) for picture in (quick, slow)]
+    assert np.abs(small[0] - small[1]).max() < 45  # text that is missing or elsewhere makes 60 and more
 
 
 def test_signal_draws_theory_as_lines_and_measurement_as_circles() -> None:

@@ -155,7 +155,7 @@ class Same:
         return self.one
 
 
-@pytest.mark.parametrize("every", [0, 2])
+@pytest.mark.parametrize("every", [0, 2, 9])  # 9: more than there are layers
 @pytest.mark.parametrize("architecture", ["decoder", "encoder_decoder"])
 def test_training_is_the_same(architecture: Any, every: int) -> None:
     """Gradients go to the optimizer's buffer at once, and the tensors of a step are used again at the next."""
