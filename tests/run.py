@@ -12,18 +12,22 @@ NOTEBOOKS = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "solutions")
 LESSONS = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "lessons").glob("*.ipynb"))]
 COURSE = [str(BIN / "deepnet-edu")]
 PYTEST = [sys.executable, "-m", "pytest", "-q"]
+# A process for each of two cores is more than twice as quick as one process with two threads: most tensors are small.
+SIDE_BY_SIDE = ["-n", "2"]
 NBVAL = ["--nbval-current-env", "--nbval-cell-timeout=300", "--nbval-sanitize-with=tests/nbval.cfg"]
 
 
 #: Tests that know no path, or ask for both themselves.
 NO_PATH = [f"--ignore=tests/unit/test_{name}.py" for name in ("explorers", "explorer_figures", "planning_time")]
 SMOKE = {"DEEPNET_EDU_PROFILE": "smoke"}
+ALONE = {"OMP_NUM_THREADS": "1"}
+PLAIN = {**ALONE, "DEEPNET_EDU_TEST_PATH": "plain"}
 STEPS: list[tuple[str, list[str], dict[str, str]]] = [
     ("ruff", [str(BIN / "ruff"), "check", "."], {}),
     ("ruff format", [str(BIN / "ruff"), "format", "--check", "."], {}),
     ("mypy", [str(BIN / "mypy")], {}),
-    ("unit, checks and course tests", [*PYTEST, "tests/unit", "tests/checks", "tests/course"], {}),
-    ("unit tests again, on the plain path", [*PYTEST, "tests/unit", *NO_PATH], {"DEEPNET_EDU_TEST_PATH": "plain"}),
+    ("unit, checks and course tests", [*PYTEST, *SIDE_BY_SIDE, "tests/unit", "tests/checks", "tests/course"], ALONE),
+    ("unit tests again, on the plain path", [*PYTEST, *SIDE_BY_SIDE, "tests/unit", *NO_PATH], PLAIN),
     ("solutions, outputs compared (nbval)", [*PYTEST, "--nbval", *NBVAL, *NOTEBOOKS], SMOKE),
     ("untouched lessons run (nbval-lax)", [*PYTEST, "--nbval-lax", *NBVAL, *LESSONS], SMOKE),
     ("all solutions under smoke, audited (papermill)", [*COURSE, "run", "--profile", "smoke"], {}),
