@@ -194,13 +194,15 @@ class Curve:
 
     Attributes:
         label: what it is, for legends.
-        theory: (n,) predicted values for x = 0, 1, …, or None.
+        theory: (n,) predicted values, or None.
         measured: (n,) measured values for the same x, or None.
+        x: (n,) where they belong; None for 0, 1, …
     """
 
     label: str
     theory: Array | None = None
     measured: Array | None = None
+    x: Array | None = None
 
 
 @dataclass

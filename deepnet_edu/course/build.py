@@ -31,7 +31,7 @@ from deepnet_edu.messages import UserError
 
 CELL_TIMEOUT_S = 900
 #: Modules of the room ``course`` that no notebook imports.
-_APART = ("build", "doctor", "exercises", "header", "lab", "run", "workspace")
+_APART = ("build", "connection", "doctor", "exercises", "header", "lab", "run", "workspace")
 #: Key in a solution's metadata: the digest of all that its outputs depend on.
 MADE_FROM = "made_from"
 

@@ -12,28 +12,45 @@ POINTS = 25
 
 
 def theory_and_measurement(
-    curves: Sequence[Curve], *, xlabel: str, ylabel: str, log: bool = False, most: float | None = None
+    curves: Sequence[Curve],
+    *,
+    xlabel: str,
+    ylabel: str,
+    log: bool = False,
+    log_x: bool = False,
+    most: float | None = None,
 ) -> Figure:
     """One line per theory and about 25 points per measurement, in the same colour.
 
     Args:
         curves: what to draw; each with theory, measurement, or both.
-        xlabel: what 0, 1, 2, … count.
+        xlabel: what x is: of curves without one, what 0, 1, 2, … count.
         ylabel: what the values are, with their unit if they have one.
         log: logarithmic y axis.
+        log_x: logarithmic x axis.
         most: upper end of the y axis; what grows beyond leaves the picture.
     """
     figure, (ax,) = new_figure(1, width=8, height=4.6)
     for i, curve in enumerate(curves):
         style = series_style(i)
         if curve.theory is not None:
-            ax.plot(curve.theory, label=f"{curve.label}, theory", **style)
+            x = np.arange(len(curve.theory)) if curve.x is None else curve.x
+            ax.plot(x, curve.theory, label=f"{curve.label}, theory", **style)
         if curve.measured is not None:
             every = max(1, len(curve.measured) // POINTS)
-            x = np.arange(len(curve.measured))[::every]
-            ax.plot(x, curve.measured[::every], "o", color=style["color"], alpha=0.6, label=f"{curve.label}, measured")
+            x = np.arange(len(curve.measured)) if curve.x is None else curve.x
+            ax.plot(
+                x[::every],
+                curve.measured[::every],
+                "o",
+                color=style["color"],
+                alpha=0.6,
+                label=f"{curve.label}, measured",
+            )
     if log:
         ax.set_yscale("log")
+    if log_x:
+        ax.set_xscale("log")
     if most is not None:
         drawn = [values for curve in curves for values in (curve.theory, curve.measured) if values is not None]
         least = min(float(values.min()) for values in drawn)
