@@ -118,13 +118,13 @@ def explore(
 
 @app.command()
 def progress(workspace: Workspace = None, as_json: Json = False) -> None:
-    """Show which exercises are done, tried and open, lesson by lesson, and what is next.
+    """Show which exercises are done, tried and open, lesson by lesson, the time spent, and what is next.
 
     Example: deepnet-edu progress
     """
     from deepnet_edu.checks import check
     from deepnet_edu.course.places import WORKSPACE
-    from deepnet_edu.progress import FILE, by_lesson, read, understood
+    from deepnet_edu.progress import FILE, by_lesson, next_step, read, understood
 
     file = (workspace or WORKSPACE) / FILE
     known = read(file)
@@ -136,6 +136,7 @@ def progress(workspace: Workspace = None, as_json: Json = False) -> None:
     else:
         for lesson in lessons:
             print(lesson)
+        print(next_step(lessons))
 
 
 @app.command()

@@ -7,7 +7,7 @@ nothing is kept.
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,6 +22,8 @@ ENVIRONMENT = "DEEPNET_EDU_PROGRESS"
 FILE = ".progress.json"
 _STATES = ("open", "tried", "done")
 _BAR_WIDTH = 20
+#: A longer silence between two signs of life is taken for a break, in seconds.
+BREAK_S = 30 * 60
 #: Nobody holds the lock for a tenth of this, in seconds.
 _LOCK_S = 2.0
 
@@ -36,7 +38,7 @@ def read(path: Path) -> dict[str, dict[str, Any]]:
     """What is known of each exercise, by name. A file that is missing or cannot be understood gives nothing.
 
     Returns:
-        ``state``, ``attempts``, ``first`` and ``last`` (ISO time) for each exercise.
+        ``state``, ``attempts``, ``first`` and ``last`` (ISO time) for each exercise, and the ``seconds`` spent on it.
     """
     try:
         exercises = json.loads(path.read_text(encoding="utf-8"))["exercises"]
@@ -57,8 +59,20 @@ def note(path: Path, exercise: str, state: State) -> None:
     with _locked(path):
         known, scores = read(path), read_scores(path)
         _keep_damaged(path, known)
-        add(known, exercise, state)
-        _write(path, known, scores)
+        add(known, exercise, state, _since(known, _opened(path)))
+        _write(path, known, scores, _opened(path))
+
+
+def note_opened(path: Path) -> None:
+    """Write down that a lesson was opened: from now on time counts for the exercise that is checked next.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    with _locked(path):
+        known, scores = read(path), read_scores(path)
+        _keep_damaged(path, known)
+        _write(path, known, scores, _now())
 
 
 def note_score(path: Path, game: str, score: int) -> int:
@@ -71,7 +85,7 @@ def note_score(path: Path, game: str, score: int) -> int:
         known, scores = read(path), read_scores(path)
         _keep_damaged(path, known)
         scores[game] = max(score, scores.get(game, 0))
-        _write(path, known, scores)
+        _write(path, known, scores, _opened(path))
         return scores[game]
 
 
@@ -90,8 +104,32 @@ def _keep_damaged(path: Path, known: Mapping[str, Any]) -> None:
         write_atomic(_damaged(path, n), path.read_bytes())
 
 
-def _write(path: Path, known: Mapping[str, Any], scores: Mapping[str, int]) -> None:
-    content = {"version": 1, "exercises": known, **({"scores": scores} if scores else {})}
+def _opened(path: Path) -> str:
+    """When a lesson was last opened, ISO time; empty if that is not known."""
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8")).get("opened", ""))
+    except (OSError, ValueError, AttributeError):
+        return ""
+
+
+def _now() -> str:
+    return datetime.now().isoformat(timespec="seconds")
+
+
+def _since(known: Mapping[str, Mapping[str, Any]], opened: str) -> int:
+    """Seconds since the last sign of life, a check or a lesson opened; 0 after a break."""
+    last = max([opened, *(str(entry.get("last", "")) for entry in known.values())])
+    try:
+        seconds = (datetime.now() - datetime.fromisoformat(last)).total_seconds()
+    except (ValueError, TypeError):  # none yet, or not a local time
+        return 0
+    return round(seconds) if 0 <= seconds <= BREAK_S else 0
+
+
+def _write(path: Path, known: Mapping[str, Any], scores: Mapping[str, int], opened: str) -> None:
+    content: dict[str, Any] = {"version": 1, "exercises": known}
+    content |= {"scores": scores} if scores else {}
+    content |= {"opened": opened} if opened else {}
     write_atomic(path, json.dumps(content, indent=1) + "\n")
 
 
@@ -116,20 +154,26 @@ def _locked(path: Path) -> Iterator[None]:
         lock.unlink(missing_ok=True)
 
 
-def add(known: dict[str, dict[str, Any]], exercise: str, state: State) -> None:
-    """The same in memory."""
-    now = datetime.now().isoformat(timespec="seconds")
+def add(known: dict[str, dict[str, Any]], exercise: str, state: State, seconds: int = 0) -> None:
+    """The same in memory, with the time since the last sign of life."""
+    now = _now()
     before = known.get(exercise, {"state": "open", "attempts": 0, "first": now})
     known[exercise] = {
         **before,
         "state": max(state, before["state"], key=_STATES.index),
         "attempts": before["attempts"] + (state != "open"),
+        "seconds": _seconds(before) + seconds,
         "last": now,
     }
 
 
 def _damaged(path: Path, n: int) -> Path:
     return path.with_name(f"{path.name}.damaged-{n}")
+
+
+def _seconds(entry: Mapping[str, Any]) -> int:
+    seconds = entry.get("seconds", 0)
+    return seconds if isinstance(seconds, int) else 0
 
 
 def _makes_sense(entry: Any) -> bool:
@@ -153,12 +197,14 @@ class LessonProgress:
         done: exercises whose check has passed.
         tried: exercises that were attempted and are not right yet.
         open: exercises not attempted.
+        seconds: spent between signs of life (a lesson opened, an exercise checked), breaks left out.
     """
 
     lesson: str
     done: tuple[str, ...]
     tried: tuple[str, ...]
     open: tuple[str, ...]
+    seconds: int = 0
 
     @property
     def bar(self) -> str:
@@ -167,9 +213,17 @@ class LessonProgress:
         filled = round(_BAR_WIDTH * len(self.done) / total) if total else 0
         return f"lesson {self.lesson} {'█' * filled}{'░' * (_BAR_WIDTH - filled)} {len(self.done)} of {total} done"
 
+    @property
+    def next(self) -> str:
+        """The exercise to take up: one that was tried, else the first open one; empty if all are done."""
+        return (*self.tried, *self.open, "")[0]
+
     def __str__(self) -> str:
-        waiting = self.tried or self.open
-        return f"{self.bar}, next: {waiting[0]}" if waiting else self.bar
+        parts = [self.bar]
+        parts += [f"{len(these)} {word}" for word, these in (("tried", self.tried), ("open", self.open)) if these]
+        parts += [f"{max(1, round(self.seconds / 60))} min"] if self.seconds else []
+        parts += [f"next: {self.next}"] if self.next else []
+        return ", ".join(parts)
 
 
 def by_lesson(known: Mapping[str, Mapping[str, Any]], lesson_of: Mapping[str, str]) -> list[LessonProgress]:
@@ -185,7 +239,24 @@ def by_lesson(known: Mapping[str, Mapping[str, Any]], lesson_of: Mapping[str, st
             if home == lesson and known.get(exercise, {"state": "open"})["state"] == state:
                 yield exercise
 
+    def spent(lesson: str) -> int:
+        return sum(
+            _seconds(known[exercise]) for exercise, home in lesson_of.items() if home == lesson and exercise in known
+        )
+
     return [
-        LessonProgress(lesson, tuple(of(lesson, "done")), tuple(of(lesson, "tried")), tuple(of(lesson, "open")))
+        LessonProgress(
+            lesson, tuple(of(lesson, "done")), tuple(of(lesson, "tried")), tuple(of(lesson, "open")), spent(lesson)
+        )
         for lesson in dict.fromkeys(lesson_of.values())
     ]
+
+
+def next_step(lessons: Sequence[LessonProgress]) -> str:
+    """What to do next, one sentence: an exercise that was tried, else the first open one of the lesson that was begun
+    last, else of the first that is not done."""
+    begun = [lesson for lesson in lessons if lesson.next and (lesson.done or lesson.tried)]
+    waiting = [lesson for lesson in lessons if lesson.tried] or begun[-1:] or [one for one in lessons if one.next]
+    if not waiting:
+        return "All exercises are done."
+    return f"Next: {waiting[0].next} in lesson {waiting[0].lesson}."

@@ -1,13 +1,17 @@
 """What a notebook imports: ``from deepnet_edu.course import kit``."""
 
+import contextlib
 import json
 import os
 import time
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from pathlib import Path
+from types import ModuleType
 from typing import Any, cast
 
 import ipywidgets
+import nbformat
 import torch
 from IPython.display import display
 from matplotlib.figure import Figure
@@ -18,6 +22,7 @@ from deepnet_edu.figures import Picture
 from deepnet_edu.figures.style import use
 from deepnet_edu.messages import unknown
 from deepnet_edu.models import Model
+from deepnet_edu.progress import by_lesson, next_step, note_opened, progress_file, read
 from deepnet_edu.record import History
 from deepnet_edu.training import Task, TrainConfig, train
 
@@ -55,6 +60,9 @@ def setup(seed: int, profile: str) -> torch.device:
             "The profile is 'gpu', but PyTorch sees no CUDA device: run deepnet-edu doctor, or use 'cpu'."
         )
     use()
+    if file := progress_file():
+        with contextlib.suppress(OSError):  # a folder that cannot be written must not keep anybody from learning
+            note_opened(file)
     torch.manual_seed(seed)
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
@@ -135,8 +143,69 @@ def mine_or_reference(function: Callable[..., Any]) -> Callable[..., Any]:
     if check.judge(name, function).state == "done":
         return function
     print(f"{name}: going on with the reference answer until yours is right.")
-    module = import_module(f"deepnet_edu.course.references.lesson_{check.lesson_of[name]}")
-    return cast(Callable[..., Any], getattr(module, name))
+    return cast(Callable[..., Any], getattr(_references(name), name))
+
+
+def _references(exercise: str) -> ModuleType:
+    return import_module(f"deepnet_edu.course.references.lesson_{check.lesson_of[exercise]}")
+
+
+def earlier(name: str) -> Callable[..., Any]:
+    """Your own answer to an exercise of an earlier lesson, if it stands in your copy of that lesson in the folder of
+    this notebook and its check passes; else the reference answer. It prints which.
+
+    Of your copy only the cell that defines the function is run.
+
+    Args:
+        name: of the exercise.
+
+    Raises:
+        AttributeError: no exercise has this name; the sentence names the nearest.
+    """
+    if name not in check.judges:
+        raise AttributeError(unknown("exercise", name, check.judges))
+    lesson, references = check.lesson_of[name], _references(name)
+    for path in sorted(Path.cwd().glob(f"{lesson}_*.ipynb")):
+        space = {**vars(references), "__name__": "__main__"}
+        try:
+            cells = nbformat.read(path, as_version=4).cells
+            (source,) = [cell.source for cell in cells if f"\ndef {name}(" in f"\n{cell.source}"]
+            exec(compile(source, path.name, "exec"), space)
+        except Exception:  # not a notebook, or a cell that is not finished
+            continue
+        if check.judge(name, space[name]).state == "done":
+            print(f"{name}: your own, from {path.stem}.")
+            return cast(Callable[..., Any], space[name])
+    print(f"{name}: the reference answer; yours will be taken from lesson {lesson} once it is right.")
+    return cast(Callable[..., Any], getattr(references, name))
+
+
+class CourseProgress:
+    """How far you are: a line per lesson, and what is next. Shows itself as a table, or as plain text in a terminal."""
+
+    def __init__(self) -> None:
+        file = progress_file()
+        self.lessons = by_lesson(read(file) if file else {}, check.lesson_of)
+
+    def __repr__(self) -> str:
+        return "\n".join([*map(str, self.lessons), next_step(self.lessons)])
+
+    def _repr_html_(self) -> str:
+        head = "".join(f"<th>{name}</th>" for name in ("lesson", "done", "tried", "open", "minutes", "next"))
+        rows = [
+            (one.lesson, len(one.done), len(one.tried), len(one.open), round(one.seconds / 60), one.next)
+            for one in self.lessons
+        ]
+        body = "".join("<tr>" + "".join(f"<td>{value}</td>" for value in row) + "</tr>" for row in rows)
+        return f"<table><tr>{head}</tr>{body}</table><p>{next_step(self.lessons)}</p>"
+
+
+def course_progress() -> CourseProgress:
+    """What is done, tried and open in every lesson, the time spent, and what to do next.
+
+    It is read from the file that ``deepnet-edu lab`` names to its notebooks; elsewhere everything is open.
+    """
+    return CourseProgress()
 
 
 class Guess(ipywidgets.VBox):

@@ -1,7 +1,11 @@
+from pathlib import Path
+
 import matplotlib
+import nbformat
 import pytest
 import torch
 
+from deepnet_edu import progress
 from deepnet_edu.course import kit
 from deepnet_edu.course.places import RECORD_MIME
 from deepnet_edu.figures import residual_blocks
@@ -76,3 +80,53 @@ def test_record_is_found_by_programs(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_cannot_be_recorded_is_refused(values: dict, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         kit.record(**values)
+
+
+def own_copy(folder: Path, *cells: str) -> None:
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    nbformat.write(notebook, folder / "01_residual_arithmetic.ipynb")
+
+
+RIGHT = "def input_share(n, f, alpha):\n    return (alpha**2 / (alpha**2 + f)) ** n"
+
+
+@pytest.mark.parametrize(
+    ("cells", "whose"),
+    [
+        (["raise SystemExit", RIGHT], "your own, from 01_residual_arithmetic"),
+        ([RIGHT.replace("** n", "* n")], "the reference answer"),
+        (["def input_share(n, f, alpha):\n    raise NotImplementedError('input_share')"], "the reference answer"),
+        (["def input_share(n, f"], "the reference answer"),
+        ([RIGHT, RIGHT], "the reference answer"),
+        ([], "the reference answer"),
+    ],
+)
+def test_an_earlier_answer_is_taken_from_the_copy_beside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, cells: list[str], whose: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    own_copy(tmp_path, *cells)
+    assert kit.earlier("input_share")(2, 1.0, 1.0) == 0.25
+    assert capsys.readouterr().out.startswith(f"input_share: {whose}")
+
+
+def test_an_earlier_answer_without_a_copy_or_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "01_residual_arithmetic.ipynb").write_text("not a notebook")
+    assert kit.earlier("input_share")(1, 1.0, 1.0) == 0.5
+    with pytest.raises(AttributeError, match="input_share"):
+        kit.earlier("input_shore")
+
+
+def test_course_progress_says_what_is_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "p.json"
+    monkeypatch.setenv(progress.ENVIRONMENT, str(path))
+    progress.note(path, "input_share", "tried")
+    shown = kit.course_progress()
+    assert "Next: input_share in lesson 01." in repr(shown)
+    assert "<td>input_share</td>" in shown._repr_html_()
+    monkeypatch.delenv(progress.ENVIRONMENT)
+    assert "0 of" in repr(kit.course_progress())
+    monkeypatch.setenv(progress.ENVIRONMENT, str(path))
+    kit.setup(0, "cpu")
+    assert "opened" in path.read_text()

@@ -4,13 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from deepnet_edu import progress
 from deepnet_edu.checks import check
-from deepnet_edu.progress import by_lesson, note, note_score, read, read_scores
+from deepnet_edu.progress import by_lesson, next_step, note, note_opened, note_score, read, read_scores
 
 
 def test_done_stays_done_and_attempts_are_counted(tmp_path: Path) -> None:
@@ -77,7 +78,7 @@ def test_by_lesson() -> None:
     known = {"a": {"state": "done"}, "b": {"state": "tried"}, "d": {"state": "done"}, "gone": {"state": "done"}}
     first, second = by_lesson(known, {"a": "01", "b": "01", "c": "01", "d": "02"})
     assert (first.done, first.tried, first.open) == (("a",), ("b",), ("c",))
-    assert str(first).endswith("1 of 3 done, next: b")
+    assert str(first).endswith("1 of 3 done, 1 tried, 1 open, next: b")
     assert str(second) == "lesson 02 ████████████████████ 1 of 1 done"
 
 
@@ -122,3 +123,48 @@ def test_a_games_score_only_rises_and_stands_beside_the_exercises(tmp_path: Path
     assert read_scores(file) == {}
     assert note_score(file, "depth_game", 8) == 8
     assert file.with_name(".progress.json.damaged-1").read_text() == "{ what is this"
+
+
+def ago(seconds: int) -> str:
+    return (datetime.now() - timedelta(seconds=seconds)).isoformat(timespec="seconds")
+
+
+def test_time_counts_from_the_last_sign_of_life(tmp_path: Path) -> None:
+    path = tmp_path / "p.json"
+    note_opened(path)
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "opened": ago(300)}))
+    note(path, "a", "tried")  # five minutes after the lesson was opened
+    assert 299 <= read(path)["a"]["seconds"] <= 302
+    note(path, "b", "done")  # at once
+    assert read(path)["b"]["seconds"] <= 2
+    content = json.loads(path.read_text())
+    for entry in content["exercises"].values():
+        entry["last"] = ago(5 * 3600)
+    path.write_text(json.dumps({**content, "opened": ago(6 * 3600)}))
+    note(path, "a", "done")  # after lunch
+    assert read(path)["a"]["seconds"] <= 302
+    (lesson,) = by_lesson(read(path), {"a": "01", "b": "01", "c": "01"})
+    assert 299 <= lesson.seconds <= 304
+    assert str(lesson).endswith("2 of 3 done, 1 open, 5 min, next: c")
+
+
+@pytest.mark.parametrize("opened", ["yesterday", "2026-01-01T00:00:00+00:00", 3])
+def test_a_time_that_cannot_be_read_counts_nothing(tmp_path: Path, opened: object) -> None:
+    path = tmp_path / "p.json"
+    path.write_text(json.dumps({"version": 1, "exercises": {}, "opened": opened}))
+    note(path, "a", "done")
+    assert read(path)["a"]["seconds"] == 0
+
+
+def test_the_next_step_is_what_was_tried_then_what_was_begun_then_the_first() -> None:
+    homes = {"a": "01", "b": "02", "c": "02", "d": "03"}
+
+    def said(**states: str) -> str:
+        return next_step(by_lesson({name: {"state": state} for name, state in states.items()}, homes))
+
+    assert said() == "Next: a in lesson 01."
+    assert said(b="done") == "Next: c in lesson 02."
+    assert said(b="done", d="tried") == "Next: d in lesson 03."
+    assert said(a="done", b="done", c="done") == "Next: d in lesson 03."
+    assert said(**dict.fromkeys(homes, "done")) == "All exercises are done."
