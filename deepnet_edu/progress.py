@@ -221,7 +221,7 @@ class LessonProgress:
     def __str__(self) -> str:
         parts = [self.bar]
         parts += [f"{len(these)} {word}" for word, these in (("tried", self.tried), ("open", self.open)) if these]
-        parts += [f"{max(1, round(self.seconds / 60))} min"] if self.seconds else []
+        parts += [f"{max(1, round(self.seconds / 60))} min"] if self.seconds >= 30 else []
         parts += [f"next: {self.next}"] if self.next else []
         return ", ".join(parts)
 

@@ -387,6 +387,49 @@ print(f"independent {residual_variance(1, 1, 0):.0f}, aligned {residual_variance
 #
 # **Why it works.** Correlation is the cosine of the angle between two signals. At a right angle lengths add as Pythagoras
 # has it; in the same direction they simply add.
+
+# %% [markdown] exercise="damped_variance" difficulty=2 importance=3 minutes=8
+# ### A stack that grows more slowly (optional)
+#
+# **Objective**: see what one division in each layer does to a thousand of them.
+#
+# Pre-LN's stream grows without end, so its last layers hardly change it. A recent remedy (LayerNorm Scaling, arXiv
+# 2502.05795) divides the branches of layer $l$ by $\sqrt l$. Write `damped_variance(n, f, var0)`: the variance after 0, 1,
+# …, n *layers*. A layer has two sub-layers, and a branch that is not divided has the variance `f`.
+#
+# Hint: dividing a signal by $\sqrt l$ divides its variance by ?
+#
+# Hint: layer $l$ adds $f/l$ twice. The first layer is $l = 1$.
+
+
+# %% exercise="damped_variance"
+def damped_variance(n, f, var0=1.0):
+    """Variance of the stream after 0, 1, …, n layers: (n + 1,)."""
+    ### BEGIN SOLUTION
+    v = [var0]
+    for layer in range(1, n + 1):
+        v.append(v[-1] + 2 * f / layer)
+    return np.array(v)
+    ### END SOLUTION
+
+
+# %%
+check.damped_variance(damped_variance)
+
+# %%
+damped_variance = kit.mine_or_reference(damped_variance)
+plain, damped = variance_by_depth(2000, 1.0)[-1], damped_variance(1000, 1.0)[-1]
+print(f"after 1,000 layers with f = 1: Pre-LN {plain:,.0f}, damped {damped:.1f}")
+
+# %% [markdown]
+# <details><summary>What you should see</summary>
+#
+# 2,001 for Pre-LN, 16.0 with the division.
+# </details>
+#
+# **Why it works.** $1 + \tfrac12 + \tfrac13 + \dots + \tfrac1n$ grows like $\ln n$: a thousand layers add what fifteen
+# did. The last layer still adds little, but now little of a small sum. Which of the two remedies is better, DeepNorm or
+# this, is a question for training, and for lesson 18.
 #
 # ## In three sentences
 #

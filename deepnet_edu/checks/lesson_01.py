@@ -1,4 +1,5 @@
-"""Lesson 01, residual arithmetic: variance by depth, the input's share, cloned layers, correlated branches."""
+"""Lesson 01, residual arithmetic: variance by depth, the input's share, cloned layers, correlated branches, branches
+that get weaker with depth."""
 
 from itertools import pairwise
 from math import comb, log, sqrt
@@ -146,9 +147,46 @@ def residual_variance(trial: Trial) -> None:
         trial.equal(got, expected, wrong, "The variance of a sum is var_x + var_f + 2·covariance.")
 
 
+def damped_variance(trial: Trial) -> None:
+    """v[l] = v[l-1] + 2f/l, from depth 0 on: (n + 1,)."""
+    for n, f, var0 in [(6, 0.7, 2.0), (11, 0.3, 0.5), (1, 1.4, 3.0)]:
+        got = trial.call(n, f, var0)
+        layer = np.arange(1, n + 1)
+
+        def grown(step, v0=var0):  # type: ignore[no-untyped-def]
+            return np.concatenate([[v0], v0 + np.cumsum(step)])
+
+        wrong = [
+            Misconception(
+                grown(2 * f / np.sqrt(layer)),
+                "The branch is divided by √l, so its variance is divided by l: variances scale with the square.",
+            ),
+            Misconception(grown(f / layer), "A layer has two sub-layers, and each adds f/l."),
+            Misconception(
+                grown((f / np.arange(1, 2 * n + 1)).reshape(n, 2).sum(1)),
+                "l counts layers, not sub-layers: both branches of layer l are divided by √l.",
+            ),
+            Misconception(grown(2 * f / (layer + 1)), "The first layer is l = 1, and its branches are not damped."),
+            Misconception(grown(2 * f / layer**2), "The variance is divided by l, not by l²."),
+            Misconception(grown(2 * f * layer**0.0), "That is Pre-LN without damping: layer l adds 2f/l, not 2f."),
+            Misconception(
+                grown(2 * f / n * layer**0.0), "All layers are damped alike there: layer l is divided by √l, not by √n."
+            ),
+        ]
+        trial.equal(
+            got,
+            grown(2 * f / layer),
+            wrong,
+            "Layer l adds 2f/l to the variance.",
+            shape_sentence="Depth 0, the input itself, belongs to the curve: n layers give n + 1 values.",
+        )
+    trial.require(np.shape(trial.call(0, 0.5, 2.0)) == (1,), "A stack of no layers has one value, the input's.")
+
+
 JUDGES: dict[str, Judge] = {
     "variance_by_depth": variance_by_depth,
     "input_share": input_share,
     "cloned_growth": cloned_growth,
     "residual_variance": residual_variance,
+    "damped_variance": damped_variance,
 }

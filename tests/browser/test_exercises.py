@@ -15,7 +15,7 @@ LESSON_01 = {
     "wrong": "def input_share(n, f, alpha):\n    return 1 - n * f / alpha**2",
     "sentence": "Right to first order, but for Post-LN with f = 1 and 24 sub-layers it gives -23.",
     "right": "def input_share(n, f, alpha):\n    return (alpha**2 / (alpha**2 + f)) ** n",
-    "bars": ["0 of 4 done", "1 of 4 done"],
+    "bars": ["0 of 5 done", "1 of 5 done"],
 }
 LESSON_07 = {
     "file": "07_building_deepnet",

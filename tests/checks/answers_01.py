@@ -13,6 +13,7 @@ OBSERVE: dict[str, Callable[[Callable, np.random.Generator], Any]] = {
     "input_share": lambda f, g: f(int(g.integers(0, 50)), g.uniform(0, 2), g.uniform(0.5, 3)),
     "cloned_growth": lambda f, g: f(int(g.integers(0, 12)), g.uniform(0, 0.5)),
     "residual_variance": lambda f, g: f(g.uniform(0, 3), g.uniform(0, 3), g.uniform(-1, 1)),
+    "damped_variance": lambda f, g: f(int(g.integers(0, 9)), g.uniform(0, 2), g.uniform(0, 3)),
 }
 
 
@@ -42,6 +43,13 @@ def by_covariance(x, f, corr):
     return np.ones(2) @ covariance @ np.ones(2)
 
 
+def damped(added: Callable[[float, int, int], float]) -> Callable[..., Any]:
+    def variance(n, f, var0):
+        return var0 + np.cumsum([0.0, *(added(f, k, n) for k in range(1, n + 1))])
+
+    return variance
+
+
 RIGHT = [
     ("variance_by_depth", closed),
     ("variance_by_depth", as_list),
@@ -51,6 +59,8 @@ RIGHT = [
     ("cloned_growth", lambda n, eps: 1 + sum(comb(n, n - k) ** 2 * (eps * eps) ** k for k in range(1, n + 1))),
     ("residual_variance", lambda x, f, corr: (1 - corr) * (x + f) + corr * (sqrt(x) + sqrt(f)) ** 2),
     ("residual_variance", by_covariance),
+    ("damped_variance", lambda n, f, v: v + 2 * f * np.cumsum([0.0, *(1 / np.arange(1, n + 1))])),
+    ("damped_variance", lambda n, f, v: [v + f * sum(2 / k for k in range(1, m)) for m in range(1, n + 2)]),
 ]
 
 WRONG = [
@@ -77,4 +87,11 @@ WRONG = [
     ("residual_variance", lambda x, f, c: x + f, "there is a cross term"),
     ("residual_variance", lambda x, f, c: x + f + c * sqrt(x * f), "comes twice"),
     ("residual_variance", lambda x, f, c: x + f + 2 * c * x * f, "both standard deviations"),
+    ("damped_variance", damped(lambda f, k, n: 2 * f / sqrt(k)), "variances scale with the square"),
+    ("damped_variance", damped(lambda f, k, n: f / k), "two sub-layers"),
+    ("damped_variance", damped(lambda f, k, n: f / (2 * k - 1) + f / (2 * k)), "l counts layers"),
+    ("damped_variance", damped(lambda f, k, n: 2 * f / (k + 1)), "its branches are not damped"),
+    ("damped_variance", damped(lambda f, k, n: 2 * f), "Pre-LN without damping"),
+    ("damped_variance", damped(lambda f, k, n: 2 * f / n), "All layers are damped alike"),
+    ("damped_variance", lambda n, f, v: damped(lambda f, k, n: 2 * f / k)(n, f, v)[1:], "Depth 0, the input itself"),
 ]

@@ -104,10 +104,13 @@ def test_progress(tmp_path: Path) -> None:
     note(tmp_path / ".progress.json", "input_share", "done")
     note(tmp_path / ".progress.json", "cloned_growth", "tried")
     result = run("progress", "--workspace", str(tmp_path))
-    assert result.stdout.splitlines()[0] == "lesson 01 █████░░░░░░░░░░░░░░░ 1 of 4 done, 1 tried, 2 open, next: cloned_growth"
+    assert (
+        result.stdout.splitlines()[0]
+        == "lesson 01 ████░░░░░░░░░░░░░░░░ 1 of 5 done, 1 tried, 3 open, next: cloned_growth"
+    )
     lesson, *_ = json.loads(run("progress", "--workspace", str(tmp_path), "--json").stdout)
     assert lesson["done"] == ["input_share"]
-    assert lesson["open"] == ["variance_by_depth", "residual_variance"]
+    assert lesson["open"] == ["variance_by_depth", "residual_variance", "damped_variance"]
 
 
 def test_lessons_by_number_name_or_file() -> None:

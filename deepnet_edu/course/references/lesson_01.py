@@ -26,3 +26,11 @@ def cloned_growth(n, eps):
 def residual_variance(var_x, var_f, corr):
     """Variance of x + F: one number."""
     return var_x + var_f + 2 * corr * sqrt(var_x * var_f)
+
+
+def damped_variance(n, f, var0=1.0):
+    """Variance of the stream after 0, 1, …, n layers: (n + 1,)."""
+    v = [var0]
+    for layer in range(1, n + 1):
+        v.append(v[-1] + 2 * f / layer)
+    return np.array(v)
