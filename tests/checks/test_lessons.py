@@ -16,6 +16,7 @@ import torch
 
 from deepnet_edu.checks import check
 from deepnet_edu.checks.base import judged
+from tests.checks import table
 from tests.checks.mutants import equal_everywhere, function, mutants
 
 LESSONS = sorted(set(check.lesson_of.values()))
@@ -165,3 +166,7 @@ def test_checks_and_mutants_cover_what_they_say() -> None:
         assert any(expected in text for text in made), expected
     for text in made:
         ast.parse(text)
+
+
+def test_the_page_for_teachers_is_up_to_date() -> None:
+    assert table.PAGE.read_text(encoding="utf-8") == table.page(), "remake it with: python -m tests.checks.table"

@@ -1,0 +1,95 @@
+"""docs/exercises.md, for teachers: every exercise, the wrong answers that its check knows, and what the card says.
+
+Remake it with: python -m tests.checks.table
+"""
+
+import ast
+import importlib
+import inspect
+from pathlib import Path
+
+import jupytext
+
+from deepnet_edu.checks import check
+from deepnet_edu.course.exercises import Exercise, find_exercises
+from deepnet_edu.course.places import ROOT, SOLUTIONS
+from deepnet_edu.files import write_atomic
+
+PAGE = ROOT / "docs" / "exercises.md"
+_HEAD = """# The exercises, and what their checks say to wrong answers
+
+Made from tests/checks by `python -m tests.checks.table`; a test holds it to them. Whenever the tests run, each
+wrong answer below is given to its check and must get this sentence, and two right answers or more, written otherwise than
+the solution, must pass. Then a program changes one operator, number, argument or line of the solution at a time: of the
+answers that this makes wrong, 95% or more must be caught.
+"""
+
+
+def optional(exercise: Exercise, source: str) -> bool:
+    """Whether its heading says so."""
+    prompt = source.split(f'[markdown] exercise="{exercise.name}"')[1]
+    return "(optional)" in next(line for line in prompt.splitlines() if line.startswith("# #"))
+
+
+def exercises() -> list[tuple[str, Exercise, bool]]:
+    """All exercises of the course in order: lesson, exercise, whether it is optional."""
+    found = []
+    for path in sorted(SOLUTIONS.glob("[0-9][0-9]_*.py")):
+        source = path.read_text(encoding="utf-8")
+        for exercise in find_exercises(jupytext.reads(source, fmt="py:percent"), path.stem):
+            found.append((path.stem[:2], exercise, optional(exercise, source)))
+    return found
+
+
+def page() -> str:
+    """The whole page."""
+    every = exercises()
+    options = sum(is_optional for *_, is_optional in every)
+    parts = [_HEAD, f"{len(every) - options} core exercises, {options} optional ones.\n"]
+    last = ""
+    for lesson, exercise, is_optional in every:
+        if lesson != last:
+            parts.append(f"## Lesson {lesson}\n")
+            last = lesson
+        answers = importlib.import_module(f"tests.checks.answers_{lesson}")
+        right = sum(name == exercise.name for name, _ in answers.RIGHT)
+        kind = "optional" if is_optional else "core"
+        parts.append(
+            f"### {int(lesson)}.{exercise.number} `{exercise.name}`\n\n"
+            f"{kind}, difficulty {exercise.difficulty}, importance {exercise.importance}, {exercise.minutes} minutes; "
+            f"{right} right answers written differently pass\n\n"
+            "| wrong answer | what the card says |\n|---|---|\n"
+            + "\n".join(_rows(exercise.name, Path(answers.__file__ or "")))
+        )
+        parts.append("")
+    return "\n".join(parts)
+
+
+def _rows(exercise: str, path: Path) -> list[str]:
+    """A row per wrong answer: its source, and the sentence of the check."""
+    module = importlib.import_module(f"tests.checks.{path.stem}")
+    tree = ast.parse(inspect.getsource(module))
+    (listed,) = [
+        node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "WRONG"
+    ]
+    assert isinstance(listed, ast.List)
+    assert len(listed.elts) == len(module.WRONG), f"{path.name}: WRONG must be one list of tuples"
+    rows = []
+    for node, (name, answer, _) in zip(listed.elts, module.WRONG, strict=True):
+        if name == exercise:
+            assert isinstance(node, ast.Tuple)
+            code = _cell(ast.unparse(node.elts[1]))
+            rows.append(f"| `{code}` | {_cell(check.judge(name, answer).sentence)} |")
+    return rows
+
+
+def _cell(text: str, limit: int = 200) -> str:
+    """Text that does not end a table's cell, on one line."""
+    text = " ".join(text.split())
+    return (text if len(text) <= limit else text[: limit - 1] + "…").replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    write_atomic(PAGE, page())
