@@ -51,7 +51,7 @@ steps = STEPS or (60 if PROFILE == "smoke" else 40)
 #
 # $$x \leftarrow \mathrm{LN}(\alpha x + F(x)),$$
 #
-# and that is the whole forward pass ([symbols](glossary.md)). Its other half, β, happens once: the weights of the branch are drawn smaller.
+# and that is the whole forward pass ([symbols](notation.md)). Its other half, β, happens once: the weights of the branch are drawn smaller.
 
 # %%
 Picture(
@@ -402,7 +402,7 @@ print("matrices in 12 layers:", sum(p.ndim == 2 for p in model.stack.parameters(
 #
 # Before any training, three instruments tell whether a stack can work: are its **tokens** still different at the top, how
 # much of the **input** is left there, and how far does the output jump at the first **update**? The last one is what the
-# paper bounds: [$\lVert\Delta F\rVert$](glossary.md), the change of the output for one step of gradient descent, divided by the learning
+# paper bounds: [$\lVert\Delta F\rVert$](notation.md), the change of the output for one step of gradient descent, divided by the learning
 # rate. The bound speaks of the matrices, so only they take the step.
 
 # %%

@@ -65,7 +65,7 @@ grid = load()
 # ## A signal under your finger
 #
 # DeepNorm is $x \leftarrow \mathrm{LN}(\alpha x + F(x))$, with the weights of $F$ drawn with gain β
-# ([symbols](glossary.md)). The paper ties both to the depth:
+# ([symbols](notation.md)). The paper ties both to the depth:
 # $\alpha = (2N)^{1/4}$ and $\beta = (8N)^{-1/4}$ for N layers. What if you take another α?
 #
 # In this lesson β follows α: $\beta = 1/(\sqrt 2\,\alpha)$, the split that the paper's own constants obey

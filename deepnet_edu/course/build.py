@@ -24,8 +24,18 @@ from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 
 from deepnet_edu.course.exercises import BEGIN, END, find_exercises, reference_module, rendered_prompt, stub
-from deepnet_edu.course.header import first_cell, navigation, read_header
-from deepnet_edu.course.places import GLOSSARY, IMAGES, LESSONS, PACKAGE, REFERENCES, RESULTS, SOLUTIONS, lesson_names
+from deepnet_edu.course.header import TABLE, Header, first_cell, navigation, read_header, table
+from deepnet_edu.course.places import (
+    DOCS,
+    IMAGES,
+    LESSONS,
+    PACKAGE,
+    PAGES,
+    REFERENCES,
+    RESULTS,
+    SOLUTIONS,
+    lesson_names,
+)
 from deepnet_edu.files import write_atomic
 from deepnet_edu.messages import UserError
 
@@ -41,16 +51,21 @@ class Built:
     """What one source makes.
 
     Attributes:
-        name: of the lesson.
+        header: what the lesson says of itself.
         lesson: the learner's notebook: stubs, no outputs.
         solution: the same cells with the answers, not yet executed.
         reference: source of the module with the answers, None for a lesson without exercises.
     """
 
-    name: str
+    header: Header
     lesson: NotebookNode
     solution: NotebookNode
     reference: str | None
+
+    @property
+    def name(self) -> str:
+        """Of the lesson."""
+        return self.header.name
 
     def files(self) -> dict[Path, str]:
         """All that needs no execution, by path."""
@@ -81,10 +96,15 @@ def build_all(check: bool = False, only: Sequence[str] = ()) -> list[str]:
         UserError: a source is incomplete; with ``check``, the files that are not up to date.
     """
     all_built = convert_all([SOLUTIONS / f"{name}.py" for name in lesson_names(SOLUTIONS, "py")])
+    readme = SOLUTIONS.parent / "README.md"
+    filled = filled_readme(_read(readme) or "", [built.header for built in all_built])
     if check:
-        _check(all_built, only)
+        _check(all_built, only, [readme] if filled != (_read(readme) or "") else [])
         return []
     written = []
+    if filled != (_read(readme) or ""):
+        write_atomic(readme, filled)
+        written.append(readme)
     for built in all_built:  # all references first: the package that solutions run with is whole
         for path, text in built.files().items():
             if _read(path) != text:
@@ -98,9 +118,14 @@ def build_all(check: bool = False, only: Sequence[str] = ()) -> list[str]:
     return [f"built {path.relative_to(SOLUTIONS.parent).as_posix()}" for path in written]
 
 
-def _check(all_built: Sequence[Built], only: Sequence[str]) -> None:
-    """Raise a UserError that names what differs from its source, or has none any more."""
-    stale = []
+def filled_readme(readme: str, headers: Sequence[Header]) -> str:
+    """The README with its table of lessons as sources and timings have it; one without a table stays as it is."""
+    before, found, after = readme.partition(TABLE)
+    return before + table(headers) + after[after.index("\n\n") + 1 :] if found else readme
+
+
+def _check(all_built: Sequence[Built], only: Sequence[str], stale: list[Path]) -> None:
+    """Raise a UserError that names what differs from its source (``stale`` does), or has none any more."""
     for built in all_built:
         if only and built.name not in only:
             continue
@@ -158,7 +183,7 @@ def convert_all(sources: Sequence[Path]) -> list[Built]:
         notebook.cells.insert(0, nbformat.v4.new_markdown_cell(first_cell(header)))
         if len(headers) > 1:
             notebook.cells.append(nbformat.v4.new_markdown_cell(navigation(header, headers)))
-        result.append(_convert(notebook, header.name))
+        result.append(_convert(notebook, header))
     return result
 
 
@@ -170,8 +195,9 @@ def _source(path: Path) -> NotebookNode:
         raise UserError(f"{path.name}: the head of the source cannot be read as YAML: {error}") from error
 
 
-def _convert(notebook: NotebookNode, name: str) -> Built:
+def _convert(notebook: NotebookNode, header: Header) -> Built:
     """Both notebooks: no outputs, ids fixed by lesson and position, plain metadata."""
+    name = header.name
     exercises = {exercise.name: exercise for exercise in find_exercises(notebook, name)}
     lesson, solution = nbformat.v4.new_notebook(), nbformat.v4.new_notebook()
     for made in (lesson, solution):
@@ -195,13 +221,13 @@ def _convert(notebook: NotebookNode, name: str) -> Built:
             own = nbformat.from_dict(cell)
             if exercise and own.cell_type == "code":
                 own.source = stub(cell.source, exercise) if made is lesson else exercise.solution
-            elif made is solution:
-                own.source = own.source.replace(f"]({GLOSSARY})", f"](../{LESSONS.name}/{GLOSSARY})")
+            for page in PAGES if own.cell_type == "markdown" else ():
+                own.source = own.source.replace(f"]({page})", f"](../{DOCS.name}/{page})")
             made.cells.append(own)
     for made in (lesson, solution):
         nbformat.validate(made)
     reference = reference_module(name, imports, list(exercises.values())) if exercises else None
-    return Built(name, lesson, solution, reference)
+    return Built(header, lesson, solution, reference)
 
 
 def executed(notebook: NotebookNode, folder: Path, profile: str = "cpu") -> NotebookNode:

@@ -25,6 +25,8 @@ from deepnet_edu.course.places import TIMINGS
 from deepnet_edu.messages import UserError
 
 _CORES = {2: "two", 4: "four", 8: "eight"}
+#: The README's table of lessons starts so, and ends with an empty line.
+TABLE = "| | lesson | to run | memory | to work |\n|---|---|---|---|---|\n"
 PAPER = "[DeepNet: Scaling Transformers to 1,000 Layers](https://arxiv.org/abs/2203.00555)"
 
 
@@ -105,6 +107,16 @@ def measured(name: str) -> str:
         return ""
     memory = runs.get("cpu", {}).get("memory_gb")
     return f"{' or '.join(parts)} to run{f', {memory:.1f} GB of memory' if memory else ''}; "
+
+
+def table(headers: Sequence[Header]) -> str:
+    """The README's rows: question, what was measured under ``cpu``, and minutes to work."""
+    rows = []
+    for header in headers:
+        run = timings().get(header.name, {}).get("cpu", {})
+        time, memory = (spoken(run["seconds"]), f"{run['memory_gb']:.1f} GB") if run else ("not measured", "")
+        rows.append(f"| {header.number} | {header.question} | {time} | {memory} | {header.minutes} min |\n")
+    return TABLE + "".join(rows)
 
 
 def first_cell(header: Header) -> str:

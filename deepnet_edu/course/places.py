@@ -7,14 +7,15 @@ from deepnet_edu.messages import UserError, unknown
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "deepnet_edu"
 LESSONS = ROOT / "lessons"
-#: Stands beside the lessons, so that they can link to it by name.
-GLOSSARY = "glossary.md"
+DOCS = ROOT / "docs"
+#: Pages to which lessons link by name alone: they stand in docs/, and in a workspace beside the lessons.
+PAGES = ("glossary.md", "notation.md")
 SOLUTIONS = ROOT / "solutions"
 BENCHMARKS = ROOT / "benchmarks"
 RESULTS = BENCHMARKS / "results"
 REFERENCES = Path(__file__).with_name("references")
-IMAGES = ROOT / "docs" / "images"
-TIMINGS = ROOT / "docs" / "timings.json"
+IMAGES = DOCS / "images"
+TIMINGS = DOCS / "timings.json"
 RUNS = ROOT / "runs"
 #: What ``kit.record`` writes and ``deepnet-edu run`` collects.
 RECORD_MIME = "application/vnd.deepnet-edu.record+json"

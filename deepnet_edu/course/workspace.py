@@ -1,4 +1,5 @@
-"""The learner's own copy of the lessons and the glossary: renewed while untouched, never overwritten once edited."""
+"""The learner's own copy of the lessons and of the pages to which they link: renewed while untouched, never overwritten
+once edited."""
 
 import hashlib
 import json
@@ -6,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deepnet_edu.course.places import GLOSSARY, LESSONS
+from deepnet_edu.course.places import DOCS, LESSONS, PAGES
 from deepnet_edu.files import write_atomic
 from deepnet_edu.messages import UserError
 
@@ -36,7 +37,8 @@ def update(workspace: Path, lessons: Path = LESSONS) -> Update:
 
     Args:
         workspace: the learner's folder; created if missing.
-        lessons: the folder of the current lessons.
+        lessons: the folder of the current lessons. The pages to which they link stand in docs/ beside it; in the
+            workspace they lie with the lessons.
 
     Raises:
         UserError: the workspace cannot be written; every file is whole, old or new.
@@ -45,8 +47,9 @@ def update(workspace: Path, lessons: Path = LESSONS) -> Update:
     try:
         workspace.mkdir(parents=True, exist_ok=True)
         manifest = _read_manifest(workspace)
-        for source in [*sorted(lessons.glob("[0-9][0-9]_*.ipynb")), *lessons.glob(GLOSSARY)]:
-            content = source.read_bytes()
+        pages = [page for name in PAGES if (page := lessons.parent / DOCS.name / name).exists()]
+        for source in [*sorted(lessons.glob("[0-9][0-9]_*.ipynb")), *pages]:
+            content = source.read_bytes().replace(f"](../{DOCS.name}/".encode(), b"](")
             current = digest(content)
             copy = workspace / source.name
             known = manifest.get(source.name, {})

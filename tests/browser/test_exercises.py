@@ -17,6 +17,16 @@ LESSON_01 = {
     "right": "def input_share(n, f, alpha):\n    return (alpha**2 / (alpha**2 + f)) ** n",
     "bars": ["0 of 5 done", "1 of 5 done"],
 }
+LESSON_02 = {
+    "file": "02_layer_norm",
+    "heading": "What does a norm hide",
+    "last": "1,000 layers: along the skips DeepNorm",
+    "exercise": "equivalent_branch_scale",
+    "wrong": "def equivalent_branch_scale(alpha):\n    return alpha",
+    "sentence": "Then the branch is α² too strong: α on the skip makes the branch weaker.",
+    "right": "def equivalent_branch_scale(alpha):\n    return 1 / alpha",
+    "bars": ["0 of 6 done", "1 of 6 done"],
+}
 LESSON_07 = {
     "file": "07_building_deepnet",
     "heading": "How few lines is a 1,000-layer Transformer?",
@@ -65,7 +75,7 @@ def answer(page, marker: str, source: str) -> None:
     page.keyboard.press("Shift+Enter")
 
 
-@pytest.mark.parametrize("lesson", [LESSON_01, LESSON_07], ids=["01", "07"])
+@pytest.mark.parametrize("lesson", [LESSON_01, LESSON_02, LESSON_07], ids=lambda lesson: lesson["file"][:2])
 def test_a_wrong_answer_gets_its_sentence_and_a_right_one_turns_the_bar(
     page, lab_url: str, workspace: Path, lesson: dict
 ) -> None:

@@ -2,13 +2,15 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import jupytext
 import pytest
 
 from deepnet_edu.course import header
-from deepnet_edu.course.header import first_cell, navigation, read_header, spoken, timings
+from deepnet_edu.course.build import filled_readme
+from deepnet_edu.course.header import TABLE, first_cell, navigation, read_header, spoken, table, timings
 from deepnet_edu.course.places import LESSONS, ROOT, SOLUTIONS, lesson_names
 from deepnet_edu.messages import UserError
 from tests.course.source import HEAD
@@ -81,16 +83,24 @@ def test_every_lesson_was_measured(name: str) -> None:
 
 def test_the_readme_says_what_was_measured() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    for name in lesson_names():
-        head = read_header(jupytext.read(SOLUTIONS / f"{name}.py"), name)
-        row = f"| {head.number} | {head.question} | {spoken(timings()[name]['cpu']['seconds'])}, {head.minutes} min |"
-        assert row in readme, row
+    headers = [read_header(jupytext.read(SOLUTIONS / f"{name}.py"), name) for name in lesson_names()]
+    assert table(headers) in readme, "fill it with: deepnet-edu build"
+    assert "not measured" not in table(headers)
+
+
+def test_the_table_is_filled_where_it_stands() -> None:
+    head = read_header(jupytext.read(SOLUTIONS / "01_residual_arithmetic.py"), "01_residual_arithmetic")
+    readme = f"before\n\n{TABLE}| old |\n\nafter | all\n"
+    assert filled_readme(readme, [head]) == f"before\n\n{table([head])}\nafter | all\n"
+    assert filled_readme("no table", [head]) == "no table"
+    assert "| not measured |  |" in table([replace(head, name="99_none")])
 
 
 @pytest.mark.parametrize("path", sorted([*LESSONS.glob("*.ipynb"), *SOLUTIONS.glob("*.ipynb")]), ids=str)
 def test_links_between_lessons_lead_somewhere(path: Path) -> None:
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     text = "".join("".join(cell["source"]) for cell in cells)
-    links = re.findall(r"\]\((\d\d_\w+\.ipynb|[./\w]*glossary\.md)\)", text)
-    assert len(set(links)) >= 2  # a neighbour and the glossary
-    assert all((path.parent / link).exists() for link in links)
+    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if not re.match("https?:|#", link)]
+    assert any(re.fullmatch(r"\d\d_\w+\.ipynb", link) for link in links)  # a neighbour
+    assert any(link in ("../docs/glossary.md", "../docs/notation.md") for link in links)
+    assert [link for link in links if not (path.parent / link).exists()] == []

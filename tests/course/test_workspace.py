@@ -1,6 +1,7 @@
 """Learners' copies: renewed while untouched, never overwritten once edited, nothing half-written."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from deepnet_edu.course import workspace
-from deepnet_edu.course.workspace import MANIFEST, digest, update
+from deepnet_edu.course.workspace import MANIFEST, Update, digest, update
 from deepnet_edu.messages import UserError
 
 
@@ -100,16 +101,28 @@ def test_a_copy_that_was_deleted_comes_back(folders: tuple[Path, Path]) -> None:
 
 def test_the_glossary_comes_along(folders: tuple[Path, Path]) -> None:
     lessons, copies = folders
-    (lessons / "glossary.md").write_text("v1")
-    assert update(copies, lessons).new == ["glossary"]
-    (lessons / "glossary.md").write_text("v2")
+    docs = lessons.parent / "docs"
+    docs.mkdir()
+    (docs / "glossary.md").write_text("v1")
+    assert update(copies, lessons).new[-1] == "glossary"
+    (docs / "glossary.md").write_text("v2")
     assert update(copies, lessons).renewed == ["glossary"]
     (copies / "glossary.md").write_text("my notes")
-    (lessons / "glossary.md").write_text("v3")
+    (docs / "glossary.md").write_text("v3")
     ((_, beside),) = update(copies, lessons).beside
     assert (copies / "glossary.md").read_text() == "my notes"
     assert (copies / beside).suffix == ".md"
     assert (copies / beside).read_text() == "v3"
+
+
+def test_links_in_a_copy_lead_to_what_lies_beside_it(tmp_path: Path) -> None:
+    update(tmp_path / "w")
+    for copy in (tmp_path / "w").glob("*.ipynb"):
+        text = copy.read_text(encoding="utf-8")
+        links = [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if not re.match("https?:|#", link)]
+        assert links
+        assert [link for link in links if not (tmp_path / "w" / link).exists()] == []
+    assert update(tmp_path / "w") == Update()
 
 
 def test_a_second_call_changes_nothing(folders: tuple[Path, Path]) -> None:
