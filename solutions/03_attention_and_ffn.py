@@ -1,0 +1,536 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   lesson:
+#     question: What can one sub-layer do to a signal?
+#     opening: >-
+#       Lesson 01 called the strength of a branch $f$ and left it open. Two kinds of branch are all that a Transformer has:
+#       attention, which averages tokens, and feed-forward, which mixes features. This lesson finds the $f$ of both. One of
+#       them depends on what it is fed, and that will be the trouble.
+#     objectives: >-
+#       write multi-head attention, say what is left of a signal when tokens are averaged, and compute the strength of any
+#       branch from its shape, its gain and its input.
+#     prerequisites: lessons 01 and 02, and to have seen softmax attention once.
+#     minutes: 60
+#     paper: Lemma 4.1 and Section 4.1, where attention and feed-forward become one number each.
+# ---
+
+# %% tags=["parameters"]
+from deepnet_edu.course import kit
+
+PROFILE = kit.profile()
+SEED = 0
+TOKENS = 64  # tokens of a sequence in the measurements
+WIDTH = 0  # features of a token there; 0: what the profile says
+
+# %% tags=["imports"]
+from math import acos, exp, pi, sqrt
+
+import numpy as np
+import torch
+
+# %%
+from torch.nn import functional as F
+
+from deepnet_edu import ModelConfig, build_model, deepnorm_constants, probe
+from deepnet_edu.checks import check
+from deepnet_edu.data import TokenMap
+from deepnet_edu.figures import Picture, theory_and_measurement
+from deepnet_edu.record import Curve
+
+device = kit.setup(SEED, PROFILE)
+width = WIDTH or (256 if PROFILE == "smoke" else 512)
+generator = torch.Generator().manual_seed(SEED)
+
+
+def drawn(*shape):
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+def xavier(fan_out, fan_in, gain=1.0):
+    """A matrix for x @ W.T, drawn as the paper draws it."""
+    return drawn(fan_out, fan_in) * gain * sqrt(2 / (fan_in + fan_out))
+
+
+def tokens_alike(r, sequences=4):
+    """Tokens of variance 1 of which any two have the correlation r: (sequences, TOKENS, width)."""
+    return sqrt(r) * drawn(sequences, 1, width) + sqrt(1 - r) * drawn(sequences, TOKENS, width)
+
+
+# %% [markdown]
+# ## Sixty-four tokens in, how much comes out?
+#
+# Attention gives each token a weighted average of all tokens' values. Weights that are drawn at random know nothing yet, so
+# the average is nearly an even one. Let 64 tokens of variance 1 go in, all independent. Guess before you run the next cell.
+
+# %%
+guess = kit.Guess(
+    "The even average of 64 independent tokens of variance 1 has a variance of",
+    ["1: an average of numbers of size 1 is of size 1", "1/8", "1/64"],
+)
+guess
+
+# %%
+average = tokens_alike(0.0).mean(1)
+print(f"measured: 1/{1 / average.var().item():.0f}, within 20% of 1/64: {abs(64 * average.var().item() - 1) < 0.2}")
+
+# %%
+guess.compare("1/64")
+
+# %% [markdown]
+# Most of the signal is gone. That is the first thing to know about attention in a fresh network: **it hardly speaks**. But
+# the number 64 was ours, and so was "independent". To see when attention *does* speak we need it in our hands.
+
+# %% [markdown] exercise="attention" difficulty=2 importance=5 minutes=20
+# ### Attention, with heads and a mask
+#
+# **Objective**: write the one operation that lets tokens hear of each other.
+#
+# Write `attention(q, k, v, n_heads, causal)` for queries, keys and values of shape (B, T, d). Each of the `n_heads` heads
+# sees d/h features of every token and computes $\mathrm{softmax}(QK^\top/\sqrt{d/h})\,V$; the heads are put side by side
+# again, (B, T, d). With `causal` a token sees itself and earlier ones only. No `scaled_dot_product_attention`.
+#
+# Hint: `x.unflatten(-1, (n_heads, -1))` is (B, T, h, d/h). `.transpose(1, 2)` makes (B, h, T, d/h) of it, and a matrix
+# product then works head by head.
+#
+# Hint: `torch.ones(T, T).triu(1).bool()` is True where a key comes later than its query: fill these scores with
+# `float("-inf")` before the softmax over the last dimension. To merge, undo the two steps in reverse order.
+
+
+# %% exercise="attention"
+def attention(q, k, v, n_heads, causal):
+    """(B, T, d) three times -> (B, T, d): softmax(QKᵀ/√(d/h)) V in each head."""
+    ### BEGIN SOLUTION
+    Q, K, V = (x.unflatten(-1, (n_heads, -1)).transpose(1, 2) for x in (q, k, v))  # (B, h, T, d/h)
+    scores = Q @ K.mT * Q.shape[-1] ** -0.5  # (B, h, T, T)
+    if causal:
+        later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
+        scores = scores.masked_fill(later, float("-inf"))
+    return (scores.softmax(-1) @ V).transpose(1, 2).flatten(2)
+    ### END SOLUTION
+
+
+# %%
+check.attention(attention)
+
+# %%
+attention = kit.mine_or_reference(attention)
+
+# %% [markdown]
+# <details><summary>What you should see</summary>
+#
+# A card with a green bar. Two slips are worth making on purpose: divide by $\sqrt d$ instead of $\sqrt{d/h}$, or `reshape`
+# without `transpose`. Both run, both train a little, and no error is ever raised.
+# </details>
+#
+# **Why it works.** A score is a sum of d/h products of independent numbers of variance 1, so it has variance d/h. Divided
+# by $\sqrt{d/h}$ it has variance 1, at every width.
+
+# %%
+q, k, v = drawn(3, 2, TOKENS, width).unbind()
+ours, torchs = attention(q, k, v, 4, True), F.scaled_dot_product_attention(
+    *(x.unflatten(-1, (4, -1)).transpose(1, 2) for x in (q, k, v)), is_causal=True
+).transpose(1, 2).flatten(2)  # fmt: skip
+print("equal to PyTorch's own:", torch.allclose(ours, torchs))
+
+# %% [markdown]
+# ## What an average keeps
+#
+# Take $T$ tokens $x_1, …, x_T$. Assume three things: each feature has variance 1; any two tokens have the same correlation
+# $r$; the weights are even, $1/T$. The variance of the average is
+#
+# $$\operatorname{Var}\Big(\frac1T \sum_i x_i\Big) = \frac{1}{T^2} \sum_i \sum_j \operatorname{Cov}(x_i, x_j).$$
+#
+# There are $T^2$ pairs. In $T$ of them a token meets itself and the covariance is 1. In the other $T(T-1)$ it is $r$. So
+#
+# $$\frac{T + T(T-1)\,r}{T^2} = r + \frac{1 - r}{T}.$$
+#
+# Read it as a sentence: **what tokens share survives the average whole; what is a token's own is divided by $T$.**
+
+# %% [markdown] exercise="averaged_variance" difficulty=3 importance=5 minutes=12
+# ### The variance of an average
+#
+# **Objective**: say how loudly attention speaks, from what its tokens have in common.
+#
+# Write `averaged_variance(T, r, causal)`: the variance of an even average of unit-variance tokens with pairwise correlation
+# `r`, as a mean over the $T$ positions. With `causal`, position $i$ averages the first $i$ tokens only.
+#
+# Hint: without a mask all positions are alike, and the formula above is the answer.
+#
+# Hint: with it position $i$ has $r + (1 - r)/i$. The mean of $1/i$ over $i = 1 … T$ is $H_T/T$, with the harmonic number
+# $H_T = 1 + 1/2 + … + 1/T$.
+
+
+# %% exercise="averaged_variance"
+def averaged_variance(T, r, causal):
+    """Mean over positions of the variance of an even average: one number."""
+    ### BEGIN SOLUTION
+    if not causal:
+        return r + (1 - r) / T
+    harmonic = sum(1 / i for i in range(1, T + 1))
+    return r + (1 - r) * harmonic / T
+    ### END SOLUTION
+
+
+# %%
+check.averaged_variance(averaged_variance)
+
+# %%
+averaged_variance = kit.mine_or_reference(averaged_variance)
+for r in (0.0, 0.5, 0.99):
+    print(
+        f"64 tokens, r = {r:4}: bidirectional {averaged_variance(64, r, False):.3f}, causal {averaged_variance(64, r, True):.3f}"
+    )
+
+# %% [markdown]
+# <details><summary>What you should see</summary>
+#
+# 0.016 and 0.074 for independent tokens, 0.990 and 0.991 for tokens that are nearly the same. Causal attention is stronger,
+# because early tokens have few others to be averaged with.
+# </details>
+#
+# **Why it works.** The double sum counts pairs. Few of them are a token with itself, so for large $T$ only what is shared
+# is left.
+#
+# ## Predict, then measure
+#
+# Now real attention: your function with queries, keys and values from Xavier's matrices, on tokens of every correlation.
+# The dashed question is whether "even weights" was a fair assumption.
+
+# %%
+guess_scores = kit.Guess(
+    "Fresh query and key matrices make the weights uneven. For independent tokens the output's variance is then",
+    ["smaller than for even weights", "the same", "larger, by up to a factor of about 3"],
+)
+guess_scores
+
+
+# %%
+def measured_variance(r, causal, scored):
+    """Mean square of attention's output over that of its values, for tokens of correlation r."""
+    x = tokens_alike(r)
+    values = x @ xavier(width, width).T
+    q, k = (x @ xavier(width, width).T for _ in range(2)) if scored else (torch.zeros_like(x),) * 2
+    out = attention(q, k, values, 1, causal)
+    return (out.square().mean() / values.square().mean()).item()
+
+
+correlations = np.linspace(0, 1, 11)
+curves = []
+for causal, name in ((False, "bidirectional"), (True, "causal")):
+    line = np.array([averaged_variance(TOKENS, r, causal) for r in correlations])
+    even = np.array([measured_variance(r, causal, False) for r in correlations])
+    curves.append(Curve(f"{name}, even weights", line, even, correlations))
+    fresh = np.array([measured_variance(r, causal, True) for r in correlations])
+    curves.append(Curve(f"{name}, fresh queries and keys", None, fresh, correlations))
+curves.append(Curve("Lemma 4.1: at most 1", np.ones(11), None, correlations))
+
+# %% tags=["headline"]
+Picture(
+    theory_and_measurement(
+        curves, xlabel="correlation r between tokens", ylabel="variance out / variance in, through attention", log=True
+    ),
+    alt="Variance that attention lets through against the correlation between its 64 tokens. Both lines, bidirectional and "
+    "causal, rise straight from almost 0 for independent tokens to 1 for equal ones. Measured points with even weights lie "
+    "on them, those with fresh queries and keys slightly above at the left end. A horizontal line at 1 is Lemma 4.1's bound.",
+)
+
+# %%
+for curve in curves[0], curves[2]:
+    print(f"{curve.label}: measured within 0.06 of r + (1 - r)·…: {np.abs(curve.measured - curve.theory).max() < 0.06}")
+gap = curves[1].measured[0] / curves[0].theory[0]
+print(f"fresh scores, independent tokens: more than even weights, by a factor from 2 to 3.5: {2 < gap < 3.5}")
+print(
+    f"fresh scores, r of 0.5 and more: within 0.06 of even weights: {np.abs(curves[1].measured - curves[0].theory)[5:].max() < 0.06}"
+)
+
+# %%
+guess_scores.compare("larger, by up to a factor of about 3")
+
+# %% [markdown]
+# Scores of variance 1 are not small: the weights $e^q$ differ from token to token, and an uneven average is one over fewer
+# tokens. (The optional exercise `sharp_average` finds the factor: it is $e$.) For tokens that are alike it makes no
+# difference, because there is nothing to choose between.
+#
+# ## What the paper says of it
+#
+# **Lemma 4.1**: if $x_1, …, x_n$ have mean 0 and variance 1 and $q_1, …, q_n$ are any real numbers, then
+# $\mathrm{softmax}(q_1, …, q_n)\,X$ is of the *same bound of magnitude* as $x_i$ (written $\overset{\Theta}{=}$). The
+# reason is one line. The weights $w_i$ are positive and sum to 1, and no covariance exceeds 1, so
+#
+# $$\operatorname{Var}\Big(\sum_i w_i x_i\Big) = \sum_i \sum_j w_i w_j \operatorname{Cov}(x_i, x_j) \le
+# \Big(\sum_i w_i\Big)^2 = 1 .$$
+#
+# It is a bound, and your picture shows where it is loose: at the left end the truth is 1/64 of it. It is tight at the right
+# end, where all tokens are the same. Two things follow. Whatever queries and keys do, they cannot make the output larger:
+# that is why DeepNorm leaves their weights alone (gain 1). And a theory that counts attention as 1 is prepared for the
+# worst.
+
+# %%
+x = tokens_alike(0.3)
+values = x @ xavier(width, width).T
+worst = max(
+    (attention(s * x @ xavier(width, width).T, s * x @ xavier(width, width).T, values, 1, False).square().mean()
+     / values.square().mean()).item()
+    for s in (0.0, 1.0, 3.0, 10.0)
+)  # fmt: skip
+print("scores up to 10,000 times as large, output never larger than the values by more than 5%:", worst < 1.05)
+
+# %% [markdown]
+# ## What a matrix does: fans
+#
+# The other half of every branch is matrices. Let $W$ have shape (fan-out, fan-in) and independent entries of variance $w$.
+# Each output is a sum of fan-in products, so a signal of mean square 1 leaves with $w \cdot \text{fan-in}$. On the way back a
+# gradient leaves with $w \cdot \text{fan-out}$. Both are 1 only for square matrices. [Xavier's](glossary.md) rule takes the middle,
+#
+# $$w = g^2\, \frac{2}{\text{fan-in} + \text{fan-out}},$$
+#
+# with the gain $g$, which is 1 in most networks and β in DeepNorm's branches. Gain multiplies weights: in a variance it
+# counts squared.
+#
+# A feed-forward branch is $W_2\,\mathrm{ReLU}(W_1 x)$, from $d$ features to $d_{\mathrm{ff}}$ and back. What stands between
+# the matrices matters too. A value $z$ in front of ReLU is as often positive as negative, and only the positive half
+# passes: $\mathbb{E}[\mathrm{ReLU}(z)^2] = \tfrac12 \mathbb{E}[z^2]$. (The variance is smaller than that, because ReLU's
+# output has a mean. But $W_2$ multiplies the mean as well, so it is the mean square that counts.)
+
+# %% [markdown] exercise="ffn_variance_gain" difficulty=3 importance=5 minutes=12
+# ### The strength of a feed-forward branch
+#
+# **Objective**: know $f$ of a real branch, not of a square matrix.
+#
+# Write `ffn_variance_gain(d_model, d_ff, gain)`: variance of the output over the mean square of the input, for
+# $W_2\,\mathrm{ReLU}(W_1 x)$ with both matrices Xavier-normal with this gain.
+#
+# Hint: three factors: through $W_1$ (fan-in `d_model`), through ReLU, through $W_2$ (fan-in `d_ff`).
+#
+# Hint: both matrices have entries of the same variance, `gain**2 * 2 / (d_model + d_ff)`.
+
+
+# %% exercise="ffn_variance_gain"
+def ffn_variance_gain(d_model, d_ff, gain):
+    """Variance out over mean square in of W₂ ReLU(W₁x): one number."""
+    ### BEGIN SOLUTION
+    weight = gain**2 * 2 / (d_model + d_ff)
+    up = d_model * weight
+    return up / 2 * d_ff * weight
+    ### END SOLUTION
+
+
+# %%
+check.ffn_variance_gain(ffn_variance_gain)
+
+# %%
+ffn_variance_gain = kit.mine_or_reference(ffn_variance_gain)
+
+
+# %%
+def measured_ffn(d, d_ff, gain, activation=torch.relu):
+    x = drawn(256, d)
+    return ((activation(x @ xavier(d_ff, d, gain).T) @ xavier(d, d_ff, gain).T).var() / x.square().mean()).item()
+
+
+for ratio in (1, 4):
+    expected, found = ffn_variance_gain(width, ratio * width, 1.0), measured_ffn(width, ratio * width, 1.0)
+    print(
+        f"d_ff = {ratio}·d: {expected:.2f} of the variance passes; measured within 10%: {abs(found / expected - 1) < 0.1}"
+    )
+gelu = measured_ffn(width, 4 * width, 1.0, F.gelu)
+print(f"GELU instead of ReLU, d_ff = 4·d: between 0.2 and 0.27: {0.2 < gelu < 0.27}")
+
+# %% [markdown]
+# <details><summary>What you should see</summary>
+#
+# 0.50 where both widths are the same, 0.32 where the branch is four times as wide. GELU lets a little less through, about
+# 0.23.
+# </details>
+#
+# **Why it works.** Two matrices, so $g^4$. The fans give $4\,d\,d_{\mathrm{ff}}/(d + d_{\mathrm{ff}})^2$, which is at most 1.
+# ReLU gives ½. The paper's proof works with one feature ($d = 1$) and sets this factor to 1: as with Lemma 4.1, it prepares
+# for the worst.
+#
+# ## Both branches together
+
+# %% [markdown] exercise="attention_variance_gain" difficulty=2 importance=5 minutes=6
+# ### The strength of an attention branch
+#
+# **Objective**: put average and matrices together.
+#
+# An attention branch multiplies by the value matrix, averages, and multiplies by the output matrix. Both are d×d, drawn with
+# the gain `gain`; query and key have gain 1. Write `attention_variance_gain(T, r, causal, gain)`: variance of the branch's
+# output for tokens of variance 1 and correlation `r`, with even weights.
+#
+# Hint: what does a square Xavier matrix of gain $g$ do to a variance?
+#
+# Hint: a matrix acts on features, the average on tokens: it does not matter which comes first. You have a function for the
+# average.
+
+
+# %% exercise="attention_variance_gain"
+def attention_variance_gain(T, r, causal, gain):
+    """Variance of an attention branch's output, for tokens of variance 1: one number."""
+    ### BEGIN SOLUTION
+    kept = r + (1 - r) * (sum(1 / i for i in range(1, T + 1)) / T if causal else 1 / T)
+    return gain**4 * kept
+    ### END SOLUTION
+
+
+# %%
+check.attention_variance_gain(attention_variance_gain)
+
+# %%
+attention_variance_gain = kit.mine_or_reference(attention_variance_gain)
+
+# %% [markdown]
+# <details><summary>What you should see</summary>
+#
+# $g^4$ times the variance of the average. Query and key do not occur in it.
+# </details>
+#
+# **Why it works.** A square Xavier matrix keeps the variance but for $g^2$, because fan-in and the mean of both fans are the
+# same number. So the two matrices give $g^4$, whatever stands between them.
+#
+# Lesson 01 promised to put the shapes in. Here is the share of the input that 12 layers of DeepNorm keep, with the $f$ of a
+# square matrix, with yours, and as measured in a real model.
+
+# %%
+layers, T = 12, 32
+constants = deepnorm_constants(decoder_layers=layers).decoder
+beta, alpha = constants.beta, constants.alpha
+f_attention = attention_variance_gain(T, 0.0, True, beta)
+f_ffn = ffn_variance_gain(128, 512, beta)
+square = (1 + beta**4 / alpha**2) ** (-2 * layers)
+shaped = ((1 + f_attention / alpha**2) * (1 + f_ffn / alpha**2)) ** -layers
+config = ModelConfig(
+    "decoder", "lm", layers, d_model=128, n_heads=4, d_ff=512, vocab_size=64, max_length=32, activation="relu",
+    residual="deepnorm",
+)  # fmt: skip
+batch = TokenMap(vocab_size=64, length=T, batch_size=8).batch(torch.Generator().manual_seed(SEED))
+measured = probe(build_model(config, seed=SEED).to(device), batch.to(device)).input_share[-1]
+print(f"square matrices {square:.1%}, attention and feed-forward {shaped:.1%}")
+print(
+    f"measured within half a percent of the second: {abs(measured - shaped) < 0.005}; of the first: {abs(measured - square) < 0.005}"
+)
+
+# %% tags=["nbval-ignore-output"]
+kit.record(share_square=square, share_shaped=shaped, share_measured=measured)
+
+# %% [markdown]
+# ## When everything is alike
+#
+# [Cross-attention](glossary.md), which a translation model has in each decoder layer, is the same operation with keys and
+# values from another sequence: it averages the encoder's $S$ tokens, and all that you have found holds with $S$ for $T$.
+#
+# And now the sentence to take along. The strength of a feed-forward branch is fixed by its shape. **The strength of an
+# attention branch is fixed by its input**: for 64 tokens it is 1/64 while they differ, and 1 once they are the same.
+
+# %%
+for r, name in ((0.0, "all different"), (0.99, "all alike")):
+    print(
+        f"tokens {name:13}: attention of gain 1 adds {attention_variance_gain(64, r, False, 1.0):.3f} to a stream of variance 1"
+    )
+
+# %% [markdown]
+# What attention adds is what tokens share. So each layer makes them more alike; and the more alike they are, the more it
+# adds. That loop is the subject of lesson 04.
+#
+# ## For those who want more
+
+# %% [markdown] exercise="sharp_average" difficulty=4 importance=3 minutes=15
+# ### Uneven weights (optional)
+#
+# **Objective**: find the factor by which the measured points lay above the line.
+#
+# Let the scores be independent normal numbers of variance `s`, and the tokens independent and many. Write
+# `sharp_average(T, s)`: the variance of their softmax average, for large $T$.
+#
+# Hint: independent tokens: the variance is the sum of squared weights. The weights are $e^{q_i}/\sum_j e^{q_j}$, and for
+# many tokens the sum below is $T$ times the mean of $e^q$.
+#
+# Hint: for a normal $q$ of variance $s$ the mean of $e^q$ is $e^{s/2}$, and the mean of $e^{2q}$ is $e^{2s}$.
+
+
+# %% exercise="sharp_average"
+def sharp_average(T, s):
+    """Variance of a softmax average of T independent tokens, scores of variance s: one number."""
+    ### BEGIN SOLUTION
+    return exp(s) / T
+    ### END SOLUTION
+
+
+# %%
+check.sharp_average(sharp_average)
+
+# %%
+sharp_average = kit.mine_or_reference(sharp_average)
+print(f"at s = 1 the average is {sharp_average(64, 1.0) * 64:.2f} times as strong as an even one")
+print(
+    "measured with fresh queries and keys, within 25%:", abs(curves[1].measured[0] / sharp_average(64, 1.0) - 1) < 0.25
+)
+
+# %% [markdown]
+# <details><summary>What you should see</summary>
+#
+# 2.72, the number e: fresh scores have variance 1.
+# </details>
+#
+# **Why it works.** $T \cdot e^{2s}/(T e^{s/2})^2 = e^s/T$. An average with such weights is one over $T/e^s$ tokens: 24 of
+# the 64. (With so few tokens the formula for many is a little too high.)
+
+# %% [markdown] exercise="relu_correlation" difficulty=4 importance=3 minutes=12
+# ### ReLU makes tokens more alike (optional)
+#
+# **Objective**: see that feed-forward branches are not innocent either.
+#
+# Two tokens have the correlation `r`, and so have their values in front of ReLU. Write `relu_correlation(r)`: the cosine
+# between the two tokens behind ReLU, for wide branches. From the integral (Cho and Saul, 2009), with the angle
+# $\varphi = \arccos r$,
+#
+# $$\mathbb{E}[\mathrm{ReLU}(a)\,\mathrm{ReLU}(b)] = \frac{1}{2\pi}\big(\sin \varphi + (\pi - \varphi) \cos \varphi\big).$$
+#
+# Hint: a cosine is that, divided by $\mathbb{E}[\mathrm{ReLU}(a)^2] = \tfrac12$.
+#
+# Hint: $\sin(\arccos r) = \sqrt{1 - r^2}$.
+
+
+# %% exercise="relu_correlation"
+def relu_correlation(r):
+    """Cosine between two tokens behind ReLU, from their correlation before: one number."""
+    ### BEGIN SOLUTION
+    return r + (sqrt(1 - r * r) - r * acos(r)) / pi
+    ### END SOLUTION
+
+
+# %%
+check.relu_correlation(relu_correlation)
+
+# %%
+relu_correlation = kit.mine_or_reference(relu_correlation)
+a, own = drawn(2, 200_000)
+for r in (0.0, 0.5, 0.9):
+    b = r * a + sqrt(1 - r * r) * own
+    found = F.cosine_similarity(a.relu(), b.relu(), dim=0).item()
+    print(
+        f"r = {r}: {relu_correlation(r):.3f} behind ReLU; measured within 0.01: {abs(found - relu_correlation(r)) < 0.01}"
+    )
+
+# %% [markdown]
+# <details><summary>What you should see</summary>
+#
+# Independent tokens leave with a cosine of 0.318, which is 1/π.
+# </details>
+#
+# **Why it works.** ReLU's outputs are all positive, so any two have something in common: their mean. A feed-forward branch
+# adds that common part to all tokens, a little in each layer.
+#
+# ## In three sentences
+#
+# 1. An average of $T$ tokens keeps $r + (1-r)/T$ of the variance: all of what they share, a $T$-th of what is their own.
+# 2. A branch of two Xavier matrices has a strength of $g^4$ times a factor of its shape: 0.32 for a ReLU branch four times
+#    as wide, the average's variance for attention.
+# 3. Lemma 4.1 counts attention as 1, which is true only of tokens that are alike; query and key cannot make it larger.
+#
+# **Read next**: the paper's Section 4.1 with Lemma 4.1; Noci et al. (arXiv 2206.03126) on tokens that become alike. Then
+# lesson 04: what that does to a stack, forward and backward.
