@@ -106,7 +106,16 @@ def not_attempted(*_: Any, **__: Any) -> None:
 
 #: Exercises whose answer is what they change, not what they return.
 IN_PLACE = {name for name in EXERCISES if name.endswith("_")}
-TENSORS = {"deepnorm", "decoder_layer", "layer_norm", "layer_norm_backward", "rms_norm"}
+TENSORS = {
+    "pre_ln",
+    "post_ln",
+    "pre_ln_stack",
+    "deepnorm",
+    "decoder_layer",
+    "layer_norm",
+    "layer_norm_backward",
+    "rms_norm",
+}
 
 
 @pytest.mark.parametrize("exercise", EXERCISES)
