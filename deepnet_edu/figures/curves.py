@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 
+import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from deepnet_edu.figures.style import legend_below, line_style, new_figure, series_style
+from deepnet_edu.figures.style import LOOK, control_style, legend_below, line_style, new_figure, series_style
 from deepnet_edu.record import Curve
 
 POINTS = 25
@@ -89,4 +90,47 @@ def against_depth(
         ax.set(xlabel="layers", ylabel=ylabels[n])
         ax.set_title(title, fontsize=11)
     legend_below(figure, axes[0])
+    return figure
+
+
+def growth_against_depth(
+    depths: Sequence[int], panels: Mapping[str, Mapping[str, tuple[Sequence[float], float | None]]], *, ylabel: str
+) -> Figure:
+    """How quantities grow with depth, relative to the shallowest stack: four panels on the same logarithmic axes.
+
+    Points are measured; the thin line through the first is the power of depth that was predicted. Each has its label at
+    its end. What has no prediction is dotted and grey.
+
+    Args:
+        depths: of the stacks, from the shallowest.
+        panels: by title, row by row: by label the values, one for each depth, and the predicted power or None.
+        ylabel: what is drawn, in a word.
+    """
+    with matplotlib.rc_context(LOOK):
+        figure = Figure(figsize=(8, 6.8))
+        axes = figure.subplots(2, 2, sharex=True, sharey=True)
+    x = np.array(depths, dtype=float)
+    for ax, (title, lines) in zip(axes.flat, panels.items(), strict=True):
+        for i, (label, (values, power)) in enumerate(lines.items()):
+            relative = np.asarray(values) / values[0]
+            color = series_style(i + 1)["color"] if power is not None else control_style(0)["color"]
+            if power is None:
+                ax.plot(x, relative, marker=".", **control_style(0))
+            else:
+                ax.plot(x, (x / x[0]) ** power, color=color, linestyle="-", linewidth=1.2)
+                ax.plot(x, relative, marker="os^"[i % 3], markersize=7, linestyle="none", color=color)
+            place = {"xytext": (9, 0), "textcoords": "offset points", "va": "center"}
+            ax.annotate(label, (x[-1], relative[-1]), **place, color=color, fontsize=10)
+        ax.set_title(title, fontsize=11)
+    for ax in axes.flat:
+        # Labels stand to the right of the last point.
+        ax.set(xscale="log", yscale="log", xlim=(x[0] * 0.85, x[-1] * (x[-1] / x[0]) ** 0.45))
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.set_xticks(depths, [f"{depth:,}" for depth in depths])
+        ax.minorticks_off()
+    for ax in axes[1]:
+        ax.set_xlabel("layers")
+    for ax in axes[:, 0]:
+        ax.set_ylabel(f"{ylabel} / {ylabel} at {depths[0]} layers")
+    figure.suptitle("points: measured, with their slope; thin lines: predicted", fontsize=10)
     return figure
