@@ -261,10 +261,40 @@ def _decoder_layer(trial: Trial, shape: tuple[int, int, int, int], alpha: float)
     trial.require(len(seen) == 3, "Call each branch once.", "3 calls", f"{len(seen)} calls: {', '.join(seen)}")
 
 
+def stack_parameters(trial: Trial) -> None:
+    """n·(4(d² + d) + 2·d·d_ff + d_ff + d + 4d), as PyTorch's own encoder counts them."""
+    for n, d, d_ff in [(3, 8, 20), (5, 12, 12), (1, 6, 30)]:
+        got = trial.call(n, d, d_ff)
+        with torch.device("meta"):
+            layer = nn.TransformerEncoderLayer(d, 2, d_ff)
+        expected = n * sum(parameter.numel() for parameter in layer.parameters())
+        attention, ffn, norms = 4 * (d * d + d), 2 * d * d_ff + d_ff + d, 4 * d
+        wrong = [
+            Misconception(n * (4 * d * d + 2 * d * d_ff + norms), "Each matrix has a bias, with a number per output."),
+            Misconception(n * (4 * d * d + 2 * d * d_ff), "Biases and norms are missing."),
+            Misconception(n * (attention + ffn), "The two norms are missing: a gain and a bias of d numbers each."),
+            Misconception(n * (attention + ffn + 2 * d), "A layer has two norms, and each has a gain and a bias."),
+            Misconception(
+                n * (3 * (d * d + d) + ffn + norms), "Attention has four matrices: query, key, value and output."
+            ),
+            Misconception(
+                n * (attention + 2 * d * d_ff + 2 * d + norms),
+                "The bias inside the feed-forward branch has d_ff numbers.",
+            ),
+            Misconception(
+                n * (attention + d * d_ff + d_ff + norms),
+                "The feed-forward branch has two matrices, one up and one down.",
+            ),
+            Misconception(attention + ffn + norms, "That is one layer: there are n of them."),
+        ]
+        trial.equal(got, expected, wrong, "n·(4(d² + d) + 2·d·d_ff + d_ff + d + 4d).", tolerance=0)
+
+
 JUDGES: dict[str, Judge] = {
     "deepnorm": deepnorm,
     "constants": constants,
     "init_qkv_": init_qkv_,
     "build_layers": build_layers,
     "decoder_layer": decoder_layer,
+    "stack_parameters": stack_parameters,
 }

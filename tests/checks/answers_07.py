@@ -65,6 +65,7 @@ OBSERVE: dict[str, Callable[[Callable, np.random.Generator], Any]] = {
     "build_layers": see_layers,
     "constants": see_constants,
     "decoder_layer": see_decoder_layer,
+    "stack_parameters": lambda f, g: f(int(g.integers(0, 9)), int(g.integers(1, 99)), int(g.integers(1, 99))),
 }
 
 
@@ -208,6 +209,8 @@ RIGHT = [
     ("constants", constants(lambda L: (np.sqrt(np.sqrt(2 * L)), 1 / np.sqrt(np.sqrt(8 * L))))),
     ("decoder_layer", layer()),
     ("decoder_layer", by_list),
+    ("stack_parameters", lambda n, d, f: n * (4 * d**2 + 2 * d * f + 9 * d + f)),
+    ("stack_parameters", lambda n, d, f: sum((d + 1) * (4 * d + f) + (f + 5) * d for _ in range(n))),
 ]
 
 WRONG = [
@@ -280,4 +283,12 @@ WRONG = [
     ("decoder_layer", lambda x, m, sa, ca, ffn, n, alpha: layer()(x, m, sa, ca, ffn, n, 1.0), "α is missing"),
     ("decoder_layer", lambda x, m, sa, ca, ffn, n, alpha: layer()(x, m, sa, ca, ffn, [n[0]] * 3, alpha), "three norms"),
     ("decoder_layer", cross_first, "Self-attention comes first"),
+    ("stack_parameters", lambda n, d, f: n * (4 * d * d + 2 * d * f + 4 * d), "Each matrix has a bias"),
+    ("stack_parameters", lambda n, d, f: n * (4 * d * d + 2 * d * f), "Biases and norms are missing"),
+    ("stack_parameters", lambda n, d, f: n * (4 * d * d + 2 * d * f + 5 * d + f), "The two norms are missing"),
+    ("stack_parameters", lambda n, d, f: n * (4 * d * d + 2 * d * f + 7 * d + f), "a gain and a bias"),
+    ("stack_parameters", lambda n, d, f: n * (3 * d * d + 2 * d * f + 8 * d + f), "four matrices"),
+    ("stack_parameters", lambda n, d, f: n * (4 * d * d + 2 * d * f + 10 * d), "has d_ff numbers"),
+    ("stack_parameters", lambda n, d, f: n * (4 * d * d + d * f + 8 * d + f), "one up and one down"),
+    ("stack_parameters", lambda n, d, f: 4 * d * d + 2 * d * f + 9 * d + f, "That is one layer"),
 ]  # fmt: skip

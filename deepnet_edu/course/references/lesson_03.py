@@ -2,6 +2,7 @@
 
 from math import acos, exp, pi, sqrt
 
+import numpy as np
 import torch
 
 

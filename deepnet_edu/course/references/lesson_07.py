@@ -39,3 +39,11 @@ def decoder_layer(x, memory, self_attention, cross_attention, ffn, norms, alpha)
     x = deepnorm(x, self_attention, norms[0], alpha)
     x = deepnorm(x, lambda y: cross_attention(y, memory), norms[1], alpha)
     return deepnorm(x, ffn, norms[2], alpha)
+
+
+def stack_parameters(n, d, d_ff):
+    """Parameters of n layers: a whole number."""
+    attention = 4 * (d * d + d)
+    ffn = (d * d_ff + d_ff) + (d_ff * d + d)
+    norms = 2 * 2 * d
+    return n * (attention + ffn + norms)
