@@ -82,7 +82,7 @@ def record(**values: float | int | str | bool | Sequence[float]) -> None:
     """
     if not values:
         raise ValueError("There is nothing to record: give values by name, for example kit.record(final_loss=0.28).")
-    plain = {name: value.tolist() if hasattr(value, "tolist") else value for name, value in values.items()}
+    plain = {name: _plain(value) for name, value in values.items()}
     for name, value in plain.items():
         try:
             json.dumps(value, allow_nan=False)
@@ -90,6 +90,13 @@ def record(**values: float | int | str | bool | Sequence[float]) -> None:
             raise ValueError(f"{name}={value!r} cannot be recorded: expected a finite number, text or list.") from None
     shown = ", ".join(f"{name} = {f'{v:.4g}' if isinstance(v, float) else v}" for name, v in plain.items())
     display({RECORD_MIME: plain, "text/plain": f"recorded: {shown}"}, raw=True)
+
+
+def _plain(value: Any) -> Any:
+    """Without tensors, arrays and NumPy's numbers."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 class LivePicture:

@@ -1,0 +1,727 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   lesson:
+#     question: What explodes, if not the gradient?
+#     opening: >-
+#       Lesson 04 left a riddle. Post-LN dies without warm-up even where its gradient reaches the bottom, and there is a
+#       Post-LN stack with a gradient as large at the top that trains without any trouble. So the gradient cannot be the
+#       culprit. This lesson watches the first thirty steps, and finds what is.
+#     objectives: >-
+#       measure how far one step moves a model, tell the chain of events that kills a Post-LN stack, and bound the update
+#       of any stack by a sum over its sub-layers.
+#     prerequisites: lessons 02 and 04, and what a first-order Taylor expansion is.
+#     minutes: 60
+#     paper: Section 3 whole, and Theorem 4.2.
+# ---
+
+# %% tags=["parameters"]
+from deepnet_edu.course import kit
+
+PROFILE = kit.profile()
+SEED = 0
+DEPTH = 18  # layers of the stacks that are trained; the paper's have 18 and 18
+STEPS = 30
+
+# %% tags=["imports"]
+from math import sqrt
+
+import numpy as np
+import torch
+
+# %%
+from torch.nn import functional as F
+
+from deepnet_edu import ModelConfig, build_model, deepnorm_constants, probe
+from deepnet_edu.checks import check
+from deepnet_edu.data import TokenMap
+from deepnet_edu.figures import Picture
+from deepnet_edu.figures.style import legend_below, new_figure, series_style
+
+device = kit.setup(SEED, PROFILE)
+seeds = [SEED] if PROFILE == "smoke" else [SEED, SEED + 1, SEED + 2]
+task = TokenMap(vocab_size=16, length=16, batch_size=16)
+WIDTH = 64
+
+
+def batch_of(seed):
+    return task.batch(torch.Generator().manual_seed(seed)).to(device)
+
+
+def built(rule, layers, seed):
+    """A decoder with Xavier's weights, biases 0; DeepNorm's with its β."""
+    config = ModelConfig("decoder", "lm", layers, residual=rule, d_model=WIDTH, n_heads=4, d_ff=256, vocab_size=16,
+                         max_length=32)  # fmt: skip
+    return build_model(config, seed=seed).to(device)
+
+
+def verdict(said, holds):
+    print(said, bool(holds))
+
+
+# %% [markdown]
+# ## Two stacks that differ in one number per layer
+#
+# The paper asks its question with a trick. Take a Post-LN stack with Xavier's weights. Make a second one from it: divide the
+# weights of each layer by a number $k$ that is large at the bottom and 1 at the top. It is called Post-LN-init. Its top
+# layer is the same. If a large gradient at the top kills Post-LN, it must kill this one too.
+
+# %% [markdown] exercise="post_ln_init_divisor" difficulty=2 importance=4 minutes=5
+# ### Post-LN-init
+#
+# **Objective**: build the control that acquits the gradient.
+#
+# Write `post_ln_init_divisor(layer, n_layers)`: the number $k$ by which the weights of a layer are divided. Layers are
+# counted from 1 at the bottom. The top layer is left as it is ($k = 1$), the one below is halved, and so on down.
+#
+# Hint: what should it give for `layer = n_layers`, and for one less?
+#
+# Hint: count how many layers there are from this one up to the top, itself included.
+
+
+# %% exercise="post_ln_init_divisor"
+def post_ln_init_divisor(layer, n_layers):
+    """What the weights of layer 1 … n_layers are divided by: one number."""
+    ### BEGIN SOLUTION
+    return n_layers - layer + 1
+    ### END SOLUTION
+
+
+# %%
+check.post_ln_init_divisor(post_ln_init_divisor)
+
+# %%
+post_ln_init_divisor = kit.mine_or_reference(post_ln_init_divisor)
+
+# %% [markdown]
+# <details><summary>What you should see</summary>
+#
+# 18 for the first of 18 layers, 1 for the last. DS-Init, another published scheme, goes the other way and shrinks the top.
+# </details>
+#
+# **Why it works.** In lesson 03 a branch of two matrices had a strength of $g^4$. Divided by $k$, both matrices have the gain
+# $1/k$, and the branch of layer 1 the strength $1/18^4$: it hardly exists. Layers fade in towards the top.
+
+
+# %%
+@torch.no_grad()
+def post_ln_init(layers, seed):
+    """Post-LN with every matrix of layer l divided by your number."""
+    model = built("post_ln", layers, seed)
+    for sublayer in model.sublayers():
+        for matrix in sublayer.matrices():
+            matrix /= post_ln_init_divisor(sublayer.residual.place.layer + 1, layers)
+    return model
+
+
+MAKERS = {"Post-LN": lambda layers, seed: built("post_ln", layers, seed), "Post-LN-init": post_ln_init}
+top = {name: np.mean([probe(make(DEPTH, s), batch_of(s)).gradient_norm[-1] for s in range(3)])
+       for name, make in MAKERS.items()}  # fmt: skip
+ratio = top["Post-LN-init"] / top["Post-LN"]
+print(f"{DEPTH} layers, gradient of the last feed-forward branch, three seeds, Post-LN-init over Post-LN:")
+verdict("the same within a factor of 1.5:", 1 / 1.5 < ratio < 1.5)
+
+# %% [markdown]
+# (In the paper's larger stacks, 18 and 18 layers on translation, Post-LN-init's is even *larger*, about 2.25 against 0.70,
+# read off its Figure 3. In our small ones both are alike.) Which of the two will train?
+
+# %%
+guess = kit.Guess(
+    "Same task, same learning rate, same seed, 30 steps. Which stack learns?",
+    ["both", "neither", "Post-LN only", "Post-LN-init only"],
+)
+guess
+
+# %% [markdown]
+# ## The recipe: warm-up
+#
+# Before the experiment we need its other ingredient. Transformers are trained with a learning rate that rises first and
+# falls afterwards. Everybody does so; the question of this lesson is why it helps.
+
+# %% [markdown] exercise="learning_rate" difficulty=2 importance=4 minutes=8
+# ### The schedule of nearly all Transformers
+#
+# **Objective**: know the learning rate at any step, to the last seam.
+#
+# Write `learning_rate(step, peak, warmup, initial)`. It rises in a straight line from `initial` at step 0 to `peak` at step
+# `warmup`. From then on it is $\text{peak}\cdot\sqrt{\text{warmup}/\text{step}}$.
+#
+# Hint: where step = warmup both formulas must give the peak.
+#
+# Hint: the line is `initial + (peak - initial) * step / warmup`.
+
+
+# %% exercise="learning_rate"
+def learning_rate(step, peak, warmup, initial=1e-7):
+    """Learning rate at a step, counted from 0: one number."""
+    ### BEGIN SOLUTION
+    if step < warmup:
+        return initial + (peak - initial) * step / warmup
+    return peak * sqrt(warmup / step)
+    ### END SOLUTION
+
+
+# %%
+check.learning_rate(learning_rate)
+
+# %%
+learning_rate = kit.mine_or_reference(learning_rate)
+
+# %% [markdown]
+# <details><summary>What you should see</summary>
+#
+# With `peak = 3e-3` and `warmup = 100` it is half the peak at step 50, the peak at 100, and half of it again at 400.
+# </details>
+#
+# **Why it works.** The paper's runs start at 1e-7, rise for 4,000 to 6,000 steps, and fall with the root. All of them, by
+# the way: that DeepNorm needs no warm-up is not a claim of the paper.
+#
+# ## How far did that step go?
+#
+# A gradient says how steep the loss is. It does not say where a step will land. That is another quantity, the paper's
+# [model update](glossary.md): feed the model an input $x$, let one step change the weights from $\theta$ to $\theta'$, feed
+# it the same input again.
+#
+# $$\lVert \Delta F \rVert = \lVert F(x;\, \theta') - F(x;\, \theta) \rVert$$
+
+# %% [markdown] exercise="model_update" difficulty=3 importance=5 minutes=15
+# ### The model update
+#
+# **Objective**: measure how far a step moves what a model says, and leave no trace.
+#
+# Write `model_update(model, x, step)`: the norm of the change of `model(x)` that `step(model)` causes, a number. `step`
+# changes the model's parameters in place. Measure without dropout. Afterwards the model must be what it was: same
+# parameters, same mode (training or evaluation).
+#
+# Hint: keep a *copy* of every tensor in `model.state_dict()`; the dictionary itself holds the very tensors that will change.
+#
+# Hint: `model.training` before `model.eval()`, `model(x)` under `torch.no_grad()`, then the step, then `model(x)` again; at
+# the end `model.load_state_dict(…)` and `model.train(…)`.
+
+
+# %% exercise="model_update"
+def model_update(model, x, step):
+    """‖F(x; θ') - F(x; θ)‖, where step(model) turns θ into θ': one number."""
+    ### BEGIN SOLUTION
+    before, training = {name: value.clone() for name, value in model.state_dict().items()}, model.training
+    model.eval()
+    with torch.no_grad():
+        y = model(x)
+    step(model)
+    with torch.no_grad():
+        change = (model(x) - y).norm().item()
+    model.load_state_dict(before)
+    model.train(training)
+    return change
+    ### END SOLUTION
+
+
+# %%
+check.model_update(model_update)
+
+# %%
+model_update = kit.mine_or_reference(model_update)
+
+
+# %% [markdown]
+# <details><summary>What you should see</summary>
+#
+# A green card. The most popular wrong answer keeps `model.state_dict()` without cloning: it restores the stepped weights.
+# </details>
+#
+# **Why it works.** The same small step of the weights can do very different things to the function. So weights are not
+# compared, and losses neither: outputs are.
+#
+# Now one step of plain gradient descent (SGD) and one in the direction of the gradient's signs, which is Adam's first step,
+# on the matrices of three stacks. The learning rate is tiny, and divided out.
+
+
+# %%
+def one_step(batch, kind, rate):
+    """A step(model) on the stack's matrices: SGD, or by signs."""
+
+    def step(model):
+        matrices = [matrix for sublayer in model.sublayers() for matrix in sublayer.matrices()]
+        gradients = torch.autograd.grad(model.loss(batch), matrices)
+        with torch.no_grad():
+            for matrix, gradient in zip(matrices, gradients, strict=True):
+                matrix -= rate * (gradient if kind == "SGD" else gradient.sign())
+
+    return step
+
+
+KINDS = {**MAKERS, "DeepNorm": lambda layers, seed: built("deepnorm", layers, seed)}
+depths = [6, 12, 18, 24]
+first = {}
+for kind, rate in (("SGD", 1e-5), ("signs", 1e-6)):
+    for name, make in KINDS.items():
+        first[kind, name] = [
+            np.mean([model_update(make(n, s), batch_of(s).inputs, one_step(batch_of(s), kind, rate)) / rate for s in seeds])
+            for n in depths
+        ]  # fmt: skip
+
+# %%
+figure, axes = new_figure(2, width=10, height=3.8)
+for ax, kind in zip(axes, ("SGD", "signs"), strict=True):
+    for i, name in enumerate(KINDS):
+        style = series_style((0, 3, 2)[i])
+        ax.plot(depths, first[kind, name], marker="o", label=name, **style)
+    ax.set(
+        yscale="log", xlabel="layers", xticks=depths, title={"SGD": "SGD", "signs": "signs (Adam's first step)"}[kind]
+    )
+axes[0].set_ylabel("first update ‖ΔF‖ / learning rate")
+legend_below(figure, axes[0])
+Picture(
+    figure,
+    alt="Two panels, first update divided by the learning rate against 6 to 24 layers, logarithmic. Post-LN's line lies ten to "
+    "a hundred times above the other two and rises. Post-LN-init and DeepNorm are far below it and nearly flat for SGD; with "
+    "steps by sign they rise slowly.",
+)
+
+# %%
+gap = {kind: first[kind, "Post-LN"][2] / first[kind, "Post-LN-init"][2] for kind in ("SGD", "signs")}
+verdict("18 layers, SGD: Post-LN's first update more than 25 times that of Post-LN-init:", gap["SGD"] > 25)
+verdict("           signs: more than 5 times:", gap["signs"] > 5)
+verdict(
+    "from 6 to 24 layers, SGD: Post-LN's grows more than fourfold:",
+    first["SGD", "Post-LN"][3] > 4 * first["SGD", "Post-LN"][0],
+)
+verdict(
+    "                          Post-LN-init's by less than half:",
+    first["SGD", "Post-LN-init"][3] < 1.5 * first["SGD", "Post-LN-init"][0],
+)
+
+# %% tags=["nbval-ignore-output"]
+kit.record(**{f"first_update_{kind}_{name}".replace("-", "_"): values for (kind, name), values in first.items()})
+
+# %% [markdown]
+# **There it is.** The gradients at the top are the same within a factor of 1.5. The updates differ by a factor of 25 and
+# more, and Post-LN's grows with depth. What explodes is the update.
+#
+# ## Thirty steps
+#
+# Now let them train. Four arms, 18 layers, Adam with a peak of 3·10⁻³ (β₁, β₂ = 0.9, 0.98), all parameters, no clipping:
+# Post-LN without warm-up, Post-LN with 100 steps of warm-up, Post-LN-init and DeepNorm with the same warm-up. After each step
+# three things are measured on one fixed batch: how far the stack's output is from where it began, how long the tokens are
+# that enter its norms, and the loss. The gradient by layer is taken at the end.
+
+# %%
+PEAK, WARMUP = 3e-3, 100
+ARMS = {
+    "Post-LN, no warm-up": (MAKERS["Post-LN"], 0),
+    "Post-LN, warm-up": (MAKERS["Post-LN"], WARMUP),
+    "Post-LN-init, warm-up": (post_ln_init, WARMUP),
+    "DeepNorm, warm-up": (KINDS["DeepNorm"], WARMUP),
+}
+
+
+@torch.no_grad()
+def look(model, inputs):
+    """The stack's output, and the mean length of what enters its norms."""
+    lengths = []
+    hooks = [
+        sublayer.residual.norm.register_forward_pre_hook(lambda _, given: lengths.append(given[0].norm(dim=-1).mean()))
+        for sublayer in model.sublayers()
+    ]
+    model.use_path("plain")  # so that each norm is really called
+    y = model.stack(model.embed(inputs))
+    model.use_path("auto")
+    for hook in hooks:
+        hook.remove()
+    return y, torch.stack(lengths).mean().item()
+
+
+def first_steps(make, warmup, seed, steps=STEPS):
+    """Train, and look after each step: distance from the start (per token), length before norms, loss, gradients."""
+    model, fixed, generator = make(DEPTH, seed), batch_of(seed + 100), torch.Generator().manual_seed(seed)
+    start, length = look(model, fixed.inputs)
+    run = {"update": [0.0], "length": [length], "loss": [], "before": probe(model, fixed).gradient_norm}
+    optimizer = torch.optim.Adam(model.parameters(), betas=(0.9, 0.98))
+    for step in range(1, steps + 1):
+        optimizer.param_groups[0]["lr"] = learning_rate(step, PEAK, warmup) if warmup else PEAK
+        loss = model.loss(task.batch(generator).to(device))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        y, length = look(model, fixed.inputs)
+        run["update"].append((y - start).norm(dim=-1).mean().item())
+        run["length"].append(length)
+        run["loss"].append(loss.item())
+    run["after"] = probe(model, fixed).gradient_norm
+    return run
+
+
+runs = {name: [first_steps(make, warmup, seed) for seed in seeds] for name, (make, warmup) in ARMS.items()}
+
+# %% tags=["headline"]
+figure, axes = new_figure(3, width=12, height=4.2)
+farthest = sqrt(2 * WIDTH)
+for i, (name, (run, *_)) in enumerate(runs.items()):
+    style = series_style((0, 4, 3, 2)[i])
+    axes[0].plot(run["update"], label=name, **style)
+    axes[1].plot(run["length"], **style)
+    axes[2].plot(np.arange(1, 2 * DEPTH + 1) / 2, run["after"], **style)
+axes[0].axhline(farthest, color="#555555", linestyle=":", linewidth=1.5)
+axes[0].annotate(
+    "nothing in common with the start", (STEPS, farthest), (0, 3), textcoords="offset points", ha="right", fontsize=9
+)
+axes[1].axhline(sqrt(WIDTH), color="#555555", linestyle=":", linewidth=1.5)
+axes[1].annotate("√d", (STEPS, sqrt(WIDTH)), (0, 3), textcoords="offset points", ha="right", fontsize=9)
+axes[0].set(xlabel="step", ylabel="‖F(x; θ) - F(x; θ₀)‖ per token", title="How far has the model moved?", ylim=(0, 13))
+axes[1].set(xlabel="step", ylabel="mean length of tokens", title="What enters the norms?")
+axes[2].set(xlabel="layer", ylabel="gradient norm", title=f"Gradient after {STEPS} steps", yscale="log", ylim=(1e-7, 3))
+legend_below(figure, axes[0], columns=4)
+Picture(
+    figure,
+    alt="Three panels, four arms. Update: Post-LN without warm-up jumps to 8.7 of at most 11.3 at the first step and stays "
+    "there; with warm-up it climbs over thirty steps to 7; Post-LN-init and DeepNorm start slower. Length before norms: "
+    "without warm-up it doubles from 10 to 17 within a few steps, the others stay where they were. Gradient by layer after 30 "
+    "steps: without warm-up it falls from 0.3 at the top to one millionth at the bottom, the others lose a factor of 10 or less.",
+)
+
+# %%
+guess.compare("Post-LN-init only")
+
+
+# %%
+def all_of(name, holds):
+    return all(holds(run) for run in runs[name])
+
+
+dead, slow, alive, deep = ARMS
+last = {name: [np.mean(run["loss"][-5:]) for run in found] for name, found in runs.items()}
+print("(i)   the update explodes")
+verdict(
+    "      no warm-up: after ONE step more than 70% of the way to an unrelated output:",
+    all_of(dead, lambda r: r["update"][1] > 0.7 * farthest),
+)
+verdict("      warm-up: after one step less than 20%:", all_of(slow, lambda r: r["update"][1] < 0.2 * farthest))
+verdict("      Post-LN-init, warm-up: less than 2%:", all_of(alive, lambda r: r["update"][1] < 0.02 * farthest))
+print("(ii)  the model is stuck in a bad place")
+verdict(
+    "      no warm-up: loss within 0.15 of ln 16, which knows nothing:",
+    all(abs(x - np.log(16)) < 0.15 for x in last[dead]),
+)
+verdict("      Post-LN-init, warm-up: loss below 1 within 30 steps:", max(last[alive]) < 1)
+print("(iii) what enters the norms grows")
+verdict(
+    "      no warm-up: more than one and a half times as long:",
+    all_of(dead, lambda r: r["length"][-1] > 1.5 * r["length"][0]),
+)
+verdict(
+    "      Post-LN-init, warm-up: by less than 10%:", all_of(alive, lambda r: r["length"][-1] < 1.1 * r["length"][0])
+)
+print("(iv, v) so norms shrink gradients, and they vanish at the bottom")
+verdict(
+    "      no warm-up: first layer below 1/10,000 of the last:",
+    all_of(dead, lambda r: r["after"][0] < 1e-4 * r["after"][-1]),
+)
+verdict(
+    "      the same before the first step: not below 1/3:", all_of(dead, lambda r: r["before"][0] > r["before"][-1] / 3)
+)
+verdict("      Post-LN-init, warm-up: not below 1/30:", all_of(alive, lambda r: r["after"][0] > r["after"][-1] / 30))
+print("(vi)  it cannot come back")
+verdict(
+    "      no warm-up: between step 10 and step 30 the output moves by less than 15%:",
+    all_of(dead, lambda r: abs(r["update"][-1] / r["update"][10] - 1) < 0.15),
+)
+
+# %% tags=["nbval-ignore-output"]
+kit.record(**{f"loss_{i}": values for i, values in enumerate(last.values())})
+
+# %% [markdown]
+# Six claims of the paper's Section 3, each with its measurement. Read them as a chain:
+#
+# 1. The first steps change what the model says beyond recognition. (All outputs come from a norm and have length $\sqrt d = 8$. Two
+#    unrelated ones are $\sqrt2 \cdot 8 = 11.3$ apart: there is hardly farther to go.)
+# 2. It lands where all tokens get the same answer. That is a bad place, but still a place where losses have gradients.
+# 3. The tokens that enter its norms have become longer.
+# 4. A norm divides gradients by that length: lesson 02, the headline.
+# 5. Eighteen layers of it, and nothing reaches the bottom.
+# 6. So nothing can be undone.
+#
+# The gradient that vanishes is the *end* of the story. Whoever looks after 30 steps sees only this.
+#
+# (DeepNorm's tokens are long before its norms from the start, α times as long. That does no harm: on the way down the
+# gradient along the skip is multiplied by α again. What harms is *growth*.)
+#
+# Warm-up makes step 1 small, and so does Post-LN-init. (Post-LN with warm-up has still not learned after 30 steps, and many
+# seeds never do at this depth; in the paper too, 18-18 layers diverge with it.)
+#
+# ### Where reality is less tidy
+#
+# One more arm, which the story above does not predict. What if Post-LN-init gets no warm-up?
+
+# %%
+bold = first_steps(post_ln_init, 0, SEED)
+verdict("Post-LN-init, no warm-up: first update more than a third of the way:", bold["update"][1] > farthest / 3)
+verdict("                          loss below 1 after 30 steps:", np.mean(bold["loss"][-5:]) < 1)
+verdict(
+    "                          tokens before norms longer by less than 15%:",
+    bold["length"][-1] < 1.15 * bold["length"][0],
+)
+
+# %% [markdown]
+# Its first update is large, and it learns all the same, on this small task. So a large update is not deadly by itself. It is
+# where Post-LN's *leads*: to longer tokens, and no way back. The paper's claim is a bound: keep the update small, and the
+# first link of the chain is never forged. (One seed, 18 layers, a task that is learned by heart: do not take it for a rule.)
+#
+# ## What is an update made of?
+#
+# Now the theory. The paper derives a bound for $\lVert\Delta F\rVert$ in the simplest setting in which it can be seen. Every
+# assumption is marked.
+#
+# **One sub-layer.** *Assume width 1*: the stream is one number $x$, and the two matrices of a branch are two numbers $v$ and
+# $w$, so that $F(x) = v\,w\,x$. (By Lemma 4.1 attention counts as its value and output matrix; a feed-forward branch has two
+# anyway.) *Assume that skip and branch are independent*, so that their variances add: $\alpha x + v w x$ has variance
+# $\alpha^2 + v^2w^2$, and the norm divides by its root:
+#
+# $$f(x) = \frac{\alpha + v w}{\sqrt{\alpha^2 + v^2 w^2}}\; x .$$
+#
+# (In one dimension they are not independent, of course. The assumption speaks of the wide network that this stands for.)
+#
+# **Its slopes.** Write $u = vw$. By the quotient rule
+#
+# $$\frac{\partial f}{\partial u} = x\,\frac{(\alpha^2 + u^2) - (\alpha + u)\,u}{(\alpha^2 + u^2)^{3/2}}
+# = \frac{\alpha\,(\alpha - u)}{(\alpha^2 + u^2)^{3/2}}\;x ,$$
+#
+# and $\partial u/\partial v = w$, $\partial u/\partial w = v$. Together, for the pair $\theta = (v, w)$,
+#
+# $$\Big\lVert \frac{\partial f}{\partial \theta} \Big\rVert
+# = \frac{\alpha\,(\alpha - vw)}{(\alpha^2 + v^2w^2)^{3/2}}\,\sqrt{v^2 + w^2}\;|x|
+# \;\le\; \frac{\sqrt{v^2 + w^2}}{\alpha}\;|x| .$$
+#
+# The last step *assumes $v$ and $w$ positive and below 1, and $\alpha > 1$*: then $0 < \alpha - vw \le \alpha$, and the
+# denominator is at least $\alpha^3$. And $|x|$ is 1, because $x$ comes from a norm.
+#
+# **Along the stream** the slope is $\partial f/\partial x = (\alpha + vw)/\sqrt{\alpha^2 + v^2w^2}$. The paper counts it as 1.
+# In width 1 it is a little more. In a wide network the branch points elsewhere than the skip, lengths add as squares, and it
+# *is* 1: $\sqrt{\alpha^2 + v^2w^2}/\sqrt{\alpha^2 + v^2w^2}$.
+#
+# **All sub-layers.** *To first order*, the change of the output is the sum of what each sub-layer's step contributes, carried
+# up by slopes of 1:
+#
+# $$\lVert \Delta F \rVert \;\le\; \sum_{i=1}^{2N} \frac{\sqrt{v_i^2 + w_i^2}}{\alpha}\;
+# \lVert \theta_i' - \theta_i \rVert .$$
+#
+# This is **Theorem 4.2**. Three things are in it, and each is a way to train deep stacks: small weights $v, w$, a large
+# $\alpha$, small steps.
+
+# %% [markdown] exercise="update_bound" difficulty=2 importance=5 minutes=8
+# ### Theorem 4.2
+#
+# **Objective**: turn the theorem into a number.
+#
+# Write `update_bound(v, w, alpha, dtheta)`: the sum, for arrays `v`, `w`, `dtheta` with an entry per sub-layer. `dtheta` holds
+# how far each pair moved.
+#
+# Hint: `np.sqrt(v**2 + w**2)` is an array with one number per sub-layer.
+#
+# Hint: every term is divided by α once, and multiplied by its own `dtheta`. Then `.sum()`.
+
+
+# %% exercise="update_bound"
+def update_bound(v, w, alpha, dtheta):
+    """Σ √(v² + w²)/α · ‖Δθ‖ over the sub-layers: one number."""
+    ### BEGIN SOLUTION
+    return (np.sqrt(v**2 + w**2) / alpha * dtheta).sum()
+    ### END SOLUTION
+
+
+# %%
+check.update_bound(update_bound)
+
+# %%
+update_bound = kit.mine_or_reference(update_bound)
+
+# %% [markdown]
+# <details><summary>What you should see</summary>
+#
+# With $\alpha = v = w = 1$, which is Post-LN, and the same step everywhere: $2N\sqrt2$ steps. Twice the layers, twice the bound.
+# </details>
+#
+# **Why it works.** A sum, not a root of squares: nobody promises that the layers' contributions cancel. Training makes
+# sure that they do not, because all gradients pull at the same loss.
+#
+# ## Does the bound hold in a wide network?
+#
+# Width 1 was an assumption. So take a wide chain, $x \leftarrow \mathrm{LN}(\alpha x + W V x)$ with random matrices of gain
+# $v$ and $w$, 64 features, in float64. Move every matrix by the same small amount, first in random directions, then along the
+# gradient of one and the same number, so that all layers pull together. How does the update compare with your sum?
+
+
+# %%
+def wide_chain(layers, alpha, v, w, d=64, delta=1e-6):
+    """Update over bound, for random steps and for steps that pull together."""
+    generator = torch.Generator().manual_seed(SEED)
+
+    def drawn(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    matrices = [drawn(d, d) / sqrt(d) * gain for gain in [v] * 2 * layers + [w] * 2 * layers]
+    x = F.layer_norm(drawn(16, d), (d,))
+
+    def out(matrices):
+        y = x
+        for V, W in zip(matrices[: 2 * layers], matrices[2 * layers :], strict=True):
+            y = F.layer_norm(alpha * y + y @ V @ W, (d,))
+        return y
+
+    leaves = [matrix.requires_grad_() for matrix in matrices]
+    y = out(leaves)
+    gradients = torch.autograd.grad((y * drawn(16, d)).sum(), leaves)
+    bound = update_bound(np.full(2 * layers, v), np.full(2 * layers, w), alpha, np.full(2 * layers, delta))
+    ratios = []
+    with torch.no_grad():
+        for directions in ([drawn(d, d) for _ in leaves], gradients):
+            moved = [m + delta * sqrt(d) * g / g.norm() for m, g in zip(leaves, directions, strict=True)]
+            ratios.append(((out(moved) - y).square().mean().sqrt() / bound).item())
+    return ratios
+
+
+layers_tried = [3, 6, 12, 24, 48]
+constants = [deepnorm_constants(decoder_layers=n).decoder for n in layers_tried]
+within = np.array([wide_chain(n, c.alpha, c.beta, c.beta) for n, c in zip(layers_tried, constants, strict=True)])
+beyond = np.array([wide_chain(n, 1.0, 1.0, 1.0) for n in layers_tried])
+figure, (ax,) = new_figure(1, width=8, height=4.2)
+lines = {
+    "Post-LN's numbers, α = v = w = 1, pulling together": (beyond[:, 1], 0),
+    "small weights and α > 1 (DeepNorm's), pulling together": (within[:, 1], 2),
+    "the same, random steps": (within[:, 0], 1),
+}
+for name, (values, i) in lines.items():
+    ax.plot(layers_tried, values, marker="o", label=name, **series_style(i))
+ax.axhline(1, color="#555555", linestyle=":", linewidth=1.5)
+ax.annotate("the theorem's sum", (layers_tried[-1], 1), (0, 4), textcoords="offset points", ha="right", fontsize=9)
+ax.set(xscale="log", yscale="log", xlabel="layers", ylabel="measured update / sum")
+ax.set_xticks(layers_tried, layers_tried)
+ax.set_yticks([0.1, 1, 10], ["0.1", "1", "10"])
+ax.minorticks_off()
+legend_below(figure, ax, columns=1)
+Picture(
+    figure,
+    alt="Measured update over the theorem's sum against 3 to 48 layers, both logarithmic. With small weights and alpha above 1 "
+    "and steps that pull together it is flat at about 3. With random steps it falls from 0.4 to 0.1. With Post-LN's numbers it "
+    "rises from 4 to nearly 20.",
+)
+
+# %%
+verdict(
+    "DeepNorm's constants, pulling together: the same multiple of the sum at all depths, within 15%:",
+    np.ptp(within[:, 1]) < 0.15 * within[:, 1].mean(),
+)
+verdict(
+    "random steps: below the sum, and less and less of it:",
+    (within[:, 0] < 1).all() and within[-1, 0] < within[0, 0] / 2,
+)
+verdict("Post-LN's numbers: the multiple grows with depth:", beyond[-1, 1] > 4 * beyond[0, 1])
+
+# %% [markdown]
+# Three honest answers. Where the assumptions hold (small weights, α above 1), the update is a *fixed multiple* of the sum at
+# every depth, about 3. That is what the paper's "=Θ" means: right up to a constant. (A gradient is no random direction. It
+# puts its whole length where it counts.) Random steps fall short, because they cancel. And for Post-LN itself, $v = w = \alpha =
+# 1$, the theorem's assumptions fail, and the truth is *worse* than the sum.
+#
+# So what does warm-up do? It keeps $\lVert\theta' - \theta\rVert$ small until the model is out of danger. What does
+# Post-LN-init do? It keeps $\sqrt{v^2 + w^2}$ small. Both shrink the same sum. There is a third factor in it that neither
+# of them touches: $\alpha$. It is where DeepNorm begins.
+#
+# ## For those who want more
+
+# %% [markdown] exercise="sublayer_slopes" difficulty=3 importance=3 minutes=12
+# ### The slopes of one sub-layer (optional)
+#
+# **Objective**: do the theorem's central line yourself.
+#
+# Write `sublayer_slopes(x, v, w, alpha)`: the pair $(\partial f/\partial v,\; \partial f/\partial w)$ for
+# $f = (\alpha + vw)\,x/\sqrt{\alpha^2 + v^2w^2}$.
+#
+# Hint: $f$ depends on $v$ and $w$ through $u = vw$ alone: the slope along $u$ first.
+#
+# Hint: that slope is $\alpha\,x\,(\alpha - u)/(\alpha^2 + u^2)^{3/2}$.
+
+
+# %% exercise="sublayer_slopes"
+def sublayer_slopes(x, v, w, alpha):
+    """(∂f/∂v, ∂f/∂w) of f = (α + vw)x/√(α² + v²w²)."""
+    ### BEGIN SOLUTION
+    u = v * w
+    slope = alpha * x * (alpha - u) / (alpha**2 + u**2) ** 1.5
+    return slope * w, slope * v
+    ### END SOLUTION
+
+
+# %%
+check.sublayer_slopes(sublayer_slopes)
+
+# %%
+sublayer_slopes = kit.mine_or_reference(sublayer_slopes)
+tight = []
+for v, w, alpha in [(0.3, 0.3, 2.2), (0.9, 0.5, 1.1), (0.1, 0.1, 6.7)]:
+    exact, bound = np.hypot(*sublayer_slopes(1.0, v, w, alpha)), np.hypot(v, w) / alpha
+    tight.append(exact / bound)
+    print(f"v = {v}, w = {w}, α = {alpha}: exact {exact:.4f}, bound {bound:.4f}")
+verdict("never above the bound:", max(tight) <= 1)
+
+# %% [markdown]
+# <details><summary>What you should see</summary>
+#
+# 0.1845 against 0.1928 for the first: 4% apart. For large α and small weights the two cannot be told apart; near 1 the bound
+# is loose.
+# </details>
+#
+# **Why it works.** In $(\alpha - vw)$ the minus comes from the norm: as the branch grows, so does what the sum is divided by.
+
+# %% [markdown] exercise="warmup_distance" difficulty=2 importance=3 minutes=8
+# ### How far can a weight go? (optional)
+#
+# **Objective**: see warm-up as a leash.
+#
+# Adam moves each weight by about the learning rate, whatever the gradient. Write `warmup_distance(steps, peak, warmup)`: the
+# farthest that a weight can get in the first `steps` steps (0, 1, …), all in the same direction, with your schedule and its
+# initial rate of 1e-7.
+#
+# Hint: you have a function for the rate at one step.
+#
+# Hint: add the rates up: `sum(… for step in range(steps))`.
+
+
+# %% exercise="warmup_distance"
+def warmup_distance(steps, peak, warmup):
+    """Sum of the learning rates of steps 0 … steps - 1: one number."""
+    ### BEGIN SOLUTION
+    return sum(learning_rate(step, peak, warmup) for step in range(steps))
+    ### END SOLUTION
+
+
+# %%
+check.warmup_distance(warmup_distance)
+
+# %%
+warmup_distance = kit.mine_or_reference(warmup_distance)
+free, leashed = 30 * PEAK, warmup_distance(30, PEAK, WARMUP)
+print(f"in 30 steps: {free:.3f} without warm-up, {leashed:.4f} with; a fresh weight is about {1 / sqrt(WIDTH):.3f}")
+
+# %% [markdown]
+# <details><summary>What you should see</summary>
+#
+# 0.090 without warm-up, 0.0131 with it, and a fresh weight of size 0.125. Without warm-up the weights can be other weights
+# after 30 steps.
+# </details>
+#
+# **Why it works.** In the first steps of warm-up the distance grows with the square of the step. It is the factor
+# $\lVert\theta' - \theta\rVert$ of the theorem, on a leash.
+#
+# ## In three sentences
+#
+# 1. What explodes in a Post-LN stack is the update: with gradients as large at the top as in a stack that trains, its first
+#    step throws the output to where nothing is left of it.
+# 2. Then what enters the norms grows, norms shrink the gradients, and the way back is closed.
+# 3. The update is bounded by $\sum \sqrt{v^2 + w^2}/\alpha \cdot \lVert\Delta\theta\rVert$: warm-up shrinks the step, small
+#    weights the root, and α is still free.
+#
+# **Read next**: the paper's Section 3 and the proof of Theorem 4.2 in its appendix. Then lesson 06: which α and β keep that
+# sum constant, at any depth?
