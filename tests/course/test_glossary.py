@@ -99,6 +99,6 @@ def test_each_symbol_is_used_where_it_is_said_to_be_introduced() -> None:
     absent = {
         symbol: lesson
         for symbol, lesson in introduced().items()
-        if not re.search(rf"\\{symbol}\b|\b{symbol}\b|_{symbol}\b", sources[lesson])
+        if not re.search(rf"(?<![A-Za-z]){symbol}(?![A-Za-z])", sources[lesson])
     }
     assert absent == {}
