@@ -46,6 +46,7 @@ bench:
 	$(BIN)/python benchmarks/explorers.py
 	$(BIN)/python benchmarks/roads.py
 	$(BIN)/python benchmarks/tables.py
+	$(BIN)/python benchmarks/checks.py
 
 clean:
 	rm -rf .venv runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -430,6 +430,13 @@ print("It learned something." if loss < task.chance - 0.1 else "It learned nothi
 print(f"loss at the end {loss:.3f}, where knowing nothing is {task.chance:.3f}")
 
 # %% [markdown]
+# From the next lesson on there are exercises, checked at once. This line, in any lesson, says how far you are and what is
+# next (`deepnet-edu progress` says it in a terminal):
+
+# %% tags=["nbval-ignore-output"]
+kit.course_progress()
+
+# %% [markdown]
 # ## In three sentences
 #
 # 1. A 1,000-layer Post-LN stack with Xavier weights is dead at birth: its tokens are all alike.

@@ -15,7 +15,7 @@ from typing import Any
 
 from deepnet_edu.checks.base import Judge, Misconception, NotRight, Result, Trial, judged
 from deepnet_edu.messages import unknown
-from deepnet_edu.progress import add, by_lesson, note, progress_file, read
+from deepnet_edu.progress import LessonProgress, add, by_lesson, note, progress_file, read
 
 
 class Checks:
@@ -43,6 +43,11 @@ class Checks:
             raise AttributeError(unknown("exercise", exercise, self.judges))
         return judged(exercise, self.judges[exercise], function)
 
+    def progress(self) -> list[LessonProgress]:
+        """How far each lesson is: by the learner's file, or where none is kept by what this kernel has seen."""
+        file = progress_file()
+        return by_lesson(read(file) if file and file.exists() else self._known, self.lesson_of)
+
     def __getattr__(self, exercise: str) -> Callable[[Any], Result]:
         if exercise.startswith("_") or exercise not in self.judges:
             raise AttributeError(unknown("exercise", exercise, self.judges))
@@ -50,13 +55,11 @@ class Checks:
         def run(function: Any) -> Result:
             result = self.judge(exercise, function)
             add(self._known, exercise, result.state)
-            known = self._known
             if file := progress_file():
                 # A progress file that cannot be written must not keep a learner from the answer.
                 with contextlib.suppress(OSError):
                     note(file, exercise, result.state)
-                    known = read(file)
-            lessons = {lesson.lesson: lesson for lesson in by_lesson(known, self.lesson_of)}
+            lessons = {lesson.lesson: lesson for lesson in self.progress()}
             return replace(result, bar=lessons[self.lesson_of[exercise]].bar)
 
         return run

@@ -22,7 +22,7 @@ from deepnet_edu.figures import Picture
 from deepnet_edu.figures.style import use
 from deepnet_edu.messages import unknown
 from deepnet_edu.models import Model
-from deepnet_edu.progress import by_lesson, next_step, note_opened, progress_file, read
+from deepnet_edu.progress import next_step, note_opened, progress_file
 from deepnet_edu.record import History
 from deepnet_edu.training import Task, TrainConfig, train
 
@@ -191,8 +191,7 @@ class CourseProgress:
     """How far you are: a line per lesson, and what is next. Shows itself as a table, or as plain text in a terminal."""
 
     def __init__(self) -> None:
-        file = progress_file()
-        self.lessons = by_lesson(read(file) if file else {}, check.lesson_of)
+        self.lessons = check.progress()
 
     def __repr__(self) -> str:
         return "\n".join([*map(str, self.lessons), next_step(self.lessons)])
@@ -210,7 +209,8 @@ class CourseProgress:
 def course_progress() -> CourseProgress:
     """What is done, tried and open in every lesson, the time spent, and what to do next.
 
-    It is read from the file that ``deepnet-edu lab`` names to its notebooks; elsewhere everything is open.
+    It is read from the file that ``deepnet-edu lab`` names to its notebooks; elsewhere it is what this notebook has
+    seen.
     """
     return CourseProgress()
 

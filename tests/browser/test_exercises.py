@@ -1,42 +1,114 @@
 """A learner answers wrongly, then rightly: the sentence, the bar, the progress file; in light and in dark."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from deepnet_edu.checks import check
+from deepnet_edu.course.places import find_lesson
+
 pytestmark = pytest.mark.browser
 
-LESSON_01 = {
-    "file": "01_residual_arithmetic",
-    "heading": "What does x + f(x) do",
-    "last": "independent 2, aligned 4",
-    "exercise": "input_share",
-    "wrong": "def input_share(n, f, alpha):\n    return 1 - n * f / alpha**2",
-    "sentence": "Right to first order, but for Post-LN with f = 1 and 24 sub-layers it gives -23.",
-    "right": "def input_share(n, f, alpha):\n    return (alpha**2 / (alpha**2 + f)) ** n",
-    "bars": ["0 of 5 done", "1 of 5 done"],
-}
-LESSON_02 = {
-    "file": "02_layer_norm",
-    "heading": "What does a norm hide",
-    "last": "1,000 layers: along the skips DeepNorm",
-    "exercise": "equivalent_branch_scale",
-    "wrong": "def equivalent_branch_scale(alpha):\n    return alpha",
-    "sentence": "Then the branch is α² too strong: α on the skip makes the branch weaker.",
-    "right": "def equivalent_branch_scale(alpha):\n    return 1 / alpha",
-    "bars": ["0 of 6 done", "1 of 6 done"],
-}
-LESSON_07 = {
-    "file": "07_building_deepnet",
-    "heading": "How few lines is a 1,000-layer Transformer?",
-    "last": "6-6: the paper's constants keep most",
-    "exercise": "deepnorm",
-    "wrong": "def deepnorm(x, f, norm, alpha):\n    return norm(x + alpha * f(x))",
-    "sentence": "α is on the wrong term: the branch is α² too strong.",
-    "right": "def deepnorm(x, f, norm, alpha):\n    return norm(alpha * x + f(x))",
-    "bars": ["0 of 5 done", "1 of 5 done"],
-}
+
+@dataclass(frozen=True)
+class Case:
+    """One exercise of a lesson: a wrong answer, the sentence that it gets, the right one, what the last cell prints."""
+
+    lesson: str
+    exercise: str
+    head: str
+    wrong: str
+    sentence: str
+    right: str
+    last: str
+
+    @property
+    def file(self) -> str:
+        return find_lesson(self.lesson)
+
+    def source(self, line: str) -> str:
+        return f"{self.head}\n    return {line}"
+
+    def bar(self, done: int) -> str:
+        return f"{done} of {sum(lesson == self.lesson for lesson in check.lesson_of.values())} done"
+
+
+CASES = [
+    Case(
+        "01",
+        "input_share",
+        "def input_share(n, f, alpha):",
+        "1 - n * f / alpha**2",
+        "Right to first order, but for Post-LN with f = 1 and 24 sub-layers it gives -23.",
+        "(alpha**2 / (alpha**2 + f)) ** n",
+        "after 1,000 layers with f = 1",
+    ),
+    Case(
+        "02",
+        "equivalent_branch_scale",
+        "def equivalent_branch_scale(alpha):",
+        "alpha * 1",
+        "Then the branch is α² too strong: α on the skip makes the branch weaker.",
+        "1 / alpha",
+        "1,000 layers: along the skips DeepNorm",
+    ),
+    Case(
+        "03",
+        "averaged_variance",
+        "def averaged_variance(T, r, causal):",
+        "1.0",
+        "Lemma 4.1 bounds the magnitude, it is no equality: 7 independent tokens average to 1/7.",
+        "r + (1 - r) * (sum(1 / i for i in range(1, T + 1)) if causal else 1) / T",
+        "r = 0.9: 0.910 behind ReLU",
+    ),
+    Case(
+        "04",
+        "token_similarity",
+        "def token_similarity(x):\n    u = x / x.norm(dim=-1, keepdim=True)",
+        "(u @ u.mT).mean().item()",
+        "A token is always similar to itself: leave out those T pairs.",
+        "((u.sum(1).square().sum(-1) / x.shape[1] - 1) / (x.shape[1] - 1)).mean().item()",
+        "layer 1,000 adds 0.1% of the stream",
+    ),
+    Case(
+        "05",
+        "post_ln_init_divisor",
+        "def post_ln_init_divisor(layer, n_layers):",
+        "layer + 0",
+        "That shrinks the top. Post-LN-init shrinks the bottom: layer 1 most.",
+        "n_layers - layer + 1",
+        "in 30 steps: 0.090 without warm-up",
+    ),
+    Case(
+        "06",
+        "update_sum",
+        "def update_sum(n_layers, alpha, beta, step):",
+        "2 * n_layers * 2 * beta**2 / alpha**2",
+        "Adam divides the gradient by its size, so a step has the length 1 and the second β/α is lost.",
+        "2 * n_layers * (2**0.5 * beta / alpha) ** (2 if step == 'sgd' else 1)",
+        "encoder's, SGD: slope below -0.5",
+    ),
+    Case(
+        "07",
+        "deepnorm",
+        "def deepnorm(x, f, norm, alpha):",
+        "norm(x + alpha * f(x))",
+        "α is on the wrong term: the branch is α² too strong.",
+        "norm(alpha * x + f(x))",
+        "500 encoder layers of DeepNet's width",
+    ),
+    Case(
+        "09",
+        "beta_of_depth",
+        "def beta_of_depth(n_layers):",
+        "(8 * n_layers) ** -1 / 4",
+        "This is the room as it was published: ** binds before /, so it is (1/(8·12))/4.",
+        "(8 * n_layers) ** (-1 / 4)",
+        "100 layers, 200 sub-layers",
+    ),
+]
 #: Contrast of an element's text with what lies behind it, as WCAG 2.2 defines it.
 CONTRAST = """element => {
     const rgba = text => { const v = text.match(/[\\d.]+/g).map(Number); return v.length < 4 ? [...v, 1] : v; };
@@ -54,16 +126,16 @@ CONTRAST = """element => {
 }"""
 
 
-def open_lesson(page, lab_url: str, lesson: dict) -> None:
+def open_lesson(page, lab_url: str, case: Case) -> None:
     """Open it and run all its cells, untouched."""
-    page.goto(lab_url.replace("00_a_thousand_layers", lesson["file"]))
-    page.get_by_role("heading", name=lesson["heading"]).first.wait_for(timeout=60_000)
+    page.goto(lab_url.replace("00_a_thousand_layers", case.file))
+    page.get_by_role("heading", name=f"{case.lesson} ·").first.wait_for(timeout=60_000)
     page.get_by_text("Python 3 (ipykernel)").first.wait_for(timeout=60_000)
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
     # Outputs far from the window are not on the page: go to the end and wait for them there.
     page.get_by_role("heading", name="In three sentences").first.scroll_into_view_if_needed()
-    page.locator(".jp-OutputArea-output", has_text=lesson["last"]).wait_for(timeout=180_000)
+    page.locator(".jp-OutputArea-output", has_text=case.last).wait_for(timeout=180_000)
 
 
 def answer(page, marker: str, source: str) -> None:
@@ -75,28 +147,28 @@ def answer(page, marker: str, source: str) -> None:
     page.keyboard.press("Shift+Enter")
 
 
-@pytest.mark.parametrize("lesson", [LESSON_01, LESSON_02, LESSON_07], ids=lambda lesson: lesson["file"][:2])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.lesson)
 def test_a_wrong_answer_gets_its_sentence_and_a_right_one_turns_the_bar(
-    page, lab_url: str, workspace: Path, lesson: dict
+    page, lab_url: str, workspace: Path, case: Case
 ) -> None:
-    exercise, progress = lesson["exercise"], workspace / ".progress.json"
-    open_lesson(page, lab_url, lesson)
+    exercise, progress = case.exercise, workspace / ".progress.json"
+    open_lesson(page, lab_url, case)
     cards = page.locator(".jp-OutputArea-output", has=page.locator(f"code:text-is('{exercise}')"))
     page.locator(".jp-CodeCell .cm-content", has_text=f"check.{exercise}({exercise})").scroll_into_view_if_needed()
     untouched = cards.filter(has_text="Not attempted yet")
     untouched.wait_for()
-    assert lesson["bars"][0] in (untouched.text_content() or "")
+    assert case.bar(0) in (untouched.text_content() or "")
 
     progress.write_text("{ what is this")  # some accident; nothing of it is thrown away
-    answer(page, f'NotImplementedError("{exercise}")', lesson["wrong"])
-    cards.filter(has_text=lesson["sentence"]).wait_for(timeout=20_000)
+    answer(page, f'NotImplementedError("{exercise}")', case.source(case.wrong))
+    cards.filter(has_text=case.sentence).wait_for(timeout=20_000)
     assert json.loads(progress.read_text())["exercises"][exercise]["state"] == "tried"
     assert progress.with_name(".progress.json.damaged-1").read_text() == "{ what is this"
 
-    answer(page, lesson["wrong"].splitlines()[-1].strip(), lesson["right"])
+    answer(page, f"return {case.wrong}", case.source(case.right))
     right = cards.filter(has_text="✓ Right")
     right.wait_for(timeout=20_000)
-    assert lesson["bars"][1] in (right.text_content() or "")
+    assert case.bar(1) in (right.text_content() or "")
     assert "█" in (right.text_content() or "")
     assert json.loads(progress.read_text())["exercises"][exercise]["state"] == "done"
 
