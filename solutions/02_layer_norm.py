@@ -12,9 +12,9 @@
 #       gradient of a deep stack is made larger or smaller.
 #     objectives: >-
 #       write layer normalisation and its backward pass from nothing, say by how much it stretches or shrinks a gradient,
-#       and explain why α belongs to the skip and nowhere else.
+#       and say what α on the skip is equivalent to, and what goes wrong with α on the branch.
 #     prerequisites: lesson 01, the chain rule, and what a Jacobian is.
-#     minutes: 55
+#     minutes: 65
 #     paper: Section 3.1, where the input of LN decides how large the gradient is.
 # ---
 
@@ -90,11 +90,11 @@ layer_norm = kit.mine_or_reference(layer_norm)
 # <details><summary>What you should see</summary>
 #
 # A card with a green bar. `x.var(-1)` gives another answer: PyTorch divides by d - 1 there, because statisticians want
-# it so. At d = 8 that is 7% of the variance, at d = 512 you would never notice. A small test finds more bugs than a
-# large one.
+# it so. At d = 8 the variance comes out 14% too large and the output 7% too small; at d = 512 the output is off by 0.1%. A
+# small test finds more bugs than a large one.
 # </details>
 #
-# **Why it works.** All three means run over the last dimension, so a token never hears of its neighbours. That is why LN
+# **Why it works.** Both means run over the last dimension, so a token never hears of its neighbours. That is why LN
 # can be used while text is generated one token at a time, and batch normalisation cannot.
 #
 # ## What it hides
@@ -111,8 +111,8 @@ for c in (0.1, 1.0, 1000.0):
     print(f"c = {c:6g}: LN(c·x) and LN(x) agree to 9 digits: {bool(apart < 1e-9)}")
 
 # %% [markdown]
-# So it hides *how large* the stream is. It shows only the direction. That has a consequence that half of the published
-# implementations of DeepNorm have stumbled over. DeepNorm's line is $\mathrm{LN}(\alpha x + F)$. Could α stand elsewhere?
+# So it hides *how large* the stream is. It shows only the direction. That has a consequence over which a published
+# implementation has stumbled (labml at e6b3c8a; lesson 09). DeepNorm's line is $\mathrm{LN}(\alpha x + F)$. Could α stand elsewhere?
 
 # %% [markdown] exercise="equivalent_branch_scale" difficulty=1 importance=5 minutes=5
 # ### Where α may stand
@@ -120,7 +120,7 @@ for c in (0.1, 1.0, 1000.0):
 # **Objective**: say what α really scales.
 #
 # Write `equivalent_branch_scale(alpha)`: the number $c$ for which $\mathrm{LN}(\alpha x + F) = \mathrm{LN}(x + c F)$, for
-# all $x$ and $F$.
+# all $x$ and $F$ (α positive, ε = 0).
 #
 # Hint: LN does not see a factor on the *whole* sum.
 #
@@ -151,7 +151,7 @@ equivalent_branch_scale = kit.mine_or_reference(equivalent_branch_scale)
 
 # %%
 guess = kit.Guess(
-    "Somebody puts DeepNorm's α for 1,000 layers on the branch: LN(x + α·F). By what factor is the branch too strong?",
+    "Somebody puts DeepNorm's α for 1,000 layers, 6.69, on the branch: LN(x + α·F). By what factor is it too strong?",
     ["6.7", "45", "1,000"],
 )
 guess
@@ -205,7 +205,10 @@ jacobian_gain = kit.mine_or_reference(jacobian_gain)
 # A token of standard deviation 10 has a gain of 0.1.
 # </details>
 #
-# **Why it works.** LN's Jacobian is
+# **Why it works.** Nudge $x$ by $\mathrm dx$. With $c = x - \bar x$ and $\sigma^2 = \overline{c^2}$ (bars are means over
+# the features) the centred part moves by $\mathrm dc = \mathrm dx - \overline{\mathrm dx}$, and σ by
+# $\mathrm d\sigma = \overline{c\,\mathrm dc}/\sigma = \overline{\hat x\,\mathrm dx}$, because the mean of $\hat x$ is 0. The
+# quotient rule gives $\mathrm d\hat x = (\mathrm dc - \hat x\,\mathrm d\sigma)/\sigma$. As a matrix:
 #
 # $$J = \frac{1}{\sigma}\Big(I - \tfrac1d \mathbf 1 \mathbf 1^\top - \tfrac1d \hat x \hat x^\top\Big), \qquad
 # \hat x = \frac{x - \bar x}{\sigma} .$$
@@ -216,11 +219,12 @@ jacobian_gain = kit.mine_or_reference(jacobian_gain)
 #
 # ## Predict, then measure
 #
-# The next cell sends random gradients back through PyTorch's own LN, for inputs from tiny to huge.
+# The next cells send random gradients back through PyTorch's own LN, for inputs from tiny to huge. (A random gradient has
+# only 2/256 of its squared length in the two lost directions, so it meets 0.996 of the largest gain.)
 
 # %%
 guess_size = kit.Guess(
-    "The input of a norm becomes 100 times as large. The gradient behind the norm becomes",
+    "You multiply the input of a norm by 100. The gradient that reaches that input becomes",
     ["100 times as large", "the same, LN is scale invariant", "100 times smaller", "10,000 times smaller"],
 )
 guess_size
@@ -230,7 +234,7 @@ lengths = np.geomspace(1e-4, 1e3, 50) * sqrt(WIDTH)
 
 
 def measured_gain(length, eps):
-    """Length of a gradient behind PyTorch's LN over its length before, mean over 64 tokens."""
+    """Length of a gradient at the input of PyTorch's LN over its length at the output, mean over 64 tokens."""
     x = drawn(64, WIDTH)
     x = (x - x.mean(-1, keepdim=True)).requires_grad_()
     scaled = x / x.detach().norm(dim=-1, keepdim=True) * length
@@ -250,10 +254,14 @@ curves = [
 # %% tags=["headline"]
 Picture(
     theory_and_measurement(
-        curves, xlabel="length of the input, ‖x‖", ylabel="length of the gradient behind / before", log=True, log_x=True
+        curves,
+        xlabel="length of the centred input, ‖x‖ (variance 1 is 16)",
+        ylabel="gradient at the norm's input / at its output",
+        log=True,
+        log_x=True,
     ),
-    alt="Gain of layer norm on a gradient against the length of its input, both logarithmic. A straight falling line: ten "
-    "times the input, a tenth of the gradient. Measured points lie on it; with epsilon 1e-5 they level off at about 300 "
+    alt="Gain of layer norm on a gradient against the length of its input, both logarithmic. At length 16, variance 1, it "
+    "is 1. A straight falling line: ten times the input, a tenth of the gradient. Measured points lie on it; with epsilon 1e-5 they level off at about 300 "
     "where the input is tiny.",
 )
 
@@ -271,15 +279,58 @@ guess_size.compare("100 times smaller")
 # makes the gradient below it vanish. In lesson 05 you will watch exactly that happen to a Post-LN stack in its first
 # steps.
 #
+# Does α, which makes the norm's input longer, kill the gradient then? No. The norm divides the gradient by
+# $\sqrt{\alpha^2 + f}$, and just below it the skip multiplies by α again. The next exercise puts the two together.
+
+# %% [markdown] exercise="skip_gradient_factor" difficulty=3 importance=5 minutes=10
+# ### The gradient along the skip
+#
+# **Objective**: say how much of a gradient survives one sub-layer, if it only takes the skip.
+#
+# A sub-layer is $\mathrm{LN}(\alpha x + F)$, where $x$ has variance 1 and the branch an independent variance $f$. Write
+# `skip_gradient_factor(alpha, f)`: the length of a gradient at the sub-layer's input over its length at the output, along
+# the skip alone, for wide $d$.
+#
+# Hint: on its way down it meets the norm first. What is the standard deviation of the norm's input?
+#
+# Hint: then it meets the factor α.
+
+
+# %% exercise="skip_gradient_factor"
+def skip_gradient_factor(alpha, f):
+    """Factor on the length of a gradient along the skip of one sub-layer: one number."""
+    ### BEGIN SOLUTION
+    return alpha / sqrt(alpha**2 + f)
+    ### END SOLUTION
+
+
+# %%
+check.skip_gradient_factor(skip_gradient_factor)
+
+# %%
+skip_gradient_factor = kit.mine_or_reference(skip_gradient_factor)
+for layers in (12, 100, 1000):
+    constants = deepnorm_constants(decoder_layers=layers).decoder
+    ours = skip_gradient_factor(constants.alpha, constants.beta**4) ** (2 * layers)
+    post = skip_gradient_factor(1.0, 1.0) ** (2 * layers)
+    print(f"{layers:5,} layers: along the skips DeepNorm {ours:.3f}, Post-LN with f = 1 {post:.0e}")
+
+# %% [markdown]
+# <details><summary>What you should see</summary>
+#
+# For α = 1 and f = 1 it is $1/\sqrt 2$: Post-LN halves the gradient's squared length at each sub-layer.
+# </details>
+#
+# **Why it works.** Square it: $\alpha^2/(\alpha^2 + f)$, the *input share* of lesson 01. What a stack still knows of its
+# input on the way up is what the input still hears of the loss on the way down. It is not the whole truth, because a
+# gradient also goes through the branches; lesson 04 adds those.
+#
 # ## By hand
 #
 # The Jacobian is a (d, d) matrix for each token. Nobody builds it: the backward pass multiplies by it without writing it
-# down. With $g$ the gradient that arrives at $\hat x$:
-#
-# $$\frac{\partial L}{\partial x} = \frac{1}{\sqrt{\operatorname{Var}(x) + \varepsilon}}
-# \Big( g - \overline{g} - \hat x \; \overline{g \odot \hat x} \Big),$$
-#
-# where bars are means over the features.
+# down. $J$ is symmetric, so the gradient of $x$ is $J g$, where $g = \partial L/\partial\hat x$ is the gradient that arrives at
+# $\hat x$. Note that $\tfrac1d \mathbf 1 \mathbf 1^\top g$ is the mean of $g$, in every feature. What is
+# $\tfrac1d \hat x \hat x^\top g$?
 
 # %% [markdown] exercise="layer_norm_backward" difficulty=4 importance=5 minutes=20
 # ### Layer norm, backward
@@ -291,8 +342,9 @@ guess_size.compare("100 times smaller")
 #
 # Hint: γ was the last to act on the way up, so on the way down it is the first: $g$ = `grad_y * gamma`.
 #
-# Hint: $\hat x$ is centred x times the inverse standard deviation, with ε inside the root as on the way up. Then the
-# formula above, term by term.
+# Hint: with bars for means over the features, and ε inside the root as on the way up,
+# $\frac{\partial L}{\partial x} = \big( g - \overline{g} - \hat x \; \overline{g \odot \hat x}
+# \big) / \sqrt{\operatorname{Var}(x) + \varepsilon}$.
 
 
 # %% exercise="layer_norm_backward"
@@ -341,16 +393,19 @@ class MyLayerNorm(torch.autograd.Function):
 
 
 small = drawn(2, 3, 5).requires_grad_()
-agrees = torch.autograd.gradcheck(lambda x: MyLayerNorm.apply(x, 1 + drawn(5) * 0, drawn(5) * 0, 1e-2), (small,))
+gamma, beta = 1 + 0.4 * drawn(5), drawn(5)
+agrees = torch.autograd.gradcheck(lambda x: MyLayerNorm.apply(x, gamma, beta, 1e-2), (small,))
 print("your backward pass is the derivative of your forward pass:", agrees)
 
 back = layer_norm_backward(drawn(1, 4, WIDTH), x, one, 0.0)
 print("the gradient of x is at right angles to x:", bool((back * x).sum(-1).abs().max() < 1e-9))
 
 # %% [markdown]
-# The last line is worth a thought. A gradient at right angles to $x$ can turn it but hardly shorten it: by Pythagoras
-# every step in that direction makes it *longer*. It is one reason why weights and streams in front of norms grow in
-# training, and their gradients shrink.
+# The last line is worth a thought. If $x$ itself were stepped along its gradient, every step would make it *longer*, by
+# Pythagoras. The same holds for a matrix whose whole output goes into a norm: its length does not matter to the loss, so
+# plain gradient descent can only make it longer, and its gradients smaller.
+#
+# (`MyLayerNorm` gives no gradients for γ and β. They are sums over tokens, of grad_y · x̂ and of grad_y.)
 #
 # ## For those who want more
 
@@ -380,7 +435,7 @@ check.rms_norm(rms_norm)
 
 # %%
 rms_norm = kit.mine_or_reference(rms_norm)
-print("the same as LN for a token of mean 0:", torch.allclose(rms_norm(x - x.mean(-1, True), one, 1e-5),
+print("the same as LN for a token of mean 0:", torch.allclose(rms_norm(x - x.mean(-1, keepdim=True), one, 1e-5),
                                                               layer_norm(x, one, zero, 1e-5)))  # fmt: skip
 
 # %% [markdown]
@@ -389,55 +444,13 @@ print("the same as LN for a token of mean 0:", torch.allclose(rms_norm(x - x.mea
 # Its gain is $\sqrt d/\lVert x \rVert$: the same line as in the headline picture, without the mean.
 # </details>
 #
-# **Why it works.** The mean of many features is small already, so removing it changes little and costs a pass. What
-# matters, hiding the length, is kept. In this library: `ModelConfig(norm="rms")`.
-
-# %% [markdown] exercise="skip_gradient_factor" difficulty=3 importance=4 minutes=10
-# ### The gradient along the skip (optional)
-#
-# **Objective**: say how much of a gradient survives one sub-layer, if it only takes the skip.
-#
-# A sub-layer is $\mathrm{LN}(\alpha x + F)$, where $x$ has variance 1 and the branch an independent variance $f$. Write
-# `skip_gradient_factor(alpha, f)`: the length of a gradient behind the sub-layer over its length before, along the skip
-# alone, for wide $d$.
-#
-# Hint: on its way down it meets the norm first. What is the standard deviation of the norm's input?
-#
-# Hint: then it meets the factor α.
-
-
-# %% exercise="skip_gradient_factor"
-def skip_gradient_factor(alpha, f):
-    """Factor on the length of a gradient along the skip of one sub-layer: one number."""
-    ### BEGIN SOLUTION
-    return alpha / sqrt(alpha**2 + f)
-    ### END SOLUTION
-
-
-# %%
-check.skip_gradient_factor(skip_gradient_factor)
-
-# %%
-skip_gradient_factor = kit.mine_or_reference(skip_gradient_factor)
-for layers in (12, 100, 1000):
-    constants = deepnorm_constants(decoder_layers=layers).decoder
-    ours = skip_gradient_factor(constants.alpha, constants.beta**4) ** (2 * layers)
-    post = skip_gradient_factor(1.0, 1.0) ** (2 * layers)
-    print(f"{layers:5,} layers: along the skips DeepNorm {ours:.3f}, Post-LN with f = 1 {post:.0e}")
+# **Why it works.** For random features the mean is about $1/\sqrt d$ of the standard deviation, 6% at $d = 256$: removing
+# it changes little. What matters, hiding the length, is kept. In this library: `ModelConfig(norm="rms")`.
 
 # %% [markdown]
-# <details><summary>What you should see</summary>
-#
-# For α = 1 and f = 1 it is $1/\sqrt 2$: Post-LN halves the gradient's energy at each sub-layer.
-# </details>
-#
-# **Why it works.** Square it: $\alpha^2/(\alpha^2 + f)$, the *input share* of lesson 01. What a stack still knows of its
-# input on the way up is what the input still hears of the loss on the way down. It is not the whole truth, because a
-# gradient also goes through the branches; lesson 04 adds those.
-#
 # ## In three sentences
 #
-# 1. A norm hides the length of its input, so only the ratio of skip and branch matters, and α is that ratio.
+# 1. A norm hides the length of its input, so only the ratio of skip and branch matters; α and β set it.
 # 2. On the way back it divides by the standard deviation of its input: where the stream is large the gradient is small.
 # 3. Two directions of a gradient are lost at each norm: the constant one, and the one along the input.
 #

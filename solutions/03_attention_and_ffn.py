@@ -14,7 +14,7 @@
 #       write multi-head attention, say what is left of a signal when tokens are averaged, and compute the strength of any
 #       branch from its shape, its gain and its input.
 #     prerequisites: lessons 01 and 02, and to have seen softmax attention once.
-#     minutes: 60
+#     minutes: 75
 #     paper: Lemma 4.1 and Section 4.1, where attention and feed-forward become one number each.
 # ---
 
@@ -63,8 +63,9 @@ def tokens_alike(r, sequences=4):
 # %% [markdown]
 # ## Sixty-four tokens in, how much comes out?
 #
-# Attention gives each token a weighted average of all tokens' values. Weights that are drawn at random know nothing yet, so
-# the average is nearly an even one. Let 64 tokens of variance 1 go in, all independent. Guess before you run the next cell.
+# Attention gives each token a weighted average of all tokens' values. Suppose for now that the weights are all equal, 1/64.
+# (Fresh ones are not quite; you will measure that.) Let 64 tokens of variance 1 go in, all independent. Guess before you run
+# the next cell.
 
 # %%
 guess = kit.Guess(
@@ -81,10 +82,10 @@ print(f"measured: 1/{1 / average.var().item():.0f}, within 20% of 1/64: {abs(64 
 guess.compare("1/64")
 
 # %% [markdown]
-# Most of the signal is gone. That is the first thing to know about attention in a fresh network: **it hardly speaks**. But
-# the number 64 was ours, and so was "independent". To see when attention *does* speak we need it in our hands.
+# Most of the signal is gone. That is the first thing to know about attention in a fresh network: **on independent
+# tokens it hardly speaks**. But the number 64 was ours, and so was "independent". To see when attention *does* speak we need it in our hands.
 
-# %% [markdown] exercise="attention" difficulty=2 importance=5 minutes=20
+# %% [markdown] exercise="attention" difficulty=2 importance=5 minutes=15
 # ### Attention, with heads and a mask
 #
 # **Objective**: write the one operation that lets tokens hear of each other.
@@ -139,7 +140,9 @@ print("equal to PyTorch's own:", torch.allclose(ours, torchs))
 # %% [markdown]
 # ## What an average keeps
 #
-# Take $T$ tokens $x_1, …, x_T$. Assume three things: each feature has variance 1; any two tokens have the same correlation
+# Take $T$ tokens $x_1, …, x_T$ that have something in common: $x_i = \sqrt r\,c + \sqrt{1-r}\,a_i$, with $c$ shared by all and
+# $a_i$ the token's own, all of variance 1. Then any two tokens have the correlation $r$, which is lesson 00's token
+# similarity. So we assume three things: each feature has variance 1; any two tokens have the same correlation
 # $r$; the weights are even, $1/T$. The variance of the average is
 #
 # $$\operatorname{Var}\Big(\frac1T \sum_i x_i\Big) = \frac{1}{T^2} \sum_i \sum_j \operatorname{Cov}(x_i, x_j).$$
@@ -160,8 +163,8 @@ print("equal to PyTorch's own:", torch.allclose(ours, torchs))
 #
 # Hint: without a mask all positions are alike, and the formula above is the answer.
 #
-# Hint: with it position $i$ has $r + (1 - r)/i$. The mean of $1/i$ over $i = 1 … T$ is $H_T/T$, with the harmonic number
-# $H_T = 1 + 1/2 + … + 1/T$.
+# Hint: with it position $i$ is the same problem with $i$ tokens. Average over $i$: the harmonic number
+# $H_T = 1 + 1/2 + \dots + 1/T$ appears.
 
 
 # %% exercise="averaged_variance"
@@ -198,7 +201,7 @@ for r in (0.0, 0.5, 0.99):
 # ## Predict, then measure
 #
 # Now real attention: your function with queries, keys and values from Xavier's matrices, on tokens of every correlation.
-# The dashed question is whether "even weights" was a fair assumption.
+# One assumption is open: are fresh weights even?
 
 # %%
 guess_scores = kit.Guess(
@@ -218,77 +221,88 @@ def measured_variance(r, causal, scored):
     return (out.square().mean() / values.square().mean()).item()
 
 
-correlations = np.linspace(0, 1, 11)
-curves = []
+correlations = np.linspace(0, 1, 41)
+even, fresh, curves = {}, {}, []
 for causal, name in ((False, "bidirectional"), (True, "causal")):
+    even[causal], fresh[causal] = (
+        np.array([measured_variance(r, causal, scored) for r in correlations]) for scored in (False, True)
+    )
     line = np.array([averaged_variance(TOKENS, r, causal) for r in correlations])
-    even = np.array([measured_variance(r, causal, False) for r in correlations])
-    curves.append(Curve(f"{name}, even weights", line, even, correlations))
-    fresh = np.array([measured_variance(r, causal, True) for r in correlations])
-    curves.append(Curve(f"{name}, fresh queries and keys", None, fresh, correlations))
-curves.append(Curve("Lemma 4.1: at most 1", np.ones(11), None, correlations))
+    curves.append(Curve(f"{name}, even weights", line, even[causal], correlations))
+    curves.append(Curve(f"{name}, fresh queries and keys", None, fresh[causal], correlations))
+curves.append(Curve("Lemma 4.1's bound", np.ones(41), None, correlations))
 
 # %% tags=["headline"]
 Picture(
     theory_and_measurement(
         curves, xlabel="correlation r between tokens", ylabel="variance out / variance in, through attention", log=True
     ),
-    alt="Variance that attention lets through against the correlation between its 64 tokens. Both lines, bidirectional and "
-    "causal, rise straight from almost 0 for independent tokens to 1 for equal ones. Measured points with even weights lie "
-    "on them, those with fresh queries and keys slightly above at the left end. A horizontal line at 1 is Lemma 4.1's bound.",
+    alt="Variance that attention lets through, logarithmic, against the correlation between its 64 tokens. The bidirectional line "
+    "climbs from 1/64 for independent tokens, the causal one from 0.074; both are steep at first and meet at 1 for equal "
+    "tokens. Points with even weights lie on the lines. Points with fresh queries and keys lie about 2.7 and 1.7 times above "
+    "for independent tokens, and on the lines from a correlation of a half. A horizontal line at 1 is Lemma 4.1's bound.",
 )
 
 # %%
-for curve in curves[0], curves[2]:
-    print(f"{curve.label}: measured within 0.06 of r + (1 - r)·…: {np.abs(curve.measured - curve.theory).max() < 0.06}")
-gap = curves[1].measured[0] / curves[0].theory[0]
-print(f"fresh scores, independent tokens: more than even weights, by a factor from 2 to 3.5: {2 < gap < 3.5}")
-print(
-    f"fresh scores, r of 0.5 and more: within 0.06 of even weights: {np.abs(curves[1].measured - curves[0].theory)[5:].max() < 0.06}"
-)
+at = {causal: np.array([averaged_variance(TOKENS, r, causal) for r in correlations]) for causal in (False, True)}
+for causal, name in ((False, "bidirectional"), (True, "causal")):
+    print(f"{name}: even weights within 15% of theory at every r:", np.abs(even[causal] / at[causal] - 1).max() < 0.15)
+gap = fresh[False][0] / at[False][0]
+print("fresh scores, independent tokens: stronger than even weights by a factor from 2 to 3.5:", 2 < gap < 3.5)
+print("fresh scores, r of 0.5 and more: within 15%:", np.abs(fresh[False] / at[False] - 1)[20:].max() < 0.15)
 
 # %%
 guess_scores.compare("larger, by up to a factor of about 3")
 
 # %% [markdown]
 # Scores of variance 1 are not small: the weights $e^q$ differ from token to token, and an uneven average is one over fewer
-# tokens. (The optional exercise `sharp_average` finds the factor: it is $e$.) For tokens that are alike it makes no
-# difference, because there is nothing to choose between.
+# tokens. (The optional exercise `sharp_average` finds the factor: it is $e$.) It enlarges only the second part, $(1-r)/T$.
+# At $r = 0.5$ that part is 0.008 of 0.508, so even a factor of $e$ is hardly seen. And the more alike the tokens, the more
+# even their weights.
 #
 # ## What the paper says of it
 #
 # **Lemma 4.1**: if $x_1, …, x_n$ have mean 0 and variance 1 and $q_1, …, q_n$ are any real numbers, then
-# $\mathrm{softmax}(q_1, …, q_n)\,X$ is of the *same bound of magnitude* as $x_i$ (written $\overset{\Theta}{=}$). The
-# reason is one line. The weights $w_i$ are positive and sum to 1, and no covariance exceeds 1, so
+# $\mathrm{softmax}(q_1, …, q_n)\,X$ is of the *same bound of magnitude* as $x_i$ (written $\overset{\Theta}{=}$: both
+# sizes have the same bound, up to a constant factor). The reason is one line. The weights $w_i$ are positive and sum to 1, and no covariance exceeds 1, so
 #
 # $$\operatorname{Var}\Big(\sum_i w_i x_i\Big) = \sum_i \sum_j w_i w_j \operatorname{Cov}(x_i, x_j) \le
 # \Big(\sum_i w_i\Big)^2 = 1 .$$
 #
 # It is a bound, and your picture shows where it is loose: at the left end the truth is 1/64 of it. It is tight at the right
-# end, where all tokens are the same. Two things follow. Whatever queries and keys do, they cannot make the output larger:
-# that is why DeepNorm leaves their weights alone (gain 1). And a theory that counts attention as 1 is prepared for the
-# worst.
+# end, where all tokens are the same. A theory that counts attention as 1 is prepared for the worst.
+#
+# **Read the small print**: the proof holds the weights *fixed*. In attention they depend on the same tokens as the values.
+# At initialisation that hardly matters, because queries, keys and values are drawn independently. So fresh queries and keys
+# do not make the output larger, and DeepNorm leaves their weights alone (gain 1). Training can break it: let a token's score
+# be its own value.
 
 # %%
 x = tokens_alike(0.3)
 values = x @ xavier(width, width).T
+q, k = (x @ xavier(width, width).T for _ in range(2))
 worst = max(
-    (attention(s * x @ xavier(width, width).T, s * x @ xavier(width, width).T, values, 1, False).square().mean()
-     / values.square().mean()).item()
-    for s in (0.0, 1.0, 3.0, 10.0)
-)  # fmt: skip
-print("scores up to 10,000 times as large, output never larger than the values by more than 5%:", worst < 1.05)
+    (attention(s * q, s * k, values, 1, False).square().mean() / values.square().mean()).item() for s in (0, 1, 3, 10)
+)
+print(
+    "fresh matrices, scores up to 100 times as large: output never larger than the values by more than 5%:",
+    worst < 1.05,
+)
+own = drawn(4000, TOKENS)  # one feature, and each token's score is three times its value
+picked = ((3 * own).softmax(-1) * own).sum(-1).square().mean().item()
+print(f"a head that looks for large values: {picked:.0f} times the variance, and no value is longer than before")
 
 # %% [markdown]
 # ## What a matrix does: fans
 #
-# The other half of every branch is matrices. Let $W$ have shape (fan-out, fan-in) and independent entries of variance $w$.
-# Each output is a sum of fan-in products, so a signal of mean square 1 leaves with $w \cdot \text{fan-in}$. On the way back a
-# gradient leaves with $w \cdot \text{fan-out}$. Both are 1 only for square matrices. [Xavier's](glossary.md) rule takes the middle,
+# The other half of every branch is matrices. Let $W$ have shape (fan-out, fan-in) and independent entries of variance
+# $\sigma^2$. Each output is a sum of fan-in products, so a signal of mean square 1 leaves with $\sigma^2 \cdot \text{fan-in}$. On
+# the way back a gradient leaves with $\sigma^2 \cdot \text{fan-out}$. Both can be 1 only if $W$ is square.
+# [Xavier's](glossary.md) rule takes the middle,
 #
-# $$w = g^2\, \frac{2}{\text{fan-in} + \text{fan-out}},$$
+# $$\sigma^2 = g^2\, \frac{2}{\text{fan-in} + \text{fan-out}},$$
 #
-# with the gain $g$, which is 1 in most networks and β in DeepNorm's branches. Gain multiplies weights: in a variance it
+# with the gain $g$, which is 1 unless said otherwise, and β in DeepNorm's branches. Gain multiplies weights: in a variance it
 # counts squared.
 #
 # A feed-forward branch is $W_2\,\mathrm{ReLU}(W_1 x)$, from $d$ features to $d_{\mathrm{ff}}$ and back. What stands between
@@ -344,7 +358,7 @@ print(f"GELU instead of ReLU, d_ff = 4·d: between 0.2 and 0.27: {0.2 < gelu < 0
 # <details><summary>What you should see</summary>
 #
 # 0.50 where both widths are the same, 0.32 where the branch is four times as wide. GELU lets a little less through, about
-# 0.23.
+# 0.23 for inputs of mean square 1 (unlike ReLU's, its share depends on the input's size).
 # </details>
 #
 # **Why it works.** Two matrices, so $g^4$. The fans give $4\,d\,d_{\mathrm{ff}}/(d + d_{\mathrm{ff}})^2$, which is at most 1.
@@ -372,8 +386,7 @@ print(f"GELU instead of ReLU, d_ff = 4·d: between 0.2 and 0.27: {0.2 < gelu < 0
 def attention_variance_gain(T, r, causal, gain):
     """Variance of an attention branch's output, for tokens of variance 1: one number."""
     ### BEGIN SOLUTION
-    kept = r + (1 - r) * (sum(1 / i for i in range(1, T + 1)) / T if causal else 1 / T)
-    return gain**4 * kept
+    return gain**4 * averaged_variance(T, r, causal)
     ### END SOLUTION
 
 
@@ -389,10 +402,11 @@ attention_variance_gain = kit.mine_or_reference(attention_variance_gain)
 # $g^4$ times the variance of the average. Query and key do not occur in it.
 # </details>
 #
-# **Why it works.** A square Xavier matrix keeps the variance but for $g^2$, because fan-in and the mean of both fans are the
-# same number. So the two matrices give $g^4$, whatever stands between them.
+# **Why it works.** A square Xavier matrix multiplies the variance by $g^2$: fan-in and the mean of both fans are the same
+# number. Two of them give $g^4$. The average acts on tokens, the matrices on features, so its factor is simply multiplied in.
 #
-# Lesson 01 promised to put the shapes in. Here is the share of the input that 12 layers of DeepNorm keep, with the $f$ of a
+# Lesson 01 promised to put the shapes in. By its exercise 1.2 every sub-layer multiplies the input's share by
+# $1/(1 + f/\alpha^2)$. Here is the share of the input that 12 layers of DeepNorm keep, with the $f$ of a
 # square matrix, with yours, and as measured in a real model.
 
 # %%
@@ -410,14 +424,15 @@ config = ModelConfig(
 batch = TokenMap(vocab_size=64, length=T, batch_size=8).batch(torch.Generator().manual_seed(SEED))
 measured = probe(build_model(config, seed=SEED).to(device), batch.to(device)).input_share[-1]
 print(f"square matrices {square:.1%}, attention and feed-forward {shaped:.1%}")
-print(
-    f"measured within half a percent of the second: {abs(measured - shaped) < 0.005}; of the first: {abs(measured - square) < 0.005}"
-)
+print("measured loss within 25% of the second:", abs((1 - measured) / (1 - shaped) - 1) < 0.25)
 
 # %% tags=["nbval-ignore-output"]
 kit.record(share_square=square, share_shaped=shaped, share_measured=measured)
 
 # %% [markdown]
+# Lost: 5.0% by the square formula, 1.1% by yours, about 1.3% as measured. Yours is a little low, because it counts even
+# weights and tokens without anything in common.
+#
 # ## When everything is alike
 #
 # [Cross-attention](glossary.md), which a translation model has in each decoder layer, is the same operation with keys and
@@ -433,8 +448,9 @@ for r, name in ((0.0, "all different"), (0.99, "all alike")):
     )
 
 # %% [markdown]
-# What attention adds is what tokens share. So each layer makes them more alike; and the more alike they are, the more it
-# adds. That loop is the subject of lesson 04.
+# An average divides what is a token's own by $T$ and keeps what is shared whole. Added to the stream, it raises the shared part
+# more than the private ones. So tokens become more alike; and the more alike they are, the more attention adds. That loop is
+# the subject of lesson 04.
 #
 # ## For those who want more
 
@@ -485,7 +501,7 @@ print(
 # **Objective**: see that feed-forward branches are not innocent either.
 #
 # Two tokens have the correlation `r`, and so have their values in front of ReLU. Write `relu_correlation(r)`: the cosine
-# between the two tokens behind ReLU, for wide branches. From the integral (Cho and Saul, 2009), with the angle
+# between the two tokens behind ReLU, for wide branches, where values in front of it are normal. From the integral (Cho and Saul, 2009), with the angle
 # $\varphi = \arccos r$,
 #
 # $$\mathbb{E}[\mathrm{ReLU}(a)\,\mathrm{ReLU}(b)] = \frac{1}{2\pi}\big(\sin \varphi + (\pi - \varphi) \cos \varphi\big).$$
@@ -530,7 +546,8 @@ for r in (0.0, 0.5, 0.9):
 # 1. An average of $T$ tokens keeps $r + (1-r)/T$ of the variance: all of what they share, a $T$-th of what is their own.
 # 2. A branch of two Xavier matrices has a strength of $g^4$ times a factor of its shape: 0.32 for a ReLU branch four times
 #    as wide, the average's variance for attention.
-# 3. Lemma 4.1 counts attention as 1, which is true only of tokens that are alike; query and key cannot make it larger.
+# 3. Lemma 4.1 counts attention as 1, which is true only of tokens that are alike; at initialisation query and key do not make
+#    it larger.
 #
 # **Read next**: the paper's Section 4.1 with Lemma 4.1; Noci et al. (arXiv 2206.03126) on tokens that become alike. Then
 # lesson 04: what that does to a stack, forward and backward.

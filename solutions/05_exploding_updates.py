@@ -7,14 +7,14 @@
 #   lesson:
 #     question: What explodes, if not the gradient?
 #     opening: >-
-#       Lesson 04 left a riddle. Post-LN dies without warm-up even where its gradient reaches the bottom, and there is a
-#       Post-LN stack with a gradient as large at the top that trains without any trouble. So the gradient cannot be the
-#       culprit. This lesson watches the first thirty steps, and finds what is.
+#       Lesson 04 left a riddle. A shallow Post-LN stack died at the largest learning rate, although its gradient reached
+#       the bottom and its tokens still differed. Small first steps saved it. This lesson watches the first thirty steps of
+#       such a stack, one by one, and finds what they do.
 #     objectives: >-
 #       measure how far one step moves a model, tell the chain of events that kills a Post-LN stack, and bound the update
 #       of any stack by a sum over its sub-layers.
 #     prerequisites: lessons 02 and 04, and what a first-order Taylor expansion is.
-#     minutes: 60
+#     minutes: 70
 #     paper: Section 3 whole, and Theorem 4.2.
 # ---
 
@@ -23,7 +23,7 @@ from deepnet_edu.course import kit
 
 PROFILE = kit.profile()
 SEED = 0
-DEPTH = 18  # layers of the stacks that are trained; the paper's have 18 and 18
+DEPTH = 8  # layers of the stacks that are trained: few enough for tokens to differ at the start
 STEPS = 30
 
 # %% tags=["imports"]
@@ -33,6 +33,7 @@ import numpy as np
 import torch
 
 # %%
+from matplotlib.figure import Figure
 from torch.nn import functional as F
 
 from deepnet_edu import ModelConfig, build_model, deepnorm_constants, probe
@@ -40,6 +41,7 @@ from deepnet_edu.checks import check
 from deepnet_edu.data import TokenMap
 from deepnet_edu.figures import Picture
 from deepnet_edu.figures.style import legend_below, new_figure, series_style
+from deepnet_edu.probing import token_similarity
 
 device = kit.setup(SEED, PROFILE)
 seeds = [SEED] if PROFILE == "smoke" else [SEED, SEED + 1, SEED + 2]
@@ -67,12 +69,12 @@ def verdict(said, holds):
 #
 # The paper asks its question with a trick. Take a Post-LN stack with Xavier's weights. Make a second one from it: divide the
 # weights of each layer by a number $k$ that is large at the bottom and 1 at the top. It is called Post-LN-init. Its top
-# layer is the same. If a large gradient at the top kills Post-LN, it must kill this one too.
+# layer is the same. If a large gradient at the top were what kills Post-LN, it would have to kill this one too.
 
 # %% [markdown] exercise="post_ln_init_divisor" difficulty=2 importance=4 minutes=5
 # ### Post-LN-init
 #
-# **Objective**: build the control that acquits the gradient.
+# **Objective**: build the control experiment.
 #
 # Write `post_ln_init_divisor(layer, n_layers)`: the number $k$ by which the weights of a layer are divided. Layers are
 # counted from 1 at the bottom. The top layer is left as it is ($k = 1$), the one below is halved, and so on down.
@@ -126,32 +128,25 @@ verdict("the same within a factor of 1.5:", 1 / 1.5 < ratio < 1.5)
 
 # %% [markdown]
 # (In the paper's larger stacks, 18 and 18 layers on translation, Post-LN-init's is even *larger*, about 2.25 against 0.70,
-# read off its Figure 3. In our small ones both are alike.) Which of the two will train?
-
-# %%
-guess = kit.Guess(
-    "Same task, same learning rate, same seed, 30 steps. Which stack learns?",
-    ["both", "neither", "Post-LN only", "Post-LN-init only"],
-)
-guess
-
-# %% [markdown]
+# read off its Figure 3. In our small ones both are alike. Further down Post-LN-init's gradients are smaller, because its
+# weights are: the top is what was accused.) Will both train, or neither?
+#
 # ## The recipe: warm-up
 #
 # Before the experiment we need its other ingredient. Transformers are trained with a learning rate that rises first and
-# falls afterwards. Everybody does so; the question of this lesson is why it helps.
+# falls afterwards. Everybody does so; this lesson will show what it holds down.
 
 # %% [markdown] exercise="learning_rate" difficulty=2 importance=4 minutes=8
 # ### The schedule of nearly all Transformers
 #
-# **Objective**: know the learning rate at any step, to the last seam.
+# **Objective**: know the learning rate at any step, also where the two formulas meet.
 #
 # Write `learning_rate(step, peak, warmup, initial)`. It rises in a straight line from `initial` at step 0 to `peak` at step
 # `warmup`. From then on it is $\text{peak}\cdot\sqrt{\text{warmup}/\text{step}}$.
 #
 # Hint: where step = warmup both formulas must give the peak.
 #
-# Hint: the line is `initial + (peak - initial) * step / warmup`.
+# Hint: a straight line through two points, (0, initial) and (warmup, peak).
 
 
 # %% exercise="learning_rate"
@@ -173,7 +168,7 @@ learning_rate = kit.mine_or_reference(learning_rate)
 # %% [markdown]
 # <details><summary>What you should see</summary>
 #
-# With `peak = 3e-3` and `warmup = 100` it is half the peak at step 50, the peak at 100, and half of it again at 400.
+# With `warmup = 100` it is half the peak at step 50, the peak at 100, and half of it again at 400.
 # </details>
 #
 # **Why it works.** The paper's runs start at 1e-7, rise for 4,000 to 6,000 steps, and fall with the root. All of them, by
@@ -186,6 +181,8 @@ learning_rate = kit.mine_or_reference(learning_rate)
 # it the same input again.
 #
 # $$\lVert \Delta F \rVert = \lVert F(x;\, \theta') - F(x;\, \theta) \rVert$$
+#
+# $F$ is what the model says. First it will be the logits of a batch; further down the output of the stack, per token.
 
 # %% [markdown] exercise="model_update" difficulty=3 importance=5 minutes=15
 # ### The model update
@@ -272,13 +269,14 @@ for ax, kind in zip(axes, ("SGD", "signs"), strict=True):
     ax.set(
         yscale="log", xlabel="layers", xticks=depths, title={"SGD": "SGD", "signs": "signs (Adam's first step)"}[kind]
     )
-axes[0].set_ylabel("first update ‖ΔF‖ / learning rate")
+for ax in axes:
+    ax.set_ylabel("first update ‖ΔF‖ / learning rate")
 legend_below(figure, axes[0])
 Picture(
     figure,
-    alt="Two panels, first update divided by the learning rate against 6 to 24 layers, logarithmic. Post-LN's line lies ten to "
-    "a hundred times above the other two and rises. Post-LN-init and DeepNorm are far below it and nearly flat for SGD; with "
-    "steps by sign they rise slowly.",
+    alt="Two panels, first update divided by the learning rate against 6 to 24 layers, logarithmic. With SGD Post-LN rises from "
+    "about 1,000 to 17,000; Post-LN-init stays near 100 and DeepNorm near 14. With steps by sign Post-LN rises sevenfold, from "
+    "90,000 to 640,000; the other two lie 6 to 46 times below it, and DeepNorm doubles.",
 )
 
 # %%
@@ -298,18 +296,26 @@ verdict(
 kit.record(**{f"first_update_{kind}_{name}".replace("-", "_"): values for (kind, name), values in first.items()})
 
 # %% [markdown]
-# **There it is.** The gradients at the top are the same within a factor of 1.5. The updates differ by a factor of 25 and
-# more, and Post-LN's grows with depth. What explodes is the update.
+# **There it is.** The gradients at the top are the same within a factor of 1.5. At 18 layers the updates differ by a factor of
+# 25 and more, and Post-LN's grows with depth while its rival's does not. What explodes is the update.
 #
 # ## Thirty steps
 #
-# Now let them train. Four arms, 18 layers, Adam with a peak of 3·10⁻³ (β₁, β₂ = 0.9, 0.98), all parameters, no clipping:
-# Post-LN without warm-up, Post-LN with 100 steps of warm-up, Post-LN-init and DeepNorm with the same warm-up. After each step
-# three things are measured on one fixed batch: how far the stack's output is from where it began, how long the tokens are
-# that enter its norms, and the loss. The gradient by layer is taken at the end.
+# Now let them train. Four arms of 8 layers, Adam with a peak of 5·10⁻³ (β₁, β₂ = 0.9, 0.98), all parameters, no clipping:
+# Post-LN without warm-up, Post-LN with 30 steps of warm-up, Post-LN-init and DeepNorm with the same warm-up. After each step
+# we look at one fixed batch: how far is the stack's output from where it began, how alike are its tokens, how long are the
+# tokens that enter its norms? The gradient by layer is taken at the end.
 
 # %%
-PEAK, WARMUP = 3e-3, 100
+guess = kit.Guess(
+    "8 layers, peak 5·10⁻³, the same seeds, 30 steps. Post-LN's tokens differ at the start, its gradient reaches the bottom. "
+    "Which Post-LN stacks learn?",
+    ["with and without warm-up", "only with warm-up", "neither", "only Post-LN-init"],
+)
+guess
+
+# %%
+PEAK, WARMUP = 5e-3, 30
 ARMS = {
     "Post-LN, no warm-up": (MAKERS["Post-LN"], 0),
     "Post-LN, warm-up": (MAKERS["Post-LN"], WARMUP),
@@ -334,22 +340,29 @@ def look(model, inputs):
     return y, torch.stack(lengths).mean().item()
 
 
-def first_steps(make, warmup, seed, steps=STEPS):
-    """Train, and look after each step: distance from the start (per token), length before norms, loss, gradients."""
-    model, fixed, generator = make(DEPTH, seed), batch_of(seed + 100), torch.Generator().manual_seed(seed)
+def apart(a, b):
+    """Mean distance of two outputs, per token."""
+    return (a - b).norm(dim=-1).mean().item()
+
+
+def first_steps(make, warmup, seed, layers=DEPTH):
+    """Train, and look after each step: distance from the start, length before norms, loss; tokens and gradients."""
+    model, fixed, generator = make(layers, seed), batch_of(seed + 100), torch.Generator().manual_seed(seed)
     start, length = look(model, fixed.inputs)
-    run = {"update": [0.0], "length": [length], "loss": [], "before": probe(model, fixed).gradient_norm}
+    run = {"update": [0.0], "length": [length], "loss": [], "before": probe(model, fixed).gradient_norm, "y": [start]}
     optimizer = torch.optim.Adam(model.parameters(), betas=(0.9, 0.98))
-    for step in range(1, steps + 1):
+    for step in range(1, STEPS + 1):
         optimizer.param_groups[0]["lr"] = learning_rate(step, PEAK, warmup) if warmup else PEAK
         loss = model.loss(task.batch(generator).to(device))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         y, length = look(model, fixed.inputs)
-        run["update"].append((y - start).norm(dim=-1).mean().item())
+        run["update"].append(apart(y, start))
         run["length"].append(length)
         run["loss"].append(loss.item())
+        run["y"].append(y)
+    run["alike"] = [token_similarity(run["y"][step]).item() for step in (0, STEPS)]
     run["after"] = probe(model, fixed).gradient_norm
     return run
 
@@ -357,33 +370,38 @@ def first_steps(make, warmup, seed, steps=STEPS):
 runs = {name: [first_steps(make, warmup, seed) for seed in seeds] for name, (make, warmup) in ARMS.items()}
 
 # %% tags=["headline"]
-figure, axes = new_figure(3, width=12, height=4.2)
-farthest = sqrt(2 * WIDTH)
+figure = Figure(figsize=(10, 7.2))
+(left, right), (low_left, low_right) = figure.subplots(2, 2)
+unrelated, knows_nothing = sqrt(2 * WIDTH), np.log(16)
 for i, (name, (run, *_)) in enumerate(runs.items()):
     style = series_style((0, 4, 3, 2)[i])
-    axes[0].plot(run["update"], label=name, **style)
-    axes[1].plot(run["length"], **style)
-    axes[2].plot(np.arange(1, 2 * DEPTH + 1) / 2, run["after"], **style)
-axes[0].axhline(farthest, color="#555555", linestyle=":", linewidth=1.5)
-axes[0].annotate(
-    "nothing in common with the start", (STEPS, farthest), (0, 3), textcoords="offset points", ha="right", fontsize=9
-)
-axes[1].axhline(sqrt(WIDTH), color="#555555", linestyle=":", linewidth=1.5)
-axes[1].annotate("√d", (STEPS, sqrt(WIDTH)), (0, 3), textcoords="offset points", ha="right", fontsize=9)
-axes[0].set(xlabel="step", ylabel="‖F(x; θ) - F(x; θ₀)‖ per token", title="How far has the model moved?", ylim=(0, 13))
-axes[1].set(xlabel="step", ylabel="mean length of tokens", title="What enters the norms?")
-axes[2].set(xlabel="layer", ylabel="gradient norm", title=f"Gradient after {STEPS} steps", yscale="log", ylim=(1e-7, 3))
-legend_below(figure, axes[0], columns=4)
+    left.plot(run["update"], label=name, **style)
+    right.plot(np.arange(1, STEPS + 1), run["loss"], **style)
+    low_left.plot(run["length"], **style)
+    low_right.plot(np.arange(1, 2 * DEPTH + 1) / 2, run["after"], **style)
+for ax, height, said in (
+    (left, unrelated, "unrelated to the start"),
+    (right, knows_nothing, "ln 16: knows nothing"),
+    (low_left, sqrt(WIDTH), "√d"),
+):
+    ax.axhline(height, color="#555555", linestyle=":", linewidth=1.5)
+    ax.annotate(said, (STEPS, height), (0, 3), textcoords="offset points", ha="right", fontsize=9)
+left.set(xlabel="step", ylabel="distance per token", title="1. How far has the output moved?", ylim=(0, 14))
+right.set(xlabel="step", ylabel="loss (nats)", title="2. Does it learn?", ylim=(0, 4.5))
+low_left.set(xlabel="step", ylabel="mean length of tokens", title="3. What enters the norms?", ylim=(6, None))
+low_right.set(xlabel="layer", ylabel="gradient norm", title=f"4. Gradient after {STEPS} steps", yscale="log")
+legend_below(figure, left, columns=4)
 Picture(
     figure,
-    alt="Three panels, four arms. Update: Post-LN without warm-up jumps to 8.7 of at most 11.3 at the first step and stays "
-    "there; with warm-up it climbs over thirty steps to 7; Post-LN-init and DeepNorm start slower. Length before norms: "
-    "without warm-up it doubles from 10 to 17 within a few steps, the others stay where they were. Gradient by layer after 30 "
-    "steps: without warm-up it falls from 0.3 at the top to one millionth at the bottom, the others lose a factor of 10 or less.",
+    alt="Four panels, four arms of 8 layers, one seed. Distance from the start: Post-LN without warm-up jumps at the first step to "
+    "11, as far as an unrelated output; with warm-up it rises over ten steps, Post-LN-init and DeepNorm later. Loss: without "
+    "warm-up it stays at ln 16, the other three fall towards 0. Length before the norms: without warm-up it grows from 9 to 25, "
+    "the others hardly change. Gradient after 30 steps: without warm-up it falls from 0.2 at the top to a ten-thousandth at the "
+    "bottom; the others are level.",
 )
 
 # %%
-guess.compare("Post-LN-init only")
+guess.compare("only with warm-up")
 
 
 # %%
@@ -393,40 +411,42 @@ def all_of(name, holds):
 
 dead, slow, alive, deep = ARMS
 last = {name: [np.mean(run["loss"][-5:]) for run in found] for name, found in runs.items()}
+print("before the first step")
+verdict("      Post-LN: its tokens differ (similarity below 0.95):", all_of(dead, lambda r: r["alike"][0] < 0.95))
+verdict(
+    "      its gradient reaches the bottom (first sub-layer at least 1/3 of the last):",
+    all_of(dead, lambda r: r["before"][0] > r["before"][-1] / 3),
+)
 print("(i)   the update explodes")
 verdict(
     "      no warm-up: after ONE step more than 70% of the way to an unrelated output:",
-    all_of(dead, lambda r: r["update"][1] > 0.7 * farthest),
+    all_of(dead, lambda r: r["update"][1] > 0.7 * unrelated),
 )
-verdict("      warm-up: after one step less than 20%:", all_of(slow, lambda r: r["update"][1] < 0.2 * farthest))
-verdict("      Post-LN-init, warm-up: less than 2%:", all_of(alive, lambda r: r["update"][1] < 0.02 * farthest))
+verdict("      warm-up: after one step less than 25%:", all_of(slow, lambda r: r["update"][1] < 0.25 * unrelated))
+verdict("      Post-LN-init, warm-up: less than 5%:", all_of(alive, lambda r: r["update"][1] < 0.05 * unrelated))
 print("(ii)  the model is stuck in a bad place")
 verdict(
-    "      no warm-up: loss within 0.15 of ln 16, which knows nothing:",
-    all(abs(x - np.log(16)) < 0.15 for x in last[dead]),
+    "      no warm-up: all tokens get the same answer (similarity above 0.99):",
+    all_of(dead, lambda r: r["alike"][1] > 0.99),
 )
-verdict("      Post-LN-init, warm-up: loss below 1 within 30 steps:", max(last[alive]) < 1)
+verdict("      and the loss stays within 0.15 of ln 16:", all(abs(x - np.log(16)) < 0.15 for x in last[dead]))
+verdict("      with warm-up the same stack learns (loss below 1.5 within 30 steps):", max(last[slow]) < 1.5)
 print("(iii) what enters the norms grows")
-verdict(
-    "      no warm-up: more than one and a half times as long:",
-    all_of(dead, lambda r: r["length"][-1] > 1.5 * r["length"][0]),
-)
-verdict(
-    "      Post-LN-init, warm-up: by less than 10%:", all_of(alive, lambda r: r["length"][-1] < 1.1 * r["length"][0])
-)
+verdict("      no warm-up: more than twice as long:", all_of(dead, lambda r: r["length"][-1] > 2 * r["length"][0]))
+verdict("      warm-up: by less than a quarter:", all_of(slow, lambda r: r["length"][-1] < 1.25 * r["length"][0]))
 print("(iv, v) so norms shrink gradients, and they vanish at the bottom")
 verdict(
-    "      no warm-up: first layer below 1/10,000 of the last:",
-    all_of(dead, lambda r: r["after"][0] < 1e-4 * r["after"][-1]),
+    "      no warm-up: first sub-layer below 1/1,000 of the last:",
+    all_of(dead, lambda r: r["after"][0] < 1e-3 * r["after"][-1]),
 )
+verdict("      warm-up: not below 1/3:", all_of(slow, lambda r: r["after"][0] > r["after"][-1] / 3))
+print("(vi)  it does not come back")
 verdict(
-    "      the same before the first step: not below 1/3:", all_of(dead, lambda r: r["before"][0] > r["before"][-1] / 3)
-)
-verdict("      Post-LN-init, warm-up: not below 1/30:", all_of(alive, lambda r: r["after"][0] > r["after"][-1] / 30))
-print("(vi)  it cannot come back")
-verdict(
-    "      no warm-up: between step 10 and step 30 the output moves by less than 15%:",
-    all_of(dead, lambda r: abs(r["update"][-1] / r["update"][10] - 1) < 0.15),
+    "      between steps 10 and 30 no warm-up moves less than half as far as warm-up:",
+    all(
+        apart(a["y"][10], a["y"][30]) < apart(b["y"][10], b["y"][30]) / 2
+        for a, b in zip(runs[dead], runs[slow], strict=True)
+    ),
 )
 
 # %% tags=["nbval-ignore-output"]
@@ -435,39 +455,40 @@ kit.record(**{f"loss_{i}": values for i, values in enumerate(last.values())})
 # %% [markdown]
 # Six claims of the paper's Section 3, each with its measurement. Read them as a chain:
 #
-# 1. The first steps change what the model says beyond recognition. (All outputs come from a norm and have length $\sqrt d = 8$. Two
-#    unrelated ones are $\sqrt2 \cdot 8 = 11.3$ apart: there is hardly farther to go.)
-# 2. It lands where all tokens get the same answer. That is a bad place, but still a place where losses have gradients.
-# 3. The tokens that enter its norms have become longer.
-# 4. A norm divides gradients by that length: lesson 02, the headline.
-# 5. Eighteen layers of it, and nothing reaches the bottom.
-# 6. So nothing can be undone.
+# 1. The first step changes what the model says beyond recognition. (Outputs come from a norm and have length $\sqrt d = 8$.
+#    Two unrelated ones are $\sqrt2 \cdot 8 = 11.3$ apart.)
+# 2. It lands where all tokens get the same answer, and nothing is known.
+# 3. The tokens that enter its norms become longer and longer.
+# 4. A norm multiplies gradients by $\sqrt d$ over that length: lesson 02, the headline. At the start that was about 8/9, and the branches
+#    sent the rest back. Now it is 8/25 at every sub-layer, and the branches do not make up for it.
+# 5. Sixteen sub-layers of it, and nothing reaches the bottom.
+# 6. So it stays where it is.
 #
-# The gradient that vanishes is the *end* of the story. Whoever looks after 30 steps sees only this.
+# The gradient that vanishes is the *end* of the story. Whoever looks after 30 steps sees only this. With warm-up the first
+# steps are small, and none of it happens: **the same stack, the same gradient, the same peak**, reached 30 steps later.
 #
 # (DeepNorm's tokens are long before its norms from the start, α times as long. That does no harm: on the way down the
 # gradient along the skip is multiplied by α again. What harms is *growth*.)
 #
-# Warm-up makes step 1 small, and so does Post-LN-init. (Post-LN with warm-up has still not learned after 30 steps, and many
-# seeds never do at this depth; in the paper too, 18-18 layers diverge with it.)
-#
 # ### Where reality is less tidy
 #
-# One more arm, which the story above does not predict. What if Post-LN-init gets no warm-up?
+# Two more arms, which the chain does not predict. Post-LN-init without warm-up; and Post-LN with warm-up, but 18 layers.
 
 # %%
-bold = first_steps(post_ln_init, 0, SEED)
-verdict("Post-LN-init, no warm-up: first update more than a third of the way:", bold["update"][1] > farthest / 3)
+bold, deep_post = first_steps(post_ln_init, 0, SEED), first_steps(MAKERS["Post-LN"], WARMUP, SEED, layers=18)
+verdict("Post-LN-init, no warm-up: first update more than a third of the way:", bold["update"][1] > unrelated / 3)
 verdict("                          loss below 1 after 30 steps:", np.mean(bold["loss"][-5:]) < 1)
 verdict(
-    "                          tokens before norms longer by less than 15%:",
-    bold["length"][-1] < 1.15 * bold["length"][0],
+    "Post-LN, 18 layers, warm-up: loss within 0.15 of ln 16:",
+    abs(np.mean(deep_post["loss"][-5:]) - knows_nothing) < 0.15,
 )
+verdict("                             tokens alike before the first step:", deep_post["alike"][0] > 0.99)
 
 # %% [markdown]
-# Its first update is large, and it learns all the same, on this small task. So a large update is not deadly by itself. It is
-# where Post-LN's *leads*: to longer tokens, and no way back. The paper's claim is a bound: keep the update small, and the
-# first link of the chain is never forged. (One seed, 18 layers, a task that is learned by heart: do not take it for a rule.)
+# The first has a large update, and learns all the same. So a large update is not deadly by itself; it is where Post-LN's
+# *leads*. The second has small updates and learns nothing in 30 steps. It fails for lesson 04's reason: its tokens are all alike
+# before it begins. (In the paper, too, 18-18 layers of Post-LN diverge with warm-up.) What the paper claims is a bound: keep
+# the update small, and the first link of this chain is never forged. (One seed each; a small task that is learned by heart.)
 #
 # ## What is an update made of?
 #
@@ -475,13 +496,13 @@ verdict(
 # assumption is marked.
 #
 # **One sub-layer.** *Assume width 1*: the stream is one number $x$, and the two matrices of a branch are two numbers $v$ and
-# $w$, so that $F(x) = v\,w\,x$. (By Lemma 4.1 attention counts as its value and output matrix; a feed-forward branch has two
+# $w$, so that the branch is $v\,w\,x$. (By Lemma 4.1 attention counts as its value and output matrix; a feed-forward branch has two
 # anyway.) *Assume that skip and branch are independent*, so that their variances add: $\alpha x + v w x$ has variance
 # $\alpha^2 + v^2w^2$, and the norm divides by its root:
 #
 # $$f(x) = \frac{\alpha + v w}{\sqrt{\alpha^2 + v^2 w^2}}\; x .$$
 #
-# (In one dimension they are not independent, of course. The assumption speaks of the wide network that this stands for.)
+# (In one dimension they are not independent, of course. The number stands for a wide stream, in which they are.)
 #
 # **Its slopes.** Write $u = vw$. By the quotient rule
 #
@@ -498,10 +519,11 @@ verdict(
 # denominator is at least $\alpha^3$. And $|x|$ is 1, because $x$ comes from a norm.
 #
 # **Along the stream** the slope is $\partial f/\partial x = (\alpha + vw)/\sqrt{\alpha^2 + v^2w^2}$. The paper counts it as 1.
-# In width 1 it is a little more. In a wide network the branch points elsewhere than the skip, lengths add as squares, and it
+# In width 1 it is about $1 + vw/\alpha$: 1.03 with DeepNorm's numbers at 18 layers, but $\sqrt2$ with
+# $\alpha = v = w = 1$. In a wide network the branch points elsewhere than the skip, lengths add as squares, and it
 # *is* 1: $\sqrt{\alpha^2 + v^2w^2}/\sqrt{\alpha^2 + v^2w^2}$.
 #
-# **All sub-layers.** *To first order*, the change of the output is the sum of what each sub-layer's step contributes, carried
+# **All sub-layers.** A stack of $N$ layers has $2N$. *To first order*, the change of the output is the sum of what each sub-layer's step contributes, carried
 # up by slopes of 1:
 #
 # $$\lVert \Delta F \rVert \;\le\; \sum_{i=1}^{2N} \frac{\sqrt{v_i^2 + w_i^2}}{\alpha}\;
@@ -518,9 +540,9 @@ verdict(
 # Write `update_bound(v, w, alpha, dtheta)`: the sum, for arrays `v`, `w`, `dtheta` with an entry per sub-layer. `dtheta` holds
 # how far each pair moved.
 #
-# Hint: `np.sqrt(v**2 + w**2)` is an array with one number per sub-layer.
+# Hint: one term per sub-layer. What is multiplied by what in it?
 #
-# Hint: every term is divided by α once, and multiplied by its own `dtheta`. Then `.sum()`.
+# Hint: `np.sqrt` works on arrays, entry by entry, and an array has a `.sum()`.
 
 
 # %% exercise="update_bound"
@@ -540,7 +562,9 @@ update_bound = kit.mine_or_reference(update_bound)
 # %% [markdown]
 # <details><summary>What you should see</summary>
 #
-# With $\alpha = v = w = 1$, which is Post-LN, and the same step everywhere: $2N\sqrt2$ steps. Twice the layers, twice the bound.
+# With $\alpha = v = w = 1$, which is Post-LN, and the same step everywhere: $2N\sqrt2$ steps. Twice the layers, twice the sum.
+# (Post-LN's numbers break the assumption $\alpha > 1$: in width 1 the slope along θ is even 0. The paper uses the sum all the
+# same; below we measure what happens.)
 # </details>
 #
 # **Why it works.** A sum, not a root of squares: nobody promises that the layers' contributions cancel. Training makes
@@ -550,7 +574,9 @@ update_bound = kit.mine_or_reference(update_bound)
 #
 # Width 1 was an assumption. So take a wide chain, $x \leftarrow \mathrm{LN}(\alpha x + W V x)$ with random matrices of gain
 # $v$ and $w$, 64 features, in float64. Move every matrix by the same small amount, first in random directions, then along the
-# gradient of one and the same number, so that all layers pull together. How does the update compare with your sum?
+# gradient of one and the same number, so that all layers pull together. "Moved by δ" means: by a matrix of Frobenius norm
+# $\delta\sqrt d$, the size of a random matrix of gain δ; so the pair $\theta = (v, w)$ moves by $\sqrt2\,\delta$. How does the
+# update compare with your sum?
 
 
 # %%
@@ -573,7 +599,7 @@ def wide_chain(layers, alpha, v, w, d=64, delta=1e-6):
     leaves = [matrix.requires_grad_() for matrix in matrices]
     y = out(leaves)
     gradients = torch.autograd.grad((y * drawn(16, d)).sum(), leaves)
-    bound = update_bound(np.full(2 * layers, v), np.full(2 * layers, w), alpha, np.full(2 * layers, delta))
+    bound = update_bound(np.full(2 * layers, v), np.full(2 * layers, w), alpha, np.full(2 * layers, sqrt(2) * delta))
     ratios = []
     with torch.no_grad():
         for directions in ([drawn(d, d) for _ in leaves], gradients):
@@ -604,8 +630,8 @@ legend_below(figure, ax, columns=1)
 Picture(
     figure,
     alt="Measured update over the theorem's sum against 3 to 48 layers, both logarithmic. With small weights and alpha above 1 "
-    "and steps that pull together it is flat at about 3. With random steps it falls from 0.4 to 0.1. With Post-LN's numbers it "
-    "rises from 4 to nearly 20.",
+    "and steps that pull together it is flat at about 2.3. With random steps it falls from 0.3 to below 0.1. With Post-LN's "
+    "numbers it rises from 3 to above 12 at 24 layers, and stays there.",
 )
 
 # %%
@@ -617,13 +643,13 @@ verdict(
     "random steps: below the sum, and less and less of it:",
     (within[:, 0] < 1).all() and within[-1, 0] < within[0, 0] / 2,
 )
-verdict("Post-LN's numbers: the multiple grows with depth:", beyond[-1, 1] > 4 * beyond[0, 1])
+verdict("Post-LN's numbers: from 3 to 24 layers the multiple more than triples:", beyond[3, 1] > 3 * beyond[0, 1])
 
 # %% [markdown]
-# Three honest answers. Where the assumptions hold (small weights, α above 1), the update is a *fixed multiple* of the sum at
-# every depth, about 3. That is what the paper's "=Θ" means: right up to a constant. (A gradient is no random direction. It
-# puts its whole length where it counts.) Random steps fall short, because they cancel. And for Post-LN itself, $v = w = \alpha =
-# 1$, the theorem's assumptions fail, and the truth is *worse* than the sum.
+# No: the sum is exceeded, about 2.3 times. (A gradient is no random direction; it puts its whole length where it counts.)
+# What holds is the *scaling*. Where weights are small and α is above 1, the update is the same multiple of the sum at every
+# depth. Read ≤ as "up to a constant": that is what the paper's "=Θ" means. Random steps fall short, because they cancel. And
+# for Post-LN's own numbers, $v = w = \alpha = 1$, the assumptions fail, and the truth is *worse* than the sum. (One seed.)
 #
 # So what does warm-up do? It keeps $\lVert\theta' - \theta\rVert$ small until the model is out of danger. What does
 # Post-LN-init do? It keeps $\sqrt{v^2 + w^2}$ small. Both shrink the same sum. There is a third factor in it that neither
@@ -702,14 +728,14 @@ check.warmup_distance(warmup_distance)
 
 # %%
 warmup_distance = kit.mine_or_reference(warmup_distance)
-free, leashed = 30 * PEAK, warmup_distance(30, PEAK, WARMUP)
-print(f"in 30 steps: {free:.3f} without warm-up, {leashed:.4f} with; a fresh weight is about {1 / sqrt(WIDTH):.3f}")
+for n in (30, 10):
+    print(f"in {n} steps: {n * PEAK:.3f} without warm-up, {warmup_distance(n, PEAK, WARMUP):.4f} with")
+print(f"a fresh weight is about {1 / sqrt(WIDTH):.3f}")
 
 # %% [markdown]
 # <details><summary>What you should see</summary>
 #
-# 0.090 without warm-up, 0.0131 with it, and a fresh weight of size 0.125. Without warm-up the weights can be other weights
-# after 30 steps.
+# 0.15 without warm-up, 0.0725 with it, and a fresh weight of size 0.125. In the first ten steps: 0.05 against 0.0075.
 # </details>
 #
 # **Why it works.** In the first steps of warm-up the distance grows with the square of the step. It is the factor
@@ -717,11 +743,11 @@ print(f"in 30 steps: {free:.3f} without warm-up, {leashed:.4f} with; a fresh wei
 #
 # ## In three sentences
 #
-# 1. What explodes in a Post-LN stack is the update: with gradients as large at the top as in a stack that trains, its first
+# 1. What explodes in a Post-LN stack is the update: with a gradient at the top no larger than in a stack that trains, its first
 #    step throws the output to where nothing is left of it.
 # 2. Then what enters the norms grows, norms shrink the gradients, and the way back is closed.
-# 3. The update is bounded by $\sum \sqrt{v^2 + w^2}/\alpha \cdot \lVert\Delta\theta\rVert$: warm-up shrinks the step, small
-#    weights the root, and α is still free.
+# 3. Up to a constant, for small weights and $\alpha > 1$, the update is bounded by
+#    $\sum \sqrt{v^2 + w^2}/\alpha \cdot \lVert\Delta\theta\rVert$: warm-up shrinks the step, small weights the root, and α is free.
 #
 # **Read next**: the paper's Section 3 and the proof of Theorem 4.2 in its appendix. Then lesson 06: which α and β keep that
 # sum constant, at any depth?

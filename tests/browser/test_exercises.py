@@ -52,7 +52,7 @@ CASES = [
         "alpha * 1",
         "Then the branch is α² too strong: α on the skip makes the branch weaker.",
         "1 / alpha",
-        "1,000 layers: along the skips DeepNorm",
+        "the same as LN for a token of mean 0",
     ),
     Case(
         "03",
@@ -79,7 +79,7 @@ CASES = [
         "layer + 0",
         "That shrinks the top. Post-LN-init shrinks the bottom: layer 1 most.",
         "n_layers - layer + 1",
-        "in 30 steps: 0.090 without warm-up",
+        "a fresh weight is about 0.125",
     ),
     Case(
         "06",

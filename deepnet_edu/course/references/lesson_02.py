@@ -22,6 +22,11 @@ def jacobian_gain(x):
     return sqrt(len(x)) / (x - x.mean()).norm().item()
 
 
+def skip_gradient_factor(alpha, f):
+    """Factor on the length of a gradient along the skip of one sub-layer: one number."""
+    return alpha / sqrt(alpha**2 + f)
+
+
 def layer_norm_backward(grad_y, x, gamma, eps):
     """(B, T, d) -> (B, T, d): the gradient of x, from that of y."""
     centred = x - x.mean(-1, keepdim=True)
@@ -34,8 +39,3 @@ def layer_norm_backward(grad_y, x, gamma, eps):
 def rms_norm(x, gamma, eps):
     """(B, T, d) -> (B, T, d): each token to mean square 1, then times gamma."""
     return x / (x.square().mean(-1, keepdim=True) + eps).sqrt() * gamma
-
-
-def skip_gradient_factor(alpha, f):
-    """Factor on the length of a gradient along the skip of one sub-layer: one number."""
-    return alpha / sqrt(alpha**2 + f)

@@ -33,8 +33,7 @@ def ffn_variance_gain(d_model, d_ff, gain):
 
 def attention_variance_gain(T, r, causal, gain):
     """Variance of an attention branch's output, for tokens of variance 1: one number."""
-    kept = r + (1 - r) * (sum(1 / i for i in range(1, T + 1)) / T if causal else 1 / T)
-    return gain**4 * kept
+    return gain**4 * averaged_variance(T, r, causal)
 
 
 def sharp_average(T, s):
