@@ -448,8 +448,8 @@ for r, name in ((0.0, "all different"), (0.99, "all alike")):
     )
 
 # %% [markdown]
-# An average divides what is a token's own by $T$ and keeps what is shared whole. Added to the stream, it raises the shared part
-# more than the private ones. So tokens become more alike; and the more alike they are, the more attention adds. That loop is
+# An average divides what is a token's own by $T$ and keeps what is shared whole. Added to the stream, it raises what tokens
+# share more than what is their own. So tokens become more alike; and the more alike they are, the more attention adds. That loop is
 # the subject of lesson 04.
 #
 # ## For those who want more
