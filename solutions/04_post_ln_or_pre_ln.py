@@ -92,6 +92,11 @@ check.pre_ln(pre_ln)
 # %%
 pre_ln = kit.mine_or_reference(pre_ln)
 
+# %%
+x = torch.randn(2, 3, 8, generator=torch.Generator().manual_seed(SEED))
+after = pre_ln(x, torch.zeros_like, lambda x: layer_norm(x, x.shape[-1:]))
+print("where the branch says nothing, the stream stays as it is:", torch.equal(after, x))
+
 # %% [markdown]
 # <details><summary>What you should see</summary>
 #

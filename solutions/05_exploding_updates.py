@@ -165,6 +165,10 @@ check.learning_rate(learning_rate)
 # %%
 learning_rate = kit.mine_or_reference(learning_rate)
 
+# %%
+for step in (50, 100, 200, 400):
+    print(f"step {step:3}: {learning_rate(step, peak=1.0, warmup=100, initial=0.0):.3f} of the peak")
+
 # %% [markdown]
 # <details><summary>What you should see</summary>
 #

@@ -731,6 +731,12 @@ check.encoder_condition(encoder_condition)
 # %%
 encoder_condition = kit.mine_or_reference(encoder_condition)
 
+# %%
+for N, M in ((6, 6), (18, 6), (100, 100)):
+    paper = deepnorm_constants(encoder_layers=N, decoder_layers=M)
+    left = encoder_condition(N, M, paper.encoder.alpha, paper.encoder.beta, paper.decoder.alpha, paper.decoder.beta)
+    print(f"{N:3} and {M:3} layers, the paper's constants: {left:.3f} (they are rounded to two digits)")
+
 # %% [markdown]
 # <details><summary>What you should see</summary>
 #

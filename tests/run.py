@@ -10,10 +10,11 @@ ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 NOTEBOOKS = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "solutions").glob("*.ipynb"))]
 LESSONS = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "lessons").glob("*.ipynb"))]
-COURSE = [str(BIN / "deepnet-edu")]
 PYTEST = [sys.executable, "-m", "pytest", "-q"]
 # A process for each of two cores is more than twice as quick as one process with two threads: most tensors are small.
 SIDE_BY_SIDE = ["-n", "2"]
+BY_FILE = [*SIDE_BY_SIDE, "--dist", "loadfile"]  # a notebook is one kernel, its cells are tests
+ONE_BY_ONE = [*SIDE_BY_SIDE, "--dist", "worksteal"]  # few tests that take long
 NBVAL = ["--nbval-current-env", "--nbval-cell-timeout=300", "--nbval-sanitize-with=tests/nbval.cfg"]
 
 
@@ -28,11 +29,10 @@ STEPS: list[tuple[str, list[str], dict[str, str]]] = [
     ("mypy", [str(BIN / "mypy")], {}),
     ("unit, checks and course tests", [*PYTEST, *SIDE_BY_SIDE, "tests/unit", "tests/checks", "tests/course"], ALONE),
     ("unit tests again, on the plain path", [*PYTEST, *SIDE_BY_SIDE, "tests/unit", *NO_PATH], PLAIN),
-    ("solutions, outputs compared (nbval)", [*PYTEST, "--nbval", *NBVAL, *NOTEBOOKS], SMOKE),
-    ("untouched lessons run (nbval-lax)", [*PYTEST, "--nbval-lax", *NBVAL, *LESSONS], SMOKE),
-    ("all solutions under smoke, audited (papermill)", [*COURSE, "run", "--profile", "smoke"], {}),
-    ("JupyterLab in Chromium", [*PYTEST, "tests/browser"], SMOKE),
-    ("lesson 00 at its full depth, audited (papermill)", [*COURSE, "run", "00", "--profile", "cpu"], {}),
+    ("solutions, outputs compared (nbval)", [*PYTEST, *BY_FILE, "--nbval", *NBVAL, *NOTEBOOKS], SMOKE),
+    ("untouched lessons run (nbval-lax)", [*PYTEST, *BY_FILE, "--nbval-lax", *NBVAL, *LESSONS], SMOKE),
+    ("solutions audited, lesson 00 also at its full depth (papermill)", [*PYTEST, *ONE_BY_ONE, "tests/papermill"], {}),
+    ("JupyterLab in Chromium", [*PYTEST, *ONE_BY_ONE, "tests/browser"], SMOKE),
 ]
 
 

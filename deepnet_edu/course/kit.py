@@ -11,7 +11,6 @@ from types import ModuleType
 from typing import Any, cast
 
 import ipywidgets
-import nbformat
 import torch
 from IPython.display import display
 from matplotlib.figure import Figure
@@ -171,6 +170,8 @@ def earlier(name: str) -> Callable[..., Any]:
     """
     if name not in check.judges:
         raise AttributeError(unknown("exercise", name, check.judges))
+    import nbformat  # here, since it takes longer to import than PyTorch, and every lesson begins with this module
+
     lesson, references = check.lesson_of[name], _references(name)
     for path in sorted(Path.cwd().glob(f"{lesson}_*.ipynb")):
         space = {**vars(references), "__name__": "__main__"}
