@@ -481,7 +481,7 @@ print("tokens:  DeepNet below 0.1 at every depth:              ", max(mine[0]) <
 print("         Post-LN above 0.95 at the deepest:             ", post_ln[0][-1] > 0.95)
 print("input:   DeepNet keeps more than 97% at every depth:    ", min(mine[1]) > 0.97)
 print("update:  DeepNet's largest within 20% of its smallest:  ", max(mine[2]) / min(mine[2]) < 1.2)
-print("         Post-LN's is more than 50 times DeepNet's:     ", min(post_ln[2]) / max(mine[2]) > 50)
+print("         Post-LN's at the deepest more than 50 times:   ", post_ln[2][-1] / mine[2][-1] > 50)
 print("         and at the deepest more than 3 times its first:", post_ln[2][-1] > 3 * post_ln[2][0])
 
 # %%
