@@ -133,9 +133,18 @@ def open_lesson(page, lab_url: str, case: Case) -> None:
     page.get_by_text("Python 3 (ipykernel)").first.wait_for(timeout=60_000)
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-    # Outputs far from the window are not on the page: go to the end and wait for them there.
-    page.get_by_role("heading", name="In three sentences").first.scroll_into_view_if_needed()
-    page.locator(".jp-OutputArea-output", has_text=case.last).wait_for(timeout=180_000)
+    # Outputs far from the window are not on the page, and pictures that appear above push the end out of the window
+    # again: go to the end until it stays.
+    end, last = (
+        page.get_by_role("heading", name="In three sentences").first,
+        page.locator(".jp-OutputArea-output", has_text=case.last),
+    )
+    for _ in range(180):
+        end.scroll_into_view_if_needed()
+        if last.count() and last.first.is_visible():
+            break
+        page.wait_for_timeout(1000)
+    last.wait_for(timeout=1000)
 
 
 def answer(page, marker: str, source: str) -> None:
