@@ -12,9 +12,8 @@ NOTEBOOKS = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "solutions")
 LESSONS = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "lessons").glob("*.ipynb"))]
 PYTEST = [sys.executable, "-m", "pytest", "-q"]
 # A process for each of two cores is more than twice as quick as one process with two threads: most tensors are small.
-SIDE_BY_SIDE = ["-n", "2"]
-BY_FILE = [*SIDE_BY_SIDE, "--dist", "loadfile"]  # a notebook is one kernel, its cells are tests
-ONE_BY_ONE = [*SIDE_BY_SIDE, "--dist", "worksteal"]  # few tests that take long
+SIDE_BY_SIDE = ["-n", "2", "--dist", "worksteal"]  # long tests stand together: who is done takes from the other
+BY_FILE = ["-n", "2", "--dist", "loadfile"]  # a notebook is one kernel, its cells are tests
 NBVAL = ["--nbval-current-env", "--nbval-cell-timeout=300", "--nbval-sanitize-with=tests/nbval.cfg"]
 
 
@@ -31,8 +30,8 @@ STEPS: list[tuple[str, list[str], dict[str, str]]] = [
     ("unit tests again, on the plain path", [*PYTEST, *SIDE_BY_SIDE, "tests/unit", *NO_PATH], PLAIN),
     ("solutions, outputs compared (nbval)", [*PYTEST, *BY_FILE, "--nbval", *NBVAL, *NOTEBOOKS], SMOKE),
     ("untouched lessons run (nbval-lax)", [*PYTEST, *BY_FILE, "--nbval-lax", *NBVAL, *LESSONS], SMOKE),
-    ("solutions audited, lesson 00 also at its full depth (papermill)", [*PYTEST, *ONE_BY_ONE, "tests/papermill"], {}),
-    ("JupyterLab in Chromium", [*PYTEST, *ONE_BY_ONE, "tests/browser"], SMOKE),
+    ("solutions audited, lesson 00 at full depth too (papermill)", [*PYTEST, *SIDE_BY_SIDE, "tests/papermill"], {}),
+    ("JupyterLab in Chromium", [*PYTEST, *SIDE_BY_SIDE, "tests/browser"], SMOKE),
 ]
 
 
