@@ -79,8 +79,21 @@ def work(index: int) -> None:
     print(json.dumps({"peak": peak(), "path": taken.pop()}))
 
 
+#: Starts a run from a small process. Linux's getrusage begins with the peak of the process that started it, and this
+#: one may be larger than the run.
+BETWEEN = "import subprocess, sys; sys.exit(subprocess.run(sys.argv[1:]).returncode)"
+
+
+def measure(index: int) -> dict[str, Any]:
+    """``peak``, bytes, and ``path`` of a run in a fresh process."""
+    command = [sys.executable, "-c", BETWEEN, sys.executable, __file__, str(index)]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    found: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
+    return found
+
+
 def peak() -> int:
-    """The largest memory of this process, bytes. Linux's getrusage begins with what the process that started it had."""
+    """The largest memory of this process, bytes."""
     status = Path("/proc/self/status")
     if status.exists():
         found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
@@ -96,8 +109,7 @@ def main() -> None:
     rows = []
     for index, (fields, how) in enumerate(RUNS):
         plan = training_memory(ModelConfig(**fields), **how)
-        result = subprocess.run([sys.executable, __file__, str(index)], capture_output=True, text=True, check=True)
-        found = json.loads(result.stdout.splitlines()[-1])
+        found = measure(index)
         assert found["path"] == plan.path, (found, plan.path, how)
         rows.append(
             {
