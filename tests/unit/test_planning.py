@@ -153,7 +153,7 @@ def test_recorded_peaks() -> None:
 def test_a_peak_on_this_machine() -> None:
     """A fresh process, half a minute away from any record: within 15%, since another PyTorch may weigh more itself.
 
-    By the plain path one run in ten leaves a tenth or a third more in gaps, see docs/depth.md: the least of three.
+    By the plain path one run in six leaves a tenth to a third more in gaps, see docs/depth.md: the least of three.
     """
     row = RECORD["rows"][2]
     expected = pytest.approx(training_memory(ModelConfig(**row["config"]), **row["how"]).total, rel=0.15)
