@@ -1,0 +1,6 @@
+"""The command line: deepnet-edu doctor | lab | explore | progress | run | build | probe | plan | bench | models."""
+
+from deepnet_edu.cli import course, depth  # each brings its commands along
+from deepnet_edu.cli.app import app, main
+
+__all__ = ["app", "course", "depth", "main"]
