@@ -24,17 +24,19 @@ class Preset(NamedTuple):
     Attributes:
         path: its name there.
         config: the part of it; ``{pair}`` stands for both languages in the order of the alphabet.
+        languages: the two that it has; None for many.
     """
 
     path: str
     config: str | None
+    languages: tuple[str, str] | None
 
 
 #: The translations that the paper trains on. The names are those of the hub; no test reaches it.
 PRESETS = {
-    "iwslt14-de-en": Preset("bbaaaa/iwslt14-de-en", None),
-    "wmt17-en-de": Preset("wmt/wmt17", "de-en"),
-    "opus-100": Preset("Helsinki-NLP/opus-100", "{pair}"),
+    "iwslt14-de-en": Preset("bbaaaa/iwslt14-de-en", None, ("de", "en")),
+    "wmt17-en-de": Preset("wmt/wmt17", "de-en", ("de", "en")),
+    "opus-100": Preset("Helsinki-NLP/opus-100", "{pair}", None),
 }
 
 
@@ -122,12 +124,16 @@ def load_translation(
         UserError: as :func:`load_text`; a language is unknown.
         ValueError: ``limit`` is not 1 or more.
     """
-    preset = PRESETS.get(str(name))
-    if preset and preset.config and config is None:
-        config = preset.config.format(pair="-".join(sorted([source_language, target_language])))
+    wanted = [source_language, target_language]
+    if preset := PRESETS.get(str(name)):
+        for language in wanted:
+            if preset.languages and language not in preset.languages:
+                raise UserError(f"{name}: {unknown('language', language, preset.languages)}")
+        if config is None and preset.config:
+            config = preset.config.format(pair="-".join(sorted(wanted)))
     dataset, first = _load(str(name), config, split, streaming, limit)
     nested = isinstance(first.get("translation"), dict)
-    for language in (source_language, target_language):
+    for language in wanted:
         _check(str(name), "language", language, first["translation"] if nested else first)
 
     def read(row: Row) -> Pair | None:
@@ -147,27 +153,28 @@ def _load(name: str, config: str | None, split: str, streaming: bool, limit: int
         raise UserError(f"There is no file {name}: give its path from here, or the name of a set on the hub.")
     datasets = _datasets(name)
     with _loading(name, streaming):
-        if path.is_file():
-            if path.suffix not in _FORMATS:
-                raise UserError(unknown("ending", path.suffix, _FORMATS))
-            dataset = datasets.load_dataset(_FORMATS[path.suffix], data_files=str(path), **settings)
-        else:
-            place = PRESETS[name].path if name in PRESETS and not path.exists() else name
-            dataset = _configured(datasets, place, config, settings)
+        dataset = _dataset(datasets, name, config, settings)
         first = next(iter(dataset), None)
     if first is None:
         raise UserError(f"{name} has no rows in {split!r}: give another file or split.")
     return dataset, first
 
 
-def _configured(datasets: ModuleType, path: str, config: str | None, settings: dict[str, Any]) -> Any:
+def _dataset(datasets: ModuleType, name: str, config: str | None, settings: dict[str, Any]) -> Any:
+    path = Path(name)
+    if path.is_file():
+        if path.suffix not in _FORMATS:
+            raise UserError(f"{name}: {unknown('ending', path.suffix, _FORMATS)}")
+        if not path.stat().st_size:
+            raise UserError(f"{name} is empty: give another file.")
+        return datasets.load_dataset(_FORMATS[path.suffix], data_files=name, **settings)
+    place = PRESETS[name].path if name in PRESETS and not path.exists() else name
     try:
-        return datasets.load_dataset(path, config, **settings)
+        return datasets.load_dataset(place, config, **settings)
     except ValueError:
-        names = datasets.get_dataset_config_names(path)
-        if config is None or config in names:
+        if config is None or config in (names := datasets.get_dataset_config_names(place)):
             raise
-        raise UserError(f"{path}: {unknown('configuration', config, names)}") from None
+        raise UserError(f"{place}: {unknown('configuration', config, names)}") from None
 
 
 def _check(name: str, kind: str, wanted: str, row: Row) -> None:
@@ -195,7 +202,7 @@ def _loading(name: str, streaming: bool) -> Iterator[None]:
     except Exception as error:
         # The library wraps what went wrong; that it did so says nothing.
         cause = error.__cause__ or error
-        why = " ".join(f"{type(cause).__name__}: {cause}".split()).rstrip(".")
+        why = " ".join(f"{type(cause).__name__}: {cause}".split()).rstrip(".: ")
         if Path(name).exists() or isinstance(error, ValueError):
             raise UserError(f"{name} cannot be loaded ({why}).") from error
         if isinstance(error, FileNotFoundError):
@@ -203,8 +210,7 @@ def _loading(name: str, streaming: bool) -> Iterator[None]:
                 f"The hub has no set {name} that is open to all ({why}): give its whole name there, or one of "
                 f"{', '.join(PRESETS)}."
             ) from error
-        kept = "a stream keeps nothing, streaming=False does" if streaming else "what has arrived is in the cache"
+        again = "from the start" if streaming else "and it goes on with what is in the cache"
         raise UserError(
-            f"Loading {name} was interrupted ({why}): nothing is lost, run the same again when the connection is back "
-            f"({kept})."
+            f"Loading {name} was interrupted ({why}): nothing is lost, run the same again {again}."
         ) from error
