@@ -73,6 +73,6 @@ def fingerprint(*parts: NDArray[np.int32] | int) -> str:
     """16 hexadecimal digits that change with the tokens and settings in ``parts``, and with nothing else."""
     digest = sha256()
     for part in parts:
-        digest.update(part.tobytes() if isinstance(part, np.ndarray) else repr(part).encode())
+        digest.update(part.data if isinstance(part, np.ndarray) else repr(part).encode())
         digest.update(b"\0")
     return digest.hexdigest()[:16]
