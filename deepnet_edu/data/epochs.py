@@ -17,16 +17,11 @@ class Epochs(Generic[Item]):
         order: makes an epoch's order from NumPy's generator of that epoch; never empty.
         seed: of all epochs.
         data: what is ordered, by its :func:`fingerprint`: a place in one set of data means nothing in another.
-
-    Raises:
-        ValueError: the seed is not a whole number, 0 or more.
     """
 
     def __init__(
         self, order: Callable[[np.random.Generator], Sequence[Item] | NDArray[Any]], seed: int, data: str
     ) -> None:
-        if not isinstance(seed, int) or seed < 0:
-            raise ValueError(f"seed={seed!r}: expected a whole number, 0 or more.")
         self._make, self.seed, self.data = order, seed, data
         self._enter(0)
 
@@ -67,6 +62,17 @@ class Epochs(Generic[Item]):
             self.epoch, self.position, self.order = before
             raise ValueError(f"position={position}: expected 0 to {length}, what an epoch has.")
         self.position = position
+
+
+def check_numbers(least: int, **numbers: int) -> None:
+    """Settings by name that must be ``least`` or more: asked before the data are read, which may take long.
+
+    Raises:
+        ValueError: one of them is not.
+    """
+    for name, value in numbers.items():
+        if not isinstance(value, int) or value < least:
+            raise ValueError(f"{name}={value!r}: expected a whole number, {least} or more.")
 
 
 def fingerprint(*parts: NDArray[np.int32] | int) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from deepnet_edu.data.epochs import check_numbers
 from deepnet_edu.data.translation import Pair
 from deepnet_edu.messages import UserError, unknown
 
@@ -146,8 +147,8 @@ def load_translation(
 
 def _load(name: str, config: str | None, split: str, streaming: bool, limit: int | None) -> tuple[Any, Row]:
     """The set and its first row."""
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit={limit!r}: expected 1 or more, or None for all.")
+    if limit is not None:
+        check_numbers(1, limit=limit)
     path, settings = Path(name), {"split": split, "streaming": streaming}
     if path.suffix in _FORMATS and not path.is_file():
         raise UserError(f"There is no file {name}: give its path from here, or the name of a set on the hub.")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from deepnet_edu.data.bpe import BytePairs
-from deepnet_edu.data.epochs import Epochs, fingerprint
+from deepnet_edu.data.epochs import Epochs, check_numbers, fingerprint
 from deepnet_edu.data.text import VALIDATION_SHARE
 from deepnet_edu.models import Batch
 
@@ -48,8 +48,8 @@ class PackedText:
     ) -> None:
         if isinstance(documents, str):
             raise ValueError("documents: expected a list of strings, for example [text], not one string.")
-        if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size!r}: expected 1 or more.")
+        check_numbers(0, seed=seed)
+        check_numbers(1, length=length, batch_size=batch_size)
         self.tokenizer = tokenizer or BytePairs()
         self.length, self.batch_size = length, batch_size
         stream = array("i")
@@ -61,7 +61,7 @@ class PackedText:
         self.train, self.validation = data[:cut], data[cut:]
         if len(self.validation) < 2:
             raise ValueError(f"The text has {len(data)} tokens: expected 20 or more, a tenth of them is held out.")
-        if not 1 <= length < len(self.validation):
+        if length >= len(self.validation):
             raise ValueError(
                 f"length={length}: expected 1 to {len(self.validation) - 1} tokens, what the held-out part has."
             )

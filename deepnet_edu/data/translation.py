@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deepnet_edu.data.bpe import BytePairs
-from deepnet_edu.data.epochs import Epochs, fingerprint
+from deepnet_edu.data.epochs import Epochs, check_numbers, fingerprint
 from deepnet_edu.models import IGNORED, Batch
 
 
@@ -64,8 +64,10 @@ class Translations:
         bucketing: bool = True,
         seed: int = 0,
     ) -> None:
-        if not 2 <= max_length <= max_tokens:
-            raise ValueError(f"max_length={max_length!r}: expected 2 to max_tokens={max_tokens!r}.")
+        check_numbers(0, seed=seed)
+        check_numbers(2, max_length=max_length, max_tokens=max_tokens)
+        if max_length > max_tokens:
+            raise ValueError(f"max_length={max_length!r}: expected at most max_tokens={max_tokens!r}.")
         self.tokenizer, self.max_tokens, self.max_length, self.bucketing = tokenizer, max_tokens, max_length, bucketing
         self.dropped = 0
         sources, targets = _Sequences(), _Sequences()

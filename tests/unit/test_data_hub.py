@@ -134,7 +134,7 @@ def test_unknown_names_are_refused(files: Path) -> None:
     (files / "a.xml").write_text("<a/>")
     with pytest.raises(UserError, match=r"a.xml: Unknown ending '.xml': did you mean '.txt'"):
         load_text(files / "a.xml")
-    with pytest.raises(ValueError, match="limit=0: expected 1 or more"):
+    with pytest.raises(ValueError, match="limit=0: expected a whole number, 1 or more"):
         load_text(files / "lines.txt", limit=0)
 
 

@@ -149,9 +149,9 @@ def test_a_translator_reads_the_batches() -> None:
 
 
 def test_bad_input_is_refused() -> None:
-    with pytest.raises(ValueError, match="max_length=600: expected 2 to max_tokens=500"):
+    with pytest.raises(ValueError, match="max_length=600: expected at most max_tokens=500"):
         translations(max_length=600)
-    with pytest.raises(ValueError, match="max_length=1: expected 2"):
+    with pytest.raises(ValueError, match="max_length=1: expected a whole number, 2 or more"):
         translations(max_length=1)
     with pytest.raises(ValueError, match="No pair to translate: 0 were longer than max_length=256"):
         Translations([], BYTES)
