@@ -66,10 +66,9 @@ def train(
     elif result["loss"] is None:
         print(f"All {result['steps']} steps are done: {folder}")
     else:
-        chance = result["chance"]
-        best = "" if chance is None else f" (the best guess that sees no other token: {chance:.3f})"
-        print(f"{result['steps']} steps, {result['tokens']:,} tokens, loss {result['loss']:.3f} nats a token{best}.")
-        print(f"The run is kept in {folder}")
+        print(f"{result['steps']} steps, {result['tokens']:,} tokens: {folder}")
+        best = result["chance"] and f", beside {result['chance']:.3f} of the best guess that sees no other token"
+        print(f"Loss of the last steps: {result['loss']:.3f} nats a token{best or ''}.")
 
 
 def carry_out(run: "Run", folder: Path, device: str, resume: bool, go_on: str, *, progress: bool) -> dict[str, Any]:
@@ -83,6 +82,7 @@ def carry_out(run: "Run", folder: Path, device: str, resume: bool, go_on: str, *
     from deepnet_edu.training import Interrupted, TrainingDiverged
     from deepnet_edu.training import train as train_model
     from deepnet_edu.training.checkpoint import checkpoints
+    from deepnet_edu.training.log import METRICS
     from deepnet_edu.training.runs import FILE, check_same, keep
     from deepnet_edu.training.sources import make_task
 
@@ -91,7 +91,7 @@ def carry_out(run: "Run", folder: Path, device: str, resume: bool, go_on: str, *
         raise UserError(f"{folder} holds no run to go on with: leave --resume out.")
     if resume:
         check_same(run, folder)
-    elif checkpoints(folder):
+    elif checkpoints(folder) or (folder / METRICS).exists():
         raise UserError(f"{folder} holds a run already: go on with it, {go_on}, or begin another one with --out.")
     elif not begun and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is no empty folder: begin the run in another one with --out.")

@@ -213,8 +213,8 @@ def test_train_keeps_a_run_and_goes_on_with_it(tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(tmp_path)
     first = here("laptop-1000", *SMALL)
     assert first.exit_code == 0, first.output
-    assert "2 steps, 1,024 tokens, loss 5." in first.output
-    assert "nats a token (the best guess that sees no other token: 3." in first.output
+    assert "2 steps, 1,024 tokens: runs/laptop-1000\nLoss of the last steps: 5." in first.output
+    assert " nats a token, beside 3." in first.output
     kept = Path("runs/laptop-1000/run.toml")
     before = kept.read_text()
     assert "decoder_layers = 4" in before

@@ -17,6 +17,7 @@ from deepnet_edu.training.presets import OPUS_100, OPUS_STEPS, PRESETS
 from deepnet_edu.training.runs import FILE, TABLES, Run, check_same, find_run, keep
 from deepnet_edu.training.sources import DataConfig, make_task
 
+ROOT = Path(__file__).parents[2]
 SMALL = ("decoder_layers=2", "steps=2", "save_every=0")
 
 
@@ -247,6 +248,29 @@ def test_a_forecast_counts_what_planning_counts() -> None:
     assert (found.peak, found.days) == (None, None)
     assert replace(found, peak=found.operations_per_step).days == pytest.approx(200 / 86_400)  # a step a second
     assert found.to_dict()["days"] is None
+
+
+def test_the_page_says_what_presets_are() -> None:
+    page = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| `")]
+    assert [row[0].strip("`") for row in rows] == list(PRESETS)
+    for name, _, parameters, steps, tokens, _ in rows:
+        run = find_run(name.strip("`"))
+        sequences, length = run.data.batch_shape
+        found = (count_parameters(run.model)["all"], run.train.steps, sequences * length * run.train.accumulate)
+        assert (parameters, steps, tokens) == tuple(f"{number:,}" for number in found)
+
+
+def test_the_pages_own_run_is_one(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    (tmp_path / "my_run.toml").write_text(page.split("```toml")[1].split("```")[0])
+    assert find_run(str(tmp_path / "my_run.toml")).data.name == "my_text.jsonl"
+
+
+@pytest.mark.parametrize("arm", [["parameters=ends"], ["residual=none", "decoder_layers=0"], ["residual=post_ln"]])
+def test_the_laptops_arms(arm: list[str]) -> None:
+    run = find_run("laptop-1000", [*SMALL[1:], *arm])
+    assert forecast(run).operations
 
 
 def test_a_forecast_without_counted_operations() -> None:
