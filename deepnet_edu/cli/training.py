@@ -63,8 +63,6 @@ def train(
         print(json.dumps(result))
     elif result["stopped"]:
         print(f"Stopped after {result['steps']} steps; they are saved. Go on with: {go_on}")
-    elif result["loss"] is None:
-        print(f"All {result['steps']} steps are done: {folder}")
     else:
         print(f"{result['steps']} steps, {result['tokens']:,} tokens: {folder}")
         best = result["chance"] and f", beside {result['chance']:.3f} of the best guess that sees no other token"
@@ -109,10 +107,9 @@ def carry_out(run: "Run", folder: Path, device: str, resume: bool, go_on: str, *
         history = train_model(model, task, run.train, out=folder, resume=resume, progress=progress)
     except Interrupted as stop:
         return {**result, "steps": stop.step, "loss": None, "tokens": None, "stopped": True}
-    except TrainingDiverged as error:
+    except (TrainingDiverged, ValueError) as error:  # a ValueError: the data have changed since the run was begun
         raise UserError(str(error)) from None
-    loss, tokens = (history.final_loss(), history.tokens[-1]) if history.loss else (None, None)
-    return {**result, "steps": run.train.steps, "loss": loss, "tokens": tokens}
+    return {**result, "steps": run.train.steps, "loss": history.final_loss(), "tokens": history.tokens[-1]}
 
 
 def find_device(given: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from deepnet_edu.config import ModelConfig
+from deepnet_edu.config import NO_RESIDUAL, ModelConfig
 from deepnet_edu.files import write_atomic
 from deepnet_edu.messages import UserError, unknown
 from deepnet_edu.training.config import TrainConfig
@@ -46,6 +46,8 @@ class Run:
                 f"data.source={self.data.source!r} makes batches for task={self.data.task!r}, "
                 f"and model.task={self.model.task!r}: change one of them."
             )
+        if self.train.parameters == "stack" and self.model.residual == NO_RESIDUAL:
+            raise ValueError("train.parameters='stack' and model.residual='none': there is no stack to train.")
         if self.data.length > self.model.max_length:
             raise ValueError(
                 f"data.length={self.data.length} is more than model.max_length={self.model.max_length}: "

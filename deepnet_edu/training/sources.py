@@ -1,7 +1,7 @@
 """What a run reads: text or translations, by which tokenizer, in which batches."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -20,6 +20,14 @@ from deepnet_edu.messages import unknown
 from deepnet_edu.training.loop import Task
 
 Source = Literal["python_docs", "text", "translation"]
+_HUB = ("text", "translation")
+#: Sources that have a use for a field, where not all have.
+_ONLY = {
+    **dict.fromkeys(("name", "config", "streaming", "limit"), _HUB),
+    **dict.fromkeys(("directions", "max_tokens"), ("translation",)),
+    "column": ("text",),
+    "sequences": ("python_docs", "text"),
+}
 #: Texts that byte pairs are learned from, at most: more of them hardly change which pairs are frequent.
 _LEARNED_FROM = 1_000_000
 
@@ -69,15 +77,13 @@ class DataConfig:
                 raise ValueError(f"{name}={value!r}: expected a whole number, {least} or more.")
         if self.tokenizer not in ("bytes", "bpe") and not self.tokenizer.endswith(".json"):
             raise ValueError(unknown("tokenizer", self.tokenizer, ("bytes", "bpe", "a file, for example bpe.json")))
-        if bool(self.name) == (self.source == "python_docs"):
-            raise ValueError(
-                f"name={self.name!r}: source='python_docs' has no name."
-                if self.name
-                else f"source={self.source!r} needs the name of a set, or a path, for example name='wmt17-en-de'."
-            )
+        for field in fields(self):
+            value, has = getattr(self, field.name), _ONLY.get(field.name, get_args(Source))
+            if self.source not in has and value != field.default:
+                raise ValueError(f"{field.name}={value!r}: source={self.source!r} has no {field.name}.")
+        if self.source != "python_docs" and not self.name:
+            raise ValueError(f"source={self.source!r} needs the name of a set, or a path, for example name='my.jsonl'.")
         if self.source != "translation":
-            if self.directions:
-                raise ValueError(f"directions={self.directions!r}: only source='translation' has any.")
             return
         for direction in self.directions or ("",):
             if len(direction.split("-")) != 2:

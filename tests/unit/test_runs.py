@@ -75,7 +75,6 @@ def test_opus_100_has_99_languages_beside_english() -> None:
         ("residual=pre_ln", "model", "residual", "pre_ln"),
         ('residual="pre_ln"', "model", "residual", "pre_ln"),
         ("data.length=32", "data", "length", 32),
-        ("column=1", "data", "column", "1"),
     ],
 )
 def test_a_value_is_that_of_its_field(override: str, table: str, key: str, value: object) -> None:
@@ -86,6 +85,7 @@ def test_a_value_is_that_of_its_field(override: str, table: str, key: str, value
 
 def test_the_last_value_counts() -> None:
     assert find_run("laptop-1000", ["steps=3", "train.steps=4"]).train.steps == 4
+    assert find_run("laptop-1000", ["source=text", "name=12", "vocab_size=300"]).data.name == "12"
     run = find_run("laptop-1000", ["alpha=2", "not_the_paper=true"])
     assert (run.model.alpha, run.model.beta) == (2.0, None)
     assert "beta" not in run.to_dict()["model"]
@@ -111,7 +111,9 @@ def test_the_last_value_counts() -> None:
         (["source=web"], "Unknown source 'web'"),
         (["name=wmt17-en-de"], "name='wmt17-en-de': source='python_docs' has no name."),
         (["source=text"], "source='text' needs the name of a set, or a path"),
-        (["directions=[\"en-de\"]"], "only source='translation' has any."),
+        (["directions=[\"en-de\"]"], "source='python_docs' has no directions."),
+        (["max_tokens=100"], "max_tokens=100: source='python_docs' has no max_tokens."),
+        (["parameters=stack", "residual=none", "decoder_layers=0"], "there is no stack to train."),
         (["tokenizer=words"], "Unknown tokenizer 'words'"),
         (["sequences=0"], "sequences=0: expected a whole number, 1 or more."),
         (["length=65"], "data.length=65 is more than model.max_length=64: use --set max_length=65"),
