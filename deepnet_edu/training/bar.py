@@ -45,7 +45,7 @@ class Bar:
             miniters=1,
             dynamic_ncols=True,
         )
-        if not (sys.stderr.isatty() or hasattr(self._bar, "container")):  # neither a terminal nor a notebook's widget
+        if progress and not (sys.stderr.isatty() or hasattr(self._bar, "container")):  # goes to a file
             self._bar.mininterval = TO_FILE
         self._utilisation = flops_per_token / peak if flops_per_token and peak else None  # by one token a second
         self._tokens = 0
