@@ -20,6 +20,8 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
+from deepnet_edu.training.runs import Run, find_run
+from deepnet_edu.training.sources import make_task
 
 from deepnet_edu import build_model, train
 from deepnet_edu.course.places import RESULTS
@@ -27,8 +29,6 @@ from deepnet_edu.data import PythonDocs
 from deepnet_edu.figures.style import control_style, legend_below, new_figure, series_style
 from deepnet_edu.files import write_atomic
 from deepnet_edu.models import Model
-from deepnet_edu.training.runs import Run, find_run
-from deepnet_edu.training.sources import make_task
 
 FILE = RESULTS / "laptop_1000.json"
 PICTURE = Path(__file__).resolve().parents[1] / "docs" / "images" / "laptop_1000.png"
@@ -102,7 +102,9 @@ def main() -> None:
         arm = record["arms"][name]
         print(f"{name}: last {LAST} steps {arm['last']:.3f}, held out {arm['held_out']:.3f} nats per byte", flush=True)
     whole = record["arms"]["all trained"]
-    print(f"unigram entropy {whole['unigram_entropy']:.3f}: {'below' if whole['last'] < whole['unigram_entropy'] else 'NOT below'} it")
+    print(
+        f"unigram entropy {whole['unigram_entropy']:.3f}: {'below' if whole['last'] < whole['unigram_entropy'] else 'NOT below'} it"
+    )
     write_atomic(PICTURE, draw(record["arms"]))
 
 
