@@ -102,9 +102,8 @@ def main() -> None:
         arm = record["arms"][name]
         print(f"{name}: last {LAST} steps {arm['last']:.3f}, held out {arm['held_out']:.3f} nats per byte", flush=True)
     whole = record["arms"]["all trained"]
-    print(
-        f"unigram entropy {whole['unigram_entropy']:.3f}: {'below' if whole['last'] < whole['unigram_entropy'] else 'NOT below'} it"
-    )
+    below = "below" if whole["last"] < whole["unigram_entropy"] else "NOT below"
+    print(f"all trained: {below} the unigram entropy, {whole['unigram_entropy']:.3f}")
     write_atomic(PICTURE, draw(record["arms"]))
 
 

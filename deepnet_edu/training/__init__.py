@@ -15,5 +15,6 @@ __all__ = [
     "TrainStep",
     "TrainingDiverged",
     "learning_rate",
+    "read_metrics",
     "train",
 ]

@@ -238,16 +238,20 @@ def _refuse(model: Model, config: TrainConfig, device: torch.device) -> None:
 def _set(model: Model, config: TrainConfig) -> Any:
     """Set the model as ``config`` says; what is returned sets it back."""
     stacks = [stack for stack in model.stacks().values() if isinstance(stack, Stack)]
-    before = [(stack, stack.checkpoint_every) for stack in stacks]
+    before = [(stack, stack.checkpoint_every, stack.offload, stack.compiled) for stack in stacks]
     tf32 = torch.backends.cuda.matmul.allow_tf32
     if config.checkpoint_every:
-        model.checkpoint_every(config.checkpoint_every)  # type: ignore[arg-type]
+        model.checkpoint_every(config.checkpoint_every)
+    if config.offload:
+        model.offload(True)
+    if config.compile != "no":
+        model.use_compiled(config.compile)
     if config.tf32:
         torch.backends.cuda.matmul.allow_tf32 = True
 
     def restore() -> None:
-        for stack, every in before:
-            stack.checkpoint_every = every
+        for stack, every, offload, compiled in before:
+            stack.checkpoint_every, stack.offload, stack.compiled = every, offload, compiled
         torch.backends.cuda.matmul.allow_tf32 = tf32
 
     return restore
