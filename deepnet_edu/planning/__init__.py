@@ -1,5 +1,7 @@
 """What a training run needs, from its configuration alone."""
 
+from deepnet_edu.planning.devices import peak_of
+from deepnet_edu.planning.fit import explain, settings_that_fit
 from deepnet_edu.planning.memory import PRECISIONS, MemoryPlan, training_memory
 from deepnet_edu.planning.parameters import count_parameters
 from deepnet_edu.planning.shapes import SHAPES, find_shape
@@ -13,7 +15,10 @@ __all__ = [
     "TimePlan",
     "count_operations",
     "count_parameters",
+    "explain",
     "find_shape",
+    "peak_of",
+    "settings_that_fit",
     "training_memory",
     "training_time",
 ]
