@@ -176,9 +176,14 @@ def test_plan_says_where_memory_goes(tmp_path: Path) -> None:
     assert found["parameters"] == 50_004_480
     spoken = run("plan", "small_1000")
     assert "50,004,480 parameters, DeepNorm, by the fast path, float32." in spoken.stdout
+    gpu = run(
+        "plan", "small_1000", "--precision", "autocast", "--device", "cuda", "--checkpoint-every", "auto", "--json"
+    )
+    assert json.loads(gpu.stdout)["process"] == 0
     for wrong, message in (
         (["small_999"], "did you mean 'small_1000'"),
         (["small_1000", "--precision", "float"], "did you mean 'float64'"),
+        (["small_1000", "--checkpoint-every", "sqrt"], "expected a whole number of layers, 0 or more, or 'auto'"),
         ([str(tmp_path / "none.json")], "holds no shape"),
     ):
         refused = run("plan", *wrong)
