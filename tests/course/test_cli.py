@@ -261,7 +261,7 @@ def test_train_says_what_a_run_needs_and_loads_nothing(tmp_path: Path, monkeypat
     assert found["parameters"]["all"] == found["memory"]["parameters"]
     spoken = here("laptop-1000", "--dry-run", "--device", "cpu")
     assert spoken.exit_code == 0, spoken.exception
-    assert "12,714,240 parameters (ends 10,240, decoder 12,704,000), DeepNorm, by the fast path." in spoken.output
+    assert "50,004,480 parameters (ends 20,480, decoder 49,984,000), DeepNorm, by the fast path." in spoken.output
     assert "200 steps of 512 tokens, 102,400 in all." in spoken.output
     assert "floating point operations a step" in spoken.output
     assert not any(tmp_path.iterdir())
