@@ -1,5 +1,6 @@
 """A whole training step as one CUDA graph: recorded once, then replayed without Python."""
 
+from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
@@ -8,49 +9,42 @@ from torch import Tensor
 
 from deepnet_edu.messages import UserError
 from deepnet_edu.models import Batch
-from deepnet_edu.training.config import learning_rate
-from deepnet_edu.training.step import StepResult, TrainStep
 
 #: Steps before the recording, on a stream of their own, as PyTorch's documentation of CUDA graphs asks: libraries
 #: choose their kernels and take their memory in them.
 WARM = 3
 
 
-class GraphedStep:
-    """Takes the steps of a :class:`TrainStep` by replaying one.
+class Recorded:
+    """A step on the device: the first times it is taken as it is, then it is recorded, then replayed.
 
-    The first steps are ordinary ones, the next is recorded. All batches must have one shape: the graph reads them where
-    the first ones lay.
+    All batches must have one shape: the graph reads them where the first ones lay.
 
     Args:
-        step: with ``cuda_graph=True``, on a CUDA device.
+        step: takes the batches and returns loss and gradient norm, without a look at any number.
     """
 
-    def __init__(self, step: TrainStep) -> None:
+    def __init__(self, step: Callable[[tuple[Batch, ...]], tuple[Tensor, Tensor]]) -> None:
         self.step = step
         self.batches: tuple[Batch, ...] = ()
         self.graph: torch.cuda.CUDAGraph | None = None
         self.seen: tuple[Tensor, Tensor] | None = None
         self.taken = 0
 
-    def __call__(self, *batches: Batch) -> StepResult:
-        """Take one step; with a loss or gradient that is not finite nothing is updated.
+    def __call__(self, batches: tuple[Batch, ...]) -> tuple[Tensor, Tensor]:
+        """Loss and gradient norm of one step.
 
         Raises:
             UserError: a batch has another shape than the first.
         """
         self._fill(batches)
-        rate = learning_rate(self.step.count, self.step.config)
-        self.step.set_rate(rate)
         if self.graph is None:
             self.taken += 1
             self.seen = self._ordinary() if self.taken <= WARM else self._record()
         if self.graph is not None:
             self.graph.replay()
         assert self.seen is not None
-        loss, norm = (value.item() for value in self.seen)
-        self.step.count += bool(torch.isfinite(torch.tensor([loss, norm])).all())
-        return StepResult(loss, norm, rate)
+        return self.seen
 
     def _fill(self, batches: tuple[Batch, ...]) -> None:
         """Lay the batches where the graph reads them."""
@@ -73,14 +67,14 @@ class GraphedStep:
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
-            seen = self.step.on_device(self.batches)
+            seen = self.step(self.batches)
         torch.cuda.current_stream().wait_stream(side)
         return seen
 
     def _record(self) -> tuple[Tensor, Tensor]:
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph):
-            return self.step.on_device(self.batches)
+            return self.step(self.batches)
 
 
 def _copy(tensor: Any) -> Any:

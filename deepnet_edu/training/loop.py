@@ -19,7 +19,6 @@ from deepnet_edu.training.bar import Bar
 from deepnet_edu.training.checkpoint import checkpoints, load, save
 from deepnet_edu.training.config import TrainConfig
 from deepnet_edu.training.diagnosis import TrainingDiverged, diagnose
-from deepnet_edu.training.graph import GraphedStep
 from deepnet_edu.training.interruption import Interrupted, Stop
 from deepnet_edu.training.log import RunLog, read_metrics
 from deepnet_edu.training.memory import answered, lengths
@@ -86,7 +85,6 @@ def train(
                     task.load_state(state["data"])  # type: ignore[attr-defined]
             log = entered.enter_context(RunLog(folder, step.count if resume else None))
             history = read_metrics(folder, model.config.title)
-        take = GraphedStep(step) if config.cuda_graph else step
         bar = entered.enter_context(Bar(config.steps, start=step.count, progress=progress, peak=_peak(device, config)))
         while step.count < config.steps:
             i = step.count
@@ -95,11 +93,11 @@ def train(
             begin = time.perf_counter()
             if watched:
                 with Watch(model) as watch, answered(model, config, batches[0]):
-                    result = step(*batches)  # an ordinary one: nobody can look into a graph
+                    result = step(*batches)
                 history.profiles[i] = _profile(model, watch, result, config.clip)
             else:
                 with answered(model, config, batches[0]):
-                    result = take(*batches)
+                    result = step(*batches)
             seconds, (read, flops) = time.perf_counter() - begin, _read(model, batches)
             tokens += read
             _note(history, result, seconds, tokens)

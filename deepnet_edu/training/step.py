@@ -1,5 +1,6 @@
 """One training step: forward, backward, unscale, clip, schedule, update."""
 
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from deepnet_edu.models import IGNORED, Batch, Model
 from deepnet_edu.residual import Scheduled
 from deepnet_edu.stack import Stack
 from deepnet_edu.training.config import TrainConfig, learning_rate
+from deepnet_edu.training.graph import Recorded
 from deepnet_edu.training.optimizer import FlatParameters, make_optimizer, parameter_groups
 
 #: What autocast computes products in.
@@ -64,6 +66,7 @@ class TrainStep:
         _refuse(model, config, self.device)
         self.groups = parameter_groups(model, chosen, config.weight_decay)
         self.count = 0
+        self._recorded = Recorded(self.on_device) if config.cuda_graph else None
         self._restore = _set(model, config)
         self._frozen = {parameter: parameter.requires_grad for parameter in model.parameters()}
         self._owners = [
@@ -108,6 +111,9 @@ class TrainStep:
         """
         if len(batches) != self.config.accumulate:
             raise ValueError(f"{len(batches)} batches for accumulate={self.config.accumulate}: expected as many.")
+        watched = any(isinstance(stack, Stack) and stack.observer is not None for stack in self.model.stacks().values())
+        if self._recorded is not None and not watched:  # nobody can look into a graph
+            return self._replay(batches)
         self._hold()
         self.model.at_step(self.count)
         loss, norm = self._gradients(batches)
@@ -124,6 +130,14 @@ class TrainStep:
         self.count += finite or overflow
         return StepResult(loss.item(), norm.item(), rate, scale, overflow)
 
+    def _replay(self, batches: tuple[Batch, ...]) -> StepResult:
+        assert self._recorded is not None
+        rate = learning_rate(self.count, self.config)
+        self.set_rate(rate)
+        loss, norm = (value.item() for value in self._recorded(batches))
+        self.count += math.isfinite(loss) and math.isfinite(norm)
+        return StepResult(loss, norm, rate)
+
     def on_device(self, batches: tuple[Batch, ...]) -> tuple[Tensor, Tensor]:
         """The same step without a look at any number, as a CUDA graph needs it: loss and gradient norm.
 
@@ -138,6 +152,7 @@ class TrainStep:
         # The fused optimizers leave everything as it is where this is not 0: it is how loss scaling skips a step.
         self.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
         self.optimizer.step()
+        del self.optimizer.found_inf  # type: ignore[attr-defined]
         self.model.project()
         return loss, norm
 
