@@ -274,12 +274,10 @@ def row(name: str, layers: int, threads: int, found: list[dict[str, Any]], floor
     return base
 
 
-def spread(values: list[float]) -> dict[str, float]:
-    return {
-        "median": round(statistics.median(values), 3),
-        "least": round(min(values), 3),
-        "most": round(max(values), 3),
-    }
+def spread(values: list[float], digits: int = 3) -> dict[str, float]:
+    """Median, least and most."""
+    found = {"median": statistics.median(values), "least": min(values), "most": max(values)}
+    return {name: round(value, digits) for name, value in found.items()}
 
 
 def targets(rows: list[dict[str, Any]], imported: list[dict[str, Any]]) -> list[dict[str, Any]]:

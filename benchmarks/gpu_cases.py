@@ -1,7 +1,7 @@
 """What benchmarks/gpu_depth.py measures: three shapes, who trains them, and what the device can do at most.
 
-Everyone trains the same way: bfloat16 by autocast over float32 weights, fused AdamW, no clipping, the loss read at every
-step, and between checkpoints the same number of layers.
+Everyone trains the same way: bfloat16 by autocast over float32 weights, fused AdamW, no clipping, the loss read at
+every step, and between checkpoints the same number of layers.
 """
 
 import statistics
