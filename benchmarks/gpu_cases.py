@@ -38,7 +38,7 @@ class Case:
         config: the model.
         sequences: B; pairs where there are two languages.
         tokens: T, of the source too.
-        checkpoint_every: "auto", √layers together, or 0: what memory needs.
+        checkpoint_every: layers that are computed again together, about √layers where memory needs it, or 0.
         steps: measured in a round.
     """
 
@@ -46,14 +46,8 @@ class Case:
     config: ModelConfig
     sequences: int
     tokens: int
-    checkpoint_every: str | int
+    checkpoint_every: int
     steps: int
-
-    @property
-    def group(self) -> int:
-        """Layers between two checkpoints; 0 for none."""
-        depth = max(self.config.encoder_layers, self.config.decoder_layers)
-        return max(1, round(depth**0.5)) if self.checkpoint_every == "auto" else int(self.checkpoint_every)
 
 
 WIDE: dict[str, Any] = {"d_model": 512, "n_heads": 8, "d_ff": 2048}
@@ -64,12 +58,12 @@ CASES = {
             "encoder_decoder", "translation", 500, 500,
             **WIDE, vocab_size=64_000, shared_embeddings=True, activation="relu", max_length=64,
         ),
-        256, 64, "auto", steps=4,
+        256, 64, 22, steps=4,
     ),
     "b": Case(
         "A decoder of 1,000 layers, 64 sequences of 512 tokens",
         ModelConfig("decoder", "lm", 1000, **WIDE, vocab_size=32_000, max_length=512),
-        64, 512, "auto", steps=4,
+        64, 512, 32, steps=4,
     ),
     "c": Case(
         "A narrow decoder of 1,000 layers, 4 sequences of 64 tokens",
@@ -92,7 +86,10 @@ def smoke(case: Case) -> Case:
     """The same at a size for any CPU."""
     small: dict[str, Any] = {"d_model": 16, "n_heads": 2, "d_ff": 32, "vocab_size": 40, "max_length": 8}
     depths = {name: min(4, getattr(case.config, name)) for name in ("encoder_layers", "decoder_layers")}
-    return replace(case, config=replace(case.config, **small, **depths), sequences=2, tokens=8, steps=2)
+    every = min(2, case.checkpoint_every)
+    return replace(
+        case, config=replace(case.config, **small, **depths), sequences=2, tokens=8, checkpoint_every=every, steps=2
+    )
 
 
 def model_flops(case: Case) -> int:
@@ -110,7 +107,7 @@ def formula_bytes(case: Case) -> int:
         case.config,
         case.sequences,
         case.tokens,
-        checkpoint_every=case.group,
+        checkpoint_every=case.checkpoint_every,
         path="plain",
         precision="autocast",
         device="cuda",
@@ -122,7 +119,9 @@ def ours(case: Case, device: str, settings: dict[str, Any]) -> Callable[[], floa
     """The library's own step. The weights are drawn where they stay: billions of them take long on a CPU."""
     with torch.device(device):
         model = build_empty(case.config)
-    initialize(model, torch.Generator(device).manual_seed(SEED))
+    initialize(model, generator := torch.Generator(device).manual_seed(SEED))
+    for weight in model.group("ends"):
+        nn.init.normal_(weight, std=case.config.d_model**-0.5, generator=generator)
     config = TrainConfig(
         steps=1000,
         learning_rate=LEARNING_RATE,
@@ -263,9 +262,9 @@ def theirs(case: Case, device: str, name: str) -> Callable[[], float]:
     torch.manual_seed(SEED)
     with torch.device(device):
         if name == "torch.nn":
-            stacks: nn.Module = TorchStacks(case.config, case.group)
+            stacks: nn.Module = TorchStacks(case.config, case.checkpoint_every)
         else:
-            stacks = TorchScaleStacks(case.config, case.group, compiled="layers" in name)
+            stacks = TorchScaleStacks(case.config, case.checkpoint_every, compiled="layers" in name)
         model = Peer(case.config, stacks)
     if name == "TorchScale, compiled":
         model.compile(dynamic=False)

@@ -205,7 +205,7 @@ def judged(name: str, found: dict[str, Any], machine: dict[str, Any], smoke: boo
         "config": asdict(case.config),
         "sequences": case.sequences,
         "tokens": case.tokens,
-        "layers between checkpoints": case.group,
+        "layers between checkpoints": case.checkpoint_every,
         "precision": gpu_cases.PRECISION,
         "seed": gpu_cases.SEED,
         "model FLOPs a step": flops,

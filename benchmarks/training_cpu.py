@@ -150,9 +150,8 @@ def loop_row(layers: int, pairs: list[tuple[float, float]], watched: list[tuple[
 
 def checkpoint_row(layers: int, found: list[dict[str, float]]) -> dict[str, Any]:
     """GB/s, and ratios to the copy of the same round."""
-    rates = {
-        f"{how}, GB/s": spread([one["bytes"] / one[how] / 1e9 for one in found]) for how in ("save", "load", "copy")
-    }
+    ways = ("save", "load", "copy")
+    rates = {f"{how}, GB/s": spread([one["bytes"] / one[how] / 1e9 for one in found]) for how in ways}
     over = {f"{how} over copy": spread([one[how] / one["copy"] for one in found]) for how in ways[:2]}
     return {"layers": layers, "bytes": int(found[0]["bytes"]), "rounds": len(found), **rates, **over}
 
