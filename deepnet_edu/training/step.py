@@ -148,7 +148,7 @@ class TrainStep:
                 with self.autocast():
                     loss = self.model.loss(batch, self.config.label_smoothing)
                 if len(batches) > 1:
-                    loss = loss * (count / total)
+                    loss = loss * count / total  # in this order, to keep the precision of the loss
                 self.scaler.scale(loss).backward()
                 losses.append(loss.detach())
         self.scaler.unscale_(self.optimizer)
