@@ -48,9 +48,10 @@ def test_a_missed_goal_is_missed() -> None:
     assert said["model FLOPs utilisation of the measured peak"]["measured"] == pytest.approx(1 / 3, abs=1e-4)
     assert said["peak memory off the formula"]["measured"] == pytest.approx(0.2)
     assert said["fastest way"]["measured"] == pytest.approx(1 / 1.5, abs=1e-3)
-    text = gpu_depth.report(
-        "a", {"what": "x", "device": "H100", "measured peak, TFLOP/s": 1, "rows": [], "goals": [*said.values()]}
-    )
+    rows = [gpu_depth.row(who, many, int(FLOPS), 16384, 8e14) for who, many in found.items()]
+    case = {"what": "x", "device": "H100", "measured peak, TFLOP/s": 800, "rows": rows, "goals": [*said.values()]}
+    text = gpu_depth.report("a", case)
+    assert "ours: 1.5 s a step, 10,923 tokens a second, 33.3% of the peak, first step 91 s, 60 GB, rounds 1" in text
     assert text.count("missed: ") == len(said)
     assert "reached" not in text
     assert "a goal for an H200; this is H100" in text
@@ -93,6 +94,22 @@ def test_later_rounds_have_the_fastest_of_ours_and_who_got_through(monkeypatch: 
     assert order == [*everyone, *["ours, graph", "torch.nn"] * 2]
     assert len(found["ours, graph"]) == 3
     assert len(found["ours"]) == len(found["TorchScale"]) == 1
+
+
+def test_time_is_kept_for_a_second_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    """100 s for a case, two contenders of 20 s each: whoever compiles has 60 s, the rest is for their second turn."""
+    limits: dict[str, float] = {}
+
+    def measure(task: dict[str, Any], limit: float, caches: str) -> dict[str, Any]:
+        limits.setdefault(task["contender"], limit)
+        return (
+            {"missing": "no result"} | {"wall": 0.0} if "compiled" in task["contender"] else {**ran(1.0), "wall": 20.0}
+        )
+
+    monkeypatch.setattr(gpu_depth, "measure", measure)
+    gpu_depth.rounds_of("c", ["TorchScale", "ours", "TorchScale, compiled"], 2, time.monotonic() + 100, True, "")
+    assert limits["TorchScale"] == pytest.approx(100, abs=2)
+    assert limits["TorchScale, compiled"] == pytest.approx(60, abs=2)
 
 
 def test_when_the_minutes_are_spent_the_rest_is_not_run() -> None:
