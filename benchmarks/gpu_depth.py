@@ -201,7 +201,7 @@ def judged(name: str, found: dict[str, Any], machine: dict[str, Any], smoke: boo
 
     case = gpu_cases.smoke(gpu_cases.CASES[name]) if smoke else gpu_cases.CASES[name]
     flops, formula = gpu_cases.model_flops(case), gpu_cases.formula_bytes(case)
-    rows = [row(who, many, flops, case.sequences * case.tokens, machine["peak"]) for who, many in found.items()]
+    rows = [row(who, many, flops, case.read, machine["peak"]) for who, many in found.items()]
     for one in rows:
         if is_ours(one["contender"]) and "peak, GB" in one:
             one["peak over formula"] = round(one["peak, GB"] * 1e9 / formula, 4)
@@ -218,7 +218,7 @@ def judged(name: str, found: dict[str, Any], machine: dict[str, Any], smoke: boo
         "sequences": case.sequences,
         "tokens": case.tokens,
         "layers between checkpoints": case.checkpoint_every,
-        "precision": gpu_cases.PRECISION,
+        "precision": "bf16",
         "seed": gpu_cases.SEED,
         "model FLOPs a step": flops,
         "formula, GB": round(formula / 1e9, 3),

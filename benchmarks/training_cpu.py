@@ -38,7 +38,7 @@ from deepnet_edu.training import TrainConfig, TrainStep, train
 from deepnet_edu.training.checkpoint import load, save
 
 RESULTS = Path(__file__).parent / "results" / "training_cpu.json"
-SHAPE = {"d_model": 64, "n_heads": 4, "d_ff": 256, "vocab_size": 128}
+SHAPE: dict[str, Any] = {"d_model": 64, "n_heads": 4, "d_ff": 256, "vocab_size": 128}
 SEQUENCES, TOKENS, SEED = 4, 64, 0
 #: Layers, steps, and steps that are watched.
 RUNS = ((1000, 15, 9), (12, 400, 100))
@@ -52,9 +52,10 @@ MOST_LOOP, MOST_WATCHED = 0.05, 0.03
 class Remembered:
     """A task that keeps its last batch."""
 
+    last: Batch
+
     def __init__(self) -> None:
         self.task = PythonDocs(TOKENS, SEQUENCES)
-        self.last: Batch | None = None
 
     def batch(self, generator: torch.Generator) -> Batch:
         """The task's next."""
@@ -84,7 +85,6 @@ def loop_over_bare(layers: int, steps: int, profile_every: int) -> list[tuple[fl
         def on_step(_: Any) -> None:
             nonlocal begin
             turn = time.perf_counter() - begin
-            assert task.last is not None
             alone = timed(lambda: bare(task.last))
             pairs.append((turn, alone))
             begin = time.perf_counter()

@@ -159,6 +159,14 @@ def test_ours_and_torch_nn_train_each_shape(name: str) -> None:
         assert 3 < found["loss"] < 6  # ln 40 = 3.7
 
 
+@pytest.mark.parametrize("name", ["a", "b", "c"])
+def test_torch_nns_stacks_are_as_large_as_ours(name: str) -> None:
+    case = gpu_cases.smoke(gpu_cases.CASES[name])
+    counts = count_parameters(case.config)
+    theirs = gpu_cases.TorchStacks(case.config, case.checkpoint_every)
+    assert sum(p.numel() for p in theirs.parameters()) == counts["encoder"] + counts["decoder"]
+
+
 def test_a_contender_that_cannot_run_says_why() -> None:
     found = gpu_depth.work({"case": "c", "contender": "ours, graph", "smoke": True})
     assert found["missing"].startswith("UserError: cuda_graph=True")
