@@ -140,8 +140,8 @@ class TrainStep:
             assert flat.flat.grad is not None
             flat.flat.grad.zero_()
         # As in one large batch, each answer counts once, whichever batch it is in.
-        answers = [(batch.targets != IGNORED).sum() for batch in batches] if len(batches) > 1 else [1]
-        total: Any = sum(answers)
+        answers: list[Any] = [(batch.targets != IGNORED).sum() for batch in batches] if len(batches) > 1 else [1]
+        total = sum(answers)
         losses = []
         with self._stored():
             for batch, count in zip(batches, answers, strict=True):
