@@ -259,3 +259,11 @@ def test_the_pieces_of_the_loops_benchmark_run() -> None:
         assert min(map(min, pairs)) > 0
     (found,) = training_cpu.checkpoint_rounds(2, 1)
     assert found["bytes"] > 3 * 4 * count_parameters(training_cpu.config(2))["all"]
+
+
+def test_the_readme_names_every_benchmark_and_what_to_carry() -> None:
+    folder = Path(gpu_depth.__file__).parent
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    assert not [path.name for path in folder.glob("*.py") if path.stem != "__init__" and f"`{path.name}`" not in text]
+    wanted = [line for line in (folder / "peers.txt").read_text().splitlines() if not line.startswith("#")]
+    assert all(f"{line} " in text or f"{line}\n" in text for line in wanted)
