@@ -18,6 +18,7 @@ from deepnet_edu.training.bar import Bar
 from deepnet_edu.training.checkpoint import checkpoints, load, save
 from deepnet_edu.training.config import TrainConfig
 from deepnet_edu.training.diagnosis import TrainingDiverged, diagnose
+from deepnet_edu.training.graph import GraphedStep
 from deepnet_edu.training.interruption import Interrupted, Stop
 from deepnet_edu.training.log import RunLog, read_metrics
 from deepnet_edu.training.step import StepResult, TrainStep
@@ -82,6 +83,7 @@ def train(
                     task.load_state(state["data"])  # type: ignore[attr-defined]
             log = entered.enter_context(RunLog(folder, step.count if resume else None))
             history = read_metrics(folder, model.config.title)
+        take = GraphedStep(step) if config.cuda_graph else step
         bar = entered.enter_context(Bar(config.steps, start=step.count, progress=progress))
         while step.count < config.steps:
             i = step.count
@@ -90,10 +92,10 @@ def train(
             begin = time.perf_counter()
             if watched:
                 with Watch(model) as watch:
-                    result = step(*batches)
+                    result = step(*batches)  # an ordinary one: nobody can look into a graph
                 history.profiles[i] = _profile(model, watch, result, config.clip)
             else:
-                result = step(*batches)
+                result = take(*batches)
             seconds, read = time.perf_counter() - begin, sum(_tokens(model, batch) for batch in batches)
             tokens += read
             _note(history, result, seconds, tokens)
@@ -162,5 +164,5 @@ def _profile(model: Model, watch: Watch, result: StepResult, clip: float) -> Dep
     clipped = clip and math.isfinite(result.gradient_norm) and result.gradient_norm > clip
     factor = result.gradient_norm / clip if clipped else 1.0
     gradients = {weight: weight.grad for sublayer in model.sublayers() for weight in sublayer.matrices()}
-    known = {weight: factor * gradient for weight, gradient in gradients.items() if gradient is not None}
-    return watch.profile(known if known and len(known) == len(gradients) else None)
+    known = {weight: gradient for weight, gradient in gradients.items() if gradient is not None}
+    return watch.profile(known if known and len(known) == len(gradients) else None, factor)
