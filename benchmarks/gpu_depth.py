@@ -151,7 +151,7 @@ def ratio(found: dict[str, Any], slow: str | None, quick: str | None) -> float |
     """How many times slower, median over the rounds that both were in."""
     if slow is None or quick is None:
         return None
-    pairs = zip(found[slow], found[quick], strict=False)
+    pairs = zip(found.get(slow, []), found[quick], strict=False)
     ratios = [
         statistics.median(a["seconds"]) / statistics.median(b["seconds"])
         for a, b in pairs
