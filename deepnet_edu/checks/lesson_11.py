@@ -33,7 +33,8 @@ def _modules() -> list[tuple[nn.Module, Tensor, int]]:
     # The input and the whole product; the sum keeps nothing, and the scale is a buffer.
     second = (_Packed(4), sample(2, 3, 4, seed=2).float().requires_grad_(), 6 * (4 + 3 * 4))
     # The norm's input, mean and 1/σ; the product's input.
-    third = (nn.Sequential(nn.LayerNorm(8), nn.Linear(8, 4)), sample(7, 8, seed=3).float(), 7 * (8 + 2 + 8))
+    norm = nn.Sequential(nn.LayerNorm(8), nn.Linear(8, 4))
+    third = (norm, sample(7, 8, seed=3).float().requires_grad_(), 7 * (8 + 2 + 8))
     return [first, second, third]
 
 
@@ -41,7 +42,10 @@ def saved_bytes(trial: Trial) -> None:
     """Bytes of all storages that autograd keeps, each once, without those of parameters and buffers."""
     for module, x, numbers in _modules():
         size = x.element_size()
+        outputs: list[Tensor] = []
+        hook = module.register_forward_hook(lambda _, inputs, y, outputs=outputs: outputs.append(y))
         got = trial.call(module, x)
+        hook.remove()
         saved: list[Tensor] = []
 
         def keep(tensor: Tensor, saved: list[Tensor] = saved) -> Tensor:
@@ -82,6 +86,20 @@ def saved_bytes(trial: Trial) -> None:
             Misconception(y.numel() * size, "That is the output. Asked is what autograd keeps on the way to it."),
         ]
         trial.equal(got, numbers * size, wrong, "Add up nbytes() of all storages that are kept, each once.")
+        trial.require(
+            bool(outputs) and _same_gradient(outputs[-1], y, x),
+            "Your hooks have changed what the backward pass gets: return the tensor itself, both when it is kept and "
+            "when it is wanted.",
+        )
+
+
+def _same_gradient(one: Tensor, other: Tensor, x: Tensor) -> bool:
+    try:
+        return all(
+            torch.equal(*pair) for pair in zip(*(torch.autograd.grad(y.sum(), x) for y in (one, other)), strict=True)
+        )
+    except Exception:  # what came back need not be a tensor
+        return False
 
 
 #: What to say to who counted so many tensors of width d_model, instead of eight.
@@ -125,9 +143,12 @@ def activation_bytes(trial: Trial) -> None:
         )
 
 
+_ONE_AT_WORK = "Groups are at work one after the other: only one keeps all of its layers at a time."
+
+
 def checkpointed_numbers(trial: Trial) -> None:
     """⌈n/k⌉·state + k·layer."""
-    for n, k, layer, state in [(12, 3, 50, 7), (10, 3, 33, 8), (1000, 32, 1032, 64), (5, 1, 9, 4), (7, 7, 20, 6)]:
+    for n, k, layer, state in [(12, 4, 50, 7), (10, 3, 33, 8), (1000, 32, 1032, 64), (5, 1, 9, 4), (7, 7, 20, 6)]:
         got = trial.call(n, k, layer, state)
         groups = -(-n // k)
         wrong = [
@@ -139,17 +160,14 @@ def checkpointed_numbers(trial: Trial) -> None:
             ),
             Misconception(groups * state + layer, "While a group is at work, all its layers keep everything, not one."),
             Misconception(groups * state, "While a group is at work, its layers keep everything: add them."),
-            Misconception(groups * state + n * layer, "Only one group is at work at a time: every layers, not all."),
+            Misconception(groups * state + n * layer, _ONE_AT_WORK),
             Misconception(n * state + k * layer, "One stream a group is kept, not one a layer."),
             Misconception(
                 groups * layer + k * state,
                 "The other way round: a stream for each group, a layer's numbers for each layer at work.",
             ),
             Misconception(k * state + groups * layer, "A stream for each group, and every layers at work."),
-            Misconception(
-                groups * (state + k * layer),
-                "Groups are at work one after the other: only one keeps its layers at a time.",
-            ),
+            Misconception(groups * (state + k * layer), _ONE_AT_WORK),
             Misconception(k * layer, "The stream at the entrance of each group is kept as well."),
             Misconception(k * state + k * layer, "How many groups are there? n_layers/every, rounded up."),
         ]
@@ -158,7 +176,7 @@ def checkpointed_numbers(trial: Trial) -> None:
 
 def best_group(trial: Trial) -> None:
     """The k in 1 … n with the least ⌈n/k⌉·state + k·layer."""
-    for n, layer, state in [(1000, 1032, 64), (96, 210, 30), (50, 10, 90), (9, 1, 40)]:
+    for n, layer, state in [(1000, 1032, 64), (110, 3, 4), (12, 100, 3), (50, 10, 90), (9, 1, 40)]:
         got = trial.call(n, layer, state)
         memory = [-(-n // k) * state + k * layer for k in range(1, n + 1)]
         best = memory.index(min(memory)) + 1
@@ -187,7 +205,7 @@ def best_group(trial: Trial) -> None:
 def attainable_rate(trial: Trial) -> None:
     """min(peak, bandwidth·FLOP/bytes)."""
     for rows, a, b, peak, bandwidth, size in [
-        (30, 8, 20, 500.0, 90.0, 4),
+        (30, 8, 20, 5000.0, 90.0, 4),
         (6, 10, 4, 900.0, 70.0, 2),
         (200, 90, 300, 400.0, 90.0, 4),
         (50, 40, 70, 310.0, 17.0, 8),
@@ -282,7 +300,8 @@ def flat_buffer(trial: Trial) -> None:
         parameters = [nn.Parameter(sample(*shape, seed=i + 10 * len(shapes[0]))) for i, shape in enumerate(shapes)]
         before = [parameter.detach().clone() for parameter in parameters]
         expected = torch.cat([value.flatten() for value in before])
-        got = trial.call(list(parameters))
+        got = trial.change(list(parameters))
+        trial.require(got is not None, "Your function returns nothing: is there a return at its end?", got="None")
         backwards = torch.cat([value.flatten() for value in before[::-1]])
         trial.equal(
             got.detach() if isinstance(got, Tensor) else got,

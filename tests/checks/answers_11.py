@@ -59,6 +59,14 @@ def counted(count, hooks=True):
     return answer
 
 
+def forgetful(module, x):
+    """What it keeps is right, what it gives back is not."""
+    found = counted(lambda kept, own, module, y: sum(storages(own).values()))(module, x)
+    with saved_tensors_hooks(lambda tensor: None, lambda nothing: nothing):
+        module(x)
+    return found
+
+
 def storages(tensors):
     return {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
 
@@ -169,6 +177,7 @@ WRONG = [
     ),
     ("saved_bytes", counted(lambda kept, own, m, y: y.nbytes), "That is the output"),
     ("saved_bytes", counted(lambda kept, own, m, y: sum(storages(own).values()), hooks=False), "Nothing was kept"),
+    ("saved_bytes", forgetful, "what the backward pass gets"),
     ("activation_bytes", lambda B, T, d, ff, h: B * T * (8 * d + 2 * ff + 4 + h), "These are numbers"),
     ("activation_bytes", lambda B, T, d, ff, h: 2 * B * T * (8 * d + 2 * ff + 4 + h), "as the papers count"),
     ("activation_bytes", lambda B, T, d, ff, h: 4 * T * (8 * d + 2 * ff + 4 + h), "All sequences"),
