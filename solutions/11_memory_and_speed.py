@@ -7,8 +7,8 @@
 #   lesson:
 #     question: Where do time and memory go at 1,000 layers?
 #     opening: >-
-#       The stack of lesson 07 has 1,000 layers, and it is thin: all its weights together fill 0.2 GB. Training it takes ten
-#       times as much, and seconds a step. This lesson keeps two books, one of bytes and one of seconds. It asks of each
+#       The stack of lesson 07 has 1,000 layers, and it is thin: all its weights together fill 0.2 GB. Training it takes about
+#       ten times as much, and seconds a step. This lesson keeps two books, one of bytes and one of seconds. It asks of each
 #       entry what it costs, what it would have to cost, and what makes it smaller.
 #     objectives: >-
 #       say to the byte what a layer keeps for its backward pass, choose how often to checkpoint, tell whether
@@ -27,6 +27,7 @@ DEPTH = 48 if PROFILE == "smoke" else 1000  # layers of the model that is measur
 STEPS = 1 if PROFILE == "smoke" else 2  # training steps of each measurement, behind one to warm up
 
 # %%
+import ctypes
 import re
 import time
 from math import sqrt
@@ -77,9 +78,10 @@ def peak_bytes(reset=False):
         return torch.cuda.max_memory_allocated()
     try:
         if reset:
+            ctypes.CDLL(None).malloc_trim(0)  # what was freed goes back to the system
             Path("/proc/self/clear_refs").write_text("5")  # Linux: count from here
         return 1024 * int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])
-    except (OSError, TypeError):
+    except (OSError, AttributeError, TypeError):  # another system
         return None
 
 
@@ -198,7 +200,7 @@ print(f"one layer keeps {kept:,} bytes for {B * T} tokens: {kept // (4 * B * T):
 # | attention (PyTorch's fused one) | query, key, value, its output, and one number a head and token |
 # | GELU | its input |
 # | norm | its input, and two numbers a token: mean and $1/\sigma$ |
-# | a sum; a product with the constant α | nothing |
+# | a sum; a product with the constant α | nothing new |
 #
 # And what one operation puts out and the next one takes in is one tensor, not two.
 
@@ -340,9 +342,9 @@ print(f"beside 16 bytes a weight, the difference is {100 * apart / (16 * weights
 guess_group.compare("of 8")
 
 # %% [markdown]
-# Take $N/k$ streams of $s$ numbers and $k$ layers of $a$ numbers: $Ns/k + ka$ is least at $k = \sqrt{Ns/a}$. The rule
-# $\sqrt N$ takes a layer for as large as the stream. Our layer keeps 16 times the stream, so the best group is $\sqrt{16} = 4$ times
-# smaller. Should you care? Both are a few percent of what was kept before, and both pay the same forward pass. So the library's
+# Let a layer keep $c$ times the stream. Then $N/k$ streams and $k$ layers make $N/k + ck$, which is least at
+# $k = \sqrt{N/c}$. The rule $\sqrt N$ takes a layer for as large as the stream. In ours $c$ is 16, so the best group is
+# $\sqrt{16} = 4$ times smaller. Should you care? Both are a few percent of what was kept before, and both pay the same forward pass. So the library's
 # `TrainConfig(checkpoint_every="auto")` stays with $\sqrt N$. With a wide model, or thousands of tokens, count it.
 #
 # ## The second book: seconds
@@ -404,9 +406,9 @@ print(
 # ## The roof over an operation
 #
 # Is that rate good? And what of the rest, norms and sums, which hardly compute? A processor has two speeds: its arithmetic does so many operations a second, the **peak**,
-# and its memory moves so many bytes a second, the **bandwidth**. An operation of $n$ FLOP that must move $b$ bytes takes
-# at least $n/\text{peak}$ and at least $b/\text{bandwidth}$ seconds. Both go on at the same time, so the longer one counts. Its number
-# $n/b$ is the [arithmetic intensity](glossary.md): how much work there is for each byte.
+# and its memory moves so many bytes a second, the **bandwidth**. An operation takes at least FLOP/peak seconds
+# for its arithmetic and at least bytes/bandwidth seconds for its memory (FLOP are its multiplications and additions). Both go on at the same time, so the longer one counts. Which
+# one that is depends on FLOP/byte, its [arithmetic intensity](glossary.md): how much work there is for each byte.
 
 # %% [markdown] exercise="attainable_rate" difficulty=3 importance=5 minutes=12
 # ### The roofline of a product
@@ -497,15 +499,24 @@ measured = {
     "AdamW": (14 * len(adam), 28 * len(adam), least_seconds(update.step, 3)),
 }
 del adam, update, streams, branches
+numbers = drawn(1000)
+one_call = each(torch.neg, numbers)
+
+# %% tags=["nbval-ignore-output"]
+print(
+    f"peak {peak / 1e9:.0f} GFLOP/s, bandwidth {bandwidth / 1e9:.0f} GB/s: memory decides below {peak / bandwidth:.1f} FLOP/byte"
+)
+print(
+    f"a call that does next to nothing takes {1e6 * one_call:.1f} µs; the norm took {1e6 * measured['norm'][2]:.0f} µs"
+)
 
 # %%
 figure, (ax,) = new_figure(1, width=8, height=4.2)
 intensity = np.geomspace(0.05, 300, 100)
 ax.plot(intensity, np.minimum(peak, bandwidth * intensity) / 1e9, label="the roof of this machine", **series_style(1))
 for i, (name, (flops, moved, seconds)) in enumerate(measured.items()):
-    at = flops / moved, flops / seconds / 1e9
-    ax.plot(*at, "os^Dv"[i], color="#D55E00", markersize=8)
-    ax.annotate(name, at, (8, -10), textcoords="offset points", fontsize=9)
+    look = {"marker": "os^Dv"[i], "markersize": 8, "linestyle": "none", "color": series_style(i + 2)["color"]}
+    ax.plot(flops / moved, flops / seconds / 1e9, label=name, **look)
 ax.set(xscale="log", yscale="log", xlabel="arithmetic intensity (FLOP/byte)", ylabel="GFLOP/s")
 legend_below(figure, ax)
 Picture(
@@ -519,8 +530,8 @@ Picture(
 # Three things to see. **Products** stand at the right and come near the flat roof: they are what the machine is good at. **Norms,
 # sums and AdamW** stand at the left. They use a few percent of the arithmetic and cannot do better, because they wait for memory;
 # to win time there, move fewer bytes. (A dot may lie above the slope: what fits into the processor's cache need not come from memory.)
-# And the **narrow** operations fall short of their roof by more than the wide ones. A call costs some microseconds in
-# Python and PyTorch, and 1,000 layers of small operations make tens of thousands of calls.
+# And the **narrow** operations fall short of their roof by more than the wide ones. Each call has a price of its own in
+# Python and PyTorch, whatever it does, and 1,000 layers of small operations make tens of thousands of calls.
 #
 # On a GPU the same layer stands elsewhere, because a GPU's arithmetic has grown faster than its memory. Here are data-sheet
 # numbers, in bfloat16 (2 bytes), with your function:
@@ -541,8 +552,8 @@ for name, (top, moves) in GPUS.items():
     print(f"{name:12} {top / moves:12.0f} FLOP/byte {shares[0]:18.0%} {shares[1]:18.0%} {shares[2]:18.0%}")
 
 # %% [markdown]
-# Our narrow layer can use less than a third of such a GPU's arithmetic at best, even if every call were free. They are not:
-# starting a kernel takes a few microseconds, in which an H200 could do billions of operations. Depth without
+# Our narrow layer can use less than a third of such a GPU's arithmetic at best, even if every call were free. They are not, and
+# in a single microsecond of waiting an H200 could do a billion operations. Depth without
 # width is the worst case for a GPU: many small things, one after the other.
 #
 # ## Where does it all go?
@@ -628,11 +639,18 @@ for (part, of), color, hatch in zip(PARTS.items(), COLORS, HATCHES, strict=True)
 if before is not None:
     axes[0].plot([(found[name][1] - before) / 1e9 for name in ARMS], list(ARMS), "kD", label="measured", markersize=6)
 axes[0].set(xlabel="memory (GB)", title=f"{DEPTH:,} layers: bytes by part")
-times = np.array([[*floor, 0.0], *(found[name][0] for name in ARMS)])
+times = [[*floor, 0.0, 0.0]]
+for name, (path, every) in ARMS.items():
+    forward, backward, updating = found[name][0]
+    again = max(0.0, backward - found[f"{path}, all kept"][0][1]) if every else 0.0
+    times.append([forward, backward - again, again, updating])
+times = np.array(times)
 left = np.zeros(len(names))
-for i, (part, color, hatch) in enumerate(
-    [("forward", "#56B4E9", ""), ("backward", "#0072B2", "//"), ("update", "#E69F00", "")]
-):
+looks = zip(
+    ["forward", "backward", "computed again", "update"], ["#56B4E9", "#0072B2", "#CC79A7", "#E69F00"], strict=True
+)
+for i, (part, color) in enumerate(looks):
+    hatch = ["", "//", "..", ""][i]
     axes[1].barh(names, times[:, i], left=left, label=part, color=color, hatch=hatch, edgecolor="white")
     left += times[:, i]
 axes[1].axvline(sum(floor), color="#555555", linestyle=":", linewidth=1.5)
@@ -646,7 +664,7 @@ Picture(
     figure,
     alt="Two panels of stacked bars for a floor and four ways to train 1,000 layers. Memory: 16 bytes a weight in all of them; "
     "the plain path adds more than that in activations, the fast path fewer, checkpoints nearly none. Time: the floor is the "
-    "shortest bar, the fast path takes about twice as long, the plain path longer; checkpoints lengthen the backward pass of both.",
+    "shortest bar, the fast path takes longer, the plain path longer still; checkpoints lengthen the backward pass of both.",
 )
 
 # %%
@@ -675,7 +693,7 @@ kit.record(
 # (Bars of memory are the library's formula, `deepnet-edu plan`; diamonds were measured in this notebook, where the system tells, above what
 # Python and PyTorch took before there was a model. The formula was fitted to six runs and judged on six others: 17% off at worst.)
 #
-# Read it as two shopping lists.
+# The floor's bar in the left panel is 16 bytes a weight. Read the picture as two shopping lists.
 #
 # *Memory.* The plain path's largest entry is activations. The fast path keeps fewer, checkpoints hardly any. Then you stand before the
 # wall of 16 bytes a weight, and only other means move it: fewer bytes a number, or more machines. On a GPU,
@@ -806,8 +824,8 @@ guess_graphs.compare("one for all")
 
 # %% [markdown]
 # Layers are equal but for their numbers, and a compiled graph takes weights as inputs. So the second layer finds the graph of the first. The
-# whole stack as one graph is a thousand times as long, and so is the time to compile it. One trap: the layers' α must be a tensor
-# (a buffer) as well. A Python number would be written *into* the graph. The library's way is
+# whole stack as one graph is a thousand times as long, and compiling it takes as much longer. One trap: a rule's constants must be tensors
+# (buffers) as well. A Python number is written *into* the graph, and a layer with another number needs another graph. The library's way is
 # `TrainConfig(compile="layer")`. (Here only the tracing was counted. What a compiled layer gains depends on the machine, and no
 # record of it is kept in this course yet.)
 #
@@ -839,7 +857,7 @@ else:
 # Write `best_group(n_layers, layer, state)`: the whole number `every`, from 1 to `n_layers`, for which `checkpointed_numbers` is
 # least.
 #
-# Hint: $\sqrt{Ns/a}$ is near it, but groups are whole. A thousand possibilities are few.
+# Hint: $\sqrt{N/c}$ with $c$ = layer/state is near it, but groups are whole. A thousand possibilities are few.
 #
 # Hint: `min(range(…), key=…)`.
 
@@ -869,7 +887,7 @@ for n in (12, 100, 1000, 10_000):
 # A group of one layer for 12, of 8 for 1,000. The share that is kept falls with the root of the depth.
 # </details>
 #
-# **Why it works.** At the best $k$ both terms are alike, $\sqrt{Nsa}$ each. Memory of activations grows with the root of depth: that is
+# **Why it works.** At the best $k$ both terms are alike, $\sqrt{cN}$ streams each. Memory of activations grows with the root of depth: that is
 # what makes a thousand layers cheap to hold. Weights still grow with depth itself.
 
 # %% [markdown] exercise="flat_buffer" difficulty=3 importance=4 minutes=12
