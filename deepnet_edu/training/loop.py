@@ -3,21 +3,24 @@
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from tqdm.auto import tqdm
 
 from deepnet_edu.messages import UserError
 from deepnet_edu.models import Batch, Model
 from deepnet_edu.probing import Watch
 from deepnet_edu.record import DepthProfile, History
+from deepnet_edu.training.bar import Bar
 from deepnet_edu.training.checkpoint import checkpoints, load, save
 from deepnet_edu.training.config import TrainConfig
 from deepnet_edu.training.diagnosis import TrainingDiverged, diagnose
+from deepnet_edu.training.graph import GraphedStep
 from deepnet_edu.training.interruption import Interrupted, Stop
+from deepnet_edu.training.log import RunLog, read_metrics
 from deepnet_edu.training.step import StepResult, TrainStep
 
 
@@ -67,37 +70,49 @@ def train(
     generator = torch.Generator().manual_seed(config.seed)
     device = next(model.parameters()).device
     history, tokens = History(model.config.title), 0
-    with _seeded(config.seed, device), TrainStep(model, config) as step, Stop(folder is not None) as stop:
-        if folder is not None and (earlier := checkpoints(folder)):
-            state = load(earlier[-1], step, generator)
-            tokens = state["tokens"]
-            if state["data"]:
-                task.load_state(state["data"])  # type: ignore[attr-defined]
-        with tqdm(total=config.steps, initial=step.count, disable=not progress, unit="step") as bar:
-            while step.count < config.steps:
-                i = step.count
-                batches = [task.batch(generator).to(device) for _ in range(config.accumulate)]
-                watched = config.profile_every > 0 and (i % config.profile_every == 0 or i == config.steps - 1)
-                begin = time.perf_counter()
+    with ExitStack() as entered:
+        entered.enter_context(_seeded(config.seed, device))
+        step = entered.enter_context(TrainStep(model, config))
+        stop = entered.enter_context(Stop(enabled=folder is not None))
+        log = None
+        if folder is not None:
+            if resume and (earlier := checkpoints(folder)):
+                state = load(earlier[-1], step, generator)
+                tokens = state["tokens"]
+                if state["data"]:
+                    task.load_state(state["data"])  # type: ignore[attr-defined]
+            log = entered.enter_context(RunLog(folder, step.count if resume else None))
+            history = read_metrics(folder, model.config.title)
+        take = GraphedStep(step) if config.cuda_graph else step
+        bar = entered.enter_context(Bar(config.steps, start=step.count, progress=progress))
+        while step.count < config.steps:
+            i = step.count
+            batches = [task.batch(generator).to(device) for _ in range(config.accumulate)]
+            watched = config.profile_every > 0 and (i % config.profile_every == 0 or i == config.steps - 1)
+            begin = time.perf_counter()
+            if watched:
+                with Watch(model) as watch:
+                    result = step(*batches)  # an ordinary one: nobody can look into a graph
+                history.profiles[i] = _profile(model, watch, result, config.clip)
+            else:
+                result = take(*batches)
+            seconds, read = time.perf_counter() - begin, sum(_tokens(model, batch) for batch in batches)
+            tokens += read
+            _note(history, result, seconds, tokens)
+            if log is not None:
+                log.write(i, **_line(result), tokens=tokens, seconds=seconds)
                 if watched:
-                    with Watch(model) as watch:
-                        result = step(*batches)
-                    history.profiles[i] = _profile(model, watch, result, config.clip)
-                else:
-                    result = step(*batches)
-                tokens += sum(batch.inputs.numel() for batch in batches)
-                _note(history, result, time.perf_counter() - begin, tokens)
-                if step.count == i:
-                    raise TrainingDiverged(diagnose(step, batches, history), i, history)
-                bar.update()
-                bar.set_postfix_str(f"loss {result.loss:.3f}, {tokens / sum(history.seconds):,.0f} tokens/s")
-                if on_step is not None:
-                    on_step(history)
-                due = config.save_every > 0 and step.count % config.save_every == 0
-                if folder is not None and (due or stop.asked or step.count == config.steps):
-                    kept = save(folder, step, generator, tokens, _state(task))
-                    if stop.asked and step.count < config.steps:
-                        raise Interrupted(step.count, kept)
+                    log.write_profile(i, history.profiles[i])
+            if step.count == i:
+                raise TrainingDiverged(diagnose(step, batches, history), i, history)
+            bar.update(result.loss, read)
+            if on_step is not None:
+                on_step(history)
+            due = config.save_every > 0 and step.count % config.save_every == 0
+            if folder is not None and (due or stop.asked or step.count == config.steps):
+                kept = save(folder, step, generator, tokens, _state(task))
+                if stop.asked and step.count < config.steps:
+                    raise Interrupted(step.count, kept)
     return history
 
 
@@ -108,13 +123,7 @@ def _folder(config: TrainConfig, out: Path | str | None, resume: bool) -> Path |
             if asked:
                 raise UserError(f"{said} needs the folder of the run: say out='runs/my_run'.")
         return None
-    folder = Path(out)
-    if not resume and checkpoints(folder):
-        raise UserError(
-            f"{folder} holds a run already: go on, resume=True (--resume), or take another folder, out= (--out)."
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    return Path(out)
 
 
 @contextmanager
@@ -125,9 +134,21 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
         yield
 
 
+def _tokens(model: Model, batch: Batch) -> int:
+    """That a batch has: of source and target, or patches of images."""
+    if batch.inputs.ndim == 4:
+        height, width = batch.inputs.shape[2:]
+        return len(batch.inputs) * (height // model.config.patch_size) * (width // model.config.patch_size)
+    return batch.inputs.numel() + (0 if batch.target_inputs is None else batch.target_inputs.numel())
+
+
 def _state(task: Task) -> dict[str, Any]:
     state = getattr(task, "state", None)
     return {} if state is None else state()
+
+
+def _line(result: StepResult) -> dict[str, Any]:
+    return {name: value for name, value in asdict(result).items() if name != "skipped"}
 
 
 def _note(history: History, result: StepResult, seconds: float, tokens: int) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from deepnet_edu.fast import Store
 from deepnet_edu.messages import UserError
 from deepnet_edu.models import IGNORED, Batch, Model
+from deepnet_edu.residual import Scheduled
 from deepnet_edu.stack import Stack
 from deepnet_edu.training.config import TrainConfig, learning_rate
 from deepnet_edu.training.optimizer import FlatParameters, make_optimizer, parameter_groups
@@ -116,12 +117,29 @@ class TrainStep:
         overflow = scale is not None and bool(torch.isfinite(loss)) and not finite and scale > LEAST_SCALE
         if finite:
             self._clip(norm)
-            self._set_rate(rate)
+            self.set_rate(rate)
             self.scaler.step(self.optimizer)
             self.model.project()
         self.scaler.update()
         self.count += finite or overflow
         return StepResult(loss.item(), norm.item(), rate, scale, overflow)
+
+    def on_device(self, batches: tuple[Batch, ...]) -> tuple[Tensor, Tensor]:
+        """The same step without a look at any number, as a CUDA graph needs it: loss and gradient norm.
+
+        The learning rate must have been set, and the count is the caller's.
+        """
+        loss, norm = self._gradients(batches)
+        finite = torch.isfinite(loss) & torch.isfinite(norm)
+        if self.config.clip:
+            factor = (self.config.clip / (norm + 1e-6)).clamp(max=1.0)
+            for flat in self.flats:
+                flat.flat.grad.mul_(factor)  # type: ignore[union-attr]
+        # The fused optimizers leave everything as it is where this is not 0: it is how loss scaling skips a step.
+        self.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
+        self.optimizer.step()
+        self.model.project()
+        return loss, norm
 
     def _hold(self) -> None:
         """See that nobody has taken the parameters out of the buffers."""
@@ -140,15 +158,15 @@ class TrainStep:
             assert flat.flat.grad is not None
             flat.flat.grad.zero_()
         # As in one large batch, each answer counts once, whichever batch it is in.
-        answers = [(batch.targets != IGNORED).sum() for batch in batches] if len(batches) > 1 else [1]
-        total: Any = sum(answers)
+        answers: list[Any] = [(batch.targets != IGNORED).sum() for batch in batches] if len(batches) > 1 else [1]
+        total = sum(answers)
         losses = []
         with self._stored():
             for batch, count in zip(batches, answers, strict=True):
                 with self.autocast():
                     loss = self.model.loss(batch, self.config.label_smoothing)
                 if len(batches) > 1:
-                    loss = loss * (count / total)
+                    loss = loss * count / total  # in this order, to keep the precision of the loss
                 self.scaler.scale(loss).backward()
                 losses.append(loss.detach())
         self.scaler.unscale_(self.optimizer)
@@ -176,9 +194,13 @@ class TrainStep:
             for flat in self.flats:
                 flat.flat.grad.mul_(self.config.clip / (norm + 1e-6))  # type: ignore[union-attr]
 
-    def _set_rate(self, rate: float) -> None:
+    def set_rate(self, rate: float) -> None:
+        """The learning rate of the next update; where it is a tensor, as a CUDA graph reads it, in place."""
         for settings, group in zip(self.optimizer.param_groups, self.groups, strict=True):
-            settings["lr"] = rate * group.learning_rate_factor
+            if isinstance(settings["lr"], Tensor):
+                settings["lr"].fill_(rate * group.learning_rate_factor)
+            else:
+                settings["lr"] = rate * group.learning_rate_factor
 
     def last_update(self) -> float | None:
         """How far the last update moved the trained weights, in shares of their 2-norm; None if that is not known.
@@ -199,6 +221,11 @@ class TrainStep:
 
 def _refuse(model: Model, config: TrainConfig, device: torch.device) -> None:
     """What can be known before the first step."""
+    if config.cuda_graph and any(isinstance(rule, Scheduled) for rule in model.rules()):
+        raise UserError(
+            f"cuda_graph=True replays the same step, and residual={model.config.residual!r} changes from step to step: "
+            "leave cuda_graph out."
+        )
     if config.cuda_graph and device.type != "cuda":
         raise UserError(
             f"cuda_graph=True records the kernels of a GPU, and the model is on {device}: "
