@@ -102,8 +102,8 @@ print(
 )
 
 # %% [markdown]
-# There is another entry. The backward pass of a product needs the product's input, that of a GELU needs what stood in front
-# of it. So autograd keeps such tensors from the forward pass until the gradient comes by. They are called
+# There is another entry. The backward pass of a product needs the product's input, that of a GELU needs what stood in
+# front of it. So autograd keeps such tensors from the forward pass until the gradient comes by. They are called
 # [activations](glossary.md). Our batch is small, 4 sequences of 64 tokens.
 
 # %%
@@ -164,12 +164,12 @@ saved_bytes = kit.mine_or_reference(saved_bytes)
 # %% [markdown]
 # <details><summary>What you should see</summary>
 #
-# A green card. The most popular wrong answer adds up `tensor.numel() * 4` for every call: it counts a tensor twice that two
-# operations keep, and takes every number for float32.
+# A green card. The most popular wrong answer adds up `tensor.numel() * 4` for every call: it counts a tensor twice that
+# two operations keep, and takes every number for float32.
 # </details>
 #
-# **Why it works.** A tensor is a view of a storage. Query, key and value are three views of one product's output, so if one of
-# them is kept, all three are. Only the storage tells what is really held.
+# **Why it works.** A tensor is a view of a storage. Query, key and value are three views of one product's output, so if
+# one of them is kept, all three are. Only the storage tells what is really held.
 #
 # Now a layer of the course's own, as lesson 07 built it: attention and feed-forward branch, each joined by
 # $\mathrm{LN}(\alpha x + F(x))$.
@@ -193,7 +193,8 @@ kept = saved_bytes(Layer(shape(1)), x)
 print(f"one layer keeps {kept:,} bytes for {B * T} tokens: {kept // (4 * B * T):,} numbers a token")
 
 # %% [markdown]
-# 1,032 numbers a token, for a stream of 64. Where do they come from? Go through the layer, line by line. These are the rules:
+# 1,032 numbers a token, for a stream of 64. Where do they come from? Go through the layer, line by line. These are the
+# rules:
 #
 # | operation | keeps |
 # |---|---|
@@ -210,9 +211,9 @@ print(f"one layer keeps {kept:,} bytes for {B * T} tokens: {kept // (4 * B * T):
 #
 # **Objective**: know the activation memory of a layer before it is built.
 #
-# Write `activation_bytes(sequences, tokens, d_model, d_ff, n_heads)`: the bytes that one decoder layer of the form above keeps in float32, a whole
-# number. The stream that enters the layer counts (its first product keeps it), the one that leaves does not: it is the
-# next layer's.
+# Write `activation_bytes(sequences, tokens, d_model, d_ff, n_heads)`: the bytes that one decoder layer of the form
+# above keeps in float32, a whole number. The stream that enters the layer counts (its first product keeps it), the one
+# that leaves does not: it is the next layer's.
 #
 # Hint: count the tensors of width d_model first. There are the layer's input, three for attention, its output, and in
 # each half of the layer what the norm takes in; the first norm's output is the input of the feed-forward branch.
@@ -249,18 +250,19 @@ guess_bytes.compare("activations")
 # $4BT(8d + 2d_{\mathrm{ff}} + 4 + h)$. Linear in the number of tokens: no $T^2$ anywhere.
 # </details>
 #
-# **Why it works.** With $d_{\mathrm{ff}} = 4d$ it is 16 numbers a feature and token. You will find another count in papers,
-# $BTd\,(34 + 5hT/d)$ bytes a layer (Korthikanti et al., arXiv 2205.05198, Equation 1). It is the same one: they count 2 bytes
-# a number, so our 16 make 32, and dropout's two masks of 1 byte make 34. Their second term is the table of attention's
-# scores, $T \times T$ for each head. Fused attention (FlashAttention, and PyTorch's `scaled_dot_product_attention`) does not keep it.
-# It computes the scores again on the way back. That idea, **compute it again instead of keeping it**, can be used on a larger
-# scale.
+# **Why it works.** With $d_{\mathrm{ff}} = 4d$ it is 16 numbers a feature and token. You will find another count in
+# papers, $BTd\,(34 + 5hT/d)$ bytes a layer (Korthikanti et al., arXiv 2205.05198, Equation 1). It is the same one: they
+# count 2 bytes a number, so our 16 make 32, and dropout's two masks of 1 byte make 34. Their second term is the table
+# of attention's scores, $T \times T$ for each head. Fused attention (FlashAttention, and PyTorch's
+# `scaled_dot_product_attention`) does not keep it. It computes the scores again on the way back. That idea, **compute
+# it again instead of keeping it**, can be used on a larger scale.
 #
 # ## Keep little, compute twice
 #
-# Cut the stack of $N$ layers into groups of $k$. On the way up keep nothing but the stream at the entrance of each group. On the way
-# back take the groups from the top down: run a group's forward pass once more, keep everything this time, send the
-# gradient through, and throw it all away again. That is [checkpointing](glossary.md) (Chen et al., arXiv 1604.06174).
+# Cut the stack of $N$ layers into groups of $k$. On the way up keep nothing but the stream at the entrance of each
+# group. On the way back take the groups from the top down: run a group's forward pass once more, keep everything this
+# time, send the gradient through, and throw it all away again. That is [checkpointing](glossary.md) (Chen et al., arXiv
+# 1604.06174).
 #
 # The price is one forward pass more, for every $k$. What is the gain?
 
@@ -343,17 +345,18 @@ print(f"beside 16 bytes a weight, the difference is {100 * apart / (16 * weights
 guess_group.compare("of 8")
 
 # %% [markdown]
-# Let a layer keep $c$ times the stream. Then $N/k$ streams and $k$ layers make $N/k + ck$, which is least at
-# $k = \sqrt{N/c}$. The rule $\sqrt N$ takes a layer for as large as the stream. In ours $c$ is 16, so the best group is
-# $\sqrt{16} = 4$ times smaller. Should you care? Both are a few percent of what was kept before, and both pay the same forward pass. So the library's
-# `TrainConfig(checkpoint_every="auto")` stays with $\sqrt N$. With a wide model, or thousands of tokens, count it.
+# Let a layer keep $c$ times the stream. Then $N/k$ streams and $k$ layers make $N/k + ck$, which is least at $k =
+# \sqrt{N/c}$. The rule $\sqrt N$ takes a layer for as large as the stream. In ours $c$ is 16, so the best group is
+# $\sqrt{16} = 4$ times smaller. Should you care? Both are a few percent of what was kept before, and both pay the same
+# forward pass. So the library's `TrainConfig(checkpoint_every="auto")` stays with $\sqrt N$. With a wide model, or
+# thousands of tokens, count it.
 #
 # ## The second book: seconds
 #
-# What must a training step cost? It cannot leave out the matrix products. Each weight takes part in one multiplication and one addition per
-# token on the way up, the same for the gradient of its input, and the same for its own gradient: **6 operations a
-# weight and token**. The time that a machine takes for these products, and nothing else, is the [floor](glossary.md). No software is
-# faster. Let us measure ours.
+# What must a training step cost? It cannot leave out the matrix products. Each weight takes part in one multiplication
+# and one addition per token on the way up, the same for the gradient of its input, and the same for its own gradient:
+# **6 operations a weight and token**. The time that a machine takes for these products, and nothing else, is the
+# [floor](glossary.md). No software is faster. Let us measure ours.
 
 # %%
 PRODUCTS = [(WIDTH, 3 * WIDTH), (WIDTH, WIDTH), (WIDTH, D_FF), (D_FF, WIDTH)]  # query, key, value; output; feed-forward
@@ -398,7 +401,7 @@ verdict(
 
 # %% tags=["nbval-ignore-output"]
 print(
-    f"{DEPTH} layers: forward {floor[0]:.2f} s, backward {floor[1]:.2f} s, {operations / sum(floor) / 1e9:.0f} GFLOP/s"
+    f"{DEPTH:,} layers: forward {floor[0]:.2f} s, backward {floor[1]:.2f} s, {operations / sum(floor) / 1e9:.0f} GFLOP/s"
 )
 
 # %% [markdown]
@@ -406,18 +409,19 @@ print(
 #
 # ## The roof over an operation
 #
-# Is that rate good? And what of the rest, norms and sums, which hardly compute? A processor has two speeds: its arithmetic does so many operations a second, the **peak**,
-# and its memory moves so many bytes a second, the **bandwidth**. An operation takes at least FLOP/peak seconds
-# for its arithmetic and at least bytes/bandwidth seconds for its memory (FLOP are its multiplications and additions). Both go on at the same time, so the longer one counts. Which
-# one that is depends on FLOP/byte, its [arithmetic intensity](glossary.md): how much work there is for each byte.
+# Is that rate good? And what of the rest, norms and sums, which hardly compute? A processor has two speeds: its
+# arithmetic does so many operations a second, the **peak**, and its memory moves so many bytes a second, the
+# **bandwidth**. An operation takes at least FLOP/peak seconds for its arithmetic and at least bytes/bandwidth seconds
+# for its memory (FLOP are its multiplications and additions). Both go on at the same time, so the longer one counts.
+# Which one that is depends on FLOP/byte, its [arithmetic intensity](glossary.md): how much work there is for each byte.
 
 # %% [markdown] exercise="attainable_rate" difficulty=3 importance=5 minutes=12
 # ### The roofline of a product
 #
 # **Objective**: tell whether a matrix product waits for arithmetic or for memory.
 #
-# Write `attainable_rate(rows, d_in, d_out, peak, bandwidth, size)`: the operations a second that a product of
-# (rows, d_in) with (d_in, d_out) can at most reach. `peak` is in FLOP/s, `bandwidth` in bytes/s, `size` is the bytes of one
+# Write `attainable_rate(rows, d_in, d_out, peak, bandwidth, size)`: the operations a second that a product of (rows,
+# d_in) with (d_in, d_out) can at most reach. `peak` is in FLOP/s, `bandwidth` in bytes/s, `size` is the bytes of one
 # number. Both factors are read once, the result is written once.
 #
 # Hint: a product takes rows·d_in·d_out multiplications and as many additions. It moves three matrices.
@@ -450,8 +454,8 @@ attainable_rate = kit.mine_or_reference(attainable_rate)
 # **Why it works.** This is the [roofline](glossary.md) model (Williams, Waterman and Patterson, Communications of the ACM
 # 52(4), 2009). It knows only two roofs. Watch for dots that lie far below both: they wait for something else.
 #
-# The next cell measures this machine's two roofs, then the parts of a layer, each on memory of its own as in a deep stack. (A norm takes
-# about 7 operations a number, AdamW about 14 a weight.)
+# The next cell measures this machine's two roofs, then the parts of a layer, each on memory of its own as in a deep
+# stack. (A norm takes about 7 operations a number, AdamW about 14 a weight.)
 
 # %%
 small = PROFILE == "smoke"
@@ -527,14 +531,16 @@ Picture(
 )
 
 # %% [markdown]
-# Three things to see. **Products** stand at the right and come near the flat roof: they are what the machine is good at. **Norms,
-# sums and AdamW** stand at the left. They use a small part of the arithmetic and cannot do better, because they wait for memory;
-# to win time there, move fewer bytes. (A dot may lie above the slope: what fits into the processor's cache need not come from memory.)
-# And the **narrow** operations fall short of their roof by more than the wide ones. Each call has a price of its own in
-# Python and PyTorch, whatever it does, and 1,000 layers of small operations make tens of thousands of calls.
+# Three things to see. **Products** stand at the right and come near the flat roof: they are what the machine is good at.
+# **Norms, sums and AdamW** stand at the left. They use a small part of the arithmetic and cannot do better, because they
+# wait for memory; to win time there, move fewer bytes. (A dot may lie a little above the slope: what fits into the cache
+# need not come from memory, and writing where one has just read is cheaper than writing elsewhere.) And **narrow**
+# operations fall short of their roof by more than wide ones. Each call has a price of its own in Python and PyTorch,
+# whatever it does; the norm pays for a new tensor at each call besides. A thousand layers of small operations make
+# tens of thousands of calls.
 #
-# On a GPU the same layer stands elsewhere, because a GPU's arithmetic has grown faster than its memory. Here are data-sheet
-# numbers, in bfloat16 (2 bytes), with your function:
+# On a GPU the same layer stands elsewhere, because a GPU's arithmetic has grown faster than its memory. Here are
+# data-sheet numbers, in bfloat16 (2 bytes), with your function:
 
 # %%
 GPUS = {  # FLOP/s without sparsity (V100: fp16), bytes/s
@@ -552,17 +558,17 @@ for name, (top, moves) in GPUS.items():
     print(f"{name:12} {top / moves:12.0f} FLOP/byte {shares[0]:18.0%} {shares[1]:18.0%} {shares[2]:18.0%}")
 
 # %% [markdown]
-# Our narrow layer can use less than a third of such a GPU's arithmetic at best, even if every call were free. They are not, and
-# in a single microsecond of waiting an H200 could do a billion operations. Depth without
-# width is the worst case for a GPU: many small things, one after the other.
+# Our narrow layer can use less than a third of such a GPU's arithmetic at best, even if every call were free. They are
+# not, and in a single microsecond of waiting an H200 could do a billion operations. Depth without width is the worst
+# case for a GPU: many small things, one after the other.
 #
 # ## Where does it all go?
 #
-# Now the whole step. The library has two paths through a stack. `plain` is the one that you have read in
-# lesson 07: layer after layer, and autograd keeps what it wants. `fast` computes the same numbers, with a backward pass
-# written by hand for the whole stack: it keeps only what cannot be had cheaply (the norms' outputs are computed again), adds gradients
-# where they belong, and uses the same memory in each step. Each path runs with everything kept, and with checkpoints every $\sqrt N$
-# layers.
+# Now the whole step. The library has two paths through a stack. `plain` is the one that you have read in lesson 07:
+# layer after layer, and autograd keeps what it wants. `fast` computes the same numbers, with a backward pass written by
+# hand for the whole stack: it keeps only what cannot be had cheaply (the norms' outputs are computed again), adds
+# gradients where they belong, and uses the same memory in each step. Each path runs with everything kept, and with
+# checkpoints every $\sqrt N$ layers.
 
 # %%
 guess_time = kit.Guess(
@@ -572,7 +578,8 @@ guess_time = kit.Guess(
 guess_time
 
 # %% [markdown]
-# A step computes the loss, sends the gradient back, and lets the optimizer update the weights. The next cell puts marks between these three.
+# A step computes the loss, sends the gradient back, and lets the optimizer update the weights. The next cell puts marks
+# between these three.
 
 
 # %%
@@ -705,34 +712,36 @@ guess_time.compare("a third")
 # %% [markdown]
 # One unit forward, two backward, and one again: 4/3. That is the count. The measured bars say what it costs here.
 #
-# (Bars of memory are the library's formula, `deepnet-edu plan`; diamonds were measured in this notebook, where the system tells, above what
-# Python and PyTorch took before there was a model. The formula was fitted to six runs and judged on six others: 17% off at worst.)
+# (Bars of memory are the library's formula, `deepnet-edu plan`; diamonds were measured in this notebook, where the
+# system tells, above what Python and PyTorch took before there was a model. The formula was fitted to six runs and
+# judged on six others: 17% off at worst.)
 #
 # The floor's bar in the left panel is 16 bytes a weight. Read the picture as two shopping lists.
 #
-# *Memory.* The plain path's largest entry is activations. The fast path keeps fewer, checkpoints hardly any. Then you stand before the
-# wall of 16 bytes a weight, and only other means move it: fewer bytes a number, or more machines. On a GPU,
-# `TrainConfig(offload=True)` puts even the checkpoints' streams into the CPU's memory.
+# *Memory.* The plain path's largest entry is activations. The fast path keeps fewer, checkpoints hardly any. Then you
+# stand before the wall of 16 bytes a weight, and only other means move it: fewer bytes a number, or more machines. On a
+# GPU, `TrainConfig(offload=True)` puts even the checkpoints' streams into the CPU's memory.
 #
-# *Time.* The backward pass is longer than the forward pass, as it has twice the products. Checkpoints lengthen it by a forward
-# pass, and by the plain path by more, because PyTorch keeps books for every tensor. All between the dotted line and the end
-# of a bar is what the roofline showed at its left: bytes that are moved, and calls.
+# *Time.* The backward pass is longer than the forward pass, as it has twice the products. Checkpoints lengthen it by about
+# a forward pass. All between the dotted line and the end of a bar is what the roofline showed at its left: bytes that are
+# moved, and calls. The plain path has more of both, and PyTorch's own books of what is kept come on top.
 #
 # ## How much of the machine works?
 #
-# One number is used to compare training runs of all sizes. Take the FLOP that the *model* needs for a token, times the tokens a second,
-# over the peak: **model FLOPs utilisation**, MFU (Chowdhery et al., arXiv 2204.02311, Appendix B). The model needs 6 operations a weight. Attention adds the products that
-# have no weights, scores and mixing: $12NdT$ a token, for $N$ layers, training included. (By convention masked scores count. An embedding is looked up,
-# not multiplied: it does not count.)
+# One number is used to compare training runs of all sizes. Take the FLOP that the *model* needs for a token, times the
+# tokens a second, over the peak: **model FLOPs utilisation**, MFU (Chowdhery et al., arXiv 2204.02311, Appendix B). The
+# model needs 6 operations a weight. Attention adds the products that have no weights, scores and mixing: $12NdT$ a
+# token, for $N$ layers, training included. (By convention masked scores count. An embedding is looked up, not
+# multiplied: it does not count.)
 
 # %% [markdown] exercise="model_flops_utilisation" difficulty=2 importance=5 minutes=8
 # ### Model FLOPs utilisation
 #
 # **Objective**: compare any training run with what its machine could do.
 #
-# Write `model_flops_utilisation(tokens_per_second, parameters, n_layers, d_model, tokens, peak)`: a share, between 0 and 1.
-# `parameters` are those that are multiplied, `tokens` is the length of a sequence, `peak` is in FLOP/s. What checkpoints compute twice
-# does not count: the model did not need it.
+# Write `model_flops_utilisation(tokens_per_second, parameters, n_layers, d_model, tokens, peak)`: a share, between 0
+# and 1. `parameters` are those that are multiplied, `tokens` is the length of a sequence, `peak` is in FLOP/s. What
+# checkpoints compute twice does not count: the model did not need it.
 #
 # Hint: FLOP a token: 6 a parameter, and attention's part from the text above.
 #
@@ -775,15 +784,15 @@ for name, (path, every) in ARMS.items():
 # The fast path with all kept has the highest share; checkpoints lower it, by both paths.
 # </details>
 #
-# **Why it works.** A step that computes something twice is *busier*, and no better. Counting what is computed again gives the
-# **hardware** FLOPs utilisation, the last column, which rises with waste. GLM-130B, a model of 70 DeepNorm layers, reported both: 32.5% and 43.3%
-# (arXiv 2210.02414). Their ratio is 4/3, exactly one forward pass more: everything was checkpointed. (The 2% are norms and biases,
-# which the convention counts as if they were matrices.)
+# **Why it works.** A step that computes something twice is *busier*, and no better. Counting what is computed again
+# gives the **hardware** FLOPs utilisation, the last column, which rises with waste. GLM-130B, a model of 70 DeepNorm
+# layers, reported both: 32.5% and 43.3% (arXiv 2210.02414). Their ratio is 4/3, exactly one forward pass more:
+# everything was checkpointed. (The 2% are norms and biases, which the convention counts as if they were matrices.)
 #
 # ## Compile one layer, not a thousand
 #
-# What can be done about calls? `torch.compile` turns a function into a graph and the graph into few large kernels. Compiling takes long,
-# and so it matters what is compiled.
+# What can be done about calls? `torch.compile` turns a function into a graph and the graph into few large kernels.
+# Compiling takes long, and so it matters what is compiled.
 
 # %%
 guess_graphs = kit.Guess(
@@ -838,11 +847,11 @@ for n in tried:
 guess_graphs.compare("one for all")
 
 # %% [markdown]
-# Layers are equal but for their numbers, and a compiled graph takes weights as inputs. So the second layer finds the graph of the first. The
-# whole stack as one graph is a thousand times as long, and compiling it takes as much longer. One trap: a rule's constants must be tensors
-# (buffers) as well. A Python number is written *into* the graph, and a layer with another number needs another graph. The library's way is
-# `TrainConfig(compile="layer")`. (Here only the tracing was counted. What a compiled layer gains depends on the machine, and no
-# record of it is kept in this course yet.)
+# Layers are equal but for their numbers, and a compiled graph takes weights as inputs. So the second layer finds the
+# graph of the first. The whole stack as one graph grows with each layer, and so does the work of compiling it. One
+# trap: a rule's constants must be tensors (buffers) as well. A Python number is written *into* the graph, and a layer
+# with another number needs another graph. The library's way is `TrainConfig(compile="layer")`. (Here only the tracing
+# was counted. What a compiled layer gains depends on the machine, and no record of it is kept in this course yet.)
 #
 # ## One call for a whole step
 #
@@ -876,8 +885,8 @@ else:
 #
 # **Objective**: find the best checkpointing of any stack.
 #
-# Write `best_group(n_layers, layer, state)`: the whole number `every`, from 1 to `n_layers`, for which `checkpointed_numbers` is
-# least.
+# Write `best_group(n_layers, layer, state)`: the whole number `every`, from 1 to `n_layers`, for which
+# `checkpointed_numbers` is least.
 #
 # Hint: $\sqrt{N/c}$ with $c$ = layer/state is near it, but groups are whole. A thousand possibilities are few.
 #
@@ -909,8 +918,8 @@ for n in (12, 100, 1000, 10_000):
 # A group of one layer for 12, of 8 for 1,000. The share that is kept falls with the root of the depth.
 # </details>
 #
-# **Why it works.** At the best $k$ both terms are alike, $\sqrt{cN}$ streams each. Memory of activations grows with the root of depth: that is
-# what makes a thousand layers cheap to hold. Weights still grow with depth itself.
+# **Why it works.** At the best $k$ both terms are alike, $\sqrt{cN}$ streams each. Memory of activations grows with the
+# root of depth: that is what makes a thousand layers cheap to hold. Weights still grow with depth itself.
 
 # %% [markdown] exercise="flat_buffer" difficulty=3 importance=4 minutes=12
 # ### Twelve thousand small tensors (optional)
@@ -972,11 +981,11 @@ print(
 # %% [markdown]
 # <details><summary>What you should see</summary>
 #
-# One tensor is faster, and near to what its bytes must take.
+# One tensor is several times faster, and takes about what its bytes take.
 # </details>
 #
-# **Why it works.** The numbers are the same and so are the bytes. What is gone are 12,000 beginnings. The library trains so:
-# `TrainStep` lays weights and gradients end to end, and hands the optimizer one of each.
+# **Why it works.** The numbers are the same and so are the bytes. What is gone are 12,000 beginnings. The library
+# trains so: `TrainStep` lays weights and gradients end to end, and hands the optimizer one of each.
 #
 # ## In three sentences
 #
@@ -986,5 +995,5 @@ print(
 #    deep and narrow stacks have the most.
 # 3. Utilisation counts what the model needs, not what was done, and every cure is one of three: keep less, move less, call less.
 #
-# **Read next**: Korthikanti et al., arXiv 2205.05198, Section 4, for the count of a layer's bytes on many GPUs; Chen et al., arXiv 1604.06174, Section 4,
-# for checkpoints inside checkpoints.
+# **Read next**: Korthikanti et al., arXiv 2205.05198, Section 4, for the count of a layer's bytes on many GPUs; Chen et
+# al., arXiv 1604.06174, Section 4, for checkpoints inside checkpoints.
