@@ -3,6 +3,7 @@
 from deepnet_edu.training.config import TrainConfig, learning_rate
 from deepnet_edu.training.diagnosis import TrainingDiverged
 from deepnet_edu.training.interruption import Interrupted
+from deepnet_edu.training.log import read_metrics
 from deepnet_edu.training.loop import Task, train
 from deepnet_edu.training.step import StepResult, TrainStep
 
@@ -14,5 +15,6 @@ __all__ = [
     "TrainStep",
     "TrainingDiverged",
     "learning_rate",
+    "read_metrics",
     "train",
 ]

@@ -36,16 +36,17 @@ class Bar:
         flops_per_token: float | None = None,
         peak: float | None = None,
     ) -> None:
-        looked_at = sys.stderr.isatty() or "ipykernel" in sys.modules
         self._bar = tqdm(
             total=steps,
             initial=start,
             disable=not progress,
             unit="step",
-            mininterval=LOOKED_AT if looked_at else TO_FILE,
+            mininterval=LOOKED_AT,
             miniters=1,
             dynamic_ncols=True,
         )
+        if progress and not (sys.stderr.isatty() or hasattr(self._bar, "container")):  # goes to a file
+            self._bar.mininterval = TO_FILE
         self._utilisation = flops_per_token / peak if flops_per_token and peak else None  # by one token a second
         self._tokens = 0
         self._marks: deque[tuple[float, int]] = deque(maxlen=RECENT + 1)

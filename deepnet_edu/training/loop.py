@@ -164,5 +164,5 @@ def _profile(model: Model, watch: Watch, result: StepResult, clip: float) -> Dep
     clipped = clip and math.isfinite(result.gradient_norm) and result.gradient_norm > clip
     factor = result.gradient_norm / clip if clipped else 1.0
     gradients = {weight: weight.grad for sublayer in model.sublayers() for weight in sublayer.matrices()}
-    known = {weight: factor * gradient for weight, gradient in gradients.items() if gradient is not None}
-    return watch.profile(known if known and len(known) == len(gradients) else None)
+    known = {weight: gradient for weight, gradient in gradients.items() if gradient is not None}
+    return watch.profile(known if known and len(known) == len(gradients) else None, factor)

@@ -64,6 +64,7 @@ class TrainStep:
         _refuse(model, config, self.device)
         self.groups = parameter_groups(model, chosen, config.weight_decay)
         self.count = 0
+        self._restore = _set(model, config)
         self._frozen = {parameter: parameter.requires_grad for parameter in model.parameters()}
         self._owners = [
             (module._parameters, name, parameter)
@@ -77,7 +78,6 @@ class TrainStep:
             parameter.requires_grad_(True)
         self.optimizer = make_optimizer(self.flats, self.groups, config)
         self.scaler = torch.amp.GradScaler(self.device.type, FIRST_SCALE, enabled=config.precision == "fp16")
-        self._restore = _set(model, config)
         # For the time of a step the fast path may use its memory again, and add gradients where they belong.
         trained = set(chosen)
         self._stores = {
@@ -238,16 +238,23 @@ def _refuse(model: Model, config: TrainConfig, device: torch.device) -> None:
 def _set(model: Model, config: TrainConfig) -> Any:
     """Set the model as ``config`` says; what is returned sets it back."""
     stacks = [stack for stack in model.stacks().values() if isinstance(stack, Stack)]
-    before = [(stack, stack.checkpoint_every) for stack in stacks]
+    before = [(stack, stack.checkpoint_every, stack.offload, stack.compiled) for stack in stacks]
     tf32 = torch.backends.cuda.matmul.allow_tf32
-    if config.checkpoint_every:
-        model.checkpoint_every(config.checkpoint_every)  # type: ignore[arg-type]
-    if config.tf32:
-        torch.backends.cuda.matmul.allow_tf32 = True
 
     def restore() -> None:
-        for stack, every in before:
-            stack.checkpoint_every = every
+        for stack, every, offload, compiled in before:
+            stack.checkpoint_every, stack.offload, stack.compiled = every, offload, compiled
         torch.backends.cuda.matmul.allow_tf32 = tf32
 
+    try:
+        if config.checkpoint_every:
+            model.checkpoint_every(config.checkpoint_every)
+        if config.offload:
+            model.offload(True)
+        if config.compile != "no":
+            model.use_compiled(config.compile)
+        torch.backends.cuda.matmul.allow_tf32 = tf32 or config.tf32
+    except ValueError:
+        restore()
+        raise
     return restore

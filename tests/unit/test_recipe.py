@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import replace
+from functools import partialmethod
 
 import pytest
 import torch
@@ -236,3 +237,46 @@ def test_a_rule_that_changes_from_step_to_step_is_not_recorded() -> None:
         )
     with pytest.raises(UserError, match="residual='branch_norm' changes from step to step"):
         TrainStep(model, TrainConfig(steps=1, cuda_graph=True))
+
+
+def test_one_compiled_layer_trains_as_the_layers_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Model, "use_compiled", partialmethod(Model.use_compiled, backend="aot_eager"))
+    runs = {}
+    for how in ("no", "layer"):
+        model = small(layers=4)
+        model.use_path("plain" if how == "no" else "auto")
+        recipe = TrainConfig(steps=3, learning_rate=1e-2, compile=how)  # type: ignore[arg-type]
+        with TrainStep(model, recipe) as step:
+            runs[how] = [step(batch(i)).loss for i in range(3)]
+            assert [stack.graphs for stack in model.stacks().values()] == [int(how == "layer")]
+        assert all(stack.compiled is None for stack in model.stacks().values())  # as it was before
+    assert runs["layer"] == pytest.approx(runs["no"], rel=1e-6)
+
+
+def test_recomputation_is_set_for_the_run_and_taken_back() -> None:
+    model = small(layers=9).double()
+    expected = train(copy.deepcopy(model), TASK, TrainConfig(steps=3), progress=False).loss
+    recipe = TrainConfig(steps=3, checkpoint_every="auto", offload=True)
+    seen = []
+
+    def look(_history) -> None:
+        seen.extend((stack.checkpoint_every, stack.offload) for stack in model.stacks().values())
+
+    assert train(model, TASK, recipe, on_step=look, progress=False).loss == pytest.approx(expected, rel=1e-12)
+    assert set(seen) == {(3, True)}
+    assert all((stack.checkpoint_every, stack.offload) == (0, False) for stack in model.stacks().values())
+
+
+def test_offload_without_checkpoints_is_refused() -> None:
+    model = small()
+    with pytest.raises(ValueError, match=r"offload=True moves what checkpoints keep.*checkpoint_every='auto'"):
+        train(model, TASK, TrainConfig(steps=1, offload=True), progress=False)
+    storages = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    assert len(storages) == len(list(model.parameters()))  # nothing was laid into the optimizer's buffers
+
+
+def test_layers_that_are_not_alike_are_refused_and_nothing_stays_set() -> None:
+    model = build_model(replace(small().config, residual="dlcl"))
+    with pytest.raises(ValueError, match="compile='layer' needs layers that are alike"):
+        TrainStep(model, TrainConfig(steps=1, checkpoint_every=1, compile="layer"))
+    assert all(stack.checkpoint_every == 0 for stack in model.stacks().values())
