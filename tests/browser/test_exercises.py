@@ -108,6 +108,15 @@ CASES = [
         "(8 * n_layers) ** (-1 / 4)",
         "100 layers, 200 sub-layers",
     ),
+    Case(
+        "11",
+        "model_flops_utilisation",
+        "def model_flops_utilisation(tokens_per_second, parameters, n_layers, d_model, tokens, peak):",
+        "tokens_per_second * 6 * parameters / peak",
+        "Attention's scores and mixing have no weights, and cost too: 12·n_layers·d_model·tokens.",
+        "tokens_per_second * (6 * parameters + 12 * n_layers * d_model * tokens) / peak",
+        "the bytes that it moves take",
+    ),
 ]
 #: Contrast of an element's text with what lies behind it, as WCAG 2.2 defines it.
 CONTRAST = """element => {
