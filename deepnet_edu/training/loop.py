@@ -12,6 +12,7 @@ import torch
 
 from deepnet_edu.messages import UserError
 from deepnet_edu.models import Batch, Model
+from deepnet_edu.planning import flops_per_token, peak_of
 from deepnet_edu.probing import Watch
 from deepnet_edu.record import DepthProfile, History
 from deepnet_edu.training.bar import Bar
@@ -21,6 +22,7 @@ from deepnet_edu.training.diagnosis import TrainingDiverged, diagnose
 from deepnet_edu.training.graph import GraphedStep
 from deepnet_edu.training.interruption import Interrupted, Stop
 from deepnet_edu.training.log import RunLog, read_metrics
+from deepnet_edu.training.memory import answered, lengths
 from deepnet_edu.training.step import StepResult, TrainStep
 
 
@@ -62,7 +64,8 @@ def train(
 
     Raises:
         ValueError: the group of parameters to train is empty.
-        UserError: ``out`` holds a run already, its checkpoint cannot be used, or the device cannot do what is asked.
+        UserError: ``out`` holds a run already, its checkpoint cannot be used, the device cannot do what is asked, or
+            (OutOfMemory) it has not enough memory.
         TrainingDiverged: the loss or the gradient is not finite; the model keeps the weights from before that step.
         Interrupted: SIGTERM or Ctrl-C; the run is saved (with ``out`` only).
     """
@@ -84,19 +87,20 @@ def train(
             log = entered.enter_context(RunLog(folder, step.count if resume else None))
             history = read_metrics(folder, model.config.title)
         take = GraphedStep(step) if config.cuda_graph else step
-        bar = entered.enter_context(Bar(config.steps, start=step.count, progress=progress))
+        bar = entered.enter_context(Bar(config.steps, start=step.count, progress=progress, peak=_peak(device, config)))
         while step.count < config.steps:
             i = step.count
             batches = [task.batch(generator).to(device) for _ in range(config.accumulate)]
             watched = config.profile_every > 0 and (i % config.profile_every == 0 or i == config.steps - 1)
             begin = time.perf_counter()
             if watched:
-                with Watch(model) as watch:
+                with Watch(model) as watch, answered(model, config, batches[0]):
                     result = step(*batches)  # an ordinary one: nobody can look into a graph
                 history.profiles[i] = _profile(model, watch, result, config.clip)
             else:
-                result = take(*batches)
-            seconds, read = time.perf_counter() - begin, sum(_tokens(model, batch) for batch in batches)
+                with answered(model, config, batches[0]):
+                    result = take(*batches)
+            seconds, (read, flops) = time.perf_counter() - begin, _read(model, batches)
             tokens += read
             _note(history, result, seconds, tokens)
             if log is not None:
@@ -105,7 +109,7 @@ def train(
                     log.write_profile(i, history.profiles[i])
             if step.count == i:
                 raise TrainingDiverged(diagnose(step, batches, history), i, history)
-            bar.update(result.loss, read)
+            bar.update(result.loss, read, flops)
             if on_step is not None:
                 on_step(history)
             due = config.save_every > 0 and step.count % config.save_every == 0
@@ -134,12 +138,19 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
         yield
 
 
-def _tokens(model: Model, batch: Batch) -> int:
-    """That a batch has: of source and target, or patches of images."""
-    if batch.inputs.ndim == 4:
-        height, width = batch.inputs.shape[2:]
-        return len(batch.inputs) * (height // model.config.patch_size) * (width // model.config.patch_size)
-    return batch.inputs.numel() + (0 if batch.target_inputs is None else batch.target_inputs.numel())
+def _read(model: Model, batches: list[Batch]) -> tuple[int, float | None]:
+    """Tokens of the batches, of source and target or patches of images; and the operations that the model needs."""
+    total, flops = 0, 0.0
+    for batch in batches:
+        sequences, tokens, source_tokens = lengths(model, batch)
+        read = sequences * (tokens + source_tokens)
+        each = flops_per_token(model.config, tokens, source_tokens=source_tokens)
+        total, flops = total + read, flops + read * (each or 0.0)
+    return total, flops or None
+
+
+def _peak(device: torch.device, config: TrainConfig) -> float | None:
+    return peak_of(torch.cuda.get_device_name(device), config.precision) if device.type == "cuda" else None
 
 
 def _state(task: Task) -> dict[str, Any]:

@@ -176,9 +176,14 @@ def test_plan_says_where_memory_goes(tmp_path: Path) -> None:
     assert found["parameters"] == 50_004_480
     spoken = run("plan", "small_1000")
     assert "50,004,480 parameters, DeepNorm, by the fast path, float32." in spoken.stdout
+    gpu = run(
+        "plan", "small_1000", "--precision", "autocast", "--device", "cuda", "--checkpoint-every", "auto", "--json"
+    )
+    assert json.loads(gpu.stdout)["process"] == 0
     for wrong, message in (
         (["small_999"], "did you mean 'small_1000'"),
         (["small_1000", "--precision", "float"], "did you mean 'float64'"),
+        (["small_1000", "--checkpoint-every", "sqrt"], "expected a whole number of layers, 0 or more, or 'auto'"),
         ([str(tmp_path / "none.json")], "holds no shape"),
     ):
         refused = run("plan", *wrong)
@@ -256,7 +261,7 @@ def test_train_says_what_a_run_needs_and_loads_nothing(tmp_path: Path, monkeypat
     assert found["parameters"]["all"] == found["memory"]["parameters"]
     spoken = here("laptop-1000", "--dry-run", "--device", "cpu")
     assert spoken.exit_code == 0, spoken.exception
-    assert "12,714,240 parameters (ends 10,240, decoder 12,704,000), DeepNorm, by the fast path." in spoken.output
+    assert "50,004,480 parameters (ends 20,480, decoder 49,984,000), DeepNorm, by the fast path." in spoken.output
     assert "200 steps of 512 tokens, 102,400 in all." in spoken.output
     assert "floating point operations a step" in spoken.output
     assert not any(tmp_path.iterdir())

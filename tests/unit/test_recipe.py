@@ -12,7 +12,7 @@ from deepnet_edu import Batch, ModelConfig, TrainConfig, build_model, train
 from deepnet_edu.data import PreviousToken, TokenMap
 from deepnet_edu.messages import UserError
 from deepnet_edu.models import Model, build_empty
-from deepnet_edu.training import TrainingDiverged, TrainStep
+from deepnet_edu.training import OutOfMemory, TrainingDiverged, TrainStep, memory
 from deepnet_edu.training.graph import GraphedStep
 from deepnet_edu.training.step import FIRST_SCALE, LEAST_SCALE
 
@@ -280,3 +280,29 @@ def test_layers_that_are_not_alike_are_refused_and_nothing_stays_set() -> None:
     with pytest.raises(ValueError, match="compile='layer' needs layers that are alike"):
         TrainStep(model, TrainConfig(steps=1, checkpoint_every=1, compile="layer"))
     assert all(stack.checkpoint_every == 0 for stack in model.stacks().values())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 99 bytes."),
+        MemoryError(),
+    ],
+)
+def test_out_of_memory_is_answered_with_the_setting_that_would_fit(error, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = small(layers=400)
+    model.use_path("plain")
+    task = TokenMap(vocab_size=8, length=64, batch_size=8)
+    monkeypatch.setattr(memory, "_limit", lambda _device: 450_000_000)
+    monkeypatch.setattr(Model, "loss", lambda *_: (_ for _ in ()).throw(error))
+    sentence = r"The formula says 0\.[56] GB, the device has 0\.\d GB\. .*checkpoint_every='auto' needs 0\.4 GB"
+    with pytest.raises(OutOfMemory, match=sentence):
+        train(model, task, TrainConfig(steps=1), progress=False)
+    assert all(parameter.grad is None for parameter in model.parameters())  # the memory is given back
+
+
+def test_another_error_stays_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Model, "loss", lambda *_: (_ for _ in ()).throw(RuntimeError("something else")))
+    with pytest.raises(RuntimeError, match="something else"):
+        train(small(), TASK, TrainConfig(steps=1), progress=False)

@@ -234,13 +234,13 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 
 def test_the_rate_is_that_of_the_last_steps(clock: SimpleNamespace) -> None:
-    with Bar(100, progress=False, flops_per_token=2e6, peak=1e9) as bar:
+    with Bar(100, progress=False, peak=1e9) as bar:
         clock.seconds += 90  # the first step compiles
-        bar.update(2.0, 256)
+        bar.update(2.0, 256, 256 * 2e6)
         assert bar.rate is None
         assert bar.text == ""
         clock.seconds += 2
-        bar.update(2.0, 256)
+        bar.update(2.0, 256, 256 * 2e6)
         assert bar.rate == pytest.approx(128)
         assert bar.text == ", 128 tokens/s, 26% of peak"
         for _ in range(20):  # from now on twice as fast
@@ -249,12 +249,12 @@ def test_the_rate_is_that_of_the_last_steps(clock: SimpleNamespace) -> None:
         assert bar.rate == pytest.approx(256)
 
 
-@pytest.mark.parametrize(("flops", "peak"), [(None, 1e9), (1e6, None)])
+@pytest.mark.parametrize(("flops", "peak"), [(None, 1e9), (1e9, None)])
 def test_no_share_of_a_peak_that_is_not_known(clock: SimpleNamespace, flops: float | None, peak: float | None) -> None:
-    with Bar(3, progress=False, flops_per_token=flops, peak=peak) as bar:
+    with Bar(3, progress=False, peak=peak) as bar:
         for _ in range(3):
             clock.seconds += 1
-            bar.update(2.0, 1234)
+            bar.update(2.0, 1234, flops)
         assert bar.text == ", 1,234 tokens/s"
 
 
