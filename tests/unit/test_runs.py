@@ -159,7 +159,11 @@ def test_an_unknown_preset() -> None:
 def test_another_run_does_not_go_on(tmp_path: Path) -> None:
     keep(find_run("laptop-1000"), tmp_path)
     check_same(find_run("laptop-1000", ["steps=400", "profile_every=10", "keep=1"]), tmp_path)
-    for key, before, now in (("model.d_model", 32, 64), ("train.learning_rate", 0.001, 0.002), ("data.length", 64, 32)):
+    for key, before, now in (
+        ("model.d_model", 64, 32),
+        ("train.learning_rate", 0.0005, 0.002),
+        ("data.length", 64, 32),
+    ):
         with pytest.raises(UserError, match=f"was begun with {key}={before}, and now it is {now}"):
             check_same(find_run("laptop-1000", [f"{key}={now}"]), tmp_path)
     keep(find_run("laptop-1000", ["schedule=cosine"]), tmp_path)
@@ -264,6 +268,20 @@ def test_the_pages_own_run_is_one(tmp_path: Path) -> None:
 def test_the_laptops_arms(arm: list[str]) -> None:
     run = find_run("laptop-1000", [*SMALL[1:], *arm])
     assert forecast(run).operations
+
+
+def test_a_forecast_of_a_gpu_knows_its_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda: "NVIDIA H200")
+    run = find_run("wmt17-18x18", ["encoder_layers=4", "decoder_layers=4", "d_model=64", "n_heads=4", "d_ff=128"])
+    found = forecast(run, "cuda")
+    assert (found.device, found.peak, found.memory["process"]) == ("NVIDIA H200", 989e12, 0)
+    assert found.days == pytest.approx(found.operations / 989e12 / 86_400)  # type: ignore[operator]
+    assert (
+        found.memory["total"]
+        == training_memory(
+            run.model, 16, 256, checkpoint_every=2, path="plain", precision="autocast", device="cuda"
+        ).total
+    )
 
 
 def test_a_forecast_without_counted_operations() -> None:
