@@ -74,14 +74,13 @@ def probe(
 
 @app.command()
 def plan(
-    model: Annotated[
-        str, typer.Argument(help="A shape's name, small_1000 for example, or a JSON file with its fields.")
-    ],
+    model: Annotated[str, typer.Argument(help="A shape's name, small_1000 for example, or a JSON file of fields.")],
     sequences: Annotated[int, typer.Option(help="Sequences in a batch.")] = 4,
     tokens: Annotated[int, typer.Option(help="Tokens of a sequence.")] = 64,
-    checkpoint_every: Annotated[int, typer.Option(help="Layers computed again together; 0 keeps all.")] = 0,
-    precision: Annotated[str, typer.Option(help="float32, float64, bfloat16 or mixed.")] = "float32",
+    checkpoint_every: Annotated[str, typer.Option(help="Layers computed again together, or auto; 0 keeps all.")] = "0",
+    precision: Annotated[str, typer.Option(help="float32, float64, bfloat16, mixed or autocast.")] = "float32",
     path: Annotated[str, typer.Option(help="auto, plain or fast.")] = "auto",
+    device: Annotated[str, typer.Option(help="cpu, or cuda: tensors alone, as a GPU holds them.")] = "cpu",
     as_json: Json = False,
 ) -> None:
     """Say what memory a training run needs, part by part, without building the model.
@@ -91,9 +90,10 @@ def plan(
     from deepnet_edu.planning import find_shape, training_memory
 
     config = find_shape(model)
+    every = int(checkpoint_every) if checkpoint_every.isdecimal() else checkpoint_every
     try:
         found = training_memory(
-            config, sequences, tokens, checkpoint_every=checkpoint_every, path=path, precision=precision
+            config, sequences, tokens, checkpoint_every=every, path=path, precision=precision, device=device
         ).to_dict()
     except ValueError as error:
         raise UserError(str(error)) from None

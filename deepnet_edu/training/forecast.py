@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from deepnet_edu.planning import count_operations, count_parameters, training_memory
+from deepnet_edu.planning import count_operations, count_parameters, peak_of, training_memory
+from deepnet_edu.stack import layers_together
 from deepnet_edu.training.runs import Run
 
 _DAY = 86_400
@@ -66,28 +67,34 @@ def forecast(run: Run, device: str = "cpu") -> Forecast:
         run: from ``find_run``.
         device: ``"cpu"`` or ``"cuda"``.
     """
-    sequences, tokens = run.data.batch_shape
-    every = run.train.checkpoint_every
-    layers = max(run.model.encoder_layers, run.model.decoder_layers)
-    given: dict[str, Any] = {
-        "checkpoint_every": round(layers**0.5) if every == "auto" else every,
-        # The fast path is the CPU's, in the precision of the weights.
-        "path": "auto" if (device, run.train.precision, run.train.compile) == ("cpu", "fp32", "no") else "plain",
-    }
-    memory = training_memory(run.model, sequences, tokens, **given)
-    batches, total, again = run.train.accumulate, None, None
+    (sequences, tokens), train, model = run.data.batch_shape, run.train, run.model
+    # The fast path is the CPU's, in the precision of the weights.
+    fast = (device, train.precision, train.compile, train.offload) == ("cpu", "fp32", "no", False)
+    path = "auto" if fast else "plain"
+    memory = training_memory(
+        model,
+        sequences,
+        tokens,
+        checkpoint_every=train.checkpoint_every,
+        offload=train.offload,
+        path=path,
+        precision="float32" if train.precision == "fp32" else "autocast",
+        device=device,
+    )
+    every = layers_together(train.checkpoint_every, max(model.encoder_layers, model.decoder_layers))
+    batches, total, again = train.accumulate, None, None
     with suppress(ValueError):
-        counted = count_operations(run.model, sequences, tokens, **given)
+        counted = count_operations(model, sequences, tokens, checkpoint_every=every, path=path)
         again = batches * (counted.again + counted.attention_again)
         total = batches * (counted.products + counted.attention) + again
     name = torch.cuda.get_device_name() if device == "cuda" else device
     return Forecast(
-        parameters=count_parameters(run.model),
+        parameters=count_parameters(model),
         memory=memory.to_dict(),
-        steps=run.train.steps,
+        steps=train.steps,
         tokens_per_step=sequences * tokens * batches,
         operations_per_step=total,
         again_per_step=again,
         device=name,
-        peak=None,
+        peak=peak_of(name, train.precision),
     )

@@ -224,8 +224,8 @@ def test_train_keeps_a_run_and_goes_on_with_it(tmp_path: Path, monkeypatch: pyte
     before = kept.read_text()
     assert "decoder_layers = 4" in before
     assert "go on with it, deepnet-edu train runs/laptop-1000/run.toml --resume" in refused("laptop-1000", *SMALL)
-    assert "was begun with model.d_model=32, and now it is 64" in refused(
-        "laptop-1000", *SMALL, "--set", "d_model=64", "--resume"
+    assert "was begun with model.d_ff=256, and now it is 128" in refused(
+        "laptop-1000", *SMALL, "--set", "d_ff=128", "--resume"
     )
     assert kept.read_text() == before
     said = first.stdout.splitlines()[-2:]

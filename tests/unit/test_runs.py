@@ -159,7 +159,11 @@ def test_an_unknown_preset() -> None:
 def test_another_run_does_not_go_on(tmp_path: Path) -> None:
     keep(find_run("laptop-1000"), tmp_path)
     check_same(find_run("laptop-1000", ["steps=400", "profile_every=10", "keep=1"]), tmp_path)
-    for key, before, now in (("model.d_model", 32, 64), ("train.learning_rate", 0.001, 0.002), ("data.length", 64, 32)):
+    for key, before, now in (
+        ("model.d_model", 64, 32),
+        ("train.learning_rate", 0.0005, 0.002),
+        ("data.length", 64, 32),
+    ):
         with pytest.raises(UserError, match=f"was begun with {key}={before}, and now it is {now}"):
             check_same(find_run("laptop-1000", [f"{key}={now}"]), tmp_path)
     keep(find_run("laptop-1000", ["schedule=cosine"]), tmp_path)
@@ -222,16 +226,7 @@ def test_text_of_a_file(tmp_path: Path) -> None:
 
 def test_a_paper_run_in_small_trains(tmp_path: Path) -> None:
     small = [f"name={pairs(tmp_path / 'pairs.json')}", "encoder_layers=1", "decoder_layers=1", "d_model=16", "d_ff=32"]
-    small += [
-        "n_heads=2",
-        "vocab_size=300",
-        "max_tokens=200",
-        "length=40",
-        "accumulate=2",
-        "steps=2",
-        "save_every=0",
-        "checkpoint_every=1",
-    ]
+    small += ["n_heads=2", "vocab_size=300", "max_tokens=200", "length=40", "accumulate=2", "steps=2", "save_every=0"]
     run = find_run("wmt17-18x18", small)
     history = train(build_model(run.model), make_task(run.data, 300), run.train, progress=False)
     assert history.learning_rate[0] == pytest.approx(1e-7 + (1.5e-3 - 1e-7) / 4000)
@@ -273,6 +268,20 @@ def test_the_pages_own_run_is_one(tmp_path: Path) -> None:
 def test_the_laptops_arms(arm: list[str]) -> None:
     run = find_run("laptop-1000", [*SMALL[1:], *arm])
     assert forecast(run).operations
+
+
+def test_a_forecast_of_a_gpu_knows_its_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda: "NVIDIA H200")
+    run = find_run("wmt17-18x18", ["encoder_layers=4", "decoder_layers=4", "d_model=64", "n_heads=4", "d_ff=128"])
+    found = forecast(run, "cuda")
+    assert (found.device, found.peak, found.memory["process"]) == ("NVIDIA H200", 989e12, 0)
+    assert found.days == pytest.approx(found.operations / 989e12 / 86_400)  # type: ignore[operator]
+    assert (
+        found.memory["total"]
+        == training_memory(
+            run.model, 16, 256, checkpoint_every=2, path="plain", precision="autocast", device="cuda"
+        ).total
+    )
 
 
 def test_a_forecast_without_counted_operations() -> None:
