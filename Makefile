@@ -2,7 +2,7 @@
 # make test   set up .venv, run everything that CI runs
 # make build  rebuild the notebooks from solutions/*.py
 # make course run all lessons at laptop size, audit them, and keep their time and memory in docs/timings.json
-# make record train the runs that lessons 00 and 08 draw from their records (about an hour and a half)
+# make record train the recorded runs of lessons 00 and 08 and of the laptop's preset (about two hours)
 # make bench  compare with other libraries, and measure
 # make clean  remove what these made, never your workspace
 
@@ -33,6 +33,7 @@ record:
 	@$(PYTHON) install.py
 	$(BIN)/python benchmarks/lesson_00.py
 	$(BIN)/python benchmarks/explorer_grid.py
+	$(BIN)/python benchmarks/laptop_1000.py
 
 bench:
 	@$(PYTHON) install.py --dev

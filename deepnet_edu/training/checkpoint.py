@@ -24,7 +24,7 @@ FOLDER = "checkpoints"
 MANIFEST, STATE = "manifest.json", "state.json"
 VERSION = 1
 #: A resumed run may have other values of these; of ``steps`` too, unless the schedule depends on it.
-_FREE = ("steps", "profile_every", "save_every", "keep")
+MAY_CHANGE = ("steps", "profile_every", "save_every", "keep")
 
 
 class CheckpointError(UserError):
@@ -104,7 +104,7 @@ def load(path: Path, step: TrainStep, generator: torch.Generator) -> dict[str, A
     """
     state = _verified(path)
     _check_same(path, state["model"], asdict(step.model.config), (), "model")
-    free = [name for name in _FREE if name != "steps" or step.config.schedule != "cosine"]
+    free = [name for name in MAY_CHANGE if name != "steps" or step.config.schedule != "cosine"]
     _check_same(path, state["train"], asdict(step.config), free, "training")
     try:
         model, optimizer, random = (

@@ -12,6 +12,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from deepnet_edu.config import NO_RESIDUAL, ModelConfig
 from deepnet_edu.files import write_atomic
 from deepnet_edu.messages import UserError, unknown
+from deepnet_edu.training.checkpoint import MAY_CHANGE
 from deepnet_edu.training.config import TrainConfig
 from deepnet_edu.training.presets import PRESETS
 from deepnet_edu.training.sources import DataConfig
@@ -19,8 +20,7 @@ from deepnet_edu.training.sources import DataConfig
 TABLES: dict[str, type[Any]] = {"model": ModelConfig, "train": TrainConfig, "data": DataConfig}
 #: What a run's folder keeps of it.
 FILE = "run.toml"
-#: A resumed run may have other values of these; of steps only where the schedule does not depend on it.
-FREE = ("train.steps", "train.profile_every", "train.save_every", "train.keep")
+FREE = tuple(f"train.{name}" for name in MAY_CHANGE)
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def check_same(run: Run, folder: Path) -> None:
         UserError: it is another; the sentence names the first key that differs.
     """
     began, goes_on = find_run(str(folder / FILE)).to_dict(), run.to_dict()
-    free = FREE[1:] if run.train.schedule == "cosine" else FREE
+    free = [name for name in FREE if name != "train.steps" or run.train.schedule != "cosine"]
     for table in TABLES:
         for key in sorted({*began[table], *goes_on[table]}):
             before, now = began[table].get(key), goes_on[table].get(key)
