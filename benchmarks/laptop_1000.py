@@ -7,6 +7,7 @@ head with no stack. Each arm is written to benchmarks/results/laptop_1000.json w
 recording goes on where it was; to record afresh, delete the file. The picture goes to docs/images/laptop_1000.png.
 """
 
+import io
 import json
 import os
 import platform
@@ -20,15 +21,15 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
-from deepnet_edu.training.runs import Run, find_run
-from deepnet_edu.training.sources import make_task
 
 from deepnet_edu import build_model, train
 from deepnet_edu.course.places import RESULTS
 from deepnet_edu.data import PythonDocs
-from deepnet_edu.figures.style import control_style, legend_below, new_figure, series_style
+from deepnet_edu.figures.style import legend_below, new_figure
 from deepnet_edu.files import write_atomic
 from deepnet_edu.models import Model
+from deepnet_edu.training.runs import Run, find_run
+from deepnet_edu.training.sources import make_task
 
 FILE = RESULTS / "laptop_1000.json"
 PICTURE = Path(__file__).resolve().parents[1] / "docs" / "images" / "laptop_1000.png"
@@ -73,19 +74,18 @@ def perform(run: Run) -> dict[str, Any]:
 
 def draw(arms: dict[str, Any]) -> bytes:
     """Loss by step of the three arms, and the entropies of the text."""
-    import io
-
-    import numpy as np
-
     figure, (ax,) = new_figure(1, width=8, height=4.6)
     whole = arms["all trained"]
     ax.axhline(whole["unigram_entropy"], color="black", linewidth=0.8, label="unigram entropy of the text")
-    for i, (name, arm) in enumerate(arms.items()):
-        smooth = np.convolve(arm["loss"], np.ones(5) / 5, mode="valid")
-        style = series_style(1) if name == "all trained" else control_style(i)
-        label = {"all trained": "1,000 layers, all trained", "stack frozen": "1,000 layers, ends trained alone"}
-        ax.plot(np.arange(len(smooth)) + 2, smooth, label=label.get(name, "no layers"), **style)
-    ax.set(xlabel="step", ylabel="loss (nats per byte, mean of 5)", ylim=(2.4, 5.2), xlim=(0, len(whole["loss"])))
+    looks = {
+        "all trained": ("1,000 layers, all trained", {"color": "#0072B2", "linewidth": 2}),
+        "stack frozen": ("1,000 layers, stack frozen", {"color": "#E69F00", "linewidth": 6, "alpha": 0.5}),
+        "no layers": ("no layers", {"color": "black", "linewidth": 1.2, "linestyle": "--"}),
+    }
+    for name, (label, look) in looks.items():
+        smooth = np.convolve(arms[name]["loss"], np.ones(5) / 5, mode="valid")
+        ax.plot(np.arange(len(smooth)) + 2, smooth, label=label, **look)
+    ax.set(xlabel="step", ylabel="loss (nats per byte, mean of 5 steps)", ylim=(2.4, 5.6), xlim=(0, len(whole["loss"])))
     legend_below(figure, ax)
     file = io.BytesIO()
     figure.savefig(file, dpi=110)
