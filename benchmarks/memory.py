@@ -61,7 +61,7 @@ def work(index: int) -> None:
 
     from deepnet_edu import build_model
     from deepnet_edu.models import random_batch
-    from deepnet_edu.training import TrainStep
+    from deepnet_edu.training import TrainConfig, TrainStep
 
     torch.set_num_threads(1)
     fields, how = RUNS[index]
@@ -70,9 +70,7 @@ def work(index: int) -> None:
     model.use_path(how.get("path", "auto"))
     model.checkpoint_every(how.get("checkpoint_every", 0))
     batch = random_batch(config, how["sequences"], how["tokens"])
-    with TrainStep(
-        model, model.group("all"), peak=1e-5, warmup=0, clip=1, weight_decay=0.01, betas=(0.9, 0.999)
-    ) as step:
+    with TrainStep(model, TrainConfig(steps=2, learning_rate=1e-5, warmup=0, weight_decay=0.01)) as step:
         for _ in range(2):
             step(batch)
         taken = {stack.taken.split(",")[0] for stack in model.stacks().values()}

@@ -113,7 +113,7 @@ def work(index: int) -> dict[str, Any]:
 
     from deepnet_edu import build_model
     from deepnet_edu.models import random_batch
-    from deepnet_edu.training import TrainStep
+    from deepnet_edu.training import TrainConfig, TrainStep
 
     torch.set_num_threads(1)
     config, how = ModelConfig(**RUNS[index][0]), RUNS[index][1]
@@ -122,9 +122,7 @@ def work(index: int) -> dict[str, Any]:
     model.checkpoint_every(how.get("checkpoint_every", 0))
     products, operations = floor(config, how["sequences"], how["tokens"])
     a, b, c = torch.ones(3, LONG)
-    with TrainStep(
-        model, model.group("all"), peak=1e-5, warmup=0, clip=0, weight_decay=0.01, betas=(0.9, 0.999)
-    ) as step:
+    with TrainStep(model, TrainConfig(steps=99, learning_rate=1e-5, warmup=0, clip=0, weight_decay=0.01)) as step:
         calls = (products, lambda: step(batch), lambda: torch.add(a, b, out=c))
         seconds: list[Any] = []
         least, most = STEPS

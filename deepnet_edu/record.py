@@ -1,5 +1,6 @@
 """Records: what theory predicts, probing measures and training logs, in one form that figures draw."""
 
+import math
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -173,9 +174,25 @@ class DepthProfile:
                 return list(value[::-every][::-1])
             if not isinstance(value, np.ndarray):
                 return value
-            return [float(f"{x:.4g}") if np.isfinite(x) else None for x in value[::-every][::-1]]
+            # As Python's numbers, which are formatted four times as fast as NumPy's: there are 26,000 at 1,000 layers.
+            return [float(f"{x:.4g}") if math.isfinite(x) else None for x in value[::-every][::-1].tolist()]
 
         return {name: plain(value) for name, value in vars(self).items() if value is not None and len(value)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "DepthProfile":
+        """What :meth:`to_dict` made, to its four digits; what was not finite is NaN."""
+
+        def read(name: str, value: Any) -> Any:
+            if isinstance(value, dict):
+                return {role: read(role, array) for role, array in value.items()}
+            if not isinstance(value, list):
+                return value
+            if name in ("stack", "layer", "sublayer"):
+                return tuple(value)
+            return np.array([np.nan if x is None else x for x in value], dtype=np.float64)
+
+        return cls(**{name: read(name, value) for name, value in values.items()})
 
 
 def _with_update(verdict: Verdict, update: float | None) -> Verdict:

@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +18,8 @@ from matplotlib.figure import Figure
 from deepnet_edu.checks import check
 from deepnet_edu.course.places import RECORD_MIME, RESULTS
 from deepnet_edu.figures import Picture
+from deepnet_edu.figures.loss import LossFigure
+from deepnet_edu.figures.picture import with_palette
 from deepnet_edu.figures.style import use
 from deepnet_edu.messages import unknown
 from deepnet_edu.models import Model
@@ -102,11 +104,11 @@ class LivePicture:
     """A picture that is redrawn in place while a cell runs, and stays as it was last drawn when the kernel is gone.
 
     Args:
-        draw: makes the figure from whatever it looks at.
+        draw: makes the figure, or its PNG, from whatever it looks at.
         alt: what the finished picture shows.
     """
 
-    def __init__(self, draw: Callable[[], Figure], alt: str) -> None:
+    def __init__(self, draw: Callable[[], Figure | bytes], alt: str) -> None:
         self.draw, self.alt = draw, alt
         self._handle = display(Picture(draw(), alt), display_id=True)
         self._next = 0.0
@@ -120,6 +122,40 @@ class LivePicture:
     def finish(self) -> None:
         """Redraw now."""
         self._handle.update(Picture(self.draw(), self.alt))
+
+
+class LiveLoss(LivePicture):
+    """Loss and learning rate of a run in one picture that follows it: ``train(…, on_step=kit.LiveLoss(config, alt))``.
+
+    It is redrawn at most twice a second, and more seldom where that would take more than 1% of the time.
+
+    Args:
+        config: of the run.
+        alt: what the finished picture shows.
+        chance: horizontal yardsticks, nats per token, by label.
+    """
+
+    def __init__(self, config: TrainConfig, alt: str, chance: Mapping[str, float] | None = None) -> None:
+        figure = LossFigure(config.steps, config.learning_rate, alt, chance)
+        self._steps, self._history = config.steps, History("")
+
+        def draw() -> bytes:
+            png = figure.png(self._history)
+            return with_palette(png) if self._ended() else png  # the picture that is kept: a palette takes 60 ms
+
+        super().__init__(draw, alt)
+
+    def __call__(self, history: History) -> None:
+        """After each step; the last one is always drawn."""
+        self._history = history
+        begin = time.monotonic()
+        if self._ended() or begin >= self._next:
+            self.finish()
+            now = time.monotonic()
+            self._next = now + max(0.5, 100 * (now - begin))
+
+    def _ended(self) -> bool:
+        return len(self._history.loss) >= self._steps
 
 
 def train_live(

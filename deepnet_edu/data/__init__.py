@@ -1,6 +1,22 @@
-"""Data that need no download: two token tasks, and real text."""
+"""Data: token tasks and real text that need no download, translations, and what the Hugging Face hub has."""
 
-from deepnet_edu.data.text import PythonDocs
+from deepnet_edu.data.bpe import BytePairs
+from deepnet_edu.data.hub import PRESETS, load_text, load_translation
+from deepnet_edu.data.packing import PackedText
+from deepnet_edu.data.text import PythonDocs, python_documents
 from deepnet_edu.data.tokens import PreviousToken, TokenMap
+from deepnet_edu.data.translation import Pair, Translations
 
-__all__ = ["PreviousToken", "PythonDocs", "TokenMap"]
+__all__ = [
+    "PRESETS",
+    "BytePairs",
+    "PackedText",
+    "Pair",
+    "PreviousToken",
+    "PythonDocs",
+    "TokenMap",
+    "Translations",
+    "load_text",
+    "load_translation",
+    "python_documents",
+]

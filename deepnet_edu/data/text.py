@@ -13,6 +13,13 @@ from deepnet_edu.models import Batch
 VALIDATION_SHARE = 0.1
 
 
+def python_documents() -> list[str]:
+    """The topics of ``pydoc_data.topics``, about half a megabyte of English and code, in the order of their names."""
+    from pydoc_data.topics import topics
+
+    return [topics[name] for name in sorted(topics)]
+
+
 class PythonDocs:
     """Bytes of ``pydoc_data.topics``, about half a megabyte of English and code; predict the next byte.
 
@@ -27,9 +34,7 @@ class PythonDocs:
     vocab_size = 128
 
     def __init__(self, length: int = 64, batch_size: int = 8) -> None:
-        from pydoc_data.topics import topics
-
-        text = "\n\n".join(topics[name] for name in sorted(topics))
+        text = "\n\n".join(python_documents())
         data = torch.tensor(list(text.encode("ascii", errors="replace")))
         cut = int(len(data) * (1 - VALIDATION_SHARE))
         self.train, self.validation = data[:cut], data[cut:]

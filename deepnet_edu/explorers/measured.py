@@ -265,6 +265,10 @@ RACE_STEPS = 12
 RACE_WIDTH = 32
 
 
+def _race_recipe(settings: RaceSettings) -> TrainConfig:
+    return TrainConfig(RACE_STEPS, learning_rate=settings.learning_rate, warmup=settings.warmup, clip=0.0)
+
+
 def race_sum(settings: RaceSettings) -> Array | None:
     """Σ over sub-layers of √(v² + w²)/α times what the learning rates have added up to, step by step: the right-hand
     side of Theorem 4.2 (arXiv 2203.00555) where every weight moves by the learning rate, as Adam's do at first.
@@ -276,7 +280,7 @@ def race_sum(settings: RaceSettings) -> Array | None:
     if not isinstance(rule, DeepNorm) and settings.residual != "post_ln":
         return None
     alpha, beta = rule.constants.get("alpha", 1.0), rule.gain("value")
-    rates = [learning_rate(step, settings.learning_rate, settings.warmup) for step in range(RACE_STEPS)]
+    rates = [learning_rate(step, _race_recipe(settings)) for step in range(RACE_STEPS)]
     moved = np.concatenate([[0.0], np.cumsum(rates)])
     return np.asarray(fixed_step_update_sum(2 * settings.depth, beta, beta, alpha) * moved)
 
@@ -293,19 +297,12 @@ def race(settings: RaceSettings, tick: Tick = _nothing) -> Array:
     model = build_model(decoder(settings.residual, settings.depth, RACE_WIDTH), settings.seed)
     generator = torch.Generator().manual_seed(settings.seed)
     batch: Batch = MAP_TASK.batch(generator)
+    recipe = _race_recipe(settings)
     found = np.full(RACE_STEPS + 1, np.nan)
     found[0] = 0.0
     with (
         torch.no_grad(),
-        TrainStep(
-            model,
-            update_group(model, "matrices"),
-            peak=settings.learning_rate,
-            warmup=settings.warmup,
-            clip=0.0,
-            weight_decay=0.0,
-            betas=(0.9, 0.999),
-        ) as step,
+        TrainStep(model, recipe, update_group(model, "matrices")) as step,
     ):
         before = model.logits(batch)
         for i in range(RACE_STEPS):

@@ -24,19 +24,21 @@ class Picture:
     """What a lesson shows. Needs no kernel to be seen again, and its text form never changes with the data.
 
     Args:
-        figure: drawn at once; later changes to it do not show.
+        figure: drawn at once; later changes to it do not show. Or a PNG, taken as it is.
         alt: one or two sentences for who cannot see it.
 
     Raises:
         ValueError: alt is empty.
     """
 
-    def __init__(self, figure: Figure, alt: str) -> None:
+    def __init__(self, figure: Figure | bytes, alt: str) -> None:
         if not alt.strip():
             raise ValueError('A picture needs alt text: Picture(figure, alt="what it shows").')
-        drawn = BytesIO()
-        figure.savefig(drawn, format="png", dpi=DPI, facecolor="white")
-        self.png = with_palette(drawn.getvalue())
+        if isinstance(figure, Figure):
+            drawn = BytesIO()
+            figure.savefig(drawn, format="png", dpi=DPI, facecolor="white")
+            figure = with_palette(drawn.getvalue())
+        self.png = figure
         self.alt = alt
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:

@@ -81,14 +81,16 @@ class Model(nn.Module):
         """The lower ends, one per stack, in the order of :meth:`stacks`."""
         raise NotImplementedError
 
-    def loss(self, batch: Batch) -> Tensor:
-        """Mean cross-entropy per answer, in nats."""
-        return self.loss_of(self.logits(batch), batch)
+    def loss(self, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
+        """Mean cross-entropy per answer, in nats; with label smoothing, of answers spread a little over all classes."""
+        return self.loss_of(self.logits(batch), batch, label_smoothing)
 
     @staticmethod
-    def loss_of(logits: Tensor, batch: Batch) -> Tensor:
+    def loss_of(logits: Tensor, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
         """The same for logits that are known already."""
-        return F.cross_entropy(logits.flatten(0, -2), batch.targets.flatten(), ignore_index=IGNORED)
+        return F.cross_entropy(
+            logits.flatten(0, -2), batch.targets.flatten(), ignore_index=IGNORED, label_smoothing=label_smoothing
+        )
 
     def answer(self, x: Tensor) -> Tensor:
         """(…, d_model) → logits."""

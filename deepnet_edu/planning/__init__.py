@@ -1,5 +1,6 @@
 """What a training run needs, from its configuration alone."""
 
+from deepnet_edu.planning.flops import flops_per_token
 from deepnet_edu.planning.memory import PRECISIONS, MemoryPlan, training_memory
 from deepnet_edu.planning.parameters import count_parameters
 from deepnet_edu.planning.shapes import SHAPES, find_shape
@@ -14,6 +15,7 @@ __all__ = [
     "count_operations",
     "count_parameters",
     "find_shape",
+    "flops_per_token",
     "training_memory",
     "training_time",
 ]

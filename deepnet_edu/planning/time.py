@@ -13,6 +13,7 @@ import torch
 from deepnet_edu.config import ModelConfig
 from deepnet_edu.fast import HEAD_DIMS, MULTIPLE
 from deepnet_edu.models import build_empty, random_batch
+from deepnet_edu.planning.flops import OWN_PRODUCTS, end_operations, layer_operations
 from deepnet_edu.planning.memory import PRECISIONS, _Layers, training_memory
 from deepnet_edu.residual import RESIDUALS
 
@@ -47,8 +48,6 @@ FITTED = Fitted(passes=14.8, attention=1.5, overhead_fast=72.1e-6, overhead_plai
 #: three.
 _UPDATED = 9
 _BYTES = PRECISIONS["float32"][3]
-#: Rules with products and many small operations of their own, which nobody measured.
-_UNMEASURED = ("hyper_connections", "mhc", "dlcl", "ngpt")
 #: Rules that add the branch as it is and keep nothing for that, so that PyTorch's checkpointing stops before the last
 #: product of a group.
 _ONLY_ADD = ("pre_ln", "mix_ln", "layernorm_scaling", "sub_ln", "normformer", "hybrid_norm", "stable", "t_fixup")
@@ -241,10 +240,8 @@ def _count(
     B, T, S, d, fast = sequences, tokens, source_tokens or tokens, config.d_model, memory.path == "fast"
     layers = _Layers(config, B, T, S, fast, compiled=True)
     answers = B * (1 if config.n_classes else T) * (config.n_classes or config.vocab_size)
-    head, patches = 2 * answers * d, 0
-    if config.n_classes:  # no gradient of the pixels is wanted
-        patches = 2 * B * T * config.channels * config.patch_size**2 * d
-    forward, backward, attention = head + patches, 2 * head + patches, 0
+    head, patches = end_operations(config, B, T)
+    forward, backward, attention = head + patches, 2 * head + patches, 0  # no gradient of the pixels is wanted
     products, products_again = 3 + 2 * bool(config.n_classes), 0
     again = attention_again = kept_again = calls = calls_again = 0
     kept = 2 * B * (T + S) * d + 2 * answers
@@ -253,11 +250,8 @@ def _count(
             continue
         own, cross = S if stack == "encoder" else T, stack == "decoder" and bool(config.encoder_layers)
         last = 2 * B * own * d * config.d_ff  # the second product of a feed-forward branch
-        layer = 2 * B * own * 4 * d * d + (3 if config.activation == "swiglu" else 2) * last
-        layer += cross * 4 * B * (own + S) * d * d
+        layer, look = layer_operations(config, stack, B, T, S, causal=fast)
         matrices = n * (7 if cross else 4)
-        pairs = own * (own + 1) // 2 if fast and stack == "decoder" else own * own
-        look = 4 * B * d * (pairs + cross * own * S)
         held = n * (layers.layer(stack, 0) + layers.layer(stack, n - 1)) // 2
         count = n * ((3 if cross else 2) if fast else _nodes_of(config)[stack])
         forward, backward, attention = forward + n * layer, backward + 2 * n * layer, attention + 3 * n * look
@@ -316,7 +310,7 @@ def _nodes(config: ModelConfig) -> int:
 def _check_measured(config: ModelConfig, path: str, precision: str) -> None:
     if precision != "float32":
         raise ValueError(f"precision={precision!r}: time was measured in float32 only; use precision='float32'.")
-    if config.residual in _UNMEASURED:
+    if config.residual in OWN_PRODUCTS:
         title = RESIDUALS[config.residual].title
         raise ValueError(
             f"The time of residual={config.residual!r} was not measured: {title} has products and small operations "

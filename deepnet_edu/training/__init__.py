@@ -1,6 +1,18 @@
 """Training: the step, the loop, the optimizer."""
 
-from deepnet_edu.training.loop import Task, TrainConfig, TrainingDiverged, train
-from deepnet_edu.training.step import StepResult, TrainStep, learning_rate
+from deepnet_edu.training.config import TrainConfig, learning_rate
+from deepnet_edu.training.diagnosis import TrainingDiverged
+from deepnet_edu.training.interruption import Interrupted
+from deepnet_edu.training.loop import Task, train
+from deepnet_edu.training.step import StepResult, TrainStep
 
-__all__ = ["StepResult", "Task", "TrainConfig", "TrainStep", "TrainingDiverged", "learning_rate", "train"]
+__all__ = [
+    "Interrupted",
+    "StepResult",
+    "Task",
+    "TrainConfig",
+    "TrainStep",
+    "TrainingDiverged",
+    "learning_rate",
+    "train",
+]

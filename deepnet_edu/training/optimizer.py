@@ -1,17 +1,16 @@
-"""AdamW over flat buffers: at a thousand layers, 12,000 updates of small tensors cost far more than one."""
+"""AdamW and SGD over flat buffers: at a thousand layers, 12,000 updates of small tensors cost far more than one."""
 
 import ctypes
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from deepnet_edu.models import Model
-
-#: AdamW's own default.
-EPSILON = 1e-8
+from deepnet_edu.training.config import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -66,14 +65,15 @@ class FlatParameters:
         self.flat = nn.Parameter(values)
         self.flat.grad = torch.zeros_like(values)
         for parameter, value, gradient in zip(
-            self.parameters, self._split(values), self._split(self.flat.grad), strict=True
+            self.parameters, self.split(values), self.split(self.flat.grad), strict=True
         ):
             parameter.data, parameter.grad = value, gradient
         _give_back()
         self._values = [parameter.data_ptr() for parameter in self.parameters]
         self._gradients = [parameter.grad.data_ptr() for parameter in self.parameters]  # type: ignore[union-attr]
 
-    def _split(self, buffer: Tensor) -> list[Tensor]:
+    def split(self, buffer: Tensor) -> list[Tensor]:
+        """A buffer of this form by parameter, as views."""
         pieces = buffer.split([parameter.numel() for parameter in self.parameters])
         return [piece.view_as(parameter) for piece, parameter in zip(pieces, self.parameters, strict=True)]
 
@@ -93,7 +93,7 @@ class FlatParameters:
             return False
         assert self.flat.grad is not None
         for parameter, value, gradient in zip(
-            self.parameters, self._split(self.flat.data), self._split(self.flat.grad), strict=True
+            self.parameters, self.split(self.flat.data), self.split(self.flat.grad), strict=True
         ):
             if parameter.dtype != value.dtype or parameter.device != value.device:
                 raise RuntimeError(
@@ -116,6 +116,20 @@ class FlatParameters:
         self.flat.grad = None  # before anything is asked for
         for parameter in self.parameters:
             parameter.data = parameter.data.clone()
+
+
+def make_optimizer(
+    flats: list[FlatParameters], groups: list[ParameterGroup], config: TrainConfig
+) -> torch.optim.Optimizer:
+    """PyTorch's own AdamW or SGD, fused, on the flat buffers."""
+    settings: list[dict[str, Any]] = [
+        {"params": [flat.flat], "weight_decay": group.weight_decay} for flat, group in zip(flats, groups, strict=True)
+    ]
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(settings, lr=config.learning_rate, momentum=config.momentum, fused=True)
+    for setting, group in zip(settings, groups, strict=True):
+        setting["eps"] = config.epsilon * group.epsilon_factor
+    return torch.optim.AdamW(settings, lr=config.learning_rate, betas=config.betas, fused=True)
 
 
 def _give_back() -> None:

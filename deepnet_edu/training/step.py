@@ -1,16 +1,25 @@
-"""One training step: forward, backward, clip, schedule, update."""
+"""One training step: forward, backward, unscale, clip, schedule, update."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from deepnet_edu.fast import Store
-from deepnet_edu.models import Batch, Model
+from deepnet_edu.messages import UserError
+from deepnet_edu.models import IGNORED, Batch, Model
 from deepnet_edu.stack import Stack
-from deepnet_edu.training.optimizer import EPSILON, FlatParameters, parameter_groups
+from deepnet_edu.training.config import TrainConfig, learning_rate
+from deepnet_edu.training.optimizer import FlatParameters, make_optimizer, parameter_groups
+
+#: What autocast computes products in.
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+#: Where loss scaling begins, and where a gradient that still overflows is no matter of scale any more.
+FIRST_SCALE, LEAST_SCALE = 2.0**16, 2.0**-10
 
 
 @dataclass(frozen=True)
@@ -21,46 +30,38 @@ class StepResult:
         loss: before the update, nats per token.
         gradient_norm: 2-norm over all trained parameters, before clipping.
         learning_rate: of the update.
+        scale: of the loss, in fp16; None otherwise.
+        skipped: the scaled gradient overflowed, so nothing was updated and the scale was halved.
     """
 
     loss: float
     gradient_norm: float
     learning_rate: float
-
-
-def learning_rate(step: int, peak: float, warmup: int) -> float:
-    """Linear warm-up to ``peak`` over ``warmup`` steps, then constant. ``step`` counts from 0."""
-    return peak * min(1.0, (step + 1) / warmup) if warmup else peak
+    scale: float | None = None
+    skipped: bool = False
 
 
 class TrainStep:
-    """AdamW with warm-up and gradient clipping on some of a model's parameters; the others are frozen meanwhile.
+    """A step of AdamW or SGD on some of a model's parameters; the others are frozen meanwhile.
 
-    Use as a context manager: on leaving, the parameters own their memory again and what was frozen is as before.
+    Use as a context manager: on leaving, the parameters own their memory again, and the model is set as before.
 
     Args:
-        model: has ``loss(batch)``.
-        parameters: those to train.
-        peak: learning rate after warm-up.
-        warmup: steps of linear warm-up, 0 for none.
-        clip: largest 2-norm of the whole gradient, 0 for no clipping.
-        weight_decay: AdamW's, on matrices and embeddings only.
-        betas: AdamW's.
+        model: from build_model.
+        config: how to train.
+        parameters: those to train, where it is another choice than ``config.parameters``.
+
+    Raises:
+        ValueError: there is nothing to train.
+        UserError: the device, or the residual rule, cannot do what ``config`` asks for.
     """
 
-    def __init__(
-        self,
-        model: Model,
-        parameters: Iterable[nn.Parameter],
-        *,
-        peak: float,
-        warmup: int,
-        clip: float,
-        weight_decay: float,
-        betas: tuple[float, float],
-    ) -> None:
-        chosen = list(parameters)
-        self.model, self.peak, self.warmup, self.clip = model, peak, warmup, clip
+    def __init__(self, model: Model, config: TrainConfig, parameters: Iterable[nn.Parameter] | None = None) -> None:
+        chosen = list(model.group(config.parameters) if parameters is None else parameters)
+        self.model, self.config = model, config
+        self.device = next(model.parameters()).device
+        _refuse(model, config, self.device)
+        self.groups = parameter_groups(model, chosen, config.weight_decay)
         self.count = 0
         self._frozen = {parameter: parameter.requires_grad for parameter in model.parameters()}
         self._owners = [
@@ -68,21 +69,14 @@ class TrainStep:
             for module in model.modules()
             for name, parameter in module._parameters.items()
         ]
-        self.groups = parameter_groups(model, chosen, weight_decay)
         self.flats = [FlatParameters(group.parameters) for group in self.groups]
         for parameter in self._frozen:
             parameter.requires_grad_(False)
         for parameter in chosen:
             parameter.requires_grad_(True)
-        self.optimizer = torch.optim.AdamW(
-            [
-                {"params": [flat.flat], "weight_decay": group.weight_decay, "eps": EPSILON * group.epsilon_factor}
-                for flat, group in zip(self.flats, self.groups, strict=True)
-            ],
-            lr=peak,
-            betas=betas,
-            fused=True,
-        )
+        self.optimizer = make_optimizer(self.flats, self.groups, config)
+        self.scaler = torch.amp.GradScaler(self.device.type, FIRST_SCALE, enabled=config.precision == "fp16")
+        self._restore = _set(model, config)
         # For the time of a step the fast path may use its memory again, and add gradients where they belong.
         trained = set(chosen)
         self._stores = {
@@ -96,17 +90,41 @@ class TrainStep:
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self._stores.clear()
+        self._restore()
         for flat in self.flats:
             flat.release()
         for parameter, required in self._frozen.items():
             parameter.requires_grad_(required)
 
-    def __call__(self, batch: Batch) -> StepResult:
-        """Take one step. With a loss or gradient that is not finite nothing is updated.
+    def __call__(self, *batches: Batch) -> StepResult:
+        """Take one step, on one batch or on as many as ``config.accumulate`` says.
+
+        With a loss or gradient that is not finite nothing is updated; in fp16 the next step has half the scale.
 
         Raises:
+            ValueError: there are more or fewer batches.
             RuntimeError: the model's parameters were replaced, moved or cast since the last step.
         """
+        if len(batches) != self.config.accumulate:
+            raise ValueError(f"{len(batches)} batches for accumulate={self.config.accumulate}: expected as many.")
+        self._hold()
+        self.model.at_step(self.count)
+        loss, norm = self._gradients(batches)
+        rate = learning_rate(self.count, self.config)
+        scale = self.scaler.get_scale() if self.scaler.is_enabled() else None
+        finite = bool(torch.isfinite(loss) and torch.isfinite(norm))
+        overflow = scale is not None and bool(torch.isfinite(loss)) and not finite and scale > LEAST_SCALE
+        if finite:
+            self._clip(norm)
+            self._set_rate(rate)
+            self.scaler.step(self.optimizer)
+            self.model.project()
+        self.scaler.update()
+        self.count += finite or overflow
+        return StepResult(loss.item(), norm.item(), rate, scale, overflow)
+
+    def _hold(self) -> None:
+        """See that nobody has taken the parameters out of the buffers."""
         if not all(owner.get(name) is parameter for owner, name, parameter in self._owners):
             raise RuntimeError(
                 "Parameters of the model were replaced by others while it was trained, as "
@@ -115,28 +133,94 @@ class TrainStep:
         for flat in self.flats:
             if flat.hold():
                 self._stores = {stack: Store() for stack in self._stores}  # the old ones know where weights were
-        self.model.at_step(self.count)
-        gradients = [flat.flat.grad for flat in self.flats if flat.flat.grad is not None]
-        for gradient in gradients:
-            gradient.zero_()
+
+    def _gradients(self, batches: tuple[Batch, ...]) -> tuple[Tensor, Tensor]:
+        """The loss and the gradient's norm, without the scale; gradients lie in the buffers."""
+        for flat in self.flats:
+            assert flat.flat.grad is not None
+            flat.flat.grad.zero_()
+        # As in one large batch, each answer counts once, whichever batch it is in.
+        answers = [(batch.targets != IGNORED).sum() for batch in batches] if len(batches) > 1 else [1]
+        total: Any = sum(answers)
+        losses = []
+        with self._stored():
+            for batch, count in zip(batches, answers, strict=True):
+                with self.autocast():
+                    loss = self.model.loss(batch, self.config.label_smoothing)
+                if len(batches) > 1:
+                    loss = loss * count / total  # in this order, to keep the precision of the loss
+                self.scaler.scale(loss).backward()
+                losses.append(loss.detach())
+        self.scaler.unscale_(self.optimizer)
+        norms = [torch.linalg.vector_norm(flat.flat.grad) for flat in self.flats]
+        return torch.stack(losses).sum(), torch.linalg.vector_norm(torch.stack(norms))
+
+    def autocast(self) -> torch.autocast:
+        """The context in which the model computes."""
+        dtype = AUTOCAST.get(self.config.precision)
+        return torch.autocast(self.device.type, dtype, enabled=dtype is not None)
+
+    @contextmanager
+    def _stored(self) -> Iterator[None]:
         try:
             for stack, store in self._stores.items():
                 stack.store = store
-            loss = self.model.loss(batch)
-            loss.backward()
+            yield
         finally:
             for stack in self._stores:
                 stack.store = None
-        norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients]))
-        rate = learning_rate(self.count, self.peak, self.warmup)
-        result = StepResult(loss.item(), norm.item(), rate)
-        if torch.isfinite(loss) and torch.isfinite(norm):
-            if self.clip and norm > self.clip:
-                for gradient in gradients:
-                    gradient.mul_(self.clip / (norm + 1e-6))  # as torch.nn.utils.clip_grad_norm_ has it
-            for settings, group in zip(self.optimizer.param_groups, self.groups, strict=True):
-                settings["lr"] = rate * group.learning_rate_factor
-            self.optimizer.step()
-            self.model.project()
-            self.count += 1
-        return result
+
+    def _clip(self, norm: Tensor) -> None:
+        """As torch.nn.utils.clip_grad_norm_ has it."""
+        if self.config.clip and norm > self.config.clip:
+            for flat in self.flats:
+                flat.flat.grad.mul_(self.config.clip / (norm + 1e-6))  # type: ignore[union-attr]
+
+    def _set_rate(self, rate: float) -> None:
+        for settings, group in zip(self.optimizer.param_groups, self.groups, strict=True):
+            settings["lr"] = rate * group.learning_rate_factor
+
+    def last_update(self) -> float | None:
+        """How far the last update moved the trained weights, in shares of their 2-norm; None if that is not known.
+
+        From AdamW's moments, weight decay left out.
+        """
+        moved = weights = 0.0
+        for flat, settings in zip(self.flats, self.optimizer.param_groups, strict=True):
+            state = self.optimizer.state.get(flat.flat)
+            if not state or "exp_avg" not in state:
+                return None
+            first, second = (1 - beta ** state["step"].item() for beta in settings["betas"])
+            step = state["exp_avg"] / first / ((state["exp_avg_sq"] / second).sqrt() + settings["eps"])
+            moved += (settings["lr"] * step.norm().item()) ** 2
+            weights += flat.flat.detach().norm().item() ** 2
+        return (moved / weights) ** 0.5 if weights else None
+
+
+def _refuse(model: Model, config: TrainConfig, device: torch.device) -> None:
+    """What can be known before the first step."""
+    if config.cuda_graph and device.type != "cuda":
+        raise UserError(
+            f"cuda_graph=True records the kernels of a GPU, and the model is on {device}: "
+            "move it there, build_model(config, device='cuda'), or leave cuda_graph out."
+        )
+    if config.tf32 and device.type != "cuda":
+        raise UserError(f"tf32=True is a mode of NVIDIA's GPUs, and the model is on {device}: leave tf32 out.")
+
+
+def _set(model: Model, config: TrainConfig) -> Any:
+    """Set the model as ``config`` says; what is returned sets it back."""
+    stacks = [stack for stack in model.stacks().values() if isinstance(stack, Stack)]
+    before = [(stack, stack.checkpoint_every) for stack in stacks]
+    tf32 = torch.backends.cuda.matmul.allow_tf32
+    if config.checkpoint_every:
+        model.checkpoint_every(config.checkpoint_every)  # type: ignore[arg-type]
+    if config.tf32:
+        torch.backends.cuda.matmul.allow_tf32 = True
+
+    def restore() -> None:
+        for stack, every in before:
+            stack.checkpoint_every = every
+        torch.backends.cuda.matmul.allow_tf32 = tf32
+
+    return restore

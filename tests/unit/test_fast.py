@@ -3,6 +3,7 @@
 import copy
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from deepnet_edu.transformer import Shape
 from tests.unit.rules import CLAIMS, TASK, small_config
 
 KNOWN = [(rule, architecture) for rule, architecture in CLAIMS if rule in RULES]
-SETTINGS = {"peak": 1e-2, "warmup": 0, "clip": 1.0, "weight_decay": 0.1, "betas": (0.9, 0.99)}
+SETTINGS = TrainConfig(steps=9, learning_rate=1e-2, warmup=0, clip=1.0, weight_decay=0.1, betas=(0.9, 0.99))
 
 
 @pytest.fixture(autouse=True)
@@ -177,7 +178,7 @@ def test_batches_may_change_their_shape() -> None:
     models[1].use_path("plain")
     found = []
     for model in models:
-        with TrainStep(model, model.group("all"), **SETTINGS) as step:  # type: ignore[arg-type]
+        with TrainStep(model, SETTINGS) as step:
             batches = [random_batch(config, n, t, seed) for seed, (n, t) in enumerate([(2, 5), (3, 7), (2, 5), (1, 9)])]
             found.append([step(batch).loss for batch in batches])
     assert found[0] == pytest.approx(found[1], rel=1e-10)
@@ -189,7 +190,7 @@ def test_a_look_in_the_middle_of_training_does_not_disturb_it() -> None:
     found = []
     for look in (False, True):
         model = shaken(config).double()
-        with TrainStep(model, model.group("all"), **SETTINGS) as step:  # type: ignore[arg-type]
+        with TrainStep(model, SETTINGS) as step:
             losses = []
             for _ in range(3):
                 losses.append(step(batch).loss)
@@ -211,7 +212,7 @@ def test_what_hangs_on_a_gradient_sees_it(late: bool) -> None:
         handle = weight.register_post_accumulate_grad_hook(lambda p: seen.append(p.grad.clone()))  # type: ignore
     else:
         handle = weight.register_hook(seen.append)  # type: ignore[arg-type]
-    with TrainStep(model, model.group("all"), **{**SETTINGS, "clip": 0}) as step:  # type: ignore[arg-type]
+    with TrainStep(model, replace(SETTINGS, clip=0)) as step:
         step(ragged(config))
         assert len(seen) == 1
         torch.testing.assert_close(seen[0], weight.grad)
@@ -259,7 +260,7 @@ def test_weights_that_change_before_backward_are_noticed() -> None:
 def test_two_forward_passes_in_one_training_step_are_noticed() -> None:
     config = small_config("deepnorm", "decoder", 2)
     model, batch = build_model(config), ragged(config)
-    with TrainStep(model, model.group("all"), **SETTINGS):  # type: ignore[arg-type]
+    with TrainStep(model, SETTINGS):
         model.stacks()["decoder"].store = Store()
         first, second = model.loss(batch), model.loss(batch)
         second.backward()
@@ -273,7 +274,7 @@ def test_two_forward_passes_in_one_training_step_are_noticed() -> None:
 def test_a_copy_made_in_the_middle_of_training_is_free() -> None:
     config = small_config("deepnorm", "decoder", 2)
     model, batch = build_model(config), ragged(config)
-    with TrainStep(model, model.group("all"), **SETTINGS) as step:  # type: ignore[arg-type]
+    with TrainStep(model, SETTINGS) as step:
         step(batch)
         copied = copy.deepcopy(model)
         before = [p.clone() for p in copied.parameters()]
@@ -291,7 +292,7 @@ def test_a_state_dict_knows_nothing_of_paths() -> None:
     model, batch = build_model(config), ragged(config)
     shapes = {name: value.shape for name, value in model.state_dict().items()}
     results(model, batch, "fast")
-    with TrainStep(model, model.group("all"), **SETTINGS) as step:  # type: ignore[arg-type]
+    with TrainStep(model, SETTINGS) as step:
         step(batch)
         inside = {name: value.shape for name, value in model.state_dict().items()}
         buffer = io.BytesIO()
@@ -310,7 +311,7 @@ def test_what_leaves_the_buffers_is_taken_back(what: str) -> None:
     batch, found = ragged(config), []
     for aside in (False, True):
         model, other = build_model(config), build_model(config, seed=1)
-        with TrainStep(model, model.group("all"), **SETTINGS) as step:  # type: ignore[arg-type]
+        with TrainStep(model, SETTINGS) as step:
             step(batch)
             if what == "zero_grad":
                 model.zero_grad(set_to_none=aside)
@@ -328,7 +329,7 @@ def test_what_leaves_the_buffers_is_taken_back(what: str) -> None:
 
 def test_parameters_that_were_replaced_are_noticed() -> None:
     model, other = (build_model(small_config("deepnorm", "decoder", 2), seed=seed) for seed in (0, 1))
-    with TrainStep(model, model.group("all"), **SETTINGS) as step:  # type: ignore[arg-type]
+    with TrainStep(model, SETTINGS) as step:
         step(ragged(model.config))
         model.load_state_dict(other.state_dict(), assign=True)
         with pytest.raises(RuntimeError, match="load weights in place"):
@@ -337,7 +338,7 @@ def test_parameters_that_were_replaced_are_noticed() -> None:
 
 def test_another_precision_in_the_middle_of_training_is_refused() -> None:
     model = build_model(small_config("deepnorm", "decoder", 2))
-    with TrainStep(model, model.group("all"), **SETTINGS) as step:  # type: ignore[arg-type]
+    with TrainStep(model, SETTINGS) as step:
         step(ragged(model.config))
         model.double()
         with pytest.raises(RuntimeError, match="came to torch.float64"):

@@ -15,7 +15,7 @@ from deepnet_edu.messages import UserError
 from deepnet_edu.models import Model, ModelConfig, random_batch
 from deepnet_edu.planning import SHAPES, count_parameters, find_shape, training_memory
 from deepnet_edu.planning.memory import _Layers
-from deepnet_edu.training import TrainStep
+from deepnet_edu.training import TrainConfig, TrainStep
 from tests.unit.rules import CLAIMS, small_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -126,7 +126,7 @@ def test_what_the_fast_path_keeps(architecture: Any, every: int) -> None:
     model = build_model(config)
     model.use_path("fast")
     model.checkpoint_every(every)
-    with TrainStep(model, model.group("all"), peak=1e-3, warmup=0, clip=0, weight_decay=0, betas=(0.9, 0.99)) as step:
+    with TrainStep(model, TrainConfig(steps=1)) as step:
         step(random_batch(config, 2, 8))
         stores = step._stores.values()
         kept = sum(tensor.numel() for store in stores for one in store.kept for tensor in one)

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from deepnet_edu import build_model
 from deepnet_edu.models import ModelConfig, random_batch
-from deepnet_edu.planning import SHAPES, count_operations, training_time
+from deepnet_edu.planning import SHAPES, count_operations, flops_per_token, training_time
 from deepnet_edu.planning.time import BANDWIDTH, FITTED, LAUNCH, RATE, Operations
 from tests.unit.rules import CLAIMS, small_config
 
@@ -81,6 +81,36 @@ def test_operations_by_hand() -> None:
     assert one.attention == 12 * layers * B * T * T * d
     assert count_operations(SHAPE, B, T, path="fast").attention == 12 * layers * B * (T * (T + 1) // 2) * d
     assert count_operations(SHAPE, B, T, path="fast").products == one.products
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_operations_per_token_are_the_counted_ones(name: str) -> None:
+    config, B, T = SHAPES[name], 3, 64
+    one = count_operations(config, B, T, source_tokens=32, path="plain", checkpoint_every=8)
+    masked = 12 * config.decoder_layers * B * config.d_model * (T * (T - 1) // 2)
+    read = B * (T + 32 * bool(config.encoder_layers))
+    found = flops_per_token(config, T, source_tokens=32)
+    assert found == pytest.approx((one.products + one.attention - masked) / read, rel=1e-12)
+
+
+def test_operations_per_token_by_hand() -> None:
+    """6 for each weight, 12·T·d_model for each layer of an encoder (arXiv 2204.02311, Appendix B), a decoder's half."""
+    d, layers, T = 64, 1000, 64
+    weights = layers * 12 * d * d + d * 128
+    assert flops_per_token(SHAPE, T) == 6 * weights + 6 * layers * d * (T + 1)
+    images = ModelConfig("encoder", "classification", 0, 3, d_model=12, n_heads=3, d_ff=20, n_classes=5, channels=3)
+    ends = 6 * 12 * 5 / 16 + 4 * 3 * images.patch_size**2 * 12
+    assert flops_per_token(images, 16) == 6 * 3 * (4 * 12 * 12 + 2 * 12 * 20) + 12 * 3 * 16 * 12 + ends
+
+
+def test_operations_that_are_not_counted() -> None:
+    for residual in UNMEASURED:
+        assert flops_per_token(replace(SHAPE, residual=residual), 8) is None
+    for wrong in (0, -1, 2.0, True):
+        with pytest.raises(ValueError, match=f"^tokens={wrong!r}: expected a whole number, 1 or more.$"):
+            flops_per_token(SHAPE, wrong)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="^source_tokens=-1: expected a whole number, 0 or more.$"):
+        flops_per_token(SHAPES["deepnet_1000"], 8, source_tokens=-1)
 
 
 @pytest.mark.parametrize("path", ["fast", "plain"])

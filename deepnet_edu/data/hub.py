@@ -1,0 +1,217 @@
+"""Text and translations from the Hugging Face hub, or from files of the same format (the extra ``[hub]``)."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from deepnet_edu.data.epochs import check_numbers
+from deepnet_edu.data.translation import Pair
+from deepnet_edu.messages import UserError, unknown
+
+Item = TypeVar("Item", str, Pair)
+Row = dict[str, Any]
+
+#: How Hugging Face datasets calls what a file of this ending holds.
+_FORMATS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet", ".txt": "text"}
+
+
+class Preset(NamedTuple):
+    """Where on the hub a set lies.
+
+    Attributes:
+        path: its name there.
+        config: the part of it; ``{pair}`` stands for both languages in the order of the alphabet.
+        languages: the two that it has; None for many.
+    """
+
+    path: str
+    config: str | None
+    languages: tuple[str, str] | None
+
+
+#: The translations that the paper trains on. The names are those of the hub; no test reaches it.
+PRESETS = {
+    "iwslt14-de-en": Preset("bbaaaa/iwslt14-de-en", None, ("de", "en")),
+    "wmt17-en-de": Preset("wmt/wmt17", "de-en", ("de", "en")),
+    "opus-100": Preset("Helsinki-NLP/opus-100", "{pair}", None),
+}
+
+
+@dataclass(frozen=True)
+class Rows(Generic[Item]):
+    """What was loaded, item by item, from the start each time it is asked. Rows that lack a text are left out.
+
+    Attributes:
+        name: what it was asked for by.
+        dataset: of Hugging Face.
+        read: makes an item of a row, or None.
+        streaming: whether rows are downloaded when they are asked for.
+        limit: most rows; None for all.
+    """
+
+    name: str
+    dataset: Any
+    read: Callable[[Row], Item | None]
+    streaming: bool
+    limit: int | None
+
+    def __iter__(self) -> Iterator[Item]:
+        with _loading(self.name, self.streaming):
+            for row in islice(self.dataset, self.limit):
+                item = self.read(row)
+                if item is not None:
+                    yield item
+
+
+def load_text(
+    name: str | Path,
+    *,
+    column: str = "text",
+    config: str | None = None,
+    split: str = "train",
+    streaming: bool = False,
+    limit: int | None = None,
+) -> Rows[str]:
+    """Documents, one a row.
+
+    Args:
+        name: of a set on the hub, or a folder or file: .json, .jsonl, .csv, .parquet, .txt.
+        column: where the text is.
+        config: the part of the set, where it has several.
+        split: ``"train"``, ``"validation"`` or ``"test"``, as far as the set has them.
+        streaming: read while it downloads, and keep nothing.
+        limit: only so many rows from the start.
+
+    Raises:
+        UserError: the extra is missing, the name, configuration, split or column is unknown, the file is damaged, or
+            the download was interrupted (when streaming, also while the rows are read).
+        ValueError: ``limit`` is not 1 or more.
+    """
+    dataset, first = _load(str(name), config, split, streaming, limit)
+    _check(str(name), "column", column, first)
+    return Rows(str(name), dataset, lambda row: row[column], streaming, limit)
+
+
+def load_translation(
+    name: str | Path,
+    source_language: str,
+    target_language: str,
+    *,
+    tagged: bool = False,
+    config: str | None = None,
+    split: str = "train",
+    streaming: bool = False,
+    limit: int | None = None,
+) -> Rows[Pair]:
+    """Sentences and their translations, one pair a row.
+
+    A row holds them in a column ``translation``, as in ``{"de": "…", "en": "…"}``, or in a column per language.
+
+    Args:
+        name: one of :data:`PRESETS`, a set on the hub, or a folder or file: .json, .jsonl, .csv, .parquet.
+        source_language: as the set calls it, for example ``"de"``.
+        target_language: likewise.
+        tagged: name the target's language in each pair, for a translator into many.
+        config: the part of the set, where it has several; a preset knows its own.
+        split: ``"train"``, ``"validation"`` or ``"test"``, as far as the set has them.
+        streaming: read while it downloads, and keep nothing.
+        limit: only so many rows from the start.
+
+    Raises:
+        UserError: as :func:`load_text`; a language is unknown.
+        ValueError: ``limit`` is not 1 or more.
+    """
+    wanted = [source_language, target_language]
+    if preset := PRESETS.get(str(name)):
+        for language in wanted:
+            if preset.languages and language not in preset.languages:
+                raise UserError(f"{name}: {unknown('language', language, preset.languages)}")
+        if config is None and preset.config:
+            config = preset.config.format(pair="-".join(sorted(wanted)))
+    dataset, first = _load(str(name), config, split, streaming, limit)
+    nested = isinstance(first.get("translation"), dict)
+    for language in wanted:
+        _check(str(name), "language", language, first["translation"] if nested else first)
+
+    def read(row: Row) -> Pair | None:
+        texts = row["translation"] if nested else row
+        source, target = texts[source_language], texts[target_language]
+        return None if source is None or target is None else Pair(source, target, target_language if tagged else None)
+
+    return Rows(str(name), dataset, read, streaming, limit)
+
+
+def _load(name: str, config: str | None, split: str, streaming: bool, limit: int | None) -> tuple[Any, Row]:
+    """The set and its first row."""
+    if limit is not None:
+        check_numbers(1, limit=limit)
+    path, settings = Path(name), {"split": split, "streaming": streaming}
+    if path.suffix in _FORMATS and not path.is_file():
+        raise UserError(f"There is no file {name}: give its path from here, or the name of a set on the hub.")
+    datasets = _datasets(name)
+    with _loading(name, streaming):
+        dataset = _dataset(datasets, name, config, settings)
+        first = next(iter(dataset), None)
+    if first is None:
+        raise UserError(f"{name} has no rows in {split!r}: give another file or split.")
+    return dataset, first
+
+
+def _dataset(datasets: ModuleType, name: str, config: str | None, settings: dict[str, Any]) -> Any:
+    path = Path(name)
+    if path.is_file():
+        if path.suffix not in _FORMATS:
+            raise UserError(f"{name}: {unknown('ending', path.suffix, _FORMATS)}")
+        if not path.stat().st_size:
+            raise UserError(f"{name} is empty: give another file.")
+        return datasets.load_dataset(_FORMATS[path.suffix], data_files=name, **settings)
+    place = PRESETS[name].path if name in PRESETS and not path.exists() else name
+    try:
+        return datasets.load_dataset(place, config, **settings)
+    except ValueError:
+        if config is None or config in (names := datasets.get_dataset_config_names(place)):
+            raise
+        raise UserError(f"{place}: {unknown('configuration', config, names)}") from None
+
+
+def _check(name: str, kind: str, wanted: str, row: Row) -> None:
+    if wanted not in row:
+        raise UserError(f"{name}: {unknown(kind, wanted, row)}")
+    if not isinstance(row[wanted], str | None):
+        raise UserError(f"{name}: {kind} {wanted!r} holds {type(row[wanted]).__name__}, expected text.")
+
+
+def _datasets(name: str) -> ModuleType:
+    try:
+        import datasets
+    except ImportError:
+        raise UserError(f"Loading {name} needs Hugging Face datasets: pip install 'deepnet-edu[hub]'") from None
+    return datasets
+
+
+@contextmanager
+def _loading(name: str, streaming: bool) -> Iterator[None]:
+    """One sentence for whatever the library, the network under it or a damaged file raises."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        # The library wraps what went wrong; that it did so says nothing.
+        cause = error.__cause__ or error
+        why = " ".join(f"{type(cause).__name__}: {cause}".split()).rstrip(".: ")
+        if Path(name).exists() or isinstance(error, ValueError):
+            raise UserError(f"{name} cannot be loaded ({why}).") from error
+        if isinstance(error, FileNotFoundError):
+            raise UserError(
+                f"The hub has no set {name} that is open to all ({why}): give its whole name there, or one of "
+                f"{', '.join(PRESETS)}."
+            ) from error
+        again = "from the start" if streaming else "and it goes on with what is in the cache"
+        raise UserError(
+            f"Loading {name} was interrupted ({why}): nothing is lost, run the same again {again}."
+        ) from error

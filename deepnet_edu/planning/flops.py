@@ -1,0 +1,65 @@
+"""Floating point operations of a model, from the configuration alone: a multiplication and an addition are two."""
+
+from deepnet_edu.config import ModelConfig
+
+#: Rules with matrix products of their own, which are not counted.
+OWN_PRODUCTS = ("hyper_connections", "mhc", "dlcl", "ngpt")
+
+
+def layer_operations(config: ModelConfig, stack: str, B: int, T: int, S: int, *, causal: bool) -> tuple[int, int]:
+    """Of one layer, forward: in products with weights, and in scores and mixed values.
+
+    Args:
+        config: any but rules in ``OWN_PRODUCTS``.
+        stack: ``"encoder"`` or ``"decoder"``.
+        B, T, S: sequences, tokens of the decoder, tokens of the encoder.
+        causal: whether a decoder's masked pairs do not count.
+    """
+    own, cross = S if stack == "encoder" else T, stack == "decoder" and bool(config.encoder_layers)
+    d = config.d_model
+    weights = 2 * B * own * 4 * d * d + (3 if config.activation == "swiglu" else 2) * 2 * B * own * d * config.d_ff
+    weights += cross * 4 * B * (own + S) * d * d
+    pairs = own * (own + 1) // 2 if causal and stack == "decoder" else own * own
+    return weights, 4 * B * d * (pairs + cross * own * S)
+
+
+def end_operations(config: ModelConfig, B: int, T: int) -> tuple[int, int]:
+    """Forward, of the head and of the embedding of patches. Looking up a token is none."""
+    d = config.d_model
+    if config.n_classes:
+        return 2 * B * config.n_classes * d, 2 * B * T * config.channels * config.patch_size**2 * d
+    return 2 * B * T * config.vocab_size * d, 0
+
+
+def flops_per_token(config: ModelConfig, tokens: int, *, source_tokens: int = 0) -> float | None:
+    """What a training step must compute for each token: three forward passes, the backward pass being two of them.
+
+    With products of weights, head included, and with attention, whose masked pairs do not count (half of a decoder's
+    own: 6N + 6·L·d_model·(T + 1) for L layers). What checkpoints compute again does not count either, so tokens a
+    second × this / the device's peak is model FLOPs utilisation, MFU (arXiv 2204.02311, Appendix B, counts masked pairs
+    too).
+
+    Args:
+        config: any.
+        tokens: T, of the target where there are two languages; of an image, its patches.
+        source_tokens: of the source; 0 for as many.
+
+    Returns:
+        Floating point operations for each token that is read, of source and target alike; None for a rule with products
+        of its own, which are not counted.
+
+    Raises:
+        ValueError: a length is not positive.
+    """
+    for name, value, least in (("tokens", tokens, 1), ("source_tokens", source_tokens, 0)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ValueError(f"{name}={value!r}: expected a whole number, {least} or more.")
+    if config.residual in OWN_PRODUCTS:
+        return None
+    S = source_tokens or tokens
+    head, patches = end_operations(config, 1, tokens)
+    total = 3 * head + 2 * patches  # no gradient of the pixels is wanted
+    depths = {"encoder": config.encoder_layers, "decoder": config.decoder_layers}
+    for stack, n in depths.items():
+        total += 3 * n * sum(layer_operations(config, stack, 1, tokens, S, causal=True))
+    return total / (tokens + (S if all(depths.values()) else 0))

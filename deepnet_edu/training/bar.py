@@ -1,0 +1,90 @@
+"""The bar of a run: loss, tokens a second, and how much of the device's peak that is."""
+
+import sys
+import time
+from collections import deque
+from types import TracebackType
+
+from tqdm.auto import tqdm
+
+#: Steps over which the rate is taken.
+RECENT = 20
+#: Seconds between drawings where somebody looks, and where the bar goes to a file.
+LOOKED_AT, TO_FILE = 0.2, 30.0
+
+
+class Bar:
+    """A tqdm bar with time left, loss, tokens a second and model FLOPs utilisation. Use as a context manager.
+
+    The rate is that of the last steps, on the clock, with all that happens between them; the first step of a process,
+    which may compile, does not count.
+
+    Args:
+        steps: of the whole run.
+        start: steps that were taken before, where a run goes on.
+        progress: whether to show anything.
+        flops_per_token: of a training step, see :func:`deepnet_edu.planning.flops_per_token`; None where not known.
+        peak: of the device, floating point operations a second; None where not known.
+    """
+
+    def __init__(
+        self,
+        steps: int,
+        *,
+        start: int = 0,
+        progress: bool = True,
+        flops_per_token: float | None = None,
+        peak: float | None = None,
+    ) -> None:
+        looked_at = sys.stderr.isatty() or "ipykernel" in sys.modules
+        self._bar = tqdm(
+            total=steps,
+            initial=start,
+            disable=not progress,
+            unit="step",
+            mininterval=LOOKED_AT if looked_at else TO_FILE,
+            miniters=1,
+            dynamic_ncols=True,
+        )
+        self._utilisation = flops_per_token / peak if flops_per_token and peak else None  # by one token a second
+        self._tokens = 0
+        self._marks: deque[tuple[float, int]] = deque(maxlen=RECENT + 1)
+
+    @property
+    def rate(self) -> float | None:
+        """Tokens a second, None before the second step."""
+        if len(self._marks) < 2:
+            return None
+        (begin, before), (end, now) = self._marks[0], self._marks[-1]
+        return (now - before) / (end - begin) if end > begin else None
+
+    @property
+    def text(self) -> str:
+        """What stands behind the bar, without the loss."""
+        if self.rate is None:
+            return ""
+        share = "" if self._utilisation is None else f", {self.rate * self._utilisation:.0%} of peak"
+        return f", {self.rate:,.0f} tokens/s{share}"
+
+    def update(self, loss: float, tokens: int) -> None:
+        """One more step.
+
+        Args:
+            loss: nats per token.
+            tokens: that this step has read.
+        """
+        self._tokens += tokens
+        self._marks.append((time.perf_counter(), self._tokens))
+        if not self._bar.disable:
+            self._bar.set_postfix_str(f"loss {loss:.3f}{self.text}", refresh=False)  # update() decides when to draw
+            self._bar.update()
+
+    def close(self) -> None:
+        """Draw once more, and leave the bar as it is."""
+        self._bar.close()
+
+    def __enter__(self) -> "Bar":
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.close()

@@ -1,0 +1,159 @@
+"""How to train: one dataclass, checked on creation."""
+
+import math
+from dataclasses import dataclass, fields
+from typing import Literal, get_args
+
+from deepnet_edu.messages import unknown
+from deepnet_edu.models import Group
+
+Schedule = Literal["constant", "inverse_sqrt", "cosine"]
+Optimizer = Literal["adamw", "sgd"]
+Precision = Literal["fp32", "bf16", "fp16"]
+Compile = Literal["no", "layer"]
+
+_CHOICES = {
+    "schedule": get_args(Schedule),
+    "optimizer": get_args(Optimizer),
+    "precision": get_args(Precision),
+    "compile": get_args(Compile),
+}
+_WHOLE = {"steps": 1, "warmup": 0, "accumulate": 1, "profile_every": 0, "save_every": 0, "keep": 1}
+_NOT_NEGATIVE = ("warmup_start", "final_learning_rate", "momentum", "weight_decay", "clip", "label_smoothing")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train. Everything is checked on creation.
+
+    Attributes:
+        steps: number of updates.
+        learning_rate: behind the warm-up, the largest.
+        schedule: what follows the warm-up: ``"constant"``, ``"inverse_sqrt"`` (the paper's) or ``"cosine"``.
+        warmup: steps of linear warm-up, 0 for none.
+        warmup_start: the learning rate that the warm-up starts from (the paper: 1e-7).
+        final_learning_rate: where the cosine ends.
+        optimizer: ``"adamw"`` or ``"sgd"``.
+        betas: AdamW's.
+        epsilon: AdamW's.
+        momentum: SGD's.
+        weight_decay: on matrices and embeddings only.
+        clip: largest 2-norm of the whole gradient, 0 for no clipping.
+        label_smoothing: share of each answer that is spread over all classes (the paper: 0.1).
+        accumulate: batches whose gradients make one step, weighted by their answers: as one large batch would.
+        precision: ``"fp32"`` (the precision of the weights), or autocast in ``"bf16"`` or, with loss scaling,
+            ``"fp16"``. Weights, gradients and optimizer stay as they are.
+        tf32: allow TensorFloat-32 in float32 products, on CUDA.
+        checkpoint_every: layers whose activations are thrown away and computed again together; ``"auto"`` for the
+            square root of the depth; 0 leaves the model as it is set.
+        offload: what checkpoints keep waits in the CPU's memory.
+        compile: ``"layer"`` for one compiled layer that all layers use.
+        cuda_graph: record the whole step once and replay it, on CUDA.
+        parameters: what is trained: ``"all"``, the ``"stack"`` alone, or its ``"ends"`` (embeddings and head).
+        seed: of the data and of dropout; the model has its own.
+        profile_every: keep a DepthProfile of the stack every so many steps, 0 for none.
+        save_every: a checkpoint on disk every so many steps, 0 for none but the last.
+        keep: checkpoints on disk that stay.
+
+    Raises:
+        ValueError: one sentence that says what was given and what is valid.
+    """
+
+    steps: int
+    learning_rate: float = 3e-4
+    schedule: Schedule = "constant"
+    warmup: int = 20
+    warmup_start: float = 0.0
+    final_learning_rate: float = 0.0
+    optimizer: Optimizer = "adamw"
+    betas: tuple[float, float] = (0.9, 0.999)
+    epsilon: float = 1e-8
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    label_smoothing: float = 0.0
+    accumulate: int = 1
+    precision: Precision = "fp32"
+    tf32: bool = False
+    checkpoint_every: int | Literal["auto"] = 0
+    offload: bool = False
+    compile: Compile = "no"
+    cuda_graph: bool = False
+    parameters: Group = "all"
+    seed: int = 0
+    profile_every: int = 0
+    save_every: int = 0
+    keep: int = 3
+
+    def __post_init__(self) -> None:
+        for name, least in _WHOLE.items():
+            self._whole(name, least)
+        if self.checkpoint_every != "auto":
+            self._whole("checkpoint_every", 0, " or 'auto'")
+        for name, valid in _CHOICES.items():
+            if getattr(self, name) not in valid:
+                raise ValueError(unknown(name, getattr(self, name), valid))
+        if self.parameters not in get_args(Group):
+            raise ValueError(unknown("group of parameters", self.parameters, get_args(Group)))
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.type in (bool, "bool") and not isinstance(value, bool):
+                raise ValueError(f"{field.name}={value!r}: expected True or False.")
+        for name in ("learning_rate", "epsilon"):
+            if not (_is_number(value := getattr(self, name)) and value > 0):
+                raise ValueError(f"{name}={value!r}: expected a positive number, for example 3e-4.")
+        for name in _NOT_NEGATIVE:
+            if not (_is_number(value := getattr(self, name)) and value >= 0):
+                raise ValueError(f"{name}={value!r}: expected 0 or more.")
+        for name in ("label_smoothing", "momentum"):
+            if getattr(self, name) >= 1:
+                raise ValueError(f"{name}={getattr(self, name)!r}: expected less than 1.")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas={self.betas!r}: expected two numbers from 0 to below 1, for example (0.9, 0.999).")
+        self._check_together()
+
+    def _whole(self, name: str, least: int, otherwise: str = "") -> None:
+        value = getattr(self, name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ValueError(f"{name}={value!r}: expected a whole number, {least} or more{otherwise}.")
+
+    def _check_together(self) -> None:
+        """What contradicts something else, instead of being ignored."""
+        if self.momentum and self.optimizer != "sgd":
+            raise ValueError(f"momentum={self.momentum}: only optimizer='sgd' has one; AdamW's is betas[0].")
+        if self.final_learning_rate and self.schedule != "cosine":
+            raise ValueError(f"final_learning_rate={self.final_learning_rate}: only schedule='cosine' has an end.")
+        if self.final_learning_rate > self.learning_rate or self.warmup_start > self.learning_rate:
+            raise ValueError(
+                f"learning_rate={self.learning_rate} is the largest: warmup_start={self.warmup_start} and "
+                f"final_learning_rate={self.final_learning_rate} must not exceed it."
+            )
+        if self.schedule == "cosine" and self.warmup >= self.steps:
+            raise ValueError(f"warmup={self.warmup} of steps={self.steps}: nothing is left for schedule='cosine'.")
+        if self.cuda_graph and (self.precision == "fp16" or self.offload):
+            other = "offload=True" if self.offload else "precision='fp16'"
+            raise ValueError(
+                f"cuda_graph=True cannot record {other}: leave one of them out; precision='bf16' can be recorded."
+            )
+
+
+def learning_rate(step: int, config: TrainConfig) -> float:
+    """The learning rate of a step, counted from 0: a linear warm-up, then the schedule.
+
+    With t = step + 1, W = warmup, T = steps: t/W of the way from warmup_start to learning_rate, then learning_rate
+    (constant), learning_rate·√(W/t) (inverse_sqrt, as in arXiv 2203.00555, Tables 4-8), or half a cosine down to
+    final_learning_rate at T.
+    """
+    t, peak, warmup = step + 1, config.learning_rate, config.warmup
+    if t <= warmup:
+        return config.warmup_start + (peak - config.warmup_start) * t / warmup
+    if config.schedule == "inverse_sqrt":
+        return peak * math.sqrt(max(warmup, 1) / t)
+    if config.schedule == "cosine":
+        done = min(1.0, (t - warmup) / (config.steps - warmup))
+        return config.final_learning_rate + (peak - config.final_learning_rate) * (1 + math.cos(math.pi * done)) / 2
+    return peak
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

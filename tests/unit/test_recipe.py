@@ -1,0 +1,172 @@
+"""What a recipe says: precisions agree, accumulation is the large batch, contradictions are refused."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from deepnet_edu import Batch, ModelConfig, TrainConfig, build_model, train
+from deepnet_edu.data import PreviousToken, TokenMap
+from deepnet_edu.messages import UserError
+from deepnet_edu.models import Model
+from deepnet_edu.training import TrainingDiverged, TrainStep
+from deepnet_edu.training.step import FIRST_SCALE, LEAST_SCALE
+
+TASK = PreviousToken(vocab_size=8, length=6, batch_size=4)
+
+
+def small(layers: int = 2, **changes) -> Model:
+    return build_model(
+        ModelConfig("decoder", "lm", layers, d_model=16, n_heads=2, d_ff=32, vocab_size=8, **changes), seed=1
+    )
+
+
+def batch(seed: int = 0) -> Batch:
+    return TASK.batch(torch.Generator().manual_seed(seed))
+
+
+def part(whole: Batch, rows: slice) -> Batch:
+    return Batch(whole.inputs[rows], whole.targets[rows])
+
+
+@pytest.mark.parametrize("path", ["plain", "fast"])
+def test_accumulation_is_the_large_batch_however_the_answers_are_spread(path) -> None:
+    whole = batch()
+    whole.targets[1:, 3:] = -100  # the first sequence has more answers than the others
+    models = [small().double() for _ in range(2)]
+    for model in models:
+        model.use_path(path)
+    recipe = TrainConfig(steps=1, learning_rate=1e-2, warmup=0)
+    with TrainStep(models[0], recipe) as step:
+        expected = step(whole)
+    with TrainStep(models[1], replace(recipe, accumulate=3)) as step:
+        found = step(*(part(whole, rows) for rows in (slice(0, 1), slice(1, 2), slice(2, 4))))
+    assert (found.loss, found.gradient_norm) == pytest.approx((expected.loss, expected.gradient_norm), rel=1e-12)
+    for a, b in zip(*(model.parameters() for model in models), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+
+
+def test_as_many_batches_as_the_recipe_says() -> None:
+    with (
+        TrainStep(small(), TrainConfig(steps=1, accumulate=2)) as step,
+        pytest.raises(ValueError, match="1 batches for accumulate=2"),
+    ):
+        step(batch())
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_steps_equal_torchs_own_sgd(momentum: float) -> None:
+    ours = small().double()
+    theirs = copy.deepcopy(ours)
+    optimizer = torch.optim.SGD(theirs.parameters(), lr=0.1, momentum=momentum)
+    recipe = TrainConfig(steps=4, learning_rate=0.1, warmup=0, clip=0, optimizer="sgd", momentum=momentum)
+    with TrainStep(ours, recipe) as step:
+        for i in range(4):
+            optimizer.zero_grad()
+            theirs.loss(batch(i)).backward()
+            optimizer.step()
+            step(batch(i))
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+
+
+def test_label_smoothing_spreads_a_share_of_each_answer() -> None:
+    model, given = small().double(), batch()
+    logits = F.log_softmax(model.logits(given), -1)
+    answered = given.targets != -100
+    right = -logits.gather(-1, given.targets.clamp_min(0).unsqueeze(-1)).squeeze(-1)[answered]
+    expected = 0.9 * right.mean() - 0.1 * logits.mean(-1)[answered].mean()
+    with TrainStep(model, TrainConfig(steps=1, label_smoothing=0.1)) as step:
+        assert step(given).loss == pytest.approx(expected.item(), rel=1e-12)
+
+
+#: Nats by which the loss curves of a precision may depart from float32's over the steps below.
+TOLERANCE = {"bf16": 5e-3, "fp16": 1e-3}
+
+
+def test_precisions_agree_on_the_loss_curve_of_100_layers() -> None:
+    config = ModelConfig("decoder", "lm", 100, d_model=32, n_heads=2, d_ff=64, vocab_size=16, max_length=16)
+    task, curves = TokenMap(batch_size=4), {}
+    for precision in ("fp32", *TOLERANCE):
+        recipe = TrainConfig(steps=12, learning_rate=1e-3, warmup=4, precision=precision)  # type: ignore[arg-type]
+        curves[precision] = torch.tensor(train(build_model(config), task, recipe, progress=False).loss)
+    assert curves["fp32"][-1] < curves["fp32"][0] - 0.3
+    for precision, tolerance in TOLERANCE.items():
+        off = (curves[precision] - curves["fp32"]).abs().max()
+        assert off < tolerance, (precision, off)
+        assert not torch.equal(curves[precision], curves["fp32"])  # it is another precision
+
+
+def test_a_gradient_that_overflows_in_fp16_is_skipped_and_the_scale_halved() -> None:
+    model = small()
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    with TrainStep(model, TrainConfig(steps=3, precision="fp16")) as step:
+        step.scaler._init_scale = 2.0**40
+        first, second = step(batch()), step(batch())
+        assert first.skipped
+        assert (first.scale, second.scale) == (2.0**40, 2.0**39)
+        assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+        assert step.count == 2
+        while step(batch()).skipped:
+            pass
+        assert not all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    assert TrainConfig(steps=1).precision == "fp32"
+
+
+def test_an_fp16_run_whose_gradient_is_lost_at_every_scale_ends_with_a_diagnosis() -> None:
+    model = small()
+    layer = model.sublayers()[2].branch
+    layer.output.weight.register_hook(lambda gradient: gradient * float("inf"))
+    with pytest.raises(TrainingDiverged, match=r"gradient is not: .* 2 \(self_attention, output\).*'bf16'") as end:
+        train(model, TASK, TrainConfig(steps=60, precision="fp16"), progress=False)
+    assert end.value.step == torch.log2(torch.tensor(FIRST_SCALE / LEAST_SCALE)).item()
+
+
+def test_the_last_update_in_the_diagnosis_is_that_of_the_weights() -> None:
+    model = small()
+    with TrainStep(model, TrainConfig(steps=5, learning_rate=1e-2, warmup=0)) as step:
+        assert step.last_update() is None
+        for i in range(3):
+            before = torch.cat([p.detach().flatten() for p in model.parameters()])
+            step(batch(i))
+        after = torch.cat([p.detach().flatten() for p in model.parameters()])
+        assert step.last_update() == pytest.approx(((after - before).norm() / after.norm()).item(), rel=1e-4)
+
+
+def test_dropout_draws_from_the_seed_and_leaves_the_global_state_alone() -> None:
+    state = torch.get_rng_state()
+    losses = [train(small(dropout=0.3), TASK, TrainConfig(steps=3, seed=s), progress=False).loss for s in (1, 1, 2)]
+    assert losses[0] == losses[1] != losses[2]
+    assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"schedule": "invers_sqrt"}, "did you mean 'inverse_sqrt'"),
+        ({"precision": "float16"}, "did you mean 'fp16'"),
+        ({"optimizer": "adam"}, "did you mean 'adamw'"),
+        ({"compile": "layers"}, "did you mean 'layer'"),
+        ({"accumulate": 0}, "accumulate=0: expected a whole number, 1 or more"),
+        ({"checkpoint_every": "sqrt"}, "checkpoint_every='sqrt': expected a whole number, 0 or more or 'auto'"),
+        ({"offload": 1}, "offload=1: expected True or False"),
+        ({"momentum": 0.9}, "only optimizer='sgd' has one"),
+        ({"final_learning_rate": 1e-5}, "only schedule='cosine' has an end"),
+        ({"warmup_start": 1.0}, "learning_rate=0.0003 is the largest"),
+        ({"schedule": "cosine", "warmup": 9}, "warmup=9 of steps=9"),
+        ({"label_smoothing": 1.0}, "label_smoothing=1.0: expected less than 1"),
+        ({"epsilon": 0.0}, "epsilon=0.0: expected a positive number"),
+        ({"cuda_graph": True, "precision": "fp16"}, "cannot record precision='fp16'"),
+    ],
+)
+def test_contradictions_are_refused(settings, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        TrainConfig(**{"steps": 9, **settings})
+
+
+@pytest.mark.parametrize("setting", ["cuda_graph", "tf32"])
+def test_what_needs_a_gpu_is_refused_on_a_cpu(setting: str) -> None:
+    with pytest.raises(UserError, match=rf"{setting}=True.*the model is on cpu.*leave {setting} out"):
+        train(small(), TASK, TrainConfig(steps=1, **{setting: True}), progress=False)  # type: ignore[arg-type]
