@@ -1,7 +1,7 @@
 """The judges of lesson 10's two steps: what the learner's step did to a small model is compared with what each known
 slip would have done to it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import inf, isfinite
 from typing import Any
 
@@ -33,9 +33,57 @@ def _data(d: int, seed: int, size: float = 1.0, dtype: torch.dtype = torch.float
     return size * torch.randn(6, d, generator=draw, dtype=dtype), torch.randn(6, generator=draw, dtype=dtype)
 
 
-def _optimizer(model: _Line) -> torch.optim.Optimizer:
+class Descent:
+    """Descent with momentum 0.5, with the parts of PyTorch's optimizers that a loop needs.
+
+    PyTorch's own ones import its compiler when the first of them is made: seconds, which would count as the learner's.
+    """
+
+    def __init__(self, *groups: Iterable[nn.Parameter]) -> None:
+        self.param_groups: list[dict[str, Any]] = [{"params": list(group), "lr": 0.7} for group in groups]
+        self.state: dict[nn.Parameter, dict[str, Tensor]] = {}
+
+    def _parameters(self) -> list[nn.Parameter]:
+        return [parameter for group in self.param_groups for parameter in group["params"]]
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients."""
+        for parameter in self._parameters():
+            if set_to_none:
+                parameter.grad = None
+            elif parameter.grad is not None:
+                parameter.grad.zero_()
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """One update of whatever has a gradient."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    state = self.state.setdefault(parameter, {"momentum_buffer": torch.zeros_like(parameter)})
+                    state["momentum_buffer"].mul_(0.5).add_(parameter.grad)
+                    parameter.sub_(group["lr"] * state["momentum_buffer"])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Memory and settings, laid out as PyTorch does; the tensors themselves, not copies."""
+        index = {parameter: i for i, parameter in enumerate(self._parameters())}
+        groups = [{**group, "params": [index[p] for p in group["params"]]} for group in self.param_groups]
+        return {"state": {index[p]: dict(state) for p, state in self.state.items()}, "param_groups": groups}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over memory and rates."""
+        parameters = self._parameters()
+        self.state = {
+            parameters[i]: {name: value.clone() for name, value in state.items()}
+            for i, state in state_dict["state"].items()
+        }
+        for group, saved in zip(self.param_groups, state_dict["param_groups"], strict=True):
+            group["lr"] = saved["lr"]
+
+
+def _optimizer(model: _Line) -> Descent:
     """Two groups, a memory, and a learning rate that nobody asked for."""
-    return torch.optim.SGD([{"params": [model.w]}, {"params": [model.b]}], lr=0.7, momentum=0.5)
+    return Descent([model.w], [model.b])
 
 
 def _values(model: nn.Module) -> Tensor:
@@ -68,14 +116,24 @@ _SLIPS = {
     "clip values": "Entry by entry turns the gradient: clip the norm of the whole, so that its direction stays.",
     "always": "A gradient that is shorter than clip stays as it is: clip only shortens.",
     "each": "One norm over all parameters, not one for each: the gradient keeps its direction only so.",
-    "old rate": "The optimizer stepped with the rate of the step before: set the rate first.",
-    "no rate": "The rate never reached the optimizer: each of optimizer.param_groups has its own ['lr'].",
+    "old rate": "The optimizer stepped with another rate: set ['lr'] in each of its param_groups before it steps.",
     "one group": "Only the first group got the rate: optimizer.param_groups may have several.",
 }
 
 
-def _slipped(model: _Line, batches: Sequence[Pair], rates: Sequence[float], clip: float, slip: str) -> Tensor:
-    """The weights after some steps, by hand, with momentum 0.5. ``slip``: what goes wrong, or empty."""
+def _slipped(
+    model: _Line, batches: Sequence[Pair], rates: Sequence[float], clip: float, slip: str, scale: float = 1.0
+) -> Tensor:
+    """The weights after some steps, by hand, with momentum 0.5.
+
+    Args:
+        model: before the first.
+        batches: one for each.
+        rates: one for each.
+        clip: largest norm.
+        slip: what goes wrong, a key of _SLIPS, or empty.
+        scale: by which a gradient that was not zeroed is divided once more.
+    """
     w, b = model.w.detach().clone(), model.b.detach().clone()
     speed = [torch.zeros_like(w), torch.zeros_like(b)]
     left = [torch.zeros_like(w), torch.zeros_like(b)]
@@ -83,7 +141,7 @@ def _slipped(model: _Line, batches: Sequence[Pair], rates: Sequence[float], clip
     for k, ((x, y), rate) in enumerate(zip(batches, rates, strict=True)):
         error = (x @ w + b - y) * 2 / len(y)
         fresh = [model.factor * x.mT @ error, model.factor * error.sum().reshape(1)]
-        gradient = [a + c for a, c in zip(fresh, left, strict=True)] if slip == "no zero" else fresh
+        gradient = [a + c / scale for a, c in zip(fresh, left, strict=True)] if slip == "no zero" else fresh
         norm = torch.cat(gradient).norm().item()
         taken = gradient
         if slip == "clip values":
@@ -101,7 +159,7 @@ def _slipped(model: _Line, batches: Sequence[Pair], rates: Sequence[float], clip
             left = taken
         if slip == "zero late":
             continue
-        used = {"old rate": previous, "no rate": [0.7, 0.7], "one group": [rate, 0.7]}.get(slip, [rate, rate])
+        used = {"old rate": previous, "one group": [rate, 0.7]}.get(slip, [rate, rate])
         speed = [0.5 * s + g for s, g in zip(speed, taken, strict=True)]
         w, b = w - used[0] * speed[0], b - used[1] * speed[1]
         previous = [rate, rate]
@@ -172,7 +230,7 @@ def scaled_step(trial: Trial) -> None:
                               "gradient is always too long, and what is left of it is divided once more."),
                 Misconception(over, "The gradient was not divided by the scale: clipping only hides it."),
                 Misconception(_slipped(scaled, first, rates, inf, ""), "The step was taken with the scaled gradient."),
-                *(Misconception(_slipped(start, first, rates, clip, slip), said) for slip, said in _SLIPS.items()),
+                *(Misconception(_slipped(start, first, rates, clip, s, scale), said) for s, said in _SLIPS.items()),
             ]  # fmt: skip
             right = _slipped(start, first, rates, clip, "")
             trial.equal(
@@ -206,8 +264,8 @@ def _clipped_scaled(model: _Line, batches: Sequence[Pair], rates: Sequence[float
 
 
 def _overflows(trial: Trial) -> None:
-    """Steps in float32 whose scaled gradient is infinite, though the loss is finite, and whose loss is NaN."""
-    for spoiled in (None, float("nan")):
+    """Steps in float32 whose scaled gradient is infinite, though the loss is finite, and whose loss is infinite."""
+    for spoiled in (None, inf):
         model = _Line(3, seed=4, dtype=torch.float32)
         optimizer, (x, y) = _optimizer(model), _data(3, 5, dtype=torch.float32)
         trial.call(model, (x, y), optimizer, 0.01, 1.0, 8.0)
