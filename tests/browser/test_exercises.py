@@ -108,6 +108,15 @@ CASES = [
         "(8 * n_layers) ** (-1 / 4)",
         "100 layers, 200 sub-layers",
     ),
+    Case(
+        "10",
+        "next_scale",
+        "def next_scale(scale, good, overflow, interval):",
+        "(scale / 2, good) if overflow else (scale * 2, 0) if good + 1 == interval else (scale, good + 1)",
+        "The row of good steps is broken: the count begins again at 0.",
+        "(scale / 2, 0) if overflow else (scale * 2, 0) if good + 1 == interval else (scale, good + 1)",
+        "steps, in learning rates",
+    ),
 ]
 #: Contrast of an element's text with what lies behind it, as WCAG 2.2 defines it.
 CONTRAST = """element => {
