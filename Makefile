@@ -43,6 +43,7 @@ bench:
 	$(BIN)/python benchmarks/depth.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/step_time.py
+	$(BIN)/python benchmarks/training_cpu.py
 	$(BIN)/python benchmarks/explorers.py
 	$(BIN)/python benchmarks/roads.py
 	$(BIN)/python benchmarks/tables.py

@@ -259,20 +259,18 @@ def row(name: str, layers: int, threads: int, found: list[dict[str, Any]], floor
     base["peak, GB"] = round(max(one["peak"] for one in found) / 1e9, 2)
     if name == "probe":
         ratios = [statistics.median(b / a for a, b in one["seconds"]) for one in found]
-        return {**base, "probe over plain": _spread(ratios)}
+        return {**base, "probe over plain": spread(ratios)}
     seconds = [statistics.median(one["seconds"]) for one in found]
-    base["seconds a step"] = _spread(seconds)
+    base["seconds a step"] = spread(seconds)
     if floors and name != "floor":
-        base["share of the floor"] = _spread([low / own for low, own in zip(floors, seconds, strict=True)])
+        base["share of the floor"] = spread([low / own for low, own in zip(floors, seconds, strict=True)])
     return base
 
 
-def _spread(values: list[float]) -> dict[str, float]:
-    return {
-        "median": round(statistics.median(values), 3),
-        "least": round(min(values), 3),
-        "most": round(max(values), 3),
-    }
+def spread(values: list[float], digits: int = 3) -> dict[str, float]:
+    """Median, least and most."""
+    found = {"median": statistics.median(values), "least": min(values), "most": max(values)}
+    return {name: round(value, digits) for name, value in found.items()}
 
 
 def targets(rows: list[dict[str, Any]], imported: list[dict[str, Any]]) -> list[dict[str, Any]]:

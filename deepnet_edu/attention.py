@@ -165,7 +165,7 @@ class MultiHeadAttention(nn.Module):
         if self.causal and not self.cross and (visible is not None or 1 < T < S):
             past = torch.ones(T, S, dtype=torch.bool, device=x.device).tril(S - T)
             visible = past if visible is None else visible & past
-        causal = self.causal and not self.cross and visible is None and T == S
+        causal = self.causal and not self.cross and visible is None and (context.cache is None or T == S)
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=visible, is_causal=causal, scale=self.scale)
         y = through(self.inside, "mixed", y.transpose(1, 2).reshape(B, T, d_model))
         return cast(Tensor, self.output(y))

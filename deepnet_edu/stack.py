@@ -1,6 +1,6 @@
 """The stack: independent layers one above the other, by the plain path or the fast one."""
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, cast
 
 import torch
@@ -9,10 +9,28 @@ from torch.utils.checkpoint import checkpoint
 
 from deepnet_edu import fast
 from deepnet_edu.attention import NOTHING, Context, MultiHeadAttention
+from deepnet_edu.compiled import CompiledLayer
 from deepnet_edu.residual import RESIDUALS, Calibrated, Place, StackName, State, places
 from deepnet_edu.transformer import FeedForward, Shape, SubLayer, TransformerLayer
 
 Path = Literal["auto", "plain", "fast"]
+#: What is compiled: nothing, or one layer, which all layers of a stack then use.
+Compile = Literal["no", "layer"]
+
+
+def layers_together(every: int | str, n_layers: int) -> int:
+    """How many layers a checkpoint computes again together: ``every``, or √n_layers, rounded, where it is ``"auto"``.
+
+    With groups of k layers n/k states are kept, and the activations of k layers once they are computed again.
+
+    Raises:
+        ValueError: it is neither a whole number, 0 or more, nor ``"auto"``.
+    """
+    if every == "auto":
+        return round(n_layers**0.5)
+    if isinstance(every, bool) or not isinstance(every, int) or every < 0:
+        raise ValueError(f"checkpoint_every={every!r}: expected a whole number of layers, 0 or more, or 'auto'.")
+    return every
 
 
 class Stack(nn.Module):
@@ -31,6 +49,8 @@ class Stack(nn.Module):
     Attributes:
         checkpoint_every: layers whose activations are thrown away together and computed again when the gradient comes
             by; 0 keeps all. About √n_layers needs the least memory.
+        offload: what is kept between those layers lies in the CPU's memory until then; on a CPU it is there anyway.
+        compiled: what runs a layer by the plain path, or None for the layer itself.
         path: ``"plain"`` runs layer after layer; ``"fast"`` is :mod:`deepnet_edu.fast`, the same numbers in less time
             and memory, and refuses what it does not know; ``"auto"`` takes the fast one where it can.
         taken: the path of the last forward pass and, where that is the plain one, why.
@@ -42,6 +62,8 @@ class Stack(nn.Module):
     taken: str = "none yet"
     observer: Any = None
     store: fast.Store | None = None
+    compiled: CompiledLayer | None = None
+    offload: bool = False
 
     def __init__(
         self, stack: StackName, residual: str, *, encoder_layers: int, decoder_layers: int, shape: Shape
@@ -70,6 +92,11 @@ class Stack(nn.Module):
             TransformerLayer(*map(sublayer, all_places[kinds * layer : kinds * (layer + 1)]))
             for layer in range(n_layers)
         )
+
+    @property
+    def graphs(self) -> int:
+        """How many graphs have been compiled for the layers; see :class:`~deepnet_edu.compiled.CompiledLayer`."""
+        return 0 if self.compiled is None else self.compiled.graphs
 
     def sublayers(self) -> list[SubLayer]:
         """All sub-layers from the bottom up."""
@@ -108,19 +135,27 @@ class Stack(nn.Module):
         bottom, top = cast(TransformerLayer, self.layers[0]), cast(TransformerLayer, self.layers[-1])
         state = bottom.self_attention.residual.start(x)
         every = self.checkpoint_every
+        # An observer's hooks want to be called, and decoding makes another shape with each token.
+        compiled = self.compiled if self.observer is None and context.cache is None else None
         if every and torch.is_grad_enabled() and context.cache is None:
-            for first in range(0, len(self.layers), every):
-                state = checkpoint(self._run, first, every, context, *state, use_reentrant=False)
+            with self._kept_elsewhere(x):
+                for first in range(0, len(self.layers), every):
+                    state = checkpoint(self._run, compiled, first, every, context, *state, use_reentrant=False)
         else:
-            for layer in self.layers:
-                state = layer(state, context)
+            state = self._run(compiled, 0, len(self.layers), context, *state)
         return top.ffn.residual.finish(state)
 
-    def _run(self, first: int, count: int, context: Context, *state: Tensor) -> State:
-        """The state after ``count`` layers from ``first`` on."""
-        for layer in self.layers[first : first + count]:
-            state = layer(state, context)
+    def _run(self, compiled: CompiledLayer | None, first: int, layers: int, context: Context, *state: Tensor) -> State:
+        """The state after so many layers from ``first`` on. How is given: it is the same when a checkpoint runs it
+        again."""
+        for layer in self.layers[first : first + layers]:
+            state = layer(state, context) if compiled is None else compiled(layer, state, context)
         return state
+
+    def _kept_elsewhere(self, x: Tensor) -> AbstractContextManager[Any]:
+        """Where checkpoints keep states. They see to it that nothing within a group of layers goes there."""
+        offload = self.offload and x.device.type != "cpu"
+        return torch.autograd.graph.save_on_cpu(pin_memory=x.is_cuda) if offload else nullcontext()
 
 
 @torch.no_grad()

@@ -71,6 +71,8 @@ class SubLayer(nn.Module):
         drop_branch: share of the samples whose branch training leaves out (stochastic depth, arXiv 1603.09382).
     """
 
+    drop_share: Tensor | None
+
     def __init__(
         self,
         branch: MultiHeadAttention | FeedForward,
@@ -83,6 +85,9 @@ class SubLayer(nn.Module):
         self.residual = residual
         self.dropout = dropout
         self.drop_branch = drop_branch
+        # For the same reason as a rule's constants: as a number it would be another one in each layer's graph.
+        share = torch.tensor(drop_branch) if drop_branch else None
+        self.register_buffer("drop_share", share, persistent=False)
 
     def matrices(self) -> list[nn.Parameter]:
         """The weights of the branch as they are stored, packed ones whole."""
@@ -98,9 +103,9 @@ class SubLayer(nn.Module):
         f = cast(Tensor, self.branch(self.residual.read(state), context))
         if self.training and self.dropout:
             f = F.dropout(f, self.dropout)
-        if self.training and self.drop_branch:
-            kept = torch.rand(len(f), 1, 1, device=f.device, dtype=f.dtype) >= self.drop_branch
-            f = f * kept / (1 - self.drop_branch)
+        if self.training and self.drop_share is not None:
+            kept = torch.rand(len(f), 1, 1, device=f.device, dtype=f.dtype) >= self.drop_share
+            f = f * kept / (1 - self.drop_share)
         return f
 
 

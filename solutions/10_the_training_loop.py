@@ -101,7 +101,7 @@ training_step = kit.mine_or_reference(training_step)
 # %% [markdown]
 # <details><summary>What you should see</summary>
 #
-# A green card. The check knows ten slips by what they do to the weights. Try some: clip after the step, or leave `zero_grad`
+# A green card. The check knows nine slips by what they do to the weights. Try some: clip after the step, or leave `zero_grad`
 # out.
 # </details>
 #
@@ -276,7 +276,7 @@ guess_clip = kit.Guess(
     [
         "makes one step that is 256 times too long",
         "does nothing, Adam divides by the size",
-        "makes no giant step, but the run is lamed for long after it",
+        "makes no giant step, but the run is slow for long after it",
     ],
 )
 guess_clip
@@ -322,7 +322,7 @@ verdict("with clipping it is where it would be without the bad batch, within 0.1
         abs(end(clipping["clip 1"][0]) - end(clipping["no bad batch"][0])) < 0.15)  # fmt: skip
 
 # %%
-guess_clip.compare("makes no giant step, but the run is lamed for long after it")
+guess_clip.compare("makes no giant step, but the run is slow for long after it")
 
 # %% [markdown]
 # Adam divides by a *memory* of the gradient's size: a running mean of its square. One gradient that is 256 times as long puts
@@ -401,7 +401,7 @@ verdict("the mean of four means is off by more than 20%:           ", (means - l
 # pull request 34191).
 # </details>
 #
-# **Why it works.** The gradient of a sum is the sum of the gradients, so it does not matter when they are added. Only the weights
+# **Why it works.** The gradient of a sum is the sum of the gradients, so it does not matter when they are added. Only their shares
 # must be those of the whole. (Dropout and batch normalisation are exceptions: they do see the piece. LN does not.)
 #
 # ## Half the bits
@@ -419,7 +419,7 @@ for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", 
 # %% [markdown]
 # bf16 has the range of fp32, and hardly three digits. fp16 has more digits, and ends on both sides: above 65,504 (lesson
 # 09 was there) and below 6·10⁻⁸. **[Autocast](glossary.md)** computes products in such a format, and keeps the weights, norms, softmax
-# and loss in fp32. Gradients come back in the format of the products. A gradient below 6·10⁻⁸ comes back as 0: it is an
+# and loss in fp32. Gradients come back in the format of the products. A gradient below half of 6·10⁻⁸ comes back as 0: an
 # *[underflow](glossary.md)*.
 #
 # How small are the gradients of a deep stack? They depend on the batch: the loss is a mean, so each token's share of it is one over their
@@ -529,7 +529,7 @@ scaled_step = kit.mine_or_reference(scaled_step)
 # **Why it works.** Backward is linear: what goes in 65,536 times as large comes out 65,536 times as large. In between it
 # stays above the smallest number.
 #
-# Now four runs of the same stack, each batch with its share of 1/2,048. fp32 knows no underflow, and Adam does not care
+# Now four runs of the same stack, each batch with its share of 1/2,048. fp32 ends near 10⁻⁴⁵, far away, and Adam hardly cares
 # about the share. What do you expect of the other three?
 
 # %%
@@ -587,7 +587,7 @@ verdict("fp16 without a scale ends behind, by 0.2 or more:          ", end(bits[
 guess_bits.compare("falls behind, Adam would have made large steps of them")
 
 # %% [markdown]
-# Adam makes a step of the full rate out of a gradient of 10⁻⁸. It cannot make one out of 0. (On a CPU the short formats may
+# Adam makes a step of two thirds of the full rate out of a gradient of 2·10⁻⁸ (its ε is 10⁻⁸). It cannot make one out of 0. (On a CPU the short formats may
 # well be slower than fp32. Their speed belongs to GPUs; what they do to numbers is the same everywhere.)
 #
 # bf16 needs no scale, which is why it has displaced fp16 where the hardware has it. Its price is the digits: the *weights* must
@@ -677,7 +677,7 @@ checkpoints = kit.mine_or_reference(checkpoints)
 # a program in it.
 # </details>
 #
-# **Why it works.** A run is a function of its state. The weights are the largest part, and not the only one. What is *not* in
+# **Why it works.** A run is a function of its state. The weights are a third of it: Adam's memory is twice as large. What is *not* in
 # the file is what follows from a number: the schedule, from $n$.
 #
 # (`weights_only=True`: a file of `torch.save` is a pickle, and a pickle can hold a program, which runs when it is opened. The library
@@ -699,7 +699,7 @@ FORGET = {
 }
 
 
-def run_of(path=None, forget=None, stop=24, save_at=12):
+def run_of(path, forget=None, stop=24, save_at=12):
     """Weights after each update of a run with dropout; from ``path`` where it is given."""
     torch.manual_seed(SEED)
     model = built(4 if smoke else 12, dropout=0.1)

@@ -18,7 +18,8 @@ NBVAL = ["--nbval-current-env", "--nbval-cell-timeout=300", "--nbval-sanitize-wi
 
 
 #: Tests that know no path, or ask for both themselves.
-NO_PATH = [f"--ignore=tests/unit/test_{name}.py" for name in ("explorers", "explorer_figures", "planning_time")]
+_KNOW_NONE = ("explorers", "explorer_figures", "planning_time", "compile", "fit")
+NO_PATH = [f"--ignore=tests/unit/test_{name}.py" for name in _KNOW_NONE]
 SMOKE = {"DEEPNET_EDU_PROFILE": "smoke"}
 ALONE = {"OMP_NUM_THREADS": "1"}
 PLAIN = {**ALONE, "DEEPNET_EDU_TEST_PATH": "plain"}

@@ -283,7 +283,7 @@ def run(stack: Any, x: Tensor, context: Context) -> tuple[Tensor | None, str]:
         x: (B, T, d_model).
         context: as the stack got it.
     """
-    reason = why_not(x, context)
+    reason = why_not(stack, x, context)
     if reason:
         return None, reason
     store: Store | None = stack.store

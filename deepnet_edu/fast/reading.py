@@ -83,16 +83,22 @@ class Reading:
         return self.training == stack.training and not any(self.hooks)
 
 
-def why_not(x: Tensor, context: Context) -> str:
-    """What the fast path does not know about an input, a clause; empty if nothing."""
+def why_not(stack: Any, x: Tensor, context: Context) -> str:
+    """What the fast path does not know about an input or what was asked for, a clause; empty if nothing."""
+    if stack.compiled is not None:
+        return "a compiled layer was asked for"
+    if stack.offload:
+        return "what checkpoints keep was sent to the CPU's memory, and it keeps its own"
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         return "the model is being compiled or transformed"
     if torch.jit.is_tracing() or torch.autograd.forward_ad._current_level >= 0:
         return "the model is being traced, or differentiated forward"
     if x.device.type != "cpu":
         return f"it was measured on the CPU only, and x is on {x.device}"
-    if type(x) is not Tensor or x.dtype not in (torch.float32, torch.float64) or torch.is_autocast_enabled("cpu"):
-        return f"it computes in float32 or float64, without autocast, and x is {x.dtype}"
+    if torch.is_autocast_enabled("cpu"):
+        return "autocast is on, and it computes in the precision of x"
+    if type(x) is not Tensor or x.dtype not in (torch.float32, torch.float64):
+        return f"it computes in float32 or float64, and x is {x.dtype}"
     if context.cache is not None or context.turn is not None:
         return "there is a key/value cache, or positions are rotary"
     if context.padding is not None or context.memory_padding is not None:

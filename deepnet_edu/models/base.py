@@ -10,11 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deepnet_edu.attention import Cache, Context, rotary
+from deepnet_edu.compiled import CompiledLayer
 from deepnet_edu.config import ModelConfig
 from deepnet_edu.embedding import PatchEmbedding, TokenEmbedding, position_ids
 from deepnet_edu.messages import unknown
 from deepnet_edu.residual import RESIDUALS, Projected, Residual, Scheduled, StackName, modules_inside, through
-from deepnet_edu.stack import Path, Stack
+from deepnet_edu.stack import Compile, Path, Stack, layers_together
 from deepnet_edu.transformer import SubLayer
 
 #: Targets with this value do not count in the loss (PyTorch's own default).
@@ -106,10 +107,56 @@ class Model(nn.Module):
             raise ValueError(unknown("group of parameters", name, groups))
         return groups[name]
 
-    def checkpoint_every(self, layers: int) -> None:
-        """Keep the states between groups of ``layers`` layers only, and compute the rest again; 0 keeps all."""
+    def checkpoint_every(self, layers: int | str) -> None:
+        """Keep the states between groups of ``layers`` layers only, and compute the rest again; 0 keeps all.
+
+        Args:
+            layers: a number, or ``"auto"``, which is √n_layers, rounded, of each stack.
+
+        Raises:
+            ValueError: neither.
+        """
         for stack in self.stacks().values():
-            stack.checkpoint_every = layers
+            n_layers = len(stack.layers) if isinstance(stack, Stack) else 0
+            stack.checkpoint_every = layers_together(layers, n_layers)
+
+    def offload(self, on: bool) -> None:
+        """Let what checkpoints keep lie in the CPU's memory until the gradient comes by; on a CPU it does anyway.
+
+        Raises:
+            ValueError: there are no checkpoints.
+        """
+        stacks = [stack for stack in self.stacks().values() if isinstance(stack, Stack) and stack.layers]
+        if on and not all(stack.checkpoint_every for stack in stacks):
+            raise ValueError(
+                "offload=True moves what checkpoints keep, and there are none: checkpoint_every='auto' makes them."
+            )
+        for stack in stacks:
+            stack.offload = on
+
+    def use_compiled(self, what: Compile, backend: str = "inductor") -> None:
+        """Compile nothing, or one layer of each stack, which then serves all its layers, by the plain path.
+
+        The first step takes the time of compiling, the same at any depth. ``stack.graphs`` says how many it made.
+
+        Args:
+            what: ``"no"`` or ``"layer"``.
+            backend: of ``torch.compile``; ``"aot_eager"`` finds the graphs and makes no kernels.
+
+        Raises:
+            ValueError: there is no such choice or backend, or no two layers of the residual rule are alike (DLCL).
+        """
+        if what not in get_args(Compile):
+            raise ValueError(unknown("compile", what, get_args(Compile)))
+        rule = RESIDUALS.get(self.config.residual, Residual)
+        if what == "layer" and rule.growing:
+            raise ValueError(
+                f"compile='layer' needs layers that are alike, and each layer of {rule.title} has one more tensor to "
+                "read than the one below: use compile='no'."
+            )
+        for stack in self.stacks().values():
+            if isinstance(stack, Stack):
+                stack.compiled = CompiledLayer(backend) if what == "layer" else None
 
     def use_path(self, path: Path) -> None:
         """How the stacks run: ``"plain"``, ``"fast"`` or ``"auto"``, see :class:`~deepnet_edu.stack.Stack`.

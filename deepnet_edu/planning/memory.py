@@ -11,14 +11,17 @@ from deepnet_edu.config import NO_RESIDUAL, ModelConfig
 from deepnet_edu.fast import HEAD_DIMS, LONGEST, MULTIPLE, RULES
 from deepnet_edu.messages import unknown
 from deepnet_edu.planning.parameters import count_parameters
+from deepnet_edu.stack import layers_together
 
 #: Bytes of a number: weight, gradient, all that AdamW keeps for it, activation. "mixed": weights in bfloat16, and a
-#: float32 copy of them beside both moments.
+#: float32 copy of them beside both moments. "autocast": all in float32, but matrices are copied to bfloat16, and so is
+#: what they multiply.
 PRECISIONS: dict[str, tuple[int, int, int, int]] = {
     "float32": (4, 4, 8, 4),
     "float64": (8, 8, 16, 8),
     "bfloat16": (2, 2, 4, 2),
     "mixed": (2, 2, 12, 2),
+    "autocast": (4, 4, 8, 4),
 }
 
 
@@ -74,11 +77,11 @@ class MemoryPlan:
     Attributes:
         path: ``"fast"`` or ``"plain"``, the one that was counted.
         parameters: how many.
-        process: Python and PyTorch, before there is a model.
-        weights, gradients, optimizer: of AdamW over flat buffers.
+        process: Python and PyTorch, before there is a model; 0 on a GPU, where they are not.
+        weights, gradients, optimizer: of AdamW over flat buffers; weights with their copies under autocast.
         activations: what the backward pass reads.
         temporaries: what comes and goes in it.
-        objects: Python's, and gaps between tensors.
+        objects: Python's, and gaps between tensors; 0 on a GPU.
         entering: the peak before the first step, when weights move to the optimizer's buffer: rarely the larger one.
     """
 
@@ -110,10 +113,12 @@ def training_memory(
     tokens: int,
     *,
     source_tokens: int = 0,
-    checkpoint_every: int = 0,
+    checkpoint_every: int | str = 0,
+    offload: bool = False,
     path: str = "auto",
     precision: str = "float32",
     compiled: bool = True,
+    device: str = "cpu",
 ) -> MemoryPlan:
     """The peak memory of training ``config`` with this library on one device.
 
@@ -122,58 +127,76 @@ def training_memory(
         sequences: B.
         tokens: T, of the target where there are two languages; of an image, its patches.
         source_tokens: of the source; 0 for as many.
-        checkpoint_every: layers whose activations are computed again together; 0 keeps all.
+        checkpoint_every: layers whose activations are computed again together; ``"auto"`` is √n_layers of each stack; 0
+            keeps all.
+        offload: what checkpoints keep lies in the CPU's memory, which makes a difference on a GPU only.
         path: ``"plain"``, ``"fast"`` or ``"auto"``, see :class:`deepnet_edu.stack.Stack`.
-        precision: a name in ``PRECISIONS``. In float32 and float64 it was measured; "mixed" is arithmetic (facts of
-            Korthikanti et al., arXiv 2205.05198), this library does not train so yet.
+        precision: a name in ``PRECISIONS``. In float32 and float64 it was measured on a CPU; "mixed" is arithmetic
+            (facts of Korthikanti et al., arXiv 2205.05198), this library does not train so. "autocast" is PyTorch's, to
+            bfloat16: what a layer keeps is counted for Post-LN, Pre-LN and DeepNorm, and estimated for others.
         compiled: whether there is a C compiler.
+        device: ``"cpu"``, or ``"cuda"``, whose memory holds tensors alone: Python and PyTorch are not counted, nor
+            gaps between tensors, which were fitted on a CPU.
 
     Raises:
-        ValueError: a size is not positive, there is no such precision or path, or path is ``"fast"`` where it is not.
+        ValueError: a size is not positive, there is no such precision, path or device, or path is ``"fast"`` where it
+            is not.
     """
-    if precision not in PRECISIONS:
-        raise ValueError(unknown("precision", precision, PRECISIONS))
-    if path not in ("auto", "plain", "fast"):
-        raise ValueError(unknown("path", path, ("auto", "plain", "fast")))
-    for name, value, least in (
-        ("sequences", sequences, 1),
-        ("tokens", tokens, 1),
-        ("source_tokens", source_tokens, 0),
-        ("checkpoint_every", checkpoint_every, 0),
+    for kind, given, valid in (
+        ("precision", precision, PRECISIONS),
+        ("path", path, ("auto", "plain", "fast")),
+        ("device", device, ("cpu", "cuda")),
     ):
+        if given not in valid:
+            raise ValueError(unknown(kind, given, valid))
+    for name, value, least in (("sequences", sequences, 1), ("tokens", tokens, 1), ("source_tokens", source_tokens, 0)):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ValueError(f"{name}={value!r}: expected a whole number, {least} or more.")
-    S = source_tokens or tokens
-    fast = path != "plain" and _fast_knows(config, max(tokens, S), precision)
+    S, autocast, on_cpu = source_tokens or tokens, precision == "autocast", device == "cpu"
+    depths = {"encoder": config.encoder_layers, "decoder": config.decoder_layers}
+    every = {stack: layers_together(checkpoint_every, n) for stack, n in depths.items()}
+    if offload and not any(every.values()):
+        raise ValueError("offload=True moves what checkpoints keep: give checkpoint_every='auto' too.")
+    fast = path != "plain" and on_cpu and not offload and _fast_knows(config, max(tokens, S), precision)
     if path == "fast" and not fast:
         raise ValueError("path='fast': the fast path does not know this model, length or precision; use path='auto'.")
     weight, gradient, optimizer, number = PRECISIONS[precision]
     count = count_parameters(config)["all"]
     head_dim = config.d_model // config.n_heads
     sizes = head_dim in HEAD_DIMS and config.d_ff % MULTIPLE == 0
-    one = _Layers(config, sequences, tokens, S, fast, compiled and precision == "float32" and sizes)
-    depths = {"encoder": config.encoder_layers, "decoder": config.decoder_layers}
-    kept = sum(one.stack(stack, n, checkpoint_every) for stack, n in depths.items() if n)
+    one = _Layers(config, sequences, tokens, S, fast, compiled and precision == "float32" and sizes, autocast)
+    moved = offload and not on_cpu
+    kept = sum(one.stack(stack, n, every[stack], moved) for stack, n in depths.items() if n)
     vocabulary = config.n_classes or config.vocab_size
     answers = sequences * (1 if config.n_classes else tokens) * vocabulary
     sublayers = 2 * config.encoder_layers + (3 if config.encoder_layers else 2) * config.decoder_layers
-    # With both embeddings' outputs, and logits and their log-softmax.
-    activations = number * (kept + 2 * sequences * (tokens + S) * config.d_model + 2 * answers)
+    # With both embeddings' outputs, and logits and their log-softmax; under autocast logits take two bytes.
+    activations = (2 if autocast else number) * kept + number * 2 * sequences * (tokens + S) * config.d_model
+    activations += (2 if autocast else number) * answers + number * answers
     objects = sublayers * OBJECTS + round(GAPS["fast" if fast else "plain"] * activations)
     objects += sublayers * BOOKS * bool(checkpoint_every and not fast)
     largest = max(3 * config.d_model**2, 2 * config.d_model * config.d_ff, vocabulary * config.d_model)
+    process = PROCESS if on_cpu else 0
     return MemoryPlan(
         path="fast" if fast else "plain",
         parameters=count,
-        process=PROCESS,
-        weights=weight * count,
+        process=process,
+        weights=weight * count + autocast * 2 * _matrices(config, vocabulary),
         gradients=gradient * count,
         optimizer=optimizer * count,
         activations=activations,
         temporaries=number * (one.temporaries() + answers + largest),
-        objects=objects,
-        entering=PROCESS + sublayers * OBJECTS + (2 * weight + gradient) * count,
+        objects=objects if on_cpu else 0,
+        entering=process + on_cpu * sublayers * OBJECTS + (2 * weight + gradient) * count,
     )
+
+
+def _matrices(config: ModelConfig, vocabulary: int) -> int:
+    """Numbers in the matrices of branches and head."""
+    d, layers = config.d_model, config.encoder_layers + config.decoder_layers
+    layer = 4 * d * d + (3 if config.activation == "swiglu" else 2) * d * config.d_ff
+    cross = config.decoder_layers * 4 * d * d if config.encoder_layers else 0
+    return layers * layer + cross + vocabulary * d
 
 
 def _fast_knows(config: ModelConfig, longest: int, precision: str) -> bool:
@@ -184,7 +207,7 @@ def _fast_knows(config: ModelConfig, longest: int, precision: str) -> bool:
 
 @dataclass(frozen=True)
 class _Layers:
-    """Numbers that are kept, layer by layer."""
+    """Numbers that are kept, layer by layer; under autocast in units of two bytes, half a float32."""
 
     config: ModelConfig
     B: int
@@ -192,16 +215,18 @@ class _Layers:
     S: int
     fast: bool
     compiled: bool
+    autocast: bool = False
 
-    def stack(self, stack: str, n: int, every: int) -> int:
-        """Of a stack of n layers."""
+    def stack(self, stack: str, n: int, every: int, moved: bool = False) -> int:
+        """Of a stack of n layers; without the states between groups of them, but one, where these are moved away."""
         layers = [self.layer(stack, i) for i in range(n)]
         if not every or every >= n:
             return sum(layers)
         saved = _SAVED.get(self.config.residual, _Saved())
         d, rows = self.config.d_model, self.B * (self.S if stack == "encoder" else self.T)
         states = [(saved.state + saved.growth * (i + 1)) * d * rows for i in range(0, n, every)]
-        return sum(states) + sum(layers[-every:])
+        kept = max(states) if moved else sum(states)
+        return (2 if self.autocast else 1) * kept + sum(layers[-every:])
 
     def layer(self, stack: str, i: int) -> int:
         """Of layer i."""
@@ -220,10 +245,15 @@ class _Layers:
         inside = {"gelu": 0, "relu": -ff, "swiglu": 2 * ff}[c.activation] + (2 * d if c.position == "rotary" else 0)
         numbers = (saved.d + saved.growth * i) * d + saved.ff * ff + saved.more + H + inside + 2 * dropped
         numbers += saved.more // 2 * per_norm
+        # What matrices and attention read is narrow, what norms and sums read is not.
+        narrow = 6 * d + saved.ff * ff + inside + 2 * dropped
         if not looks_up:
-            return rows * numbers
+            return rows * (2 * numbers - narrow if self.autocast else numbers)
         cross = saved.d_cross * d + saved.more_cross + H + saved.more_cross // 2 * per_norm + dropped
-        return rows * (numbers + cross) + 2 * d * self.B * self.S
+        if not self.autocast:
+            return rows * (numbers + cross) + 2 * d * self.B * self.S
+        # Each layer makes its own narrow copy of the memory.
+        return rows * (2 * (numbers + cross) - narrow - 3 * d - dropped) + 3 * d * self.B * self.S
 
     def temporaries(self) -> int:
         """Of the layer that is at work in the backward pass."""

@@ -172,8 +172,11 @@ class Watch:
         self._inverses.clear()
 
     @torch.no_grad()
-    def profile(self, gradients: dict[nn.Parameter, Tensor] | None = None) -> DepthProfile:
-        """The last forward pass as a profile; ``gradients`` by weight, if all of the sub-layers' are known."""
+    def profile(self, gradients: dict[nn.Parameter, Tensor] | None = None, factor: float = 1.0) -> DepthProfile:
+        """The last forward pass as a profile; ``gradients`` by weight, if all of the sub-layers' are known.
+
+        Before clipping they were ``factor`` times as large, and that is what counts.
+        """
         label = self.model.config.title
         self._states.flush()
         self._norm_inputs.flush()
@@ -185,7 +188,7 @@ class Watch:
         self._measured.clear()
         found: dict[str, Any] = dict(zip(STATISTICS, self._rows.T.copy(), strict=True))
         if gradients is not None:
-            found |= _gradient_norms(self._sublayers, gradients)
+            found |= _gradient_norms(self._sublayers, gradients, factor)
         places = [sublayer.residual.place for sublayer in self._sublayers]
         return DepthProfile(
             label,
@@ -224,14 +227,14 @@ class _Waiting:
         self.measure(indices, x.float() if x.dtype in (torch.float16, torch.bfloat16) else x, self.kind)
 
 
-def _gradient_norms(sublayers: list[SubLayer], gradients: dict[nn.Parameter, Tensor]) -> dict[str, Any]:
+def _gradient_norms(sublayers: list[SubLayer], gradients: dict[nn.Parameter, Tensor], factor: float) -> dict[str, Any]:
     """2-norms by sub-layer and by role, from one call for all of them."""
     keys, tensors = [], []
     for i, sublayer in enumerate(sublayers):
         for role, gradient in sublayer.branch.weights(of=lambda weight: gradients[weight]).items():  # type: ignore[index]
             keys.append((i, role))
             tensors.append(gradient)
-    sizes = torch.stack(list(torch._foreach_norm(tensors))).double().cpu().numpy()
+    sizes = factor * torch.stack(list(torch._foreach_norm(tensors))).double().cpu().numpy()
     roles = list(dict.fromkeys(role for _, role in keys))
     by_role = {role: np.full(len(sublayers), np.nan) for role in roles}
     for (i, role), size in zip(keys, sizes, strict=True):

@@ -82,7 +82,8 @@ class Residual(nn.Module):
     Class attributes: ``title`` (as written in text), ``formula`` (as computed), ``source`` (paper), ``init`` (what is
     special about its initial weights and constants, empty if nothing), ``sure`` (``"verified"``: formula read in the
     paper or its authors' code; ``"secondary"``: only in somebody's write-up), ``architectures`` that the paper defines
-    it for, and ``elsewhere``, why not for the others.
+    it for, ``elsewhere``, why not for the others, and ``growing``, whether each layer adds a tensor to the state, so
+    that none can use what was compiled for another.
     ``constants`` holds the rule's numbers, exact, by name.
     """
 
@@ -93,6 +94,7 @@ class Residual(nn.Module):
     sure: ClassVar[Literal["verified", "secondary"]] = "verified"
     architectures: ClassVar[tuple[Architecture, ...]] = EVERYWHERE
     elsewhere: ClassVar[str] = ""
+    growing: ClassVar[bool] = False
 
     def __init__(self, place: Place, d_model: int) -> None:
         super().__init__()

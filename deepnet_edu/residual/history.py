@@ -52,6 +52,7 @@ class DLCL(Residual):
     formula = "x_{l+1} = Σ_{k ≤ l} W_{lk} LN(y_k), x ← x + F(LN(x)) inside a layer"
     source = "arXiv 1906.01787"
     init = "W_{lk} = 1/(l+1), learned"
+    growing = True
 
     def __init__(self, place: Place, d_model: int) -> None:
         super().__init__(place, d_model)

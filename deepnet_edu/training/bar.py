@@ -23,7 +23,6 @@ class Bar:
         steps: of the whole run.
         start: steps that were taken before, where a run goes on.
         progress: whether to show anything.
-        flops_per_token: of a training step, see :func:`deepnet_edu.planning.flops_per_token`; None where not known.
         peak: of the device, floating point operations a second; None where not known.
     """
 
@@ -33,48 +32,59 @@ class Bar:
         *,
         start: int = 0,
         progress: bool = True,
-        flops_per_token: float | None = None,
         peak: float | None = None,
     ) -> None:
-        looked_at = sys.stderr.isatty() or "ipykernel" in sys.modules
         self._bar = tqdm(
             total=steps,
             initial=start,
             disable=not progress,
             unit="step",
-            mininterval=LOOKED_AT if looked_at else TO_FILE,
+            mininterval=LOOKED_AT,
             miniters=1,
             dynamic_ncols=True,
         )
-        self._utilisation = flops_per_token / peak if flops_per_token and peak else None  # by one token a second
-        self._tokens = 0
-        self._marks: deque[tuple[float, int]] = deque(maxlen=RECENT + 1)
+        if progress and not (sys.stderr.isatty() or hasattr(self._bar, "container")):  # goes to a file
+            self._bar.mininterval = TO_FILE
+        self._peak = peak
+        self._tokens, self._flops = 0, 0.0
+        self._marks: deque[tuple[float, int, float]] = deque(maxlen=RECENT + 1)
 
     @property
     def rate(self) -> float | None:
         """Tokens a second, None before the second step."""
+        return self._per_second(1)
+
+    @property
+    def utilisation(self) -> float | None:
+        """Model FLOPs utilisation, a share of the peak; None where that or the operations are not known."""
+        flops = self._per_second(2)
+        return flops / self._peak if flops and self._peak else None
+
+    def _per_second(self, which: int) -> float | None:
         if len(self._marks) < 2:
             return None
-        (begin, before), (end, now) = self._marks[0], self._marks[-1]
-        return (now - before) / (end - begin) if end > begin else None
+        first, last = self._marks[0], self._marks[-1]
+        return (last[which] - first[which]) / (last[0] - first[0]) if last[0] > first[0] else None
 
     @property
     def text(self) -> str:
         """What stands behind the bar, without the loss."""
         if self.rate is None:
             return ""
-        share = "" if self._utilisation is None else f", {self.rate * self._utilisation:.0%} of peak"
+        share = "" if self.utilisation is None else f", {self.utilisation:.0%} of peak"
         return f", {self.rate:,.0f} tokens/s{share}"
 
-    def update(self, loss: float, tokens: int) -> None:
+    def update(self, loss: float, tokens: int, flops: float | None = None) -> None:
         """One more step.
 
         Args:
             loss: nats per token.
             tokens: that this step has read.
+            flops: that the model needs for them, see :func:`deepnet_edu.planning.flops_per_token`; None: not known.
         """
         self._tokens += tokens
-        self._marks.append((time.perf_counter(), self._tokens))
+        self._flops += flops or 0.0
+        self._marks.append((time.perf_counter(), self._tokens, self._flops))
         if not self._bar.disable:
             self._bar.set_postfix_str(f"loss {loss:.3f}{self.text}", refresh=False)  # update() decides when to draw
             self._bar.update()

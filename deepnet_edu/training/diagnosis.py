@@ -44,9 +44,7 @@ def diagnose(step: TrainStep, batches: list[Batch], history: History) -> str:
         history: with this step's loss and gradient norm last.
     """
     model, config = step.model, step.config
-    said = (
-        f"Stopped at step {len(history.loss) - 1}: loss {history.loss[-1]}, gradient norm {history.gradient_norm[-1]}"
-    )
+    said = f"Stopped at step {step.count}: loss {history.loss[-1]}, gradient norm {history.gradient_norm[-1]}"
     advice = ", ".join(_advice(model, config)[:2]) + f", or {_advice(model, config)[2]}"
     return (
         f"{said}; {_where(step, batches, history)}. {_before(step, history)}The weights are those of before this step. "

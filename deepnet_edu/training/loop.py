@@ -3,21 +3,25 @@
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from tqdm.auto import tqdm
 
 from deepnet_edu.messages import UserError
 from deepnet_edu.models import Batch, Model
+from deepnet_edu.planning import flops_per_token, peak_of
 from deepnet_edu.probing import Watch
 from deepnet_edu.record import DepthProfile, History
+from deepnet_edu.training.bar import Bar
 from deepnet_edu.training.checkpoint import checkpoints, load, save
 from deepnet_edu.training.config import TrainConfig
 from deepnet_edu.training.diagnosis import TrainingDiverged, diagnose
 from deepnet_edu.training.interruption import Interrupted, Stop
+from deepnet_edu.training.log import RunLog, read_metrics
+from deepnet_edu.training.memory import answered, lengths
 from deepnet_edu.training.step import StepResult, TrainStep
 
 
@@ -59,7 +63,8 @@ def train(
 
     Raises:
         ValueError: the group of parameters to train is empty.
-        UserError: ``out`` holds a run already, its checkpoint cannot be used, or the device cannot do what is asked.
+        UserError: ``out`` holds a run already, its checkpoint cannot be used, the device cannot do what is asked, or
+            (OutOfMemory) it has not enough memory.
         TrainingDiverged: the loss or the gradient is not finite; the model keeps the weights from before that step.
         Interrupted: SIGTERM or Ctrl-C; the run is saved (with ``out`` only).
     """
@@ -67,37 +72,49 @@ def train(
     generator = torch.Generator().manual_seed(config.seed)
     device = next(model.parameters()).device
     history, tokens = History(model.config.title), 0
-    with _seeded(config.seed, device), TrainStep(model, config) as step, Stop(folder is not None) as stop:
-        if folder is not None and (earlier := checkpoints(folder)):
-            state = load(earlier[-1], step, generator)
-            tokens = state["tokens"]
-            if state["data"]:
-                task.load_state(state["data"])  # type: ignore[attr-defined]
-        with tqdm(total=config.steps, initial=step.count, disable=not progress, unit="step") as bar:
-            while step.count < config.steps:
-                i = step.count
-                batches = [task.batch(generator).to(device) for _ in range(config.accumulate)]
-                watched = config.profile_every > 0 and (i % config.profile_every == 0 or i == config.steps - 1)
-                begin = time.perf_counter()
-                if watched:
-                    with Watch(model) as watch:
-                        result = step(*batches)
-                    history.profiles[i] = _profile(model, watch, result, config.clip)
-                else:
+    with ExitStack() as entered:
+        entered.enter_context(_seeded(config.seed, device))
+        step = entered.enter_context(TrainStep(model, config))
+        stop = entered.enter_context(Stop(enabled=folder is not None))
+        log = None
+        if folder is not None:
+            if resume and (earlier := checkpoints(folder)):
+                state = load(earlier[-1], step, generator)
+                tokens = state["tokens"]
+                if state["data"]:
+                    task.load_state(state["data"])  # type: ignore[attr-defined]
+            log = entered.enter_context(RunLog(folder, step.count if resume else None))
+            history = read_metrics(folder, model.config.title)
+        bar = entered.enter_context(Bar(config.steps, start=step.count, progress=progress, peak=_peak(device, config)))
+        while step.count < config.steps:
+            i = step.count
+            batches = [task.batch(generator).to(device) for _ in range(config.accumulate)]
+            watched = config.profile_every > 0 and (i % config.profile_every == 0 or i == config.steps - 1)
+            begin = time.perf_counter()
+            if watched:
+                with Watch(model) as watch, answered(model, config, batches[0]):
                     result = step(*batches)
-                tokens += sum(batch.inputs.numel() for batch in batches)
-                _note(history, result, time.perf_counter() - begin, tokens)
-                if step.count == i:
-                    raise TrainingDiverged(diagnose(step, batches, history), i, history)
-                bar.update()
-                bar.set_postfix_str(f"loss {result.loss:.3f}, {tokens / sum(history.seconds):,.0f} tokens/s")
-                if on_step is not None:
-                    on_step(history)
-                due = config.save_every > 0 and step.count % config.save_every == 0
-                if folder is not None and (due or stop.asked or step.count == config.steps):
-                    kept = save(folder, step, generator, tokens, _state(task))
-                    if stop.asked and step.count < config.steps:
-                        raise Interrupted(step.count, kept)
+                history.profiles[i] = _profile(model, watch, result, config.clip)
+            else:
+                with answered(model, config, batches[0]):
+                    result = step(*batches)
+            seconds, (read, flops) = time.perf_counter() - begin, _read(model, batches)
+            tokens += read
+            _note(history, result, seconds, tokens)
+            if log is not None:
+                log.write(i, **_line(result), tokens=tokens, seconds=seconds)
+                if watched:
+                    log.write_profile(i, history.profiles[i])
+            if step.count == i:
+                raise TrainingDiverged(diagnose(step, batches, history), i, history)
+            bar.update(result.loss, read, flops)
+            if on_step is not None:
+                on_step(history)
+            due = config.save_every > 0 and step.count % config.save_every == 0
+            if folder is not None and (due or stop.asked or step.count == config.steps):
+                kept = save(folder, step, generator, tokens, _state(task))
+                if stop.asked and step.count < config.steps:
+                    raise Interrupted(step.count, kept)
     return history
 
 
@@ -108,13 +125,7 @@ def _folder(config: TrainConfig, out: Path | str | None, resume: bool) -> Path |
             if asked:
                 raise UserError(f"{said} needs the folder of the run: say out='runs/my_run'.")
         return None
-    folder = Path(out)
-    if not resume and checkpoints(folder):
-        raise UserError(
-            f"{folder} holds a run already: go on, resume=True (--resume), or take another folder, out= (--out)."
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    return Path(out)
 
 
 @contextmanager
@@ -125,9 +136,28 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
         yield
 
 
+def _read(model: Model, batches: list[Batch]) -> tuple[int, float | None]:
+    """Tokens of the batches, of source and target or patches of images; and the operations that the model needs."""
+    total, flops = 0, 0.0
+    for batch in batches:
+        sequences, tokens, source_tokens = lengths(model, batch)
+        read = sequences * (tokens + source_tokens)
+        each = flops_per_token(model.config, tokens, source_tokens=source_tokens)
+        total, flops = total + read, flops + read * (each or 0.0)
+    return total, flops or None
+
+
+def _peak(device: torch.device, config: TrainConfig) -> float | None:
+    return peak_of(torch.cuda.get_device_name(device), config.precision) if device.type == "cuda" else None
+
+
 def _state(task: Task) -> dict[str, Any]:
     state = getattr(task, "state", None)
     return {} if state is None else state()
+
+
+def _line(result: StepResult) -> dict[str, Any]:
+    return {name: value for name, value in asdict(result).items() if name != "skipped"}
 
 
 def _note(history: History, result: StepResult, seconds: float, tokens: int) -> None:
@@ -143,5 +173,5 @@ def _profile(model: Model, watch: Watch, result: StepResult, clip: float) -> Dep
     clipped = clip and math.isfinite(result.gradient_norm) and result.gradient_norm > clip
     factor = result.gradient_norm / clip if clipped else 1.0
     gradients = {weight: weight.grad for sublayer in model.sublayers() for weight in sublayer.matrices()}
-    known = {weight: factor * gradient for weight, gradient in gradients.items() if gradient is not None}
-    return watch.profile(known if known and len(known) == len(gradients) else None)
+    known = {weight: gradient for weight, gradient in gradients.items() if gradient is not None}
+    return watch.profile(known if known and len(known) == len(gradients) else None, factor)

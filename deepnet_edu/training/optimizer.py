@@ -125,11 +125,15 @@ def make_optimizer(
     settings: list[dict[str, Any]] = [
         {"params": [flat.flat], "weight_decay": group.weight_decay} for flat, group in zip(flats, groups, strict=True)
     ]
+    graphed = {"capturable": True} if config.cuda_graph else {}
+    if config.cuda_graph:  # the graph reads the learning rate where it lies
+        for setting, flat in zip(settings, flats, strict=True):
+            setting["lr"] = torch.tensor(config.learning_rate, device=flat.flat.device)
     if config.optimizer == "sgd":
         return torch.optim.SGD(settings, lr=config.learning_rate, momentum=config.momentum, fused=True)
     for setting, group in zip(settings, groups, strict=True):
         setting["eps"] = config.epsilon * group.epsilon_factor
-    return torch.optim.AdamW(settings, lr=config.learning_rate, betas=config.betas, fused=True)
+    return torch.optim.AdamW(settings, lr=config.learning_rate, betas=config.betas, fused=True, **graphed)
 
 
 def _give_back() -> None:

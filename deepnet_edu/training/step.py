@@ -1,5 +1,6 @@
 """One training step: forward, backward, unscale, clip, schedule, update."""
 
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,8 +13,10 @@ from torch import Tensor, nn
 from deepnet_edu.fast import Store
 from deepnet_edu.messages import UserError
 from deepnet_edu.models import IGNORED, Batch, Model
+from deepnet_edu.residual import Scheduled
 from deepnet_edu.stack import Stack
 from deepnet_edu.training.config import TrainConfig, learning_rate
+from deepnet_edu.training.graph import Recorded
 from deepnet_edu.training.optimizer import FlatParameters, make_optimizer, parameter_groups
 
 #: What autocast computes products in.
@@ -63,6 +66,8 @@ class TrainStep:
         _refuse(model, config, self.device)
         self.groups = parameter_groups(model, chosen, config.weight_decay)
         self.count = 0
+        self._recorded = Recorded(self.on_device) if config.cuda_graph else None
+        self._restore = _set(model, config)
         self._frozen = {parameter: parameter.requires_grad for parameter in model.parameters()}
         self._owners = [
             (module._parameters, name, parameter)
@@ -76,7 +81,6 @@ class TrainStep:
             parameter.requires_grad_(True)
         self.optimizer = make_optimizer(self.flats, self.groups, config)
         self.scaler = torch.amp.GradScaler(self.device.type, FIRST_SCALE, enabled=config.precision == "fp16")
-        self._restore = _set(model, config)
         # For the time of a step the fast path may use its memory again, and add gradients where they belong.
         trained = set(chosen)
         self._stores = {
@@ -107,6 +111,9 @@ class TrainStep:
         """
         if len(batches) != self.config.accumulate:
             raise ValueError(f"{len(batches)} batches for accumulate={self.config.accumulate}: expected as many.")
+        watched = any(isinstance(stack, Stack) and stack.observer is not None for stack in self.model.stacks().values())
+        if self._recorded is not None and not watched:  # nobody can look into a graph
+            return self._replay(batches)
         self._hold()
         self.model.at_step(self.count)
         loss, norm = self._gradients(batches)
@@ -116,12 +123,38 @@ class TrainStep:
         overflow = scale is not None and bool(torch.isfinite(loss)) and not finite and scale > LEAST_SCALE
         if finite:
             self._clip(norm)
-            self._set_rate(rate)
+            self.set_rate(rate)
             self.scaler.step(self.optimizer)
             self.model.project()
         self.scaler.update()
         self.count += finite or overflow
         return StepResult(loss.item(), norm.item(), rate, scale, overflow)
+
+    def _replay(self, batches: tuple[Batch, ...]) -> StepResult:
+        assert self._recorded is not None
+        rate = learning_rate(self.count, self.config)
+        self.set_rate(rate)
+        loss, norm = (value.item() for value in self._recorded(batches))
+        self.count += math.isfinite(loss) and math.isfinite(norm)
+        return StepResult(loss, norm, rate)
+
+    def on_device(self, batches: tuple[Batch, ...]) -> tuple[Tensor, Tensor]:
+        """The same step without a look at any number, as a CUDA graph needs it: loss and gradient norm.
+
+        The learning rate must have been set, and the count is the caller's.
+        """
+        loss, norm = self._gradients(batches)
+        finite = torch.isfinite(loss) & torch.isfinite(norm)
+        if self.config.clip:
+            factor = (self.config.clip / (norm + 1e-6)).clamp(max=1.0)
+            for flat in self.flats:
+                flat.flat.grad.mul_(factor)  # type: ignore[union-attr]
+        # The fused optimizers leave everything as it is where this is not 0: it is how loss scaling skips a step.
+        self.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
+        self.optimizer.step()
+        del self.optimizer.found_inf  # type: ignore[attr-defined]
+        self.model.project()
+        return loss, norm
 
     def _hold(self) -> None:
         """See that nobody has taken the parameters out of the buffers."""
@@ -140,8 +173,8 @@ class TrainStep:
             assert flat.flat.grad is not None
             flat.flat.grad.zero_()
         # As in one large batch, each answer counts once, whichever batch it is in.
-        answers = [(batch.targets != IGNORED).sum() for batch in batches] if len(batches) > 1 else [1]
-        total: Any = sum(answers)
+        answers: list[Any] = [(batch.targets != IGNORED).sum() for batch in batches] if len(batches) > 1 else [1]
+        total = sum(answers)
         losses = []
         with self._stored():
             for batch, count in zip(batches, answers, strict=True):
@@ -176,9 +209,13 @@ class TrainStep:
             for flat in self.flats:
                 flat.flat.grad.mul_(self.config.clip / (norm + 1e-6))  # type: ignore[union-attr]
 
-    def _set_rate(self, rate: float) -> None:
+    def set_rate(self, rate: float) -> None:
+        """The learning rate of the next update; where it is a tensor, as a CUDA graph reads it, in place."""
         for settings, group in zip(self.optimizer.param_groups, self.groups, strict=True):
-            settings["lr"] = rate * group.learning_rate_factor
+            if isinstance(settings["lr"], Tensor):
+                settings["lr"].fill_(rate * group.learning_rate_factor)
+            else:
+                settings["lr"] = rate * group.learning_rate_factor
 
     def last_update(self) -> float | None:
         """How far the last update moved the trained weights, in shares of their 2-norm; None if that is not known.
@@ -199,6 +236,11 @@ class TrainStep:
 
 def _refuse(model: Model, config: TrainConfig, device: torch.device) -> None:
     """What can be known before the first step."""
+    if config.cuda_graph and any(isinstance(rule, Scheduled) for rule in model.rules()):
+        raise UserError(
+            f"cuda_graph=True replays the same step, and residual={model.config.residual!r} changes from step to step: "
+            "leave cuda_graph out."
+        )
     if config.cuda_graph and device.type != "cuda":
         raise UserError(
             f"cuda_graph=True records the kernels of a GPU, and the model is on {device}: "
@@ -211,16 +253,23 @@ def _refuse(model: Model, config: TrainConfig, device: torch.device) -> None:
 def _set(model: Model, config: TrainConfig) -> Any:
     """Set the model as ``config`` says; what is returned sets it back."""
     stacks = [stack for stack in model.stacks().values() if isinstance(stack, Stack)]
-    before = [(stack, stack.checkpoint_every) for stack in stacks]
+    before = [(stack, stack.checkpoint_every, stack.offload, stack.compiled) for stack in stacks]
     tf32 = torch.backends.cuda.matmul.allow_tf32
-    if config.checkpoint_every:
-        model.checkpoint_every(config.checkpoint_every)  # type: ignore[arg-type]
-    if config.tf32:
-        torch.backends.cuda.matmul.allow_tf32 = True
 
     def restore() -> None:
-        for stack, every in before:
-            stack.checkpoint_every = every
+        for stack, every, offload, compiled in before:
+            stack.checkpoint_every, stack.offload, stack.compiled = every, offload, compiled
         torch.backends.cuda.matmul.allow_tf32 = tf32
 
+    try:
+        if config.checkpoint_every:
+            model.checkpoint_every(config.checkpoint_every)
+        if config.offload:
+            model.offload(True)
+        if config.compile != "no":
+            model.use_compiled(config.compile)
+        torch.backends.cuda.matmul.allow_tf32 = tf32 or config.tf32
+    except ValueError:
+        restore()
+        raise
     return restore

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,7 +19,7 @@ FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
-START_TIMEOUT_S = 60
+START_TIMEOUT_S = 180
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -33,6 +34,13 @@ def workspace(tmp_path: Path) -> Path:
     return tmp_path / "workspace"
 
 
+def free_port() -> int:
+    """One that nobody else was given just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 @contextmanager
 def served(command: list[str], address: str, folder: Path) -> Iterator[str]:
     """While entered, ``deepnet-edu`` with this command serves; gives what it printed of the form ``address``.
@@ -45,6 +53,8 @@ def served(command: list[str], address: str, folder: Path) -> Iterator[str]:
     log = folder / "server.log"
     folders = {f"JUPYTER_{name}_DIR": str(folder / name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")}
     environment = {**os.environ, **folders, "BROWSER": "none", "DEEPNET_EDU_PROFILE": "smoke"}
+    # Two servers that start at once may choose the same port: JupyterLab looks for a free one, and takes it later.
+    environment["JUPYTER_PORT"] = str(free_port())
     with log.open("w") as file:
         server = subprocess.Popen(
             [str(Path(sys.executable).with_name("deepnet-edu")), *command],

@@ -109,6 +109,7 @@ CASES = [
         "100 layers, 200 sub-layers",
     ),
     Case(
+<<<<<<< HEAD
         "10",
         "next_scale",
         "def next_scale(scale, good, overflow, interval):",
@@ -116,6 +117,15 @@ CASES = [
         "The row of good steps is broken: the count begins again at 0.",
         "(scale / 2, 0) if overflow else (scale * 2, 0) if good + 1 == interval else (scale, good + 1)",
         "steps, in learning rates",
+=======
+        "11",
+        "model_flops_utilisation",
+        "def model_flops_utilisation(tokens_per_second, parameters, n_layers, d_model, tokens, peak):",
+        "tokens_per_second * 6 * parameters / peak",
+        "Attention's scores and mixing have no weights, and cost too: 12·n_layers·d_model·tokens.",
+        "tokens_per_second * (6 * parameters + 12 * n_layers * d_model * tokens) / peak",
+        "the bytes that it moves take",
+>>>>>>> main
     ),
 ]
 #: Contrast of an element's text with what lies behind it, as WCAG 2.2 defines it.
@@ -138,8 +148,8 @@ CONTRAST = """element => {
 def open_lesson(page, lab_url: str, case: Case) -> None:
     """Open it and run all its cells, untouched."""
     page.goto(lab_url.replace("00_a_thousand_layers", case.file))
-    page.get_by_role("heading", name=f"{case.lesson} ·").first.wait_for(timeout=60_000)
-    page.get_by_text("Python 3 (ipykernel)").first.wait_for(timeout=60_000)
+    page.get_by_role("heading", name=f"{case.lesson} ·").first.wait_for(timeout=180_000)
+    page.get_by_text("Python 3 (ipykernel)").first.wait_for(timeout=180_000)
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
     # Outputs far from the window are not on the page, and pictures that appear above push the end out of the window
@@ -179,13 +189,13 @@ def test_a_wrong_answer_gets_its_sentence_and_a_right_one_turns_the_bar(
 
     progress.write_text("{ what is this")  # some accident; nothing of it is thrown away
     answer(page, f'NotImplementedError("{exercise}")', case.source(case.wrong))
-    cards.filter(has_text=case.sentence).wait_for(timeout=20_000)
+    cards.filter(has_text=case.sentence).wait_for(timeout=60_000)
     assert json.loads(progress.read_text())["exercises"][exercise]["state"] == "tried"
     assert progress.with_name(".progress.json.damaged-1").read_text() == "{ what is this"
 
     answer(page, f"return {case.wrong}", case.source(case.right))
     right = cards.filter(has_text="✓ Right")
-    right.wait_for(timeout=20_000)
+    right.wait_for(timeout=60_000)
     assert case.bar(1) in (right.text_content() or "")
     assert "█" in (right.text_content() or "")
     assert json.loads(progress.read_text())["exercises"][exercise]["state"] == "done"

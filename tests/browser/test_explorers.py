@@ -75,12 +75,12 @@ def move_all(page) -> None:
         page.wait_for_function(
             "([explorer, before]) => explorer.querySelector('img.widget-image').src !== before",
             arg=[explorer.element_handle(), before],
-            timeout=20_000,
+            timeout=60_000,
         )
         page.wait_for_function(
             "([explorer, said]) => explorer.querySelector('p').textContent !== said",
             arg=[explorer.element_handle(), said],
-            timeout=20_000,
+            timeout=60_000,
         )
         assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") > 600, name
 
@@ -93,10 +93,10 @@ def test_in_jupyterlab_by_keyboard_then_without_a_kernel_then_as_html(
     errors = collect_errors(page)
     url = lab_url.replace("00_a_thousand_layers", "explorers")
     page.goto(url)
-    page.get_by_text("Python 3 (ipykernel)").first.wait_for(timeout=60_000)
+    page.get_by_text("Python 3 (ipykernel)").first.wait_for(timeout=180_000)
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-    page.locator("img.widget-image").nth(len(NAMES) - 1).wait_for(timeout=60_000)
+    page.locator("img.widget-image").nth(len(NAMES) - 1).wait_for(timeout=180_000)
     assert not page.locator("img.deepnet-edu-still").first.is_visible()  # one picture, not two
 
     move_all(page)
@@ -117,11 +117,11 @@ def test_in_jupyterlab_by_keyboard_then_without_a_kernel_then_as_html(
         assert signal.locator("label").first.evaluate(CONTRAST) >= 4.5
     field.fill("50")
     field.press("Enter")
-    page.get_by_text("a real model of this depth, recorded").first.wait_for(state="attached", timeout=20_000)
+    page.get_by_text("a real model of this depth, recorded").first.wait_for(state="attached", timeout=60_000)
 
     page.get_by_role("menuitem", name="File", exact=True).click()
     page.locator(".lm-Menu-itemLabel").get_by_text("Save Notebook", exact=True).click()
-    page.wait_for_function("() => !document.querySelector('.jp-mod-dirty')", timeout=20_000)
+    page.wait_for_function("() => !document.querySelector('.jp-mod-dirty')", timeout=60_000)
     assert not errors
     saved = nbformat.read(notebook, as_version=4)
     outputs = [output for cell in saved.cells for output in cell.get("outputs", [])]
@@ -131,8 +131,10 @@ def test_in_jupyterlab_by_keyboard_then_without_a_kernel_then_as_html(
     end_kernels(lab_url)
     page.goto("about:blank")
     page.goto(url)
-    page.locator("img.deepnet-edu-still").nth(len(NAMES) - 1).wait_for(timeout=60_000)
-    page.locator(".jp-OutputArea-output.jupyter-widgets").nth(len(NAMES) - 1).wait_for(state="attached", timeout=60_000)
+    page.locator("img.deepnet-edu-still").nth(len(NAMES) - 1).wait_for(timeout=180_000)
+    page.locator(".jp-OutputArea-output.jupyter-widgets").nth(len(NAMES) - 1).wait_for(
+        state="attached", timeout=180_000
+    )
     assert not page.get_by_text("Error displaying widget").first.is_visible()
 
     # And with no kernel at all.
@@ -141,9 +143,9 @@ def test_in_jupyterlab_by_keyboard_then_without_a_kernel_then_as_html(
     page.goto("about:blank")
     end_kernels(lab_url)
     page.goto(url)
-    page.locator(".jp-Dialog-button", has_text="No Kernel").click(timeout=60_000)
+    page.locator(".jp-Dialog-button", has_text="No Kernel").click(timeout=180_000)
     stills = page.locator("img.deepnet-edu-still")
-    stills.nth(len(NAMES) - 1).wait_for(timeout=60_000)
+    stills.nth(len(NAMES) - 1).wait_for(timeout=180_000)
     assert all(stills.nth(i).evaluate("image => image.naturalWidth") > 600 for i in range(len(NAMES)))
     assert all(len(stills.nth(i).get_attribute("alt") or "") > 60 for i in range(len(NAMES)))
 

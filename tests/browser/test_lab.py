@@ -22,20 +22,20 @@ def test_lesson_00_from_the_learners_workspace(page, lab_url: str, workspace: Pa
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.goto(lab_url)
     lesson = workspace / "00_a_thousand_layers.ipynb"
-    page.get_by_role("heading", name="Can a Transformer have a thousand layers?").wait_for(timeout=60_000)
-    page.get_by_text("Python 3 (ipykernel)").first.wait_for(timeout=60_000)
+    page.get_by_role("heading", name="Can a Transformer have a thousand layers?").wait_for(timeout=180_000)
+    page.get_by_text("Python 3 (ipykernel)").first.wait_for(timeout=180_000)
 
     run_all(page)
 
     # The live picture: alt text is what a screen reader gets, natural width shows that it was drawn.
     page.get_by_role("heading", name="Run", exact=True).scroll_into_view_if_needed()
     picture = page.get_by_alt_text("Three panels for three stacks trained alone.")
-    picture.wait_for(timeout=20_000)
+    picture.wait_for(timeout=60_000)
     assert picture.evaluate("image => image.naturalWidth") > 500
 
     assert not page.get_by_text("Jupyter news").count()  # nothing asks for the network
     page.keyboard.press("Control+s")
-    page.wait_for_function("() => !document.querySelector('.jp-mod-dirty')", timeout=20_000)
+    page.wait_for_function("() => !document.querySelector('.jp-mod-dirty')", timeout=60_000)
     notebook = json.loads(lesson.read_text(encoding="utf-8"))
     code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
     assert all(cell["execution_count"] for cell in code)
@@ -52,14 +52,14 @@ def test_lesson_00_from_the_learners_workspace(page, lab_url: str, workspace: Pa
 def test_a_guess_is_answered(page, lab_url: str) -> None:
     """The prediction widget is live, and the guess comes back beside the answer."""
     page.goto(lab_url)
-    page.get_by_text("Python 3 (ipykernel)").first.wait_for(timeout=60_000)
+    page.get_by_text("Python 3 (ipykernel)").first.wait_for(timeout=180_000)
     run_all(page)
     page.get_by_role("heading", name="Predict").scroll_into_view_if_needed()
     page.get_by_text("All three", exact=True).click()
     page.get_by_text('guess.compare("DeepNorm only")').scroll_into_view_if_needed()
     page.get_by_text('guess.compare("DeepNorm only")').click()
     page.keyboard.press("Control+Enter")
-    page.get_by_text("You guessed: All three. It is: DeepNorm only").wait_for(timeout=20_000)
+    page.get_by_text("You guessed: All three. It is: DeepNorm only").wait_for(timeout=60_000)
 
 
 def test_the_server_asks_for_its_token(lab_url: str) -> None:

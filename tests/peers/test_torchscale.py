@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import peers
+from benchmarks import gpu_cases, peers
+from deepnet_edu.planning import count_parameters
 
 RECORD = Path(peers.RESULTS)
 
@@ -39,6 +40,17 @@ def check_constants(case: str, found: dict[str, dict[str, float]]) -> None:
 @pytest.mark.parametrize("case", peers.CASES)
 def test_constants_are_equal_but_for_one_beta(case: str, layers: int) -> None:
     check_constants(case, peers.constants(case, layers))
+
+
+@pytest.mark.peers
+@needs_peer
+@pytest.mark.parametrize("name", ["a", "b", "c"])
+def test_the_benchmark_of_a_gpu_trains_it_in_the_same_size(name: str) -> None:
+    case = gpu_cases.smoke(gpu_cases.CASES[name])
+    counts = count_parameters(case.config)
+    theirs = gpu_cases.TorchScaleStacks(case.config, case.checkpoint_every, compiled=False)
+    assert sum(p.numel() for p in theirs.parameters()) == counts["encoder"] + counts["decoder"]
+    assert 3 < gpu_cases.contend(case, "TorchScale", "cpu")["loss"] < 6  # ln 40 = 3.7
 
 
 def test_the_record_says_the_same() -> None:

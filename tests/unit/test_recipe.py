@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import replace
+from functools import partialmethod
 
 import pytest
 import torch
@@ -10,8 +11,9 @@ import torch.nn.functional as F
 from deepnet_edu import Batch, ModelConfig, TrainConfig, build_model, train
 from deepnet_edu.data import PreviousToken, TokenMap
 from deepnet_edu.messages import UserError
-from deepnet_edu.models import Model
-from deepnet_edu.training import TrainingDiverged, TrainStep
+from deepnet_edu.models import Model, build_empty
+from deepnet_edu.training import OutOfMemory, TrainingDiverged, TrainStep, memory
+from deepnet_edu.training.graph import Recorded
 from deepnet_edu.training.step import FIRST_SCALE, LEAST_SCALE
 
 TASK = PreviousToken(vocab_size=8, length=6, batch_size=4)
@@ -170,3 +172,137 @@ def test_contradictions_are_refused(settings, sentence: str) -> None:
 def test_what_needs_a_gpu_is_refused_on_a_cpu(setting: str) -> None:
     with pytest.raises(UserError, match=rf"{setting}=True.*the model is on cpu.*leave {setting} out"):
         train(small(), TASK, TrainConfig(steps=1, **{setting: True}), progress=False)  # type: ignore[arg-type]
+
+
+def test_a_step_that_looks_at_no_number_is_the_same_step() -> None:
+    """What a CUDA graph records, on the CPU."""
+    recipe, models = TrainConfig(steps=4, learning_rate=1e-2, warmup=2, clip=0.5), [small() for _ in range(2)]
+    with TrainStep(models[0], recipe) as first, TrainStep(models[1], recipe) as second:
+        for i in range(4):
+            expected = first(batch(i))
+            second.set_rate(expected.learning_rate)
+            loss, norm = second.on_device((batch(i),))
+            assert (loss.item(), norm.item()) == pytest.approx((expected.loss, expected.gradient_norm), rel=1e-6)
+        before = [p.detach().clone() for p in models[1].parameters()]
+        handle = models[1].head.weight.register_hook(lambda gradient: gradient * float("nan"))
+        second.on_device((batch(),))
+        handle.remove()
+        assert all(torch.equal(a, b) for a, b in zip(before, models[1].parameters(), strict=True))
+    for a, b in zip(*(model.parameters() for model in models), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_cuda_graph_is_the_same_run(precision) -> None:
+    config = ModelConfig("decoder", "lm", 4, d_model=64, n_heads=4, d_ff=128, vocab_size=8)
+    recipe = TrainConfig(steps=12, learning_rate=1e-3, precision=precision)
+    losses = [
+        train(build_model(config, device="cuda"), TASK, replace(recipe, cuda_graph=graph), progress=False).loss
+        for graph in (False, True)
+    ]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_cuda_graph_refuses_another_shape() -> None:
+    class TwoShapes:
+        calls = 0
+
+        def batch(self, generator: torch.Generator) -> Batch:
+            self.calls += 1
+            return PreviousToken(vocab_size=8, length=6 + self.calls // 4).batch(generator)
+
+    with pytest.raises(UserError, match="cuda_graph=True replays steps of one shape"):
+        train(small().to("cuda"), TwoShapes(), TrainConfig(steps=9, cuda_graph=True), progress=False)
+
+
+def test_a_graph_reads_batches_where_the_first_lay_and_refuses_others() -> None:
+    step = Recorded(None)  # type: ignore[arg-type]
+    step._fill((batch(0),))
+    first = step.batches[0].inputs
+    step._fill((batch(1),))
+    assert step.batches[0].inputs is first
+    assert torch.equal(first, batch(1).inputs)
+    with pytest.raises(UserError, match=r"the first batch had .*\(4, 6\).*this one .*\(2, 6\)"):
+        step._fill((part(batch(), slice(0, 2)),))
+
+
+def test_a_rule_that_changes_from_step_to_step_is_not_recorded() -> None:
+    with torch.device("meta"):
+        model = build_empty(
+            ModelConfig("decoder", "lm", 2, d_model=16, n_heads=2, d_ff=32, vocab_size=8, residual="branch_norm")
+        )
+    with pytest.raises(UserError, match="residual='branch_norm' changes from step to step"):
+        TrainStep(model, TrainConfig(steps=1, cuda_graph=True))
+
+
+def test_one_compiled_layer_trains_as_the_layers_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Model, "use_compiled", partialmethod(Model.use_compiled, backend="aot_eager"))
+    runs = {}
+    for how in ("no", "layer"):
+        model = small(layers=4)
+        model.use_path("plain" if how == "no" else "auto")
+        recipe = TrainConfig(steps=3, learning_rate=1e-2, compile=how)  # type: ignore[arg-type]
+        with TrainStep(model, recipe) as step:
+            runs[how] = [step(batch(i)).loss for i in range(3)]
+            assert [stack.graphs for stack in model.stacks().values()] == [int(how == "layer")]
+        assert all(stack.compiled is None for stack in model.stacks().values())  # as it was before
+    assert runs["layer"] == pytest.approx(runs["no"], rel=1e-6)
+
+
+def test_recomputation_is_set_for_the_run_and_taken_back() -> None:
+    model = small(layers=9).double()
+    expected = train(copy.deepcopy(model), TASK, TrainConfig(steps=3), progress=False).loss
+    recipe = TrainConfig(steps=3, checkpoint_every="auto", offload=True)
+    seen = []
+
+    def look(_history) -> None:
+        seen.extend((stack.checkpoint_every, stack.offload) for stack in model.stacks().values())
+
+    assert train(model, TASK, recipe, on_step=look, progress=False).loss == pytest.approx(expected, rel=1e-12)
+    assert set(seen) == {(3, True)}
+    assert all((stack.checkpoint_every, stack.offload) == (0, False) for stack in model.stacks().values())
+
+
+def test_offload_without_checkpoints_is_refused() -> None:
+    model = small()
+    with pytest.raises(ValueError, match=r"offload=True moves what checkpoints keep.*checkpoint_every='auto'"):
+        train(model, TASK, TrainConfig(steps=1, offload=True), progress=False)
+    storages = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    assert len(storages) == len(list(model.parameters()))  # nothing was laid into the optimizer's buffers
+
+
+def test_layers_that_are_not_alike_are_refused_and_nothing_stays_set() -> None:
+    model = build_model(replace(small().config, residual="dlcl"))
+    with pytest.raises(ValueError, match="compile='layer' needs layers that are alike"):
+        TrainStep(model, TrainConfig(steps=1, checkpoint_every=1, compile="layer"))
+    assert all(stack.checkpoint_every == 0 for stack in model.stacks().values())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 99 bytes."),
+        MemoryError(),
+    ],
+)
+def test_out_of_memory_is_answered_with_the_setting_that_would_fit(error, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = small(layers=400)
+    model.use_path("plain")
+    task = TokenMap(vocab_size=8, length=64, batch_size=8)
+    monkeypatch.setattr(memory, "_limit", lambda _device: 450_000_000)
+    monkeypatch.setattr(Model, "loss", lambda *_: (_ for _ in ()).throw(error))
+    sentence = r"The formula says 0\.[56] GB, the device has 0\.\d GB\. .*checkpoint_every='auto' needs 0\.4 GB"
+    with pytest.raises(OutOfMemory, match=sentence):
+        train(model, task, TrainConfig(steps=1), progress=False)
+    assert all(parameter.grad is None for parameter in model.parameters())  # the memory is given back
+
+
+def test_another_error_stays_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Model, "loss", lambda *_: (_ for _ in ()).throw(RuntimeError("something else")))
+    with pytest.raises(RuntimeError, match="something else"):
+        train(small(), TASK, TrainConfig(steps=1), progress=False)

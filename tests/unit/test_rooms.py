@@ -7,8 +7,8 @@ import deepnet_edu
 
 PACKAGE = Path(deepnet_edu.__file__).parent
 ORDER = [
-    "messages", "files", "scaling", "residual", "attention", "transformer", "fast", "stack", "initialization",
-    "embedding", "config", "models", "generation", "record", "planning",
+    "messages", "files", "scaling", "residual", "attention", "transformer", "fast", "compiled", "stack",
+    "initialization", "embedding", "config", "models", "generation", "record", "planning",
     "theory", "probing", "review", "data", "training", "figures", "progress", "explorers", "checks",
     "course", "cli",
 ]  # fmt: skip

@@ -16,6 +16,7 @@ from deepnet_edu.course import kit
 from deepnet_edu.figures.loss import LossFigure
 from deepnet_edu.messages import UserError
 from deepnet_edu.models import random_batch
+from deepnet_edu.probing import Watch
 from deepnet_edu.record import DepthProfile, History
 from deepnet_edu.training import bar as bar_module
 from deepnet_edu.training.bar import Bar
@@ -198,6 +199,19 @@ def test_without_tensorboard_nothing_is_said(
     assert not recwarn.list
 
 
+def test_gradients_before_clipping_are_larger_by_the_factor() -> None:
+    config = small_config("deepnorm", "decoder", 2)
+    model, batch = build_model(config), random_batch(config, 2, 6)
+    with Watch(model) as watch:
+        model.loss(batch).backward()
+    weights = [weight for sublayer in model.sublayers() for weight in sublayer.matrices()]
+    found = watch.profile({weight: weight.grad / 8 for weight in weights}, factor=8.0)
+    expected = probe(model, batch)
+    np.testing.assert_allclose(found.gradient_norm, expected.gradient_norm, rtol=1e-5)
+    for role, norms in expected.gradient_by_role.items():
+        np.testing.assert_allclose(found.gradient_by_role[role], norms, rtol=1e-5)
+
+
 def test_a_probed_profile_comes_back() -> None:
     config = small_config("pre_ln", "encoder_decoder", 2)
     measured = probe(build_model(config), random_batch(config, 2, 6))
@@ -220,13 +234,13 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 
 def test_the_rate_is_that_of_the_last_steps(clock: SimpleNamespace) -> None:
-    with Bar(100, progress=False, flops_per_token=2e6, peak=1e9) as bar:
+    with Bar(100, progress=False, peak=1e9) as bar:
         clock.seconds += 90  # the first step compiles
-        bar.update(2.0, 256)
+        bar.update(2.0, 256, 256 * 2e6)
         assert bar.rate is None
         assert bar.text == ""
         clock.seconds += 2
-        bar.update(2.0, 256)
+        bar.update(2.0, 256, 256 * 2e6)
         assert bar.rate == pytest.approx(128)
         assert bar.text == ", 128 tokens/s, 26% of peak"
         for _ in range(20):  # from now on twice as fast
@@ -235,12 +249,12 @@ def test_the_rate_is_that_of_the_last_steps(clock: SimpleNamespace) -> None:
         assert bar.rate == pytest.approx(256)
 
 
-@pytest.mark.parametrize(("flops", "peak"), [(None, 1e9), (1e6, None)])
+@pytest.mark.parametrize(("flops", "peak"), [(None, 1e9), (1e9, None)])
 def test_no_share_of_a_peak_that_is_not_known(clock: SimpleNamespace, flops: float | None, peak: float | None) -> None:
-    with Bar(3, progress=False, flops_per_token=flops, peak=peak) as bar:
+    with Bar(3, progress=False, peak=peak) as bar:
         for _ in range(3):
             clock.seconds += 1
-            bar.update(2.0, 1234)
+            bar.update(2.0, 1234, flops)
         assert bar.text == ", 1,234 tokens/s"
 
 
@@ -254,6 +268,24 @@ def test_a_bar_in_a_file_is_not_a_line_per_step(capsys: pytest.CaptureFixture[st
     assert "500/500" in shown
     assert "loss 2.002" in shown  # of the last step
     assert "tokens/s" in shown
+
+
+@pytest.mark.parametrize(("terminal", "drawn"), [(False, range(12, 20)), (True, range(400, 405))])
+def test_a_bar_is_drawn_as_often_as_somebody_looks(
+    terminal: bool, drawn: range, clock: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps of a second: every half minute into a file, where it would be a line each; at once in a terminal."""
+    written: list[str] = []
+    monkeypatch.setattr(
+        sys, "stderr", SimpleNamespace(write=written.append, flush=lambda: None, isatty=lambda: terminal)
+    )
+    monkeypatch.setattr("tqdm.std.time", lambda: clock.seconds)
+    with Bar(400) as bar:
+        for _ in range(400):
+            clock.seconds += 1
+            bar.update(2.0, 64)
+    assert "".join(written).count("tokens/s") in drawn
+    assert "loss 2.000, 64 tokens/s" in written[-2] + written[-1]
 
 
 def test_no_bar(capsys: pytest.CaptureFixture[str]) -> None:

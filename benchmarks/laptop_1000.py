@@ -1,0 +1,111 @@
+"""The preset laptop-1000 and its controls: does the stack of 1,000 layers learn, or do its ends?
+
+    python benchmarks/laptop_1000.py
+
+Three arms under one recipe: all trained; embedding and head around a stack that stays as it was drawn; embedding and
+head with no stack. Each arm is written to benchmarks/results/laptop_1000.json when it is done, and an interrupted
+recording goes on where it was; to record afresh, delete the file. The picture goes to docs/images/laptop_1000.png.
+"""
+
+import json
+import os
+import platform
+import time
+from dataclasses import replace
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import torch
+from deepnet_edu.training.runs import Run, find_run
+from deepnet_edu.training.sources import make_task
+
+from deepnet_edu import build_model, train
+from deepnet_edu.course.places import RESULTS
+from deepnet_edu.data import PythonDocs
+from deepnet_edu.figures.style import control_style, legend_below, new_figure, series_style
+from deepnet_edu.files import write_atomic
+from deepnet_edu.models import Model
+
+FILE = RESULTS / "laptop_1000.json"
+PICTURE = Path(__file__).resolve().parents[1] / "docs" / "images" / "laptop_1000.png"
+ARMS = {
+    "all trained": (),
+    "stack frozen": ("parameters=ends",),
+    "no layers": ("parameters=ends", "residual=none", "decoder_layers=0"),
+}
+#: Steps at the end over which the training loss is taken, and batches of the held-out part.
+LAST, HELD_OUT = 20, 50
+
+
+@torch.no_grad()
+def held_out(model: Model, task: PythonDocs) -> float:
+    """Mean loss over random windows of the held-out part, the same for all arms, nats per byte."""
+    generator = torch.Generator().manual_seed(0)
+    return sum(model.loss(task.validation_batch(generator)).item() for _ in range(HELD_OUT)) / HELD_OUT
+
+
+def perform(run: Run) -> dict[str, Any]:
+    """Train one arm."""
+    task = make_task(run.data, run.model.vocab_size, seed=run.train.seed)
+    assert isinstance(task, PythonDocs)
+    model = build_model(run.model, seed=run.train.seed)
+    begin = time.perf_counter()
+    history = train(model, task, replace(run.train, save_every=0))
+    return {
+        "loss": [round(loss, 4) for loss in history.loss],
+        "last": round(sum(history.loss[-LAST:]) / LAST, 4),
+        "held_out": round(held_out(model, task), 4),
+        "unigram_entropy": round(task.unigram_entropy, 4),
+        "bigram_entropy": round(task.bigram_entropy, 4),
+        "minutes": round((time.perf_counter() - begin) / 60, 1),
+        "device": "CPU",
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": version("torch"),
+        "seed": run.train.seed,
+        "date": date.today().isoformat(),
+    }
+
+
+def draw(arms: dict[str, Any]) -> bytes:
+    """Loss by step of the three arms, and the entropies of the text."""
+    import io
+
+    import numpy as np
+
+    figure, (ax,) = new_figure(1, width=8, height=4.6)
+    whole = arms["all trained"]
+    ax.axhline(whole["unigram_entropy"], color="black", linewidth=0.8, label="unigram entropy of the text")
+    for i, (name, arm) in enumerate(arms.items()):
+        smooth = np.convolve(arm["loss"], np.ones(5) / 5, mode="valid")
+        style = series_style(1) if name == "all trained" else control_style(i)
+        label = {"all trained": "1,000 layers, all trained", "stack frozen": "1,000 layers, ends trained alone"}
+        ax.plot(np.arange(len(smooth)) + 2, smooth, label=label.get(name, "no layers"), **style)
+    ax.set(xlabel="step", ylabel="loss (nats per byte, mean of 5)", ylim=(2.4, 5.2), xlim=(0, len(whole["loss"])))
+    legend_below(figure, ax)
+    file = io.BytesIO()
+    figure.savefig(file, dpi=110)
+    return file.getvalue()
+
+
+def main() -> None:
+    """Record what is missing, then draw."""
+    record = json.loads(FILE.read_text()) if FILE.exists() else {"made_by": "benchmarks/laptop_1000.py", "arms": {}}
+    for name, changes in ARMS.items():
+        if name not in record["arms"]:
+            record["arms"][name] = perform(find_run("laptop-1000", changes))
+            write_atomic(FILE, json.dumps(record, indent=1) + "\n")
+        arm = record["arms"][name]
+        print(f"{name}: last {LAST} steps {arm['last']:.3f}, held out {arm['held_out']:.3f} nats per byte", flush=True)
+    whole = record["arms"]["all trained"]
+    below = "below" if whole["last"] < whole["unigram_entropy"] else "NOT below"
+    print(f"all trained: {below} the unigram entropy, {whole['unigram_entropy']:.3f}")
+    write_atomic(PICTURE, draw(record["arms"]))
+
+
+if __name__ == "__main__":
+    main()

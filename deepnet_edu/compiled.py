@@ -1,0 +1,93 @@
+"""One layer compiled by ``torch.compile`` and used for all layers of a stack: a thousand take as long as two.
+
+Parameters and buffers are inputs of the compiled graph, and Python's own numbers are written into it. So layers share a
+graph where they differ in tensors alone, which is what rules keep their constants as buffers for. What torch.compile
+checks before it uses a graph makes this safe: a layer of another kind gets a graph of its own.
+"""
+
+from collections.abc import Callable
+from itertools import count
+from types import FunctionType
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from deepnet_edu.attention import Context
+from deepnet_edu.messages import UserError, unknown
+from deepnet_edu.residual import State
+from deepnet_edu.transformer import TransformerLayer
+
+_numbers = count()
+
+
+class CompiledLayer:
+    """``layer(state, context)`` for the layers of one stack, compiled at the first call.
+
+    Args:
+        backend: a name in ``torch.compiler.list_backends(None)``: ``"inductor"`` makes new kernels, ``"aot_eager"``
+            only what they would be made from, in less time.
+
+    Attributes:
+        backend: likewise.
+        graphs: compiled so far: one for each kind of layer, with gradients and without, in each precision and mode.
+            At another batch size or length there is one more, and that serves all others.
+
+    Raises:
+        ValueError: there is no such backend.
+    """
+
+    def __init__(self, backend: str = "inductor") -> None:
+        known = torch.compiler.list_backends(None)
+        if backend not in known:
+            raise ValueError(unknown("backend", backend, known))
+        self.backend = backend
+        self.graphs = 0
+        self._function: Callable[..., Any] | None = None
+
+    def __call__(self, layer: nn.Module, state: State, context: Context) -> State:
+        """The state after ``layer``, a :class:`~deepnet_edu.transformer.TransformerLayer`.
+
+        Raises:
+            UserError: it cannot be compiled: no compiler, say, or layers of too many kinds.
+        """
+        if self._function is None:
+            self._function = self._made()
+        try:
+            return cast(State, self._function(layer, state, context))
+        except (torch._dynamo.exc.TorchDynamoException, torch._dynamo.exc.FailOnRecompileLimitHit) as error:
+            raise UserError(_sentence(error, self.graphs)) from error
+
+    def __reduce__(self) -> tuple[type, tuple[str]]:
+        """A copy compiles for itself."""
+        return CompiledLayer, (self.backend,)
+
+    def _made(self) -> Callable[..., Any]:
+        compile_graph = torch._dynamo.lookup_backend(self.backend)
+
+        def counted(graph: Any, inputs: Any, **settings: Any) -> Any:
+            made = compile_graph(graph, inputs, **settings)
+            self.graphs += 1  # only now: PyTorch may have to begin anew
+            return made
+
+        # PyTorch keeps graphs, and what it knows of sizes that vary, by code and its name: each stack has its own.
+        forward = TransformerLayer.forward
+        code = forward.__code__.replace(co_name=f"layer_{next(_numbers)}")
+        own = FunctionType(code, forward.__globals__, code.co_name, forward.__defaults__)
+        # Without fullgraph what cannot be compiled would run uncompiled, and nobody would know.
+        return torch.compile(own, fullgraph=True, backend=counted)
+
+
+def _sentence(error: Exception, graphs: int) -> str:
+    """What went wrong, and what to type."""
+    if isinstance(error, torch._dynamo.exc.FailOnRecompileLimitHit):
+        return (
+            f"compile='layer' made {graphs} graphs for one stack, and its next layer or batch needs yet another: "
+            "layers differ in more than their weights, so use compile='no'."
+        )
+    cause = getattr(error, "inner_exception", None) or error
+    reason = next((line.strip() for line in str(cause).splitlines() if line.strip()), "no reason given")
+    mend = "change what a layer does, or use compile='no'."
+    if isinstance(error, torch._dynamo.exc.ShortenTraceback):  # what makes kernels failed
+        mend = "it needs a C++ compiler such as g++ on a CPU and Triton on a GPU; install that, or use compile='no'."
+    return f"compile='layer' failed ({type(cause).__name__}: {reason[:200].rstrip('.')}): {mend}"

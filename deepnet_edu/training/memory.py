@@ -1,0 +1,76 @@
+"""A run that has come to the end of a device's memory: what the formula says, and the setting that would fit."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from deepnet_edu.messages import UserError
+from deepnet_edu.models import Batch, Model
+from deepnet_edu.planning import explain
+from deepnet_edu.stack import Stack
+from deepnet_edu.training.config import TrainConfig
+
+#: Of the message of PyTorch's allocator on the CPU, which raises a plain RuntimeError.
+_ON_CPU = "not enough memory"
+
+
+class OutOfMemory(UserError):
+    """The device's memory is full. The message says what the formula says, and what to type."""
+
+
+@contextmanager
+def answered(model: Model, config: TrainConfig, batch: Batch) -> Iterator[None]:
+    """While entered, running out of memory is answered by what :mod:`deepnet_edu.planning` knows.
+
+    Raises:
+        OutOfMemory: instead of PyTorch's error, which stays its cause.
+    """
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if isinstance(error, torch.OutOfMemoryError | MemoryError) or _ON_CPU in str(error):
+            raise OutOfMemory(f"Out of memory. {_known(model, config, batch)}") from error
+        raise
+
+
+def _known(model: Model, config: TrainConfig, batch: Batch) -> str:
+    """What the formula says of this step, as far as it knows such a model."""
+    first = next((stack for stack in model.stacks().values() if isinstance(stack, Stack)), None)
+    device = next(model.parameters()).device
+    sequences, tokens, source_tokens = lengths(model, batch)
+    try:
+        return explain(
+            model.config,
+            sequences,
+            tokens,
+            _limit(device),
+            accumulate=config.accumulate,
+            source_tokens=source_tokens,
+            checkpoint_every=0 if first is None else first.checkpoint_every,
+            path="plain" if config.offload or config.compile != "no" or first is None else first.path,
+            precision="float32" if config.precision == "fp32" else "autocast",
+            device=device.type,
+            offload=config.offload,
+        )
+    except ValueError:  # a model that somebody else wrote a part of, or float64 beside autocast
+        return "Try checkpoint_every='auto', or fewer sequences in a batch and accumulate=2."
+
+
+def lengths(model: Model, batch: Batch) -> tuple[int, int, int]:
+    """Sequences, tokens (of the target where there are two languages; patches of an image), and the source's or 0."""
+    inputs = batch.inputs
+    if inputs.ndim == 4:
+        side = model.config.patch_size
+        return len(inputs), (inputs.shape[2] // side) * (inputs.shape[3] // side), 0
+    if batch.target_inputs is not None:
+        return len(inputs), batch.target_inputs.shape[1], inputs.shape[1]
+    return len(inputs), inputs.shape[1], 0
+
+
+def _limit(device: torch.device) -> int:
+    """Bytes that the device has."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -1,0 +1,999 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   lesson:
+#     question: Where do time and memory go at 1,000 layers?
+#     opening: >-
+#       The stack of lesson 07 has 1,000 layers, and it is thin: all its weights together fill 0.2 GB. Training it takes about
+#       ten times as much, and seconds a step. This lesson keeps two books, one of bytes and one of seconds. It asks of each
+#       entry what it costs, what it would have to cost, and what makes it smaller.
+#     objectives: >-
+#       say to the byte what a layer keeps for its backward pass, choose how often to checkpoint, tell whether
+#       an operation waits for arithmetic, for memory or for its own call, and say how much of a machine a training run uses.
+#     prerequisites: lesson 07, and what autograd's backward pass does.
+#     minutes: 80
+#     paper: Section 6, whose 1,000 layers it trains on machines that it does not name.
+# ---
+
+# %% tags=["parameters"]
+from deepnet_edu.course import kit
+
+PROFILE = kit.profile()
+SEED = 0
+DEPTH = 48 if PROFILE == "smoke" else 1000  # layers of the model that is measured
+STEPS = 1 if PROFILE == "smoke" else 2  # training steps of each measurement, behind one to warm up
+
+# %%
+import ctypes
+import re
+import time
+from math import sqrt
+from pathlib import Path
+
+import numpy as np
+
+# %% tags=["imports"]
+import torch
+
+# %%
+import torch._dynamo  # here, since torch.compile takes its time to load it at first use
+from torch.nn import functional as F
+
+from deepnet_edu import ModelConfig, TrainConfig, build_model
+from deepnet_edu.attention import NOTHING
+from deepnet_edu.checks import check
+from deepnet_edu.figures import Picture
+from deepnet_edu.figures.style import legend_below, new_figure, series_style
+from deepnet_edu.models import random_batch
+from deepnet_edu.planning import count_operations, count_parameters, training_memory
+from deepnet_edu.training import TrainStep, train
+
+device = kit.setup(SEED, PROFILE)
+B, T = 4, 64  # sequences, tokens in each
+WIDTH, HEADS, D_FF = 64, 4, 256
+#: On the CPU the seconds of this process alone: others may be at work. A GPU is waited for.
+clock = time.perf_counter if device.type == "cuda" else time.process_time
+
+
+def shape(layers):
+    """A DeepNorm decoder of the course's narrow shape."""
+    return ModelConfig("decoder", "lm", layers, d_model=WIDTH, n_heads=HEADS, d_ff=D_FF, vocab_size=128, max_length=T)
+
+
+def now():
+    """The clock, when all that was asked for is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return clock()
+
+
+def peak_bytes(reset=False):
+    """The most memory that was in use since the last reset; None where the system does not say."""
+    if device.type == "cuda":
+        if reset:
+            torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.max_memory_allocated()
+    try:
+        if reset:
+            ctypes.CDLL(None).malloc_trim(0)  # what was freed goes back to the system
+            Path("/proc/self/clear_refs").write_text("5")  # Linux: count from here
+        return 1024 * int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])
+    except (OSError, AttributeError, TypeError):  # another system
+        return None
+
+
+def verdict(said, holds):
+    print(said, bool(holds))
+
+
+# %% [markdown]
+# ## The first book: bytes
+#
+# Training with AdamW in float32 keeps four numbers for each weight: the weight, its gradient, and Adam's two running
+# averages. At 4 bytes each that is **16 bytes a weight**, whatever the model does.
+
+# %%
+weights = count_parameters(shape(1000))["all"]
+print(
+    f"1,000 layers: {weights:,} weights, {4 * weights / 1e9:.2f} GB; with gradients and averages {16 * weights / 1e9:.2f} GB"
+)
+
+# %% [markdown]
+# There is another entry. The backward pass of a product needs the product's input, that of a GELU needs what stood in
+# front of it. So autograd keeps such tensors from the forward pass until the gradient comes by. They are called
+# [activations](glossary.md). Our batch is small, 4 sequences of 64 tokens.
+
+# %%
+guess_bytes = kit.Guess(
+    "1,000 layers of width 64, 256 tokens. What fills most of the memory?",
+    ["the weights", "gradients and Adam's averages", "activations"],
+)
+guess_bytes
+
+# %% [markdown]
+# ## What does a layer keep?
+#
+# Nobody needs to guess it. PyTorch lets you look over autograd's shoulder: `saved_tensors_hooks(pack, unpack)` calls
+# `pack(tensor)` for every tensor that is kept, and keeps what `pack` returns.
+
+# %% [markdown] exercise="saved_bytes" difficulty=3 importance=4 minutes=12
+# ### Look over autograd's shoulder
+#
+# **Objective**: measure what any module keeps for its backward pass.
+#
+# Write `saved_bytes(module, x)`: the bytes that autograd keeps while `module(x)` runs, a whole number. Two rules. The same
+# memory counts once, however often it is kept, and a view keeps all the memory that it looks into: so count storages,
+# `tensor.untyped_storage()`, which have a `data_ptr()` and `nbytes()`. And what the module owns anyway, its parameters and
+# buffers, does not count.
+#
+# Hint: a dictionary from `data_ptr()` to `nbytes()` counts each storage once. Collect the `data_ptr()` of all of
+# `module.parameters()` and `module.buffers()` before.
+#
+# Hint: `with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):` around `module(x)`. `keep` notes
+# the storage and returns the tensor.
+
+
+# %% exercise="saved_bytes"
+def saved_bytes(module, x):
+    """Bytes that autograd keeps for the backward pass of module(x): a whole number."""
+    ### BEGIN SOLUTION
+    owned = {tensor.untyped_storage().data_ptr() for tensor in [*module.parameters(), *module.buffers()]}
+    kept = {}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in owned:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        module(x)
+    return sum(kept.values())
+    ### END SOLUTION
+
+
+# %%
+check.saved_bytes(saved_bytes)
+
+# %%
+saved_bytes = kit.mine_or_reference(saved_bytes)
+
+# %% [markdown]
+# <details><summary>What you should see</summary>
+#
+# A green card. The most popular wrong answer adds up `tensor.numel() * 4` for every call: it counts a tensor twice that
+# two operations keep, and takes every number for float32.
+# </details>
+#
+# **Why it works.** A tensor is a view of a storage. Query, key and value are three views of one product's output, so if
+# one of them is kept, all three are. Only the storage tells what is really held.
+#
+# Now a layer of the course's own, as lesson 07 built it: attention and feed-forward branch, each joined by
+# $\mathrm{LN}(\alpha x + F(x))$.
+
+
+# %%
+class Layer(torch.nn.Module):
+    """A layer of the library's plain path, from tensor to tensor."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.layer = build_model(config, seed=SEED).stacks()["decoder"].layers[0]
+
+    def forward(self, x):
+        (y,) = self.layer((x,))  # a rule's state is a tuple of streams; DeepNorm has one
+        return y
+
+
+x = torch.randn(B, T, WIDTH, requires_grad=True)
+kept = saved_bytes(Layer(shape(1)), x)
+print(f"one layer keeps {kept:,} bytes for {B * T} tokens: {kept // (4 * B * T):,} numbers a token")
+
+# %% [markdown]
+# 1,032 numbers a token, for a stream of 64. Where do they come from? Go through the layer, line by line. These are the
+# rules:
+#
+# | operation | keeps |
+# |---|---|
+# | matrix product with a weight | its input |
+# | attention (PyTorch's fused one) | query, key, value, its output, and one number a head and token |
+# | GELU | its input |
+# | norm | its input, and two numbers a token: mean and $1/\sigma$ |
+# | a sum; a product with the constant α | nothing new |
+#
+# And what one operation puts out and the next one takes in is one tensor, not two.
+
+# %% [markdown] exercise="activation_bytes" difficulty=3 importance=5 minutes=12
+# ### What a layer keeps, by formula
+#
+# **Objective**: know the activation memory of a layer before it is built.
+#
+# Write `activation_bytes(sequences, tokens, d_model, d_ff, n_heads)`: the bytes that one decoder layer of the form
+# above keeps in float32, a whole number. The stream that enters the layer counts (its first product keeps it), the one
+# that leaves does not: it is the next layer's.
+#
+# Hint: count the tensors of width d_model first. There are the layer's input, three for attention, its output, and in
+# each half of the layer what the norm takes in; the first norm's output is the input of the feed-forward branch.
+#
+# Hint: that makes eight of width d_model, two of width d_ff (before and after GELU), two numbers for each of two
+# norms, and one a head. All that per token, times 4 bytes.
+
+
+# %% exercise="activation_bytes"
+def activation_bytes(sequences, tokens, d_model, d_ff, n_heads):
+    """Bytes that a decoder layer keeps for its backward pass in float32: a whole number."""
+    ### BEGIN SOLUTION
+    numbers = 8 * d_model + 2 * d_ff + 4 + n_heads
+    return 4 * sequences * tokens * numbers
+    ### END SOLUTION
+
+
+# %%
+check.activation_bytes(activation_bytes)
+
+# %%
+activation_bytes = kit.mine_or_reference(activation_bytes)
+verdict("the formula is what autograd keeps, to the byte:", activation_bytes(B, T, WIDTH, D_FF, HEADS) == kept)
+twice = activation_bytes(B, 2 * T, WIDTH, D_FF, HEADS) / activation_bytes(B, T, WIDTH, D_FF, HEADS)
+print(f"sequences twice as long: {twice:g} times as much")
+print(f"1,000 layers: {1000 * kept / 1e9:.2f} GB of activations")
+
+# %%
+guess_bytes.compare("activations")
+
+# %% [markdown]
+# <details><summary>What you should see</summary>
+#
+# $4BT(8d + 2d_{\mathrm{ff}} + 4 + h)$. Linear in the number of tokens: no $T^2$ anywhere.
+# </details>
+#
+# **Why it works.** With $d_{\mathrm{ff}} = 4d$ it is 16 numbers a feature and token. You will find another count in
+# papers, $BTd\,(34 + 5hT/d)$ bytes a layer (Korthikanti et al., arXiv 2205.05198, Equation 1). It is the same one: they
+# count 2 bytes a number, so our 16 make 32, and dropout's two masks of 1 byte make 34. Their second term is the table
+# of attention's scores, $T \times T$ for each head. Fused attention (FlashAttention, and PyTorch's
+# `scaled_dot_product_attention`) does not keep it. It computes the scores again on the way back. That idea, **compute
+# it again instead of keeping it**, can be used on a larger scale.
+#
+# ## Keep little, compute twice
+#
+# Cut the stack of $N$ layers into groups of $k$. On the way up keep nothing but the stream at the entrance of each
+# group. On the way back take the groups from the top down: run a group's forward pass once more, keep everything this
+# time, send the gradient through, and throw it all away again. That is [checkpointing](glossary.md) (Chen et al., arXiv
+# 1604.06174).
+#
+# The price is one forward pass more, for every $k$. What is the gain?
+
+# %% [markdown] exercise="checkpointed_numbers" difficulty=2 importance=5 minutes=8
+# ### Memory of a checkpointed stack
+#
+# **Objective**: say what checkpointing keeps, for every size of the groups.
+#
+# Write `checkpointed_numbers(n_layers, every, layer, state)`: the most numbers that are kept at one time, where `every`
+# layers form a group (the last group may be smaller), a layer keeps `layer` numbers for its backward pass and
+# the stream is `state` numbers.
+#
+# Hint: one stream for each group. How many groups have 10 layers in threes?
+#
+# Hint: `-(-n_layers // every)` rounds up. While a group is at work, all its layers keep everything.
+
+
+# %% exercise="checkpointed_numbers"
+def checkpointed_numbers(n_layers, every, layer, state):
+    """The most numbers that are kept at one time: a whole number."""
+    ### BEGIN SOLUTION
+    groups = -(-n_layers // every)
+    return groups * state + every * layer
+    ### END SOLUTION
+
+
+# %%
+check.checkpointed_numbers(checkpointed_numbers)
+
+# %%
+checkpointed_numbers = kit.mine_or_reference(checkpointed_numbers)
+
+# %% [markdown]
+# <details><summary>What you should see</summary>
+#
+# 10 layers in threes: four groups, four streams kept, and three layers at work.
+# </details>
+#
+# **Why it works.** Small groups keep many streams, large groups many layers at work. Between them is a best size. The
+# rule that everybody quotes is $k = \sqrt N$: for 1,000 layers, 32.
+
+# %%
+guess_group = kit.Guess(
+    "Our layer keeps 1,032 numbers a token, the stream is 64. Which groups of 1,000 layers need the least memory?",
+    ["of 2 layers", "of 8", "of 32", "of 128"],
+)
+guess_group
+
+# %%
+LAYER, STATE = activation_bytes(1, 1, WIDTH, D_FF, HEADS) // 4, WIDTH
+sizes = np.unique(np.geomspace(1, 1000, 60).round().astype(int))
+megabytes = [4e-6 * B * T * checkpointed_numbers(1000, int(k), LAYER, STATE) for k in sizes]
+best = min(range(1, 1001), key=lambda k: checkpointed_numbers(1000, k, LAYER, STATE))
+rule = round(sqrt(1000))
+figure, (ax,) = new_figure(1, width=8, height=3.8)
+ax.plot(sizes, megabytes, label="checkpointed", **series_style(1))
+ax.axhline(4e-6 * B * T * 1000 * LAYER, color="#555555", linestyle=":", linewidth=1.5, label="all kept")
+for k, said, mark in ((best, f"least: k = {best}", "o"), (rule, f"k = √N = {rule}", "s")):
+    at = 4e-6 * B * T * checkpointed_numbers(1000, k, LAYER, STATE)
+    ax.plot(k, at, mark, color="#D55E00", markersize=8)
+    ax.annotate(f"{said}, {at:.0f} MB", (k, at), (6, -13), textcoords="offset points", fontsize=9)
+ax.set(xscale="log", yscale="log", xlabel="layers in a group, k", ylabel="activations (MB)", ylim=(8, 2000))
+legend_below(figure, ax)
+Picture(
+    figure,
+    alt="Activations of 1,000 layers in megabytes against the number of layers in a checkpointed group, both logarithmic. A "
+    "valley: 67 MB at groups of one, 17 MB at 8, 36 MB at 32, back to more than 1,000 MB at 1,000, where all is kept.",
+)
+
+# %%
+print(f"least memory: groups of {best}; √N would be {rule}")
+numbers = {k: checkpointed_numbers(1000, k, LAYER, STATE) for k in (best, rule)}
+print(
+    f"√N keeps {numbers[rule] / numbers[best]:.1f} times as much as the best, and {1000 * LAYER / numbers[rule]:.0f} times less than all"
+)
+apart = 4 * B * T * (numbers[rule] - numbers[best])
+print(f"beside 16 bytes a weight, the difference is {100 * apart / (16 * weights):.1f}%")
+
+# %%
+guess_group.compare("of 8")
+
+# %% [markdown]
+# Let a layer keep $c$ times the stream. Then $N/k$ streams and $k$ layers make $N/k + ck$, which is least at $k =
+# \sqrt{N/c}$. The rule $\sqrt N$ takes a layer for as large as the stream. In ours $c$ is 16, so the best group is
+# $\sqrt{16} = 4$ times smaller. Should you care? Both are a few percent of what was kept before, and both pay the same
+# forward pass. So the library's `TrainConfig(checkpoint_every="auto")` stays with $\sqrt N$. With a wide model, or
+# thousands of tokens, count it.
+#
+# ## The second book: seconds
+#
+# What must a training step cost? It cannot leave out the matrix products. Each weight takes part in one multiplication
+# and one addition per token on the way up, the same for the gradient of its input, and the same for its own gradient:
+# **6 operations a weight and token**. The time that a machine takes for these products, and nothing else, is the
+# [floor](glossary.md). No software is faster. Let us measure ours.
+
+# %%
+PRODUCTS = [(WIDTH, 3 * WIDTH), (WIDTH, WIDTH), (WIDTH, D_FF), (D_FF, WIDTH)]  # query, key, value; output; feed-forward
+
+
+def least_seconds(call, repeats):
+    """Of several runs behind one to warm up: what else is at work on a machine can only make it slower."""
+    seconds = []
+    for _ in range(1 + repeats):
+        begin = now()
+        call()
+        seconds.append(now() - begin)
+    return min(seconds[1:])
+
+
+def floor_seconds(layers, repeats):
+    """The matrix products of a training step, into memory that is there already: forward, backward."""
+    matrices = [[torch.randn(o, i, device=device) for i, o in PRODUCTS] for _ in range(layers)]
+    gradients = [[torch.empty_like(matrix) for matrix in layer] for layer in matrices]
+    streams = {width: torch.randn(B * T, width, device=device) for width in (WIDTH, 3 * WIDTH, D_FF)}
+    out = {width: torch.empty_like(stream) for width, stream in streams.items()}
+
+    def forward():
+        for layer in matrices:
+            for w in layer:
+                torch.mm(streams[w.shape[1]], w.t(), out=out[w.shape[0]])
+
+    def backward():
+        for layer, own in zip(matrices, gradients, strict=True):
+            for w, gradient in zip(layer, own, strict=True):
+                torch.mm(streams[w.shape[0]], w, out=out[w.shape[1]])  # of the input
+                torch.mm(streams[w.shape[0]].t(), streams[w.shape[1]], out=gradient)  # of the weight
+
+    return [least_seconds(forward, repeats), least_seconds(backward, repeats)]
+
+
+floor = floor_seconds(DEPTH, STEPS)
+operations = 6 * B * T * DEPTH * sum(i * o for i, o in PRODUCTS)
+verdict(
+    "as the library counts them:", operations == count_operations(shape(DEPTH), B, T).products - 6 * B * T * WIDTH * 128
+)
+
+# %% tags=["nbval-ignore-output"]
+print(
+    f"{DEPTH:,} layers: forward {floor[0]:.2f} s, backward {floor[1]:.2f} s, {operations / sum(floor) / 1e9:.0f} GFLOP/s"
+)
+
+# %% [markdown]
+# (GFLOP/s: billions of floating-point operations a second. The head's product is left out here; it is a thousandth.)
+#
+# ## The roof over an operation
+#
+# Is that rate good? And what of the rest, norms and sums, which hardly compute? A processor has two speeds: its
+# arithmetic does so many operations a second, the **peak**, and its memory moves so many bytes a second, the
+# **bandwidth**. An operation takes at least FLOP/peak seconds for its arithmetic and at least bytes/bandwidth seconds
+# for its memory (FLOP are its multiplications and additions). Both go on at the same time, so the longer one counts.
+# Which one that is depends on FLOP/byte, its [arithmetic intensity](glossary.md): how much work there is for each byte.
+
+# %% [markdown] exercise="attainable_rate" difficulty=3 importance=5 minutes=12
+# ### The roofline of a product
+#
+# **Objective**: tell whether a matrix product waits for arithmetic or for memory.
+#
+# Write `attainable_rate(rows, d_in, d_out, peak, bandwidth, size)`: the operations a second that a product of (rows,
+# d_in) with (d_in, d_out) can at most reach. `peak` is in FLOP/s, `bandwidth` in bytes/s, `size` is the bytes of one
+# number. Both factors are read once, the result is written once.
+#
+# Hint: a product takes rows·d_in·d_out multiplications and as many additions. It moves three matrices.
+#
+# Hint: with intensity = FLOP/bytes, memory allows bandwidth·intensity operations a second. The lower roof counts.
+
+
+# %% exercise="attainable_rate"
+def attainable_rate(rows, d_in, d_out, peak, bandwidth, size):
+    """FLOP/s that a product of (rows, d_in) with (d_in, d_out) can at most reach: one number."""
+    ### BEGIN SOLUTION
+    flops = 2 * rows * d_in * d_out
+    moved = size * (rows * d_in + d_in * d_out + rows * d_out)
+    return min(peak, bandwidth * flops / moved)
+    ### END SOLUTION
+
+
+# %%
+check.attainable_rate(attainable_rate)
+
+# %%
+attainable_rate = kit.mine_or_reference(attainable_rate)
+
+# %% [markdown]
+# <details><summary>What you should see</summary>
+#
+# A long slope and a flat roof: below an intensity of peak/bandwidth memory decides, above it arithmetic does.
+# </details>
+#
+# **Why it works.** This is the [roofline](glossary.md) model (Williams, Waterman and Patterson, Communications of the ACM
+# 52(4), 2009). It knows only two roofs. Watch for dots that lie far below both: they wait for something else.
+#
+# The next cell measures this machine's two roofs, then the parts of a layer, each on memory of its own as in a deep
+# stack. (A norm takes about 7 operations a number, AdamW about 14 a weight.)
+
+# %%
+small = PROFILE == "smoke"
+copies, long = (8, 2_000_000) if small else (400, 32_000_000)
+square = torch.randn(2, 512 if small else 1024, 512 if small else 1024, device=device)
+peak = 2 * square.shape[1] ** 3 / least_seconds(lambda: square[0] @ square[1], 5)
+
+
+def bytes_per_second():
+    """Of adding long vectors: two are read, one is written."""
+    a, b, out = torch.ones(3, long, device=device)
+    return 3 * 4 * long / least_seconds(lambda: torch.add(a, b, out=out), 5)
+
+
+bandwidth = bytes_per_second()
+
+
+def each(operation, *tensors):
+    """Seconds of operation(i-th of each tensor) for all i, per call."""
+    return least_seconds(lambda: [operation(*one) for one in zip(*tensors, strict=True)], 3) / len(tensors[0])
+
+
+def drawn(n, *shape):
+    return torch.randn(n, *shape, device=device).unbind()
+
+
+def product(n, d_in, d_out):
+    """FLOP, bytes and seconds of a product of 256 rows."""
+    rows = B * T
+    seconds = each(
+        lambda x, w, y: torch.mm(x, w, out=y), drawn(n, rows, d_in), drawn(n, d_in, d_out), drawn(n, rows, d_out)
+    )
+    return 2 * rows * d_in * d_out, 4 * (rows * d_in + d_in * d_out + rows * d_out), seconds
+
+
+adam = torch.nn.Parameter(torch.zeros(long // 4, device=device))
+adam.grad = torch.ones_like(adam)
+update = torch.optim.AdamW([adam], fused=True)
+tokens = B * T * WIDTH
+streams, branches = drawn(copies, B * T, WIDTH), drawn(copies, B * T, WIDTH)
+measured = {
+    "product 64 → 256": product(copies, WIDTH, D_FF),
+    "product 512 → 2,048": product(2 if small else 8, 512, 2048),
+    "norm": (7 * tokens, 8 * tokens, each(lambda x: F.layer_norm(x, (WIDTH,)), streams)),
+    "αx + F": (2 * tokens, 12 * tokens, each(lambda x, f: torch.add(f, x, alpha=6.7, out=f), streams, branches)),
+    "AdamW": (14 * len(adam), 28 * len(adam), least_seconds(update.step, 3)),
+}
+del adam, update, streams, branches
+one_call = each(torch.neg, drawn(1000))
+
+# %% tags=["nbval-ignore-output"]
+print(
+    f"peak {peak / 1e9:.0f} GFLOP/s, bandwidth {bandwidth / 1e9:.0f} GB/s: memory decides below {peak / bandwidth:.1f} FLOP/byte"
+)
+print(
+    f"a call that does next to nothing takes {1e6 * one_call:.1f} µs; the norm took {1e6 * measured['norm'][2]:.0f} µs"
+)
+
+# %%
+figure, (ax,) = new_figure(1, width=8, height=4.2)
+intensity = np.geomspace(0.05, 300, 100)
+ax.plot(intensity, np.minimum(peak, bandwidth * intensity) / 1e9, label="the roof of this machine", **series_style(1))
+for i, (name, (flops, moved, seconds)) in enumerate(measured.items()):
+    look = {"marker": "os^Dv"[i], "markersize": 8, "linestyle": "none", "color": series_style(i + 2)["color"]}
+    ax.plot(flops / moved, flops / seconds / 1e9, label=name, **look)
+ax.set(xscale="log", yscale="log", xlabel="arithmetic intensity (FLOP/byte)", ylabel="GFLOP/s")
+legend_below(figure, ax)
+Picture(
+    figure,
+    alt="Operations a second against arithmetic intensity, both logarithmic. A roof that rises with the bandwidth and is flat "
+    "from the peak on. AdamW, a sum and a norm stand at the left, under the slope, at a small part of the peak. The products stand at "
+    "the right, under the flat part; the wide one is nearer to it than the narrow one.",
+)
+
+# %% [markdown]
+# Three things to see. **Products** stand at the right and come near the flat roof: they are what the machine is good at.
+# **Norms, sums and AdamW** stand at the left. They use a small part of the arithmetic and cannot do better, because they
+# wait for memory; to win time there, move fewer bytes. (A dot may lie a little above the slope: what fits into the cache
+# need not come from memory, and writing where one has just read is cheaper than writing elsewhere.) And **narrow**
+# operations fall short of their roof by more than wide ones. Each call has a price of its own in Python and PyTorch,
+# whatever it does; the norm pays for a new tensor at each call besides. A thousand layers of small operations make
+# tens of thousands of calls.
+#
+# On a GPU the same layer stands elsewhere, because a GPU's arithmetic has grown faster than its memory. Here are
+# data-sheet numbers, in bfloat16 (2 bytes), with your function:
+
+# %%
+GPUS = {  # FLOP/s without sparsity (V100: fp16), bytes/s
+    "V100": (125.3e12, 0.90e12),
+    "A100 80 GB": (312e12, 2.039e12),
+    "H100 SXM": (989e12, 3.35e12),
+    "H200": (989e12, 4.8e12),
+    "B200": (2250e12, 8.0e12),
+}
+print("share of the peak that memory allows           64 → 256        512 → 2,048      512 → 2,048")
+print("                     peak/bandwidth      at 256 tokens      at 256 tokens   at 32,768 tokens")
+for name, (top, moves) in GPUS.items():
+    cases = [(256, 64, 256), (256, 512, 2048), (32768, 512, 2048)]
+    shares = [attainable_rate(*case, top, moves, 2) / top for case in cases]
+    print(f"{name:12} {top / moves:12.0f} FLOP/byte {shares[0]:18.0%} {shares[1]:18.0%} {shares[2]:18.0%}")
+
+# %% [markdown]
+# Our narrow layer can use less than a third of such a GPU's arithmetic at best, even if every call were free. They are
+# not, and in a single microsecond of waiting an H200 could do a billion operations. Depth without width is the worst
+# case for a GPU: many small things, one after the other.
+#
+# ## Where does it all go?
+#
+# Now the whole step. The library has two paths through a stack. `plain` is the one that you have read in lesson 07:
+# layer after layer, and autograd keeps what it wants. `fast` computes the same numbers, with a backward pass written by
+# hand for the whole stack: it keeps only what cannot be had cheaply (the norms' outputs are computed again), adds
+# gradients where they belong, and uses the same memory in each step. Each path runs with everything kept, and with
+# checkpoints every $\sqrt N$ layers.
+
+# %%
+guess_time = kit.Guess(
+    "Checkpoints run each forward pass twice. Counting products alone, how much longer does that make a step?",
+    ["a tenth", "a third", "a half", "twice as long"],
+)
+guess_time
+
+# %% [markdown]
+# A step computes the loss, sends the gradient back, and lets the optimizer update the weights. The next cell puts marks
+# between these three.
+
+
+# %%
+def seconds_by_part(step, batch):
+    """Seconds of forward pass, backward pass and update in one training step."""
+    model, marks = step.model, []
+    loss = model.loss
+
+    def mark(*_):
+        marks.append(now())
+
+    def loss_then_mark(*arguments):
+        value = loss(*arguments)
+        mark()
+        return value
+
+    model.loss, hook = loss_then_mark, step.optimizer.register_step_pre_hook(mark)
+    mark()
+    step(batch)
+    mark()
+    hook.remove()
+    del model.loss
+    return np.diff(marks)
+
+
+def run(path, every):
+    """Seconds by part, the best of some steps, and the peak of memory."""
+    model.use_path(path)
+    with TrainStep(model, TrainConfig(steps=1, learning_rate=1e-5, warmup=0, checkpoint_every=every)) as step:
+        peak_bytes(reset=True)
+        rows = [seconds_by_part(step, batch) for _ in range(1 + STEPS)]
+        return min(rows[1:], key=sum), peak_bytes()
+
+
+before = peak_bytes(reset=True)
+model = build_model(shape(DEPTH), seed=SEED).to(device)
+batch = random_batch(shape(DEPTH), B, T).to(device)
+root = round(sqrt(DEPTH))
+ARMS = {
+    "fast, all kept": ("fast", 0),
+    "fast, every √N": ("fast", root),
+    "plain, all kept": ("plain", 0),
+    "plain, every √N": ("plain", root),
+}
+if device.type == "cuda":  # for which the fast path is not written
+    ARMS = {name: arm for name, arm in ARMS.items() if arm[0] == "plain"}
+# The CPU's memory is given back to the system only now and then: the runs that need less come first.
+found = {name: run(*ARMS[name]) for name in sorted(ARMS, key=lambda name: (ARMS[name][0], -ARMS[name][1]))}
+plans = {
+    name: training_memory(shape(DEPTH), B, T, path=path, checkpoint_every=every) for name, (path, every) in ARMS.items()
+}
+
+# %% tags=["headline"]
+figure, axes = new_figure(2, width=10, height=4.4)
+PARTS = {  # of memory: what a plan counts
+    "weights": lambda plan: plan.weights,
+    "gradients": lambda plan: plan.gradients,
+    "Adam's averages": lambda plan: plan.optimizer,
+    "activations": lambda plan: plan.activations + plan.temporaries,
+    "Python's objects, gaps": lambda plan: plan.objects,
+}
+COLORS = ["#E69F00", "#56B4E9", "#009E73", "#D55E00", "#BBBBBB"]
+HATCHES = ["", "//", "", "..", ""]
+names = ["floor", *ARMS]
+some = plans["plain, all kept"]
+left = np.zeros(len(names))
+for (part, of), color, hatch in zip(PARTS.items(), COLORS, HATCHES, strict=True):
+    values = [
+        of(some) if part in ("weights", "gradients", "Adam's averages") else 0,
+        *(of(plans[name]) for name in ARMS),
+    ]
+    widths = np.array(values) / 1e9
+    axes[0].barh(names, widths, left=left, label=part, color=color, hatch=hatch, edgecolor="white")
+    left += widths
+if before is not None:
+    axes[0].plot([(found[name][1] - before) / 1e9 for name in ARMS], list(ARMS), "kD", label="measured", markersize=6)
+axes[0].set(xlabel="memory (GB)", title=f"{DEPTH:,} layers: bytes by part")
+times = [[*floor, 0.0, 0.0]]
+for name, (path, every) in ARMS.items():
+    forward, backward, updating = found[name][0]
+    again = max(0.0, backward - found[f"{path}, all kept"][0][1]) if every else 0.0
+    times.append([forward, backward - again, again, updating])
+times = np.array(times)
+left = np.zeros(len(names))
+looks = zip(
+    ["forward", "backward", "computed again", "update"], ["#56B4E9", "#0072B2", "#CC79A7", "#E69F00"], strict=True
+)
+for i, (part, color) in enumerate(looks):
+    hatch = ["", "//", "..", ""][i]
+    axes[1].barh(names, times[:, i], left=left, label=part, color=color, hatch=hatch, edgecolor="white")
+    left += times[:, i]
+axes[1].axvline(sum(floor), color="#555555", linestyle=":", linewidth=1.5)
+axes[1].set(xlabel="time of a step (s)", title="seconds by part")
+axes[1].set_yticks(range(len(names)), [])
+for ax in axes:
+    ax.invert_yaxis()
+    ax.grid(axis="y", visible=False)
+    ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=3, frameon=False)
+Picture(
+    figure,
+    alt="Two panels of stacked bars for a floor and four ways to train 1,000 layers. Memory: 16 bytes a weight in all of them; "
+    "the plain path adds more than that in activations, the fast path fewer, checkpoints nearly none. Time: the floor is the "
+    "shortest bar, the fast path takes longer, the plain path longer still; checkpoints lengthen the backward pass of both.",
+)
+
+# %%
+plain, checkpointed = plans["plain, all kept"], plans["plain, every √N"]
+fast = training_memory(shape(DEPTH), B, T, path="fast")
+verdict("plain path: activations fill more than 16 bytes a weight:", plain.activations > 16 * plain.parameters)
+verdict("checkpoints keep less than a third of them:", checkpointed.activations < plain.activations / 3)
+verdict("the fast path keeps less than two thirds:", fast.activations < plain.activations * 2 / 3)
+own = DEPTH * activation_bytes(B, T, WIDTH, D_FF, HEADS)
+verdict(
+    "your formula is the plain path's entry, but for embedding and head, within 5%:",
+    0.95 < own / plain.activations <= 1,
+)
+
+# %% tags=["nbval-ignore-output"]
+for name in ARMS:
+    (forward, backward, updating), used = found[name]
+    rise = "" if before is None else f", {(used - before) / 1e9:.2f} GB"
+    print(f"{name:16} forward {forward:.2f}, backward {backward:.2f}, update {updating:.2f} s{rise}")
+kit.record(
+    floor_seconds=sum(floor), **{re.sub(r"\W+", "_", name.replace("√N", "root")): sum(found[name][0]) for name in ARMS}
+)
+
+# %%
+guess_time.compare("a third")
+
+# %% [markdown]
+# One unit forward, two backward, and one again: 4/3. That is the count. The measured bars say what it costs here.
+#
+# (Bars of memory are the library's formula, `deepnet-edu plan`; diamonds were measured in this notebook, where the
+# system tells, above what Python and PyTorch took before there was a model. The formula was fitted to six runs and
+# judged on six others: 17% off at worst.)
+#
+# The floor's bar in the left panel is 16 bytes a weight. Read the picture as two shopping lists.
+#
+# *Memory.* The plain path's largest entry is activations. The fast path keeps fewer, checkpoints hardly any. Then you
+# stand before the wall of 16 bytes a weight, and only other means move it: fewer bytes a number, or more machines. On a
+# GPU, `TrainConfig(offload=True)` puts even the checkpoints' streams into the CPU's memory.
+#
+# *Time.* The backward pass is longer than the forward pass, as it has twice the products. Checkpoints lengthen it by about
+# a forward pass. All between the dotted line and the end of a bar is what the roofline showed at its left: bytes that are
+# moved, and calls. The plain path has more of both, and PyTorch's own books of what is kept come on top.
+#
+# ## How much of the machine works?
+#
+# One number is used to compare training runs of all sizes. Take the FLOP that the *model* needs for a token, times the
+# tokens a second, over the peak: **model FLOPs utilisation**, MFU (Chowdhery et al., arXiv 2204.02311, Appendix B). The
+# model needs 6 operations a weight. Attention adds the products that have no weights, scores and mixing: $12NdT$ a
+# token, for $N$ layers, training included. (By convention masked scores count. An embedding is looked up, not
+# multiplied: it does not count.)
+
+# %% [markdown] exercise="model_flops_utilisation" difficulty=2 importance=5 minutes=8
+# ### Model FLOPs utilisation
+#
+# **Objective**: compare any training run with what its machine could do.
+#
+# Write `model_flops_utilisation(tokens_per_second, parameters, n_layers, d_model, tokens, peak)`: a share, between 0
+# and 1. `parameters` are those that are multiplied, `tokens` is the length of a sequence, `peak` is in FLOP/s. What
+# checkpoints compute twice does not count: the model did not need it.
+#
+# Hint: FLOP a token: 6 a parameter, and attention's part from the text above.
+#
+# Hint: `tokens_per_second * (6 * parameters + 12 * …) / peak`.
+
+
+# %% exercise="model_flops_utilisation"
+def model_flops_utilisation(tokens_per_second, parameters, n_layers, d_model, tokens, peak):
+    """Share of the peak that a training run turns into what its model needs: one number."""
+    ### BEGIN SOLUTION
+    flops_per_token = 6 * parameters + 12 * n_layers * d_model * tokens
+    return tokens_per_second * flops_per_token / peak
+    ### END SOLUTION
+
+
+# %%
+check.model_flops_utilisation(model_flops_utilisation)
+
+# %%
+model_flops_utilisation = kit.mine_or_reference(model_flops_utilisation)
+multiplied = count_parameters(shape(1000))["all"] - (128 + T) * WIDTH  # without the embeddings of tokens and positions
+counted = count_operations(shape(1000), B, T, path="plain")
+share = model_flops_utilisation(B * T, multiplied, 1000, WIDTH, T, counted.products + counted.attention)
+verdict("a machine that does one step's operations in a second is used whole, within 2%:", abs(share - 1) < 0.02)
+
+# %% tags=["nbval-ignore-output"]
+multiplied = count_parameters(shape(DEPTH))["all"] - (128 + T) * WIDTH
+for name, (path, every) in ARMS.items():
+    step = sum(found[name][0])
+    mfu = model_flops_utilisation(B * T / step, multiplied, DEPTH, WIDTH, T, peak)
+    done = count_operations(shape(DEPTH), B, T, path=path, checkpoint_every=every)
+    again = (done.again + done.attention_again) / (done.products + done.attention)
+    print(
+        f"{name:16} {B * T / step:6.0f} tokens/s, MFU {mfu:4.0%}; with what is computed again {mfu * (1 + again):4.0%}"
+    )
+
+# %% [markdown]
+# <details><summary>What you should see</summary>
+#
+# The fast path with all kept has the highest share; checkpoints lower it, by both paths.
+# </details>
+#
+# **Why it works.** A step that computes something twice is *busier*, and no better. Counting what is computed again
+# gives the **hardware** FLOPs utilisation, the last column, which rises with waste. GLM-130B, a model of 70 DeepNorm
+# layers, reported both: 32.5% and 43.3% (arXiv 2210.02414). Their ratio is 4/3, exactly one forward pass more:
+# everything was checkpointed. (The 2% are norms and biases, which the convention counts as if they were matrices.)
+#
+# ## Compile one layer, not a thousand
+#
+# What can be done about calls? `torch.compile` turns a function into a graph and the graph into few large kernels.
+# Compiling takes long, and so it matters what is compiled.
+
+# %%
+guess_graphs = kit.Guess(
+    "A stack of N layers; each layer is handed to torch.compile on its own. How many graphs are made?",
+    ["one for each layer", "one for all", "none, layers are too small"],
+)
+guess_graphs
+
+
+# %%
+def graphs(layers, by_layer):
+    """How many operations there are in each graph that torch.compile makes of a stack, and the seconds it takes."""
+    sizes = []
+
+    def count(graph, inputs):
+        sizes.append(len(graph.graph.nodes))
+        return graph.forward  # run as it is: what counts here is the tracing
+
+    torch._dynamo.reset()
+    stack = build_model(shape(layers), seed=SEED).stacks()["decoder"]
+    x = torch.randn(1, 4, WIDTH, requires_grad=True)
+    begin = time.process_time()
+    if by_layer:
+        state = (x,)
+        for layer in [torch.compile(layer, backend=count) for layer in stack.layers]:
+            state = layer(state)
+    else:
+        torch.compile(lambda x: stack.plain(x, NOTHING), backend=count)(x)
+    return sizes, time.process_time() - begin
+
+
+tried = [1, 2] if PROFILE == "smoke" else [2, 4, 8]
+whole = {n: graphs(n, by_layer=False) for n in tried}
+single = {n: graphs(n, by_layer=True) for n in tried}
+growth = {len(whole[n][0]) for n in tried}, np.diff([whole[n][0][0] for n in tried]) / np.diff(tried)
+verdict(
+    "the whole stack: one graph, and each layer makes it longer by as much:",
+    growth[0] == {1} and np.ptp(growth[1]) == 0,
+)
+verdict(
+    "layer by layer: one graph of the same size for all layers, at every depth:",
+    len({tuple(sizes) for sizes, _ in single.values()}) == 1 and len(single[tried[-1]][0]) == 1,
+)
+
+# %% tags=["nbval-ignore-output"]
+for n in tried:
+    print(
+        f"{n} layers: whole {whole[n][0]} operations, {whole[n][1]:.1f} s; by layer {single[n][0]}, {single[n][1]:.1f} s"
+    )
+
+# %%
+guess_graphs.compare("one for all")
+
+# %% [markdown]
+# Layers are equal but for their numbers, and a compiled graph takes weights as inputs. So the second layer finds the
+# graph of the first. The whole stack as one graph grows with each layer, and so does the work of compiling it. One
+# trap: a rule's constants must be tensors (buffers) as well. A Python number is written *into* the graph, and a layer
+# with another number needs another graph. The library's way is `TrainConfig(compile="layer")`. (Here only the tracing
+# was counted. What a compiled layer gains depends on the machine, and no record of it is kept in this course yet.)
+#
+# ## One call for a whole step
+#
+# A GPU has one more way to get rid of calls. A **CUDA graph** records all kernels of a training step once, and
+# replays them with a single call: `TrainConfig(cuda_graph=True)`. Shapes must stay the same, and nothing may ask the GPU
+# for a number in between. Where there is a CUDA device, the next cell measures it. No record from one is kept in this
+# course yet, so without a device you will see no number here, rather than an invented one.
+
+
+# %% tags=["nbval-ignore-output"]
+class Same:
+    """The same batch at every step."""
+
+    def batch(self, generator):
+        return batch
+
+
+if device.type == "cuda":
+    for graph in (False, True):
+        config = TrainConfig(steps=12, learning_rate=1e-5, warmup=0, cuda_graph=graph)
+        seconds = np.median(train(model, Same(), config, progress=False).seconds[6:])
+        print(f"cuda_graph={graph}: {seconds:.3f} s a step, {seconds / sum(floor):.1f} times the floor")
+else:
+    print("no CUDA device here: nothing to measure")
+
+# %% [markdown]
+# ## For those who want more
+
+# %% [markdown] exercise="best_group" difficulty=3 importance=3 minutes=8
+# ### The best group (optional)
+#
+# **Objective**: find the best checkpointing of any stack.
+#
+# Write `best_group(n_layers, layer, state)`: the whole number `every`, from 1 to `n_layers`, for which
+# `checkpointed_numbers` is least.
+#
+# Hint: $\sqrt{N/c}$ with $c$ = layer/state is near it, but groups are whole. A thousand possibilities are few.
+#
+# Hint: `min(range(…), key=…)`.
+
+
+# %% exercise="best_group"
+def best_group(n_layers, layer, state):
+    """Layers in a group for which checkpoints keep the least: a whole number."""
+    ### BEGIN SOLUTION
+    return min(range(1, n_layers + 1), key=lambda every: checkpointed_numbers(n_layers, every, layer, state))
+    ### END SOLUTION
+
+
+# %%
+check.best_group(best_group)
+
+# %%
+best_group = kit.mine_or_reference(best_group)
+for n in (12, 100, 1000, 10_000):
+    k = best_group(n, LAYER, STATE)
+    print(
+        f"{n:6,} layers: groups of {k:2}, {checkpointed_numbers(n, k, LAYER, STATE) / (n * LAYER):.1%} of all activations"
+    )
+
+# %% [markdown]
+# <details><summary>What you should see</summary>
+#
+# A group of one layer for 12, of 8 for 1,000. The share that is kept falls with the root of the depth.
+# </details>
+#
+# **Why it works.** At the best $k$ both terms are alike, $\sqrt{cN}$ streams each. Memory of activations grows with the
+# root of depth: that is what makes a thousand layers cheap to hold. Weights still grow with depth itself.
+
+# %% [markdown] exercise="flat_buffer" difficulty=3 importance=4 minutes=12
+# ### Twelve thousand small tensors (optional)
+#
+# **Objective**: give an optimizer one large tensor in place of many small ones, without the model noticing.
+#
+# Our 1,000 layers own 12,000 tensors. AdamW reads and writes each. Write `flat_buffer(parameters)`: one tensor of one
+# dimension that holds all their numbers end to end, and of which each parameter has become a view: who changes the buffer
+# changes the parameters. They stay the same objects, with the same shapes and values.
+#
+# Hint: `torch.cat` of the flattened, detached parameters makes the buffer; `buffer.split([…])` cuts it into views.
+#
+# Hint: `parameter.data = piece.view_as(parameter)` gives a parameter other memory.
+
+
+# %% exercise="flat_buffer"
+def flat_buffer(parameters):
+    """All numbers of the parameters in one tensor (n,), of which they become views."""
+    ### BEGIN SOLUTION
+    buffer = torch.cat([parameter.detach().flatten() for parameter in parameters])
+    pieces = buffer.split([parameter.numel() for parameter in parameters])
+    for parameter, piece in zip(parameters, pieces, strict=True):
+        parameter.data = piece.view_as(parameter)
+    return buffer
+    ### END SOLUTION
+
+
+# %%
+check.flat_buffer(flat_buffer)
+
+# %%
+flat_buffer = kit.mine_or_reference(flat_buffer)
+with torch.no_grad():
+    parameters = [
+        torch.nn.Parameter(torch.zeros_like(p))
+        for layer in model.stacks()["decoder"].layers
+        for p in layer.parameters()
+    ]
+print(f"12 tensors a layer: {len(parameters) == 12 * DEPTH}")
+
+
+def update_seconds(parameters):
+    """Of AdamW, on gradients of 1."""
+    for parameter in parameters:
+        parameter.grad = torch.ones_like(parameter)
+    return least_seconds(torch.optim.AdamW(parameters, fused=True).step, 3)
+
+
+many = update_seconds(parameters)
+for parameter in parameters:
+    parameter.grad = None
+one = update_seconds([torch.nn.Parameter(flat_buffer(parameters))])
+
+# %% tags=["nbval-ignore-output"]
+print(
+    f"AdamW on {len(parameters):,} tensors {many:.3f} s, on one {one:.3f} s; the bytes that it moves take {28 * sum(p.numel() for p in parameters) / bandwidth:.3f} s"
+)
+
+# %% [markdown]
+# <details><summary>What you should see</summary>
+#
+# One tensor is several times faster, and takes about what its bytes take.
+# </details>
+#
+# **Why it works.** The numbers are the same and so are the bytes. What is gone are 12,000 beginnings. The library
+# trains so: `TrainStep` lays weights and gradients end to end, and hands the optimizer one of each.
+#
+# ## In three sentences
+#
+# 1. Training in float32 takes 16 bytes a weight and $4BT(8d + 2d_{\mathrm{ff}} + 4 + h)$ bytes a layer; checkpoints bring the second
+#    down to its root, for one more forward pass.
+# 2. The floor of a step is 6 operations a weight and token; what stands above it is bytes that are moved, and calls, of which
+#    deep and narrow stacks have the most.
+# 3. Utilisation counts what the model needs, not what was done, and every cure is one of three: keep less, move less, call less.
+#
+# **Read next**: Korthikanti et al., arXiv 2205.05198, Section 4, for the count of a layer's bytes on many GPUs; Chen et
+# al., arXiv 1604.06174, Section 4, for checkpoints inside checkpoints.

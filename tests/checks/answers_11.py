@@ -1,0 +1,249 @@
+"""Lesson 11: right answers written differently, wrong ones that people give, and how to tell two answers apart."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.autograd.graph import saved_tensors_hooks
+
+
+def _see_bytes(f: Callable, g: np.random.Generator) -> Any:
+    d, h, rows = (int(n) for n in g.integers(2, 9, 3))
+    module = nn.Sequential(nn.Linear(d, h), nn.GELU(), nn.LayerNorm(h), nn.Linear(h, d))
+    return f(module, torch.randn(rows, d))
+
+
+def _see_buffer(f: Callable, g: np.random.Generator) -> Any:
+    parameters = [nn.Parameter(torch.tensor(g.normal(size=g.integers(1, 4, n)))) for n in (1, 2, 3)]
+    buffer = f(parameters)
+    seen = [buffer.detach().clone(), *(p.detach().flatten().clone() for p in parameters)]
+    with torch.no_grad():
+        buffer.add_(1)
+    return torch.cat([*seen, *(p.detach().flatten() for p in parameters)]).numpy()
+
+
+def _group(g: np.random.Generator) -> tuple[int, int, int, int]:
+    return int(g.integers(8, 40)), int(g.integers(1, 8)), int(g.integers(1, 90)), int(g.integers(1, 90))
+
+
+# What a function computes on random inputs, by exercise: two functions that agree on it everywhere are equal.
+OBSERVE: dict[str, Callable[[Callable, np.random.Generator], Any]] = {
+    "saved_bytes": _see_bytes,
+    "activation_bytes": lambda f, g: f(*(int(n) for n in g.integers(1, 20, 5))),
+    "checkpointed_numbers": lambda f, g: f(*_group(g)),
+    "attainable_rate": lambda f, g: f(*(int(n) for n in g.integers(1, 50, 3)), *g.uniform(1, 99, 2), 4),
+    "model_flops_utilisation": lambda f, g: f(g.uniform(1, 9), *(int(n) for n in g.integers(1, 50, 4)), 1e4),
+    "best_group": lambda f, g: f(*_group(g)[::2], int(g.integers(1, 90))),
+    "flat_buffer": _see_buffer,
+}
+
+
+def counted(count, hooks=True):
+    """What saved_bytes would be if ``count`` made a number of all tensors that were kept."""
+
+    def answer(module, x):
+        kept = []
+
+        def keep(tensor):
+            kept.append(tensor)
+            return tensor
+
+        with saved_tensors_hooks(keep, lambda tensor: tensor), torch.set_grad_enabled(hooks):
+            y = module(x)
+        owned = {t.untyped_storage().data_ptr() for t in (*module.parameters(), *module.buffers())}
+        return count(kept, [t for t in kept if t.untyped_storage().data_ptr() not in owned], module, y)
+
+    return answer
+
+
+def forgetful(module, x):
+    """What it keeps is right, what it gives back is not."""
+    found = counted(lambda kept, own, module, y: sum(storages(own).values()))(module, x)
+    with saved_tensors_hooks(lambda tensor: None, lambda nothing: nothing):
+        module(x)
+    return found
+
+
+def storages(tensors):
+    return {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
+
+
+def without_parameters_alone(kept, own, module, y):
+    owned = {p.untyped_storage().data_ptr() for p in module.parameters()}
+    return sum(bytes_ for pointer, bytes_ in storages(kept).items() if pointer not in owned)
+
+
+def walked(module, x):
+    """By hooks of another kind: the storages of a list, without a dictionary."""
+    seen, total = {t.untyped_storage().data_ptr() for t in module.state_dict().values()}, 0
+    alive = []
+
+    def pack(tensor):
+        nonlocal total
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in seen:
+            seen.add(storage.data_ptr())
+            total += len(storage)
+        alive.append(tensor)
+        return len(alive) - 1
+
+    with saved_tensors_hooks(pack, alive.__getitem__):
+        module(x)
+    return total
+
+
+def checkpointed(n, k, layer, state):
+    return math.ceil(n / k) * state + k * layer
+
+
+def rolled(rows, a, b, peak, bandwidth, size, flops=2, every=(1, 1, 1), lower=min):
+    moved = size * (every[0] * rows * a + every[1] * a * b + every[2] * rows * b)
+    return lower(peak, bandwidth * flops * rows * a * b / moved)
+
+
+def pieces_one_by_one(parameters):
+    buffer = torch.empty(sum(p.numel() for p in parameters), dtype=parameters[0].dtype)
+    start = 0
+    for p in parameters:
+        piece = buffer[start : start + p.numel()]
+        piece.copy_(p.detach().reshape(-1))
+        p.data = piece.reshape(p.shape)
+        start += p.numel()
+    return buffer
+
+
+def own_parameter(parameters):
+    buffer = nn.Parameter(nn.utils.parameters_to_vector(parameters).detach())
+    nn.utils.vector_to_parameters(buffer, parameters)
+    return buffer
+
+
+def backwards(parameters):
+    return pieces_one_by_one(parameters[::-1])
+
+
+def shapeless(parameters):
+    buffer = torch.cat([p.detach().flatten() for p in parameters])
+    for p, piece in zip(parameters, buffer.split([p.numel() for p in parameters]), strict=True):
+        p.data = piece
+    return buffer
+
+
+RIGHT = [
+    ("saved_bytes", counted(lambda kept, own, module, y: sum(storages(own).values()))),
+    ("saved_bytes", walked),
+    ("activation_bytes", lambda B, T, d, ff, h: 4 * B * T * (2 * (4 * d + ff + 2) + h)),
+    ("activation_bytes", lambda B, T, d, ff, h: B * T * np.sum([d, 3 * d, d, h, d, 2, d, ff, ff, d, 2]) * 4),
+    ("checkpointed_numbers", checkpointed),
+    ("checkpointed_numbers", lambda n, k, layer, state: len(range(0, n, k)) * state + layer * k),
+    (
+        "best_group",
+        lambda n, layer, state: 1 + int(np.argmin([checkpointed(n, k, layer, state) for k in range(1, n + 1)])),
+    ),
+    ("best_group", lambda n, layer, state: min((checkpointed(n, k, layer, state), k) for k in range(1, n + 1))[1]),
+    ("attainable_rate", rolled),
+    (
+        "attainable_rate",
+        lambda r, a, b, p, w, s: 2 * r * a * b / max(2 * r * a * b / p, s * (r * a + a * b + r * b) / w),
+    ),
+    ("model_flops_utilisation", lambda t, P, n, d, T, peak: 3 * (2 * P + 4 * n * d * T) / (peak / t)),
+    ("model_flops_utilisation", lambda t, P, n, d, T, peak: 6 * t * (P + 2 * n * d * T) / peak),
+    ("flat_buffer", pieces_one_by_one),
+    ("flat_buffer", own_parameter),
+]
+
+WRONG = [
+    ("saved_bytes", counted(lambda kept, own, m, y: sum(t.untyped_storage().nbytes() for t in own)), "more than once"),
+    ("saved_bytes", counted(lambda kept, own, m, y: sum(t.numel() * 4 for t in kept)), "Add up nbytes()"),
+    ("saved_bytes", counted(lambda kept, own, m, y: sum(storages(kept).values())), "Parameters and buffers do not"),
+    ("saved_bytes", counted(without_parameters_alone), "Buffers do not count either"),
+    (
+        "saved_bytes",
+        counted(lambda kept, own, m, y: sum(n // y.element_size() for n in storages(own).values())),
+        "not bytes",
+    ),
+    (
+        "saved_bytes",
+        counted(lambda kept, own, m, y: sum(storages(own).values()) * 4 // y.element_size()),
+        "has 4 bytes",
+    ),
+    (
+        "saved_bytes",
+        counted(lambda kept, own, m, y: sum({t.data_ptr(): t.nbytes for t in own}.values())),
+        "A view keeps",
+    ),
+    ("saved_bytes", counted(lambda kept, own, m, y: y.nbytes), "That is the output"),
+    ("saved_bytes", counted(lambda kept, own, m, y: sum(storages(own).values()), hooks=False), "Nothing was kept"),
+    ("saved_bytes", forgetful, "what the backward pass gets"),
+    ("activation_bytes", lambda B, T, d, ff, h: B * T * (8 * d + 2 * ff + 4 + h), "These are numbers"),
+    ("activation_bytes", lambda B, T, d, ff, h: 2 * B * T * (8 * d + 2 * ff + 4 + h), "as the papers count"),
+    ("activation_bytes", lambda B, T, d, ff, h: 4 * T * (8 * d + 2 * ff + 4 + h), "All sequences"),
+    (
+        "activation_bytes",
+        lambda B, T, d, ff, h: 4 * B * T * (9 * d + 2 * ff + 4 + h),
+        "One tensor of width d_model too",
+    ),
+    (
+        "activation_bytes",
+        lambda B, T, d, ff, h: 4 * B * T * (10 * d + 2 * ff + 4 + h),
+        "Two tensors of width d_model too",
+    ),
+    ("activation_bytes", lambda B, T, d, ff, h: 4 * B * T * (7 * d + 2 * ff + 4 + h), "is missing"),
+    ("activation_bytes", lambda B, T, d, ff, h: 4 * B * T * (6 * d + 2 * ff + 4 + h), "sums before the norms"),
+    ("activation_bytes", lambda B, T, d, ff, h: 4 * B * T * (8 * d + ff + 4 + h), "before GELU and behind it"),
+    ("activation_bytes", lambda B, T, d, ff, h: 4 * B * T * (8 * d + 2 * ff + 4 + h * T), "keeps no scores"),
+    ("activation_bytes", lambda B, T, d, ff, h: 4 * B * T * (8 * d + 2 * ff + h), "mean and 1/σ"),
+    ("activation_bytes", lambda B, T, d, ff, h: 64 * B * T * d, "where d_ff = 4·d_model"),
+    ("checkpointed_numbers", lambda n, k, layer, state: n // k * state + k * layer, "round n/k up"),
+    ("checkpointed_numbers", lambda n, k, layer, state: n / k * state + k * layer, "no part of a stream"),
+    ("checkpointed_numbers", lambda n, k, layer, state: (-(-n // k) - 1) * state + k * layer, "enters the first group"),
+    ("checkpointed_numbers", lambda n, k, layer, state: -(-n // k) * state + layer, "not one"),
+    ("checkpointed_numbers", lambda n, k, layer, state: n * state + k * layer, "not one a layer"),
+    ("checkpointed_numbers", lambda n, k, layer, state: -(-n // k) * (state + k * layer), "one after the other"),
+    ("checkpointed_numbers", lambda n, k, layer, state: -(-n // k) * layer + k * state, "other way round"),
+    ("best_group", lambda n, layer, state: round(n**0.5), "only where a layer keeps no more"),
+    ("best_group", lambda n, layer, state: math.sqrt(n * state / layer), "groups are whole"),
+    ("best_group", lambda n, layer, state: round(math.sqrt(n * state / layer)), "the last group is rounded up"),
+    ("best_group", lambda n, layer, state: round(math.sqrt(n * layer / state)), "Upside down"),
+    (
+        "best_group",
+        lambda n, layer, state: min(checkpointed(n, k, layer, state) for k in range(1, n + 1)),
+        "the memory",
+    ),
+    ("attainable_rate", lambda *a: rolled(*a, lower=max), "the lower one counts"),
+    ("attainable_rate", lambda *a: rolled(*a, flops=1), "two operations"),
+    ("attainable_rate", lambda *a: rolled(*a[:-1], 1), "A number has size bytes"),
+    ("attainable_rate", lambda *a: rolled(*a, every=(1, 1, 0)), "it is written"),
+    ("attainable_rate", lambda *a: rolled(*a, every=(1, 0, 1)), "the weights"),
+    (
+        "attainable_rate",
+        lambda r, a, b, p, w, s: min(p, 2 * r * a * b / (s * (r * a + a * b + r * b))),
+        "the intensity",
+    ),
+    (
+        "attainable_rate",
+        lambda r, a, b, p, w, s: 2 * r * a * b / (2 * r * a * b / p + s * (r * a + a * b + r * b) / w),
+        "not the sum",
+    ),
+    ("model_flops_utilisation", lambda t, P, n, d, T, peak: t * (2 * P + 4 * n * d * T) / peak, "forward pass alone"),
+    ("model_flops_utilisation", lambda t, P, n, d, T, peak: t * 6 * P / peak, "have no weights"),
+    (
+        "model_flops_utilisation",
+        lambda t, P, n, d, T, peak: t * (8 * P + 16 * n * d * T) / peak,
+        "hardware utilisation",
+    ),
+    (
+        "model_flops_utilisation",
+        lambda t, P, n, d, T, peak: t * T * (6 * P + 12 * n * d * T) / peak,
+        "not in sequences",
+    ),
+    ("model_flops_utilisation", lambda t, P, n, d, T, peak: t * (6 * P + 12 * n * d * T * T) / peak, "so one T"),
+    ("model_flops_utilisation", lambda t, P, n, d, T, peak: 100 * t * (6 * P + 12 * n * d * T) / peak, "not per cent"),
+    ("flat_buffer", lambda parameters: torch.cat([p.detach().flatten() for p in parameters]), "makes a copy"),
+    ("flat_buffer", backwards, "in the order of the parameters"),
+    ("flat_buffer", shapeless, "lost its shape"),
+    ("flat_buffer", lambda parameters: parameters[0].detach().flatten(), "one dimension"),
+]
