@@ -109,7 +109,6 @@ CASES = [
         "100 layers, 200 sub-layers",
     ),
     Case(
-<<<<<<< HEAD
         "10",
         "next_scale",
         "def next_scale(scale, good, overflow, interval):",
@@ -117,7 +116,8 @@ CASES = [
         "The row of good steps is broken: the count begins again at 0.",
         "(scale / 2, 0) if overflow else (scale * 2, 0) if good + 1 == interval else (scale, good + 1)",
         "steps, in learning rates",
-=======
+    ),
+    Case(
         "11",
         "model_flops_utilisation",
         "def model_flops_utilisation(tokens_per_second, parameters, n_layers, d_model, tokens, peak):",
@@ -125,7 +125,6 @@ CASES = [
         "Attention's scores and mixing have no weights, and cost too: 12·n_layers·d_model·tokens.",
         "tokens_per_second * (6 * parameters + 12 * n_layers * d_model * tokens) / peak",
         "the bytes that it moves take",
->>>>>>> main
     ),
 ]
 #: Contrast of an element's text with what lies behind it, as WCAG 2.2 defines it.
