@@ -101,7 +101,7 @@ training_step = kit.mine_or_reference(training_step)
 # %% [markdown]
 # <details><summary>What you should see</summary>
 #
-# A green card. The check knows nine slips by what they do to the weights. Try some: clip after the step, or leave `zero_grad`
+# A green card. The check knows eight slips by what they do to the weights. Try some: clip after the step, or leave `zero_grad`
 # out.
 # </details>
 #

@@ -110,8 +110,7 @@ def pair(trial: Trial, got: Any, what: str) -> tuple[float, float]:
 #: What may go wrong in a step, and what to say. Each is tried, and compared with what the learner's step has done.
 _SLIPS = {
     "no zero": "The gradients of the last step are still there: backward adds to them, so begin with zero_grad.",
-    "zero late": "Nothing moved: zero_grad stands between backward and the optimizer's step, which then sees zeros.",
-    "step early": "The optimizer stepped before backward: it had the gradient of the step before.",
+    "no gradient": "Nothing moved: the optimizer found no gradient. It steps after backward, no zero_grad between.",
     "no clip": "The optimizer took a gradient that was not clipped: clip between backward and its step.",
     "clip values": "Entry by entry turns the gradient: clip the norm of the whole, so that its direction stays.",
     "always": "A gradient that is shorter than clip stays as it is: clip only shortens.",
@@ -138,7 +137,7 @@ def _slipped(
     speed = [torch.zeros_like(w), torch.zeros_like(b)]
     left = [torch.zeros_like(w), torch.zeros_like(b)]
     previous = [0.7, 0.7]
-    for k, ((x, y), rate) in enumerate(zip(batches, rates, strict=True)):
+    for (x, y), rate in zip(batches, rates, strict=True):
         error = (x @ w + b - y) * 2 / len(y)
         fresh = [model.factor * x.mT @ error, model.factor * error.sum().reshape(1)]
         gradient = [a + c / scale for a, c in zip(fresh, left, strict=True)] if slip == "no zero" else fresh
@@ -150,15 +149,10 @@ def _slipped(
             taken = [g * min(1.0, clip / (g.norm().item() + 1e-6)) for g in gradient]
         elif slip != "no clip":
             taken = [g * (clip / (norm + 1e-6) if norm > clip or slip == "always" else 1.0) for g in gradient]
-        if slip == "step early":
-            taken, left = left, taken
-            if not k:
-                previous = [rate, rate]
-                continue
-        elif slip == "no zero":
+        if slip == "no zero":
             left = taken
-        if slip == "zero late":
-            continue
+        if slip == "no gradient":
+            taken = [torch.zeros_like(g) for g in gradient]
         used = {"old rate": previous, "one group": [rate, 0.7]}.get(slip, [rate, rate])
         speed = [0.5 * s + g for s, g in zip(speed, taken, strict=True)]
         w, b = w - used[0] * speed[0], b - used[1] * speed[1]

@@ -466,6 +466,7 @@ RIGHT = [
 WRONG = [
     ("training_step", step("backward clip rate step"), "The gradients of the last step are still there"),
     ("training_step", step("backward zero clip rate step"), "Nothing moved"),
+    ("training_step", step("zero rate step backward clip"), "Nothing moved"),
     ("training_step", step("zero backward rate step clip"), "a gradient that was not clipped"),
     ("training_step", step("zero backward clip step rate"), "with another rate"),
     ("training_step", step("zero backward clip step"), "with another rate"),
