@@ -37,7 +37,7 @@ class _Run:
     """Dropout, running means, moments, data: everything that a run can lose."""
 
     def __init__(self, seed: int) -> None:
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed also writes down who called it
         self.model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 1)).double()
         self.optimizer = Descent(self.model.parameters())
         self.data = torch.Generator().manual_seed(seed + 1)

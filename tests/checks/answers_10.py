@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from deepnet_edu.models import Batch
 
+FOLDER = TemporaryDirectory()
+
 
 class Plain:
     """An optimizer for the tests, much quicker than PyTorch's: plain descent, and a count."""
@@ -95,18 +97,18 @@ def _see_checkpoints(f: Callable, g: np.random.Generator) -> Any:
     """What comes back of everything, through a file."""
 
     def made(seed: int) -> tuple[nn.Linear, Plain, torch.Generator]:
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed also writes down who called it
         model = nn.Linear(2, 1)
         optimizer = Plain(model.parameters())
         optimizer.count += seed
         return model, optimizer, torch.Generator().manual_seed(seed)
 
-    with TemporaryDirectory() as folder:
-        path = Path(folder, "x")
-        f(*made(int(g.integers(1000))))[0](path, int(g.integers(99)))
-        files = len(list(path.parent.iterdir()))
-        model, optimizer, data = made(7)
-        step = f(model, optimizer, data)[1](path)
+    path = Path(FOLDER.name, "x")
+    f(*made(int(g.integers(1000))))[0](path, int(g.integers(99)))
+    files = len(list(path.parent.iterdir()))
+    model, optimizer, data = made(7)
+    step = f(model, optimizer, data)[1](path)
+    path.unlink()
     random = torch.rand(2).tolist() + torch.rand(2, generator=data).tolist()
     return [step, files, *model.weight.flatten().tolist(), optimizer.count.item(), *random]
 
