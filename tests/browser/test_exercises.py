@@ -109,6 +109,15 @@ CASES = [
         "100 layers, 200 sub-layers",
     ),
     Case(
+        "10",
+        "next_scale",
+        "def next_scale(scale, good, overflow, interval):",
+        "(scale / 2, good) if overflow else (scale * 2, 0) if good + 1 == interval else (scale, good + 1)",
+        "The row of good steps is broken: the count begins again at 0.",
+        "(scale / 2, 0) if overflow else (scale * 2, 0) if good + 1 == interval else (scale, good + 1)",
+        "steps, in learning rates",
+    ),
+    Case(
         "11",
         "model_flops_utilisation",
         "def model_flops_utilisation(tokens_per_second, parameters, n_layers, d_model, tokens, peak):",
