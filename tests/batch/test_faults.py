@@ -70,7 +70,7 @@ def test_a_second_runner_is_refused_or_joins(tmp_path: Path, stub: list[str], mo
     with batch_faults.start(folder, 1, "runner", "", 1, stub) as first:
         while not list(folder.glob("*/claim.json")):
             assert first.poll() is None
-        plan = batch_faults.make_plan(batch_faults.Request(("small.ipynb",), seeds=batch_faults.NOTEBOOKS))
+        plan = batch_faults.make_plan(batch_faults.Request(("small.ipynb",), seeds=batch_faults.NOTEBOOKS), tmp_path)
         slots = make_slots("none", 1, [])
         with pytest.raises(UserError, match=f"by process {first.pid} on {lock.HOST}: help it with --join"):
             run_batch(plan, folder, slots, batch_faults.Limits(), resume=True, quiet=True)
