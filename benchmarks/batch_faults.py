@@ -7,6 +7,7 @@ Run with: python benchmarks/batch_faults.py [--random 30] [--each 3] [--slots 2]
 """
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -92,10 +93,12 @@ def kill(folder: Path, victim: str, runner: int) -> bool:
     if victim == "runner":
         os.kill(runner, signal.SIGKILL)
         return True
-    found = processes(folder)[victim]
-    for process in found:
-        process.kill()
-    return bool(found)
+    killed = False
+    for process in processes(folder)[victim]:
+        with contextlib.suppress(psutil.Error):  # it has just ended
+            process.kill()
+            killed = True
+    return killed
 
 
 def run_with_fault(folder: Path, slots: int, victim: str, point: str, nth: int, stub: list[str] | None) -> None:

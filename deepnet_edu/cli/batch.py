@@ -83,6 +83,10 @@ def run(
         else:
             print_table(["run", "notebook", "profile", "parameters", "state"], table(plan.runs))
         return
+    if retries < 0:
+        raise UserError(f"--retries {retries}: expected 0 or more.")
+    if memory is not None and not memory > 0:
+        raise UserError(f"--memory {memory:g}: expected GB, more than 0.")
     places = make_slots(gpus, slots, find_gpus() if gpus != "none" else [])
     if timings and len(places) > 1:
         raise UserError("--timings measures one run after the other: say --slots 1 with it.")

@@ -1,6 +1,7 @@
 """Notebooks with kernels, once for all tests: what really happened is found, whatever papermill calls a success."""
 
 import json
+import os
 import time
 from pathlib import Path
 
@@ -31,6 +32,8 @@ def png(picture):
     return Image(file.getvalue())
 display(png(P.linear_gradient("L")))
 """
+#: A process that a cell leaves behind.
+SLEEP = ["sleep", f"600.{os.getpid()}"]
 NOTEBOOKS: dict[str, list[str]] = {
     "good ä": [
         "import helper, os\nprint(os.environ['DEEPNET_EDU_PROFILE'], SEED, RATE, NAME, DEEP, helper.NAME)",
@@ -46,9 +49,7 @@ NOTEBOOKS: dict[str, list[str]] = {
     "dies": ["import os\nos._exit(1)"],
     "callback": [CALLBACK],
     "records nothing": ["if False:\n    kit.record(loss=0)"],
-    "never ends": [
-        "import subprocess, time\nsubprocess.Popen(['sleep', '601'], start_new_session=True)\ntime.sleep(600)"
-    ],
+    "never ends": [f"import subprocess, time\nsubprocess.Popen({SLEEP}, start_new_session=True)\ntime.sleep(600)"],
 }
 
 
@@ -108,7 +109,7 @@ def test_no_process_is_left(batch: tuple[Path, dict[str, Status]]) -> None:
     while any(marked(str(folder / run.id)) for run in runs.values()) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not any(marked(str(folder / run.id)) for run in runs.values())
-    assert not [one for one in psutil.process_iter() if one.cmdline()[:2] == ["sleep", "601"]]
+    assert not [one for one in psutil.process_iter(["cmdline"]) if one.info["cmdline"] == SLEEP]
 
 
 def test_the_audit_of_a_notebook_that_never_ran(tmp_path: Path) -> None:
