@@ -54,7 +54,7 @@ class Active:
         lines = log_tail(self.folder).splitlines()
         cells = [int(found[1]) for line in lines if (found := re.match(r"Executing Cell (\d+)", line))]
         said = [line for line in lines if line.strip() and not re.match(r"(Executing|Ending) ", line)]
-        return (max(cells) if cells else 0), (said[-1] if said else "")
+        return (cells[-1] if cells else 0), (said[-1] if said else "")
 
 
 def environment(run: Status, slot: Slot, notebook: Notebook, mark: str) -> dict[str, str]:
@@ -93,7 +93,8 @@ def start_worker(
         log: file descriptor of what it says.
     """
     process = subprocess.Popen(
-        [sys.executable, "-m", "deepnet_edu.batch.worker"],
+        # -P: what an earlier attempt wrote into the folder is no module.
+        [sys.executable, "-P", "-m", "deepnet_edu.batch.worker"],
         cwd=folder,
         env=dict(environment),
         stdin=subprocess.PIPE,

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
@@ -12,9 +13,12 @@ import pytest
 from deepnet_edu.batch import folder as batch_folder
 from deepnet_edu.batch import local
 from deepnet_edu.batch.active import Active
+from deepnet_edu.batch.folder import fill_folder, take_folder
 from deepnet_edu.batch.junit import write_junit
 from deepnet_edu.batch.local import Limits, Runner
+from deepnet_edu.batch.lock import Holder, release
 from deepnet_edu.batch.plan import Plan, Request, make_plan
+from deepnet_edu.batch.processes import HOST, born
 from deepnet_edu.batch.run import refuse_dirty_tree, run_batch
 from deepnet_edu.batch.slots import Gpu, make_slots
 from deepnet_edu.batch.state import Status
@@ -207,3 +211,28 @@ def test_records_are_made_from_a_commit(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_a_runner_that_has_nothing_to_do(tmp_path: Path) -> None:
     Runner(tmp_path, [], {}, make_slots("none", 1, []), Limits(), LiveTable(0)).run()
+
+
+def test_a_run_of_another_runner_is_waited_for_and_taken_over_when_that_dies(
+    run: Run, working: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other runner is a process that sleeps and is killed; its run was under way."""
+    plan = make_plan(Request(("x.ipynb",), seeds=2))
+    place = working / "out" / plan.runs[1].id
+    take_folder(working / "out", resume=False, join=False)
+    fill_folder(working / "out", plan, [])
+    release(working / "out" / "lock.json")
+    with subprocess.Popen(["sleep", "600"]) as other:
+        plan.runs[1].state, plan.runs[1].attempts = "running", 1
+        plan.runs[1].write(place)
+        claim = Holder(HOST, other.pid, "noon", born(other.pid) or 0.0)
+        (place / "claim.json").write_text(json.dumps(vars(claim)))
+
+        def look(self: object, active: Sequence[Active], waiting: int) -> None:
+            if not active:
+                other.kill()
+                other.wait()
+
+        monkeypatch.setattr("deepnet_edu.batch.watch.Lines.look", look)
+        runs = run(GOOD, seeds=2)
+    assert [(one.state, one.attempts) for one in runs] == [("done", 1), ("done", 2)]
