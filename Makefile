@@ -1,7 +1,7 @@
 # make lab    set up .venv, open JupyterLab on your own copy of the lessons
 # make test   set up .venv, run everything that CI runs
 # make build  rebuild the notebooks from solutions/*.py
-# make course run all lessons at laptop size, audit them, and keep their time and memory in docs/timings.json
+# make course run all lessons at the size of this machine, audit them, and keep their time and memory in docs/timings.json
 # make record train the recorded runs of lessons 00 and 08 and of the laptop's preset (about two hours)
 # make bench  compare with other libraries, and measure
 # make clean  remove what these made, never your workspace
@@ -27,7 +27,7 @@ build:
 
 course:
 	@$(PYTHON) install.py
-	$(BIN)/deepnet-edu run --profile cpu --timings
+	$(BIN)/deepnet-edu run --profile $(if $(shell command -v nvidia-smi),gpu,cpu) --slots 1 --timings
 
 record:
 	@$(PYTHON) install.py
