@@ -273,7 +273,7 @@ def _headline(notebook: NotebookNode) -> bytes | None:
 
 def _package_digest() -> str:
     """Of all that a notebook's outputs may depend on besides its own cells: what it can import, and the records."""
-    apart = [PACKAGE / "cli.py", *(PACKAGE / "course" / f"{name}.py" for name in _APART)]
+    apart = [*(PACKAGE / "cli").glob("*.py"), *(PACKAGE / "course" / f"{name}.py" for name in _APART)]
     files = [path for path in [*PACKAGE.rglob("*.py"), *RESULTS.glob("*.json")] if path not in apart]
     return _digest([f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in sorted(files)])
 

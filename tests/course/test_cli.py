@@ -1,13 +1,20 @@
 """The command line as a user types it."""
 
+import errno
 import json
 import os
+import shlex
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+from click.testing import Result
+from typer.testing import CliRunner
 
+from deepnet_edu.cli import app
 from deepnet_edu.course import doctor
 from deepnet_edu.course.places import ROOT, find_lesson, lesson_names
 from deepnet_edu.messages import UserError
@@ -18,7 +25,7 @@ def look(name: str, findings: list[doctor.Finding]) -> doctor.Finding:
     return next(finding for finding in findings if finding.name.startswith(name))
 
 
-COMMANDS = ["doctor", "lab", "progress", "run", "build", "probe", "plan", "bench", "models"]
+COMMANDS = ["doctor", "lab", "progress", "run", "build", "probe", "plan", "bench", "models", "train"]
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -139,7 +146,7 @@ def test_the_readmes_code_runs() -> None:
 
 def test_the_readme_names_commands_that_exist() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    for command in ("doctor", "lab", "progress", "run", "build"):
+    for command in ("doctor", "lab", "progress", "run", "build", "train"):
         assert f"deepnet-edu {command}" in readme
     makefile = (ROOT / "Makefile").read_text()
     for target in ("lab", "test", "clean"):
@@ -186,3 +193,120 @@ def test_bench_runs_a_benchmark_of_the_clone() -> None:
     refused = run("bench", "deth")
     assert refused.returncode == 1
     assert "did you mean 'depth'" in refused.stderr
+
+
+SMALL = ["--set", "decoder_layers=4", "--set", "steps=2"]
+
+
+def here(*arguments: str) -> Result:
+    """The same command in this process, since starting one takes longer than such a run."""
+    return CliRunner().invoke(app, ["train", *arguments])
+
+
+def refused(*arguments: str) -> str:
+    result = here(*arguments)
+    assert isinstance(result.exception, UserError), result
+    return str(result.exception)
+
+
+def test_train_keeps_a_run_and_goes_on_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    first = here("laptop-1000", *SMALL)
+    assert first.exit_code == 0, first.output
+    assert "2 steps, 1,024 tokens: runs/laptop-1000\nLoss of the last steps: 5." in first.output
+    assert " nats a token, beside 3." in first.output
+    kept = Path("runs/laptop-1000/run.toml")
+    before = kept.read_text()
+    assert "decoder_layers = 4" in before
+    assert "go on with it, deepnet-edu train runs/laptop-1000/run.toml --resume" in refused("laptop-1000", *SMALL)
+    assert "was begun with model.d_model=32, and now it is 64" in refused(
+        "laptop-1000", *SMALL, "--set", "d_model=64", "--resume"
+    )
+    assert kept.read_text() == before
+    assert "All 2 steps are done" in here("laptop-1000", *SMALL, "--resume").output
+    more = here(str(kept), "--set", "steps=3", "--resume", "--json")
+    assert more.exit_code == 0, more.output
+    result = json.loads(more.stdout)
+    assert (result["steps"], result["tokens"], result["stopped"]) == (3, 3 * 512, False)
+    assert "steps = 3" in kept.read_text()
+
+
+def test_train_never_writes_over_something_else(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    assert "is no empty folder" in refused("laptop-1000", *SMALL, "--out", str(tmp_path))
+    assert "is no empty folder" in refused("laptop-1000", *SMALL, "--out", str(tmp_path / "mine.txt"))
+    assert "holds no run to go on with" in refused("laptop-1000", *SMALL, "--out", str(tmp_path), "--resume")
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_train_keeps_the_byte_pairs_that_it_learned(tmp_path: Path) -> None:
+    own = [*SMALL, "--set", "tokenizer=bpe", "--set", "vocab_size=280", "--out", str(tmp_path / "run")]
+    assert here("laptop-1000", *own).exit_code == 0
+    learned = (tmp_path / "run" / "tokenizer.json").read_text()
+    assert here("laptop-1000", *own, "--set", "steps=3", "--resume").exit_code == 0
+    assert (tmp_path / "run" / "tokenizer.json").read_text() == learned
+
+
+def test_train_says_what_a_run_needs_and_loads_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = json.loads(here("wmt17-18x18", "--dry-run", "--json").stdout)
+    assert found["run"]["train"]["steps"] == found["steps"] == 100_000
+    assert found["tokens_per_step"] == 128 * 4096
+    assert found["parameters"]["all"] == found["memory"]["parameters"]
+    spoken = here("laptop-1000", "--dry-run", "--device", "cpu")
+    assert spoken.exit_code == 0, spoken.exception
+    assert "12,714,240 parameters (ends 10,240, decoder 12,704,000), DeepNorm, by the fast path." in spoken.output
+    assert "200 steps of 512 tokens, 102,400 in all." in spoken.output
+    assert "floating point operations a step" in spoken.output
+    assert not any(tmp_path.iterdir())
+
+
+def test_train_refuses_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "did you mean 'laptop-1000'" in refused("laptop-100")
+    assert "Unknown key 'step': did you mean 'steps'?" in refused("laptop-1000", "--set", "step=3")
+    assert "--device gpu: expected cpu, cuda or auto." in refused("laptop-1000", "--device", "gpu")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert "PyTorch finds no GPU here; use --device cpu" in refused("laptop-1000", "--device", "cuda")
+    assert "tf32=True is a mode of NVIDIA's GPUs" in refused("laptop-1000", *SMALL, "--set", "tf32=true")
+    assert here("laptop-1000", *SMALL).exit_code == 0  # what was refused has left nothing in the way
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    small = [part for key in ("encoder_layers", "decoder_layers") for part in ("--set", f"{key}=1")]
+    assert "pip install 'deepnet-edu[hub]'" in refused("wmt17-18x18", *small, "--out", "hub")
+    assert not Path("hub").exists()
+
+
+def test_train_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, content: str | bytes) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as broken:
+        broken.setattr("deepnet_edu.training.runs.write_atomic", full)
+        sentence = refused("laptop-1000", *SMALL)
+    assert sentence.startswith("runs/laptop-1000/run.toml: No space left on device. What was saved before")
+    assert "run the same again" in sentence
+    assert here("laptop-1000", *SMALL).exit_code == 0
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows knows no SIGTERM that a process could answer")
+def test_train_is_stopped_and_goes_on(tmp_path: Path) -> None:
+    script = str(Path(sys.executable).with_name("deepnet-edu"))
+    own = ["--set", "decoder_layers=4", "--set", "steps=1000000", "--set", "save_every=5", "--out", "my run"]
+    command = [script, "train", "laptop-1000", *own]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        saved = tmp_path / "my run" / "checkpoints"
+        while process.poll() is None and not list(saved.glob("step-*")):
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        said, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    go_on = shlex.split(said.split("Go on with: ")[1])
+    assert go_on == ["deepnet-edu", "train", "my run/run.toml", "--resume"]
+    done = int(said.split()[2])
+    assert (saved / f"step-{done:08}").is_dir()
+    again = subprocess.run(
+        [script, *go_on[1:], "--set", f"steps={done + 1}", "--json"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout)["tokens"] == 512 * (done + 1)

@@ -1,0 +1,165 @@
+"""Commands of the course: doctor, lab, explore, progress, run, build."""
+
+import json
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from deepnet_edu.cli.app import Json, Workspace, app
+from deepnet_edu.messages import UserError
+
+
+@app.command()
+def doctor(workspace: Workspace = None, as_json: Json = False) -> None:
+    """Check that lessons can run here, and say what to type where they cannot.
+
+    Example: deepnet-edu doctor --json
+    """
+    from deepnet_edu.course.doctor import examine
+    from deepnet_edu.course.places import WORKSPACE
+
+    findings = examine(workspace or WORKSPACE)
+    failed = any(finding.status == "problem" for finding in findings)
+    if as_json:
+        print(json.dumps({"ready": not failed, "findings": [asdict(finding) for finding in findings]}, indent=1))
+    else:
+        console = Console(highlight=False)
+        mark = {"ok": "[green]ok[/]", "warning": "[yellow]look[/]", "problem": "[red]PROBLEM[/]"}
+        for finding in findings:
+            found = escape(f"{finding.name}: {finding.found}")
+            console.print(f"{mark[finding.status]:>20}  {found}", soft_wrap=True)
+            if finding.mend:
+                console.print(f"          mend it with: {finding.mend}", soft_wrap=True, markup=False)
+        console.print("Lessons cannot run yet." if failed else "Lessons can run: deepnet-edu lab")
+    raise typer.Exit(1 if failed else 0)
+
+
+@app.command()
+def lab(
+    lesson: Annotated[str, typer.Argument(help="Number or name of the lesson to open.")] = "00",
+    workspace: Workspace = None,
+) -> None:
+    """Open JupyterLab on your own copy of the lessons; what you edited is never overwritten.
+
+    With BROWSER=none it only prints the address.
+
+    Example: deepnet-edu lab 00
+    """
+    from deepnet_edu.course import lab as jupyter
+    from deepnet_edu.course.places import WORKSPACE, find_lesson
+    from deepnet_edu.course.workspace import update
+
+    name = find_lesson(lesson)
+    folder = (workspace or WORKSPACE).resolve()
+    result = update(folder)
+    if result.renewed:
+        print("Newer versions of lessons that you had not touched: " + ", ".join(result.renewed))
+    for edited, beside in result.beside:
+        print(f"There is a newer version of {edited}; yours stays as it is, the new one is {beside}.")
+    raise typer.Exit(jupyter.start(folder, name, browser=os.environ.get("BROWSER") != "none"))
+
+
+@app.command()
+def explore(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="signal, map, constants, race, cost or game; all by default.")
+    ] = None,
+    workspace: Workspace = None,
+) -> None:
+    """Open explorers of depth and α in the browser, without a notebook.
+
+    With BROWSER=none it only prints the address.
+
+    Example: deepnet-edu explore signal
+    """
+    from deepnet_edu.course.places import WORKSPACE
+    from deepnet_edu.explorers import EXPLORERS
+    from deepnet_edu.explorers.app import start
+    from deepnet_edu.messages import unknown
+
+    for name in names or []:
+        if name not in EXPLORERS:
+            raise UserError(unknown("explorer", name, EXPLORERS))
+    folder = (workspace or WORKSPACE).resolve()
+    raise typer.Exit(start(names or list(EXPLORERS), folder, browser=os.environ.get("BROWSER") != "none"))
+
+
+@app.command()
+def progress(workspace: Workspace = None, as_json: Json = False) -> None:
+    """Show which exercises are done, tried and open, lesson by lesson, the time spent, and what is next.
+
+    Example: deepnet-edu progress
+    """
+    from deepnet_edu.checks import check
+    from deepnet_edu.course.places import WORKSPACE
+    from deepnet_edu.progress import FILE, by_lesson, next_step, read, understood
+
+    file = (workspace or WORKSPACE) / FILE
+    known = read(file)
+    if file.exists() and not understood(file, known):
+        print(f"{file} is damaged: the next check keeps it beside and goes on with what can be read.", file=sys.stderr)
+    lessons = by_lesson(known, check.lesson_of)
+    if as_json:
+        print(json.dumps([asdict(lesson) for lesson in lessons], indent=1))
+    else:
+        for lesson in lessons:
+            print(lesson)
+        print(next_step(lessons))
+
+
+@app.command()
+def run(
+    lessons: Annotated[list[str] | None, typer.Argument(help="Numbers or names of lessons; all by default.")] = None,
+    profile: Annotated[str, typer.Option(help="Size: smoke, cpu, gpu or record.")] = "cpu",
+    given: Annotated[
+        list[str] | None, typer.Option("--set", help="NAME=VALUE, a parameter of the notebook; may be repeated.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the executed notebooks; runs/ in the clone.")] = None,
+    timings: Annotated[bool, typer.Option("--timings", help="Keep time and memory in docs/timings.json.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Execute solutions, and check that everything in them really ran.
+
+    Example: deepnet-edu run 01 07 --profile smoke
+    """
+    from deepnet_edu.course.places import RUNS, find_lesson, lesson_names
+    from deepnet_edu.course.run import execute, keep_timings, plan
+
+    names = [find_lesson(lesson) for lesson in lessons] if lessons else lesson_names()
+    runs = plan(names, profile, given or [], (out or RUNS).resolve())
+    for one in runs:
+        execute(one)
+        if timings:
+            keep_timings([one])
+        if not as_json:
+            print(one, flush=True)
+    if as_json:
+        print(json.dumps([asdict(one) for one in runs], indent=1, default=str))
+    raise typer.Exit(1 if any(one.problems for one in runs) else 0)
+
+
+@app.command()
+def build(
+    lessons: Annotated[
+        list[str] | None, typer.Argument(help="Lessons whose solutions are executed where needed; all by default.")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Change nothing; fail if a notebook is not up to date.")
+    ] = False,
+) -> None:
+    """Make lessons/*.ipynb and the executed solutions/*.ipynb from solutions/*.py.
+
+    Example: deepnet-edu build --check
+    """
+    from deepnet_edu.course.build import build_all
+    from deepnet_edu.course.places import SOLUTIONS, find_lesson
+
+    names = [find_lesson(lesson, SOLUTIONS, "py") for lesson in lessons or []]
+    for line in build_all(check=check, only=names):
+        print(line)
