@@ -13,10 +13,16 @@ from pathlib import Path
 KILL_AT = "DEEPNET_EDU_KILL_AT"
 
 
-def write_atomic(path: Path, content: str | bytes) -> None:
+def write_atomic(path: Path, content: str | bytes, name: str = "", *, lasting: bool = True) -> None:
     """Write ``content`` under a temporary name beside ``path``, then rename it.
 
     Whatever happens in between, ``path`` holds either its old content or the new one.
+
+    Args:
+        path: its folder exists.
+        content: text is written as UTF-8.
+        name: of its fault points: ``name: before`` and ``name: after`` the rename.
+        lasting: on the disk before it returns, which takes milliseconds; otherwise a power cut may lose it.
 
     Raises:
         OSError: the folder cannot be written; ``path`` is as it was.
@@ -27,13 +33,16 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            if lasting:
+                os.fsync(file.fileno())
         # mkstemp makes the file private; a notebook should be as readable as any other file.
         os.chmod(temporary, 0o644)
+        fault_point(f"{name}: before")
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+    fault_point(f"{name}: after")
 
 
 @contextmanager

@@ -10,7 +10,7 @@ ORDER = [
     "messages", "files", "scaling", "residual", "attention", "transformer", "fast", "stack", "initialization",
     "embedding", "config", "models", "generation", "record", "planning",
     "theory", "probing", "review", "data", "training", "figures", "progress", "explorers", "checks",
-    "course", "cli",
+    "course", "batch", "cli",
 ]  # fmt: skip
 NOTEBOOKS = {"IPython", "ipywidgets", "jupytext", "nbformat", "nbclient", "papermill", "jupyterlab"}
 
@@ -49,7 +49,7 @@ def test_imports_go_upwards() -> None:
 
 def test_only_the_last_rooms_know_notebooks() -> None:
     knowing = {room_of(path) for path in FILES if {name.split(".")[0] for name in imports(path)} & NOTEBOOKS}
-    assert knowing <= {"course", "explorers", "cli"}
+    assert knowing <= {"course", "explorers", "batch", "cli"}
 
 
 def test_scaling_needs_no_torch() -> None:

@@ -1,0 +1,1 @@
+"""Many notebooks at once: planned, run in slots, audited, resumed, and reported."""
