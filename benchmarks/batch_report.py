@@ -24,14 +24,14 @@ MOST_S, MOST_MB = 10.0, 50.0
 
 
 def make_batch(folder: Path, times: int) -> None:
-    """A sweep over depth and rule for two seeds; each notebook is a solution whose cells stand there ``times`` times."""
+    """A sweep over depth and rule for two seeds; notebooks are solutions whose cells stand there ``times`` times."""
     dice = random.Random(0)
     for number in range(RUNS):
         sources = sorted(SOLUTIONS.glob("*.ipynb"))
         source = sources[number // 2 % len(sources)]
         setting = {
             "DEPTH": [100, 200, 400, 800, 1000][number // 20 % 5],
-            "RESIDUAL": "post_ln deepnorm".split()[number // 100],
+            "RESIDUAL": ["post_ln", "deepnorm"][number // 100],
         }
         bad = number % 20 == 3
         make_run(

@@ -6,7 +6,10 @@ from io import BytesIO
 from itertools import groupby
 from typing import Any
 
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 
 from deepnet_edu.batch.summary import SEED, Estimate, Group, is_number, numbers_of
 from deepnet_edu.figures.picture import DPI, Picture
@@ -79,9 +82,12 @@ def _picture(title: str, metric: str, name: str, lines: dict[str, Line]) -> Pict
 
 
 def _png(figure: Figure) -> bytes:
-    drawn = BytesIO()
-    figure.savefig(drawn, format="png", dpi=DPI, facecolor="white")
-    return drawn.getvalue()
+    """Drawn once, where savefig draws twice."""
+    figure.set_dpi(DPI)
+    canvas, png = FigureCanvasAgg(figure), BytesIO()
+    canvas.draw()
+    Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").save(png, "png")
+    return png.getvalue()
 
 
 def _no_formula(text: str) -> str:

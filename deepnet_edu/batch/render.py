@@ -135,16 +135,21 @@ def _pre(text: str, name: str = "") -> str:
     return f'<pre class="{name}">{escape(text)}</pre>' if name else f"<pre>{escape(text)}</pre>"
 
 
+# It escapes HTML, and leaves links to scripts as text.
 _MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")
-# Links to pages beside the notebook lead nowhere from a report: they stay text.
-_MARKDOWN.validateLink = lambda url: url.startswith(("https://", "http://", "data:image/png;base64,"))  # type: ignore[method-assign]
+# The lessons fold hints with them. In a report all is open.
+_FOLDS = re.compile(r"</?(?:details|summary)>")
 
 
 @lru_cache(maxsize=2000)
 def _markdown(source: str) -> str:
     """Headings go below those of the page. Runs of one notebook share their words, hence the cache."""
-    tokens = _MARKDOWN.parse(source)
+    tokens = _MARKDOWN.parse(_FOLDS.sub("", source))
     for token in tokens:
         if token.type.startswith("heading_"):
             token.tag = f"h{min(6, int(token.tag[1]) + 3)}"
+        for part in token.children or []:
+            # A page beside the notebook does not stand beside the report.
+            if part.type == "link_open" and not str(part.attrs["href"]).startswith(("https://", "http://")):
+                del part.attrs["href"]
     return str(_MARKDOWN.renderer.render(tokens, _MARKDOWN.options, {}))

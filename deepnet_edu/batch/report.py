@@ -30,7 +30,7 @@ from deepnet_edu.batch.summary import (
 #: Above this the page leaves notebooks out, good ones first, and says where they stand.
 MOST_BYTES = 45_000_000
 #: Each takes a tenth of a second.
-MOST_PICTURES = 24
+MOST_PICTURES = 12
 MARK = "<!-- deepnet-edu report -->"
 
 
@@ -75,13 +75,12 @@ def _summary(folder: Path, runs: Sequence[Status]) -> str:
         batch = json.loads((folder / "batch.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         batch = {}
-    states = [f'<span class="{_class(state)}">{count} {state}</span>' for state, count in found["states"].items()]
-    done_but = found["failed"] - sum(found["states"].get(state, 0) for state in ("failed", "timed out", "killed"))
-    if done_but:
-        states.append(f'<span class="bad">{done_but} of them with problems</span>')
+    bad = sum(map(failed, runs))
+    states = ", ".join(f"{count} {state}" for state, count in found["states"].items())
+    note = f'; <span class="bad">{bad} with problems</span>' if bad else ""
     whole = found["seconds_from_first_to_last"]
     facts = {
-        "runs": f"{found['runs']}: " + ", ".join(states),
+        "runs": f"{found['runs']}: {states}{note}",
         "time": f"{_time(found['seconds_of_runs'])} of all runs together"
         + (f", {_time(whole)} from the first start to the last end" if whole is not None else ""),
         "hosts": escape(", ".join(found["hosts"])),
@@ -113,7 +112,8 @@ def _failure(folder: Path, number: int, run: Status) -> str:
 
 def _means(groups: Sequence[Group]) -> str:
     good = [run for group in groups for run in group.good]
-    metrics = names_of(good, "metrics")
+    lists = {name for run in good for name, value in run.metrics.items() if isinstance(value, list)}
+    metrics = [name for name in names_of(good, "metrics") if name not in lists]
     if not metrics:
         return ""
     parameters = [name for name in names_of(good, "parameters") if name != SEED]
@@ -152,7 +152,7 @@ def _comparison(name: str, rows: Sequence[dict[str, Any]]) -> str:
     if not rows:
         return f"<p>No run of this batch has the notebook, profile and parameters of a run of {escape(name)}.</p>"
     parameters = list(dict.fromkeys(key for row in rows for key in row["parameters"]))
-    columns = ["notebook", "profile", *parameters, "metric", "here", "there", "here - there"]
+    columns = ["notebook", "profile", *parameters, "metric", "here", "there", "here − there"]
     values = [
         [row["notebook"], row["profile"]]
         + [row["parameters"].get(key) for key in parameters]
@@ -174,7 +174,7 @@ def _runs(runs: Sequence[Status]) -> str:
         words = [run.id, run.profile, run.state, f"SEED={run.seed}"]
         words += [f"{name}={value}" for name, value in run.parameters.items()]
         link = f'<td><a href="#notebook-{i}">{escape(run.id)}</a></td>'
-        cells = _cells([run.profile]) + f'<td class="{_class(run.state)}">{escape(run.state)}</td>'
+        cells = _cells([run.profile]) + f'<td class="{_class(run)}">{escape(run.state)}</td>'
         cells += _cells([run.seed, *(run.parameters.get(name) for name in parameters)])
         cells += _cells([round(run.seconds or 0.0, 1), run.attempts, run.device])
         cells += _cells([run.metrics.get(name) for name in metrics])
@@ -194,20 +194,30 @@ def _runs(runs: Sequence[Status]) -> str:
 
 def _notebooks(folder: Path, runs: Sequence[Status]) -> str:
     """Failures first, so that they are there whatever does not fit."""
-    parts, size = [], 0
+    parts, room = [], MOST_BYTES
     for i, run in enumerate(runs):
-        path = _notebook_of(folder, run)
-        try:
-            html = notebook_html(read_cells(path))
-        except Exception as error:  # strange notebooks fail in many ways, and the report has other runs to show
-            html = f"<p>{escape(str(error))}</p>" if run.state not in ("queued", "running") else "<p>Not yet.</p>"
-        size += (length := len(html.encode()))
-        if size > MOST_BYTES:
-            size -= length
-            html = f"<p>Too much for this page: it stands in {escape(f'{run.id}/{path.name}')}.</p>"
-        mark = f'<span class="{_class(run.state)}">{escape(run.state)}</span>'
-        parts.append(f'<details id="notebook-{i}"><summary>{mark} {escape(_name(run))}</summary>\n{html}</details>')
-    return "\n".join(parts)
+        html = _notebook(_notebook_of(folder, run), run, room)
+        room -= len(html.encode())
+        mark = f'<span class="{_class(run)}">{escape(run.state)}</span>'
+        parts.append(
+            f'<details id="notebook-{i}"><summary>{mark} {escape(_name(run))}</summary>'
+            f"<template>\n{html}</template></details>"
+        )
+    return '<noscript><p class="note">Notebooks open with JavaScript only.</p></noscript>' + "\n".join(parts)
+
+
+def _notebook(path: Path, run: Status, room: int) -> str:
+    """In at most ``room`` bytes, or a sentence where it stands."""
+    if not path.exists():
+        return f"<p>{'Not yet.' if run.state in ('queued', 'running') else 'It left no notebook.'}</p>"
+    elsewhere = f"<p>Too much for this page: it stands in {escape(f'{run.id}/{path.name}')}.</p>"
+    if path.stat().st_size > room:
+        return elsewhere
+    try:
+        html = notebook_html(read_cells(path))
+    except Exception as error:  # strange notebooks fail in many ways, and the report has other runs to show
+        return f"<p>{path.name} cannot be shown ({escape(repr(error))}).</p>"
+    return html if len(html.encode()) <= room else elsewhere
 
 
 def _folder_of(folder: Path, run: Status) -> Path:
@@ -253,13 +263,13 @@ def _text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, list):
-        return f"{len(value)} values, the last {_text(value[-1])}" if value else "no values"
+        return f"{len(value)} values, last {_text(value[-1])}" if value else "no values"
     text = str(value)
     return text if len(text) <= 60 else f"{text[:59]}…"
 
 
-def _class(state: str) -> str:
-    return {"done": "good", "queued": "note", "running": "note"}.get(state, "bad")
+def _class(run: Status) -> str:
+    return "bad" if failed(run) else {"done": "good"}.get(run.state, "note")
 
 
 def _time(seconds: float) -> str:

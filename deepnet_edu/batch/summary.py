@@ -213,14 +213,14 @@ def _by_seed(runs: Iterable[Status]) -> dict[tuple[str, ...], dict[int, Status]]
 
 def as_table(runs: Sequence[Status]) -> str:
     """CSV, a line per run: what it was, ``parameters.NAME`` and ``metrics.NAME``; lists are written as JSON."""
-    rows = []
-    for run in runs:
-        row: dict[str, Any] = {"run": run.id, "notebook": run.notebook, "profile": run.profile, "state": run.state}
-        row |= {"seed": run.seed, "attempts": run.attempts, "device": run.device, "seconds": run.seconds}
-        row |= {
-            f"{what}.{name}": value for what in ("parameters", "metrics") for name, value in getattr(run, what).items()
-        }
-        rows.append({**row, "problems": " ".join(run.problems)})
+    columns = [(f"{what}.{name}", what, name) for what in ("parameters", "metrics") for name in names_of(runs, what)]
+    rows = [
+        {"run": run.id, "notebook": run.notebook, "profile": run.profile, "state": run.state, "seed": run.seed}
+        | {"attempts": run.attempts, "device": run.device, "seconds": run.seconds}
+        | {column: getattr(run, what).get(name) for column, what, name in columns}
+        | {"problems": " ".join(run.problems)}
+        for run in runs
+    ]
     return write_csv(rows)
 
 
