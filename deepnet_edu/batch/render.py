@@ -25,6 +25,8 @@ _BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")
 _PICTURE = re.compile(r'<img alt="[^"<>]*" src="data:image/png;base64,[A-Za-z0-9+/]+={0,2}">')
 # They could ask for a server's address, or hide such a one in a page of their own.
 _REACHING = re.compile(r"<(?=/?(?:link|meta|base|iframe|frame|object|embed|portal|fencedframe)\b)", re.IGNORECASE)
+# No link leads out of a frame, and a browser would connect to its server at the click.
+_LINK = re.compile(r"<(/?)a(?:rea)?(?=[\s/>])", re.IGNORECASE)
 _FRAME = """<meta name="color-scheme" content="light"><style>
 body {margin: 4px; font: 14px system-ui, sans-serif; color: #111; background: #fff}
 td, th {padding: 2px 8px; text-align: right} img {max-width: 100%}
@@ -114,7 +116,7 @@ def _html(html: str) -> str:
         return html.strip().replace("<img ", '<img loading="lazy" ', 1)
     if len(html) > 10 * MOST_LETTERS:
         return _pre(f"[{len(html):,} letters of HTML stand in the notebook]")
-    inside = escape(_FRAME + _REACHING.sub("&lt;", html))
+    inside = escape(_FRAME + _LINK.sub(r"<\1span", _REACHING.sub("&lt;", html)))
     # The frame may be measured from the page, so that it is as high as what it shows; scripts stay off.
     return f'<iframe sandbox="allow-same-origin" loading="lazy" title="an output" srcdoc="{inside}"></iframe>'
 

@@ -173,7 +173,7 @@ def test_outputs_cannot_leave_their_place() -> None:
             {"cell_type": "raw", "source": "</template><script>"},
             code(
                 "</pre><script>",
-                shown(html='<script>ran()</script>"><LINK rel=x><iframe srcdoc="">'),
+                shown(html='<script>ran()</script>"><LINK rel=x><iframe srcdoc=""><A HREF="x"><abbr>'),
                 shown(svg="<svg><script>ran()</script></svg>", plain='"><script>'),
                 shown(png=f'{PNG}"><script>'),
                 shown(html=f'<img alt="a" onerror="ran()" src="data:image/png;base64,{PNG}">'),
@@ -191,6 +191,7 @@ def test_outputs_cannot_leave_their_place() -> None:
     assert html.count('<iframe sandbox="allow-same-origin"') == 2
     assert "&amp;lt;LINK" in html
     assert "&amp;lt;iframe" in html
+    assert "&lt;span HREF=&quot;x&quot;&gt;&lt;abbr&gt;" in html
     assert "\x1b" not in html
 
 
