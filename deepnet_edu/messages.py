@@ -3,6 +3,9 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+#: Class of the sentence that an explorer shows where it has a fault; ``deepnet-edu run`` looks for it.
+FAULT = "deepnet-edu-fault"
+
 
 def unknown(kind: str, given: object, valid: Iterable[str]) -> str:
     """The sentence for a name that does not exist.

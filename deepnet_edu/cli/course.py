@@ -1,10 +1,9 @@
-"""Commands of the course: doctor, lab, explore, progress, run, build."""
+"""Commands of the course: doctor, lab, explore, progress, build."""
 
 import json
 import os
 import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -111,37 +110,6 @@ def progress(workspace: Workspace = None, as_json: Json = False) -> None:
         for lesson in lessons:
             print(lesson)
         print(next_step(lessons))
-
-
-@app.command()
-def run(
-    lessons: Annotated[list[str] | None, typer.Argument(help="Numbers or names of lessons; all by default.")] = None,
-    profile: Annotated[str, typer.Option(help="Size: smoke, cpu, gpu or record.")] = "cpu",
-    given: Annotated[
-        list[str] | None, typer.Option("--set", help="NAME=VALUE, a parameter of the notebook; may be repeated.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the executed notebooks; runs/ in the clone.")] = None,
-    timings: Annotated[bool, typer.Option("--timings", help="Keep time and memory in docs/timings.json.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Execute solutions, and check that everything in them really ran.
-
-    Example: deepnet-edu run 01 07 --profile smoke
-    """
-    from deepnet_edu.course.places import RUNS, find_lesson, lesson_names
-    from deepnet_edu.course.run import execute, keep_timings, plan
-
-    names = [find_lesson(lesson) for lesson in lessons] if lessons else lesson_names()
-    runs = plan(names, profile, given or [], (out or RUNS).resolve())
-    for one in runs:
-        execute(one)
-        if timings:
-            keep_timings([one])
-        if not as_json:
-            print(one, flush=True)
-    if as_json:
-        print(json.dumps([asdict(one) for one in runs], indent=1, default=str))
-    raise typer.Exit(1 if any(one.problems for one in runs) else 0)
 
 
 @app.command()

@@ -29,19 +29,16 @@ from deepnet_edu.course.places import (
     DOCS,
     IMAGES,
     LESSONS,
-    PACKAGE,
     PAGES,
     REFERENCES,
-    RESULTS,
     SOLUTIONS,
     lesson_names,
+    package_digest,
 )
 from deepnet_edu.files import write_atomic
 from deepnet_edu.messages import UserError
 
 CELL_TIMEOUT_S = 900
-#: Modules of the room ``course`` that no notebook imports.
-_APART = ("build", "connection", "doctor", "exercises", "header", "lab", "run", "workspace")
 #: Key in a solution's metadata: the digest of all that its outputs depend on.
 MADE_FROM = "made_from"
 
@@ -111,7 +108,7 @@ def build_all(check: bool = False, only: Sequence[str] = ()) -> list[str]:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_atomic(path, text)
                 written.append(path)
-    package = _package_digest()
+    package = package_digest()
     for built in all_built:
         if not only or built.name in only:
             written += _make_solution(built, package)
@@ -269,13 +266,6 @@ def _headline(notebook: NotebookNode) -> bytes | None:
             if picture:
                 return base64.b64decode(picture[1])
     return None
-
-
-def _package_digest() -> str:
-    """Of all that a notebook's outputs may depend on besides its own cells: what it can import, and the records."""
-    apart = [*(PACKAGE / "cli").glob("*.py"), *(PACKAGE / "course" / f"{name}.py" for name in _APART)]
-    files = [path for path in [*PACKAGE.rglob("*.py"), *RESULTS.glob("*.json")] if path not in apart]
-    return _digest([f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in sorted(files)])
 
 
 def _digest(parts: Sequence[str]) -> str:

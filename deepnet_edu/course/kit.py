@@ -16,7 +16,7 @@ from IPython.display import display
 from matplotlib.figure import Figure
 
 from deepnet_edu.checks import check
-from deepnet_edu.course.places import RECORD_MIME, RESULTS
+from deepnet_edu.course.places import PROFILES, RECORD_MIME, RESULTS
 from deepnet_edu.figures import Picture
 from deepnet_edu.figures.loss import LossFigure
 from deepnet_edu.figures.picture import with_palette
@@ -27,7 +27,6 @@ from deepnet_edu.progress import next_step, note_opened, progress_file
 from deepnet_edu.record import History
 from deepnet_edu.training import Task, TrainConfig, train
 
-PROFILES = ("smoke", "cpu", "gpu", "record")
 #: Drawing takes a quarter of a second: often enough to watch, seldom enough not to slow the run down.
 REDRAW_S = 4.0
 

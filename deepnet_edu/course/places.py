@@ -1,5 +1,7 @@
 """Where things stand in a clone of the project and in a notebook, and lessons by name."""
 
+import hashlib
+import json
 from pathlib import Path
 
 from deepnet_edu.messages import UserError, unknown
@@ -20,6 +22,10 @@ RUNS = ROOT / "runs"
 #: What ``kit.record`` writes and ``deepnet-edu run`` collects.
 RECORD_MIME = "application/vnd.deepnet-edu.record+json"
 WORKSPACE = ROOT / "workspace"
+#: Sizes at which a lesson runs.
+PROFILES = ("smoke", "cpu", "gpu", "record")
+#: Modules of the room ``course`` that no notebook imports.
+_APART = ("build", "connection", "doctor", "exercises", "header", "lab", "workspace")
 
 
 def lesson_names(folder: Path = LESSONS, ending: str = "ipynb") -> list[str]:
@@ -64,3 +70,13 @@ def find_benchmark(given: str) -> Path:
     if given not in names:
         raise UserError(unknown("benchmark", given, names))
     return BENCHMARKS / f"{given}.py"
+
+
+def package_digest() -> str:
+    """SHA-256 of all that a notebook's outputs may depend on besides its own cells: what it can import, and the
+    records."""
+    apart = [path for room in ("batch", "cli") for path in (PACKAGE / room).glob("*.py")]
+    apart += [PACKAGE / "course" / f"{name}.py" for name in _APART]
+    files = sorted({*PACKAGE.rglob("*.py"), *RESULTS.glob("*.json")} - {*apart})
+    lines = [f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in files]
+    return hashlib.sha256(json.dumps(lines).encode()).hexdigest()

@@ -15,10 +15,8 @@ from deepnet_edu.explorers.dials import Dial
 from deepnet_edu.explorers.measured import Tick
 from deepnet_edu.figures.moving import Moving
 from deepnet_edu.figures.picture import with_palette
-from deepnet_edu.messages import UserError
+from deepnet_edu.messages import FAULT, UserError
 
-#: A mark that ``deepnet-edu run`` looks for in the widgets of an executed notebook.
-FAULT = "deepnet-edu-fault"
 #: ipywidgets' Image takes no alt text: it stands behind the picture, for screen readers only.
 _HIDDEN = '<p style="position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%)">{}</p>'
 # Mid-tones that can be read on white and on black.

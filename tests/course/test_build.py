@@ -108,7 +108,7 @@ def test_prose_changes_without_a_new_run_and_code_does_not(project: Path, monkey
     build.build_all()
     assert nbformat.read(project / "solutions" / "00_x.ipynb", as_version=4).cells[3].outputs[0].text == "2\n"
     assert len(ran) == 1
-    monkeypatch.setattr(build, "_package_digest", lambda: "another package")
+    monkeypatch.setattr(build, "package_digest", lambda: "another package")
     build.build_all()
     assert len(ran) == 2
     assert build.build_all(check=True) == []  # of what the outputs were made is nbval's business

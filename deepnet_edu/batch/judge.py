@@ -1,0 +1,53 @@
+"""What became of a run: from its exit status and the audit of its notebook, not from the notebook's metadata."""
+
+import json
+
+from deepnet_edu.batch import worker
+from deepnet_edu.batch.active import Active, log_tail
+from deepnet_edu.batch.audit import audit, out_of_memory, recorded, take_end
+from deepnet_edu.files import fault_point, write_atomic
+
+NOTEBOOK = "notebook.ipynb"
+
+
+def judge(active: Active, cell_timeout: float | None) -> bool:
+    """Audit what a run has left; set its state, problems and metrics. A whole notebook stands as ``notebook.ipynb``.
+
+    Args:
+        active: its process has ended.
+        cell_timeout: seconds that a cell was given.
+
+    Returns:
+        Whether the GPU's memory was full.
+    """
+    run, folder, exit_ = active.run, active.folder, active.process.returncode
+    if active.verdict is not None:
+        run.state, run.problems = active.verdict[0], [active.verdict[1]]
+        return False
+    said = log_tail(folder).strip().splitlines()[-1:] or ["it said nothing"]
+    if exit_ < 0 or exit_ == worker.EXITS["DeadKernelError"]:
+        who = f"its process was ended by signal {-exit_}" if exit_ < 0 else "its kernel died"
+        run.state, run.problems = "killed", [f"{who}: killed, crashed, or out of memory"]
+        return False
+    if exit_ == worker.EXITS["CellTimeoutError"]:
+        run.state = "timed out"
+        run.problems = [f"a cell took longer than {cell_timeout:g} s"]
+        return False
+    run.state = "failed"
+    if exit_ == worker.NO_SPACE:
+        run.problems = ["the disk is full"]
+        return False
+    try:
+        notebook = json.loads((folder / worker.PARTIAL).read_text(encoding="utf-8"))
+        ended = take_end(notebook)
+    except (OSError, ValueError, LookupError):  # missing, or cut off in the middle
+        run.problems = [f"papermill left no whole notebook: {said[0][-300:]}"]
+        return False
+    run.problems, run.metrics = audit(notebook, ended=ended), recorded(notebook)
+    if exit_ and not run.problems:
+        run.problems = [f"papermill ended with status {exit_}: {said[0][-300:]}"]
+    write_atomic(folder / NOTEBOOK, json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", "result")
+    fault_point("result: copied")
+    (folder / worker.PARTIAL).unlink()
+    run.state, run.audited = "failed" if run.problems else "done", True
+    return out_of_memory(notebook)

@@ -1,0 +1,252 @@
+"""Runs in the slots of one machine, a process each.
+
+Only the runner writes a run's status; it believes the process's exit status and the audit, never the notebook's
+metadata. Whatever is killed, the status files say which runs must be repeated.
+"""
+
+import importlib.metadata
+import os
+import platform
+import signal
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from deepnet_edu import __version__
+from deepnet_edu.batch import active as at_work
+from deepnet_edu.batch import worker
+from deepnet_edu.batch.active import LOG, Active, environment, wait
+from deepnet_edu.batch.folder import source_of
+from deepnet_edu.batch.judge import judge
+from deepnet_edu.batch.lock import CLAIM, release, take
+from deepnet_edu.batch.plan import Notebook, now
+from deepnet_edu.batch.processes import HOST, end_all, memory_gb
+from deepnet_edu.batch.slots import Slot
+from deepnet_edu.batch.state import Status
+from deepnet_edu.course import places
+from deepnet_edu.messages import UserError
+
+LOOK_S = 0.05
+#: Between two looks at the memory of a run.
+MEMORY_S = 1.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long, how often, how much.
+
+    Attributes:
+        timeout: seconds for a run; None for no limit.
+        cell_timeout: seconds for a cell.
+        memory_gb: for the processes of a run together.
+        retries: how often a run that did not end well is started again.
+        fail_fast: start nothing more after a run that did not end well.
+    """
+
+    timeout: float | None = None
+    cell_timeout: float | None = None
+    memory_gb: float | None = None
+    retries: int = 0
+    fail_fast: bool = False
+
+
+class Watch(Protocol):
+    """Who is told how the batch goes."""
+
+    def started(self, active: Active) -> None:
+        """A run has begun."""
+
+    def ended(self, run: Status, again: str) -> None:
+        """A run has ended; ``again`` says how it is tried again, if it is."""
+
+    def look(self, active: Sequence[Active], waiting: int) -> None:
+        """Many times a second."""
+
+    def say(self, sentence: str) -> None:
+        """Something that the user should know."""
+
+
+class Runner:
+    """Runs what is queued, in slots.
+
+    Args:
+        folder: of the batch.
+        runs: what it has to do; only what is queued is run, and each status follows its run.
+        notebooks: by the id of the run.
+        slots: where.
+        limits: how long, how often, how much.
+        watch: who is told.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        runs: Sequence[Status],
+        notebooks: Mapping[str, Notebook],
+        slots: Sequence[Slot],
+        limits: Limits,
+        watch: Watch,
+    ) -> None:
+        self.folder, self.notebooks, self.slots = folder, notebooks, slots
+        self.limits, self.watch = limits, watch
+        self.queue = deque(run for run in runs if run.state == "queued" and run.id in notebooks)
+        self.active: list[Active] = []
+        self.alone: set[str] = set()
+        self.tries: dict[str, int] = {}
+        self.stops = 0
+        self._failed = False
+        torch = importlib.metadata.version("torch").partition("+")[0]
+        self._versions = {"python": platform.python_version(), "torch": torch, "deepnet_edu": __version__}
+
+    def run(self) -> None:
+        """Until nothing is queued. Ctrl-C once lets what runs come to its end; twice, or SIGTERM, ends it now.
+
+        Raises:
+            UserError: a status cannot be written, because the disk is full for example; nothing runs any more.
+        """
+        with self._signals():
+            try:
+                while self._go_on():
+                    self.watch.look(self.active, len(self.queue))
+                    time.sleep(LOOK_S)
+            except OSError as error:
+                raise UserError(
+                    f"{error.filename or self.folder}: {error.strerror}. What is done stays: mend that, and go on with "
+                    "--resume."
+                ) from error
+            finally:
+                for active in self.active:  # there are none, unless something went wrong here
+                    end_all(active.mark)
+                    active.process.wait()
+                    release(active.folder / CLAIM)
+
+    def _go_on(self) -> bool:
+        for active in list(self.active):
+            if self.stops > 1 and active.verdict is None:
+                self._end(active, "killed", "it was stopped")
+            self._look_at(active)
+        if not (self.stops or (self._failed and self.limits.fail_fast)):
+            self._fill()
+            return bool(self.active or self.queue)
+        return bool(self.active)
+
+    def _fill(self) -> None:
+        """Start what is next wherever there is room."""
+        taken = {active.slot.number for active in self.active}
+        for slot in self.slots:
+            while slot.number not in taken and self.queue and self._fits(self.queue[0], slot):
+                if self._start(self.queue.popleft(), slot):
+                    break
+
+    def _fits(self, run: Status, slot: Slot) -> bool:
+        """Whether a run, and what runs beside it on the same GPU, may share it."""
+        beside = [active.run.id for active in self.active if active.slot.gpu == slot.gpu]
+        return not beside or not self.alone & {run.id, *beside}
+
+    def _start(self, run: Status, slot: Slot) -> bool:
+        """False if another runner has it."""
+        folder, notebook = self.folder / run.id, self.notebooks[run.id]
+        if places.package_digest() != run.hashes["package"]:
+            self.queue.clear()
+            self.watch.say(
+                "deepnet_edu has changed since the batch began: nothing more is started. Go on with --resume."
+            )
+            return False
+        if take(folder / CLAIM) is not None:
+            return False
+        if Status.read(folder).state != "queued":
+            release(folder / CLAIM)
+            return False
+        if run.attempts:  # a killed runner may have left something behind
+            end_all(str(folder))
+        for left in [folder / worker.PARTIAL, *folder.glob(".*.part")]:
+            left.unlink(missing_ok=True)
+        self.tries[run.id] = self.tries.get(run.id, 0) + 1
+        run.state, run.attempts, run.started, run.ended = "running", run.attempts + 1, now(), None
+        run.host, run.pid, run.device, run.gpu = HOST, os.getpid(), slot.device, slot.gpu
+        run.versions, run.problems, run.exit, run.audited, run.metrics = self._versions, [], None, False, {}
+        run.write(folder)
+        with (folder / LOG).open("ab") as log:
+            process = at_work.start_worker(
+                {
+                    "notebook": str(source_of(self.folder, notebook)),
+                    "parameters": run.parameters,
+                    "kernel": notebook.kernel,
+                    "cell_timeout": self.limits.cell_timeout,
+                },
+                folder,
+                environment(run, slot, notebook, str(folder)),
+                log.fileno(),
+            )
+        self.active.append(Active(run, slot, folder, process, notebook.cells, time.monotonic()))
+        self.watch.started(self.active[-1])
+        return True
+
+    def _look_at(self, active: Active) -> None:
+        """End a run that has taken too much, and see to one that has ended."""
+        memory = wait(active.process)
+        if active.process.returncode is not None:
+            self._finish(active, memory)
+            return
+        clock, limits = time.monotonic(), self.limits
+        if active.verdict is not None:
+            return
+        if limits.timeout and clock - active.begin > limits.timeout:
+            self._end(active, "timed out", f"it took longer than {limits.timeout:g} s")
+        elif limits.memory_gb and clock - active.memory_looked > MEMORY_S:
+            active.memory_looked = clock
+            if memory_gb(active.mark) > limits.memory_gb:
+                self._end(active, "killed", f"it needed more than {limits.memory_gb:g} GB of memory")
+
+    def _end(self, active: Active, state: str, sentence: str) -> None:
+        active.verdict = (state, sentence)
+        end_all(active.mark)
+
+    def _finish(self, active: Active, memory: float | None) -> None:
+        """Audit what a run has left, and write what became of it."""
+        run, folder = active.run, active.folder
+        end_all(active.mark)
+        run.exit = active.process.returncode
+        run.seconds = round(time.monotonic() - active.begin, 2)
+        run.memory_gb = None if memory is None else round(memory, 3)
+        run.ended = now()
+        full = judge(active, self.limits.cell_timeout)
+        self.active.remove(active)
+        again = self._again(run, full) if run.state != "done" else ""
+        self._failed |= run.state != "done" and not again
+        self.watch.ended(run, again)
+        if again:
+            run.state = "queued"
+            self.queue.appendleft(run) if full else self.queue.append(run)
+        run.write(folder)
+        release(folder / CLAIM)
+
+    def _again(self, run: Status, full: bool) -> str:
+        """How a run that did not end well is tried again; empty if it is not."""
+        if self.stops:
+            return ""
+        if full and run.id not in self.alone:  # the GPU's memory was: this one is a gift
+            self.alone.add(run.id)
+            return "alone on its GPU"
+        tried = self.tries[run.id] - (run.id in self.alone)
+        return "once more" if tried <= self.limits.retries else ""
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Count the user's wishes to stop."""
+
+        def ask(number: int, _: Any) -> None:
+            self.stops += 1 if number == signal.SIGINT else 2
+            if self.stops == 1:
+                self.watch.say(f"Finishing what runs ({len(self.active)}); Ctrl-C once more ends it now.")
+
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

@@ -1,0 +1,291 @@
+"""What a batch will run: notebooks × parameters × seeds, checked against the notebooks before anything starts.
+
+A run is identified by the hashes of its notebook and of the package's source, by its profile and its parameters: what
+has the same identity need not run again.
+"""
+
+import ast
+import hashlib
+import itertools
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from deepnet_edu.batch.state import Status
+from deepnet_edu.course import places
+from deepnet_edu.course.places import PROFILES
+from deepnet_edu.files import digest
+from deepnet_edu.messages import UserError, unknown
+
+_KINDS = {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for.
+
+    Attributes:
+        notebooks: numbers or names of lessons, or paths of notebooks.
+        profile: one of ``places.PROFILES``.
+        given: parameters as ``NAME=VALUE``.
+        sweeps: parameters as ``NAME=VALUE,VALUE``; several sweeps are multiplied.
+        seeds: how many values SEED takes, from 0 on; 0 leaves it alone.
+    """
+
+    notebooks: tuple[str, ...]
+    profile: str = "cpu"
+    given: tuple[str, ...] = ()
+    sweeps: tuple[str, ...] = ()
+    seeds: int = 0
+
+    @classmethod
+    def from_dict(cls, found: dict[str, Any]) -> "Request":
+        """From JSON, which knows no tuples.
+
+        Raises:
+            KeyError: something is missing.
+            TypeError: something is of another type.
+        """
+        lists = {name: tuple(found[name]) for name in ("notebooks", "given", "sweeps")}
+        return cls(profile=str(found["profile"]), seeds=int(found["seeds"]), **lists)
+
+    def texts(self) -> dict[str, list[str]]:
+        """Values by parameter, as they were typed.
+
+        Raises:
+            UserError: one cannot be read, or names a parameter twice.
+        """
+        found: dict[str, list[str]] = {}
+        for option, example, texts in (
+            ("--set", "NAME=VALUE, for example --set DEPTH=100", self.given),
+            ("--sweep", "NAME=VALUE,VALUE, for example --sweep DEPTH=100,200", self.sweeps),
+            ("--seeds", "a number", [f"SEED={','.join(map(str, range(self.seeds)))}"] if self.seeds else []),
+        ):
+            for text in texts:
+                name, equals, value = text.partition("=")
+                if not equals or not name:
+                    raise UserError(f"Cannot read the parameter {text!r}: expected {example}.")
+                if name in found:
+                    raise UserError(f"{option} {text}: {name} has a value already: say it once.")
+                found[name] = [value] if option == "--set" else value.split(",")
+        return found
+
+
+@dataclass
+class Notebook:
+    """A notebook that runs are made of.
+
+    Attributes:
+        name: its stem.
+        path: where it stands.
+        sha256: of the file.
+        kernel: what its metadata name.
+        defaults: of its parameters, as they stand in the cell tagged ``parameters``; None if there is no such cell.
+        cells: how many cells with code.
+    """
+
+    name: str
+    path: Path
+    sha256: str
+    kernel: str = "python3"
+    defaults: dict[str, str] | None = None
+    cells: int = 0
+
+
+@dataclass
+class Plan:
+    """What a batch will run.
+
+    Attributes:
+        request: what was asked for.
+        package: hash of the package's source.
+        notebooks: by the id of their runs.
+        runs: in order; what cannot run at all is failed already, with the sentence why.
+    """
+
+    request: Request
+    package: str
+    notebooks: dict[str, Notebook] = field(default_factory=dict)
+    runs: list[Status] = field(default_factory=list)
+
+
+def make_plan(request: Request, working: Path | None = None) -> Plan:
+    """The runs of a request.
+
+    Args:
+        request: what the user asked for.
+        working: folder in which, besides the clone, notebooks may stand; the current one by default.
+
+    Raises:
+        UserError: a profile that does not exist, a parameter that cannot be read, or nothing that can run at all. Where
+            only some notebooks cannot run, each of them becomes a failed run with its sentence.
+    """
+    if request.profile not in PROFILES:
+        raise UserError(unknown("profile", request.profile, PROFILES))
+    if request.seeds < 0:
+        raise UserError(f"--seeds {request.seeds}: expected 1 or more.")
+    texts, plan, told = request.texts(), Plan(request, places.package_digest()), now()
+    sentences: list[str] = []
+    for given in dict.fromkeys(request.notebooks):
+        try:
+            notebook = read_notebook(find_notebook(given, working or Path.cwd()))
+            choices = {
+                name: [_value(notebook, name, text) for text in values]
+                for name, values in sorted(texts.items(), key=lambda item: item[0] == "SEED")  # seeds of a run together
+            }
+        except UserError as error:
+            sentences.append(str(error))
+            stem = Path(given).name.removesuffix(".ipynb")
+            run = Status(_id(stem, "", plan.package, request.profile, {"": given}), stem, source=given)
+            run.state, run.problems = "failed", [str(error)]
+            combinations: Iterable[tuple[Any, ...]] = []
+            plan.runs.append(run)
+        else:
+            combinations = itertools.product(*choices.values())
+        for values in combinations:
+            parameters = dict(zip(choices, values, strict=True))
+            identity = _id(notebook.name, notebook.sha256, plan.package, request.profile, parameters)
+            if identity not in plan.notebooks:
+                plan.notebooks[identity] = notebook
+                hashes = {"notebook": notebook.sha256, "package": plan.package}
+                run = Status(
+                    identity, notebook.name, source=_shown(notebook.path), parameters=parameters, hashes=hashes
+                )
+                run.seed = parameters.get("SEED", 0) if type(parameters.get("SEED", 0)) is int else 0
+                plan.runs.append(run)
+    for run in plan.runs:
+        run.profile, run.queued = request.profile, told
+    if sentences and not plan.notebooks:
+        raise UserError(sentences[0])
+    return plan
+
+
+def now() -> str:
+    """The time with its zone, ISO 8601, to the second."""
+    return datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+def find_notebook(given: str, working: Path) -> Path:
+    """The solution of a lesson, or a notebook inside the working folder or the clone.
+
+    Raises:
+        UserError: there is none, or it stands elsewhere.
+    """
+    path = working / given
+    if given.endswith(".ipynb") and (path.exists() or "/" in given):
+        if not inside(path, working):
+            raise UserError(f"{given} stands outside the working folder {working}: change to its folder first.")
+        if not path.is_file():
+            raise UserError(f"There is no notebook {given} in {working}.")
+        return path.resolve()
+    lesson = places.find_lesson(given)
+    solution = places.SOLUTIONS / f"{lesson}.ipynb"
+    if not solution.exists():
+        raise UserError(f"{lesson} has no solution yet: make it with deepnet-edu build {lesson[:2]}.")
+    return solution
+
+
+def inside(path: Path, working: Path) -> bool:
+    """Whether a path, its links followed, lies in the working folder or in the clone."""
+    real = path.resolve()
+    return any(real.is_relative_to(folder.resolve()) for folder in (working, places.ROOT))
+
+
+def read_notebook(path: Path) -> Notebook:
+    """What must be known of a notebook before it runs.
+
+    Raises:
+        UserError: it is no notebook, not one for Python, or its kernel is not installed.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        cells = [cell for cell in content["cells"] if cell["cell_type"] == "code"]
+        sources = ["".join(cell["source"]) for cell in cells]
+        metadata, tags = content["metadata"], [cell["metadata"].get("tags", []) for cell in cells]
+        kernel = metadata.get("kernelspec", {})
+    except OSError as error:
+        raise UserError(f"{path.name} cannot be read: {error.strerror}.") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(f"{path.name} is no notebook of format 4: open it in JupyterLab and save it again.") from None
+    language = metadata.get("language_info", {}).get("name") or kernel.get("language", "python")
+    if language != "python":
+        raise UserError(f"{path.name} is a notebook for {language}: expected one for Python.")
+    notebook = Notebook(path.stem, path, digest(path), kernel.get("name", "python3"))
+    notebook.cells = sum(bool(source.strip()) for source in sources)
+    if notebook.kernel != "python3":  # which always comes along
+        from jupyter_client.kernelspec import find_kernel_specs
+
+        if notebook.kernel not in (known := find_kernel_specs()):
+            raise UserError(f"{path.name}: {unknown('kernel', notebook.kernel, known)}")
+    for source, tagged in zip(sources, tags, strict=True):
+        if "parameters" in tagged:
+            notebook.defaults = _defaults(path.name, source)
+            break
+    return notebook
+
+
+def _defaults(name: str, source: str) -> dict[str, str]:
+    """Names and defaults of a parameters cell."""
+    try:
+        tree = ast.parse(source)
+    except SyntaxError as error:
+        raise UserError(f"{name}: the cell tagged parameters is no Python (line {error.lineno}).") from None
+    found = {}
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
+            found[node.targets[0].id] = ast.get_source_segment(source, node.value) or ""
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value:
+            found[node.target.id] = ast.get_source_segment(source, node.value) or ""
+    return found
+
+
+def _value(notebook: Notebook, name: str, text: str) -> Any:
+    """``text`` as the type of the parameter's default, as it stands in the notebook."""
+    who = notebook.name
+    if notebook.defaults is None:
+        raise UserError(f"{who} has no parameters: give the cell that holds them the tag parameters.")
+    if name not in notebook.defaults:
+        raise UserError(f"{who}: {unknown('parameter', name, notebook.defaults)}")
+    if name == "PROFILE" and text not in PROFILES:
+        raise UserError(f"{who}: {unknown('PROFILE', text, PROFILES)}")
+    default = notebook.defaults[name]
+    try:
+        kind = type(ast.literal_eval(default))
+    except (ValueError, SyntaxError):
+        kind = type(None)  # computed in the notebook, as PROFILE is
+    if kind is str:
+        return text
+    try:
+        value = ast.literal_eval(text)
+        json.dumps(value)
+    except Exception:  # what people type fails in many ways
+        value = text
+    if kind is float and type(value) is int:
+        value = float(value)
+    if kind is not type(None) and type(value) is not kind:
+        expected = _KINDS.get(kind, f"a {kind.__name__}")
+        raise UserError(f"{who}: {name}={text!r} does not fit: expected {expected}, as in {name}={default}.")
+    return value
+
+
+def _shown(path: Path) -> str:
+    """A path as people read it: from the clone on if it stands there."""
+    return str(path.relative_to(places.ROOT)) if path.is_relative_to(places.ROOT) else str(path)
+
+
+def _id(stem: str, notebook: str, package: str, profile: str, parameters: Mapping[str, Any]) -> str:
+    """A readable name that differs where anything differs that a run depends on."""
+    text = json.dumps([notebook, package, profile, parameters], sort_keys=True)
+    safe = "".join(letter if letter.isalnum() or letter in "._-+" else "_" for letter in stem)[:60]
+    return f"{safe}.{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def table(runs: Sequence[Status]) -> list[list[str]]:
+    """A row per run: id, notebook, profile, parameters, state."""
+    return [
+        [run.id, run.notebook, run.profile, " ".join(f"{k}={v}" for k, v in run.parameters.items()), run.state]
+        for run in runs
+    ]

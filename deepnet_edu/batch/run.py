@@ -1,0 +1,94 @@
+"""A batch from its request to its end."""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from deepnet_edu.batch.folder import fill_folder, runs_of, take_folder
+from deepnet_edu.batch.local import Limits, Runner
+from deepnet_edu.batch.lock import LOCK, holder, release
+from deepnet_edu.batch.plan import Plan
+from deepnet_edu.batch.slots import Slot
+from deepnet_edu.batch.state import Status
+from deepnet_edu.batch.watch import Lines, LiveTable
+from deepnet_edu.course import places
+from deepnet_edu.messages import UserError
+
+
+def run_batch(
+    plan: Plan,
+    folder: Path,
+    slots: Sequence[Slot],
+    limits: Limits,
+    *,
+    resume: bool = False,
+    join: bool = False,
+    command: Sequence[str] = (),
+    quiet: bool = False,
+) -> list[Status]:
+    """Run what is planned and not done; everything about it lies in ``folder`` and can be taken up again.
+
+    Args:
+        plan: what shall be run.
+        folder: of the batch; need not exist.
+        slots: where runs run.
+        limits: how long, how often, how much.
+        resume: the folder may hold a batch already; what is done and audited is not run again.
+        join: help another runner that is at work in the folder.
+        command: as it was typed.
+        quiet: say nothing on the way.
+
+    Returns:
+        The runs of the plan, as they are now.
+
+    Raises:
+        UserError: the folder holds something else, somebody is at work in it, the disk is full, or the profile is
+            ``record`` and the tree of the clone differs from its last commit.
+    """
+    if plan.request.profile == "record":
+        refuse_dirty_tree()
+    folder = folder.resolve()
+    take_folder(folder, resume=resume, join=join)
+    try:
+        first = (owner := holder(folder / LOCK)) is not None and owner.is_me
+        if first:
+            try:
+                fill_folder(folder, plan, list(command))
+            except OSError as error:
+                raise UserError(
+                    f"{error.filename or folder}: {error.strerror}. Mend that, and run the same again with --resume."
+                ) from error
+        runs = runs_of(folder, plan)
+        done = sum(run.state not in ("queued", "running") for run in runs)
+        lively = sys.stdout.isatty() and not quiet
+        watch = LiveTable(len(runs), done) if lively else Lines(len(runs), done, quiet=quiet)
+        with watch:
+            for run in runs:
+                if run.id not in plan.notebooks:
+                    watch.say(f"FAILED  {run.notebook} cannot run: {run.problems[0]}")
+            Runner(folder, runs, plan.notebooks, slots, limits, watch).run()
+    finally:
+        release(folder / LOCK)
+    return runs_of(folder, plan)
+
+
+def refuse_dirty_tree() -> None:
+    """What is recorded must be remade from a commit.
+
+    Raises:
+        UserError: files of the clone differ from its last commit, or git cannot say.
+    """
+    command = ["git", "-C", str(places.ROOT), "status", "--porcelain"]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        raise UserError(
+            f"--profile record needs git, which cannot say whether {places.ROOT} is as committed."
+        ) from None
+    if said:
+        changed = [line[3:] for line in said.splitlines()]
+        raise UserError(
+            f"--profile record needs a tree without changes, and {changed[0]} has some"
+            f"{f', with {len(changed) - 1} more' if len(changed) > 1 else ''}: commit them first."
+        )

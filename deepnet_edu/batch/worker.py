@@ -1,0 +1,77 @@
+"""One run in a process of its own: ``python -m deepnet_edu.batch.worker`` in the run's folder.
+
+Its task is a line of JSON on standard input. It executes the notebook by papermill; its exit status says how that went.
+
+Standard input stays open as long as the runner lives: when it closes early, the run's processes end.
+"""
+
+import json
+import os
+import sys
+import threading
+from typing import Any
+
+#: What the cell after the last one puts out.
+END_MIME = "application/vnd.deepnet-edu.end+json"
+PARTIAL = "partial.ipynb"
+#: Exit status by what ended the run; 1 is a cell that raised, or anything else.
+EXITS = {"PapermillExecutionError": 1, "CellTimeoutError": 3, "DeadKernelError": 4, "NoSuchKernel": 5}
+NO_SPACE = 6
+START_TIMEOUT_S = 120
+
+
+def main() -> None:
+    """Execute one notebook; what it says goes to standard error."""
+    task = json.loads(sys.stdin.readline())
+    threading.Thread(target=_end_with_the_runner, daemon=True).start()
+    sys.exit(execute(task["notebook"], task["parameters"], task["kernel"], task["cell_timeout"]))
+
+
+def execute(notebook: str, parameters: dict[str, Any], kernel: str, cell_timeout: float | None) -> int:
+    """Execute a notebook into ``partial.ipynb`` of the current folder. Returns the exit status.
+
+    Args:
+        notebook: its file.
+        parameters: by name.
+        kernel: name of an installed kernel.
+        cell_timeout: seconds for each cell; None for no limit.
+    """
+    import logging
+
+    import nbformat
+    import papermill
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("papermill.translators").setLevel(logging.ERROR)
+    content = nbformat.read(notebook, as_version=4)
+    end = nbformat.v4.new_code_cell(f'__import__("IPython").display.display({{"{END_MIME}": {{}}}}, raw=True)')
+    end.metadata.tags = []
+    content.cells.append(end)
+    try:
+        papermill.execute_notebook(
+            content,
+            PARTIAL,
+            parameters,
+            kernel_name=kernel,
+            language="python",
+            progress_bar=False,
+            log_output=True,
+            start_timeout=START_TIMEOUT_S,
+            execution_timeout=cell_timeout,
+        )
+    except Exception as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return NO_SPACE if getattr(error, "errno", None) == 28 else EXITS.get(type(error).__name__, 1)
+    return 0
+
+
+def _end_with_the_runner() -> None:
+    from deepnet_edu.batch.processes import MARK, end_all
+
+    sys.stdin.read()
+    end_all(os.environ[MARK])
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""The command that runs notebooks."""
+
+import json
+import re
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deepnet_edu.cli.app import Json, app, print_table
+from deepnet_edu.messages import UserError
+
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
+
+
+@app.command()
+def run(
+    notebooks: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[LESSON|NOTEBOOK]...", help="Lessons or notebooks; all lessons by default."),
+    ] = None,
+    profile: Annotated[str | None, typer.Option(help="Size: smoke, cpu, gpu or record; cpu by default.")] = None,
+    given: Annotated[
+        list[str] | None, typer.Option("--set", help="NAME=VALUE, a parameter of the notebook; may be repeated.")
+    ] = None,
+    sweeps: Annotated[
+        list[str] | None, typer.Option("--sweep", help="NAME=VALUE,VALUE; several are multiplied with each other.")
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(help="How many values SEED takes: 0, 1, …")] = None,
+    gpus: Annotated[str, typer.Option(help="all, none, or numbers such as 0,1; one slot each.")] = "all",
+    slots: Annotated[int | None, typer.Option(help="Runs at a time: one per GPU by default, one on the CPU.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the batch; a new one in runs/ by default.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Skip what is done, repeat what is not.")] = False,
+    join: Annotated[bool, typer.Option("--join", help="Help another runner that is at work in --out.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the table of runs, and run nothing.")] = False,
+    retries: Annotated[int, typer.Option(help="How often a run that fails is tried again.")] = 0,
+    timeout: Annotated[str | None, typer.Option(help="For a run: 90s, 30m, 2h.")] = None,
+    cell_timeout: Annotated[str | None, typer.Option(help="For a cell: 90s, 30m, 2h.")] = None,
+    memory: Annotated[float | None, typer.Option(help="GB of memory that a run may hold.")] = None,
+    fail_fast: Annotated[
+        bool, typer.Option("--fail-fast/--keep-going", help="Start nothing more once a run has failed.")
+    ] = False,
+    timings: Annotated[bool, typer.Option("--timings", help="Keep time and memory in docs/timings.json.")] = False,
+    junit: Annotated[Path | None, typer.Option(help="File for the results as JUnit XML.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Run notebooks as a batch, each in a process of its own, and check that everything in them really ran.
+
+    Ctrl-C once: what runs comes to its end; twice: it ends now. Either way --resume goes on.
+
+    Example: deepnet-edu run 01 07 --profile smoke --sweep DEPTH=50,100 --seeds 3 --out runs/depths
+    """
+    from deepnet_edu.batch.folder import read_request
+    from deepnet_edu.batch.local import Limits
+    from deepnet_edu.batch.plan import Request, inside, make_plan, now, table
+    from deepnet_edu.batch.run import run_batch
+    from deepnet_edu.batch.slots import find_gpus, make_slots
+    from deepnet_edu.batch.state import BATCH
+    from deepnet_edu.batch.watch import go_on
+    from deepnet_edu.course.places import RUNS, lesson_names
+
+    if (resume or join) and out is None:
+        raise UserError("Say which batch to go on with: --out runs/NAME.")
+    folder = out or RUNS / re.sub(r"\D", "", now()[:19])
+    if not inside(folder, Path.cwd()):
+        raise UserError(f"--out {folder} lies outside the working folder {Path.cwd()}: change to its folder first.")
+    begun = (resume or join) and (folder / BATCH).exists()
+    before = read_request(folder) if begun else Request(())
+    plan = make_plan(
+        Request(
+            tuple(notebooks or before.notebooks or lesson_names()),
+            profile or before.profile,
+            tuple(given or before.given),
+            tuple(sweeps or before.sweeps),
+            before.seeds if seeds is None else seeds,
+        )
+    )
+    if dry_run:
+        if as_json:
+            print(json.dumps([asdict(one) for one in plan.runs], indent=1))
+        else:
+            print_table(["run", "notebook", "profile", "parameters", "state"], table(plan.runs))
+        return
+    places = make_slots(gpus, slots, find_gpus() if gpus != "none" else [])
+    if timings and len(places) > 1:
+        raise UserError("--timings measures one run after the other: say --slots 1 with it.")
+    limits = Limits(seconds("--timeout", timeout), seconds("--cell-timeout", cell_timeout), memory, retries, fail_fast)
+    command = ["deepnet-edu", *sys.argv[1:]]
+    runs = run_batch(plan, folder, places, limits, resume=resume, join=join, command=command, quiet=as_json)
+    if timings:
+        from deepnet_edu.batch.timings import keep_timings
+
+        keep_timings(runs)
+    if junit:
+        from deepnet_edu.batch.junit import write_junit
+
+        write_junit(junit, folder.name, runs)
+    done = sum(one.state == "done" for one in runs)
+    if as_json:
+        print(json.dumps([asdict(one) for one in runs], indent=1))
+    else:
+        print(f"{done} of {len(runs)} runs are done: {folder}")
+        if done < len(runs):
+            print(f"Go on with: {go_on(str(folder))}")
+    raise typer.Exit(0 if done == len(runs) else 1)
+
+
+def seconds(option: str, text: str | None) -> float | None:
+    """A time such as 90s, 30m or 2h.
+
+    Args:
+        option: its name.
+        text: what was typed.
+
+    Raises:
+        UserError: it is none.
+    """
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
+    if not found or not float(found[1]):
+        raise UserError(f"{option} {text}: expected a time such as 90s, 30m or 2h.")
+    return float(found[1]) * _UNITS[found[2]]
