@@ -12,9 +12,11 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from deepnet_edu.batch.active import log_tail
+from deepnet_edu.batch.judge import NOTEBOOK
 from deepnet_edu.batch.plots import sweep_pictures
 from deepnet_edu.batch.render import notebook_html, plain, read_cells, traceback_of
-from deepnet_edu.batch.state import Status
+from deepnet_edu.batch.state import BATCH, Status
 from deepnet_edu.batch.summary import (
     SEED,
     Estimate,
@@ -26,6 +28,7 @@ from deepnet_edu.batch.summary import (
     names_of,
     summarize,
 )
+from deepnet_edu.batch.worker import PARTIAL
 
 #: Above this the page leaves notebooks out, good ones first, and says where they stand.
 MOST_BYTES = 45_000_000
@@ -72,7 +75,7 @@ def page(folder: Path, runs: Sequence[Status], other: tuple[str, Sequence[Status
 def _summary(folder: Path, runs: Sequence[Status]) -> str:
     found = summarize(runs)
     try:
-        batch = json.loads((folder / "batch.json").read_text(encoding="utf-8"))
+        batch = json.loads((folder / BATCH).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         batch = {}
     bad = sum(map(failed, runs))
@@ -101,9 +104,8 @@ def _failure(folder: Path, number: int, run: Status) -> str:
         traceback = traceback_of(read_cells(_notebook_of(folder, run)))
     except ValueError as error:
         said += f"<li>{escape(str(error))}</li>"
-    log = _folder_of(folder, run) / "log.txt"
-    if traceback is None and log.exists():
-        traceback = plain(log.read_text(encoding="utf-8", errors="replace")[-5000:])
+    if traceback is None:
+        traceback = plain(log_tail(_folder_of(folder, run)))
     return (
         f'<h3><span class="bad">{escape(run.state)}</span> <a href="#notebook-{number}">{escape(_name(run))}</a></h3>'
         f"<ul>{said}</ul>" + (f'<pre class="error">{escape(traceback)}</pre>' if traceback else "")
@@ -176,7 +178,7 @@ def _runs(runs: Sequence[Status]) -> str:
         link = f'<td><a href="#notebook-{i}">{escape(run.id)}</a></td>'
         cells = _cells([run.profile]) + f'<td class="{_class(run)}">{escape(run.state)}</td>'
         cells += _cells([run.seed, *(run.parameters.get(name) for name in parameters)])
-        cells += _cells([round(run.seconds or 0.0, 1), run.attempts, run.device])
+        cells += _cells([round(run.seconds or 0.0, 1), run.memory_gb, run.attempts, run.device])
         cells += _cells([run.metrics.get(name) for name in metrics])
         rows.append(
             f' data-state="{escape(run.state)}" data-notebook="notebook-{i}" data-words="{escape(" ".join(words))}">'
@@ -184,7 +186,7 @@ def _runs(runs: Sequence[Status]) -> str:
             + cells
         )
     states = "".join(f"<option>{escape(state)}</option>" for state in dict.fromkeys(run.state for run in runs))
-    columns = ["run", "profile", "state", "seed", *parameters, "seconds", "attempts", "device", *metrics]
+    columns = ["run", "profile", "state", "seed", *parameters, "seconds", "GB", "attempts", "device", *metrics]
     return (
         '<div class="filters"><label>Only runs with <input id="words" type="search" placeholder="DEPTH=100"></label>'
         f'<label>State <select id="state"><option value="">all</option>{states}</select></label>'
@@ -226,9 +228,8 @@ def _folder_of(folder: Path, run: Status) -> Path:
 
 
 def _notebook_of(folder: Path, run: Status) -> Path:
-    """The executed notebook, or what was there when the run ended."""
-    whole = _folder_of(folder, run) / "notebook.ipynb"
-    return whole if whole.exists() else whole.with_name("partial.ipynb")
+    """The whole notebook; of a run that was cut off what it had got to, not what an earlier attempt has left."""
+    return _folder_of(folder, run) / (NOTEBOOK if run.audited else PARTIAL)
 
 
 def _name(run: Status) -> str:

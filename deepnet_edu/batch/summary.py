@@ -91,8 +91,8 @@ class Group:
 
     @property
     def good(self) -> list[Status]:
-        """Those that count: done and without problems."""
-        return [run for run in self.runs if run.state == "done" and not run.problems]
+        """Those that count."""
+        return [run for run in self.runs if done_well(run)]
 
     def metric(self, name: str) -> Estimate | None:
         """Over the runs that count and have this number; None if none has."""
@@ -101,8 +101,13 @@ class Group:
 
 
 def failed(run: Status) -> bool:
-    """Whether it ended badly, whatever it calls itself."""
-    return run.state in ("failed", "timed out", "killed") or bool(run.problems)
+    """Whether it ended badly. What is queued again after a failure has not ended."""
+    return run.state in ("failed", "timed out", "killed") or (run.state == "done" and bool(run.problems))
+
+
+def done_well(run: Status) -> bool:
+    """Whether its metrics count: done, audited, and nothing found."""
+    return run.state == "done" and run.audited and not run.problems
 
 
 def is_number(value: object) -> TypeGuard[float]:
@@ -206,7 +211,7 @@ def compare(first: Iterable[Status], second: Iterable[Status]) -> list[dict[str,
 def _by_seed(runs: Iterable[Status]) -> dict[tuple[str, ...], dict[int, Status]]:
     found: dict[tuple[str, ...], dict[int, Status]] = {}
     for run in sorted(runs, key=lambda run: run.started or ""):
-        if run.state == "done" and not run.problems:
+        if done_well(run):
             found.setdefault(same(run), {})[run.seed] = run
     return found
 
@@ -216,7 +221,7 @@ def as_table(runs: Sequence[Status]) -> str:
     columns = [(f"{what}.{name}", what, name) for what in ("parameters", "metrics") for name in names_of(runs, what)]
     rows = [
         {"run": run.id, "notebook": run.notebook, "profile": run.profile, "state": run.state, "seed": run.seed}
-        | {"attempts": run.attempts, "device": run.device, "seconds": run.seconds}
+        | {"attempts": run.attempts, "device": run.device, "seconds": run.seconds, "memory_gb": run.memory_gb}
         | {column: getattr(run, what).get(name) for column, what, name in columns}
         | {"problems": " ".join(run.problems)}
         for run in runs

@@ -236,6 +236,16 @@ def test_runs_without_a_notebook(tmp_path: Path) -> None:
     assert html.index("x.1</a>") < html.index("x.0</a>")  # failures first
 
 
+def test_an_earlier_attempt_is_not_shown(tmp_path: Path) -> None:
+    run = make_run(tmp_path, "x.0", [code("whole", raised("KeyError", "of the first attempt"))], state="killed")
+    run.audited = False
+    assert "first attempt" not in page(tmp_path, [run])
+    (tmp_path / "x.0" / "notebook.ipynb").rename(tmp_path / "x.0" / "partial.ipynb")
+    assert "first attempt" in page(tmp_path, [run])
+    run.state, run.problems = "queued", ["it broke before"]
+    assert summarize([run])["failed"] == 0
+
+
 def test_what_does_not_fit_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(report, "MOST_BYTES", 1000)
     make_run(tmp_path, "a.0", [code("a" * 700)])
