@@ -15,6 +15,7 @@ from deepnet_edu.batch.plan import Notebook
 from deepnet_edu.batch.processes import MARK
 from deepnet_edu.batch.slots import Slot
 from deepnet_edu.batch.state import Status
+from deepnet_edu.course import places
 
 LOG = "log.txt"
 
@@ -57,7 +58,7 @@ class Active:
 
 
 def environment(run: Status, slot: Slot, notebook: Notebook, mark: str) -> dict[str, str]:
-    """What a run sees: its size, its device, its threads, and the modules beside its notebook.
+    """What a run sees: its size, its device, its threads, this very package, and the modules beside its notebook.
 
     Args:
         run: its status.
@@ -67,7 +68,7 @@ def environment(run: Status, slot: Slot, notebook: Notebook, mark: str) -> dict[
     """
     apart = {"PYTHONOPTIMIZE"}  # under which assertions do not run
     names = {name for name in os.environ if not name.startswith("DEEPNET_EDU_")} - apart
-    path = [str(notebook.path.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    path = [str(places.ROOT), str(notebook.path.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {
         "OMP_NUM_THREADS": str(slot.threads),
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # the order of nvidia-smi

@@ -97,6 +97,7 @@ class Runner:
         self.active: list[Active] = []
         self.alone: set[str] = set()
         self.tries: dict[str, int] = {}
+        self._claims: set[Path] = set()
         self.stops = 0
         self._failed = False
         torch = importlib.metadata.version("torch").partition("+")[0]
@@ -122,7 +123,8 @@ class Runner:
                 for active in self.active:  # there are none, unless something went wrong here
                     end_all(active.mark)
                     active.process.wait()
-                    release(active.folder / CLAIM)
+                for folder in list(self._claims):
+                    self._release(folder)
 
     def _go_on(self) -> bool:
         for active in list(self.active):
@@ -158,8 +160,9 @@ class Runner:
             return False
         if take(folder / CLAIM) is not None:
             return False
+        self._claims.add(folder)
         if Status.read(folder).state != "queued":
-            release(folder / CLAIM)
+            self._release(folder)
             return False
         if run.attempts:  # a killed runner may have left something behind
             end_all(str(folder))
@@ -185,6 +188,10 @@ class Runner:
         self.active.append(Active(run, slot, folder, process, notebook.cells, time.monotonic()))
         self.watch.started(self.active[-1])
         return True
+
+    def _release(self, folder: Path) -> None:
+        release(folder / CLAIM)
+        self._claims.discard(folder)
 
     def _look_at(self, active: Active) -> None:
         """End a run that has taken too much, and see to one that has ended."""
@@ -215,7 +222,6 @@ class Runner:
         run.memory_gb = None if memory is None else round(memory, 3)
         run.ended = now()
         full = judge(active, self.limits.cell_timeout)
-        self.active.remove(active)
         again = self._again(run, full) if run.state != "done" else ""
         self._failed |= run.state != "done" and not again
         self.watch.ended(run, again)
@@ -223,7 +229,8 @@ class Runner:
             run.state = "queued"
             self.queue.appendleft(run) if full else self.queue.append(run)
         run.write(folder)
-        release(folder / CLAIM)
+        self.active.remove(active)
+        self._release(folder)
 
     def _again(self, run: Status, full: bool) -> str:
         """How a run that did not end well is tried again; empty if it is not."""

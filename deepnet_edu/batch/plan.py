@@ -175,7 +175,7 @@ def find_notebook(given: str, working: Path) -> Path:
         UserError: there is none, or it stands elsewhere.
     """
     path = working / given
-    if given.endswith(".ipynb") and (path.exists() or "/" in given):
+    if given.endswith(".ipynb") and (path.exists() or given.removesuffix(".ipynb") not in places.lesson_names()):
         if not inside(path, working):
             raise UserError(f"{given} stands outside the working folder {working}: change to its folder first.")
         if not path.is_file():

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from deepnet_edu.course.run import audit, execute, keep_timings, plan, recorded
 
 from deepnet_edu.course import run
 from deepnet_edu.course.places import RECORD_MIME
-from deepnet_edu.course.run import audit, execute, keep_timings, plan, recorded
 from deepnet_edu.messages import UserError
 
 PARAMETERS = 'PROFILE = "cpu"\nSEED = 0\nRATE = 3e-4\nDEEP = False\nNAME = "x"'

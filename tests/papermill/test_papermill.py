@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
+from deepnet_edu.course.run import execute, plan
 
 from deepnet_edu.course.places import lesson_names
-from deepnet_edu.course.run import execute, plan
 
 # Lesson 00 at its full depth takes as long as all others together: it begins first.
 RUNS = [("00_a_thousand_layers", "cpu"), *((lesson, "smoke") for lesson in lesson_names())]
