@@ -17,6 +17,8 @@ from markdown_it import MarkdownIt
 
 from deepnet_edu.course.places import RECORD_MIME
 
+#: Tag of papermill's cells that announce an error.
+PAPERMILL = "papermill-error-cell-tag"
 #: Of one output. What is longer is cut, and says so.
 MOST_LETTERS = 200_000
 _ESCAPE_SEQUENCES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
@@ -51,8 +53,8 @@ def read_cells(path: Path) -> list[dict[str, Any]]:
 
 
 def notebook_html(cells: list[dict[str, Any]]) -> str:
-    """All cells with their outputs."""
-    return "\n".join(_cell(cell, i) for i, cell in enumerate(cells, 1))
+    """All cells with their outputs, but for what papermill puts in where an error is: the error is there anyway."""
+    return "\n".join(_cell(cell, i) for i, cell in enumerate(cells, 1) if PAPERMILL not in str(cell.get("metadata")))
 
 
 def traceback_of(cells: list[dict[str, Any]]) -> str | None:

@@ -34,6 +34,7 @@ from deepnet_edu.batch.worker import PARTIAL
 MOST_BYTES = 45_000_000
 #: Each takes a tenth of a second.
 MOST_PICTURES = 12
+_CLASSES = {"done": "good", "queued": "note", "running": "note"}
 MARK = "<!-- deepnet-edu report -->"
 
 
@@ -45,9 +46,8 @@ def page(folder: Path, runs: Sequence[Status], other: tuple[str, Sequence[Status
         runs: its runs.
         other: name and runs of a batch to compare with.
     """
-    runs = sorted(runs, key=lambda run: not failed(run))
     groups = group_runs(runs)
-    notebooks = _notebooks(folder, runs)
+    runs = sorted((run for group in groups for run in group.runs), key=lambda run: not failed(run))
     parts = {
         "Summary": _summary(folder, runs),
         "Failures": "".join(_failure(folder, i, run) for i, run in enumerate(runs) if failed(run)),
@@ -55,7 +55,7 @@ def page(folder: Path, runs: Sequence[Status], other: tuple[str, Sequence[Status
         "Sweeps": _sweeps(groups),
         "Comparison": _comparison(other[0], compare(runs, other[1])) if other else "",
         "Runs": _runs(runs),
-        "Notebooks": notebooks,
+        "Notebooks": _notebooks(folder, runs),
     }
     shown = {name: html for name, html in parts.items() if html}
     template = files("deepnet_edu.batch").joinpath("page.html").read_text(encoding="utf-8")
@@ -78,12 +78,12 @@ def _summary(folder: Path, runs: Sequence[Status]) -> str:
         batch = json.loads((folder / BATCH).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         batch = {}
-    bad = sum(map(failed, runs))
-    states = ", ".join(f"{count} {state}" for state, count in found["states"].items())
-    note = f'; <span class="bad">{bad} with problems</span>' if bad else ""
+    states = [
+        f'<span class="{_CLASSES.get(state, "bad")}">{count} {state}</span>' for state, count in found["states"].items()
+    ]
     whole = found["seconds_from_first_to_last"]
     facts = {
-        "runs": f"{found['runs']}: {states}{note}",
+        "runs": f"{found['runs']}: {', '.join(states)}",
         "time": f"{_time(found['seconds_of_runs'])} of all runs together"
         + (f", {_time(whole)} from the first start to the last end" if whole is not None else ""),
         "hosts": escape(", ".join(found["hosts"])),
@@ -270,7 +270,7 @@ def _text(value: Any) -> str:
 
 
 def _class(run: Status) -> str:
-    return "bad" if failed(run) else {"done": "good"}.get(run.state, "note")
+    return "bad" if failed(run) else _CLASSES.get(run.state, "bad")
 
 
 def _time(seconds: float) -> str:

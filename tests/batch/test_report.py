@@ -107,7 +107,7 @@ def test_the_page(tmp_path: Path) -> None:
     path = call(tmp_path / "depths").strip()
     html = Path(path).read_text()
     assert path == str(tmp_path / "depths" / "report.html")
-    assert "12: 11 done, 1 failed" in html
+    assert '<span class="good">11 done</span>, <span class="bad">1 failed</span>' in html
     assert "0.2 ± 0.25 (n = 3)" in html
     assert "deepnet-edu run 00 --sweep DEPTH=100,400" in html
     assert html.index("----&gt; 1 here") < html.index('<h2 id="means-head"')
@@ -207,6 +207,11 @@ def test_long_outputs_are_cut() -> None:
     assert len(html) < 210_000
     assert "100,000 letters more stand in the notebook" in html
     assert "[3,000,000 letters of HTML stand in the notebook]" in html
+
+
+def test_papermills_own_cells_are_left_out() -> None:
+    mark = {"cell_type": "markdown", "source": "stopped", "metadata": {"tags": ["papermill-error-cell-tag"]}}
+    assert "stopped" not in notebook_html([mark, code("1 / 0")])
 
 
 def test_records_are_shown_as_text() -> None:
