@@ -18,7 +18,11 @@ NBVAL = ["--nbval-current-env", "--nbval-cell-timeout=300", "--nbval-sanitize-wi
 
 
 #: Tests that know no path, or ask for both themselves.
-_KNOW_NONE = ("explorers", "explorer_figures", "planning_time", "compile", "fit")
+_KNOW_NONE = (
+    "benchmarks", "checkpoints", "compile", "data", "data_bpe", "data_hub", "data_packing", "data_translation",
+    "explorer_figures", "explorers", "figures", "files", "fit", "packaging", "planning_time", "progress",
+    "recomputation", "rooms", "runs", "scaling", "watching",
+)  # fmt: skip
 NO_PATH = [f"--ignore=tests/unit/test_{name}.py" for name in _KNOW_NONE]
 SMOKE = {"DEEPNET_EDU_PROFILE": "smoke"}
 ALONE = {"OMP_NUM_THREADS": "1"}
@@ -35,8 +39,11 @@ STEPS: list[tuple[str, list[str], dict[str, str]]] = [
     ("unit tests again, on the plain path", [*PYTEST, *SIDE_BY_SIDE, "tests/unit", *NO_PATH], PLAIN),
     ("solutions, outputs compared (nbval)", [*PYTEST, *BY_FILE, "--nbval", *NBVAL, *NOTEBOOKS], SMOKE),
     ("untouched lessons run (nbval-lax)", [*PYTEST, *BY_FILE, "--nbval-lax", *NBVAL, *LESSONS], SMOKE),
-    ("solutions audited, lesson 00 at full depth too (papermill)", [*PYTEST, *SIDE_BY_SIDE, "tests/papermill"], {}),
-    ("JupyterLab in Chromium", [*PYTEST, *SIDE_BY_SIDE, "tests/browser"], SMOKE),
+    (
+        "solutions audited, lesson 00 at full depth too (papermill); JupyterLab in Chromium, which often waits",
+        [*PYTEST, "-n", "3", "--dist", "worksteal", "tests/papermill", "tests/browser"],
+        {**ALONE, **SMOKE},
+    ),
 ]
 
 
