@@ -44,7 +44,7 @@ from deepnet_edu.training import TrainStep
 
 device = kit.setup(SEED, PROFILE)
 smoke = PROFILE == "smoke"
-depth, middle = DEPTH or (48 if smoke else 1000), 8 if smoke else 48
+depth, middle = DEPTH or (24 if smoke else 1000), 8 if smoke else 48
 task = TokenMap(vocab_size=16, length=16, batch_size=16)
 
 
@@ -172,7 +172,7 @@ for n in (50, 100, 400, 1000):
 
 # %%
 STEPS, WARMUP = 16, 8
-PEAK = 1e-2 if smoke else 1e-3  # a shallower stack needs larger steps (lesson 06)
+PEAK = 2e-2 if smoke else 1e-3  # a shallower stack needs larger steps (lesson 06)
 SCHEDULES = {
     "warm-up, inverse square root": lambda n: inverse_sqrt_rate(n, PEAK, WARMUP, 1e-7),
     "warm-up, cosine": lambda n: cosine_rate(n, STEPS, PEAK, WARMUP, 1e-7, PEAK / 10),
@@ -563,7 +563,7 @@ FORMATS = {
     "fp16, loss × 2¹⁶": (torch.float16, 2.0**16),
     "fp16": (torch.float16, 1.0),
 }
-bits, UPDATES = {}, 12 if smoke else 24
+bits, UPDATES = {}, 10 if smoke else 24
 picture = kit.LivePicture(
     lambda: loss_curves(bits, chance=task.chance, chance_label="ln 16, knows nothing", steps=UPDATES),
     alt="Loss by step. fp32 is a broad band; bf16 and fp16 with a scaled loss lie inside it. fp16 without a scale falls more slowly.",
