@@ -53,7 +53,7 @@ from deepnet_edu.training import TrainStep, train
 
 device = kit.setup(SEED, PROFILE)
 depth = DEPTH or (48 if PROFILE == "smoke" else 1000)
-steps = STEPS or (1 if PROFILE == "smoke" else 2)
+steps = STEPS or (1 if PROFILE == "smoke" else 3)
 B, T = 4, 64  # sequences, tokens in each
 WIDTH, HEADS, D_FF = 64, 4, 256
 #: On the CPU the seconds of this process alone: others may be at work. A GPU is waited for.
@@ -608,12 +608,12 @@ def seconds_by_part(step, batch):
 
 
 def run(path, every):
-    """Seconds by part, the best of some steps, and the peak of memory."""
+    """Least seconds of each part in some steps, and the peak of memory."""
     model.use_path(path)
     with TrainStep(model, TrainConfig(steps=1, learning_rate=1e-5, warmup=0, checkpoint_every=every)) as step:
         peak_bytes(reset=True)
         rows = [seconds_by_part(step, batch) for _ in range(1 + steps)]
-        return min(rows[1:], key=sum), peak_bytes()
+        return np.min(rows[1:], axis=0), peak_bytes()  # others' work can only make a part slower
 
 
 before = peak_bytes(reset=True)
@@ -724,7 +724,7 @@ guess_time.compare("a third")
 # stand before the wall of 16 bytes a weight, and only other means move it: fewer bytes a number, or more machines (lesson 15). On a
 # GPU, `TrainConfig(offload=True)` puts even the checkpoints' streams into the CPU's memory.
 #
-# *Time.* The backward pass is longer than the forward pass, as it has twice the products. Checkpoints lengthen it by about
+# *Time.* The backward pass has twice the products of the forward pass. Checkpoints lengthen it by about
 # a forward pass. All between the dotted line and the end of a bar is what the roofline showed at its left: bytes that are
 # moved, and calls. The plain path has more of both, and PyTorch's own books of what is kept come on top.
 #
