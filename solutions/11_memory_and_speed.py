@@ -23,8 +23,8 @@ from deepnet_edu.course import kit
 
 PROFILE = kit.profile()
 SEED = 0
-DEPTH = 48 if PROFILE == "smoke" else 1000  # layers of the model that is measured
-STEPS = 1 if PROFILE == "smoke" else 2  # training steps of each measurement, behind one to warm up
+DEPTH = 0  # layers of the model that is measured; 0: what the profile says
+STEPS = 0  # training steps of each measurement, behind one to warm up; 0: what the profile says
 
 # %%
 import ctypes
@@ -52,6 +52,8 @@ from deepnet_edu.planning import count_operations, count_parameters, training_me
 from deepnet_edu.training import TrainStep, train
 
 device = kit.setup(SEED, PROFILE)
+depth = DEPTH or (48 if PROFILE == "smoke" else 1000)
+steps = STEPS or (1 if PROFILE == "smoke" else 3)
 B, T = 4, 64  # sequences, tokens in each
 WIDTH, HEADS, D_FF = 64, 4, 256
 #: On the CPU the seconds of this process alone: others may be at work. A GPU is waited for.
@@ -393,15 +395,15 @@ def floor_seconds(layers, repeats):
     return [least_seconds(forward, repeats), least_seconds(backward, repeats)]
 
 
-floor = floor_seconds(DEPTH, STEPS)
-operations = 6 * B * T * DEPTH * sum(i * o for i, o in PRODUCTS)
+floor = floor_seconds(depth, steps)
+operations = 6 * B * T * depth * sum(i * o for i, o in PRODUCTS)
 verdict(
-    "as the library counts them:", operations == count_operations(shape(DEPTH), B, T).products - 6 * B * T * WIDTH * 128
+    "as the library counts them:", operations == count_operations(shape(depth), B, T).products - 6 * B * T * WIDTH * 128
 )
 
 # %% tags=["nbval-ignore-output"]
 print(
-    f"{DEPTH:,} layers: forward {floor[0]:.2f} s, backward {floor[1]:.2f} s, {operations / sum(floor) / 1e9:.0f} GFLOP/s"
+    f"{depth:,} layers: forward {floor[0]:.2f} s, backward {floor[1]:.2f} s, {operations / sum(floor) / 1e9:.0f} GFLOP/s"
 )
 
 # %% [markdown]
@@ -606,18 +608,18 @@ def seconds_by_part(step, batch):
 
 
 def run(path, every):
-    """Seconds by part, the best of some steps, and the peak of memory."""
+    """Least seconds of each part in some steps, and the peak of memory."""
     model.use_path(path)
     with TrainStep(model, TrainConfig(steps=1, learning_rate=1e-5, warmup=0, checkpoint_every=every)) as step:
         peak_bytes(reset=True)
-        rows = [seconds_by_part(step, batch) for _ in range(1 + STEPS)]
-        return min(rows[1:], key=sum), peak_bytes()
+        rows = [seconds_by_part(step, batch) for _ in range(1 + steps)]
+        return np.min(rows[1:], axis=0), peak_bytes()  # others' work can only make a part slower
 
 
 before = peak_bytes(reset=True)
-model = build_model(shape(DEPTH), seed=SEED).to(device)
-batch = random_batch(shape(DEPTH), B, T).to(device)
-root = round(sqrt(DEPTH))
+model = build_model(shape(depth), seed=SEED).to(device)
+batch = random_batch(shape(depth), B, T).to(device)
+root = round(sqrt(depth))
 ARMS = {
     "fast, all kept": ("fast", 0),
     "fast, every √N": ("fast", root),
@@ -629,7 +631,7 @@ if device.type == "cuda":  # for which the fast path is not written
 # The CPU's memory is given back to the system only now and then: the runs that need less come first.
 found = {name: run(*ARMS[name]) for name in sorted(ARMS, key=lambda name: (ARMS[name][0], -ARMS[name][1]))}
 plans = {
-    name: training_memory(shape(DEPTH), B, T, path=path, checkpoint_every=every) for name, (path, every) in ARMS.items()
+    name: training_memory(shape(depth), B, T, path=path, checkpoint_every=every) for name, (path, every) in ARMS.items()
 }
 
 # %% tags=["headline"]
@@ -656,7 +658,7 @@ for (part, of), color, hatch in zip(PARTS.items(), COLORS, HATCHES, strict=True)
     left += widths
 if before is not None:
     axes[0].plot([(found[name][1] - before) / 1e9 for name in ARMS], list(ARMS), "kD", label="measured", markersize=6)
-axes[0].set(xlabel="memory (GB)", title=f"{DEPTH:,} layers: bytes by part")
+axes[0].set(xlabel="memory (GB)", title=f"{depth:,} layers: bytes by part")
 times = [[*floor, 0.0, 0.0]]
 for name, (path, every) in ARMS.items():
     forward, backward, updating = found[name][0]
@@ -687,11 +689,11 @@ Picture(
 
 # %%
 plain, checkpointed = plans["plain, all kept"], plans["plain, every √N"]
-fast = training_memory(shape(DEPTH), B, T, path="fast")
+fast = training_memory(shape(depth), B, T, path="fast")
 verdict("plain path: activations fill more than 16 bytes a weight:", plain.activations > 16 * plain.parameters)
 verdict("checkpoints keep less than a third of them:", checkpointed.activations < plain.activations / 3)
 verdict("the fast path keeps less than two thirds:", fast.activations < plain.activations * 2 / 3)
-own = DEPTH * activation_bytes(B, T, WIDTH, D_FF, HEADS)
+own = depth * activation_bytes(B, T, WIDTH, D_FF, HEADS)
 verdict(
     "your formula is the plain path's entry, but for embedding and head, within 5%:",
     0.95 < own / plain.activations <= 1,
@@ -719,10 +721,10 @@ guess_time.compare("a third")
 # The floor's bar in the left panel is 16 bytes a weight. Read the picture as two shopping lists.
 #
 # *Memory.* The plain path's largest entry is activations. The fast path keeps fewer, checkpoints hardly any. Then you
-# stand before the wall of 16 bytes a weight, and only other means move it: fewer bytes a number, or more machines. On a
+# stand before the wall of 16 bytes a weight, and only other means move it: fewer bytes a number, or more machines (lesson 15). On a
 # GPU, `TrainConfig(offload=True)` puts even the checkpoints' streams into the CPU's memory.
 #
-# *Time.* The backward pass is longer than the forward pass, as it has twice the products. Checkpoints lengthen it by about
+# *Time.* The backward pass has twice the products of the forward pass. Checkpoints lengthen it by about
 # a forward pass. All between the dotted line and the end of a bar is what the roofline showed at its left: bytes that are
 # moved, and calls. The plain path has more of both, and PyTorch's own books of what is kept come on top.
 #
@@ -768,11 +770,11 @@ share = model_flops_utilisation(B * T, multiplied, 1000, WIDTH, T, counted.produ
 verdict("a machine that does one step's operations in a second is used whole, within 2%:", abs(share - 1) < 0.02)
 
 # %% tags=["nbval-ignore-output"]
-multiplied = count_parameters(shape(DEPTH))["all"] - (128 + T) * WIDTH
+multiplied = count_parameters(shape(depth))["all"] - (128 + T) * WIDTH
 for name, (path, every) in ARMS.items():
     step = sum(found[name][0])
-    mfu = model_flops_utilisation(B * T / step, multiplied, DEPTH, WIDTH, T, peak)
-    done = count_operations(shape(DEPTH), B, T, path=path, checkpoint_every=every)
+    mfu = model_flops_utilisation(B * T / step, multiplied, depth, WIDTH, T, peak)
+    done = count_operations(shape(depth), B, T, path=path, checkpoint_every=every)
     again = (done.again + done.attention_again) / (done.products + done.attention)
     print(
         f"{name:16} {B * T / step:6.0f} tokens/s, MFU {mfu:4.0%}; with what is computed again {mfu * (1 + again):4.0%}"
@@ -958,7 +960,7 @@ with torch.no_grad():
         for layer in model.stacks()["decoder"].layers
         for p in layer.parameters()
     ]
-print(f"12 tensors a layer: {len(parameters) == 12 * DEPTH}")
+print(f"12 tensors a layer: {len(parameters) == 12 * depth}")
 
 
 def update_seconds(parameters):
@@ -996,4 +998,4 @@ print(
 # 3. Utilisation counts what the model needs, not what was done, and every cure is one of three: keep less, move less, call less.
 #
 # **Read next**: Korthikanti et al., arXiv 2205.05198, Section 4, for the count of a layer's bytes on many GPUs; Chen et
-# al., arXiv 1604.06174, Section 4, for checkpoints inside checkpoints.
+# al., arXiv 1604.06174, Section 4, for checkpoints inside checkpoints. Then lesson 12: what are a thousand layers good for?
