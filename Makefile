@@ -45,6 +45,7 @@ bench:
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/step_time.py
 	$(BIN)/python benchmarks/training_cpu.py
+	$(BIN)/python benchmarks/compile_layer.py
 	$(BIN)/python benchmarks/explorers.py
 	$(BIN)/python benchmarks/roads.py
 	$(BIN)/python benchmarks/tables.py
