@@ -94,7 +94,7 @@ def main() -> None:
         "versions": {name: version(name) for name in ("torch", "deepnet-edu")} | {"python": platform.python_version()},
         "seed": SEED,
         "shape": {**SHAPE, "sequences": SEQUENCES, "tokens": TOKENS},
-        "rows": rows,
+        "runs": rows,
     }
     write_atomic(RESULTS, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
