@@ -47,6 +47,7 @@ bench:
 	$(BIN)/python benchmarks/roads.py
 	$(BIN)/python benchmarks/tables.py
 	$(BIN)/python benchmarks/checks.py
+	$(BIN)/python benchmarks/batch_report.py
 
 clean:
 	rm -rf .venv runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
