@@ -29,7 +29,7 @@ class Active:
         slot: where it runs.
         folder: of the run.
         process: the worker.
-        cells: how many cells it has.
+        cells: how many cells it has, with the one that sets its parameters.
         begin: when it began, by the monotonic clock.
         verdict: state and sentence, where the runner ended it.
         memory_looked: when its memory was looked at last.
@@ -54,7 +54,7 @@ class Active:
         lines = log_tail(self.folder).splitlines()
         cells = [int(found[1]) for line in lines if (found := re.match(r"Executing Cell (\d+)", line))]
         said = [line for line in lines if line.strip() and not re.match(r"(Executing|Ending) ", line)]
-        return (cells[-1] if cells else 0), (said[-1] if said else "")
+        return (min(cells[-1], self.cells) if cells else 0), (said[-1] if said else "")
 
 
 def environment(run: Status, slot: Slot, notebook: Notebook, mark: str) -> dict[str, str]:

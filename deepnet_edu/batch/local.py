@@ -207,7 +207,7 @@ class Runner:
                 environment(run, slot, notebook, str(folder)),
                 log.fileno(),
             )
-        self.active.append(Active(run, slot, folder, process, notebook.cells, time.monotonic()))
+        self.active.append(Active(run, slot, folder, process, notebook.cells + bool(run.parameters), time.monotonic()))
         self.watch.started(self.active[-1])
         return True
 
