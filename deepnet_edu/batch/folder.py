@@ -88,6 +88,8 @@ def fill_folder(folder: Path, plan: Plan, command: list[str]) -> None:
     }
     write_atomic(folder / BATCH, json.dumps(batch, indent=1) + "\n")
     (folder / SOURCES).mkdir(exist_ok=True)
+    for left in [*folder.glob(".*.part"), *(folder / SOURCES).glob(".*.part")]:  # of a killed runner
+        left.unlink()
     for notebook in distinct:
         if not (copy := source_of(folder, notebook)).exists():
             write_atomic(copy, notebook.path.read_bytes())
@@ -98,7 +100,10 @@ def fill_folder(folder: Path, plan: Plan, command: list[str]) -> None:
         place = folder / run.id
         if run.id in known:
             found = _found(place)
-            if found is not None and (_finished(found) or found.state == "queued" or _in_work(place)):
+            if _in_work(place):
+                continue
+            (place / CLAIM).unlink(missing_ok=True)
+            if found is not None and (_finished(found) or found.state == "queued"):
                 continue
             if found is not None:
                 run.attempts = found.attempts
