@@ -199,7 +199,8 @@ class ClusterRunner(Runner):
         worker, content = self._members[key], source_of(self.folder, notebook).read_bytes()
         gpu = bool(worker["resources"].get("GPU"))
         limits = replace(self.limits, retries=0, fail_fast=False)
-        task = Task(run, content, notebook.kernel, notebook.cells, gpu, limits, __version__, self._topic)
+        fresh = replace(run, state="queued", attempts=0)
+        task = Task(fresh, content, notebook.kernel, notebook.cells, gpu, limits, __version__, self._topic)
         future = self.cluster.client.submit(
             run_here,
             task,
@@ -216,28 +217,29 @@ class ClusterRunner(Runner):
         if active.verdict is not None:
             self._fail(active, *active.verdict)
             return
+        future = active.process
+        if future.status == "pending":
+            if self._lost is None and active.worker not in self._members:
+                self._lose(active)
+            return
         try:
-            if active.process.status == "finished":
-                reply = active.process.result(timeout=RESULT_S)
-                self._refuse(active, reply.refused) if reply.run is None else self._receive(active, reply)
-            elif active.process.status == "error":
-                raise active.process.exception(timeout=RESULT_S)
-            elif active.process.status != "pending" or (self._lost is None and active.worker not in self._members):
-                self._lose(active)
-        except (ImportError, AttributeError):
-            self._refuse(active, f"{active.slot.device} has no deepnet_edu {__version__}: install it there.")
+            reply = future.result(timeout=RESULT_S) if future.status == "finished" else None
+            error = future.exception(timeout=RESULT_S) if future.status == "error" else None
         except (CancelledError, TimeoutError, OSError):
+            reply = error = None
+        if reply is not None:
+            self._refuse(active, reply.refused) if reply.run is None else self._receive(active, reply)
+        elif error is None or type(error).__name__ == "KilledWorker":
             self._lose(active)
-        except Exception as error:
-            if type(error).__name__ == "KilledWorker":
-                self._lose(active)
-            elif "deserializ" in str(error):
-                raise UserError(
-                    f"The scheduler at {self.cluster.address} cannot read what it is sent: install the same "
-                    "deepnet_edu and the same distributed there."
-                ) from None
-            else:
-                self._fail(active, "failed", f"its worker could not run it ({type(error).__name__}: {error})")
+        elif isinstance(error, (ImportError, AttributeError)):
+            self._refuse(active, f"{active.slot.device} has no deepnet_edu {__version__}: install it there.")
+        elif "deserializ" in str(error):
+            raise UserError(
+                f"The scheduler at {self.cluster.address} cannot read what it is sent: install the same deepnet_edu "
+                "and the same distributed there."
+            )
+        else:
+            self._fail(active, "failed", f"its worker could not run it ({type(error).__name__}: {error})")
 
     def _receive(self, active: Active, reply: Reply) -> None:
         """Write what a run has left, and what became of it."""
@@ -263,6 +265,7 @@ class ClusterRunner(Runner):
             return
         self.watch.say(f"{active.slot.device} was lost: {describe(active.run)} is queued again.")
         self._put_back(active)
+        self._look_for_members()
 
     def _refuse(self, active: FarActive, sentence: str) -> None:
         """Send nothing more to a worker; the run waits for another."""

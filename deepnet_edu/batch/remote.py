@@ -32,7 +32,7 @@ class Task:
     """A run as it is sent.
 
     Attributes:
-        run: its status, with the hashes of notebook and package.
+        run: its status, queued, with the hashes of notebook and package.
         notebook: the file.
         kernel: what its metadata name.
         cells: how many cells with code.
@@ -85,7 +85,6 @@ def run_here(task: Task) -> Reply:
         (folder / SOURCES).mkdir()
         source_of(folder, notebook).write_bytes(task.notebook)
         (place := folder / run.id).mkdir()
-        run.attempts = 0
         run.write(place)
         slots = make_slots("all", 1, find_gpus()) if task.gpu else make_slots("none", 1, [])
         watch = Link(task.topic)
