@@ -1,7 +1,7 @@
 # make lab    set up .venv, open JupyterLab on your own copy of the lessons
 # make test   set up .venv, run everything that CI runs
 # make build  rebuild the notebooks from solutions/*.py
-# make course run all lessons at laptop size, audit them, and keep their time and memory in docs/timings.json
+# make course run all lessons at the size of this machine, audit them, and keep their time and memory in docs/timings.json
 # make record train the runs that lessons 00 and 08 draw from their records (about an hour and a half)
 # make bench  compare with other libraries, and measure
 # make clean  remove what these made, never your workspace
@@ -27,7 +27,7 @@ build:
 
 course:
 	@$(PYTHON) install.py
-	$(BIN)/deepnet-edu run --profile cpu --timings
+	$(BIN)/deepnet-edu run --profile $(if $(shell command -v nvidia-smi),gpu,cpu) --slots 1 --timings
 
 record:
 	@$(PYTHON) install.py
@@ -47,6 +47,7 @@ bench:
 	$(BIN)/python benchmarks/roads.py
 	$(BIN)/python benchmarks/tables.py
 	$(BIN)/python benchmarks/checks.py
+	$(BIN)/python benchmarks/batch_report.py
 
 clean:
 	rm -rf .venv runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -26,7 +26,11 @@ STEPS: list[tuple[str, list[str], dict[str, str]]] = [
     ("ruff", [str(BIN / "ruff"), "check", "."], {}),
     ("ruff format", [str(BIN / "ruff"), "format", "--check", "."], {}),
     ("mypy", [str(BIN / "mypy")], {}),
-    ("unit, checks and course tests", [*PYTEST, *SIDE_BY_SIDE, "tests/unit", "tests/checks", "tests/course"], ALONE),
+    (
+        "unit, checks, course and batch tests",
+        [*PYTEST, *SIDE_BY_SIDE, "tests/unit", "tests/checks", "tests/course", "tests/batch"],
+        ALONE,
+    ),
     ("unit tests again, on the plain path", [*PYTEST, *SIDE_BY_SIDE, "tests/unit", *NO_PATH], PLAIN),
     ("solutions, outputs compared (nbval)", [*PYTEST, *BY_FILE, "--nbval", *NBVAL, *NOTEBOOKS], SMOKE),
     ("untouched lessons run (nbval-lax)", [*PYTEST, *BY_FILE, "--nbval-lax", *NBVAL, *LESSONS], SMOKE),

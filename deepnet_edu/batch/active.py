@@ -15,6 +15,7 @@ from deepnet_edu.batch.plan import Notebook
 from deepnet_edu.batch.processes import MARK
 from deepnet_edu.batch.slots import Slot
 from deepnet_edu.batch.state import Status
+from deepnet_edu.course import places
 
 LOG = "log.txt"
 
@@ -28,7 +29,7 @@ class Active:
         slot: where it runs.
         folder: of the run.
         process: the worker's; on a cluster the future of its reply.
-        cells: how many cells it has.
+        cells: how many cells it has, with the one that sets its parameters.
         begin: when it began, by the monotonic clock.
         verdict: state and sentence, where the runner ended it.
         memory_looked: when its memory was looked at last.
@@ -53,11 +54,11 @@ class Active:
         lines = log_tail(self.folder).splitlines()
         cells = [int(found[1]) for line in lines if (found := re.match(r"Executing Cell (\d+)", line))]
         said = [line for line in lines if line.strip() and not re.match(r"(Executing|Ending) ", line)]
-        return (max(cells) if cells else 0), (said[-1] if said else "")
+        return (min(cells[-1], self.cells) if cells else 0), (said[-1] if said else "")
 
 
 def environment(run: Status, slot: Slot, notebook: Notebook, mark: str) -> dict[str, str]:
-    """What a run sees: its size, its device, its threads, and the modules beside its notebook.
+    """What a run sees: its size, its device, its threads, this very package, and the modules beside its notebook.
 
     Args:
         run: its status.
@@ -67,7 +68,7 @@ def environment(run: Status, slot: Slot, notebook: Notebook, mark: str) -> dict[
     """
     apart = {"PYTHONOPTIMIZE"}  # under which assertions do not run
     names = {name for name in os.environ if not name.startswith("DEEPNET_EDU_")} - apart
-    path = [str(notebook.path.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    path = [str(places.ROOT), str(notebook.path.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {
         "OMP_NUM_THREADS": str(slot.threads),
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # the order of nvidia-smi
@@ -92,7 +93,8 @@ def start_worker(
         log: file descriptor of what it says.
     """
     process = subprocess.Popen(
-        [sys.executable, "-m", "deepnet_edu.batch.worker"],
+        # -P: what an earlier attempt wrote into the folder is no module.
+        [sys.executable, "-P", "-m", "deepnet_edu.batch.worker"],
         cwd=folder,
         env=dict(environment),
         stdin=subprocess.PIPE,

@@ -18,6 +18,8 @@ from deepnet_edu.files import fault_point
 from deepnet_edu.messages import FAULT
 
 _WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
+#: Cells that papermill puts between those of the notebook, which people count.
+_PAPERMILLS = {"papermill-error-cell-tag", "injected-parameters"}
 #: ``kit.record(...)`` or ``record(...)``; not ``self.record(...)``, not its definition.
 _RECORDS = re.compile(r"(?<!def )(?<![\w.])(?:kit\.)?record\(")
 
@@ -33,7 +35,8 @@ def audit(notebook: dict[str, Any], *, ended: bool = True) -> list[str]:
     """
     fault_point("audit: during")
     problems = []
-    code = [(n, cell) for n, cell in enumerate(notebook["cells"], 1) if cell["cell_type"] == "code" and source(cell)]
+    own = [cell for cell in notebook["cells"] if not _PAPERMILLS & {*cell["metadata"].get("tags", [])}]
+    code = [(n, cell) for n, cell in enumerate(own, 1) if cell["cell_type"] == "code" and source(cell)]
     for n, cell in code:
         for output in cell["outputs"]:
             if output["output_type"] == "error":

@@ -139,7 +139,7 @@ class ClusterRunner(Runner):
         self._numbers: dict[tuple[str, int], int] = {}
         self._refused: dict[str, str] = {}
         self._losses: Counter[str] = Counter()
-        self._looked = -MEMBERS_S
+        self._asked = -MEMBERS_S
         self._lost: float | None = None
         self._heard_by: Any = None
         self._empty = False
@@ -152,9 +152,9 @@ class ClusterRunner(Runner):
             self.cluster.close()
 
     def _go_on(self) -> bool:
-        if time.monotonic() - self._looked > MEMBERS_S:
+        if time.monotonic() - self._asked > MEMBERS_S:
             self._look_for_members()
-            self._looked = time.monotonic()
+            self._asked = time.monotonic()
         return super()._go_on()
 
     def _look_for_members(self) -> None:
@@ -209,7 +209,7 @@ class ClusterRunner(Runner):
             workers=[worker["address"]],
             resources={"GPU": 1} if gpu else None,
         )
-        return FarActive(run, slot, folder, future, notebook.cells, time.monotonic(), worker=key)
+        return FarActive(run, slot, folder, future, notebook.cells + bool(run.parameters), time.monotonic(), worker=key)
 
     def _look_at(self, active: Active) -> None:
         """Take the reply of a run, if it is there; a run whose worker is lost goes back to the queue."""

@@ -92,7 +92,7 @@ def fill_folder(folder: Path, plan: Plan, command: list[str]) -> None:
         left.unlink()
     for notebook in distinct:
         if not (copy := source_of(folder, notebook)).exists():
-            write_atomic(copy, notebook.path.read_bytes())
+            write_atomic(copy, notebook.data)
     known = {path.parent.name for path in folder.glob(f"*/{STATUS}")}
     planned = {run.id for run in plan.runs}
     _put_aside(folder, plan, known - planned)

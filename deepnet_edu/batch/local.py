@@ -23,7 +23,7 @@ from deepnet_edu.batch import worker
 from deepnet_edu.batch.active import LOG, Active, environment, wait
 from deepnet_edu.batch.folder import source_of
 from deepnet_edu.batch.judge import judge
-from deepnet_edu.batch.lock import CLAIM, release, take
+from deepnet_edu.batch.lock import CLAIM, holder, release, take
 from deepnet_edu.batch.plan import Notebook, now
 from deepnet_edu.batch.processes import HOST, end_all, memory_gb
 from deepnet_edu.batch.slots import Slot
@@ -34,6 +34,8 @@ from deepnet_edu.messages import UserError
 LOOK_S = 0.05
 #: Between two looks at the memory of a run.
 MEMORY_S = 1.0
+#: Between two looks at the runs of other runners.
+ELSEWHERE_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,8 @@ class Runner:
 
     Args:
         folder: of the batch.
-        runs: what it has to do; only what is queued is run, and each status follows its run.
+        runs: what it has to do; what has ended is not run again, and each status follows its run. What another runner
+            has claimed is waited for.
         notebooks: by the id of the run.
         slots: where.
         limits: how long, how often, how much.
@@ -94,18 +97,20 @@ class Runner:
     ) -> None:
         self.folder, self.notebooks, self.slots = folder, notebooks, slots
         self.limits, self.watch = limits, watch
-        self.queue = deque(run for run in runs if run.state == "queued" and run.id in notebooks)
+        self.queue = deque(run for run in runs if run.state in ("queued", "running"))
         self.active: list[Active] = []
+        self.elsewhere: list[Status] = []
         self.alone: set[str] = set()
         self.tries: dict[str, int] = {}
         self._claims: set[Path] = set()
         self.stops = 0
         self._failed = False
+        self._looked = 0.0
         torch = importlib.metadata.version("torch").partition("+")[0]
         self._versions = {"python": platform.python_version(), "torch": torch, "deepnet_edu": __version__}
 
     def run(self) -> None:
-        """Until nothing is queued. Ctrl-C once lets what runs come to its end; twice, or SIGTERM, ends it now.
+        """Until all have ended. Ctrl-C once lets what runs come to its end; twice, or SIGTERM, ends it now.
 
         Raises:
             UserError: a status cannot be written, because the disk is full for example; nothing runs any more.
@@ -132,9 +137,23 @@ class Runner:
                 self._end(active, "killed", "it was stopped")
             self._look_at(active)
         if not (self.stops or (self._failed and self.limits.fail_fast)):
+            self._look_elsewhere()
             self._fill()
-            return bool(self.active or self.queue)
+            return bool(self.active or self.queue or self.elsewhere)
         return bool(self.active)
+
+    def _look_elsewhere(self) -> None:
+        """Runs that another runner had: those whose runner has gone are queued again."""
+        if time.monotonic() - self._looked < ELSEWHERE_S:
+            return
+        self._looked = time.monotonic()
+        for run in list(self.elsewhere):
+            state, other = Status.read(self.folder / run.id).state, holder(self.folder / run.id / CLAIM)
+            if state not in ("queued", "running"):
+                self.elsewhere.remove(run)
+            elif other is None or not other.alive:
+                self.elsewhere.remove(run)
+                self.queue.append(run)
 
     def _fill(self) -> None:
         """Start what is next wherever there is room."""
@@ -159,11 +178,14 @@ class Runner:
             )
             return False
         if take(folder / CLAIM) is not None:
+            self.elsewhere.append(run)
             return False
         self._claims.add(folder)
-        if Status.read(folder).state != "queued":
+        found = Status.read(folder)
+        if found.state not in ("queued", "running"):  # running, without a claim: its runner was killed
             self._release(folder)
             return False
+        run.attempts = found.attempts
         if run.attempts:  # a killed runner may have left something behind
             end_all(str(folder))
         for left in [folder / worker.PARTIAL, *folder.glob(".*.part")]:
@@ -190,7 +212,7 @@ class Runner:
                 environment(run, slot, notebook, str(folder)),
                 log.fileno(),
             )
-        return Active(run, slot, folder, process, notebook.cells, time.monotonic())
+        return Active(run, slot, folder, process, notebook.cells + bool(run.parameters), time.monotonic())
 
     def _abandon(self, active: Active) -> None:
         end_all(active.mark)

@@ -17,7 +17,6 @@ from typing import Any
 from deepnet_edu.batch.state import Status
 from deepnet_edu.course import places
 from deepnet_edu.course.places import PROFILES
-from deepnet_edu.files import digest
 from deepnet_edu.messages import UserError, unknown
 
 _KINDS = {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}
@@ -81,14 +80,16 @@ class Notebook:
     Attributes:
         name: its stem.
         path: where it stands.
-        sha256: of the file.
+        data: the file, as it was when the batch was planned.
+        sha256: of ``data``.
         kernel: what its metadata name.
         defaults: of its parameters, as they stand in the cell tagged ``parameters``; None if there is no such cell.
-        cells: how many cells with code.
+        cells: how many.
     """
 
     name: str
     path: Path
+    data: bytes = field(repr=False)
     sha256: str
     kernel: str = "python3"
     defaults: dict[str, str] | None = None
@@ -175,7 +176,7 @@ def find_notebook(given: str, working: Path) -> Path:
         UserError: there is none, or it stands elsewhere.
     """
     path = working / given
-    if given.endswith(".ipynb") and (path.exists() or "/" in given):
+    if given.endswith(".ipynb") and (path.exists() or given.removesuffix(".ipynb") not in places.lesson_names()):
         if not inside(path, working):
             raise UserError(f"{given} stands outside the working folder {working}: change to its folder first.")
         if not path.is_file():
@@ -201,20 +202,21 @@ def read_notebook(path: Path) -> Notebook:
         UserError: it is no notebook, not one for Python, or its kernel is not installed.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        data = path.read_bytes()
+        content = json.loads(data)
         cells = [cell for cell in content["cells"] if cell["cell_type"] == "code"]
         sources = ["".join(cell["source"]) for cell in cells]
         metadata, tags = content["metadata"], [cell["metadata"].get("tags", []) for cell in cells]
         kernel = metadata.get("kernelspec", {})
+        language = metadata.get("language_info", {}).get("name") or kernel.get("language", "python")
     except OSError as error:
         raise UserError(f"{path.name} cannot be read: {error.strerror}.") from None
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"{path.name} is no notebook of format 4: open it in JupyterLab and save it again.") from None
-    language = metadata.get("language_info", {}).get("name") or kernel.get("language", "python")
     if language != "python":
         raise UserError(f"{path.name} is a notebook for {language}: expected one for Python.")
-    notebook = Notebook(path.stem, path, digest(path), kernel.get("name", "python3"))
-    notebook.cells = sum(bool(source.strip()) for source in sources)
+    sha256, cells_in_all = hashlib.sha256(data).hexdigest(), len(content["cells"])
+    notebook = Notebook(path.stem, path, data, sha256, kernel.get("name", "python3"), None, cells_in_all)
     if notebook.kernel != "python3":  # which always comes along
         from jupyter_client.kernelspec import find_kernel_specs
 

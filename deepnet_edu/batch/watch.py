@@ -84,7 +84,11 @@ class LiveTable(Lines):
             return
         if clock - self._asked > ASK_S and any(one.slot.gpu is not None for one in active):
             rows = ask_gpus("index,memory.used,memory.total,utilization.gpu")
-            self._gpus = {r[0]: f"{int(r[1]) / 1024:.1f} of {int(r[2]) / 1024:.0f} GB, {r[3]}%" for r in rows}
+            self._gpus = {
+                index: f"{int(used) / 1024:.1f} of {int(total) / 1024:.0f} GB, {busy}%"
+                for index, used, total, busy in rows
+                if used.isdigit() and total.isdigit()  # some GPUs say [N/A]
+            }
             self._asked = clock
         self._live.update(self.table(active, waiting), refresh=True)
         self._drawn = clock

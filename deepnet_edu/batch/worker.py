@@ -5,6 +5,8 @@ Its task is a line of JSON on standard input. It executes the notebook by paperm
 Standard input stays open as long as the runner lives: when it closes early, the run's processes end.
 """
 
+import contextlib
+import errno
 import json
 import os
 import sys
@@ -60,8 +62,9 @@ def execute(notebook: str, parameters: dict[str, Any], kernel: str, cell_timeout
             execution_timeout=cell_timeout,
         )
     except Exception as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return NO_SPACE if getattr(error, "errno", None) == 28 else EXITS.get(type(error).__name__, 1)
+        with contextlib.suppress(OSError):  # the disk may be full
+            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return NO_SPACE if getattr(error, "errno", None) == errno.ENOSPC else EXITS.get(type(error).__name__, 1)
     return 0
 
 

@@ -1,7 +1,7 @@
 """The command line: deepnet-edu doctor | lab | explore | progress | run | build | probe | plan | bench | models,
-and deepnet-edu train."""
+and deepnet-edu train | report."""
 
-from deepnet_edu.cli import batch, course, depth, training  # each brings its commands along
+from deepnet_edu.cli import batch, course, depth, report, training  # each brings its commands along
 from deepnet_edu.cli.app import app, main
 
-__all__ = ["app", "batch", "course", "depth", "main", "training"]
+__all__ = ["app", "batch", "course", "depth", "main", "report", "training"]

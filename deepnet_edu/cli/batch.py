@@ -85,6 +85,10 @@ def run(
         else:
             print_table(["run", "notebook", "profile", "parameters", "state"], table(plan.runs))
         return
+    if retries < 0:
+        raise UserError(f"--retries {retries}: expected 0 or more.")
+    if memory is not None and not memory > 0:
+        raise UserError(f"--memory {memory:g}: expected GB, more than 0.")
     if cluster and (slots or timings or gpus not in ("all", "none")):
         raise UserError(
             "--slots, --timings and numbers of --gpus are for one machine; a cluster has what deepnet-edu workers "

@@ -4,8 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from deepnet_edu.batch.local import Limits
+from deepnet_edu.batch.plan import Request, make_plan
+from deepnet_edu.batch.run import run_batch
+from deepnet_edu.batch.slots import make_slots
 from deepnet_edu.course.places import lesson_names
-from deepnet_edu.course.run import execute, plan
 
 # Lesson 00 at its full depth takes as long as all others together: it begins first.
 RUNS = [("00_a_thousand_layers", "cpu"), *((lesson, "smoke") for lesson in lesson_names())]
@@ -13,7 +16,6 @@ RUNS = [("00_a_thousand_layers", "cpu"), *((lesson, "smoke") for lesson in lesso
 
 @pytest.mark.parametrize(("lesson", "profile"), RUNS)
 def test_the_solution_runs_and_passes_the_audit(lesson: str, profile: str, tmp_path: Path) -> None:
-    (run,) = plan([lesson], profile, [], tmp_path)
-    execute(run)
-    assert run.problems == [], str(run)
-    assert run.output.exists()
+    plan = make_plan(Request((lesson,), profile))
+    (run,) = run_batch(plan, tmp_path / "out", make_slots("all", 1, []), Limits(), quiet=True)
+    assert (run.state, run.problems) == ("done", [])

@@ -1,0 +1,77 @@
+"""The command that says what became of a batch."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deepnet_edu.cli.app import Json, app
+from deepnet_edu.messages import UserError
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="runs/NAME", help="Folder of the batch.")],
+    other: Annotated[
+        Path | None, typer.Option("--compare", metavar="runs/OTHER", help="Also how metrics differ from this batch's.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The page; report.html in the batch's folder by default.")] = None,
+    as_json: Json = False,
+    as_csv: Annotated[
+        bool, typer.Option("--csv", help="Print a line per run, or per difference with --compare.")
+    ] = False,
+) -> None:
+    """Make one HTML page of a batch: failures, means over seeds, sweeps, all notebooks. It loads nothing else.
+
+    Example: deepnet-edu report runs/depths --compare runs/yesterday
+    """
+    from deepnet_edu.batch.report import MARK, page
+    from deepnet_edu.batch.state import read_batch
+    from deepnet_edu.batch.summary import as_differences, as_table, compare, group_runs, numbers_of, summarize
+    from deepnet_edu.files import write_atomic
+
+    if as_json and as_csv:
+        raise UserError("--json and --csv are two forms of the same: give one of them.")
+    if out and (as_json or as_csv):
+        raise UserError("--out names the page: --json and --csv print, and > FILE keeps what they print.")
+    batches = {}
+    for one in (folder, other) if other else (folder,):
+        batches[one] = read_batch(one)
+        if not batches[one]:
+            raise UserError(f"{one} holds no batch: expected a folder that deepnet-edu run --out made.")
+    runs, differences = batches[folder], compare(batches[folder], batches[other]) if other else []
+    if as_csv:
+        print(as_differences(differences) if other else as_table(runs), end="")
+    elif as_json:
+        groups = [
+            {
+                "notebook": group.notebook,
+                "profile": group.profile,
+                "parameters": group.parameters,
+                "runs": [run.id for run in group.runs],
+                "metrics": {name: asdict(found) for name in numbers_of([group]) if (found := group.metric(name))},
+            }
+            for group in group_runs(runs)
+        ]
+        printed: dict[str, object] = {
+            "summary": summarize(runs),
+            "groups": groups,
+            "runs": [asdict(run) for run in runs],
+        }
+        if other:
+            printed["comparison"] = [
+                {**row, "difference": row["difference"] and asdict(row["difference"])} for row in differences
+            ]
+        print(json.dumps(printed, indent=1, ensure_ascii=False))
+    else:
+        path = out or folder / "report.html"
+        if path.exists() and MARK not in path.read_text(encoding="utf-8", errors="replace")[:100]:
+            raise UserError(f"{path} is no report, and stays as it is: choose another --out.")
+        html = page(folder, runs, (other.name, batches[other]) if other else None)
+        try:
+            write_atomic(path, html)
+        except OSError as error:
+            raise UserError(f"{path} cannot be written ({error.strerror}): choose another --out.") from None
+        print(path)

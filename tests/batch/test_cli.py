@@ -1,0 +1,113 @@
+"""deepnet-edu run as a user types it; a shell script stands for the worker."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from deepnet_edu.cli import app
+from deepnet_edu.cli.batch import seconds
+from deepnet_edu.course.places import lesson_names
+from deepnet_edu.messages import UserError
+from tests.batch.conftest import stand_in, write_notebook
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no sh")
+
+
+@pytest.fixture
+def worker(working: Path, stub: list[str], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A notebook in the working folder, and the script of its worker."""
+    write_notebook(working / "x y.ipynb", "1")
+    monkeypatch.setattr("deepnet_edu.batch.active.start_worker", stand_in(*stub))
+    return working / "stub"
+
+
+def here(*arguments: str) -> Result:
+    return CliRunner().invoke(app, ["run", *arguments])
+
+
+def refused(*arguments: str) -> str:
+    result = here(*arguments)
+    assert isinstance(result.exception, UserError), result.output
+    return str(result.exception)
+
+
+def test_run_fails_says_why_and_goes_on(worker: Path) -> None:
+    good = worker.read_text()
+    worker.write_text(f"[ $1 = 1 ] && exit 4\n{good}")
+    own = ["--seeds", "2", "--set", "DEPTH=3", "--out", "over night", "--junit", "junit.xml"]
+    result = here("x y.ipynb", *own)
+    assert result.exit_code == 1
+    lines = result.output.splitlines()
+    assert lines[0] == " start  x y (cpu, DEPTH=3 SEED=0) on CPU, slot 0"
+    assert lines[1].startswith("    ok  x y (cpu, DEPTH=3 SEED=0), ")
+    assert lines[1].endswith(" [1/2]")
+    assert lines[4:] == [
+        "        its kernel died: killed, crashed, or out of memory",
+        "1 of 2 runs are done: over night",
+        "Go on with: deepnet-edu run --resume --out 'over night'",
+    ]
+    assert '<error message="its kernel died' in Path("junit.xml").read_text()
+    assert "holds a batch already: go on with --resume" in refused("x y.ipynb", *own)
+
+    worker.write_text(good)
+    result = here("--resume", "--out", "over night", "--json")  # what was asked for is remembered
+    assert result.exit_code == 0, result.output
+    runs = json.loads(result.stdout)
+    assert [(run["state"], run["attempts"], run["metrics"]) for run in runs] == [
+        ("done", 1, {"double": 0}),
+        ("done", 2, {"double": 2}),
+    ]
+    assert runs[0]["parameters"] == {"DEPTH": 3, "SEED": 0}
+    result = here("--resume", "--out", "over night", "--seeds", "3")
+    assert result.output.splitlines()[-1] == "3 of 3 runs are done: over night"
+    assert "[3/3]" in result.output
+    batch = json.loads(Path("over night/batch.json").read_text())
+    assert batch["request"]["seeds"] == 3
+    assert [one["name"] for one in batch["notebooks"]] == ["x y"]
+
+
+def test_the_rest_of_a_batch_is_done(worker: Path) -> None:
+    Path("bad.ipynb").write_text("no")
+    result = here("bad.ipynb", "x y.ipynb", "--out", "out")
+    assert result.exit_code == 1
+    assert result.output.startswith("FAILED  bad cannot run: bad.ipynb is no notebook of format 4")
+    assert "1 of 2 runs are done" in result.output
+
+
+def test_a_dry_run_runs_nothing(worker: Path) -> None:
+    result = here("x y.ipynb", "--sweep", "DEPTH=1,2", "--seeds", "2", "--dry-run")
+    assert result.exit_code == 0
+    head, *rows = [line.split() for line in result.output.splitlines()]
+    assert head == ["run", "notebook", "profile", "parameters", "state"]
+    assert [row[-3:-1] for row in rows] == [[f"DEPTH={n}", f"SEED={m}"] for n in (1, 2) for m in (0, 1)]
+    assert len(json.loads(here("x y.ipynb", "--seeds", "7", "--dry-run", "--json").stdout)) == 7
+    every = json.loads(here("--dry-run", "--json").stdout)
+    assert [run["notebook"] for run in every] == lesson_names()
+    assert not any(path.is_dir() for path in Path().iterdir())
+
+
+def test_what_is_refused(worker: Path) -> None:
+    for given, said in [
+        (["--resume"], "Say which batch to go on with: --out runs/NAME."),
+        (["x y.ipynb", "--out", "../elsewhere"], "--out ../elsewhere lies outside the working folder"),
+        (["x y.ipynb", "--timings", "--slots", "2"], "--timings measures one run after the other"),
+        (["x y.ipynb", "--timeout", "soon"], "--timeout soon: expected a time such as 90s, 30m or 2h."),
+        (["x y.ipynb", "--retries", "-1"], "--retries -1: expected 0 or more."),
+        (["x y.ipynb", "--memory", "0"], "--memory 0: expected GB, more than 0."),
+        (["x y.ipynb", "--gpus", "0"], "--gpus 0: there is no GPU '0' here"),
+        (["y.ipynb"], "There is no notebook y.ipynb in"),
+        (["x y.ipynb", "--set", "DEPHT=1"], "did you mean 'DEPTH'?"),
+    ]:
+        assert said in refused(*given)
+    assert not any(path.is_dir() for path in Path().iterdir())
+
+
+def test_times() -> None:
+    assert [seconds("--timeout", text) for text in (None, "90", "90s", "1.5m", "2h")] == [None, 90, 90, 90, 7200]
+    for text in ("0", "-1", "1d", ""):
+        with pytest.raises(UserError, match="expected a time"):
+            seconds("--timeout", text)

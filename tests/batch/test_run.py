@@ -1,0 +1,140 @@
+"""Notebooks with kernels, once for all tests: what really happened is found, whatever papermill calls a success."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+import nbformat
+import psutil
+import pytest
+
+from deepnet_edu.batch.audit import audit, recorded, take_end
+from deepnet_edu.batch.local import Limits
+from deepnet_edu.batch.plan import Request, make_plan
+from deepnet_edu.batch.processes import marked
+from deepnet_edu.batch.run import run_batch
+from deepnet_edu.batch.slots import make_slots
+from deepnet_edu.batch.state import Status
+from tests.batch.conftest import write_notebook
+
+CALLBACK = (
+    "import ipywidgets\nfrom IPython.display import display\ns = ipywidgets.IntSlider()\n"
+    "w = ipywidgets.interactive_output(lambda x: 1 / x, {'x': s})\ndisplay(w)"
+)
+PICTURES = """
+import io
+from IPython.display import Image, display
+from PIL import Image as P
+def png(picture):
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return Image(file.getvalue())
+display(png(P.linear_gradient("L")))
+"""
+#: A process that a cell leaves behind.
+SLEEP = ["sleep", f"600.{os.getpid()}"]
+NOTEBOOKS: dict[str, list[str]] = {
+    "good ä": [
+        "import helper, os\nprint(os.environ['DEEPNET_EDU_PROFILE'], SEED, RATE, NAME, DEEP, helper.NAME)",
+        "from deepnet_edu.course.places import RECORD_MIME\nfrom IPython.display import display\n"
+        "def record(**values): display({RECORD_MIME: values, 'text/plain': ''}, raw=True)\n"
+        "record(loss=0.5)\nrecord(loss=0.25, depths=[1, 2])",
+        PICTURES,
+        "",
+    ],
+    "pictures": [PICTURES + "display(png(P.new('RGB', (9, 9), 'white')))"],
+    "raises": ["1 / 0", "2"],
+    "exits": ["import sys\nsys.exit(0)\nassert False"],
+    "dies": ["import os\nos._exit(1)"],
+    "callback": [CALLBACK],
+    "records nothing": ["if False:\n    kit.record(loss=0)"],
+    "never ends": [f"import subprocess, time\nsubprocess.Popen({SLEEP}, start_new_session=True)\ntime.sleep(600)"],
+}
+
+
+@pytest.fixture(scope="module")
+def batch(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Status]]:
+    """All of them run in one batch of two slots."""
+    home = tmp_path_factory.mktemp("batch")
+    (home / "helper.py").write_text("NAME = 'beside the notebook'")
+    for name, sources in NOTEBOOKS.items():
+        write_notebook(home / f"{name}.ipynb", *sources)
+    given = ("SEED=7", "RATE=1e-5", "NAME=a/../b; c")
+    plan = make_plan(Request(tuple(f"{name}.ipynb" for name in NOTEBOOKS), "smoke", given), home)
+    slots = make_slots("none", 2, [])
+    runs = run_batch(plan, home / "out", slots, Limits(cell_timeout=30), quiet=True)
+    return home / "out", {run.notebook: run for run in runs}
+
+
+def test_a_run_that_goes_well(batch: tuple[Path, dict[str, Status]]) -> None:
+    folder, runs = batch
+    one = runs["good ä"]
+    assert (one.problems, one.state, one.exit, one.audited, one.attempts) == ([], "done", 0, True, 1)
+    assert one.metrics == {"loss": 0.25, "depths": [1, 2]}
+    notebook = nbformat.read(folder / one.id / "notebook.ipynb", as_version=4)
+    nbformat.validate(notebook)
+    said = [out.text for cell in notebook.cells for out in cell.get("outputs", []) if out.output_type == "stream"]
+    assert said == ["smoke 7 1e-05 a/../b; c False beside the notebook\n"]
+    assert len(notebook.cells) == 6  # the parameters that were set are one of them
+    assert 0 < one.seconds < 300
+    assert one.memory_gb is None or 0.03 < one.memory_gb < 4
+    assert "smoke 7 1e-05" in (folder / one.id / "log.txt").read_text()
+    assert Status.read(folder / one.id) == one
+
+
+@pytest.mark.parametrize(
+    ("name", "state", "problems"),
+    [
+        ("pictures", "failed", ["cell 2 drew a picture with nothing in it"]),
+        ("raises", "failed", ["cell 2 raised ZeroDivisionError: division by zero", "did not run: cell 3"]),
+        ("exits", "failed", ["cell 2 raised SystemExit: 0"]),
+        ("dies", "killed", ["its kernel died: killed, crashed, or out of memory"]),
+        ("callback", "failed", ["a widget's callback raised ZeroDivisionError: division by zero"]),
+        ("records nothing", "failed", ["it calls record(), but recorded nothing"]),
+        ("never ends", "timed out", ["a cell took longer than 30 s"]),
+    ],
+)
+def test_what_papermill_may_call_a_success_is_found(
+    batch: tuple[Path, dict[str, Status]], name: str, state: str, problems: list[str]
+) -> None:
+    folder, runs = batch
+    assert (runs[name].state, runs[name].problems) == (state, problems)
+    assert (folder / runs[name].id / "notebook.ipynb").exists() == (state == "failed")
+
+
+def test_no_process_is_left(batch: tuple[Path, dict[str, Status]]) -> None:
+    folder, runs = batch
+    deadline = time.monotonic() + 5
+    while any(marked(str(folder / run.id)) for run in runs.values()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(marked(str(folder / run.id)) for run in runs.values())
+    assert not [one for one in psutil.process_iter(["cmdline"]) if one.info["cmdline"] == SLEEP]
+
+
+def test_the_audit_of_a_notebook_that_never_ran(tmp_path: Path) -> None:
+    notebook = json.loads(write_notebook(tmp_path / "x.ipynb", "print(1)").read_text())
+    assert audit(notebook) == ["did not run: cells 1, 2", "it took no time: nothing was executed"]
+    assert "there is no code in it" in audit(nbformat.v4.new_notebook())
+    assert recorded(notebook) == {}
+    assert not take_end(notebook)
+    assert len(notebook["cells"]) == 2
+
+
+def test_the_audit_finds_a_kernel_that_has_gone_in_the_last_cell(tmp_path: Path) -> None:
+    notebook = json.loads(write_notebook(tmp_path / "x.ipynb", "print(1)").read_text())
+    for n, cell in enumerate(notebook["cells"], 1):
+        cell["execution_count"] = n
+    notebook["metadata"]["papermill"] = {"duration": 1.0}
+    assert audit(notebook) == []
+    assert audit(notebook, ended=False) == ["its kernel had gone before the last cell was over"]
+
+
+def test_the_audit_finds_the_fault_of_an_explorer(tmp_path: Path) -> None:
+    """It stays inside the widget: no cell fails, and no output holds it."""
+    said = "<p class='deepnet-edu-fault'>This explorer has a fault, please report it: ZeroDivisionError</p>"
+    state = {"application/vnd.jupyter.widget-state+json": {"state": {"1": {"state": {"value": said}}}}}
+    notebook = json.loads(write_notebook(tmp_path / "x.ipynb").read_text())
+    notebook["metadata"] |= {"widgets": state, "papermill": {"duration": 1.0}}
+    notebook["cells"][0]["execution_count"] = 1
+    assert audit(notebook) == ["This explorer has a fault, please report it: ZeroDivisionError"]
