@@ -69,11 +69,15 @@ class Cluster:
         gpus: whether workers that have a GPU are used.
 
     Raises:
-        UserError: Dask is not installed, the address is none, or nobody answers there.
+        UserError: Dask is not installed, the address is none, there are no certificates for it, or nobody answers there.
     """
 
     def __init__(self, address: str, *, gpus: bool = True) -> None:
         check_address(address)
+        from distributed import Security
+
+        if address.startswith("tls") and not Security().get_connection_args("client").get("ssl_context"):
+            raise UserError(f"{address} needs certificates: name them to Dask, as docs/batch.md says.")
         self.address, self.gpus = address, gpus
         logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters is said by the runner
         for name in ("client", "core", "comm", "batched"):

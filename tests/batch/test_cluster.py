@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from typer.testing import CliRunner
 
 from benchmarks import batch_cluster
 from benchmarks.batch_cluster import Machines, at_work, machines, on_cluster, on_one_machine, outcome, wait_until
@@ -26,6 +27,7 @@ from deepnet_edu.batch.processes import MARK
 from deepnet_edu.batch.slots import Slot
 from deepnet_edu.batch.state import read_batch
 from deepnet_edu.batch.watch import Lines
+from deepnet_edu.cli import app
 from deepnet_edu.messages import UserError
 
 pytest.importorskip("distributed", reason="the extra [cluster] is not installed")
@@ -194,9 +196,14 @@ def test_addresses_that_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     for address in ("127.0.0.1:8786", "http://x:1", "tcp://x", "tcp://:8786", "tcp://x:1/y"):
         with pytest.raises(UserError, match=r"is no scheduler's address: expected one such as tcp://127.0.0.1:8786\."):
             Cluster(address)
+    with pytest.raises(UserError, match=r"tls://127.0.0.1:1 needs certificates"):
+        Cluster("tls://127.0.0.1:1")
     slot = Slot(0, "", None, "CPU", 1)
     with pytest.raises(UserError, match="is another machine: say by which address it reaches this one, --host ADDRESS"):
         workers.run_workers("tcp://10.0.0.1:8786", [slot], None, None, print)
+    for option in (["--slots", "2"], ["--timings"], ["--gpus", "0"]):
+        refused = CliRunner().invoke(app, ["run", "00", "--cluster", "tcp://127.0.0.1:8786", *option]).exception
+        assert "are for one machine; a cluster has what deepnet-edu workers gives it" in str(refused)
     monkeypatch.setattr(workers, "find_spec", lambda _: None)
     with pytest.raises(UserError, match=r"A cluster needs Dask distributed: pip install 'deepnet-edu\[cluster\]'"):
         Cluster("tcp://127.0.0.1:8786")
