@@ -69,7 +69,7 @@ class Cluster:
         gpus: whether workers that have a GPU are used.
 
     Raises:
-        UserError: Dask is not installed, the address is none, there are no certificates for it, or nobody answers there.
+        UserError: Dask is not installed, the address is none or needs certificates, or nobody answers.
     """
 
     def __init__(self, address: str, *, gpus: bool = True) -> None:
