@@ -17,7 +17,6 @@ from typing import Any
 
 from deepnet_edu import __version__
 from deepnet_edu.batch.active import LOG, Active
-from deepnet_edu.batch.folder import source_of
 from deepnet_edu.batch.local import Limits, Runner, Watch
 from deepnet_edu.batch.plan import Notebook, now
 from deepnet_edu.batch.remote import Reply, Task, run_here
@@ -200,11 +199,11 @@ class ClusterRunner(Runner):
 
     def _launch(self, run: Status, slot: Slot, folder: Path, notebook: Notebook) -> Active:
         key = self._by_slot[slot.number]
-        worker, content = self._members[key], source_of(self.folder, notebook).read_bytes()
+        worker = self._members[key]
         gpu = bool(worker["resources"].get("GPU"))
         limits = replace(self.limits, retries=0, fail_fast=False)
         fresh = replace(run, state="queued", attempts=0)
-        task = Task(fresh, content, notebook.kernel, notebook.cells, gpu, limits, __version__, self._topic)
+        task = Task(fresh, notebook.data, notebook.kernel, notebook.cells, gpu, limits, __version__, self._topic)
         future = self.cluster.client.submit(
             run_here,
             task,

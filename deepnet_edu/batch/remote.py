@@ -80,8 +80,8 @@ def run_here(task: Task) -> Reply:
         prefix="deepnet-edu-", dir=get_worker().local_directory, ignore_cleanup_errors=True
     ) as name:
         folder, run = Path(name), task.run
-        notebook = Notebook(run.notebook, folder / SOURCES / "x.ipynb", run.hashes["notebook"], task.kernel)
-        notebook.cells = task.cells
+        stands = folder / SOURCES / run.notebook
+        notebook = Notebook(run.notebook, stands, task.notebook, run.hashes["notebook"], task.kernel, cells=task.cells)
         (folder / SOURCES).mkdir()
         source_of(folder, notebook).write_bytes(task.notebook)
         (place := folder / run.id).mkdir()
