@@ -1,7 +1,7 @@
 # make lab    set up .venv, open JupyterLab on your own copy of the lessons
 # make test   set up .venv, run everything that CI runs
 # make build  rebuild the notebooks from solutions/*.py
-# make course run all lessons at the size of this machine, audit them, and keep their time and memory in docs/timings.json
+# make course run all lessons at the size of this machine, audit them, report on one page; time and memory: docs/timings.json
 # make record train the runs that lessons 00 and 08 draw from their records (about an hour and a half)
 # make bench  compare with other libraries, and measure
 # make clean  remove what these made, never your workspace
@@ -10,6 +10,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 # A waiting thread must sleep: two spinning threads on two busy cores are up to fifty times slower.
 export OMP_WAIT_POLICY := PASSIVE
+
+COURSE := runs/course-$(shell date +%Y%m%d-%H%M%S)
 
 .PHONY: lab test build course record bench clean
 
@@ -27,7 +29,8 @@ build:
 
 course:
 	@$(PYTHON) install.py
-	$(BIN)/deepnet-edu run --profile $(if $(shell command -v nvidia-smi),gpu,cpu) --slots 1 --timings
+	$(BIN)/deepnet-edu run --profile $(if $(shell command -v nvidia-smi),gpu,cpu) --slots 1 --timings --out $(COURSE); \
+	status=$$?; $(BIN)/deepnet-edu report $(COURSE) && exit $$status
 
 record:
 	@$(PYTHON) install.py

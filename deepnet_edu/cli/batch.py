@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -118,6 +119,7 @@ def run(
         print(f"{done} of {len(runs)} runs are done: {folder}")
         if done < len(runs):
             print(f"Go on with: {go_on(str(folder))}")
+        print(f"All of it on one page: {shlex.join(['deepnet-edu', 'report', str(folder)])}")
     raise typer.Exit(0 if done == len(runs) else 1)
 
 

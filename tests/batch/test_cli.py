@@ -49,6 +49,7 @@ def test_run_fails_says_why_and_goes_on(worker: Path) -> None:
         "        its kernel died: killed, crashed, or out of memory",
         "1 of 2 runs are done: over night",
         "Go on with: deepnet-edu run --resume --out 'over night'",
+        "All of it on one page: deepnet-edu report 'over night'",
     ]
     assert '<error message="its kernel died' in Path("junit.xml").read_text()
     assert "holds a batch already: go on with --resume" in refused("x y.ipynb", *own)
@@ -63,7 +64,7 @@ def test_run_fails_says_why_and_goes_on(worker: Path) -> None:
     ]
     assert runs[0]["parameters"] == {"DEPTH": 3, "SEED": 0}
     result = here("--resume", "--out", "over night", "--seeds", "3")
-    assert result.output.splitlines()[-1] == "3 of 3 runs are done: over night"
+    assert result.output.splitlines()[-2] == "3 of 3 runs are done: over night"
     assert "[3/3]" in result.output
     batch = json.loads(Path("over night/batch.json").read_text())
     assert batch["request"]["seeds"] == 3

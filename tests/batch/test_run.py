@@ -1,13 +1,11 @@
-"""Notebooks with kernels, once for all tests: what really happened is found, whatever papermill calls a success."""
+"""Notebooks with kernels: what really happened is found, whatever papermill calls a success."""
 
 import json
 import os
-import time
 from pathlib import Path
 
 import nbformat
 import psutil
-import pytest
 
 from deepnet_edu.batch.audit import audit, recorded, take_end
 from deepnet_edu.batch.local import Limits
@@ -53,63 +51,47 @@ NOTEBOOKS: dict[str, list[str]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def batch(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Status]]:
-    """All of them run in one batch of two slots."""
-    home = tmp_path_factory.mktemp("batch")
-    (home / "helper.py").write_text("NAME = 'beside the notebook'")
+BAD = {
+    "pictures": ("failed", ["cell 2 drew a picture with nothing in it"]),
+    "raises": ("failed", ["cell 2 raised ZeroDivisionError: division by zero", "did not run: cell 3"]),
+    "exits": ("failed", ["cell 2 raised SystemExit: 0"]),
+    "dies": ("killed", ["its kernel died: killed, crashed, or out of memory"]),
+    "callback": ("failed", ["a widget's callback raised ZeroDivisionError: division by zero"]),
+    "records nothing": ("failed", ["it calls record(), but recorded nothing"]),
+    "never ends": ("timed out", ["a cell took longer than 30 s"]),
+}
+
+
+def test_what_papermill_may_call_a_success_is_found(working: Path) -> None:
+    """All in one test: a kernel takes seconds to start, and two processes of pytest would both run the batch."""
+    Path("helper.py").write_text("NAME = 'beside the notebook'")
     for name, sources in NOTEBOOKS.items():
-        write_notebook(home / f"{name}.ipynb", *sources)
+        write_notebook(Path(f"{name}.ipynb"), *sources)
     given = ("SEED=7", "RATE=1e-5", "NAME=a/../b; c")
-    plan = make_plan(Request(tuple(f"{name}.ipynb" for name in NOTEBOOKS), "smoke", given), home)
-    slots = make_slots("none", 2, [])
-    runs = run_batch(plan, home / "out", slots, Limits(cell_timeout=30), quiet=True)
-    return home / "out", {run.notebook: run for run in runs}
+    plan = make_plan(Request(tuple(f"{name}.ipynb" for name in NOTEBOOKS), "smoke", given))
+    folder, slots = working / "out", make_slots("none", 2, [])
+    runs = {run.notebook: run for run in run_batch(plan, folder, slots, Limits(cell_timeout=30), quiet=True)}
+    good = runs.pop("good ä")
+    went_well(good, folder / good.id)
+    assert {name: (run.state, run.problems) for name, run in runs.items()} == BAD
+    for run in runs.values():
+        assert (folder / run.id / "notebook.ipynb").exists() == (run.state == "failed")
+        assert not marked(str(folder / run.id))
+    assert not [one for one in psutil.process_iter(["cmdline"]) if one.info["cmdline"] == SLEEP]
 
 
-def test_a_run_that_goes_well(batch: tuple[Path, dict[str, Status]]) -> None:
-    folder, runs = batch
-    one = runs["good ä"]
-    assert (one.problems, one.state, one.exit, one.audited, one.attempts) == ([], "done", 0, True, 1)
-    assert one.metrics == {"loss": 0.25, "depths": [1, 2]}
-    notebook = nbformat.read(folder / one.id / "notebook.ipynb", as_version=4)
+def went_well(run: Status, folder: Path) -> None:
+    assert (run.problems, run.state, run.exit, run.audited, run.attempts) == ([], "done", 0, True, 1)
+    assert run.metrics == {"loss": 0.25, "depths": [1, 2]}
+    notebook = nbformat.read(folder / "notebook.ipynb", as_version=4)
     nbformat.validate(notebook)
     said = [out.text for cell in notebook.cells for out in cell.get("outputs", []) if out.output_type == "stream"]
     assert said == ["smoke 7 1e-05 a/../b; c False beside the notebook\n"]
     assert len(notebook.cells) == 6  # the parameters that were set are one of them
-    assert 0 < one.seconds < 300
-    assert one.memory_gb is None or 0.03 < one.memory_gb < 4
-    assert "smoke 7 1e-05" in (folder / one.id / "log.txt").read_text()
-    assert Status.read(folder / one.id) == one
-
-
-@pytest.mark.parametrize(
-    ("name", "state", "problems"),
-    [
-        ("pictures", "failed", ["cell 2 drew a picture with nothing in it"]),
-        ("raises", "failed", ["cell 2 raised ZeroDivisionError: division by zero", "did not run: cell 3"]),
-        ("exits", "failed", ["cell 2 raised SystemExit: 0"]),
-        ("dies", "killed", ["its kernel died: killed, crashed, or out of memory"]),
-        ("callback", "failed", ["a widget's callback raised ZeroDivisionError: division by zero"]),
-        ("records nothing", "failed", ["it calls record(), but recorded nothing"]),
-        ("never ends", "timed out", ["a cell took longer than 30 s"]),
-    ],
-)
-def test_what_papermill_may_call_a_success_is_found(
-    batch: tuple[Path, dict[str, Status]], name: str, state: str, problems: list[str]
-) -> None:
-    folder, runs = batch
-    assert (runs[name].state, runs[name].problems) == (state, problems)
-    assert (folder / runs[name].id / "notebook.ipynb").exists() == (state == "failed")
-
-
-def test_no_process_is_left(batch: tuple[Path, dict[str, Status]]) -> None:
-    folder, runs = batch
-    deadline = time.monotonic() + 5
-    while any(marked(str(folder / run.id)) for run in runs.values()) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not any(marked(str(folder / run.id)) for run in runs.values())
-    assert not [one for one in psutil.process_iter(["cmdline"]) if one.info["cmdline"] == SLEEP]
+    assert 0 < run.seconds < 300
+    assert run.memory_gb is None or 0.03 < run.memory_gb < 4
+    assert "smoke 7 1e-05" in (folder / "log.txt").read_text()
+    assert Status.read(folder) == run
 
 
 def test_the_audit_of_a_notebook_that_never_ran(tmp_path: Path) -> None:

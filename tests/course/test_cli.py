@@ -25,7 +25,7 @@ def look(name: str, findings: list[doctor.Finding]) -> doctor.Finding:
     return next(finding for finding in findings if finding.name.startswith(name))
 
 
-COMMANDS = ["doctor", "lab", "progress", "run", "build", "probe", "plan", "bench", "models", "train"]
+COMMANDS = ["doctor", "lab", "progress", "run", "report", "build", "probe", "plan", "bench", "models", "train"]
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
