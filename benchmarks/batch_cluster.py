@@ -63,9 +63,11 @@ class Machines:
         environment = {**os.environ, "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0"}
         self.scheduler = _start(["-m", "distributed.cli.dask_scheduler", *options], environment)
 
-    def add(self, name: str, *, seconds: float | None = None, package: str = "") -> None:
-        """A worker; for tests one whose runs last some seconds and need no kernel, or one with another package."""
+    def add(self, name: str, *, seconds: float | None = None, package: str = "", gpu: bool = False) -> None:
+        """A worker; for tests one whose runs last some seconds and need no kernel, one with another package, or one
+        that says it has a GPU."""
         options = ["--host", "127.0.0.1", "--no-nanny", "--no-dashboard", "--nthreads", "1", "--name", name]
+        options += ["--resources", "GPU=1"] if gpu else []
         task = json.dumps([seconds, package, [self.address, *options]])
         self.workers[name] = _start(["-m", "benchmarks.batch_cluster", "--worker", task], dict(os.environ))
 

@@ -108,10 +108,12 @@ def test_another_package_is_refused(tmp_path: Path, notebook: Path, here: Machin
     with pytest.raises(UserError, match=r"has deepnet_edu .* \(of last week\) and the batch .*: install the same one"):
         on_cluster(pool, notebook, 2, folder, here.address).result(60)
     assert [(run.state, run.attempts) for run in read_batch(folder)] == [("queued", 0)] * 2
-    here.add("right", seconds=0.2)
-    cluster = Cluster(here.address)
-    wait_until(lambda: len(cluster.members() or {}) == 2)
-    cluster.close()
+    here.add("right", seconds=0.2, gpu=True)
+    members = Cluster(here.address)
+    wait_until(lambda: len(members.members() or {}) == 2)
+    members.gpus = False
+    assert [one["name"] for one in (members.members() or {}).values()] == ["other"]
+    members.close()
     runs = on_cluster(pool, notebook, 2, folder, here.address).result(60)
     assert [(run.state, run.attempts) for run in runs] == [("done", 1)] * 2
     here.kill("other")
