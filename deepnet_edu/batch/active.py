@@ -28,7 +28,7 @@ class Active:
         run: its status.
         slot: where it runs.
         folder: of the run.
-        process: the worker.
+        process: the worker's; on a cluster the future of its reply.
         cells: how many cells it has, with the one that sets its parameters.
         begin: when it began, by the monotonic clock.
         verdict: state and sentence, where the runner ended it.
@@ -38,7 +38,7 @@ class Active:
     run: Status
     slot: Slot
     folder: Path
-    process: "subprocess.Popen[bytes]"
+    process: Any
     cells: int
     begin: float
     verdict: tuple[str, str] | None = None

@@ -8,6 +8,7 @@ import importlib.metadata
 import os
 import platform
 import signal
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -126,8 +127,7 @@ class Runner:
                 ) from error
             finally:
                 for active in self.active:  # there are none, unless something went wrong here
-                    end_all(active.mark)
-                    active.process.wait()
+                    self._abandon(active)
                 for folder in list(self._claims):
                     self._release(folder)
 
@@ -195,6 +195,11 @@ class Runner:
         run.host, run.pid, run.device, run.gpu = HOST, os.getpid(), slot.device, slot.gpu
         run.versions, run.problems, run.exit, run.audited, run.metrics = self._versions, [], None, False, {}
         run.write(folder)
+        self.active.append(self._launch(run, slot, folder, notebook))
+        self.watch.started(self.active[-1])
+        return True
+
+    def _launch(self, run: Status, slot: Slot, folder: Path, notebook: Notebook) -> Active:
         with (folder / LOG).open("ab") as log:
             process = at_work.start_worker(
                 {
@@ -207,9 +212,11 @@ class Runner:
                 environment(run, slot, notebook, str(folder)),
                 log.fileno(),
             )
-        self.active.append(Active(run, slot, folder, process, notebook.cells + bool(run.parameters), time.monotonic()))
-        self.watch.started(self.active[-1])
-        return True
+        return Active(run, slot, folder, process, notebook.cells + bool(run.parameters), time.monotonic())
+
+    def _abandon(self, active: Active) -> None:
+        end_all(active.mark)
+        active.process.wait()
 
     def _release(self, folder: Path) -> None:
         release(folder / CLAIM)
@@ -237,13 +244,17 @@ class Runner:
 
     def _finish(self, active: Active, memory: float | None) -> None:
         """Audit what a run has left, and write what became of it."""
-        run, folder = active.run, active.folder
+        run = active.run
         end_all(active.mark)
         run.exit = active.process.returncode
         run.seconds = round(time.monotonic() - active.begin, 2)
         run.memory_gb = None if memory is None else round(memory, 3)
         run.ended = now()
-        full = judge(active, self.limits.cell_timeout)
+        self._settle(active, judge(active, self.limits.cell_timeout))
+
+    def _settle(self, active: Active, full: bool) -> None:
+        """Write what became of a run; it is queued again where it shall be tried again."""
+        run, folder = active.run, active.folder
         again = self._again(run, full) if run.state != "done" else ""
         self._failed |= run.state != "done" and not again
         self.watch.ended(run, again)
@@ -273,7 +284,8 @@ class Runner:
             if self.stops == 1:
                 self.watch.say(f"Finishing what runs ({len(self.active)}); Ctrl-C once more ends it now.")
 
-        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        main = threading.current_thread() is threading.main_thread()  # a worker of a cluster runs it elsewhere
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM) if main}
         try:
             yield
         finally:

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from deepnet_edu.batch.cluster import Cluster, ClusterRunner
 from deepnet_edu.batch.folder import fill_folder, runs_of, take_folder
 from deepnet_edu.batch.local import Limits, Runner
 from deepnet_edu.batch.lock import LOCK, holder, release
@@ -26,6 +27,7 @@ def run_batch(
     join: bool = False,
     command: Sequence[str] = (),
     quiet: bool = False,
+    cluster: Cluster | None = None,
 ) -> list[Status]:
     """Run what is planned and not done; everything about it lies in ``folder`` and can be taken up again.
 
@@ -38,6 +40,7 @@ def run_batch(
         join: help another runner that is at work in the folder.
         command: as it was typed.
         quiet: say nothing on the way.
+        cluster: where runs run instead of the slots; closed at the end.
 
     Returns:
         The runs of the plan, as they are now.
@@ -67,7 +70,10 @@ def run_batch(
             for run in runs:
                 if run.id not in plan.notebooks:
                     watch.say(f"FAILED  {run.notebook} cannot run: {run.problems[0]}")
-            Runner(folder, runs, plan.notebooks, slots, limits, watch).run()
+            if cluster:
+                ClusterRunner(folder, runs, plan.notebooks, cluster, limits, watch).run()
+            else:
+                Runner(folder, runs, plan.notebooks, slots, limits, watch).run()
     finally:
         release(folder / LOCK)
     return runs_of(folder, plan)

@@ -32,6 +32,7 @@ def run(
     seeds: Annotated[int | None, typer.Option(help="How many values SEED takes: 0, 1, …")] = None,
     gpus: Annotated[str, typer.Option(help="all, none, or numbers such as 0,1; one slot each.")] = "all",
     slots: Annotated[int | None, typer.Option(help="Runs at a time: one per GPU by default, one on the CPU.")] = None,
+    cluster: Annotated[str | None, typer.Option(help="Dask cluster to run on: tcp://HOST:PORT.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the batch; a new one in runs/ by default.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Skip what is done, repeat what is not.")] = False,
     join: Annotated[bool, typer.Option("--join", help="Help another runner that is at work in --out.")] = False,
@@ -53,6 +54,7 @@ def run(
 
     Example: deepnet-edu run 01 07 --profile smoke --sweep DEPTH=50,100 --seeds 3 --out runs/depths
     """
+    from deepnet_edu.batch.cluster import Cluster
     from deepnet_edu.batch.folder import read_request
     from deepnet_edu.batch.local import Limits
     from deepnet_edu.batch.plan import Request, inside, make_plan, now, table
@@ -88,12 +90,20 @@ def run(
         raise UserError(f"--retries {retries}: expected 0 or more.")
     if memory is not None and not memory > 0:
         raise UserError(f"--memory {memory:g}: expected GB, more than 0.")
-    places = make_slots(gpus, slots, find_gpus() if gpus != "none" else [])
+    if cluster and (slots or timings or gpus not in ("all", "none")):
+        raise UserError(
+            "--slots, --timings and numbers of --gpus are for one machine; a cluster has what deepnet-edu workers "
+            "gives it."
+        )
+    places = [] if cluster else make_slots(gpus, slots, find_gpus() if gpus != "none" else [])
     if timings and len(places) > 1:
         raise UserError("--timings measures one run after the other: say --slots 1 with it.")
     limits = Limits(seconds("--timeout", timeout), seconds("--cell-timeout", cell_timeout), memory, retries, fail_fast)
     command = ["deepnet-edu", *sys.argv[1:]]
-    runs = run_batch(plan, folder, places, limits, resume=resume, join=join, command=command, quiet=as_json)
+    far = Cluster(cluster, gpus=gpus == "all") if cluster else None
+    runs = run_batch(
+        plan, folder, places, limits, resume=resume, join=join, command=command, quiet=as_json, cluster=far
+    )
     if timings:
         from deepnet_edu.batch.timings import keep_timings
 
@@ -111,6 +121,26 @@ def run(
             print(f"Go on with: {go_on(str(folder))}")
         print(f"All of it on one page: {shlex.join(['deepnet-edu', 'report', str(folder)])}")
     raise typer.Exit(0 if done == len(runs) else 1)
+
+
+@app.command()
+def workers(
+    address: Annotated[str, typer.Argument(metavar="ADDRESS", help="Of the scheduler: tcp://HOST:PORT or tls://…")],
+    gpus: Annotated[str, typer.Option(help="all, none, or numbers such as 0,1; a worker each.")] = "all",
+    slots: Annotated[int | None, typer.Option(help="Workers: one per GPU by default, one on the CPU.")] = None,
+    host: Annotated[str | None, typer.Option(help="This machine's address; loopback by default.")] = None,
+    port: Annotated[int | None, typer.Option(help="Of the first worker; free ones by default.")] = None,
+) -> None:
+    """Lend this machine's GPUs or cores to a Dask cluster, until Ctrl-C.
+
+    Whoever reaches a worker or the scheduler can run programs there: keep to loopback, a tunnel, or TLS.
+
+    Example: deepnet-edu workers tcp://127.0.0.1:8786 --gpus all
+    """
+    from deepnet_edu.batch.slots import find_gpus, make_slots
+    from deepnet_edu.batch.workers import run_workers
+
+    run_workers(address, make_slots(gpus, slots, find_gpus() if gpus != "none" else []), host, port, print)
 
 
 def seconds(option: str, text: str | None) -> float | None:

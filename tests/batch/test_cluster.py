@@ -1,0 +1,211 @@
+"""A scheduler and workers on loopback, each a process of its own, killed and added: the batch ends as on one machine.
+
+No kernel is started here; benchmarks/batch_cluster.py does the same at length, and with kernels.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+import pytest
+from typer.testing import CliRunner
+
+from benchmarks import batch_cluster
+from benchmarks.batch_cluster import Machines, at_work, machines, on_cluster, on_one_machine, outcome, wait_until
+from deepnet_edu.batch import active, cluster, workers
+from deepnet_edu.batch.cluster import Cluster, ClusterRunner
+from deepnet_edu.batch.folder import fill_folder
+from deepnet_edu.batch.local import Limits
+from deepnet_edu.batch.plan import Request, make_plan
+from deepnet_edu.batch.processes import MARK
+from deepnet_edu.batch.slots import Slot
+from deepnet_edu.batch.state import read_batch
+from deepnet_edu.batch.watch import Lines
+from deepnet_edu.cli import app
+from deepnet_edu.messages import UserError
+
+pytest.importorskip("distributed", reason="the extra [cluster] is not installed")
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+
+
+@pytest.fixture(scope="module")
+def here() -> Iterator[Machines]:
+    with machines() as made:
+        yield made
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(1) as made:
+        yield made
+
+
+@pytest.fixture
+def notebook(tmp_path: Path) -> Path:
+    batch_cluster.make_notebook(path := tmp_path / "small.ipynb")
+    return path
+
+
+def running(seconds: str) -> list[int]:
+    """Processes of runs that last so long."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.cmdline()[-1:] == [seconds] and MARK in process.environ():
+                found.append(process.pid)
+        except (psutil.Error, OSError):
+            continue
+    return found
+
+
+def test_a_worker_killed_another_added_and_the_scheduler_lost(
+    tmp_path: Path, notebook: Path, here: Machines, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "cluster"
+    here.add("slow", seconds=77)
+    here.add("quick", seconds=0.2)
+    future = on_cluster(pool, notebook, 6, folder, here.address)
+    wait_until(lambda: "slow" in at_work(folder) and running("77"))
+    here.kill("slow")
+    wait_until(lambda: not running("77"))  # a run ends with its worker
+    here.add("added", seconds=0.2)
+    far = future.result(60)
+    monkeypatch.setattr(active, "start_worker", batch_cluster.stub(0.2))
+    alone = on_one_machine(notebook, 6, tmp_path / "alone", 3)
+    assert outcome(far) == outcome(alone)
+    assert [run.metrics["double"] for run in far] == [0, 2, 4, 6, 8, 10]
+    assert sum(run.attempts for run in far) == 7
+    assert {run.host for run in far} == {run.host for run in alone}
+    assert all((folder / run.id / "notebook.ipynb").exists() for run in far)
+    assert (folder / far[0].id / "log.txt").read_text() == "Executing Cell 1\n"
+    assert not [*folder.rglob("*.part"), *folder.rglob("claim.json"), *folder.glob("lock.json")]
+    # The same workers, and then no scheduler for a while.
+    here.kill("added")
+    here.kill("quick")
+    here.add("slow", seconds=78)
+    future = on_cluster(pool, notebook, 2, folder := tmp_path / "lost", here.address)
+    wait_until(lambda: "slow" in at_work(folder) and running("78"))
+    here.scheduler.kill()
+    here.scheduler.wait()
+    wait_until(lambda: not running("78"))
+    here.kill("slow")
+    here.start_scheduler()
+    here.add("quick", seconds=0.2)
+    assert [(run.state, run.metrics) for run in future.result(60)] == [("done", {"double": 0}), ("done", {"double": 2})]
+
+
+def test_another_package_is_refused(tmp_path: Path, notebook: Path, here: Machines, pool: ThreadPoolExecutor) -> None:
+    for name in list(here.workers):
+        here.kill(name)
+    here.add("other", seconds=0.2, package="of last week")
+    folder = tmp_path / "batch"
+    with pytest.raises(UserError, match=r"has deepnet_edu .* \(of last week\) and the batch .*: install the same one"):
+        on_cluster(pool, notebook, 2, folder, here.address).result(60)
+    assert [(run.state, run.attempts) for run in read_batch(folder)] == [("queued", 0)] * 2
+    here.add("right", seconds=0.2, gpu=True)
+    members = Cluster(here.address)
+    wait_until(lambda: len(members.members() or {}) == 2)
+    members.gpus = False
+    assert [one["name"] for one in (members.members() or {}).values()] == ["other"]
+    members.close()
+    runs = on_cluster(pool, notebook, 2, folder, here.address).result(60)
+    assert [(run.state, run.attempts) for run in runs] == [("done", 1)] * 2
+    here.kill("other")
+
+
+def test_what_is_stopped_ends_on_its_worker_too(tmp_path: Path, notebook: Path, here: Machines) -> None:
+    for name in list(here.workers):
+        here.kill(name)
+    here.add("slow", seconds=79)
+    plan = make_plan(Request((notebook.name,), seeds=2), tmp_path)
+    (folder := tmp_path / "batch").mkdir()
+    fill_folder(folder, plan, [])
+
+    class Impatient(Lines):
+        def look(self, active: object, waiting: int) -> None:
+            if running("79"):
+                runner.stops = 2
+
+    watch = Impatient(2, quiet=True)
+    runner = ClusterRunner(folder, plan.runs, plan.notebooks, Cluster(here.address), Limits(), watch)
+    runner.run()
+    assert [(run.state, run.problems) for run in plan.runs] == [("killed", ["it was stopped"]), ("queued", [])]
+    wait_until(lambda: not running("79"))
+
+
+def test_a_run_that_loses_many_workers_is_given_up(
+    tmp_path: Path, notebook: Path, here: Machines, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in list(here.workers):
+        here.kill(name)
+    monkeypatch.setattr(cluster, "LOSSES", 1)
+    here.add("slow", seconds=80)
+    future = on_cluster(pool, notebook, 1, folder := tmp_path / "batch", here.address)
+    wait_until(lambda: "slow" in at_work(folder) and running("80"))
+    here.kill("slow")
+    (run,) = future.result(60)
+    assert (run.state, run.problems) == ("killed", ["its worker slow was lost, the last of 1"])
+
+
+def test_this_machines_workers_are_started_again_and_end(here: Machines) -> None:
+    for name in list(here.workers):
+        here.kill(name)
+    command = [
+        "-c",
+        "from deepnet_edu.cli import main; main()",
+        "workers",
+        here.address,
+        "--gpus",
+        "none",
+        "--slots",
+        "2",
+    ]
+    members = Cluster(here.address)
+    with subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, text=True) as process:
+
+        def pids() -> list[int]:
+            return [child.pid for child in psutil.Process(process.pid).children()]
+
+        wait_until(lambda: len(members.members() or {}) == 2)
+        first = pids()
+        assert len(first) == 2
+        os.kill(first[0], signal.SIGKILL)
+        wait_until(lambda: len(members.members() or {}) == 2 and first[0] not in pids() and len(pids()) == 2)
+        last = pids()
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=30)
+    members.close()
+    assert process.returncode == 0
+    assert said.splitlines() == [
+        f"2 workers for {here.address}, until Ctrl-C.",
+        "Worker 0 has ended (-9): it is started again.",
+    ]
+    assert not any(psutil.pid_exists(pid) for pid in {*first, *last})
+
+
+def test_addresses_that_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "CONNECT_S", 0.5)
+    begin = time.monotonic()
+    with pytest.raises(UserError, match="No scheduler answers at tcp://127.0.0.1:1 .*: start one with dask scheduler"):
+        Cluster("tcp://127.0.0.1:1")
+    assert time.monotonic() - begin < 30
+    for address in ("127.0.0.1:8786", "http://x:1", "tcp://x", "tcp://:8786", "tcp://x:1/y"):
+        with pytest.raises(UserError, match=r"is no scheduler's address: expected one such as tcp://127.0.0.1:8786\."):
+            Cluster(address)
+    with pytest.raises(UserError, match=r"tls://127.0.0.1:1 needs certificates"):
+        Cluster("tls://127.0.0.1:1")
+    slot = Slot(0, "", None, "CPU", 1)
+    with pytest.raises(UserError, match="is another machine: say by which address it reaches this one, --host ADDRESS"):
+        workers.run_workers("tcp://10.0.0.1:8786", [slot], None, None, print)
+    for option in (["--slots", "2"], ["--timings"], ["--gpus", "0"]):
+        refused = CliRunner().invoke(app, ["run", "00", "--cluster", "tcp://127.0.0.1:8786", *option]).exception
+        assert "are for one machine; a cluster has what deepnet-edu workers gives it" in str(refused)
+    monkeypatch.setattr(workers, "find_spec", lambda _: None)
+    with pytest.raises(UserError, match=r"A cluster needs Dask distributed: pip install 'deepnet-edu\[cluster\]'"):
+        Cluster("tcp://127.0.0.1:8786")
