@@ -1,10 +1,8 @@
 # make lab    set up .venv, open JupyterLab on your own copy of the lessons
 # make test   set up .venv, run everything that CI runs
 # make build  rebuild the notebooks from solutions/*.py
-# make course run all lessons at the size of this machine, audit them, and keep their time and memory in docs/timings.json
-# make record train the recorded runs of lessons 00 and 08 and of the laptop's preset (about two hours)
 # make course run all lessons at the size of this machine, audit them, report on one page; time and memory: docs/timings.json
-# make record train the runs that lessons 00 and 08 draw from their records (about an hour and a half)
+# make record train the recorded runs of lessons 00 and 08 and of the laptop's preset (about two hours)
 # make bench  compare with other libraries, and measure
 # make clean  remove what these made, never your workspace
 
