@@ -59,9 +59,9 @@ def test_a_run_is_what_its_notebook_package_profile_and_parameters_are(
     one = planned("x.ipynb").runs[0].id
     assert planned("x.ipynb").runs[0].id == one
     others = {planned("x.ipynb", given=("SEED=1",)).runs[0].id, planned("x.ipynb", profile="smoke").runs[0].id}
-    monkeypatch.setattr("deepnet_edu.course.places.package_digest", lambda: "another")
-    others.add(planned("x.ipynb").runs[0].id)
-    monkeypatch.undo()
+    with monkeypatch.context() as patched:
+        patched.setattr("deepnet_edu.course.places.package_digest", lambda: "another")
+        others.add(planned("x.ipynb").runs[0].id)
     write_notebook(Path("x.ipynb"), "2")
     assert len({one, *others, planned("x.ipynb").runs[0].id}) == 5
 
