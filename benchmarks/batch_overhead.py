@@ -57,7 +57,8 @@ def plain(home: Path) -> None:
     """All notebooks by papermill's own command, one after the other."""
     for seed in range(NOTEBOOKS):
         command = [sys.executable, "-m", "papermill", "x.ipynb", f"plain-{seed}.ipynb", "-p", "SEED", str(seed)]
-        subprocess.run([*command, "--no-progress-bar", "--log-level", "ERROR"], cwd=home, check=True)
+        command += ["--no-progress-bar", "--log-level", "ERROR"]
+        subprocess.run(command, cwd=home, check=True, stderr=subprocess.DEVNULL)
 
 
 def batch(home: Path, slots: int) -> None:

@@ -33,6 +33,7 @@ display(png(P.linear_gradient("L")))
 #: A process that a cell leaves behind.
 SLEEP = ["sleep", f"600.{os.getpid()}"]
 NOTEBOOKS: dict[str, list[str]] = {
+    "never ends": [f"import subprocess, time\nsubprocess.Popen({SLEEP}, start_new_session=True)\ntime.sleep(600)"],
     "good ä": [
         "import helper, os\nprint(os.environ['DEEPNET_EDU_PROFILE'], SEED, RATE, NAME, DEEP, helper.NAME)",
         "from deepnet_edu.course.places import RECORD_MIME\nfrom IPython.display import display\n"
@@ -47,7 +48,6 @@ NOTEBOOKS: dict[str, list[str]] = {
     "dies": ["import os\nos._exit(1)"],
     "callback": [CALLBACK],
     "records nothing": ["if False:\n    kit.record(loss=0)"],
-    "never ends": [f"import subprocess, time\nsubprocess.Popen({SLEEP}, start_new_session=True)\ntime.sleep(600)"],
 }
 
 
