@@ -144,7 +144,7 @@ class ClusterRunner(Runner):
         self._losses: Counter[str] = Counter()
         self._asked = -MEMBERS_S
         self._lost: float | None = None
-        self._heard_by: Any = None
+        self._listens = False
         self._empty = False
 
     def run(self) -> None:
@@ -169,16 +169,16 @@ class ClusterRunner(Runner):
                 self.watch.say(f"{self.cluster.address} is lost: waiting for it, {LOST_S / 60:g} minutes.")
             elif time.monotonic() - self._lost > LOST_S:
                 raise UserError(f"{self.cluster.address} is lost: mend the cluster, and go on with --resume.")
-            members = {}
+            members, self._listens = {}, False
         elif self._lost is not None:
             self._lost = None
             self.watch.say(f"{self.cluster.address} is there again.")
         elif not members and not self._empty:
             self._empty = True
             self.watch.say(f"There is no worker yet: start some with deepnet-edu workers {self.cluster.address}")
-        if self._heard_by is not self.cluster.client:  # the connection is a new one
-            self._heard_by = self.cluster.client
-            self._heard_by.subscribe_topic(self._topic, self._hear)
+        if self._lost is None and not self._listens:  # the connection is a new one
+            self._listens = True
+            self.cluster.client.subscribe_topic(self._topic, self._hear)
         if members and not self.active and members.keys() <= self._refused.keys():
             raise UserError(self._refused[next(iter(members))])
         self._members = {key: one for key, one in members.items() if key not in self._refused}

@@ -32,6 +32,7 @@ from deepnet_edu.messages import UserError
 
 pytest.importorskip("distributed", reason="the extra [cluster] is not installed")
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+COMMAND = [sys.executable, "-c", "from deepnet_edu.cli import main; main()"]
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +140,24 @@ def test_what_is_stopped_ends_on_its_worker_too(tmp_path: Path, notebook: Path, 
     wait_until(lambda: not running("79"))
 
 
+def test_the_runner_is_killed_and_resumed(tmp_path: Path, notebook: Path, here: Machines) -> None:
+    for name in list(here.workers):
+        here.kill(name)
+    here.add("slow", seconds=81)
+    command = [*COMMAND, "run", notebook.name, "--seeds", "2", "--cluster", here.address, "--resume", "--out", "batch"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL) as process:
+        wait_until(lambda: running("81"))
+        process.kill()
+    wait_until(lambda: not running("81"))
+    assert sorted(run.state for run in read_batch(tmp_path / "batch")) == ["queued", "running"]
+    here.kill("slow")
+    here.add("quick", seconds=0.2)
+    said = subprocess.run(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True, check=True).stdout
+    assert "on quick, slot 0" in said
+    assert "2 of 2 runs are done: batch" in said
+    assert sorted((run.state, run.attempts) for run in read_batch(tmp_path / "batch")) == [("done", 1), ("done", 2)]
+
+
 def test_a_run_that_loses_many_workers_is_given_up(
     tmp_path: Path, notebook: Path, here: Machines, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,18 +175,9 @@ def test_a_run_that_loses_many_workers_is_given_up(
 def test_this_machines_workers_are_started_again_and_end(here: Machines) -> None:
     for name in list(here.workers):
         here.kill(name)
-    command = [
-        "-c",
-        "from deepnet_edu.cli import main; main()",
-        "workers",
-        here.address,
-        "--gpus",
-        "none",
-        "--slots",
-        "2",
-    ]
+    command = [*COMMAND, "workers", here.address, "--gpus", "none", "--slots", "2"]
     members = Cluster(here.address)
-    with subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
 
         def pids() -> list[int]:
             return [child.pid for child in psutil.Process(process.pid).children()]
