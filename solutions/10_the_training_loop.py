@@ -98,6 +98,25 @@ check.training_step(training_step)
 # %%
 training_step = kit.mine_or_reference(training_step)
 
+
+class Bowl(nn.Module):
+    """Loss: batch · ‖w‖²/2, whose gradient is batch · w."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.tensor([3.0, 4.0]))
+
+    def loss(self, batch):
+        return batch * self.w.square().sum() / 2
+
+
+bowl = Bowl()
+loss, norm = training_step(bowl, 2.0, torch.optim.SGD(bowl.parameters(), lr=1.0), rate=0.1, clip=1.0)
+moved = (bowl.w.detach() - torch.tensor([3.0, 4.0])).norm().item()
+print(
+    f"loss {loss:.0f}, gradient norm {norm:.0f}; clipped to 1 and times the rate of 0.1, the step has the length {moved:.3f}"
+)
+
 # %% [markdown]
 # <details><summary>What you should see</summary>
 #
