@@ -40,8 +40,8 @@ STEPS: list[tuple[str, list[str], dict[str, str]]] = [
     ("solutions, outputs compared (nbval)", [*PYTEST, *BY_FILE, "--nbval", *NBVAL, *NOTEBOOKS], SMOKE),
     ("untouched lessons run (nbval-lax)", [*PYTEST, *BY_FILE, "--nbval-lax", *NBVAL, *LESSONS], SMOKE),
     (
-        "solutions audited, lesson 00 at full depth too (papermill); JupyterLab in Chromium, which often waits",
-        [*PYTEST, "-n", "3", "--dist", "worksteal", "tests/papermill", "tests/browser"],
+        "solutions audited, lesson 00 at full depth too (papermill); JupyterLab in Chromium",
+        [*PYTEST, *SIDE_BY_SIDE, "tests/papermill", "tests/browser"],
         {**ALONE, **SMOKE},
     ),
 ]
