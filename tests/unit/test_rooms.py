@@ -8,7 +8,7 @@ import deepnet_edu
 PACKAGE = Path(deepnet_edu.__file__).parent
 ORDER = [
     "messages", "files", "scaling", "residual", "attention", "transformer", "fast", "compiled", "stack",
-    "initialization", "embedding", "config", "models", "generation", "record", "planning",
+    "initialization", "embedding", "config", "models", "generation", "record", "planning", "parallel",
     "theory", "probing", "review", "data", "training", "figures", "progress", "explorers", "checks",
     "course", "batch", "cli",
 ]  # fmt: skip

@@ -1,0 +1,5 @@
+"""Plans for many GPUs: which rank holds what, and in which order the stages of a pipeline work."""
+
+from deepnet_edu.parallel.plan import SCHEDULES, Plan
+
+__all__ = ["SCHEDULES", "Plan"]
