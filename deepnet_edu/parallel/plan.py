@@ -131,6 +131,4 @@ class Plan:
                 f"(shares of ranks × micro-batches): use --set batch_size={(batch_size // pieces + 1) * pieces}."
             )
         if self.schedule == "interleaved" and self.pieces % self.pipeline:
-            raise UserError(
-                f"microbatches={self.pieces}: an interleaved pipeline of {self.pipeline} ranks needs a multiple of them."
-            )
+            raise UserError(f"microbatches={self.pieces}: an interleaved pipeline needs a multiple of {self.pipeline}.")
