@@ -109,3 +109,22 @@ def lab_url(workspace: Path, tmp_path: Path) -> Iterator[str]:
 def page(tmp_path: Path) -> Iterator:
     with chromium_page(tmp_path) as page:
         yield page
+
+
+def run_all(page, last: str = "") -> None:
+    """Run > Run All Cells once the kernel is there; then wait for the output that says ``last``, if one is given."""
+    page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]').wait_for(timeout=180_000)
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    if not last:
+        return
+    # Outputs far from the window are not on the page, and pictures that appear above push the end out of the window
+    # again: go to the end until it stays.
+    end = page.get_by_role("heading", name="In three sentences").first
+    output = page.locator(".jp-OutputArea-output", has_text=last)
+    for _ in range(300):
+        end.scroll_into_view_if_needed()
+        if output.count() and output.first.is_visible():
+            break
+        page.wait_for_timeout(1000)
+    output.wait_for(timeout=1000)

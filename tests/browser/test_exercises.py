@@ -8,6 +8,7 @@ import pytest
 
 from deepnet_edu.checks import check
 from deepnet_edu.course.places import find_lesson
+from tests.browser.conftest import run_all
 
 pytestmark = pytest.mark.browser
 
@@ -148,21 +149,7 @@ def open_lesson(page, lab_url: str, case: Case) -> None:
     """Open it and run all its cells, untouched."""
     page.goto(lab_url.replace("00_a_thousand_layers", case.file))
     page.get_by_role("heading", name=f"{case.lesson} ·").first.wait_for(timeout=180_000)
-    page.get_by_text("Python 3 (ipykernel)").first.wait_for(timeout=180_000)
-    page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-    # Outputs far from the window are not on the page, and pictures that appear above push the end out of the window
-    # again: go to the end until it stays.
-    end, last = (
-        page.get_by_role("heading", name="In three sentences").first,
-        page.locator(".jp-OutputArea-output", has_text=case.last),
-    )
-    for _ in range(180):
-        end.scroll_into_view_if_needed()
-        if last.count() and last.first.is_visible():
-            break
-        page.wait_for_timeout(1000)
-    last.wait_for(timeout=1000)
+    run_all(page, case.last)
 
 
 def answer(page, marker: str, source: str) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from deepnet_edu.explorers import EXPLORERS
 from deepnet_edu.explorers.app import page as explorer_page
-from tests.browser.conftest import served
+from tests.browser.conftest import run_all, served
 from tests.browser.test_exercises import CONTRAST
 
 pytestmark = pytest.mark.browser
@@ -93,9 +93,7 @@ def test_in_jupyterlab_by_keyboard_then_without_a_kernel_then_as_html(
     errors = collect_errors(page)
     url = lab_url.replace("00_a_thousand_layers", "explorers")
     page.goto(url)
-    page.get_by_text("Python 3 (ipykernel)").first.wait_for(timeout=180_000)
-    page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    run_all(page)
     page.locator("img.widget-image").nth(len(NAMES) - 1).wait_for(timeout=180_000)
     assert not page.locator("img.deepnet-edu-still").first.is_visible()  # one picture, not two
 

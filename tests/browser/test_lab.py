@@ -7,14 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.browser.conftest import run_all
+
 pytestmark = pytest.mark.browser
-
-
-def run_all(page) -> None:
-    """Run > Run All Cells, and wait for what the last cell prints."""
-    page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-    page.locator(".jp-OutputArea-output", has_text="where knowing nothing is").wait_for(timeout=180_000)
 
 
 def test_lesson_00_from_the_learners_workspace(page, lab_url: str, workspace: Path) -> None:
@@ -23,9 +18,8 @@ def test_lesson_00_from_the_learners_workspace(page, lab_url: str, workspace: Pa
     page.goto(lab_url)
     lesson = workspace / "00_a_thousand_layers.ipynb"
     page.get_by_role("heading", name="Can a Transformer have a thousand layers?").wait_for(timeout=180_000)
-    page.get_by_text("Python 3 (ipykernel)").first.wait_for(timeout=180_000)
 
-    run_all(page)
+    run_all(page, "where knowing nothing is")
 
     # The live picture: alt text is what a screen reader gets, natural width shows that it was drawn.
     page.get_by_role("heading", name="Run", exact=True).scroll_into_view_if_needed()
@@ -46,20 +40,15 @@ def test_lesson_00_from_the_learners_workspace(page, lab_url: str, workspace: Pa
     html = "".join(shown["data"]["text/html"])
     assert len(html) > 25_000  # the finished picture, not the empty one that it began with
     assert html.startswith('<img alt="Three panels')
-    assert not problems
 
-
-def test_a_guess_is_answered(page, lab_url: str) -> None:
-    """The prediction widget is live, and the guess comes back beside the answer."""
-    page.goto(lab_url)
-    page.get_by_text("Python 3 (ipykernel)").first.wait_for(timeout=180_000)
-    run_all(page)
+    # The prediction widget is live, and the guess comes back beside the answer.
     page.get_by_role("heading", name="Predict").scroll_into_view_if_needed()
     page.get_by_text("All three", exact=True).click()
     page.get_by_text('guess.compare("DeepNorm only")').scroll_into_view_if_needed()
     page.get_by_text('guess.compare("DeepNorm only")').click()
     page.keyboard.press("Control+Enter")
     page.get_by_text("You guessed: All three. It is: DeepNorm only").wait_for(timeout=60_000)
+    assert not problems
 
 
 def test_the_server_asks_for_its_token(lab_url: str) -> None:
