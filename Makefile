@@ -34,7 +34,7 @@ course:
 
 record:
 	@$(PYTHON) install.py
-	$(BIN)/python benchmarks/lesson_00.py
+	$(BIN)/deepnet-edu run 00 11 --profile record --slots 1 --resume --out runs/record
 	$(BIN)/python benchmarks/explorer_grid.py
 	$(BIN)/python benchmarks/laptop_1000.py
 

@@ -43,7 +43,7 @@ from deepnet_edu.initialization import measured_gains
 from deepnet_edu.probing import input_share, token_similarity
 
 device = kit.setup(SEED, PROFILE)
-depths = [4, 12, 24, DEPTH or 48] if PROFILE == "smoke" else [12, 50, 200, DEPTH or 1000]
+depths = [4, 8, 16, DEPTH or 32] if PROFILE == "smoke" else [12, 50, 200, DEPTH or 1000]
 steps = STEPS or (40 if PROFILE == "smoke" else 24)
 
 # %% [markdown]

@@ -33,7 +33,8 @@ STEPS: list[tuple[str, list[str], dict[str, str]]] = [
     ("mypy", [str(BIN / "mypy")], {}),
     (
         "unit, checks, course and batch tests",
-        [*PYTEST, *SIDE_BY_SIDE, "tests/unit", "tests/checks", "tests/course", "tests/batch"],
+        # What takes longest begins first, so that no process waits for it at the end.
+        [*PYTEST, *SIDE_BY_SIDE, "tests/course", "tests/checks", "tests/batch", "tests/unit"],
         ALONE,
     ),
     ("unit tests again, on the plain path", [*PYTEST, *SIDE_BY_SIDE, "tests/unit", *NO_PATH], PLAIN),

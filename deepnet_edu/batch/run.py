@@ -50,7 +50,7 @@ def run_batch(
             ``record`` and the tree of the clone differs from its last commit.
     """
     if plan.request.profile == "record":
-        refuse_dirty_tree()
+        refuse_dirty_tree(resume=resume)
     folder = folder.resolve()
     take_folder(folder, resume=resume, join=join)
     try:
@@ -79,13 +79,18 @@ def run_batch(
     return runs_of(folder, plan)
 
 
-def refuse_dirty_tree() -> None:
+def refuse_dirty_tree(*, resume: bool = False) -> None:
     """What is recorded must be remade from a commit.
+
+    Args:
+        resume: some of it has been recorded already, so results may have changed.
 
     Raises:
         UserError: files of the clone differ from its last commit, or git cannot say.
     """
     command = ["git", "-C", str(places.ROOT), "status", "--porcelain"]
+    if resume:
+        command += ["--", ".", f":(exclude){places.RESULTS.relative_to(places.ROOT)}"]
     try:
         said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):

@@ -3,6 +3,8 @@
 import contextlib
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
@@ -35,7 +37,7 @@ def profile() -> str:
     """The size at which a lesson runs: the environment variable DEEPNET_EDU_PROFILE, else ``"cpu"``.
 
     ``smoke``: seconds, for tests; ``cpu``: about two minutes on two cores; ``gpu``: the real size on one GPU;
-    ``record``: up to an hour.
+    ``record``: up to an hour, and what :class:`Results` reads is made first.
 
     Raises:
         ValueError: the variable names no profile.
@@ -110,10 +112,10 @@ class LivePicture:
     def __init__(self, draw: Callable[[], Figure | bytes], alt: str) -> None:
         self.draw, self.alt = draw, alt
         self._handle = display(Picture(draw(), alt), display_id=True)
-        self._next = 0.0
+        self._next = time.monotonic() + 1.0
 
     def update(self) -> None:
-        """Redraw, at most every four seconds."""
+        """Redraw, after a second for the first time and then at most every four."""
         if time.monotonic() >= self._next:
             self.finish()
             self._next = time.monotonic() + REDRAW_S
@@ -283,6 +285,8 @@ class Guess(ipywidgets.VBox):
 class Results:
     """Committed results of runs that take too long for a lesson.
 
+    Under the profile ``record`` their script runs first: it makes what is missing.
+
     Attributes:
         head: what, command, date, device, versions, shape and recipe.
         runs: a row per run.
@@ -292,10 +296,13 @@ class Results:
 
     Raises:
         FileNotFoundError: no such record; the sentence says which command makes it.
+        subprocess.CalledProcessError: under the profile ``record``: the script failed.
     """
 
     def __init__(self, name: str) -> None:
         path = RESULTS / f"{name}.json"
+        if profile() == "record":
+            subprocess.run([sys.executable, str(RESULTS.parent / f"{name}.py")], check=True)
         if not path.exists():
             raise FileNotFoundError(f"There is no record {path.name}: make it with python benchmarks/{name}.py")
         self.head: dict[str, Any] = json.loads(path.read_text())

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -201,12 +202,20 @@ def test_records_are_made_from_a_commit(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("deepnet_edu.course.places.ROOT", tmp_path)
     with pytest.raises(UserError, match="needs git, which cannot say"):
         refuse_dirty_tree()
-    os.system(f"git init -q {tmp_path}")
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
     refuse_dirty_tree()
+    monkeypatch.setattr("deepnet_edu.course.places.RESULTS", tmp_path / "results")
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "x.json").write_text("")
+    with pytest.raises(UserError, match="results/ has some: commit them first"):
+        refuse_dirty_tree()
+    refuse_dirty_tree(resume=True)  # what was recorded before the batch was killed
+    shutil.rmtree(tmp_path / "results")
     (tmp_path / "a.txt").write_text("")
     (tmp_path / "b.txt").write_text("")
-    with pytest.raises(UserError, match=r"a\.txt has some, with 1 more: commit them first"):
-        refuse_dirty_tree()
+    for resume in (False, True):
+        with pytest.raises(UserError, match=r"a\.txt has some, with 1 more: commit them first"):
+            refuse_dirty_tree(resume=resume)
 
 
 def test_a_runner_that_has_nothing_to_do(tmp_path: Path) -> None:

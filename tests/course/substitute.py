@@ -18,6 +18,7 @@ from pathlib import Path
 import nbformat
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
+from traitlets.config import Config
 
 from deepnet_edu.course.places import LESSONS, SOLUTIONS
 
@@ -29,7 +30,9 @@ def main(lesson: str, folder: Path) -> None:
     home = folder / "home"
     home.mkdir()
     os.chdir(home)
-    shell = InteractiveShell.instance()
+    settings = Config()
+    settings.HistoryManager.enabled = False  # one database would be written by parent and children
+    shell = InteractiveShell.instance(config=settings)
     case, said = "", ""
     for cell, answer in zip(cells, answers, strict=True):
         if cell.cell_type != "code":

@@ -58,9 +58,14 @@ def test_a_live_picture_is_redrawn_in_place(monkeypatch: pytest.MonkeyPatch) -> 
             updates.append(picture)
 
     monkeypatch.setattr(kit, "display", lambda picture, display_id: shown.append(picture) or Handle())
+    now = 100.0
+    monkeypatch.setattr(kit.time, "monotonic", lambda: now)
     picture = kit.LivePicture(residual_blocks, "blocks")
-    picture.update()
     picture.update()  # too soon: not drawn
+    now += 1.0
+    picture.update()
+    now += 3.0
+    picture.update()  # too soon
     picture.finish()
     assert (len(shown), len(updates)) == (1, 2)
     assert updates[-1].alt == "blocks"

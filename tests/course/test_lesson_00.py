@@ -1,6 +1,7 @@
 """What lesson 00 claims, held against its committed record: three seeds and the controls."""
 
 from math import log
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -89,3 +90,15 @@ def test_a_missing_record_or_run_says_what_to_type() -> None:
         Results("lesson_99")
     with pytest.raises(ValueError, match="no run with .*'residual': 'x'.*python benchmarks/lesson_00.py"):
         RECORD.select(residual="x")
+
+
+def test_the_profile_record_makes_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "results").mkdir()
+    (tmp_path / "few.py").write_text(
+        "import pathlib\n(pathlib.Path(__file__).parent / 'results' / 'few.json').write_text('{\"runs\": [1]}')"
+    )
+    monkeypatch.setattr("deepnet_edu.course.kit.RESULTS", tmp_path / "results")
+    with pytest.raises(FileNotFoundError):
+        Results("few")
+    monkeypatch.setenv("DEEPNET_EDU_PROFILE", "record")
+    assert Results("few").runs == [1]
