@@ -17,7 +17,7 @@ from deepnet_edu.residual import Scheduled
 from deepnet_edu.stack import Stack
 from deepnet_edu.training.config import TrainConfig, learning_rate
 from deepnet_edu.training.graph import Recorded
-from deepnet_edu.training.optimizer import FlatParameters, make_optimizer, parameter_groups
+from deepnet_edu.training.optimizer import FlatParameters, buffer, make_optimizer, parameter_groups
 
 #: What autocast computes products in.
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -74,7 +74,7 @@ class TrainStep:
             for module in model.modules()
             for name, parameter in module._parameters.items()
         ]
-        self.flats = [FlatParameters(group.parameters) for group in self.groups]
+        self.flats = [buffer(group.parameters) for group in self.groups]
         for parameter in self._frozen:
             parameter.requires_grad_(False)
         for parameter in chosen:
@@ -147,8 +147,7 @@ class TrainStep:
         finite = torch.isfinite(loss) & torch.isfinite(norm)
         if self.config.clip:
             factor = (self.config.clip / (norm + 1e-6)).clamp(max=1.0)
-            for flat in self.flats:
-                flat.flat.grad.mul_(factor)  # type: ignore[union-attr]
+            self._scale(factor)
         # The fused optimizers leave everything as it is where this is not 0: it is how loss scaling skips a step.
         self.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
         self.optimizer.step()
@@ -170,8 +169,7 @@ class TrainStep:
     def _gradients(self, batches: tuple[Batch, ...]) -> tuple[Tensor, Tensor]:
         """The loss and the gradient's norm, without the scale; gradients lie in the buffers."""
         for flat in self.flats:
-            assert flat.flat.grad is not None
-            flat.flat.grad.zero_()
+            flat.zero()
         # As in one large batch, each answer counts once, whichever batch it is in.
         answers: list[Any] = [(batch.targets != IGNORED).sum() for batch in batches] if len(batches) > 1 else [1]
         total = sum(answers)
@@ -185,7 +183,7 @@ class TrainStep:
                 self.scaler.scale(loss).backward()
                 losses.append(loss.detach())
         self.scaler.unscale_(self.optimizer)
-        norms = [torch.linalg.vector_norm(flat.flat.grad) for flat in self.flats]
+        norms = [torch.linalg.vector_norm(gradient) for flat in self.flats for gradient in flat.gradients()]
         return torch.stack(losses).sum(), torch.linalg.vector_norm(torch.stack(norms))
 
     def autocast(self) -> torch.autocast:
@@ -206,8 +204,12 @@ class TrainStep:
     def _clip(self, norm: Tensor) -> None:
         """As torch.nn.utils.clip_grad_norm_ has it."""
         if self.config.clip and norm > self.config.clip:
-            for flat in self.flats:
-                flat.flat.grad.mul_(self.config.clip / (norm + 1e-6))  # type: ignore[union-attr]
+            self._scale(self.config.clip / (norm + 1e-6))
+
+    def _scale(self, factor: Tensor) -> None:
+        for flat in self.flats:
+            for gradient in flat.gradients():
+                gradient.mul_(factor)
 
     def set_rate(self, rate: float) -> None:
         """The learning rate of the next update; where it is a tensor, as a CUDA graph reads it, in place."""
@@ -224,8 +226,8 @@ class TrainStep:
         """
         moved = weights = 0.0
         for flat, settings in zip(self.flats, self.optimizer.param_groups, strict=True):
-            state = self.optimizer.state.get(flat.flat)
-            if not state or "exp_avg" not in state:
+            state = self.optimizer.state.get(flat.tensors[0])
+            if not isinstance(flat, FlatParameters) or not state or "exp_avg" not in state:
                 return None
             first, second = (1 - beta ** state["step"].item() for beta in settings["betas"])
             step = state["exp_avg"] / first / ((state["exp_avg_sq"] / second).sqrt() + settings["eps"])
