@@ -92,9 +92,7 @@ class Model(nn.Module):
         return Model.loss_to(logits, batch.targets, label_smoothing)
 
     @staticmethod
-    def loss_to(
-        logits: Tensor, targets: Tensor, label_smoothing: float = 0.0, answers: Tensor | None = None
-    ) -> Tensor:
+    def loss_to(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0, answers: Tensor | None = None) -> Tensor:
         """Cross-entropy of logits (…, classes) to targets (…).
 
         Args:

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -76,38 +76,35 @@ class Ranks:
         dist.all_gather_object(found, value)
         return found
 
-    def on_first(self, work: Callable[[], T]) -> T:
+    def on_first(self, work: Callable[[], T], answer: Callable[[str], UserError] = UserError) -> T:
         """What ``work`` returns on the first rank, on all; the others wait.
+
+        Args:
+            work: what it returns is plain.
+            answer: makes the sentence of what failed.
 
         Raises:
             UserError: it failed there; now on all ranks.
         """
-        answer: list[Any] = [None, None]
+        found: list[Any] = [None, None]
         if self.first:
-            try:
-                answer[0] = work()
-            except (UserError, ValueError, OSError) as error:
-                answer[1] = str(error)
-        dist.broadcast_object_list(answer, src=0)
-        if answer[1] is not None:
-            raise UserError(answer[1])
-        return answer[0]  # type: ignore[no-any-return]
+            found = list(_tried(work, answer))
+        dist.broadcast_object_list(found, src=0, device=self.device)
+        if found[1] is not None:
+            raise UserError(found[1])
+        return cast(T, found[0])
 
-    def together(self, work: Callable[[], T]) -> T:
+    def together(self, work: Callable[[], T], answer: Callable[[str], UserError] = UserError) -> T:
         """What ``work`` returns here, once it has been done on all ranks.
 
         Raises:
             UserError: it failed on one of them; now on all ranks.
         """
-        found, failed = None, None
-        try:
-            found = work()
-        except (UserError, ValueError, OSError) as error:
-            failed = str(error)
+        found, failed = _tried(work, answer)
         for said in self.gather(failed):
             if said is not None:
                 raise UserError(said)
-        return found  # type: ignore[return-value]
+        return cast(T, found)
 
     def agree(self, facts: Mapping[str, Any]) -> None:
         """See that all ranks know the same.
@@ -126,6 +123,18 @@ class Ranks:
                         f"Rank 0 has {name} {value!r}, rank {rank} has {others.get(name)!r}: "
                         "all ranks need the same; start them with the same installation, files and options."
                     )
+
+
+def _tried(work: Callable[[], T], answer: Callable[[str], UserError]) -> tuple[T | None, str | None]:
+    """What it returns, or the sentence about what failed."""
+    try:
+        return work(), None
+    except UserError as error:
+        return None, str(error)
+    except OSError as error:
+        return None, str(answer(error.strerror or str(error)))
+    except ValueError as error:
+        return None, str(answer(str(error)))
 
 
 @contextmanager

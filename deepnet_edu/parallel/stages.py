@@ -1,6 +1,7 @@
 """A model cut into the stages of a pipeline: each a run of layers, with the ends of the model that belong to it."""
 
 from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 from typing import Any, cast
 
 import torch
@@ -39,7 +40,7 @@ def runs(config: ModelConfig, stages: int) -> list[list[Run]]:
     encoder, layers = config.encoder_layers, config.encoder_layers + config.decoder_layers
     bounds = [round(stage * layers / stages) for stage in range(stages + 1)]
     found = []
-    for first, last in zip(bounds, bounds[1:], strict=False):
+    for first, last in pairwise(bounds):
         low = Run("encoder", first, min(last, encoder), encoder)
         high = Run("decoder", max(first - encoder, 0), last - encoder, config.decoder_layers)
         found.append([run for run in (low, high) if run.first < run.last])
@@ -172,4 +173,3 @@ def layers_of(part: nn.Module) -> list[nn.Module]:
         return list(part.layers)
     stacks = cast(Whole, part).model.stacks().values()
     return [layer for stack in stacks if isinstance(stack, Stack) for layer in stack.layers]
-

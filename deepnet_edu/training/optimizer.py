@@ -189,7 +189,8 @@ def make_optimizer(
         for setting, flat in zip(settings, flats, strict=True):
             setting["lr"] = torch.tensor(config.learning_rate, device=flat.tensors[0].device)
     if config.optimizer == "sgd":
-        return torch.optim.SGD(settings, lr=config.learning_rate, momentum=config.momentum, fused=True)
+        fused = not any(isinstance(flat, CutParameters) for flat in flats)  # which PyTorch has for whole tensors only
+        return torch.optim.SGD(settings, lr=config.learning_rate, momentum=config.momentum, fused=fused)
     for setting, group in zip(settings, groups, strict=True):
         setting["eps"] = config.epsilon * group.epsilon_factor
     return torch.optim.AdamW(settings, lr=config.learning_rate, betas=config.betas, fused=True, **graphed)

@@ -1,9 +1,8 @@
 """A training step of many ranks: the same loss, gradients and update as one process would have."""
 
-import hashlib
+import warnings
 from collections.abc import Iterable
 from contextlib import ExitStack, nullcontext
-from dataclasses import fields
 from typing import Any, cast
 
 import torch
@@ -22,7 +21,7 @@ from deepnet_edu.parallel.stages import Whole, cut, layers_of, owners, tensors_o
 from deepnet_edu.residual import RESIDUALS, Projected, Residual
 from deepnet_edu.stack import Stack
 from deepnet_edu.training.config import TrainConfig
-from deepnet_edu.training.step import AUTOCAST, StepResult, TrainStep
+from deepnet_edu.training.step import AUTOCAST, StepResult, TrainStep, seed_of
 
 _SCHEDULES = {"1f1b": Schedule1F1B, "gpipe": ScheduleGPipe}
 #: Shapes of batches for which a pipeline keeps the memory where it receives.
@@ -44,13 +43,12 @@ class ParallelStep(TrainStep):
         config: how to train.
         ranks: from :func:`deepnet_edu.parallel.joined`.
 
-    Attributes:
-        names: of the parameters and buffers that this rank holds, as the whole model has them.
-
     Raises:
         ValueError: there is nothing to train.
         UserError: the plan, or the residual rule, cannot do what ``config`` asks for.
     """
+
+    sees_all = False
 
     def __init__(self, model: Model, config: TrainConfig, ranks: Ranks) -> None:
         self.ranks, self.plan = ranks, ranks.plan
@@ -76,7 +74,6 @@ class ParallelStep(TrainStep):
         if self.plan.data > 1:
             group = ranks.mesh.get_group(SHARE)
             self.parts = [DistributedDataParallel(part, process_group=group) for part in self.parts]
-        self.names = {parameter: self._alias[name] for name, parameter in model.named_parameters()}
         self._answers = torch.ones((), device=ranks.device)
         self._pipelines: dict[Any, Any] = {}
         self._share_embeddings()
@@ -101,35 +98,9 @@ class ParallelStep(TrainStep):
         state = self.model.state_dict()
         return {self._alias.get(name, name): tensor for name, tensor in state.items()}
 
-    def moments(self) -> dict[str, Tensor]:
-        """What the optimizer remembers of each parameter of this rank: ``exp_avg/stack.layers.0.…``.
-
-        Before the first step it is made, all zeros, to be filled.
-        """
-        kinds = ("exp_avg", "exp_avg_sq") if self.config.optimizer == "adamw" else ("momentum_buffer",)
-        found = {}
-        for flat in self.flats:
-            for kind in kinds if self.config.optimizer == "adamw" or self.config.momentum else ():
-                buffers = {}
-                for tensor in flat.tensors:
-                    state = self.optimizer.state[tensor]
-                    buffers[tensor] = state.setdefault(kind, torch.zeros_like(tensor, requires_grad=False))
-                for parameter, piece in flat.pieces(buffers):
-                    found[f"{kind}/{self.names[parameter]}"] = piece
-        return found
-
-    @property
-    def updates(self) -> int:
-        """How often the optimizer has changed the weights: not at steps that a loss scale skipped."""
-        state = self.optimizer.state.get(self.flats[0].tensors[0], {})
-        return int(state["step"].item()) if "step" in state else self.count
-
-    @updates.setter
-    def updates(self, count: int) -> None:
-        for flat in self.flats if self.config.optimizer == "adamw" else ():
-            for tensor in flat.tensors:
-                # Where the fused AdamW keeps it.
-                self.optimizer.state[tensor]["step"] = torch.tensor(float(count), device=tensor.device)
+    def names(self) -> dict[nn.Parameter, str]:
+        """Of the parameters that this rank holds, as the whole model has them."""
+        return {parameter: self._alias[name] for name, parameter in self.model.named_parameters()}
 
     def _gradients(self, batches: tuple[Batch, ...]) -> tuple[Tensor, Tensor]:
         """The loss and the gradient's norm over all ranks; gradients lie in the buffers, or in the shards."""
@@ -210,7 +181,7 @@ class ParallelStep(TrainStep):
         self._counts = self.ranks.place == places[0]
         if self._sharers is not None:
             once = self._alias["head.weight"]
-            self._shared = next(parameter for parameter, name in self.names.items() if name == once)
+            self._shared = next(parameter for parameter, name in self.names().items() if name == once)
 
     def _sum_shared(self) -> None:
         if self._shared is not None and self._shared.grad is not None:
@@ -229,27 +200,20 @@ class ParallelStep(TrainStep):
         return total
 
 
-def seed_of(seed: int, step: int, rank: int) -> int:
-    """A seed for what a rank draws at a step, 63 bits that have nothing to do with those of others."""
-    return int.from_bytes(hashlib.sha256(f"{seed} {step} {rank}".encode()).digest()[:8]) >> 1
-
-
 def share_of(batch: Batch, share: int, shares: int, pieces: int = 1) -> Batch:
     """One of ``shares`` equal parts of a batch, which can be cut into ``pieces`` again.
 
     Where sequences are too few for that, some are there once more, and no answer is asked of them.
     """
     sequences = len(batch.inputs)
-    more = -sequences % (shares * pieces)
-    rows = (sequences + more) // shares
+    rows = -(-sequences // (shares * pieces)) * pieces
     index = torch.arange(share * rows, (share + 1) * rows, device=batch.inputs.device)
-    extra = index >= sequences
-    index = torch.where(extra, index % sequences, index)
-    tensors = {field.name: getattr(batch, field.name) for field in fields(Batch)}
-    mine = {name: tensor if tensor is None else tensor[index] for name, tensor in tensors.items()}
-    if more:
-        mine["targets"][extra] = IGNORED
-    return Batch(**mine)
+    again = index >= sequences
+    index = index % sequences
+    tensors = {name: tensor[index] for name, tensor in tensors_of(batch).items()}
+    targets = batch.targets[index]
+    targets[again] = IGNORED
+    return Batch(targets=targets, **tensors)
 
 
 def refuse(model: Model, config: TrainConfig, ranks: Ranks) -> None:
@@ -267,7 +231,9 @@ def refuse(model: Model, config: TrainConfig, ranks: Ranks) -> None:
     if not all(isinstance(stack, Stack) for stack in model.stacks().values()):
         raise UserError(f"{said} cuts a stack by its layers, and this one is not of deepnet_edu.stack: use data=….")
     if config.precision == "fp16":
-        raise UserError(f"{said} cuts the model, and no rank sees all overflows of fp16: use precision=bf16, or data=….")
+        raise UserError(
+            f"{said} cuts the model, and no rank sees all overflows of fp16: use precision=bf16, or data=…."
+        )
     if config.profile_every:
         raise UserError(f"{said} cuts the model, and a profile looks at all of it: leave profile_every out.")
     if plan.pipeline > 1 and config.parameters == "ends":
@@ -298,6 +264,8 @@ def _shard(part: nn.Module, ranks: Ranks) -> None:
     settings: dict[str, Any] = {"mesh": ranks.mesh[SHARE]}
     if ranks.plan.pipeline > 1:  # a pipeline keeps them whole from its first micro-batch to its last
         settings["reshard_after_forward"] = False
+    # States that pass a layer unchanged, as DLCL's do, are no danger: nothing here is changed in place.
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
     layers = layers_of(part)
     for norm in _norms_at_the_ends(layers):
         fully_shard(norm, **settings)
@@ -314,4 +282,3 @@ def _norms_at_the_ends(layers: Iterable[nn.Module]) -> list[nn.Module]:
 
 def _local(tensor: Tensor) -> Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
-

@@ -1,5 +1,6 @@
 """One training step: forward, backward, unscale, clip, schedule, update."""
 
+import hashlib
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -58,6 +59,9 @@ class TrainStep:
         ValueError: there is nothing to train.
         UserError: the device, or the residual rule, cannot do what ``config`` asks for.
     """
+
+    #: Whether this process has the whole model and the whole batch, and can look for what went wrong.
+    sees_all = True
 
     def __init__(self, model: Model, config: TrainConfig, parameters: Iterable[nn.Parameter] | None = None) -> None:
         chosen = list(model.group(config.parameters) if parameters is None else parameters)
@@ -219,6 +223,40 @@ class TrainStep:
             else:
                 settings["lr"] = rate * group.learning_rate_factor
 
+    def names(self) -> dict[nn.Parameter, str]:
+        """Of the parameters, as checkpoints have them."""
+        return {parameter: name for name, parameter in self.model.named_parameters()}
+
+    def moments(self) -> dict[str, Tensor]:
+        """What the optimizer remembers of each parameter, as views: ``exp_avg/stack.layers.0.…``.
+
+        Before the first step it is made, all zeros, to be filled.
+        """
+        adamw, names, found = self.config.optimizer == "adamw", self.names(), {}
+        kinds = ("exp_avg", "exp_avg_sq") if adamw else ("momentum_buffer",) if self.config.momentum else ()
+        for flat in self.flats:
+            for kind in kinds:
+                buffers = {}
+                for tensor in flat.tensors:
+                    state = self.optimizer.state[tensor]
+                    buffers[tensor] = state.setdefault(kind, torch.zeros_like(tensor, requires_grad=False))
+                for parameter, piece in flat.pieces(buffers):
+                    found[f"{kind}/{names[parameter]}"] = piece
+        return found
+
+    @property
+    def updates(self) -> int:
+        """How often the optimizer has changed the weights: not at steps that a loss scale skipped."""
+        state = self.optimizer.state.get(self.flats[0].tensors[0], {})
+        return int(state["step"].item()) if "step" in state else self.count
+
+    @updates.setter
+    def updates(self, count: int) -> None:
+        for flat in self.flats if self.config.optimizer == "adamw" else ():
+            for tensor in flat.tensors:
+                # Where the fused AdamW keeps it.
+                self.optimizer.state[tensor]["step"] = torch.tensor(float(count), device=tensor.device)
+
     def last_update(self) -> float | None:
         """How far the last update moved the trained weights, in shares of their 2-norm; None if that is not known.
 
@@ -234,6 +272,11 @@ class TrainStep:
             moved += (settings["lr"] * step.norm().item()) ** 2
             weights += flat.flat.detach().norm().item() ** 2
         return (moved / weights) ** 0.5 if weights else None
+
+
+def seed_of(seed: int, step: int, rank: int) -> int:
+    """A seed for what a rank draws at a step, 63 bits that have nothing to do with those of others."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {step} {rank}".encode()).digest()[:8]) >> 1
 
 
 def _refuse(model: Model, config: TrainConfig, device: torch.device) -> None:
