@@ -38,7 +38,7 @@ def run_rank(work: Callable[[], None], device: str, go_on: str) -> NoReturn:
     signal.signal(signal.SIGTERM, _ended)
     rank = int(os.environ.get("RANK", "0"))
     # Rank 0's own port, or that of the process that started the ranks, which outlives them.
-    store, _, size = next(iter(dist.rendezvous("env://")))  # type: ignore[no-untyped-call]
+    store, _, size = next(iter(dist.rendezvous("env://")))
     others = Others(store, rank, size, go_on)
     try:
         initialise(device, store)

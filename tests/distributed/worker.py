@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from cases import CASES, MODEL, RECIPE, REFUSED, STEPS, TASK, WRITTEN, Case, run_of
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
@@ -25,6 +24,7 @@ from deepnet_edu.training import Interrupted, TrainingDiverged, TrainStep, train
 from deepnet_edu.training.parallel import ParallelStep
 from deepnet_edu.training.runs import find_run
 from deepnet_edu.training.whole import carry_out
+from tests.distributed.cases import CASES, MODEL, RECIPE, REFUSED, STEPS, TASK, WRITTEN, Case, run_of
 
 
 def whole(tensor: Tensor) -> Tensor:
