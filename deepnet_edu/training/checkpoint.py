@@ -20,7 +20,6 @@ from torch import Tensor
 
 from deepnet_edu.files import digest, fault_point, folder_atomic
 from deepnet_edu.messages import UserError
-from deepnet_edu.parallel import storage
 from deepnet_edu.training.step import TrainStep, seed_of
 
 FOLDER = "checkpoints"
@@ -144,6 +143,8 @@ def load(path: Path, step: TrainStep, generator: torch.Generator) -> dict[str, A
 
 def _load_shared(path: Path, step: TrainStep, state: dict[str, Any]) -> None:
     """Weights and moments that many ranks have written."""
+    from deepnet_edu.parallel import storage  # takes long to load
+
     try:
         storage.read(path, {**_owned(step.model.state_dict()), **step.moments()})
     except (ValueError, OSError) as error:

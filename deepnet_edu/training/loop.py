@@ -16,7 +16,6 @@ from deepnet_edu.parallel import Plan, Ranks, joined
 from deepnet_edu.planning import flops_per_token, peak_of
 from deepnet_edu.probing import Watch
 from deepnet_edu.record import DepthProfile, History
-from deepnet_edu.training import shared_checkpoint
 from deepnet_edu.training.bar import Bar
 from deepnet_edu.training.checkpoint import checkpoints, load, save
 from deepnet_edu.training.config import TrainConfig
@@ -24,7 +23,6 @@ from deepnet_edu.training.diagnosis import TrainingDiverged, diagnose
 from deepnet_edu.training.interruption import Interrupted, Stop
 from deepnet_edu.training.log import RunLog, read_metrics
 from deepnet_edu.training.memory import answered, lengths
-from deepnet_edu.training.parallel import ParallelStep
 from deepnet_edu.training.step import StepResult, TrainStep
 
 T = TypeVar("T")
@@ -86,7 +84,7 @@ def train(
             ranks = entered.enter_context(joined(plan, device.type))
             device, writes = ranks.device, ranks.first
         entered.enter_context(_seeded(config.seed, device))
-        step = entered.enter_context(TrainStep(model, config) if ranks is None else ParallelStep(model, config, ranks))
+        step = entered.enter_context(_step(model, config, ranks))
         stop = entered.enter_context(Stop(enabled=folder is not None, patient=ranks is not None))
         log = None
         if folder is not None:
@@ -142,14 +140,31 @@ def _on_first(ranks: Ranks | None, work: Callable[[], T]) -> T:
     return work() if ranks is None else ranks.on_first(work)
 
 
+# What is for many ranks alone takes as long to load as PyTorch itself.
+
+
+def _step(model: Model, config: TrainConfig, ranks: Ranks | None) -> TrainStep:
+    if ranks is None:
+        return TrainStep(model, config)
+    from deepnet_edu.training.parallel import ParallelStep
+
+    return ParallelStep(model, config, ranks)
+
+
 def _save(run: Path, step: TrainStep, *rest: Any) -> Path:
-    return shared_checkpoint.save(run, step, *rest) if isinstance(step, ParallelStep) else save(run, step, *rest)
+    if step.sees_all:
+        return save(run, step, *rest)
+    from deepnet_edu.training import shared_checkpoint
+
+    return shared_checkpoint.save(run, step, *rest)  # type: ignore[arg-type]
 
 
 def _load(path: Path, step: TrainStep, generator: torch.Generator) -> dict[str, Any]:
-    if isinstance(step, ParallelStep):
-        return shared_checkpoint.load(path, step, generator)
-    return load(path, step, generator)
+    if step.sees_all:
+        return load(path, step, generator)
+    from deepnet_edu.training import shared_checkpoint
+
+    return shared_checkpoint.load(path, step, generator)  # type: ignore[arg-type]
 
 
 def _folder(config: TrainConfig, out: Path | str | None, resume: bool) -> Path | None:

@@ -4,11 +4,10 @@ import ctypes
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from deepnet_edu.models import Model
 from deepnet_edu.training.config import TrainConfig
@@ -152,7 +151,7 @@ class CutParameters:
     def gradients(self) -> list[Tensor]:
         """This rank's shards of the gradients."""
         found = [parameter.grad for parameter in self.parameters]
-        return [grad.to_local() for grad in found if isinstance(grad, DTensor)]
+        return [cast(Any, grad).to_local() for grad in found if grad is not None]
 
     def zero(self) -> None:
         """Forget all gradients; ``fully_shard`` makes new ones."""
@@ -174,7 +173,8 @@ class CutParameters:
 
 def buffer(parameters: list[nn.Parameter]) -> FlatParameters | CutParameters:
     """One buffer for whole parameters; shards stay where they are."""
-    return CutParameters(parameters) if isinstance(parameters[0], DTensor) else FlatParameters(parameters)
+    cut = hasattr(parameters[0], "to_local")  # a DTensor, whose module takes long to load for those who need none
+    return CutParameters(parameters) if cut else FlatParameters(parameters)
 
 
 def make_optimizer(
