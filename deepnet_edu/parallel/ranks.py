@@ -37,7 +37,7 @@ class Ranks:
         self.plan = plan
         self.rank = dist.get_rank()
         self.device = torch.device("cpu")
-        if "nccl" in dist.get_backend():
+        if "nccl" in dist.get_backend_config():
             self.device = torch.device("cuda", torch.cuda.current_device())
         shape = (plan.pipeline, plan.shares)
         self.mesh: DeviceMesh = init_device_mesh(self.device.type, shape, mesh_dim_names=(PIPELINE, SHARE))
@@ -89,7 +89,7 @@ class Ranks:
         found: list[Any] = [None, None]
         if self.first:
             found = list(_tried(work, answer))
-        dist.broadcast_object_list(found, src=0, device=self.device)
+        dist.broadcast_object_list(found, src=0)
         if found[1] is not None:
             raise UserError(found[1])
         return cast(T, found[0])
@@ -165,9 +165,18 @@ def joined(plan: Plan, device: str = "cpu") -> Iterator[Ranks]:
 
 
 def initialise(device: str, store: dist.Store | None = None) -> None:
-    """Make the process group, gloo on CPUs and NCCL on GPUs, each rank on the GPU of its own number."""
+    """Make the process group, gloo on CPUs and NCCL on GPUs, each rank on the GPU of its own number.
+
+    Raises:
+        UserError: this machine has fewer GPUs than ranks.
+    """
     if device == "cuda":
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        mine, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+        if mine >= there:
+            raise UserError(
+                f"Rank {os.environ['RANK']} is number {mine} here, and there are {there} GPUs: one for each."
+            )
+        torch.cuda.set_device(mine)
     backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
     known = {} if store is None else {"store": store, "rank": _number("RANK"), "world_size": _number("WORLD_SIZE")}
     dist.init_process_group(backend, **known)  # type: ignore[arg-type]

@@ -4,6 +4,7 @@ Each rank writes one file, ``shard-00001-…`` for rank 0, of what it alone has 
 is read may have been cut in any other way, or come from one process.
 """
 
+import warnings
 from pathlib import Path
 
 import torch.distributed as dist
@@ -47,8 +48,10 @@ def read(folder: Path, tensors: dict[str, Tensor]) -> None:
         ValueError: a tensor is missing, or has another shape.
     """
     try:
-        alone = not dist.is_initialized()
-        dcp.load(tensors, storage_reader=dcp.HuggingFaceStorageReader(str(folder)), no_dist=alone)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "torch.distributed is disabled")  # one process: as it should be
+            alone = not dist.is_initialized()
+            dcp.load(tensors, storage_reader=dcp.HuggingFaceStorageReader(str(folder)), no_dist=alone)
     except CheckpointException as error:
         raise _reason(error) from None
     except (RuntimeError, KeyError) as error:
