@@ -1,5 +1,6 @@
 """Plans for many GPUs: which rank holds what, and in which order the stages of a pipeline work."""
 
 from deepnet_edu.parallel.plan import SCHEDULES, Plan
+from deepnet_edu.parallel.ranks import Ranks, joined
 
-__all__ = ["SCHEDULES", "Plan"]
+__all__ = ["SCHEDULES", "Plan", "Ranks", "joined"]
