@@ -1,5 +1,6 @@
 """Plans for many GPUs: which rank holds what, and in which order the stages of a pipeline work."""
 
+from deepnet_edu.parallel.auto import Proposal
 from deepnet_edu.parallel.plan import SCHEDULES, Plan
 
-__all__ = ["SCHEDULES", "Plan"]
+__all__ = ["SCHEDULES", "Plan", "Proposal"]

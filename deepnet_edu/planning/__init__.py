@@ -5,6 +5,8 @@ from deepnet_edu.planning.fit import explain, settings_that_fit
 from deepnet_edu.planning.flops import flops_per_token
 from deepnet_edu.planning.memory import PRECISIONS, MemoryPlan, training_memory
 from deepnet_edu.planning.parameters import count_parameters
+from deepnet_edu.planning.pipeline import bubble, length, rank_order, stage_layers, timeline
+from deepnet_edu.planning.ranks import RankMemory, RankTraffic, rank_memory, rank_traffic
 from deepnet_edu.planning.shapes import SHAPES, find_shape
 from deepnet_edu.planning.time import Operations, TimePlan, count_operations, training_time
 
@@ -13,14 +15,23 @@ __all__ = [
     "SHAPES",
     "MemoryPlan",
     "Operations",
+    "RankMemory",
+    "RankTraffic",
     "TimePlan",
+    "bubble",
     "count_operations",
     "count_parameters",
     "explain",
     "find_shape",
     "flops_per_token",
+    "length",
     "peak_of",
+    "rank_memory",
+    "rank_order",
+    "rank_traffic",
     "settings_that_fit",
+    "stage_layers",
+    "timeline",
     "training_memory",
     "training_time",
 ]
