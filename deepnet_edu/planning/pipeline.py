@@ -39,16 +39,15 @@ class Slot(NamedTuple):
 
 
 def stage_layers(n_layers: int, stages: int) -> list[range]:
-    """The layers of each stage: runs of the same length, the first ones a layer longer where it does not come out even.
+    """The layers of each stage: runs as equal in length as can be.
 
     Raises:
         ValueError: there are more stages than layers, or none.
     """
     if not 1 <= stages <= n_layers:
         raise ValueError(f"stages={stages}: expected 1 to {n_layers}, the number of layers.")
-    short, longer = divmod(n_layers, stages)
-    ends = [s * short + min(s, longer) for s in range(stages + 1)]
-    return [range(*pair) for pair in pairwise(ends)]
+    bounds = [round(stage * n_layers / stages) for stage in range(stages + 1)]
+    return [range(*pair) for pair in pairwise(bounds)]
 
 
 def chunks_of(schedule: str) -> int:
@@ -105,40 +104,52 @@ def rank_order(schedule: str, rank: int, ranks: int, pieces: int) -> list[Action
 
 
 def timeline(schedule: str, ranks: int, pieces: int) -> list[Slot]:
+    """Who works on what when, by rank, then by time: :func:`in_time` of each rank's :func:`rank_order`."""
+    return in_time([rank_order(schedule, rank, ranks, pieces) for rank in range(ranks)])
+
+
+def in_time(orders: Sequence[Sequence[Action]]) -> list[Slot]:
     """Each rank's actions in its order, each as soon as the rank is free and what it needs has come.
 
     A forward action needs the one of the stage below, a backward action that of the stage above, for the same
-    micro-batch. Sending takes no time.
+    micro-batch; at the top its own forward action. Sending takes no time.
 
     Args:
-        schedule, ranks, pieces: as of :func:`rank_order`.
+        orders: of each rank. Stages are cut so that each rank has as many.
 
     Returns:
         By rank, then by time.
+
+    Raises:
+        ValueError: the ranks wait for each other for ever.
     """
-    chunks = chunks_of(schedule)
-    last = ranks * chunks - 1
-    waiting = [rank_order(schedule, rank, ranks, pieces) for rank in range(ranks)]
+    last = max(action.stage for order in orders for action in order)
+    chunks = (last + 1) // len(orders)
+    waiting = [list(order) for order in orders]
     done: dict[Action, float] = {}
-    found: list[list[Slot]] = [[] for _ in range(ranks)]
+    found: list[list[Slot]] = [[] for _ in orders]
     while any(waiting):
-        for rank, orders in enumerate(waiting):
-            while orders:
-                action = orders[0]
-                if not action.backward:
-                    needed = action._replace(stage=action.stage - 1) if action.stage else None
-                elif action.stage < last:
-                    needed = action._replace(stage=action.stage + 1)
-                else:
-                    needed = Action(False, action.stage, action.piece)
+        before = len(done)
+        for rank, order in enumerate(waiting):
+            while order:
+                action = order[0]
+                needed = _needed(action, last)
                 if needed is not None and needed not in done:
                     break
                 free = found[rank][-1].end if found[rank] else 0.0
                 start = max(free, done[needed] if needed else 0.0)
-                end = start + (BACKWARD if action.backward else FORWARD) / chunks
-                done[action] = end
-                found[rank].append(Slot(rank, orders.pop(0), start, end))
+                done[action] = start + (BACKWARD if action.backward else FORWARD) / chunks
+                found[rank].append(Slot(rank, order.pop(0), start, done[action]))
+        if len(done) == before:
+            raise ValueError("In these orders the ranks wait for each other for ever.")
     return [slot for slots in found for slot in slots]
+
+
+def _needed(action: Action, last: int) -> Action | None:
+    """What must have been done on another stage, or at the top on the same one."""
+    if not action.backward:
+        return action._replace(stage=action.stage - 1) if action.stage else None
+    return action._replace(stage=action.stage + 1) if action.stage < last else action._replace(backward=False)
 
 
 def length(slots: Sequence[Slot]) -> float:

@@ -16,6 +16,7 @@ from deepnet_edu.planning import (
     SHAPES,
     bubble,
     count_parameters,
+    in_time,
     length,
     rank_memory,
     rank_order,
@@ -91,7 +92,7 @@ def test_one_forward_one_backward_keeps_few_and_waits_as_long() -> None:
 
 
 def test_stages_are_runs_of_nearly_the_same_length() -> None:
-    assert [len(run) for run in stage_layers(11, 4)] == [3, 3, 3, 2]
+    assert [len(run) for run in stage_layers(11, 4)] == [3, 3, 2, 3]
     assert [layer for run in stage_layers(11, 4) for layer in run] == list(range(11))
     with pytest.raises(ValueError, match="expected 1 to 3"):
         stage_layers(3, 4)
@@ -109,6 +110,12 @@ def test_stages_are_runs_of_nearly_the_same_length() -> None:
 def test_what_no_schedule_knows_is_refused(given: Any, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         rank_order(*given)
+
+
+def test_orders_in_which_all_wait_are_refused() -> None:
+    forward, backward = Action(False, 0, 0), Action(True, 0, 0)
+    with pytest.raises(ValueError, match="wait for each other"):
+        in_time([[backward, forward], [Action(False, 1, 0), Action(True, 1, 0)]])
 
 
 # --- memory
