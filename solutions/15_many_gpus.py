@@ -26,7 +26,8 @@ PROFILE = kit.profile()
 SEED = 0
 DEPTH = 0  # layers of the pipeline that is measured; 0: what the profile says
 
-# %% tags=["imports"]
+# %%
+import inspect
 import json
 import os
 import subprocess
@@ -35,15 +36,14 @@ import tempfile
 import time
 from pathlib import Path
 
+# %% tags=["imports"]
 import torch
-import torch.distributed as dist
-from torch.nn import functional as F
 
 # %%
-import inspect
-
+import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.nn import functional as F
 
 from deepnet_edu import ModelConfig, build_model
 from deepnet_edu.checks import check
@@ -261,21 +261,25 @@ def copies_and_shards(folder, rank, ranks):
 
 
 # %%
-class Half(nn.Module):
+def half(model, rank):
     """Half of a decoder: tokens to stream on rank 0, stream to logits on rank 1."""
+    layers = model.stacks()["decoder"].layers
+    middle = len(layers) // 2
 
-    def __init__(self, model, rank):
-        super().__init__()
-        layers = model.stacks()["decoder"].layers
-        self.embedding = model.embeddings()[0] if rank == 0 else None
-        self.layers = layers[: len(layers) // 2] if rank == 0 else layers[len(layers) // 2 :]
-        self.head = model.head if rank == 1 else None
+    class Half(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embedding = model.embeddings()[0] if rank == 0 else None
+            self.layers = layers[:middle] if rank == 0 else layers[middle:]
+            self.head = model.head if rank == 1 else None
 
-    def forward(self, x):
-        state = (self.embedding(x) if self.embedding else x,)
-        for layer in self.layers:
-            state = layer(state)
-        return self.head(state[0]) if self.head else state[0]
+        def forward(self, x):
+            state = (self.embedding(x, None) if self.embedding else x,)
+            for layer in self.layers:
+                state = layer(state)
+            return self.head(state[0]) if self.head else state[0]
+
+    return Half()
 
 
 def pipeline(depth, microbatches, rank):
@@ -284,7 +288,7 @@ def pipeline(depth, microbatches, rank):
 
     tokens = 16 if depth < 32 else 64
     config = ModelConfig("decoder", "lm", depth, d_model=64, n_heads=4, d_ff=256, vocab_size=128, max_length=tokens)
-    stage = PipelineStage(Half(build_model(config, seed=0), rank), rank, 2, torch.device("cpu"))
+    stage = PipelineStage(half(build_model(config, seed=0), rank), rank, 2, torch.device("cpu"))
     done = []
 
     def timed(name, work):
@@ -335,7 +339,7 @@ from torch.nn import functional as F
 
 from deepnet_edu import ModelConfig, build_model
 """
-PARTS = [my_rows, share_loss, small_model, batch, own_mean, train_share, copies_and_shards, Half, pipeline, both_tasks]
+PARTS = [my_rows, share_loss, small_model, batch, own_mean, train_share, copies_and_shards, half, pipeline, both_tasks]
 script = "\n\n".join([HEAD, *map(inspect.getsource, PARTS), "both_tasks(sys.argv[1], int(sys.argv[2]))\n"])
 with tempfile.TemporaryDirectory() as folder:
     file = Path(folder, "two_ranks.py")
@@ -617,7 +621,7 @@ mine = in_time([[action(word, rank) for word in one_forward_one_backward(rank, 4
 panels = {
     "GPipe": timeline("gpipe", 4, 8),
     "1F1B, your order": mine,
-    "1F1B, interleaved: two stages on each rank": timeline("interleaved", 4, 8),
+    "Interleaved, two stages on each rank": timeline("interleaved", 4, 8),
 }
 Picture(
     pipeline_timelines(panels),
@@ -698,7 +702,7 @@ fullest = {
 Picture(
     memory_against_ranks(GPUS, fullest, limit=24e9),
     alt="Memory of the fullest GPU against 1 to 64 GPUs, both logarithmic. Copies fall from 98 GB and flatten out at 62. Shards and "
-    "stages fall nearly in proportion, below 24 GB from 8 GPUs on, to 3 and 4 GB at 64.",
+    "stages fall nearly in proportion, below 24 GB from 8 and from 4 GPUs on, to 3 and 4 GB at 64.",
 )
 
 # %%
