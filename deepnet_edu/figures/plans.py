@@ -41,7 +41,7 @@ def pipeline_timelines(panels: Mapping[str, Sequence[Slot]], *, numbers: bool = 
 
     Args:
         panels: by title, slots of :func:`~deepnet_edu.planning.timeline` or measured ones.
-        numbers: whether each box says which micro-batch it is, counted from 1.
+        numbers: whether each box says which micro-batch it is, counted from 0.
         unit: of the time; by default that of :func:`~deepnet_edu.planning.timeline`.
     """
     rows = [1 + max(slot.rank for slot in slots) for slots in panels.values()]
@@ -61,7 +61,7 @@ def pipeline_timelines(panels: Mapping[str, Sequence[Slot]], *, numbers: bool = 
             ax.text(
                 (slot.start + slot.end) / 2,
                 slot.rank,
-                str(slot.action.piece + 1),
+                str(slot.action.piece),
                 ha="center",
                 va="center",
                 fontsize=7.5,
@@ -94,6 +94,9 @@ def memory_against_ranks(ranks: Sequence[int], curves: Mapping[str, Sequence[flo
         )
     ax.set(xscale="log", yscale="log", xlabel="GPUs", ylabel="memory of the fullest GPU (GB)")
     ax.set_xticks(ranks, [str(n) for n in ranks])
+    low, high = ax.get_ylim()
+    ticks = [tick for tick in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if low <= tick <= high]
+    ax.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
     ax.minorticks_off()
     legend_below(figure, ax)
     return figure

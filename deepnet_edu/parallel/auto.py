@@ -30,9 +30,9 @@ def propose(
 ) -> Proposal:
     """The first of these plans that fits: copies, shards, stages of copies, stages of shards; fewer stages first.
 
-    Copies send least and need no schedule. Shards divide what copies repeat, and send half as much again. Stages send
-    the stream alone, hold back ranks by their bubble, and are what is left where a layer's weights are too large to
-    come by at every use, or where there are fewer sequences than GPUs.
+    Copies need no schedule. Shards divide what copies repeat, and send half as much again. Stages send the stream
+    alone, and hold ranks back by their bubble: they are what is left where shards need too much, or where there are
+    fewer sequences than GPUs.
 
     Args:
         config: of the model.
@@ -110,7 +110,7 @@ def _why(
         return f"Copies fit: a GPU needs {need} of {has}. {sends}, its gradients alone."
     whole = Plan(data=plan.ranks)
     before = (
-        f"A copy needs {needs[whole] / 1e9:.1f} GB, too much for {has}"
+        f"A copy needs {needs[whole] / 1e9:.1f} GB, more than {SHARE:.0%} of {has}"
         if whole in needs
         else f"{sequences} sequences cannot be shared out to {plan.ranks} GPUs"
     )

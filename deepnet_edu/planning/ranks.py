@@ -26,8 +26,9 @@ class RankMemory:
         process: Python and PyTorch; 0 on a GPU.
         weights, gradients, optimizer: of those parameters, with AdamW.
         activations: what the backward pass reads, of all micro-batches that the rank keeps at a time.
-        temporaries: what comes and goes in it; with shards, what is gathered for the layer at work and the next one,
-            for embedding and head, and their whole gradients.
+        temporaries: what comes and goes in it. With copies, all gradients once more, in the buckets that are sent. With
+            shards, the whole weights of the layer at work and the next one, of embedding and head, and their gradients;
+            in a pipeline, of all layers of the rank, which stay whole from its first micro-batch to its last.
         objects: Python's, and gaps between tensors; 0 on a GPU.
     """
 
@@ -57,7 +58,8 @@ class RankTraffic:
     Attributes:
         gradients: of a ring's all-reduce, 2(D - 1)/D of their bytes, among D copies; of a reduce-scatter, (S - 1)/S,
             among S shards.
-        weights: of all-gathers among shards, (S - 1)/S of their bytes, forward and once more backward.
+        weights: of all-gathers among shards, (S - 1)/S of their bytes: forward and once more backward, but once alone
+            for embedding and head, and in a pipeline.
         stream: what crosses to other stages, and its gradient on the way down.
     """
 
@@ -125,8 +127,10 @@ def rank_memory(
     found = []
     for own, order in _stages_by_rank(config, pipeline, schedule, pieces):
         held = _held(config, own)
-        gathered = 0
-        if shard > 1:
+        gathered = gradient * held if data > 1 else 0
+        if shard > 1 and pipeline > 1:
+            gathered = (weight + gradient) * held
+        elif shard > 1:
             ends = held - sum(stage.in_layers for stage in own)
             largest = max((stage.in_layers // max(_count(stage), 1) for stage in own), default=0)
             gathered = (2 * weight + gradient) * largest + (weight + gradient) * ends
@@ -179,7 +183,8 @@ def rank_traffic(
     Raises:
         ValueError: as :func:`rank_memory`.
 
-    Source: for copies and shards arXiv 1910.02054, Section 7: 2 and 3 times the model, where D is large.
+    Source: for copies and shards arXiv 1910.02054, Section 7: 2 and 3 times the model, where D is large. How often
+    weights are gathered is PyTorch's ``fully_shard`` as this library calls it.
     """
     share, pieces = _cut(sequences, data * shard, pipeline, microbatches)
     weight, gradient, _, _ = PRECISIONS[precision]
@@ -194,7 +199,8 @@ def rank_traffic(
     for rank, (own, _) in enumerate(_stages_by_rank(config, pipeline, schedule, pieces)):
         held = _held(config, own)
         reduced = 2 * (data - 1) * gradient * held // data + (shard - 1) * gradient * held // shard
-        found.append(RankTraffic(reduced, 2 * (shard - 1) * weight * held // shard, crossing[rank]))
+        again = sum(stage.in_layers for stage in own) if pipeline == 1 else 0
+        found.append(RankTraffic(reduced, (shard - 1) * weight * (held + again) // shard, crossing[rank]))
     return found
 
 

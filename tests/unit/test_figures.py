@@ -138,7 +138,7 @@ def test_timelines_have_a_row_for_each_rank_and_one_scale() -> None:
     assert upper.get_xlim() == lower.get_xlim() == (0, 24)
     assert [len(boxes.get_paths()) for boxes in upper.collections] == [18, 18]
     assert [len(boxes.get_paths()) for boxes in lower.collections] == [18] * 4
-    assert sorted({text.get_text() for text in upper.texts}) == list("123456")
+    assert sorted({text.get_text() for text in upper.texts}) == list("012345")
     assert [text.get_text() for text in figure.legends[0].texts][:2] == ["forward", "backward"]
 
 
