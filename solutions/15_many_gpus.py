@@ -189,7 +189,8 @@ print(f"mean of means: {sum(mine.mean() for mine in losses) / 2:.2f}")
 #
 # Is it the same model, then? Let us train it and see. Everything below is ordinary PyTorch. `torchrun` starts a script in
 # several processes and tells each its rank through environment variables. Here the script is made of the functions of this
-# notebook, yours among them. The model is small, in float64, and the sequences have unequal numbers of answers.
+# notebook, yours among them. The model is small, in float64, and the sequences have unequal numbers of answers. (Under the
+# profile `gpu`, on a machine that has two of them, the two processes drive real GPUs.)
 #
 # Starting processes takes longer than what they do. So they get two more tasks on the way, which the second half
 # of the lesson comes back to: they **shard** the model, and they run it as a **pipeline**.
@@ -220,8 +221,9 @@ def own_mean(losses, all_answers, ranks):
 def train_share(model, loss_of_share, rank, ranks):
     """Ten steps of AdamW on this rank's rows."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    device = next(model.parameters()).device
     for step in range(10):
-        inputs, targets = batch(step)
+        inputs, targets = (tensor.to(device) for tensor in batch(step))
         mine = list(my_rows(len(inputs), rank, ranks))
         wanted = targets[mine] != -100
         losses = F.cross_entropy(model(inputs[mine])[wanted], targets[mine][wanted], reduction="none")
@@ -231,17 +233,19 @@ def train_share(model, loss_of_share, rank, ranks):
         optimizer.step()
 
 
-def copies_and_shards(folder, rank, ranks):
+def copies_and_shards(folder, rank, ranks, device):
     """Train in three ways; rank 0 writes the weights, each rank returns how many bytes of them it holds."""
+    from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
+    mesh = init_device_mesh(device.type, (ranks,))
     held = {}
     for name, loss_of_share in (("copies", share_loss), ("own_mean", own_mean), ("shards", share_loss)):
-        model = small_model()
+        model = small_model().to(device)
         if name == "shards":
             for layer in model.stacks()["decoder"].layers:
-                fully_shard(layer)
-            parallel = fully_shard(model)
+                fully_shard(layer, mesh=mesh)
+            parallel = fully_shard(model, mesh=mesh)
         else:
             parallel = nn.parallel.DistributedDataParallel(model)
         train_share(parallel, loss_of_share, rank, ranks)
@@ -249,7 +253,7 @@ def copies_and_shards(folder, rank, ranks):
         for key, parameter in model.named_parameters():
             own = parameter.to_local() if name == "shards" else parameter
             held[name] = held.get(name, 0) + own.numel() * own.element_size()
-            whole[key] = (parameter.full_tensor() if name == "shards" else parameter).detach().contiguous()
+            whole[key] = (parameter.full_tensor() if name == "shards" else parameter).detach().cpu().contiguous()
         if rank == 0:
             save_file(whole, f"{folder}/{name}.safetensors")
     return held
@@ -282,20 +286,25 @@ def half(model, rank):
     return Half()
 
 
-def pipeline(depth, microbatches, rank):
+def pipeline(depth, microbatches, rank, device):
     """A step of a pipeline of two ranks: what this rank did, in order, with the seconds when it began and ended."""
     from torch.distributed.pipelining import PipelineStage, Schedule1F1B
 
     tokens = 16 if depth < 32 else 64
     config = ModelConfig("decoder", "lm", depth, d_model=64, n_heads=4, d_ff=256, vocab_size=128, max_length=tokens)
-    stage = PipelineStage(half(build_model(config, seed=0), rank), rank, 2, torch.device("cpu"))
+    stage = PipelineStage(half(build_model(config, seed=0), rank).to(device), rank, 2, device)
     done = []
+
+    def now():
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.time()
 
     def timed(name, work):
         def run(piece, *arguments, **more):
-            begin = time.time()
+            begin = now()
             result = work(piece, *arguments, **more)
-            done.append((f"{name}{piece}", begin, time.time()))
+            done.append((f"{name}{piece}", begin, now()))
             return result
 
         return run
@@ -303,7 +312,7 @@ def pipeline(depth, microbatches, rank):
     stage.forward_one_chunk = timed("F", stage.forward_one_chunk)
     stage.backward_one_chunk = timed("B", stage.backward_one_chunk)
     schedule = Schedule1F1B(stage, microbatches, loss_fn=lambda y, wanted: F.cross_entropy(y.mT, wanted))
-    inputs = torch.randint(128, (4 * microbatches, tokens), generator=torch.Generator().manual_seed(0))
+    inputs = torch.randint(128, (4 * microbatches, tokens), generator=torch.Generator().manual_seed(0)).to(device)
     for _ in range(2 if depth < 32 else 3):  # the first one to warm up
         dist.barrier()
         done.clear()
@@ -311,13 +320,16 @@ def pipeline(depth, microbatches, rank):
     return done
 
 
-def both_tasks(folder, depth):
+def both_tasks(folder, depth, gpus):
     """What each of the two processes does."""
     torch.set_num_threads(1)
-    dist.init_process_group("gloo")
-    rank, ranks = dist.get_rank(), dist.get_world_size()
-    found = {"held": copies_and_shards(folder, rank, ranks)}
-    found["pipeline"] = {m: pipeline(depth, m, rank) for m in (2, 4, 8)}
+    rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])  # from torchrun
+    device = torch.device("cuda", rank) if gpus else torch.device("cpu")
+    if gpus:
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if gpus else "gloo")
+    found = {"held": copies_and_shards(folder, rank, ranks, device)}
+    found["pipeline"] = {m: pipeline(depth, m, rank, device) for m in (2, 4, 8)}
     Path(f"{folder}/rank{rank}.json").write_text(json.dumps(found))
     dist.destroy_process_group()
 
@@ -325,6 +337,7 @@ def both_tasks(folder, depth):
 # %%
 HEAD = """import json
 import math
+import os
 import sys
 import time
 from math import *
@@ -340,13 +353,16 @@ from torch.nn import functional as F
 from deepnet_edu import ModelConfig, build_model
 """
 PARTS = [my_rows, share_loss, small_model, batch, own_mean, train_share, copies_and_shards, half, pipeline, both_tasks]
-script = "\n\n".join([HEAD, *map(inspect.getsource, PARTS), "both_tasks(sys.argv[1], int(sys.argv[2]))\n"])
+script = "\n\n".join(
+    [HEAD, *map(inspect.getsource, PARTS), "both_tasks(sys.argv[1], int(sys.argv[2]), sys.argv[3] == 'GPUs')\n"]
+)
+real = PROFILE in ("gpu", "record") and torch.cuda.device_count() >= 2
 with tempfile.TemporaryDirectory() as folder:
     file = Path(folder, "two_ranks.py")
     file.write_text(script, encoding="utf-8")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     ran = subprocess.run(
-        [*torchrun, str(file), folder, str(depth)],
+        [*torchrun, str(file), folder, str(depth), "GPUs" if real else "CPU"],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -732,9 +748,9 @@ print(f"stages {GPUS[[n < 24e9 for n in stages].index(True)]}")
 # library's `Plan.auto` follows this rule, in this order, and says why.
 
 # %%
-for gpus, gigabytes in ((8, 80), (8, 24), (16, 24)):
-    plan, why = Plan.auto(PAPER, gpus, 1e9 * gigabytes, sequences=128, tokens=64, checkpoint_every="auto")
-    print(f"{gpus} GPUs of {gigabytes} GB: {plan.title}\n   {why}")
+for gpus, gigabytes, sequences in ((8, 141, 128), (8, 24, 128), (16, 80, 24)):
+    plan, why = Plan.auto(PAPER, gpus, 1e9 * gigabytes, sequences=sequences, tokens=64, checkpoint_every="auto")
+    print(f"{gpus} GPUs of {gigabytes} GB, {sequences} sequences: {plan.title}\n   {why}")
 
 # %% [markdown]
 # Now it is your turn. Everything is by formula, so it answers at once. Find a plan for 8 GPUs of 24 GB. Then make the bubble smaller

@@ -241,7 +241,7 @@ def test_all_streams_of_a_rule_cross_and_the_encoders_output_too() -> None:
     [
         ("small_1000", 1, 80, {}, Plan(), "One GPU holds it"),
         ("small_1000", 8, 80, {}, Plan(data=8), "Copies fit"),
-        ("deepnet_200", 8, 80, {"checkpoint_every": "auto"}, Plan(data=8), "its gradients alone"),
+        ("deepnet_200_opus", 8, 40, {"checkpoint_every": "auto"}, Plan(data=8), "its gradients alone"),
         ("deepnet_1000", 16, 24, {"checkpoint_every": "auto"}, Plan(shard=16), "A copy needs 85.8 GB"),
         ("deepnet_1000", 8, 80, {}, Plan(data=4, pipeline=2, microbatches=8), "bubble of 8 micro-batches is 12%"),
         (
