@@ -11,6 +11,7 @@ from deepnet_edu.explorers.constants import ConstantsExplorer
 from deepnet_edu.explorers.cost import CostExplorer
 from deepnet_edu.explorers.game import GameExplorer
 from deepnet_edu.explorers.grid import Grid, load
+from deepnet_edu.explorers.plans import PlansExplorer
 from deepnet_edu.explorers.race import RaceExplorer
 from deepnet_edu.explorers.signal import SignalExplorer
 from deepnet_edu.explorers.trainability import TrainabilityExplorer
@@ -24,6 +25,7 @@ EXPLORERS: dict[str, type[Explorer]] = {
         RaceExplorer,
         CostExplorer,
         GameExplorer,
+        PlansExplorer,
     )
 }
 
@@ -34,6 +36,7 @@ __all__ = [
     "Explorer",
     "GameExplorer",
     "Grid",
+    "PlansExplorer",
     "RaceExplorer",
     "SignalExplorer",
     "TrainabilityExplorer",

@@ -1,15 +1,17 @@
 """How a model is spread over ranks: copies, shards, stages."""
 
 from dataclasses import KW_ONLY, asdict, dataclass, fields
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from deepnet_edu.config import ModelConfig
 from deepnet_edu.messages import UserError, unknown
+from deepnet_edu.planning.pipeline import CHUNKS
+
+if TYPE_CHECKING:
+    from deepnet_edu.parallel.auto import Proposal
 
 Schedule = Literal["1f1b", "interleaved", "gpipe"]
 SCHEDULES = get_args(Schedule)
-#: How many stages a rank has, one far from the other, in an interleaved pipeline.
-CHUNKS = 2
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,20 @@ class Plan:
             return cls(**given)  # type: ignore[arg-type]
         except ValueError as error:
             raise UserError(f"plan {text!r}: {error}") from None
+
+    @classmethod
+    def auto(cls, config: ModelConfig, gpus: int, memory: float, **how: Any) -> "Proposal":
+        """A plan for so many GPUs of ``memory`` bytes each, and why: ``plan, why = Plan.auto(config, 8, 80e9)``.
+
+        Args:
+            config, gpus, memory, how: as of :func:`deepnet_edu.parallel.auto.propose`.
+
+        Raises:
+            ValueError, UserError: as it does.
+        """
+        from deepnet_edu.parallel.auto import propose  # here, since it knows plans
+
+        return propose(config, gpus, memory, **how)
 
     def check(self, config: ModelConfig, ranks: int, batch_size: int) -> None:
         """See that the plan fits the model, the processes and the batch, before anything is built.

@@ -217,14 +217,15 @@ class _Layers:
     compiled: bool
     autocast: bool = False
 
-    def stack(self, stack: str, n: int, every: int, moved: bool = False) -> int:
-        """Of a stack of n layers; without the states between groups of them, but one, where these are moved away."""
-        layers = [self.layer(stack, i) for i in range(n)]
+    def stack(self, stack: str, n: int, every: int, moved: bool = False, first: int = 0) -> int:
+        """Of n layers of a stack, from ``first`` on; without the states between groups of them, but one, where these
+        are moved away."""
+        layers = [self.layer(stack, first + i) for i in range(n)]
         if not every or every >= n:
             return sum(layers)
         saved = _SAVED.get(self.config.residual, _Saved())
         d, rows = self.config.d_model, self.B * (self.S if stack == "encoder" else self.T)
-        states = [(saved.state + saved.growth * (i + 1)) * d * rows for i in range(0, n, every)]
+        states = [(saved.state + saved.growth * (first + i + 1)) * d * rows for i in range(0, n, every)]
         kept = max(states) if moved else sum(states)
         return (2 if self.autocast else 1) * kept + sum(layers[-every:])
 

@@ -127,6 +127,15 @@ CASES = [
         "tokens_per_second * (6 * parameters + 12 * n_layers * d_model * tokens) / peak",
         "the bytes that it moves take",
     ),
+    Case(
+        "15",
+        "bubble_share",
+        "def bubble_share(ranks, microbatches, chunks=1):",
+        "(ranks - 1) / microbatches",
+        "With chunks each wait is shorter: divide by the chunks.",
+        "(ranks - 1) / (microbatches * chunks)",
+        "5 ranks, 8 steps, and each has the sum",
+    ),
 ]
 #: Contrast of an element's text with what lies behind it, as WCAG 2.2 defines it.
 CONTRAST = """element => {

@@ -12,10 +12,12 @@ from deepnet_edu.figures.cost import CostFigure, CostView, cost
 from deepnet_edu.figures.game import GameView, Round, game
 from deepnet_edu.figures.moving import Moving
 from deepnet_edu.figures.picture import DPI
+from deepnet_edu.figures.plans import PlanFigure, PlanView, plans
 from deepnet_edu.figures.race import RaceFigure, RaceView, race
 from deepnet_edu.figures.signal import PANELS, SignalFigure, SignalView, signal
 from deepnet_edu.figures.style import line_style
 from deepnet_edu.figures.trainability import TrainabilityFigure, TrainabilityMap, TrainabilityView, trainability
+from deepnet_edu.planning import timeline
 
 MAP = TrainabilityMap(
     depths=[8, 64, 1000],
@@ -49,11 +51,17 @@ def cost_view(scale: float = 1.0, known: bool = True) -> CostView:
     return CostView("title", {"a": 1e9 * scale, "b": 2e9}, {"x": 1.0, "y": 0.5} if known else None, 1.0, "note")
 
 
+def plan_view(schedule: str = "1f1b", ranks: int = 4, pieces: int = 4, scale: float = 1.0) -> PlanView:
+    memory = [{"a": 2e9 * scale, "b": (ranks - rank) * 1e9} for rank in range(ranks)]
+    return PlanView("title", memory, 8e9, timeline(schedule, ranks, pieces), 3.0 * pieces, "note")
+
+
 FIGURES: list[tuple[type[Moving] | Moving, list]] = [
     (SignalFigure(), [signal_view(), signal_view(2.0), signal_view(0.5, measured=False)]),
     (TrainabilityFigure(MAP), [map_view(), map_view(1000), map_view(8, loss=False)]),
     (ConstantsFigure(), [ConstantsView("t", stack_choices(N, M)) for N, M in ((12, 0), (12, 3), (0, 1000))]),
     (RaceFigure(("deepnorm", "post_ln"), 2), [race_view(), race_view(5.0, others=False)]),
+    (PlanFigure(("a", "b")), [plan_view(), plan_view("gpipe", 2), plan_view("interleaved", 8, 8, scale=9.0)]),
     (CostFigure(("a", "b"), ("x", "y")), [cost_view(), cost_view(30.0), cost_view(known=False)]),
 ]
 
@@ -158,3 +166,16 @@ def test_the_game_shows_its_run_and_its_ladder() -> None:
     assert list(left.lines[-1].get_ydata()) == [3.0, 2.0]
     alive, dead, following = right.lines
     assert (list(alive.get_ydata()), list(dead.get_ydata()), list(following.get_ydata())) == ([0], [1], [1, 1])
+
+
+def test_a_plan_has_a_bar_for_each_rank_and_a_box_for_each_micro_batch() -> None:
+    left, right = plans(plan_view()).axes
+    tops = [[max(y for _, y in path.vertices) for path in bars.get_paths()] for bars in left.collections]
+    np.testing.assert_allclose(tops, [[25] * 4, [75, 62.5, 50, 37.5]])
+    forward, backward, *second = right.collections
+    assert len(forward.get_paths()) == len(backward.get_paths()) == 16
+    assert not any(len(boxes.get_paths()) for boxes in second)
+    ends = [max(x for x, _ in path.vertices) for path in backward.get_paths()]
+    assert max(ends) == pytest.approx(1 + 3 / 4)
+    interleaved = plans(plan_view("interleaved", 4, 4)).axes[1].collections
+    assert [len(boxes.get_paths()) for boxes in interleaved] == [16] * 4

@@ -14,6 +14,7 @@ from deepnet_edu.explorers import (
     CostExplorer,
     Explorer,
     GameExplorer,
+    PlansExplorer,
     RaceExplorer,
     SignalExplorer,
     TrainabilityExplorer,
@@ -23,7 +24,7 @@ from deepnet_edu.explorers import (
 from deepnet_edu.explorers.background import NAME, Background
 from deepnet_edu.explorers.base import FAULT
 from deepnet_edu.explorers.dials import Dial, spread
-from deepnet_edu.planning import training_memory, training_time
+from deepnet_edu.planning import rank_memory, timeline, training_memory, training_time
 from deepnet_edu.progress import ENVIRONMENT, read_scores
 from deepnet_edu.scaling import deepnorm_constants
 
@@ -301,6 +302,24 @@ def test_cost_is_what_planning_says() -> None:
     assert explorer.view(None).seconds is None
     typed(explorer.width, "40")
     assert "a multiple of 16" in said(explorer)
+
+
+def test_plans_are_what_planning_says() -> None:
+    explorer = PlansExplorer(depth=100, d_model=64)
+    typed(explorer.shares, "4")
+    view = explorer.view(None)
+    config = type(measured.decoder("deepnorm", 100, 64))(
+        "decoder", "lm", 100, d_model=64, n_heads=1, d_ff=256, vocab_size=32_000, max_length=64
+    )
+    ranks = rank_memory(config, 512, 64, data=4, pipeline=4, microbatches=8, device="cuda")
+    assert [sum(memory.values()) for memory in view.memory] == [rank.total for rank in ranks]
+    assert list(view.slots) == timeline("1f1b", 4, 8)
+    typed(explorer.pipeline, "1")
+    assert len(explorer.view(None).memory) == 1
+    typed(explorer.shares, "3")
+    assert "expected a multiple of 3" in said(explorer)
+    typed(explorer.width, "80")
+    assert "a multiple of 64" in said(explorer)
 
 
 def test_the_game_doubles_the_depth_and_keeps_the_score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

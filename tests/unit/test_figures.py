@@ -13,7 +13,9 @@ from deepnet_edu.figures import (
     theory_and_measurement,
     training_race,
 )
+from deepnet_edu.figures.plans import memory_against_ranks, pipeline_timelines
 from deepnet_edu.figures.style import line_style
+from deepnet_edu.planning import timeline
 from deepnet_edu.record import Curve, DepthProfile, History
 from deepnet_edu.residual import RESIDUALS
 
@@ -128,3 +130,19 @@ def test_equal_losses_both_show() -> None:
     band, line = (drawn for drawn in figure.axes[0].lines if drawn.get_label() in ("mine", "theirs"))
     assert band.get_linewidth() > 2 * line.get_linewidth()
     assert figure.axes[0].get_xlim() == (0, 40)
+
+
+def test_timelines_have_a_row_for_each_rank_and_one_scale() -> None:
+    figure = pipeline_timelines({name: timeline(name, 3, 6) for name in ("gpipe", "interleaved")})
+    upper, lower = figure.axes
+    assert upper.get_xlim() == lower.get_xlim() == (0, 24)
+    assert [len(boxes.get_paths()) for boxes in upper.collections] == [18, 18]
+    assert [len(boxes.get_paths()) for boxes in lower.collections] == [18] * 4
+    assert sorted({text.get_text() for text in upper.texts}) == list("012345")
+    assert [text.get_text() for text in figure.legends[0].texts][:2] == ["forward", "backward"]
+
+
+def test_memory_against_ranks_has_its_curves_and_the_limit() -> None:
+    (ax,) = memory_against_ranks([1, 2, 4], {"copies": [4e9] * 3, "shards": [4e9, 2e9, 1e9]}, limit=3e9).axes
+    assert [list(line.get_ydata()) for line in ax.lines] == [[4, 4, 4], [4, 2, 1], [3, 3]]
+    assert ax.get_xscale() == ax.get_yscale() == "log"

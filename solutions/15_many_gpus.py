@@ -1,0 +1,875 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   lesson:
+#     question: What if it does not fit?
+#     opening: >-
+#       The paper's largest model has 1,000 layers and 3.8 billion weights. Lesson 11 counted 16 bytes for each of them, so it
+#       takes 61 GB before the first token is read, and most GPUs have less. This lesson cuts such a model into pieces, in
+#       three ways, and counts what each GPU holds, what it sends, and how long it waits. No GPU is needed: two processes on
+#       your own machine play two of them.
+#     objectives: >-
+#       train one model in several processes and prove that it is the same model, say what each GPU holds under copies,
+#       shards and stages, put the work of a pipeline in order, and choose a plan with reasons.
+#     prerequisites: lesson 11, and from lesson 10 why each answer counts once.
+#     minutes: 80
+#     paper: Section 6, whose models were trained on many GPUs. It does not say how they were cut.
+# ---
+
+# %% tags=["parameters"]
+from deepnet_edu.course import kit
+
+PROFILE = kit.profile()
+SEED = 0
+DEPTH = 0  # layers of the pipeline that is measured; 0: what the profile says
+
+# %%
+import inspect
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+# %% tags=["imports"]
+import torch
+
+# %%
+import torch.distributed as dist
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.nn import functional as F
+
+from deepnet_edu import ModelConfig, build_model
+from deepnet_edu.checks import check
+from deepnet_edu.explorers import PlansExplorer
+from deepnet_edu.figures import Picture
+from deepnet_edu.figures.plans import memory_against_ranks, pipeline_timelines
+from deepnet_edu.parallel import Plan
+from deepnet_edu.planning import (
+    SHAPES,
+    Action,
+    Slot,
+    count_parameters,
+    in_time,
+    length,
+    rank_memory,
+    rank_traffic,
+    timeline,
+)
+
+kit.setup(SEED, PROFILE)
+smoke = PROFILE == "smoke"
+depth = DEPTH or (8 if smoke else 64)
+
+
+def verdict(said, holds):
+    print(said, bool(holds))
+
+
+# %% [markdown]
+# ## One GPU is full
+
+# %%
+PAPER = SHAPES["deepnet_1000"]  # 500 encoder and 500 decoder layers of width 512, with an inferred vocabulary
+weights = count_parameters(PAPER)["all"]
+print(f"{weights / 1e9:.2f} billion weights × 16 bytes = {16 * weights / 1e9:.0f} GB, and no activations yet")
+
+# %% [markdown]
+# Buy seven more GPUs. Each can do the same work, so the obvious thing is to give each a copy of the model and an eighth of the
+# batch.
+
+# %%
+guess_size = kit.Guess(
+    "Eight GPUs, a copy of the model on each. How much larger may the model be than on one GPU?",
+    ["8 times", "about 3 times", "no larger"],
+)
+guess_size
+
+# %% [markdown]
+# ## Copies
+#
+# A process that drives one GPU is called a [rank](glossary.md), and ranks are numbered from 0. All of them start from the same
+# weights, and each draws the same batch from the same random generator. Then each takes its own rows.
+
+# %% [markdown] exercise="my_rows" difficulty=2 importance=4 minutes=8
+# ### Whose rows are mine?
+#
+# **Objective**: share a batch out, so that nothing is lost and nothing is done twice.
+#
+# Write `my_rows(batch_size, rank, ranks)`: the numbers of the rows (from 0) that belong to this rank. Each row belongs to
+# exactly one rank, and no rank has more than one row more than another. Any order will do: every third row, or one run of
+# rows after the other.
+#
+# Hint: 10 rows on 3 ranks: somebody has to take a fourth row. With `batch_size // ranks` rows for each, one row is lost.
+#
+# Hint: `range(start, stop, step)` counts in steps. Where does rank 2 start if it takes every third row?
+
+
+# %% exercise="my_rows"
+def my_rows(batch_size, rank, ranks):
+    """Rows of the batch that belong to this rank: whole numbers."""
+    ### BEGIN SOLUTION
+    return range(rank, batch_size, ranks)
+    ### END SOLUTION
+
+
+# %%
+check.my_rows(my_rows)
+
+# %%
+my_rows = kit.mine_or_reference(my_rows)
+shares = [len(my_rows(10, rank, 3)) for rank in range(3)]
+print(f"10 rows on 3 ranks: {sorted(shares, reverse=True)}")
+
+# %% [markdown]
+# <details><summary>What you should see</summary>
+#
+# 4, 3 and 3 rows. Dealt out like cards it is one line, and it comes out even without any special case.
+# </details>
+#
+# **Why it works.** No rank asks another which rows it may have. Each computes its own share from three numbers that all of them
+# know. A rule without messages cannot go wrong on the way.
+#
+# Each rank now runs forward and backward on its rows, and has a gradient. Before the step all ranks add their gradients up, and
+# each receives the sum. This is an [all-reduce](glossary.md). PyTorch's `DistributedDataParallel`, DDP for short, hides it in
+# `loss.backward()`: a gradient is sent off while the layers below are still at work on theirs. And then it divides by
+# the number of ranks, so that what arrives is the **mean of the ranks' gradients**.
+#
+# Remember lesson 10. A mean of means is not the mean. If one rank has 3 answers and another has 30, then DDP's mean counts each
+# answer of the first ten times as much. The loss has to make up for it.
+
+# %% [markdown] exercise="share_loss" difficulty=3 importance=5 minutes=10
+# ### A loss for one share
+#
+# **Objective**: make the mean of the ranks' gradients the gradient of the whole batch.
+#
+# Write `share_loss(losses, all_answers, ranks)`. `losses` is a tensor (n,), the losses of this rank's n answers. `all_answers` is
+# the number of answers of all ranks together. Return a tensor without dimensions, such that the **mean** of it over the ranks is
+# the mean loss of all answers. A rank may have no answer at all (n = 0).
+#
+# Hint: write down what you want: all losses of all ranks added up, over `all_answers`. Which part of that sum is yours?
+#
+# Hint: DDP adds up and divides by `ranks`. So that nothing is divided twice, multiply by it.
+
+
+# %% exercise="share_loss"
+def share_loss(losses, all_answers, ranks):
+    """What a rank calls backward on; its mean over the ranks is the mean over all answers: a tensor ()."""
+    ### BEGIN SOLUTION
+    return losses.sum() * ranks / all_answers
+    ### END SOLUTION
+
+
+# %%
+check.share_loss(share_loss)
+
+# %%
+share_loss = kit.mine_or_reference(share_loss)
+losses = [torch.tensor([3.0, 5.0]), torch.tensor([1.0] * 6)]
+print(f"all answers: {torch.cat(losses).mean():.2f}")
+print(f"mean of your two numbers: {sum(share_loss(mine, 8, 2) for mine in losses) / 2:.2f}")
+print(f"mean of means: {sum(mine.mean() for mine in losses) / 2:.2f}")
+
+# %% [markdown]
+# <details><summary>What you should see</summary>
+#
+# 1.75 twice, and 2.50 for the mean of means.
+# </details>
+#
+# **Why it works.** The gradient is linear: what holds for losses holds for their gradients. And an empty sum is 0, where an empty
+# mean is no number at all.
+#
+# ## Two processes
+#
+# Is it the same model, then? Let us train it and see. Everything below is ordinary PyTorch. `torchrun` starts a script in
+# several processes and tells each its rank through environment variables. Here the script is made of the functions of this
+# notebook, yours among them. The model is small, in float64, and the sequences have unequal numbers of answers. (Under the
+# profile `gpu`, on a machine that has two of them, the two processes drive real GPUs.)
+#
+# Starting processes takes longer than what they do. So they get two more tasks on the way, which the second half
+# of the lesson comes back to: they **shard** the model, and they run it as a **pipeline**.
+
+
+# %%
+def small_model():
+    """The same on each rank: 4 DeepNorm layers in float64."""
+    config = ModelConfig("decoder", "lm", 4, d_model=16, n_heads=2, d_ff=64, vocab_size=16, max_length=16)
+    model = build_model(config, seed=0).double()
+    model.use_path("plain")  # the layers one by one, as DDP and FSDP want to see them
+    return model
+
+
+def batch(step):
+    """8 sequences of the map y = 5x + 3 mod 16, with 2 to 16 answers each; -100 where none is wanted."""
+    draw = torch.Generator().manual_seed(step)
+    inputs = torch.randint(16, (8, 16), generator=draw)
+    answers = torch.randint(2, 17, (8, 1), generator=draw)
+    return inputs, ((5 * inputs + 3) % 16).masked_fill(torch.arange(16) >= answers, -100)
+
+
+def own_mean(losses, all_answers, ranks):
+    """What many people write."""
+    return losses.mean()
+
+
+def train_share(model, loss_of_share, rank, ranks):
+    """Ten steps of AdamW on this rank's rows."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    device = next(model.parameters()).device
+    for step in range(10):
+        inputs, targets = (tensor.to(device) for tensor in batch(step))
+        mine = list(my_rows(len(inputs), rank, ranks))
+        wanted = targets[mine] != -100
+        losses = F.cross_entropy(model(inputs[mine])[wanted], targets[mine][wanted], reduction="none")
+        loss = loss_of_share(losses, int((targets != -100).sum()), ranks)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+
+def copies_and_shards(folder, rank, ranks, device):
+    """Train in three ways; rank 0 writes the weights, each rank returns how many bytes of them it holds."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    mesh = init_device_mesh(device.type, (ranks,))
+    held = {}
+    for name, loss_of_share in (("copies", share_loss), ("own_mean", own_mean), ("shards", share_loss)):
+        model = small_model().to(device)
+        if name == "shards":
+            for layer in model.stacks()["decoder"].layers:
+                fully_shard(layer, mesh=mesh)
+            parallel = fully_shard(model, mesh=mesh)
+        else:
+            parallel = nn.parallel.DistributedDataParallel(model)
+        train_share(parallel, loss_of_share, rank, ranks)
+        whole = {}
+        for key, parameter in model.named_parameters():
+            own = parameter.to_local() if name == "shards" else parameter
+            held[name] = held.get(name, 0) + own.numel() * own.element_size()
+            whole[key] = (parameter.full_tensor() if name == "shards" else parameter).detach().cpu().contiguous()
+        if rank == 0:
+            save_file(whole, f"{folder}/{name}.safetensors")
+    return held
+
+
+# %% [markdown]
+# And the pipeline: rank 0 has the embedding and the lower half of the layers, rank 1 the upper half and the head.
+# `PipelineStage` and `Schedule1F1B` are PyTorch's. All that is added here is a clock around each piece of work.
+
+
+# %%
+def half(model, rank):
+    """Half of a decoder: tokens to stream on rank 0, stream to logits on rank 1."""
+    layers = model.stacks()["decoder"].layers
+    middle = len(layers) // 2
+
+    class Half(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embedding = model.embeddings()[0] if rank == 0 else None
+            self.layers = layers[:middle] if rank == 0 else layers[middle:]
+            self.head = model.head if rank == 1 else None
+
+        def forward(self, x):
+            state = (self.embedding(x, None) if self.embedding else x,)
+            for layer in self.layers:
+                state = layer(state)
+            return self.head(state[0]) if self.head else state[0]
+
+    return Half()
+
+
+def pipeline(depth, microbatches, rank, device):
+    """A step of a pipeline of two ranks: what this rank did, in order, with the seconds when it began and ended."""
+    from torch.distributed.pipelining import PipelineStage, Schedule1F1B
+
+    tokens = 16 if depth < 32 else 64
+    config = ModelConfig("decoder", "lm", depth, d_model=64, n_heads=4, d_ff=256, vocab_size=128, max_length=tokens)
+    stage = PipelineStage(half(build_model(config, seed=0), rank).to(device), rank, 2, device)
+    done = []
+
+    def now():
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.time()
+
+    def timed(name, work):
+        def run(piece, *arguments, **more):
+            begin = now()
+            result = work(piece, *arguments, **more)
+            done.append((f"{name}{piece}", begin, now()))
+            return result
+
+        return run
+
+    stage.forward_one_chunk = timed("F", stage.forward_one_chunk)
+    stage.backward_one_chunk = timed("B", stage.backward_one_chunk)
+    schedule = Schedule1F1B(stage, microbatches, loss_fn=lambda y, wanted: F.cross_entropy(y.mT, wanted))
+    inputs = torch.randint(128, (4 * microbatches, tokens), generator=torch.Generator().manual_seed(0)).to(device)
+    for _ in range(2 if depth < 32 else 3):  # the first one to warm up
+        dist.barrier()
+        done.clear()
+        schedule.step(inputs) if rank == 0 else schedule.step(target=inputs)
+    return done
+
+
+def both_tasks(folder, depth, gpus):
+    """What each of the two processes does."""
+    torch.set_num_threads(1)
+    rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])  # from torchrun
+    device = torch.device("cuda", rank) if gpus else torch.device("cpu")
+    if gpus:
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if gpus else "gloo")
+    found = {"held": copies_and_shards(folder, rank, ranks, device)}
+    found["pipeline"] = {m: pipeline(depth, m, rank, device) for m in (2, 4, 8)}
+    Path(f"{folder}/rank{rank}.json").write_text(json.dumps(found))
+    dist.destroy_process_group()
+
+
+# %%
+HEAD = """import json
+import math
+import os
+import sys
+import time
+from math import *
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from safetensors.torch import save_file
+from torch import nn
+from torch.nn import functional as F
+
+from deepnet_edu import ModelConfig, build_model
+"""
+PARTS = [my_rows, share_loss, small_model, batch, own_mean, train_share, copies_and_shards, half, pipeline, both_tasks]
+script = "\n\n".join(
+    [HEAD, *map(inspect.getsource, PARTS), "both_tasks(sys.argv[1], int(sys.argv[2]), sys.argv[3] == 'GPUs')\n"]
+)
+real = PROFILE in ("gpu", "record") and torch.cuda.device_count() >= 2
+with tempfile.TemporaryDirectory() as folder:
+    file = Path(folder, "two_ranks.py")
+    file.write_text(script, encoding="utf-8")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    ran = subprocess.run(
+        [*torchrun, str(file), folder, str(depth), "GPUs" if real else "CPU"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    if ran.returncode:
+        raise RuntimeError("\n".join(ran.stderr.strip().splitlines()[-30:]))
+    ranks = [json.loads(Path(folder, f"rank{rank}.json").read_text()) for rank in range(2)]
+    trained = {name: load_file(f"{folder}/{name}.safetensors") for name in ("copies", "own_mean", "shards")}
+
+# %% [markdown]
+# On a command line that is `torchrun --standalone --nproc-per-node=2 two_ranks.py`, nothing more. Now the same ten steps in this
+# process, alone, with the whole batch.
+
+# %%
+alone = small_model()
+train_share(alone, share_loss, rank=0, ranks=1)
+apart = {
+    name: max((state[key] - value).abs().max().item() for key, value in alone.named_parameters())
+    for name, state in trained.items()
+}
+verdict("copies on two ranks: the weights of one process, to 1e-10:", apart["copies"] < 1e-10)
+verdict("with the mean of means, too:", apart["own_mean"] < 1e-10)
+verdict("shards on two ranks:", apart["shards"] < 1e-10)
+
+# %% tags=["nbval-ignore-output"]
+print(", ".join(f"{name}: {value:.1e}" for name, value in apart.items()))
+
+# %% [markdown]
+# The copies are the same model, up to the last digits, in which sums differ when they are added in another order. The mean
+# of means is another model. It trains, too. Nothing raises an error, and nobody would notice.
+#
+# ## What does a copy cost?
+#
+# One gradient in four bytes for each weight has to be sent, at each step. How? If every rank sent its gradient to every other,
+# $D$ ranks would send $D(D-1)$ gradients. A *ring* does better. Each rank cuts its gradient into $D$ pieces and talks to its
+# right neighbour only. After $D - 1$ steps each rank has one piece that is fully summed. After $D - 1$ more, the sums have gone
+# round. (You can write this ring below, among the optional exercises.) So each rank sends
+#
+# $$\frac{2(D-1)}{D} \times \text{the bytes of the gradient},$$
+#
+# nearly two gradients, for any number of ranks.
+
+# %%
+for n in (2, 8, 64):
+    sent = rank_traffic(PAPER, 128, 64, data=n)[0].gradients
+    print(f"{n:2} copies of the paper's model: each rank sends {sent / 1e9:.1f} GB a step")
+guess_size.compare("no larger")
+
+# %% [markdown]
+# That is what it costs in time. And in memory? Every copy holds all weights, all gradients, all of Adam's averages. (DDP
+# even keeps the gradients twice: once for the optimizer, once in the buckets that it sends.) Copies make training faster. They
+# make no model possible that was not possible before.
+#
+# ## Shards
+#
+# Look at what the ranks hold twice. Adam's averages are needed once a step, by the update. Gradients are needed, summed, by the
+# update. Weights are needed by a layer while it is at work, and otherwise they lie about. So cut each into $D$ *shards*, and let
+# each rank keep one. Rajbhandari et al. (arXiv 1910.02054) do so in three stages, called **ZeRO**:
+#
+# | stage | a rank keeps its shard of |
+# |---|---|
+# | 0 | nothing: copies |
+# | 1 | Adam's averages, 8 bytes a weight |
+# | 2 | … and the gradients, 4 bytes |
+# | 3 | … and the weights, 4 bytes |
+#
+# At stage 3 a rank has to ask for a layer's weights before it can use them: all ranks send their shards round (an *all-gather*),
+# the layer runs, and the weights of the others are thrown away. Once on the way up, and once more on the way down. PyTorch calls
+# it `fully_shard`, FSDP for short.
+
+# %% [markdown] exercise="bytes_per_rank" difficulty=2 importance=5 minutes=8
+# ### What a rank keeps
+#
+# **Objective**: know before the run whether a model fits.
+#
+# Write `bytes_per_rank(parameters, ranks, stage)`: bytes of weights, gradients and Adam's two averages on each rank, in
+# float32, at ZeRO's stage 0, 1, 2 or 3. It need not be a whole number.
+#
+# Hint: three terms, 4 + 4 + 8 bytes a parameter. Which of them are divided by `ranks` at this stage?
+#
+# Hint: a comparison is 0 or 1, but clearer is `if stage >= 1:` for the averages, and so on.
+
+
+# %% exercise="bytes_per_rank"
+def bytes_per_rank(parameters, ranks, stage):
+    """Bytes of weights, gradients and averages on each rank: one number."""
+    ### BEGIN SOLUTION
+    weights, gradients, averages = 4 * parameters, 4 * parameters, 8 * parameters
+    if stage >= 1:
+        averages /= ranks
+    if stage >= 2:
+        gradients /= ranks
+    if stage >= 3:
+        weights /= ranks
+    return weights + gradients + averages
+    ### END SOLUTION
+
+
+# %%
+check.bytes_per_rank(bytes_per_rank)
+
+# %%
+bytes_per_rank = kit.mine_or_reference(bytes_per_rank)
+for stage in range(4):
+    row = [f"{bytes_per_rank(weights, n, stage) / 1e9:5.1f}" for n in (1, 8, 64)]
+    print(f"the paper's model, stage {stage}: {' '.join(row)} GB on each of 1, 8, 64 ranks")
+half = [rank["held"]["shards"] / rank["held"]["copies"] for rank in ranks]
+verdict("in our two processes each rank held all weights as a copy, and half of them as a shard:", half == [0.5, 0.5])
+
+# %% [markdown]
+# <details><summary>What you should see</summary>
+#
+# 60.9 GB on one rank, at each stage. On 64 ranks stage 3 leaves 1.0 GB, and stage 0 all of it.
+# </details>
+#
+# **Why it works.** Stages 1 and 2 stop at the 8 and the 4 bytes that they do not divide. Stage 3 divides everything that lasts. Its
+# price is the third trip. An all-reduce is a *reduce-scatter* (each rank ends with its shard of the sum) and an all-gather, one
+# gradient's bytes each. Stage 3 gathers weights twice and reduce-scatters gradients once: three where copies send two. (Nearly:
+# PyTorch keeps embedding and head whole between the two passes, so they are gathered once.)
+#
+# What none of them divides are activations. Each rank keeps those of its own rows.
+
+# %%
+copies, shards = (rank_traffic(PAPER, 128, 64, **{kind: 8})[0].total for kind in ("data", "shard"))
+print(f"8 GPUs: a rank sends {copies / 1e9:.1f} GB a step with copies, {shards / 1e9:.1f} GB with shards")
+verdict("that is three halves, within 2%:", abs(shards / copies / 1.5 - 1) < 0.02)
+
+# %% [markdown]
+# ## Stages
+#
+# A thousand layers offer another cut. Give the first 250 layers to the first GPU, the next 250 to the second, and so on. What
+# has to be sent? Only the stream, at three places. In the paper's model that is 512 numbers a token, where a layer has three
+# million weights.
+
+# %%
+stream = max(rank.total for rank in rank_traffic(PAPER, 128, 64, pipeline=8))
+print(f"8 stages: a rank sends {stream / 1e9:.2f} GB a step, {shards / stream:,.0f} times less than a shard")
+
+# %% [markdown]
+# That is the beauty of it. Here is the trouble: a layer cannot start before the one below has finished. With one batch,
+# one GPU works and three wait.
+
+# %%
+slots = timeline("1f1b", 4, 1)
+Picture(
+    pipeline_timelines({"one batch, four ranks": slots}),
+    alt="Timeline of four ranks and one batch. Forward boxes form a staircase down from rank 0 to rank 3, backward boxes, twice "
+    "as long, a staircase back up. At each moment one rank works and three wait.",
+)
+
+# %% [markdown]
+# (A backward pass has twice the products of a forward pass, so it is drawn twice as long.) The cure is to cut the batch into
+# [micro-batches](glossary.md). As soon as the first one has left rank 0, rank 0 begins with the second. Huang et al. (arXiv
+# 1811.06965) called it **GPipe**. What is left of the waiting is the [bubble](glossary.md).
+
+# %%
+guess_wait = kit.Guess(
+    "4 ranks, 8 micro-batches. How much longer does the step take than if no rank ever waited?",
+    ["not longer", "3/8 longer", "3/4 longer", "4 times as long"],
+)
+guess_wait
+
+# %%
+Picture(
+    pipeline_timelines({"GPipe, 4 ranks, 8 micro-batches": timeline("gpipe", 4, 8)}),
+    alt="Timeline of GPipe: each rank runs eight forward passes, one after the other, shifted by one for each rank; then all "
+    "backward passes, from rank 3 up to rank 0. Rank 0 waits nine units between, rank 3 waits three at the start and six "
+    "at the end.",
+)
+
+# %% [markdown] exercise="bubble_share" difficulty=2 importance=5 minutes=8
+# ### The bubble
+#
+# **Objective**: say how long a pipeline waits, before it is built.
+#
+# Write `bubble_share(ranks, microbatches, chunks=1)`: the time that a rank waits, over the time that it works. Count in the
+# picture first. With `chunks` = 2 each rank has two stages, and each of them has half of its layers: then the first micro-batch
+# reaches the last rank after half the time, and each wait is half as long.
+#
+# Hint: rank 0 works 8 × (1 + 2) units. How long is the empty space between its forward and its backward boxes? It does not
+# depend on how many micro-batches there are.
+#
+# Hint: $(p-1) \cdot 3$ units of waiting over $m \cdot 3$ units of work, and the first is divided by the chunks.
+
+
+# %% exercise="bubble_share"
+def bubble_share(ranks, microbatches, chunks=1):
+    """Waiting over working: one number."""
+    ### BEGIN SOLUTION
+    return (ranks - 1) / (microbatches * chunks)
+    ### END SOLUTION
+
+
+# %%
+check.bubble_share(bubble_share)
+
+# %%
+bubble_share = kit.mine_or_reference(bubble_share)
+agree = []
+for schedule, chunks in (("gpipe", 1), ("1f1b", 1), ("interleaved", 2)):
+    for p, m in ((2, 4), (4, 8), (8, 16)):
+        agree.append(abs(length(timeline(schedule, p, m)) / (3 * m) - 1 - bubble_share(p, m, chunks)) < 1e-9)
+verdict("your formula is the length of nine timelines, box by box:", all(agree))
+print(f"4 ranks: {', '.join(f'm = {m}: {bubble_share(4, m):.1%}' for m in (1, 4, 8, 32))}")
+guess_wait.compare("3/8 longer")
+
+# %% [markdown]
+# <details><summary>What you should see</summary>
+#
+# $(p-1)/m$, with $p$ ranks and $m$ micro-batches: 3/8, and 3/16 with two chunks.
+# </details>
+#
+# **Why it works.** The pipeline fills once and drains once, however much flows through it. So take many micro-batches, at least
+# four for each rank. What is against it? They become small, and small products are slow (lesson 11). And with GPipe each of them
+# has to keep its activations until all have gone forward.
+#
+# ## One forward, one backward
+#
+# Look at the picture again. Rank 3 has finished micro-batch 0 at time 4, and could send it back at once. Instead it
+# waits until time 11. Narayanan et al. (arXiv 1806.03377) let it go.
+
+# %%
+guess_order = kit.Guess(
+    "Each micro-batch goes backward as soon as it can. What gets better?", ["time", "memory", "both", "nothing"]
+)
+guess_order
+
+# %% [markdown] exercise="one_forward_one_backward" difficulty=4 importance=5 minutes=15
+# ### One forward, one backward
+#
+# **Objective**: write the order of work that large models are trained with.
+#
+# Write `one_forward_one_backward(rank, ranks, microbatches)`: a list of words. `"F0"` is the forward pass of micro-batch 0 on
+# this rank, `"B0"` its backward pass; both count from 0. Three parts:
+#
+# 1. *Fill.* As many forward passes as there are ranks above this one (rank 0 is at the bottom, `ranks - 1` at the top), but no
+#    more than there are micro-batches.
+# 2. *Steady.* One forward, one backward, in turn, until all micro-batches have gone forward. The oldest goes backward first.
+# 3. *Drain.* The backward passes that are left.
+#
+# Rank 1 of 3 with 4 micro-batches: F0, F1 B0, F2 B1, F3 B2, B3.
+#
+# Hint: the top rank fills with nothing: F0 B0 F1 B1 …. How many ranks stand above rank `rank`?
+#
+# Hint: with `ahead` passes filled in, the steady part is F(ahead + i), B(i) for i from 0 to microbatches - ahead - 1.
+
+
+# %% exercise="one_forward_one_backward"
+def one_forward_one_backward(rank, ranks, microbatches):
+    """What this rank does, in order: a list such as ["F0", "F1", "B0", "B1"]."""
+    ### BEGIN SOLUTION
+    ahead = min(ranks - 1 - rank, microbatches)
+    order = [f"F{i}" for i in range(ahead)]
+    for i in range(microbatches - ahead):
+        order += [f"F{ahead + i}", f"B{i}"]
+    return order + [f"B{i}" for i in range(microbatches - ahead, microbatches)]
+    ### END SOLUTION
+
+
+# %%
+check.one_forward_one_backward(one_forward_one_backward)
+
+# %%
+one_forward_one_backward = kit.mine_or_reference(one_forward_one_backward)
+
+
+def action(word, rank):
+    """ "B3" on rank 1 → backward, stage 1, micro-batch 3."""
+    return Action(word[0] == "B", rank, int(word[1:]))
+
+
+mine = in_time([[action(word, rank) for word in one_forward_one_backward(rank, 4, 8)] for rank in range(4)])
+panels = {
+    "GPipe": timeline("gpipe", 4, 8),
+    "1F1B, your order": mine,
+    "Interleaved, two stages on each rank": timeline("interleaved", 4, 8),
+}
+Picture(
+    pipeline_timelines(panels),
+    alt="Three timelines of 4 ranks and 8 micro-batches on one axis of time. GPipe and 1F1B end at the same time, 33. In 1F1B "
+    "backward boxes begin much earlier and alternate with forward ones. Interleaved, with boxes half as long, ends at 28.5.",
+)
+
+# %%
+verdict("GPipe and 1F1B take the same time:", length(mine) == length(panels["GPipe"]))
+print("units of time:", ", ".join(f"{name.split(',')[0]} {length(slots):g}" for name, slots in panels.items()))
+guess_order.compare("memory")
+
+# %% [markdown]
+# <details><summary>What you should see</summary>
+#
+# Rank 3: F0 B0 F1 B1 …. Rank 0 of four: F0 F1 F2, then F3 B0, F4 B1, …. Both timelines end at 33.
+# </details>
+#
+# **Why it works.** The bubble is the time to fill and to drain, and neither has changed. But a micro-batch's activations
+# are kept from its F to its B. Under GPipe all eight are kept at the worst moment. Under 1F1B rank 0 keeps four, as many as there
+# are ranks, and the top rank one. So the number of micro-batches costs no memory any more, and it can be made large: *that* is
+# how the bubble gets small.
+#
+# **Interleaved**, the third panel, is the same idea with two stages on each rank (Narayanan et al., arXiv 2104.04473). Rank 0 has
+# the first eighth of the layers and the fifth. Half the bubble, twice the messages, and again more activations.
+#
+# ## Measured
+#
+# Our two processes ran such a pipeline with PyTorch's own schedule, and wrote down what they did. Is it your order?
+
+# %%
+orders = [[[word for word, _, _ in rank["pipeline"][str(m)]] for rank in ranks] for m in (2, 4, 8)]
+expected = [[one_forward_one_backward(rank, 2, m) for rank in range(2)] for m in (2, 4, 8)]
+verdict("both ranks did what your list says, in your order, for 2, 4 and 8 micro-batches:", orders == expected)
+
+
+# %% tags=["nbval-ignore-output"]
+def measured(m):
+    """The slots of both ranks, in milliseconds from the first one on."""
+    begin = min(start for rank in ranks for _, start, _ in rank["pipeline"][str(m)])
+    return [
+        Slot(rank, action(word, rank), 1e3 * (start - begin), 1e3 * (end - begin))
+        for rank, found in enumerate(ranks)
+        for word, start, end in found["pipeline"][str(m)]
+    ]
+
+
+Picture(
+    pipeline_timelines({f"measured: {depth} layers on 2 ranks, 8 micro-batches": measured(8)}, unit="time (ms)"),
+    alt="Measured timeline of two processes: rank 0 begins with two forward passes, then both ranks alternate; rank 1 waits at the "
+    "start for about one forward pass, rank 0 at the end of its filling for rank 1, and rank 1 at the end.",
+)
+
+# %% tags=["nbval-ignore-output"]
+for m in (2, 4, 8):
+    slots = measured(m)
+    worked = sum(slot.end - slot.start for slot in slots)
+    waited = 2 * length(slots) - worked
+    print(f"m = {m}: waited {waited / worked:.0%} of the time worked, by formula {bubble_share(2, m):.0%}")
+    kit.record(**{f"bubble_of_{m}": waited / worked})
+
+# %% [markdown]
+# (With two free cores the measured bubble is a little above the formula: messages take time, and the last stage, which has the
+# head, is not exactly as long as the first. On a busy machine it can be far above.)
+#
+# ## What each GPU holds
+#
+# Now all three on one picture. The paper's model, 128 sequences of 64 tokens in a batch, checkpoints every $\sqrt N$ layers, and
+# more and more GPUs.
+
+# %% tags=["headline"]
+GPUS = [1, 2, 4, 8, 16, 32, 64]
+HOW = {"checkpoint_every": "auto", "device": "cuda"}
+fullest = {
+    label: [max(rank.total for rank in rank_memory(PAPER, 128, 64, **{kind: n}, **HOW)) for n in GPUS]
+    for label, kind in (("copies (DDP)", "data"), ("shards (FSDP)", "shard"), ("stages (pipeline, 1F1B)", "pipeline"))
+}
+Picture(
+    memory_against_ranks(GPUS, fullest, limit=24e9),
+    alt="Memory of the fullest GPU against 1 to 64 GPUs, both logarithmic. Copies fall from 98 GB and flatten out at 77. Shards and "
+    "stages fall nearly in proportion, below 24 GB from 8 and from 4 GPUs on, to 3 and 4 GB at 64.",
+)
+
+# %%
+flat, falling, stages = (fullest[label] for label in fullest)
+wall = bytes_per_rank(weights, 1, 0)
+verdict("copies never come below 16 bytes a weight:", min(flat) > wall)
+verdict("shards and stages at 64 GPUs: less than a twentieth of one GPU:", max(falling[-1], stages[-1]) < flat[0] / 20)
+print(f"smallest number of these that fits 24 GB: shards {GPUS[[n < 24e9 for n in falling].index(True)]}, ", end="")
+print(f"stages {GPUS[[n < 24e9 for n in stages].index(True)]}")
+
+# %% [markdown]
+# By formula (`rank_memory`), and it does not count what CUDA takes for itself. Copies end at 20 bytes a weight: the 16, and DDP's
+# second set of gradients. Shards and stages fall in proportion. At the right end the stages' curve lies a little above the other:
+# the first stage also has the embedding, and the last one the head, with a vocabulary of 250,000.
+#
+# So which one? A rule of thumb, from the numbers above:
+#
+# - **Copies** while they fit. Each rank works by itself, and there is no schedule to get wrong.
+# - **Shards** when copies do not fit. Any model can be cut so, and nobody waits, if the network can carry three times the
+#   weights at each step.
+# - **Stages** when the network cannot, or when there are more GPUs than sequences. They want many layers, alike, and many
+#   micro-batches. A thousand layers are the natural case.
+#
+# They combine: stages between machines, where the wire is thin, and copies or shards inside each, where it is thick. The
+# library's `Plan.auto` follows this rule, in this order, and says why.
+
+# %%
+for gpus, gigabytes, sequences in ((8, 141, 128), (8, 24, 128), (16, 80, 24)):
+    plan, why = Plan.auto(PAPER, gpus, 1e9 * gigabytes, sequences=sequences, tokens=64, checkpoint_every="auto")
+    print(f"{gpus} GPUs of {gigabytes} GB, {sequences} sequences: {plan.title}\n   {why}")
+
+# %% [markdown]
+# Now it is your turn. Everything is by formula, so it answers at once. Find a plan for 8 GPUs of 24 GB. Then make the bubble smaller
+# than 10%, and watch the memory. Then change the schedule to `gpipe`.
+
+# %%
+PlansExplorer(depth=1000)
+
+# %% [markdown]
+# To train by a plan, `deepnet-edu train` takes `--gpus 4 --plan data=2,pipeline=2`, with the same presets as on one device.
+#
+# ## For those who want more
+
+# %% [markdown] exercise="most_kept" difficulty=2 importance=4 minutes=8
+# ### How much does a schedule keep? (optional)
+#
+# **Objective**: read a schedule's memory off its order.
+#
+# Write `most_kept(order)`: the most micro-batches whose activations a rank keeps at one time. `order` is a list of words as above.
+# A micro-batch is kept from its F on, and given back after its B.
+#
+# Hint: go through the list with a counter.
+#
+# Hint: two numbers: how many are kept now, and the most so far. Update the second after each word.
+
+
+# %% exercise="most_kept"
+def most_kept(order):
+    """The most micro-batches that are kept at one time: a whole number."""
+    ### BEGIN SOLUTION
+    kept = most = 0
+    for word in order:
+        kept += 1 if word[0] == "F" else -1
+        most = max(most, kept)
+    return most
+    ### END SOLUTION
+
+
+# %%
+check.most_kept(most_kept)
+
+# %%
+most_kept = kit.mine_or_reference(most_kept)
+for m in (8, 32):
+    kept = [most_kept(one_forward_one_backward(rank, 4, m)) for rank in range(4)]
+    print(f"{m} micro-batches: 1F1B keeps {kept} on ranks 0 to 3, GPipe {m} on each")
+
+# %% [markdown]
+# <details><summary>What you should see</summary>
+#
+# 4, 3, 2, 1 for 1F1B, with 8 micro-batches and with 32.
+# </details>
+#
+# **Why it works.** Rank $r$ of $p$ fills with $p - 1 - r$ passes and adds one before its first backward pass. From then on each F is
+# followed by a B. The lowest rank keeps the most: a reason to give it a layer less.
+
+# %% [markdown] exercise="ring_chunk" difficulty=4 importance=3 minutes=12
+# ### The ring (optional)
+#
+# **Objective**: write the schedule of an all-reduce.
+#
+# Each of $D$ ranks has cut its gradient into $D$ pieces. There are $2(D-1)$ steps. In each, every rank sends one piece to the
+# next rank (the last one to rank 0), all at the same time. In the first $D-1$ steps the receiver *adds* what comes to its own
+# piece of the same number. In the others it *puts* it in its place. Write `ring_chunk(rank, step, ranks)`: the number
+# of the piece that this rank sends, both from 0.
+#
+# Hint: pass on what you have just received and added: the piece that the rank before you sent in the step before.
+#
+# Hint: start with the piece of your own number. One step later send the one that rank - 1 started with. Numbers go round:
+# `% ranks`.
+
+
+# %% exercise="ring_chunk"
+def ring_chunk(rank, step, ranks):
+    """The piece that a rank sends to its neighbour: a whole number from 0 to ranks - 1."""
+    ### BEGIN SOLUTION
+    return (rank - step) % ranks
+    ### END SOLUTION
+
+
+# %%
+check.ring_chunk(ring_chunk)
+
+# %%
+ring_chunk = kit.mine_or_reference(ring_chunk)
+
+
+def ring(pieces):
+    """All-reduce of pieces[rank][piece], in place; the number of pieces that each rank has sent."""
+    n = len(pieces)
+    for step in range(2 * (n - 1)):
+        sent = [(ring_chunk(rank, step, n), rank) for rank in range(n)]
+        for (piece, rank), value in zip(sent, [pieces[rank][piece] for piece, rank in sent], strict=True):
+            after = (rank + 1) % n
+            pieces[after][piece] = value + pieces[after][piece] if step < n - 1 else value
+    return 2 * (n - 1)
+
+
+pieces = torch.randn(5, 5, dtype=torch.float64)
+whole = pieces.sum(0)
+sent = ring(pieces)
+verdict(f"5 ranks, {sent} steps, and each has the sum:", torch.allclose(pieces, whole.expand(5, 5)))
+
+# %% [markdown]
+# <details><summary>What you should see</summary>
+#
+# 8 steps for 5 ranks. Each sends 8 pieces, of a fifth of the gradient.
+# </details>
+#
+# **Why it works.** At each step all wires are in use, and each carries $1/D$ of the gradient. $2(D-1)$ times $1/D$ is the formula
+# above. The first half alone is a reduce-scatter, the second an all-gather: shards use them one by one.
+#
+# ## In three sentences
+#
+# 1. Copies divide the batch, shards divide what each weight costs too, stages divide the layers; only the last two make a larger
+#    model possible, and none of them changes the model if each answer counts once.
+# 2. A rank sends nearly 2 times the gradient with copies, 3 times the weights' bytes with shards, and with stages the stream alone.
+# 3. Stages wait $(p-1)/m$ of the time that they work; one forward and one backward in turn keeps few activations, and so allows
+#    many micro-batches.
+#
+# **Read next**: Rajbhandari et al., arXiv 1910.02054, Sections 5 and 7, for shards; Narayanan et al., arXiv 2104.04473, Section 2,
+# for pipelines and how all of it combines on thousands of GPUs.
