@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from deepnet_edu.config import ModelConfig
 from deepnet_edu.messages import UserError, unknown
-from deepnet_edu.planning.pipeline import CHUNKS
+from deepnet_edu.planning.pipeline import chunks_of
 
 if TYPE_CHECKING:
     from deepnet_edu.parallel.auto import Proposal
@@ -70,7 +70,7 @@ class Plan:
     @property
     def stages(self) -> int:
         """Runs of layers in the pipeline."""
-        return self.pipeline * (CHUNKS if self.schedule == "interleaved" else 1)
+        return self.pipeline * chunks_of(self.schedule)
 
     @property
     def pieces(self) -> int:

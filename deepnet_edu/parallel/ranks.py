@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from deepnet_edu.messages import UserError
-from deepnet_edu.parallel.plan import CHUNKS, Plan
+from deepnet_edu.parallel.plan import Plan
 
 T = TypeVar("T")
 #: The dimensions of the mesh. Neighbours in a share talk most, so they are neighbours on a machine, too.
@@ -42,8 +42,7 @@ class Ranks:
         shape = (plan.pipeline, plan.shares)
         self.mesh: DeviceMesh = init_device_mesh(self.device.type, shape, mesh_dim_names=(PIPELINE, SHARE))
         self.place, self.share = (self.mesh.get_local_rank(name) for name in (PIPELINE, SHARE))
-        chunks = CHUNKS if plan.schedule == "interleaved" else 1
-        self.held = [self.place + chunk * plan.pipeline for chunk in range(chunks)]
+        self.held = list(range(self.place, plan.stages, plan.pipeline))
 
     @property
     def first(self) -> bool:

@@ -1,7 +1,6 @@
 """A model cut into the stages of a pipeline: each a run of layers, with the ends of the model that belong to it."""
 
 from dataclasses import dataclass, fields, replace
-from itertools import pairwise
 from typing import Any, cast
 
 import torch
@@ -9,6 +8,7 @@ from torch import Tensor, nn
 
 from deepnet_edu.config import ModelConfig
 from deepnet_edu.models import Batch, Model
+from deepnet_edu.planning.pipeline import stage_layers
 from deepnet_edu.residual import StackName
 from deepnet_edu.stack import Stack
 
@@ -38,11 +38,10 @@ def runs(config: ModelConfig, stages: int) -> list[list[Run]]:
         stages: not more than it has layers.
     """
     encoder, layers = config.encoder_layers, config.encoder_layers + config.decoder_layers
-    bounds = [round(stage * layers / stages) for stage in range(stages + 1)]
     found = []
-    for first, last in pairwise(bounds):
-        low = Run("encoder", first, min(last, encoder), encoder)
-        high = Run("decoder", max(first - encoder, 0), last - encoder, config.decoder_layers)
+    for own in stage_layers(layers, stages):
+        low = Run("encoder", own.start, min(own.stop, encoder), encoder)
+        high = Run("decoder", max(own.start - encoder, 0), own.stop - encoder, config.decoder_layers)
         found.append([run for run in (low, high) if run.first < run.last])
     return found
 
