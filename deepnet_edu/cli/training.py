@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,7 +38,8 @@ def train(
         int | None, typer.Option(help="So many GPUs of this machine; with --device cpu, so many processes.")
     ] = None,
     plan: Annotated[
-        str | None, typer.Option(help="How they share the work, data=2,pipeline=2 for example; data=GPUS by default.")
+        str | None,
+        typer.Option(help="How they share the work, data=2,pipeline=2 for example, or auto; data=GPUS by default."),
     ] = None,
     port: Annotated[int | None, typer.Option(help="Where they find each other; any that is free by default.")] = None,
     as_json: Json = False,
@@ -88,17 +90,18 @@ def start(
     """
     import torch
 
-    from deepnet_edu.parallel import Plan
     from deepnet_edu.parallel.launch import launch
-    from deepnet_edu.training.whole import check_plan
+    from deepnet_edu.training.whole import check_plan, find_plan
 
-    chosen = Plan.parse(plan) if plan is not None else Plan(data=gpus or 1)
+    if gpus is not None and gpus < 1:
+        raise UserError(f"--gpus {gpus}: expected 1 or more.")
+    chosen, why = find_plan(plan, run, gpus, device)
     ranks = chosen.ranks if gpus is None else gpus
-    if ranks < 1:
-        raise UserError(f"--gpus {ranks}: expected 1 or more.")
     if device == "cuda" and ranks > torch.cuda.device_count():
         raise UserError(f"{ranks} GPUs were asked for, and PyTorch finds {torch.cuda.device_count()}: use --gpus less.")
     check_plan(chosen, run, ranks)
+    if why:
+        print(f"{chosen.title}: {why}", file=sys.stderr)
     again = shlex.join([*go_on, f"--gpus={ranks}", f"--plan={chosen.title}", f"--device={device}"])
     arguments = [what, f"--plan={chosen.title}", f"--out={folder}", f"--device={device}", f"--go-on={again}", *options]
     if status := launch(ranks, "deepnet_edu.training", arguments, port=port or 0, again=again):

@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
+import psutil
 import torch
 
 import deepnet_edu
@@ -75,6 +76,43 @@ def check_plan(plan: Plan, run: Run, ranks: int) -> None:
     # Batches of translations have as many sequences as fit: some are there twice, without answers, where it must be.
     sequences = run.data.sequences if run.data.task == "lm" else plan.shares * plan.pieces
     plan.check(run.model, ranks, sequences)
+
+
+def find_plan(text: str | None, run: Run, gpus: int | None, device: str) -> tuple[Plan, str]:
+    """A plan, and why it is this one where nobody said so.
+
+    Args:
+        text: as :meth:`Plan.parse` reads it; None for copies; ``"auto"`` for what fits the GPUs of this machine, or
+            processes that share its memory.
+        run: from ``find_run``.
+        gpus: how many; None for those of the plan.
+        device: ``"cpu"`` or ``"cuda"``.
+
+    Raises:
+        UserError: there is no such plan, or none that fits.
+    """
+    if text is None:
+        return Plan(data=gpus or 1), ""
+    if text != "auto":
+        return Plan.parse(text), ""
+    if gpus is None:
+        raise UserError("--plan auto looks for a plan for so many GPUs: say how many, --gpus 4.")
+    if device == "cuda":
+        there = torch.cuda.device_count()
+        memory = min(torch.cuda.get_device_properties(gpu).total_memory for gpu in range(min(gpus, there)))
+    else:
+        memory = psutil.virtual_memory().total // gpus
+    sequences, tokens = run.data.batch_shape
+    return Plan.auto(
+        run.model,
+        gpus,
+        memory,
+        sequences=sequences if run.data.task == "lm" else 0,  # a batch of translations is cut at any place
+        tokens=tokens,
+        precision="float32" if run.train.precision == "fp32" else "autocast",
+        checkpoint_every=run.train.checkpoint_every,
+        device=device,
+    )
 
 
 def find_device(given: str) -> str:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -17,8 +18,12 @@ from typer.testing import CliRunner
 
 from deepnet_edu.cli import app
 from deepnet_edu.messages import UserError
+from deepnet_edu.parallel import Plan
+from deepnet_edu.planning import rank_memory
 from deepnet_edu.training.checkpoint import checkpoints
 from deepnet_edu.training.log import read_metrics
+from deepnet_edu.training.runs import find_run
+from deepnet_edu.training.whole import find_plan
 from tests.distributed.cases import run_of
 from tests.distributed.conftest import ROOT, environment, finished, in_one_process
 
@@ -173,3 +178,17 @@ def wait_for_steps(out: Path, steps: int) -> None:
             return
         time.sleep(0.1)
     raise AssertionError(f"{out} has not come to step {steps}: {os.listdir(out) if out.exists() else 'nothing there'}")
+
+
+def test_a_plan_is_found_for_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = find_run("laptop-1000")
+    plan, why = find_plan("auto", run, 2, "cpu")
+    assert plan == Plan(data=2)
+    assert why.startswith("Copies fit: a GPU needs ")
+    need = max(rank.total for rank in rank_memory(run.model, *run.data.batch_shape, data=2))
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(total=2 * need))
+    plan, why = find_plan("auto", run, 2, "cpu")
+    assert plan != Plan(data=2)
+    assert why.startswith("A copy needs ")
+    with pytest.raises(UserError, match="say how many, --gpus 4"):
+        find_plan("auto", run, None, "cpu")
