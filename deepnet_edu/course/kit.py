@@ -145,6 +145,7 @@ class LiveLoss(LivePicture):
             return with_palette(png) if self._ended() else png  # the picture that is kept: a palette takes 60 ms
 
         super().__init__(draw, alt)
+        self._next = 0.0  # the first point too: it is drawn into a figure that is there
 
     def __call__(self, history: History) -> None:
         """After each step; the last one is always drawn."""

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -113,9 +113,16 @@ def page(tmp_path: Path) -> Iterator:
 
 def run_all(page, last: str = "") -> None:
     """Run > Run All Cells once the kernel is there; then wait for the output that says ``last``, if one is given."""
+    from playwright.sync_api import TimeoutError
+
     page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]').wait_for(timeout=180_000)
-    page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    begun = page.locator(".jp-InputPrompt").filter(has_text=re.compile(r"\[(\*|\d+)\]")).first
+    for _ in range(20):  # while the page is still being put together, a click on the menu may do nothing
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+        with suppress(TimeoutError):
+            begun.wait_for(timeout=5_000)
+            break
     if not last:
         return
     # Outputs far from the window are not on the page, and pictures that appear above push the end out of the window
