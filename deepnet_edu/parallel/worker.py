@@ -88,6 +88,8 @@ class Others:
 
     def leave(self, status: int, sentence: str = "") -> NoReturn:
         """Print the sentence, unless another rank has printed one, and end."""
+        if threading.current_thread() is threading.main_thread():  # who starts the ranks ends them all after the first
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         with suppress(Exception):  # the store may have gone with another rank: then everybody speaks
             if sentence and self.store.add("said", 1) > 1:
                 sentence = ""
