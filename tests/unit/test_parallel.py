@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from deepnet_edu.messages import UserError
-from deepnet_edu.models import IGNORED, Batch, ModelConfig, build_model, random_batch
+from deepnet_edu.models import IGNORED, Batch, Model, ModelConfig, build_model, random_batch
 from deepnet_edu.parallel import Plan, joined
 from deepnet_edu.parallel.stages import Elsewhere, Run, Stage, cut, owners, runs, tensors_of
 from deepnet_edu.residual import RESIDUALS
