@@ -37,12 +37,14 @@ def run_rank(work: Callable[[], None], device: str, go_on: str) -> NoReturn:
     """
     signal.signal(signal.SIGTERM, _ended)
     rank = int(os.environ.get("RANK", "0"))
-    # Rank 0's own port, or that of the process that started the ranks, which outlives them.
-    store, _, size = next(iter(dist.rendezvous("env://")))
+    try:  # at rank 0's own port, or at that of the process that started the ranks, which outlives them
+        store, _, size = next(iter(dist.rendezvous("env://")))
+    except (ValueError, RuntimeError) as error:
+        sys.exit(_unreachable(rank, error))
     others = Others(store, rank, size, go_on)
     try:
-        initialise(device, store)
         others.watch()
+        initialise(device, store)
         work()
         others.leave(0)
     except UserError as error:
@@ -71,15 +73,12 @@ class Others:
 
     def watch(self) -> None:
         """Look at the ranks of this machine from now on: where one is gone, a rank that waits for it would wait on."""
-        for other in range(self.size):
-            host, pid = self.store.get(f"rank {other}").decode().rsplit(" ", 1)
-            if other != self.rank and host == self.host:
-                self._here[other] = int(pid)
         threading.Thread(target=self._look, daemon=True).start()
 
     def lost(self) -> list[int]:
         """Ranks of this machine that have ended without a word."""
-        return [other for other, pid in self._here.items() if not _alive(pid) and not self._done(other)]
+        here = list(self._here.items())
+        return [other for other, pid in here if not _alive(pid) and not self._done(other)]
 
     def _done(self, other: int) -> bool:
         with suppress(Exception):  # the store may have gone with it
@@ -88,6 +87,8 @@ class Others:
 
     def leave(self, status: int, sentence: str = "") -> NoReturn:
         """Print the sentence, unless another rank has printed one, and end."""
+        if threading.current_thread() is threading.main_thread():  # who starts the ranks ends them all after the first
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         with suppress(Exception):  # the store may have gone with another rank: then everybody speaks
             if sentence and self.store.add("said", 1) > 1:
                 sentence = ""
@@ -98,7 +99,8 @@ class Others:
         sys.stdout.flush()
         sys.stderr.flush()
         if not status and dist.is_initialized():
-            dist.destroy_process_group()
+            with suppress(Exception):
+                dist.destroy_process_group()
         os._exit(status)  # not through destructors that would wait for ranks that are gone
 
     def failed(self, error: BaseException) -> NoReturn:
@@ -116,6 +118,10 @@ class Others:
         self.leave(1, "".join(traceback.format_exception(error)))
 
     def _look(self) -> None:
+        for other in range(self.size):
+            host, pid = self.store.get(f"rank {other}").decode().rsplit(" ", 1)  # waits for it
+            if other != self.rank and host == self.host:
+                self._here[other] = int(pid)
         while not self.lost():
             time.sleep(LOOK)
         time.sleep(GRACE)
@@ -127,6 +133,15 @@ class Others:
 
     def _again(self) -> str:
         return f"All ranks have stopped; go on after the last checkpoint: {self.go_on}"
+
+
+def _unreachable(rank: int, error: Exception) -> str:
+    address = ":".join(os.environ.get(name, f"({name} not set)") for name in ("MASTER_ADDR", "MASTER_PORT"))
+    reason = str(error).strip().splitlines()[0][:200].rstrip(".")
+    return (
+        f"Rank {rank} cannot meet the others at {address} ({reason}): if the port is in use, choose another by "
+        "torchrun's --master-port; if rank 0 is not there, start it."
+    )
 
 
 class _Ended(BaseException):

@@ -83,6 +83,8 @@ def train(
         if plan is not None and plan.ranks > 1:
             ranks = entered.enter_context(joined(plan, device.type))
             device, writes = ranks.device, ranks.first
+        else:
+            plan = None
         entered.enter_context(_seeded(config.seed, device))
         step = entered.enter_context(_step(model, config, ranks))
         stop = entered.enter_context(Stop(enabled=folder is not None, patient=ranks is not None))
@@ -98,7 +100,7 @@ def train(
             _on_first(ranks, lambda: opened.append(entered.enter_context(RunLog(folder, at))))
             if opened:
                 log, history = opened[0], read_metrics(folder, model.config.title)
-        peak = _peak(device, config, 1 if ranks is None else plan.ranks)  # type: ignore[union-attr]
+        peak = _peak(device, config, 1 if plan is None else plan.ranks)
         bar = entered.enter_context(Bar(config.steps, start=step.count, progress=progress and writes, peak=peak))
         while step.count < config.steps:
             i = step.count

@@ -60,11 +60,11 @@ class ParallelStep(TrainStep):
         self.parts: list[nn.Module] = [Whole(model)]
         if self.plan.pipeline > 1:
             self.parts = list(cut(model, self.plan.stages, ranks.held, autocast))
-        trained = set(model.group(config.parameters))
-        for parameter in model.parameters():
-            parameter.requires_grad_(parameter in trained)
         if self.plan.shard > 1:
             model.use_path("plain")  # the fast one reads weights where they are not, while others hold them
+            trained = set(model.group(config.parameters))
+            for parameter in model.parameters():  # shards are made as what they are
+                parameter.requires_grad_(parameter in trained)
             for part in self.parts:
                 _shard(part, ranks)
         else:

@@ -50,12 +50,13 @@ class Case:
         return TrainConfig(steps=STEPS, **{**defaults, **self.train})
 
     def batches(self, step: int) -> list[Batch]:
-        """Of this step: padded on both sides, with unequal numbers of answers, in one sequence none."""
-        return [padded(self.config, 100 * step + i, self.recipe.accumulate) for i in range(self.recipe.accumulate)]
+        """Of this step: padded on both sides, with unequal numbers of answers, in one sequence none; later longer."""
+        many, length = self.recipe.accumulate, 5 + step // 5
+        return [padded(self.config, 100 * step + i, 8 if many == 1 else 6, length) for i in range(many)]
 
 
-def padded(config: ModelConfig, seed: int, accumulate: int) -> Batch:
-    batch = random_batch(config, 8 if accumulate == 1 else 6, 5, seed)
+def padded(config: ModelConfig, seed: int, sequences: int, length: int) -> Batch:
+    batch = random_batch(config, sequences, length, seed)
     generator = torch.Generator().manual_seed(seed)
     targets = batch.targets.masked_fill(torch.rand(batch.targets.shape, generator=generator) < 0.3, IGNORED)
     targets[1] = IGNORED

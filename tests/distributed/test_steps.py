@@ -93,3 +93,13 @@ def test_dropout_is_drawn_from_seed_step_and_rank(two: list[dict[str, Any]]) -> 
     first, again, other = two[0]["dropout"]
     assert first == again
     assert first != other
+
+
+@pytest.mark.parametrize("what", ["data=2 fp16", "shard=2 bf16", "pipeline=2 bf16"])
+def test_half_precision_is_near(what: str, two: list[dict[str, Any]], single: list[float]) -> None:
+    assert two[0][what] == two[1][what] == pytest.approx(single, rel=0.05)
+    assert two[0][what] != pytest.approx(single, rel=1e-5)
+
+
+def test_copies_can_be_looked_into(two: list[dict[str, Any]]) -> None:
+    assert two[0]["profiles"] == two[1]["profiles"] == [0, 2, 4, 5]

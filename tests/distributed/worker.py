@@ -166,6 +166,22 @@ def dropped(plan: str) -> list[float]:
     return train(build_model(config), TASK, recipe, progress=False, plan=Plan.parse(plan)).loss
 
 
+def profiled() -> list[int]:
+    """Steps that a rank has looked at."""
+    recipe = replace(RECIPE, save_every=0, profile_every=2)
+    return sorted(train(build_model(MODEL), TASK, recipe, progress=False, plan=Plan.parse("data=2")).profiles)
+
+
+def rounded(plan: str, precision: str) -> list[float]:
+    """Losses in half the precision of float32."""
+    torch.set_default_dtype(torch.float32)
+    try:
+        recipe = replace(RECIPE, save_every=0, precision=precision)
+        return train(build_model(MODEL), TASK, recipe, progress=False, plan=Plan.parse(plan)).loss
+    finally:
+        torch.set_default_dtype(torch.float64)
+
+
 def runs_of_four(folder: Path) -> dict[str, Any]:
     return {"four": run(run_of(folder, "four"), WRITTEN["four"], resume=False)}  # type: ignore[arg-type]
 
@@ -186,6 +202,9 @@ def runs_of_two(folder: Path) -> dict[str, Any]:
     found["refused"] = [refusal(*asked[:3]) for asked in REFUSED]
     found["diverged"] = diverged()
     found["dropout"] = [dropped("pipeline=2"), dropped("pipeline=2"), dropped("data=2")]
+    found["profiles"] = profiled()
+    for plan, precision in [("data=2", "fp16"), ("shard=2", "bf16"), ("pipeline=2", "bf16")]:
+        found[f"{plan} {precision}"] = rounded(plan, precision)
     return found
 
 
