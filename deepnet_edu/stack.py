@@ -132,18 +132,28 @@ class Stack(nn.Module):
 
     def plain(self, x: Tensor, context: Context) -> Tensor:
         """The same, layer after layer: what lessons show, and what the fast path is held to."""
-        bottom, top = cast(TransformerLayer, self.layers[0]), cast(TransformerLayer, self.layers[-1])
-        state = bottom.self_attention.residual.start(x)
+        return self.finish(self.between(self.start(x), context, 0, len(self.layers)))
+
+    def start(self, x: Tensor) -> State:
+        """The state that enters the lowest layer. x: (B, T, d_model)."""
+        return cast(TransformerLayer, self.layers[0]).self_attention.residual.start(x)
+
+    def finish(self, state: State) -> Tensor:
+        """What the highest layer's rule makes of the state that leaves it: (B, T, d_model)."""
+        return cast(TransformerLayer, self.layers[-1]).ffn.residual.finish(state)
+
+    def between(self, state: State, context: Context, first: int, last: int) -> State:
+        """The state after layers ``first`` … ``last - 1``, one after the other."""
         every = self.checkpoint_every
         # An observer's hooks want to be called, and decoding makes another shape with each token.
         compiled = self.compiled if self.observer is None and context.cache is None else None
-        if every and torch.is_grad_enabled() and context.cache is None:
-            with self._kept_elsewhere(x):
-                for first in range(0, len(self.layers), every):
-                    state = checkpoint(self._run, compiled, first, every, context, *state, use_reentrant=False)
-        else:
-            state = self._run(compiled, 0, len(self.layers), context, *state)
-        return top.ffn.residual.finish(state)
+        if not (every and torch.is_grad_enabled() and context.cache is None):
+            return self._run(compiled, first, last - first, context, *state)
+        with self._kept_elsewhere(state[0]):
+            for group in range(first, last, every):
+                layers = min(every, last - group)
+                state = checkpoint(self._run, compiled, group, layers, context, *state, use_reentrant=False)
+        return state
 
     def _run(self, compiled: CompiledLayer | None, first: int, layers: int, context: Context, *state: Tensor) -> State:
         """The state after so many layers from ``first`` on. How is given: it is the same when a checkpoint runs it

@@ -37,6 +37,7 @@ STEPS: list[tuple[str, list[str], dict[str, str]]] = [
         ALONE,
     ),
     ("unit tests again, on the plain path", [*PYTEST, *SIDE_BY_SIDE, "tests/unit", *NO_PATH], PLAIN),
+    ("many ranks, two and four processes", [*PYTEST, "tests/distributed"], ALONE),
     ("solutions, outputs compared (nbval)", [*PYTEST, *BY_FILE, "--nbval", *NBVAL, *NOTEBOOKS], SMOKE),
     ("untouched lessons run (nbval-lax)", [*PYTEST, *BY_FILE, "--nbval-lax", *NBVAL, *LESSONS], SMOKE),
     (

@@ -3,7 +3,7 @@
 import json
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,9 +12,6 @@ from deepnet_edu.messages import UserError
 
 if TYPE_CHECKING:
     from deepnet_edu.training.runs import Run
-
-#: Beside run.toml: the byte pairs that the run has learned.
-TOKENIZER = "tokenizer.json"
 
 
 @app.command()
@@ -36,6 +33,13 @@ def train(
         bool, typer.Option("--dry-run", help="Say what the run needs, and load and train nothing.")
     ] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
+    gpus: Annotated[
+        int | None, typer.Option(help="So many GPUs of this machine; with --device cpu, so many processes.")
+    ] = None,
+    plan: Annotated[
+        str | None, typer.Option(help="How they share the work, data=2,pipeline=2 for example; data=GPUS by default.")
+    ] = None,
+    port: Annotated[int | None, typer.Option(help="Where they find each other; any that is free by default.")] = None,
     as_json: Json = False,
 ) -> None:
     """Train a preset, from the laptop's to the paper's, or a run of your own; Ctrl-C saves and says how to go on.
@@ -43,91 +47,62 @@ def train(
     Example: deepnet-edu train laptop-1000 --set steps=50
     """
     from deepnet_edu.training.runs import FILE, find_run
+    from deepnet_edu.training.whole import carry_out, find_device, folder_of, say_end, unwritten
 
     run, chosen = find_run(what, given or []), find_device(device)
     if dry_run:
         say_forecast(what, run, chosen, as_json)
         return
-    # The file that a run keeps of itself stands in the run's folder.
-    folder = out or (Path(what).parent if Path(what).name == FILE else Path("runs") / Path(what).stem)
-    go_on = shlex.join(["deepnet-edu", "train", str(folder / FILE), "--resume"])
+    folder = folder_of(what, out)
+    go_on = ["deepnet-edu", "train", str(folder / FILE), "--resume"]
+    if gpus is not None or plan is not None:
+        options = [f"--set={text}" for text in given or []] + ["--json"] * as_json + ["--resume"] * resume
+        if chosen == "cpu" and device != "cpu":
+            raise UserError("--gpus: PyTorch finds no GPU here. With --device cpu they are processes on this CPU.")
+        start(what, run, folder, chosen, gpus, plan, port, go_on, options)
+        return
+    if port is not None:
+        raise UserError("--port is where many processes find each other: say how many, --gpus 2, or leave it out.")
     try:
-        result = carry_out(run, folder, chosen, resume, go_on, progress=not as_json)
+        result = carry_out(run, folder, chosen, resume, shlex.join(go_on), progress=not as_json)
     except OSError as error:
-        again = f"go on with {go_on}" if (folder / FILE).exists() else "run the same again"
-        raise UserError(
-            f"{error.filename or folder}: {error.strerror or error}. What was saved before is as it was: "
-            f"mend that, then {again}"
-        ) from None
-    if as_json:
-        print(json.dumps(result))
-    elif result["stopped"]:
-        print(f"Stopped after {result['steps']} steps; they are saved. Go on with: {go_on}")
-    else:
-        print(f"{result['steps']} steps, {result['tokens']:,} tokens: {folder}")
-        best = result["chance"] and f", beside {result['chance']:.3f} of the best guess that sees no other token"
-        print(f"Loss of the last steps: {result['loss']:.3f} nats a token{best or ''}.")
+        raise unwritten(error, folder, shlex.join(go_on)) from None
+    print(json.dumps(result) if as_json else say_end(result))
 
 
-def carry_out(run: "Run", folder: Path, device: str, resume: bool, go_on: str, *, progress: bool) -> dict[str, Any]:
-    """Train, and keep everything in ``folder``.
-
-    Raises:
-        UserError: the folder holds another run or something else, the data cannot be had, or the run diverged.
-        OSError: the disk is full.
-    """
-    from deepnet_edu.models import build_model
-    from deepnet_edu.training import Interrupted, TrainingDiverged
-    from deepnet_edu.training import train as train_model
-    from deepnet_edu.training.checkpoint import checkpoints
-    from deepnet_edu.training.log import METRICS
-    from deepnet_edu.training.runs import FILE, check_same, keep
-    from deepnet_edu.training.sources import make_task
-
-    begun, learned = (folder / FILE).exists(), folder / TOKENIZER
-    if resume and not begun:
-        raise UserError(f"{folder} holds no run to go on with: leave --resume out.")
-    if resume:
-        check_same(run, folder)
-    elif checkpoints(folder) or (folder / METRICS).exists():
-        raise UserError(f"{folder} holds a run already: go on with it, {go_on}, or begin another one with --out.")
-    elif not begun and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} is no empty folder: begin the run in another one with --out.")
-    known = learned if resume and learned.exists() else None
-    try:
-        task = make_task(run.data, run.model.vocab_size, seed=run.train.seed, tokenizer=known)
-    except ValueError as error:
-        raise UserError(str(error)) from None
-    model = build_model(run.model, seed=run.train.seed, device=device)
-    keep(run, folder)
-    if known is None and (tokenizer := getattr(task, "tokenizer", None)) is not None:
-        tokenizer.save(learned)
-    result = {"folder": str(folder), "go_on": go_on, "stopped": False, "chance": getattr(task, "chance", None)}
-    try:
-        history = train_model(model, task, run.train, out=folder, resume=resume, progress=progress)
-    except Interrupted as stop:
-        return {**result, "steps": stop.step, "loss": None, "tokens": None, "stopped": True}
-    except (TrainingDiverged, ValueError) as error:  # a ValueError: the data have changed since the run was begun
-        raise UserError(str(error)) from None
-    return {**result, "steps": run.train.steps, "loss": history.final_loss(), "tokens": history.tokens[-1]}
-
-
-def find_device(given: str) -> str:
-    """``"cpu"`` or ``"cuda"``; ``"auto"`` is the GPU where there is one.
+def start(
+    what: str,
+    run: "Run",
+    folder: Path,
+    device: str,
+    gpus: int | None,
+    plan: str | None,
+    port: int | None,
+    go_on: list[str],
+    options: list[str],
+) -> None:
+    """Start the ranks of a plan on this machine, and wait; ends the process where one of them fails.
 
     Raises:
-        UserError: there is no such device here.
+        UserError: there are no such GPUs, the plan does not fit, or the port is in use.
     """
     import torch
 
-    if given not in ("cpu", "cuda", "auto"):
-        raise UserError(f"--device {given}: expected cpu, cuda or auto.")
-    there = torch.cuda.is_available()
-    if given == "cuda" and not there:
-        raise UserError(
-            "--device cuda: PyTorch finds no GPU here; use --device cpu, or see what deepnet-edu doctor says."
-        )
-    return "cuda" if there and given != "cpu" else "cpu"
+    from deepnet_edu.parallel import Plan
+    from deepnet_edu.parallel.launch import launch
+    from deepnet_edu.training.whole import check_plan
+
+    chosen = Plan.parse(plan) if plan is not None else Plan(data=gpus or 1)
+    ranks = chosen.ranks if gpus is None else gpus
+    if ranks < 1:
+        raise UserError(f"--gpus {ranks}: expected 1 or more.")
+    if device == "cuda" and ranks > torch.cuda.device_count():
+        raise UserError(f"{ranks} GPUs were asked for, and PyTorch finds {torch.cuda.device_count()}: use --gpus less.")
+    check_plan(chosen, run, ranks)
+    again = shlex.join([*go_on, f"--gpus={ranks}", f"--plan={chosen.title}", f"--device={device}"])
+    arguments = [what, f"--plan={chosen.title}", f"--out={folder}", f"--device={device}", f"--go-on={again}", *options]
+    if status := launch(ranks, "deepnet_edu.training", arguments, port=port or 0, again=again):
+        raise typer.Exit(status)
 
 
 def say_forecast(what: str, run: "Run", device: str, as_json: bool) -> None:

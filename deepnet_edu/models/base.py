@@ -89,9 +89,26 @@ class Model(nn.Module):
     @staticmethod
     def loss_of(logits: Tensor, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
         """The same for logits that are known already."""
-        return F.cross_entropy(
-            logits.flatten(0, -2), batch.targets.flatten(), ignore_index=IGNORED, label_smoothing=label_smoothing
+        return Model.loss_to(logits, batch.targets, label_smoothing)
+
+    @staticmethod
+    def loss_to(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0, answers: Tensor | None = None) -> Tensor:
+        """Cross-entropy of logits (…, classes) to targets (…).
+
+        Args:
+            logits: of all classes.
+            targets: -100 where no answer is wanted.
+            label_smoothing: as above.
+            answers: divide the sum by so many, of which these are a share; by default by their own number.
+        """
+        loss = F.cross_entropy(
+            logits.flatten(0, -2),
+            targets.flatten(),
+            ignore_index=IGNORED,
+            label_smoothing=label_smoothing,
+            reduction="mean" if answers is None else "sum",
         )
+        return loss if answers is None else loss / answers
 
     def answer(self, x: Tensor) -> Tensor:
         """(…, d_model) → logits."""
@@ -201,9 +218,11 @@ class Model(nn.Module):
             rule.project(sublayer.branch.weights())
             end = ends[rule.place.stack]
             if rule.place.is_first and isinstance(end, TokenEmbedding):
-                rule.project({"embedding": end.token.weight, "head": self.head.weight})
+                rule.project({"embedding": end.token.weight})
                 if end.position.kind == "learned":
                     rule.project({"position": end.position.table.weight})
+            if rule.place.is_last:
+                rule.project({"head": self.head.weight})
 
     def calibrate(self, batch: Batch) -> None:
         """Measure again, on ``batch``, the constants of rules that take them from the data (Admin); no dropout."""

@@ -2,5 +2,6 @@
 
 from deepnet_edu.parallel.auto import Proposal
 from deepnet_edu.parallel.plan import SCHEDULES, Plan
+from deepnet_edu.parallel.ranks import Ranks, joined
 
-__all__ = ["SCHEDULES", "Plan", "Proposal"]
+__all__ = ["SCHEDULES", "Plan", "Proposal", "Ranks", "joined"]

@@ -146,5 +146,10 @@ class Plan:
                 f"A batch of {batch_size} sequences cannot be cut into {self.shares} × {self.pieces} equal pieces "
                 f"(shares of ranks × micro-batches): use --set batch_size={(batch_size // pieces + 1) * pieces}."
             )
+        if self.pipeline > 1 and self.schedule == "1f1b" and self.pieces < self.pipeline:
+            raise UserError(
+                f"microbatches={self.pieces}: schedule=1f1b keeps {self.pipeline} ranks busy with {self.pipeline} or "
+                "more, or take schedule=gpipe."
+            )
         if self.schedule == "interleaved" and self.pieces % self.pipeline:
             raise UserError(f"microbatches={self.pieces}: an interleaved pipeline needs a multiple of {self.pipeline}.")

@@ -257,8 +257,8 @@ class Projected(Residual):
 
     def project(self, weights: Mapping[Role, Tensor]) -> None:
         """Change ``weights`` in place. Called for a sub-layer's own branch; at a stack's first place also for the
-        embeddings and head. Query, key, value, ffn_in, ffn_gate: (…, d_model); output, ffn_out: (d_model, …);
-        embedding, head: (vocab_size, d_model)."""
+        embeddings, at its last for the head. Query, key, value, ffn_in, ffn_gate: (…, d_model); output, ffn_out:
+        (d_model, …); embedding, head: (vocab_size, d_model)."""
         raise NotImplementedError
 
 

@@ -44,12 +44,10 @@ def diagnose(step: TrainStep, batches: list[Batch], history: History) -> str:
         history: with this step's loss and gradient norm last.
     """
     model, config = step.model, step.config
+    where = _where(step, batches, history) if step.sees_all else "no rank sees enough of it to say where it began"
     said = f"Stopped at step {step.count}: loss {history.loss[-1]}, gradient norm {history.gradient_norm[-1]}"
     advice = ", ".join(_advice(model, config)[:2]) + f", or {_advice(model, config)[2]}"
-    return (
-        f"{said}; {_where(step, batches, history)}. {_before(step, history)}The weights are those of before this step. "
-        f"Try {advice}."
-    )
+    return f"{said}; {where}. {_before(step, history)}The weights are those of before this step. Try {advice}."
 
 
 def _where(step: TrainStep, batches: list[Batch], history: History) -> str:

@@ -25,10 +25,11 @@ class Stop:
     """While entered, the first SIGINT or SIGTERM only sets ``asked``; a second SIGINT is a KeyboardInterrupt again.
 
     Signals reach the main thread only; elsewhere, or where nothing can be saved (``enabled``), all stays as it was.
+    One of many ranks is ``patient``: what starts it hands Ctrl-C on, and a second one must not end the save.
     """
 
-    def __init__(self, enabled: bool) -> None:
-        self.asked = False
+    def __init__(self, enabled: bool, patient: bool = False) -> None:
+        self.asked, self._patient = False, patient
         self._enabled = enabled and threading.current_thread() is threading.main_thread()
         self._before: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {}
 
@@ -43,6 +44,6 @@ class Stop:
             signal.signal(number, handler)
 
     def _ask(self, number: int, _frame: FrameType | None) -> None:
-        if self.asked and number == signal.SIGINT:
+        if self.asked and number == signal.SIGINT and not self._patient:
             raise KeyboardInterrupt
         self.asked = True

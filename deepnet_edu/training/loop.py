@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 
 from deepnet_edu.messages import UserError
 from deepnet_edu.models import Batch, Model
+from deepnet_edu.parallel import Plan, Ranks, joined
 from deepnet_edu.planning import flops_per_token, peak_of
 from deepnet_edu.probing import Watch
 from deepnet_edu.record import DepthProfile, History
@@ -23,6 +24,8 @@ from deepnet_edu.training.interruption import Interrupted, Stop
 from deepnet_edu.training.log import RunLog, read_metrics
 from deepnet_edu.training.memory import answered, lengths
 from deepnet_edu.training.step import StepResult, TrainStep
+
+T = TypeVar("T")
 
 
 class Task(Protocol):
@@ -45,6 +48,7 @@ def train(
     resume: bool = False,
     on_step: Callable[[History], None] | None = None,
     progress: bool = True,
+    plan: Plan | None = None,
 ) -> History:
     """Train ``model`` in place.
 
@@ -57,46 +61,58 @@ def train(
             beginning where there is none yet.
         on_step: called after every step with the history so far, for example to redraw a picture.
         progress: show a bar with loss and tokens per second.
+        plan: how the ranks that torchrun has started share the work; each of them calls this with the same arguments,
+            and the model may be on the CPU still. The first one writes. A model that is cut is afterwards what the rank
+            had of it: the checkpoint has all.
 
     Returns:
-        The history of the run.
+        The history of the run; of a resumed one, on other ranks than the first, from there on.
 
     Raises:
         ValueError: the group of parameters to train is empty.
         UserError: ``out`` holds a run already, its checkpoint cannot be used, the device cannot do what is asked, or
-            (OutOfMemory) it has not enough memory.
+            (OutOfMemory) it has not enough memory; the plan does not fit the ranks, or cannot do what is asked.
         TrainingDiverged: the loss or the gradient is not finite; the model keeps the weights from before that step.
         Interrupted: SIGTERM or Ctrl-C; the run is saved (with ``out`` only).
     """
     folder = _folder(config, out, resume)
     generator = torch.Generator().manual_seed(config.seed)
     device = next(model.parameters()).device
-    history, tokens = History(model.config.title), 0
+    history, tokens, ranks, writes = History(model.config.title), 0, None, True
     with ExitStack() as entered:
+        if plan is not None and plan.ranks > 1:
+            ranks = entered.enter_context(joined(plan, device.type))
+            device, writes = ranks.device, ranks.first
+        else:
+            plan = None
         entered.enter_context(_seeded(config.seed, device))
-        step = entered.enter_context(TrainStep(model, config))
-        stop = entered.enter_context(Stop(enabled=folder is not None))
+        step = entered.enter_context(_step(model, config, ranks))
+        stop = entered.enter_context(Stop(enabled=folder is not None, patient=ranks is not None))
         log = None
         if folder is not None:
-            if resume and (earlier := checkpoints(folder)):
-                state = load(earlier[-1], step, generator)
+            if resume and (earlier := _on_first(ranks, lambda: checkpoints(folder))):
+                state = _load(earlier[-1], step, generator)
                 tokens = state["tokens"]
                 if state["data"]:
                     task.load_state(state["data"])  # type: ignore[attr-defined]
-            log = entered.enter_context(RunLog(folder, step.count if resume else None))
-            history = read_metrics(folder, model.config.title)
-        bar = entered.enter_context(Bar(config.steps, start=step.count, progress=progress, peak=_peak(device, config)))
+            opened: list[RunLog] = []
+            at = step.count if resume else None
+            _on_first(ranks, lambda: opened.append(entered.enter_context(RunLog(folder, at))))
+            if opened:
+                log, history = opened[0], read_metrics(folder, model.config.title)
+        peak = _peak(device, config, 1 if plan is None else plan.ranks)
+        bar = entered.enter_context(Bar(config.steps, start=step.count, progress=progress and writes, peak=peak))
         while step.count < config.steps:
             i = step.count
             batches = [task.batch(generator).to(device) for _ in range(config.accumulate)]
             watched = config.profile_every > 0 and (i % config.profile_every == 0 or i == config.steps - 1)
             begin = time.perf_counter()
             if watched:
-                with Watch(model) as watch, answered(model, config, batches[0]):
+                with Watch(model) as watch, answered(model, config, batches[0], plan):
                     result = step(*batches)
                 history.profiles[i] = _profile(model, watch, result, config.clip)
             else:
-                with answered(model, config, batches[0]):
+                with answered(model, config, batches[0], plan):
                     result = step(*batches)
             seconds, (read, flops) = time.perf_counter() - begin, _read(model, batches)
             tokens += read
@@ -110,12 +126,47 @@ def train(
             bar.update(result.loss, read, flops)
             if on_step is not None:
                 on_step(history)
+            if folder is None:
+                continue
             due = config.save_every > 0 and step.count % config.save_every == 0
-            if folder is not None and (due or stop.asked or step.count == config.steps):
-                kept = save(folder, step, generator, tokens, _state(task))
-                if stop.asked and step.count < config.steps:
+            asked = stop.asked if ranks is None else ranks.any(stop.asked)
+            if due or asked or step.count == config.steps:
+                kept = _save(folder, step, generator, tokens, _state(task))
+                if asked and step.count < config.steps:
                     raise Interrupted(step.count, kept)
     return history
+
+
+def _on_first(ranks: Ranks | None, work: Callable[[], T]) -> T:
+    """By the first rank, where there are many."""
+    return work() if ranks is None else ranks.on_first(work)
+
+
+# What is for many ranks alone takes as long to load as PyTorch itself.
+
+
+def _step(model: Model, config: TrainConfig, ranks: Ranks | None) -> TrainStep:
+    if ranks is None:
+        return TrainStep(model, config)
+    from deepnet_edu.training.parallel import ParallelStep
+
+    return ParallelStep(model, config, ranks)
+
+
+def _save(run: Path, step: TrainStep, *rest: Any) -> Path:
+    if step.sees_all:
+        return save(run, step, *rest)
+    from deepnet_edu.training import shared_checkpoint
+
+    return shared_checkpoint.save(run, step, *rest)  # type: ignore[arg-type]
+
+
+def _load(path: Path, step: TrainStep, generator: torch.Generator) -> dict[str, Any]:
+    if step.sees_all:
+        return load(path, step, generator)
+    from deepnet_edu.training import shared_checkpoint
+
+    return shared_checkpoint.load(path, step, generator)  # type: ignore[arg-type]
 
 
 def _folder(config: TrainConfig, out: Path | str | None, resume: bool) -> Path | None:
@@ -147,8 +198,10 @@ def _read(model: Model, batches: list[Batch]) -> tuple[int, float | None]:
     return total, flops or None
 
 
-def _peak(device: torch.device, config: TrainConfig) -> float | None:
-    return peak_of(torch.cuda.get_device_name(device), config.precision) if device.type == "cuda" else None
+def _peak(device: torch.device, config: TrainConfig, devices: int) -> float | None:
+    """Of all devices together."""
+    known = peak_of(torch.cuda.get_device_name(device), config.precision) if device.type == "cuda" else None
+    return known and known * devices
 
 
 def _state(task: Task) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import torch
 
 from deepnet_edu.messages import UserError
 from deepnet_edu.models import Batch, Model
+from deepnet_edu.parallel import Plan
 from deepnet_edu.planning import explain
 from deepnet_edu.stack import Stack
 from deepnet_edu.training.config import TrainConfig
@@ -15,14 +16,20 @@ from deepnet_edu.training.config import TrainConfig
 #: Of the message of PyTorch's allocator on the CPU, which raises a plain RuntimeError.
 _ON_CPU = "not enough memory"
 
+_OF_A_RANK = (
+    "It was a rank of the plan {}: try more shards or stages, checkpoint_every='auto', or fewer sequences in a batch "
+    "and accumulate=2."
+)
+
 
 class OutOfMemory(UserError):
     """The device's memory is full. The message says what the formula says, and what to type."""
 
 
 @contextmanager
-def answered(model: Model, config: TrainConfig, batch: Batch) -> Iterator[None]:
-    """While entered, running out of memory is answered by what :mod:`deepnet_edu.planning` knows.
+def answered(model: Model, config: TrainConfig, batch: Batch, plan: Plan | None = None) -> Iterator[None]:
+    """While entered, running out of memory is answered by what :mod:`deepnet_edu.planning` knows; of a rank of a plan,
+    by what else the plan could be.
 
     Raises:
         OutOfMemory: instead of PyTorch's error, which stays its cause.
@@ -31,7 +38,8 @@ def answered(model: Model, config: TrainConfig, batch: Batch) -> Iterator[None]:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if isinstance(error, torch.OutOfMemoryError | MemoryError) or _ON_CPU in str(error):
-            raise OutOfMemory(f"Out of memory. {_known(model, config, batch)}") from error
+            known = _known(model, config, batch) if plan is None else _OF_A_RANK.format(plan.title)
+            raise OutOfMemory(f"Out of memory. {known}") from error
         raise
 
 

@@ -1,10 +1,10 @@
 """AdamW and SGD over flat buffers: at a thousand layers, 12,000 updates of small tensors cost far more than one."""
 
 import ctypes
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -72,6 +72,24 @@ class FlatParameters:
         self._values = [parameter.data_ptr() for parameter in self.parameters]
         self._gradients = [parameter.grad.data_ptr() for parameter in self.parameters]  # type: ignore[union-attr]
 
+    @property
+    def tensors(self) -> list[nn.Parameter]:
+        """What the optimizer updates."""
+        return [self.flat]
+
+    def gradients(self) -> list[Tensor]:
+        """What there is of gradients, here the one buffer."""
+        assert self.flat.grad is not None
+        return [self.flat.grad]
+
+    def zero(self) -> None:
+        """Set all gradients to 0."""
+        self.gradients()[0].zero_()
+
+    def pieces(self, buffers: dict[nn.Parameter, Tensor]) -> list[tuple[nn.Parameter, Tensor]]:
+        """By parameter, what lies in ``buffers``, one of the form of each of ``tensors``; as views."""
+        return list(zip(self.parameters, self.split(buffers[self.flat]), strict=True))
+
     def split(self, buffer: Tensor) -> list[Tensor]:
         """A buffer of this form by parameter, as views."""
         pieces = buffer.split([parameter.numel() for parameter in self.parameters])
@@ -118,19 +136,61 @@ class FlatParameters:
             parameter.data = parameter.data.clone()
 
 
+class CutParameters:
+    """Parameters of which this rank has its shards only, as ``fully_shard`` has left them: the same as
+    :class:`FlatParameters`, but each is updated by itself."""
+
+    def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
+        self.parameters = list(parameters)
+
+    @property
+    def tensors(self) -> list[nn.Parameter]:
+        """What the optimizer updates."""
+        return self.parameters
+
+    def gradients(self) -> list[Tensor]:
+        """This rank's shards of the gradients."""
+        found = [parameter.grad for parameter in self.parameters]
+        return [cast(Any, grad).to_local() for grad in found if grad is not None]
+
+    def zero(self) -> None:
+        """Forget all gradients; ``fully_shard`` makes new ones."""
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    def pieces(self, buffers: dict[nn.Parameter, Tensor]) -> list[tuple[nn.Parameter, Tensor]]:
+        """By parameter, what lies in ``buffers``."""
+        return [(parameter, buffers[parameter]) for parameter in self.parameters]
+
+    def hold(self) -> bool:
+        """There is no buffer that a parameter could leave."""
+        return False
+
+    def release(self) -> None:
+        """Drop the gradients; the shards stay."""
+        self.zero()
+
+
+def buffer(parameters: list[nn.Parameter]) -> FlatParameters | CutParameters:
+    """One buffer for whole parameters; shards stay where they are."""
+    cut = hasattr(parameters[0], "to_local")  # a DTensor, whose module takes long to load for those who need none
+    return CutParameters(parameters) if cut else FlatParameters(parameters)
+
+
 def make_optimizer(
-    flats: list[FlatParameters], groups: list[ParameterGroup], config: TrainConfig
+    flats: Sequence[FlatParameters | CutParameters], groups: list[ParameterGroup], config: TrainConfig
 ) -> torch.optim.Optimizer:
     """PyTorch's own AdamW or SGD, fused, on the flat buffers."""
     settings: list[dict[str, Any]] = [
-        {"params": [flat.flat], "weight_decay": group.weight_decay} for flat, group in zip(flats, groups, strict=True)
+        {"params": flat.tensors, "weight_decay": group.weight_decay} for flat, group in zip(flats, groups, strict=True)
     ]
     graphed = {"capturable": True} if config.cuda_graph else {}
     if config.cuda_graph:  # the graph reads the learning rate where it lies
         for setting, flat in zip(settings, flats, strict=True):
-            setting["lr"] = torch.tensor(config.learning_rate, device=flat.flat.device)
+            setting["lr"] = torch.tensor(config.learning_rate, device=flat.tensors[0].device)
     if config.optimizer == "sgd":
-        return torch.optim.SGD(settings, lr=config.learning_rate, momentum=config.momentum, fused=True)
+        fused = not any(isinstance(flat, CutParameters) for flat in flats)  # which PyTorch has for whole tensors only
+        return torch.optim.SGD(settings, lr=config.learning_rate, momentum=config.momentum, fused=fused)
     for setting, group in zip(settings, groups, strict=True):
         setting["eps"] = config.epsilon * group.epsilon_factor
     return torch.optim.AdamW(settings, lr=config.learning_rate, betas=config.betas, fused=True, **graphed)

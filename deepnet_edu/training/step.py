@@ -1,5 +1,6 @@
 """One training step: forward, backward, unscale, clip, schedule, update."""
 
+import hashlib
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from deepnet_edu.residual import Scheduled
 from deepnet_edu.stack import Stack
 from deepnet_edu.training.config import TrainConfig, learning_rate
 from deepnet_edu.training.graph import Recorded
-from deepnet_edu.training.optimizer import FlatParameters, make_optimizer, parameter_groups
+from deepnet_edu.training.optimizer import FlatParameters, buffer, make_optimizer, parameter_groups
 
 #: What autocast computes products in.
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -59,6 +60,9 @@ class TrainStep:
         UserError: the device, or the residual rule, cannot do what ``config`` asks for.
     """
 
+    #: Whether this process has the whole model and the whole batch, and can look for what went wrong.
+    sees_all = True
+
     def __init__(self, model: Model, config: TrainConfig, parameters: Iterable[nn.Parameter] | None = None) -> None:
         chosen = list(model.group(config.parameters) if parameters is None else parameters)
         self.model, self.config = model, config
@@ -74,7 +78,7 @@ class TrainStep:
             for module in model.modules()
             for name, parameter in module._parameters.items()
         ]
-        self.flats = [FlatParameters(group.parameters) for group in self.groups]
+        self.flats = [buffer(group.parameters) for group in self.groups]
         for parameter in self._frozen:
             parameter.requires_grad_(False)
         for parameter in chosen:
@@ -147,8 +151,7 @@ class TrainStep:
         finite = torch.isfinite(loss) & torch.isfinite(norm)
         if self.config.clip:
             factor = (self.config.clip / (norm + 1e-6)).clamp(max=1.0)
-            for flat in self.flats:
-                flat.flat.grad.mul_(factor)  # type: ignore[union-attr]
+            self._scale(factor)
         # The fused optimizers leave everything as it is where this is not 0: it is how loss scaling skips a step.
         self.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
         self.optimizer.step()
@@ -170,8 +173,7 @@ class TrainStep:
     def _gradients(self, batches: tuple[Batch, ...]) -> tuple[Tensor, Tensor]:
         """The loss and the gradient's norm, without the scale; gradients lie in the buffers."""
         for flat in self.flats:
-            assert flat.flat.grad is not None
-            flat.flat.grad.zero_()
+            flat.zero()
         # As in one large batch, each answer counts once, whichever batch it is in.
         answers: list[Any] = [(batch.targets != IGNORED).sum() for batch in batches] if len(batches) > 1 else [1]
         total = sum(answers)
@@ -185,7 +187,7 @@ class TrainStep:
                 self.scaler.scale(loss).backward()
                 losses.append(loss.detach())
         self.scaler.unscale_(self.optimizer)
-        norms = [torch.linalg.vector_norm(flat.flat.grad) for flat in self.flats]
+        norms = [torch.linalg.vector_norm(gradient) for flat in self.flats for gradient in flat.gradients()]
         return torch.stack(losses).sum(), torch.linalg.vector_norm(torch.stack(norms))
 
     def autocast(self) -> torch.autocast:
@@ -206,8 +208,12 @@ class TrainStep:
     def _clip(self, norm: Tensor) -> None:
         """As torch.nn.utils.clip_grad_norm_ has it."""
         if self.config.clip and norm > self.config.clip:
-            for flat in self.flats:
-                flat.flat.grad.mul_(self.config.clip / (norm + 1e-6))  # type: ignore[union-attr]
+            self._scale(self.config.clip / (norm + 1e-6))
+
+    def _scale(self, factor: Tensor) -> None:
+        for flat in self.flats:
+            for gradient in flat.gradients():
+                gradient.mul_(factor)
 
     def set_rate(self, rate: float) -> None:
         """The learning rate of the next update; where it is a tensor, as a CUDA graph reads it, in place."""
@@ -217,6 +223,40 @@ class TrainStep:
             else:
                 settings["lr"] = rate * group.learning_rate_factor
 
+    def names(self) -> dict[nn.Parameter, str]:
+        """Of the parameters, as checkpoints have them."""
+        return {parameter: name for name, parameter in self.model.named_parameters()}
+
+    def moments(self) -> dict[str, Tensor]:
+        """What the optimizer remembers of each parameter, as views: ``exp_avg/stack.layers.0.…``.
+
+        Before the first step it is made, all zeros, to be filled.
+        """
+        adamw, names, found = self.config.optimizer == "adamw", self.names(), {}
+        kinds = ("exp_avg", "exp_avg_sq") if adamw else ("momentum_buffer",) if self.config.momentum else ()
+        for flat in self.flats:
+            for kind in kinds:
+                buffers = {}
+                for tensor in flat.tensors:
+                    state = self.optimizer.state[tensor]
+                    buffers[tensor] = state.setdefault(kind, torch.zeros_like(tensor, requires_grad=False))
+                for parameter, piece in flat.pieces(buffers):
+                    found[f"{kind}/{names[parameter]}"] = piece
+        return found
+
+    @property
+    def updates(self) -> int:
+        """How often the optimizer has changed the weights: not at steps that a loss scale skipped."""
+        state = self.optimizer.state.get(self.flats[0].tensors[0], {})
+        return int(state["step"].item()) if "step" in state else self.count
+
+    @updates.setter
+    def updates(self, count: int) -> None:
+        for flat in self.flats if self.config.optimizer == "adamw" else ():
+            for tensor in flat.tensors:
+                # Where the fused AdamW keeps it.
+                self.optimizer.state[tensor]["step"] = torch.tensor(float(count), device=tensor.device)
+
     def last_update(self) -> float | None:
         """How far the last update moved the trained weights, in shares of their 2-norm; None if that is not known.
 
@@ -224,14 +264,19 @@ class TrainStep:
         """
         moved = weights = 0.0
         for flat, settings in zip(self.flats, self.optimizer.param_groups, strict=True):
-            state = self.optimizer.state.get(flat.flat)
-            if not state or "exp_avg" not in state:
+            state = self.optimizer.state.get(flat.tensors[0])
+            if not isinstance(flat, FlatParameters) or not state or "exp_avg" not in state:
                 return None
             first, second = (1 - beta ** state["step"].item() for beta in settings["betas"])
             step = state["exp_avg"] / first / ((state["exp_avg_sq"] / second).sqrt() + settings["eps"])
             moved += (settings["lr"] * step.norm().item()) ** 2
             weights += flat.flat.detach().norm().item() ** 2
         return (moved / weights) ** 0.5 if weights else None
+
+
+def seed_of(seed: int, step: int, rank: int) -> int:
+    """A seed for what a rank draws at a step, 63 bits that have nothing to do with those of others."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {step} {rank}".encode()).digest()[:8]) >> 1
 
 
 def _refuse(model: Model, config: TrainConfig, device: torch.device) -> None:

@@ -1,0 +1,186 @@
+"""The ranks of a plan: who belongs together, and what they agree on."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+
+from deepnet_edu.messages import UserError
+from deepnet_edu.parallel.plan import CHUNKS, Plan
+
+T = TypeVar("T")
+#: The dimensions of the mesh. Neighbours in a share talk most, so they are neighbours on a machine, too.
+PIPELINE, SHARE = "pipeline", "share"
+
+
+class Ranks:
+    """One process of a plan, and what it says to the others. All of them make it, at the same time.
+
+    Args:
+        plan: for as many ranks as there are.
+
+    Attributes:
+        plan: likewise.
+        device: of this rank.
+        mesh: (pipeline, shares) of ranks.
+        rank: of this process; 0 writes logs.
+        share: which share of the batch is its.
+        held: stages of the pipeline that it holds.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.rank = dist.get_rank()
+        self.device = torch.device("cpu")
+        if "nccl" in dist.get_backend_config():
+            self.device = torch.device("cuda", torch.cuda.current_device())
+        shape = (plan.pipeline, plan.shares)
+        self.mesh: DeviceMesh = init_device_mesh(self.device.type, shape, mesh_dim_names=(PIPELINE, SHARE))
+        self.place, self.share = (self.mesh.get_local_rank(name) for name in (PIPELINE, SHARE))
+        chunks = CHUNKS if plan.schedule == "interleaved" else 1
+        self.held = [self.place + chunk * plan.pipeline for chunk in range(chunks)]
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the one that writes."""
+        return self.rank == 0
+
+    def group_of(self, places: list[int]) -> dist.ProcessGroup | None:
+        """The ranks at these places of the pipeline that have the same share as this one; None if it is not among
+        them. All ranks ask at the same time."""
+        mine = None
+        for share in range(self.plan.shares):
+            members = [int(self.mesh.mesh[place, share]) for place in places]
+            group = dist.new_group(members)
+            if self.rank in members:
+                mine = group
+        return mine
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum over all ranks, in place."""
+        dist.all_reduce(tensor)
+        return tensor
+
+    def any(self, flag: bool) -> bool:
+        """Whether it is so on one rank at least."""
+        return bool(self.sum(torch.tensor([float(flag)], device=self.device)).item())
+
+    def gather(self, value: T) -> list[T]:
+        """What each rank has."""
+        found: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(found, value)
+        return found
+
+    def on_first(self, work: Callable[[], T], answer: Callable[[str], UserError] = UserError) -> T:
+        """What ``work`` returns on the first rank, on all; the others wait.
+
+        Args:
+            work: what it returns is plain.
+            answer: makes the sentence of what failed.
+
+        Raises:
+            UserError: it failed there; now on all ranks.
+        """
+        found: list[Any] = [None, None]
+        if self.first:
+            found = list(_tried(work, answer))
+        dist.broadcast_object_list(found, src=0)
+        if found[1] is not None:
+            raise UserError(found[1])
+        return cast(T, found[0])
+
+    def together(self, work: Callable[[], T], answer: Callable[[str], UserError] = UserError) -> T:
+        """What ``work`` returns here, once it has been done on all ranks.
+
+        Raises:
+            UserError: it failed on one of them; now on all ranks.
+        """
+        found, failed = _tried(work, answer)
+        for said in self.gather(failed):
+            if said is not None:
+                raise UserError(said)
+        return cast(T, found)
+
+    def agree(self, facts: Mapping[str, Any]) -> None:
+        """See that all ranks know the same.
+
+        Args:
+            facts: plain values by the name that a sentence gives them.
+
+        Raises:
+            UserError: one differs; all ranks raise the same sentence.
+        """
+        known = self.gather(dict(facts))
+        for rank, others in enumerate(known):
+            for name, value in known[0].items():
+                if others.get(name) != value:
+                    raise UserError(
+                        f"Rank 0 has {name} {value!r}, rank {rank} has {others.get(name)!r}: "
+                        "all ranks need the same; start them with the same installation, files and options."
+                    )
+
+
+def _tried(work: Callable[[], T], answer: Callable[[str], UserError]) -> tuple[T | None, str | None]:
+    """What it returns, or the sentence about what failed."""
+    try:
+        return work(), None
+    except UserError as error:
+        return None, str(error)
+    except OSError as error:
+        return None, str(answer(error.strerror or str(error)))
+    except ValueError as error:
+        return None, str(answer(str(error)))
+
+
+@contextmanager
+def joined(plan: Plan, device: str = "cpu") -> Iterator[Ranks]:
+    """The ranks of ``plan``: of the process group that there is, or of one that torchrun's environment describes, which
+    is then left again.
+
+    Args:
+        plan: for all of them.
+        device: ``"cpu"`` (gloo) or ``"cuda"`` (NCCL, one GPU a rank), where there is no process group yet.
+
+    Raises:
+        UserError: nobody has started other ranks, or they are more or fewer than the plan has.
+    """
+    own = not dist.is_initialized()
+    if own:
+        if "RANK" not in os.environ:
+            raise UserError(
+                f"The plan {plan.title} needs {plan.ranks} processes that know each other: start them by "
+                f"deepnet-edu train … --gpus {plan.ranks}, or torchrun --nproc-per-node {plan.ranks}."
+            )
+        initialise(device)
+    if (ranks := dist.get_world_size()) != plan.ranks:
+        raise UserError(f"The plan {plan.title} is for {plan.ranks} ranks, and there are {ranks}.")
+    yield Ranks(plan)
+    if own:
+        dist.destroy_process_group()
+
+
+def initialise(device: str, store: dist.Store | None = None) -> None:
+    """Make the process group, gloo on CPUs and NCCL on GPUs, each rank on the GPU of its own number.
+
+    Raises:
+        UserError: this machine has fewer GPUs than ranks.
+    """
+    if device == "cuda":
+        mine, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+        if mine >= there:
+            raise UserError(
+                f"Rank {os.environ['RANK']} is number {mine} here, and there are {there} GPUs: one for each."
+            )
+        torch.cuda.set_device(mine)
+    backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
+    known = {} if store is None else {"store": store, "rank": _number("RANK"), "world_size": _number("WORLD_SIZE")}
+    dist.init_process_group(backend, **known)  # type: ignore[arg-type]
+
+
+def _number(name: str) -> int:
+    return int(os.environ[name])

@@ -1,0 +1,171 @@
+"""A run from its tables to its end, in a folder of its own: what the command does, by one process or by many ranks."""
+
+import platform
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+import deepnet_edu
+from deepnet_edu.messages import UserError
+from deepnet_edu.models import build_model
+from deepnet_edu.parallel import Plan, Ranks, joined
+from deepnet_edu.training.checkpoint import checkpoints
+from deepnet_edu.training.diagnosis import TrainingDiverged
+from deepnet_edu.training.interruption import Interrupted
+from deepnet_edu.training.log import METRICS
+from deepnet_edu.training.loop import Task, train
+from deepnet_edu.training.runs import FILE, Run, check_same, keep
+from deepnet_edu.training.sources import make_task
+
+#: Beside run.toml: the byte pairs that the run has learned.
+TOKENIZER = "tokenizer.json"
+T = TypeVar("T")
+
+
+def carry_out(
+    run: Run, folder: Path, device: str, resume: bool, go_on: str, *, plan: Plan | None = None, progress: bool = True
+) -> dict[str, Any]:
+    """Train, and keep everything in ``folder``.
+
+    Args:
+        run: from ``find_run``.
+        folder: of the run; all ranks see it.
+        device: ``"cpu"`` or ``"cuda"``.
+        resume: go on after the last checkpoint.
+        go_on: what to type for that.
+        plan: of the ranks, of which this is one.
+        progress: show a bar.
+
+    Returns:
+        What there is to say of it: folder, steps, loss, tokens, and whether it was stopped.
+
+    Raises:
+        UserError: the folder holds another run or something else, the data cannot be had, the run diverged, or the
+            ranks do not agree.
+        OSError: the disk is full.
+    """
+    many = plan is not None and plan.ranks > 1
+    with joined(plan, device) if plan is not None and many else nullcontext() as ranks:
+        if ranks is not None:
+            ranks.agree(_facts(run, ranks.plan, resume))
+        task = _task(run, folder, resume, go_on, ranks)
+        # What is cut need not fit on one GPU.
+        model = build_model(run.model, seed=run.train.seed, device="cpu" if many else device)
+        result = {"folder": str(folder), "go_on": go_on, "stopped": False, "chance": getattr(task, "chance", None)}
+        try:
+            history = train(model, task, run.train, out=folder, resume=resume, progress=progress, plan=plan)
+        except Interrupted as stop:
+            return {**result, "steps": stop.step, "loss": None, "tokens": None, "stopped": True}
+        except (TrainingDiverged, ValueError) as error:  # a ValueError: the data have changed since the run was begun
+            raise UserError(str(error)) from None
+        if not history.loss:  # resumed at its end, on another rank than the first
+            return {**result, "steps": run.train.steps, "loss": None, "tokens": None}
+        return {**result, "steps": run.train.steps, "loss": history.final_loss(), "tokens": history.tokens[-1]}
+
+
+def check_plan(plan: Plan, run: Run, ranks: int) -> None:
+    """See that ``plan`` fits the run and so many ranks.
+
+    Raises:
+        UserError: it does not.
+    """
+    # Batches of translations have as many sequences as fit: some are there twice, without answers, where it must be.
+    sequences = run.data.sequences if run.data.task == "lm" else plan.shares * plan.pieces
+    plan.check(run.model, ranks, sequences)
+
+
+def find_device(given: str) -> str:
+    """``"cpu"`` or ``"cuda"``; ``"auto"`` is the GPU where there is one.
+
+    Raises:
+        UserError: there is no such device here.
+    """
+    if given not in ("cpu", "cuda", "auto"):
+        raise UserError(f"--device {given}: expected cpu, cuda or auto.")
+    there = torch.cuda.is_available()
+    if given == "cuda" and not there:
+        raise UserError(
+            "--device cuda: PyTorch finds no GPU here; use --device cpu, or see what deepnet-edu doctor says."
+        )
+    return "cuda" if there and given != "cpu" else "cpu"
+
+
+def say_end(result: dict[str, Any]) -> str:
+    """The last words of a run."""
+    if result["stopped"]:
+        return f"Stopped after {result['steps']} steps; they are saved. Go on with: {result['go_on']}"
+    best = result["chance"] and f", beside {result['chance']:.3f} of the best guess that sees no other token"
+    return (
+        f"{result['steps']} steps, {result['tokens']:,} tokens: {result['folder']}\n"
+        f"Loss of the last steps: {result['loss']:.3f} nats a token{best or ''}."
+    )
+
+
+def folder_of(what: str, out: Path | None) -> Path:
+    """Where a run goes: the file that a run keeps of itself stands in the run's folder."""
+    return out or (Path(what).parent if Path(what).name == FILE else Path("runs") / Path(what).stem)
+
+
+def unwritten(error: OSError, folder: Path, go_on: str) -> UserError:
+    """The sentence for a disk that is full, say."""
+    again = f"go on with {go_on}" if (folder / FILE).exists() else "run the same again"
+    return UserError(
+        f"{error.filename or folder}: {error.strerror or error}. What was saved before is as it was: "
+        f"mend that, then {again}"
+    )
+
+
+def _facts(run: Run, plan: Plan, resume: bool) -> dict[str, Any]:
+    """What all ranks need to have alike."""
+    tables = {f"{table}.{key}": value for table, content in run.to_dict().items() for key, value in content.items()}
+    versions = {"deepnet_edu": deepnet_edu.__version__, "torch": torch.__version__, "Python": platform.python_version()}
+    return {**versions, "plan": plan.title, "resume": resume, **tables}
+
+
+def _task(run: Run, folder: Path, resume: bool, go_on: str, ranks: Ranks | None) -> Task:
+    """The data, once the folder is known to be the run's. The first rank learns byte pairs, the others read them."""
+    made: list[Task] = []
+    learned = folder / TOKENIZER
+
+    def begin() -> None:
+        _refuse(run, folder, resume, go_on)
+        known = learned if resume and learned.exists() else None
+        made.append(make_task(run.data, run.model.vocab_size, seed=run.train.seed, tokenizer=known))
+        keep(run, folder)
+        if known is None and (tokenizer := getattr(made[0], "tokenizer", None)) is not None:
+            tokenizer.save(learned)
+
+    def follow() -> None:
+        if not made:
+            known = learned if learned.exists() else None
+            made.append(make_task(run.data, run.model.vocab_size, seed=run.train.seed, tokenizer=known))
+
+    if ranks is None:
+        _said(begin)
+    else:
+        ranks.on_first(lambda: _said(begin), lambda why: UserError(f"{folder}: {why}. Mend that, then run it again."))
+        ranks.together(follow)
+    return made[0]
+
+
+def _said(work: Callable[[], T]) -> T:
+    try:
+        return work()
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+def _refuse(run: Run, folder: Path, resume: bool, go_on: str) -> None:
+    """Raise a UserError where the folder holds anything but this run, or, to begin one, anything at all."""
+    begun = (folder / FILE).exists()
+    if resume and not begun:
+        raise UserError(f"{folder} holds no run to go on with: leave --resume out.")
+    if resume:
+        check_same(run, folder)
+    elif checkpoints(folder) or (folder / METRICS).exists():
+        raise UserError(f"{folder} holds a run already: go on with it, {go_on}, or begin another one with --out.")
+    elif not begun and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} is no empty folder: begin the run in another one with --out.")
