@@ -296,7 +296,7 @@ def half(model, rank):
 
 
 def pipeline(depth, microbatches, rank, device):
-    """A step of a pipeline of two ranks: what this rank did, in order, with the seconds when it began and ended."""
+    """Steps of a pipeline of two ranks: what this rank did, in order, with the seconds when it began and ended."""
     from torch.distributed.pipelining import PipelineStage, Schedule1F1B
 
     tokens = 16 if depth < 32 else 64
@@ -322,11 +322,13 @@ def pipeline(depth, microbatches, rank, device):
     stage.backward_one_chunk = timed("B", stage.backward_one_chunk)
     schedule = Schedule1F1B(stage, microbatches, loss_fn=lambda y, wanted: F.cross_entropy(y.mT, wanted))
     inputs = torch.randint(128, (4 * microbatches, tokens), generator=torch.Generator().manual_seed(0)).to(device)
-    for _ in range(2 if depth < 32 else 3):  # the first one to warm up
+    steps = []
+    for _ in range(2 if depth < 32 else 5):
         dist.barrier()
         done.clear()
         schedule.step(inputs) if rank == 0 else schedule.step(target=inputs)
-    return done
+        steps.append(list(done))
+    return steps[1:]  # the first one was to warm up
 
 
 def both_tasks(folder, depth, gpus):
@@ -683,20 +685,25 @@ guess_order.compare("memory")
 # Our two processes ran such a pipeline with PyTorch's own schedule, and wrote down what they did. Is it your order?
 
 # %%
-orders = [[[word for word, _, _ in rank["pipeline"][str(m)]] for rank in ranks] for m in (2, 4, 8)]
+orders = [[[word for word, _, _ in rank["pipeline"][str(m)][0]] for rank in ranks] for m in (2, 4, 8)]
 expected = [[one_forward_one_backward(rank, 2, m) for rank in range(2)] for m in (2, 4, 8)]
 verdict("both ranks did what your list says, in your order, for 2, 4 and 8 micro-batches:", orders == expected)
 
 
 # %% tags=["nbval-ignore-output"]
 def measured(m):
-    """The slots of both ranks, in milliseconds from the first one on."""
-    begin = min(start for rank in ranks for _, start, _ in rank["pipeline"][str(m)])
-    return [
-        Slot(rank, action(word, rank), 1e3 * (start - begin), 1e3 * (end - begin))
-        for rank, found in enumerate(ranks)
-        for word, start, end in found["pipeline"][str(m)]
-    ]
+    """The slots of both ranks in the shortest step, in milliseconds from the first one on."""
+    steps = []
+    for both in zip(*(rank["pipeline"][str(m)] for rank in ranks), strict=True):
+        begin = min(start for done in both for _, start, _ in done)
+        steps.append(
+            [
+                Slot(rank, action(word, rank), 1e3 * (start - begin), 1e3 * (end - begin))
+                for rank, done in enumerate(both)
+                for word, start, end in done
+            ]
+        )
+    return min(steps, key=length)
 
 
 Picture(
@@ -714,8 +721,8 @@ for m in (2, 4, 8):
     kit.record(**{f"bubble_of_{m}": waited / worked})
 
 # %% [markdown]
-# (One step of each, so expect it near the formula, not on it: messages take time, and the last stage, which has the head, is not
-# exactly as long as the first. On a machine that is busy with other things it can be far above.)
+# (The shortest step of a few. Expect it near the formula, not on it: messages take time, and the last stage, which has the head,
+# is not exactly as long as the first. On a machine that is busy with other things it can be far above.)
 #
 # ## What each GPU holds
 #

@@ -96,8 +96,8 @@ def rank_order(schedule: str, rank: int, ranks: int, pieces: int) -> list[Action
     backward = [action(k, True) for k in range(chunks * pieces)]
     ahead = len(forward)
     if schedule != "gpipe":
-        above = ranks - 1 - rank
-        ahead = min(above if chunks == 1 else 2 * above + (chunks - 1) * ranks, len(forward))
+        after = ranks - 1 - rank
+        ahead = min(after if chunks == 1 else 2 * after + (chunks - 1) * ranks, len(forward))
     paired = len(forward) - ahead
     turn = [one for pair in zip(forward[ahead:], backward[:paired], strict=True) for one in pair]
     return forward[:ahead] + turn + backward[paired:]
