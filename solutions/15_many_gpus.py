@@ -189,11 +189,20 @@ print(f"mean of means: {sum(mine.mean() for mine in losses) / 2:.2f}")
 #
 # Is it the same model, then? Let us train it and see. Everything below is ordinary PyTorch. `torchrun` starts a script in
 # several processes and tells each its rank through environment variables. Here the script is made of the functions of this
-# notebook, yours among them. The model is small, in float64, and the sequences have unequal numbers of answers. (Under the
-# profile `gpu`, on a machine that has two of them, the two processes drive real GPUs.)
-#
+# notebook, yours among them. The model is small, in float64, and the sequences have unequal numbers of answers. It is trained
+# twice: once with your loss, and once with what many people write, `losses.mean()` on each rank.
+
+# %%
+guess_mean = kit.Guess(
+    "Each rank calls backward on the mean of its own answers. What comes of it?",
+    ["the same model", "another model, and an error", "another model, and no error"],
+)
+guess_mean
+
+# %% [markdown]
 # Starting processes takes longer than what they do. So they get two more tasks on the way, which the second half
-# of the lesson comes back to: they **shard** the model, and they run it as a **pipeline**.
+# of the lesson comes back to: they **shard** the model, and they run one as a **pipeline**. (Under the profile `gpu`, on a
+# machine that has two of them, the two processes drive real GPUs.)
 
 
 # %%
@@ -214,7 +223,7 @@ def batch(step):
 
 
 def own_mean(losses, all_answers, ranks):
-    """What many people write."""
+    """What many people write, on each rank."""
     return losses.mean()
 
 
@@ -287,7 +296,7 @@ def half(model, rank):
 
 
 def pipeline(depth, microbatches, rank, device):
-    """A step of a pipeline of two ranks: what this rank did, in order, with the seconds when it began and ended."""
+    """Steps of a pipeline of two ranks: what this rank did, in order, with the seconds when it began and ended."""
     from torch.distributed.pipelining import PipelineStage, Schedule1F1B
 
     tokens = 16 if depth < 32 else 64
@@ -313,11 +322,13 @@ def pipeline(depth, microbatches, rank, device):
     stage.backward_one_chunk = timed("B", stage.backward_one_chunk)
     schedule = Schedule1F1B(stage, microbatches, loss_fn=lambda y, wanted: F.cross_entropy(y.mT, wanted))
     inputs = torch.randint(128, (4 * microbatches, tokens), generator=torch.Generator().manual_seed(0)).to(device)
-    for _ in range(2 if depth < 32 else 3):  # the first one to warm up
+    steps = []
+    for _ in range(2 if depth < 32 else 5):
         dist.barrier()
         done.clear()
         schedule.step(inputs) if rank == 0 else schedule.step(target=inputs)
-    return done
+        steps.append(list(done))
+    return steps[1:]  # the first one was to warm up
 
 
 def both_tasks(folder, depth, gpus):
@@ -391,9 +402,12 @@ verdict("shards on two ranks:", apart["shards"] < 1e-10)
 # %% tags=["nbval-ignore-output"]
 print(", ".join(f"{name}: {value:.1e}" for name, value in apart.items()))
 
+# %%
+guess_mean.compare("another model, and no error")
+
 # %% [markdown]
 # The copies are the same model, up to the last digits, in which sums differ when they are added in another order. The mean
-# of means is another model. It trains, too. Nothing raises an error, and nobody would notice.
+# of means is another model. It trains, too, and nobody would notice.
 #
 # ## What does a copy cost?
 #
@@ -599,14 +613,14 @@ guess_order
 # Write `one_forward_one_backward(rank, ranks, microbatches)`: a list of words. `"F0"` is the forward pass of micro-batch 0 on
 # this rank, `"B0"` its backward pass; both count from 0. Three parts:
 #
-# 1. *Fill.* As many forward passes as there are ranks above this one (rank 0 is at the bottom, `ranks - 1` at the top), but no
-#    more than there are micro-batches.
+# 1. *Fill.* As many forward passes as there are ranks after this one (the last is rank `ranks - 1`, which has the head), but
+#    no more than there are micro-batches.
 # 2. *Steady.* One forward, one backward, in turn, until all micro-batches have gone forward. The oldest goes backward first.
 # 3. *Drain.* The backward passes that are left.
 #
 # Rank 1 of 3 with 4 micro-batches: F0, F1 B0, F2 B1, F3 B2, B3.
 #
-# Hint: the top rank fills with nothing: F0 B0 F1 B1 …. How many ranks stand above rank `rank`?
+# Hint: the last rank fills with nothing: F0 B0 F1 B1 …. How many ranks come after rank `rank`?
 #
 # Hint: with `ahead` passes filled in, the steady part is F(ahead + i), B(i) for i from 0 to microbatches - ahead - 1.
 
@@ -660,7 +674,7 @@ guess_order.compare("memory")
 #
 # **Why it works.** The bubble is the time to fill and to drain, and neither has changed. But a micro-batch's activations
 # are kept from its F to its B. Under GPipe all eight are kept at the worst moment. Under 1F1B rank 0 keeps four, as many as there
-# are ranks, and the top rank one. So the number of micro-batches costs no memory any more, and it can be made large: *that* is
+# are ranks, and the last rank one. So the number of micro-batches costs no memory any more, and it can be made large: *that* is
 # how the bubble gets small.
 #
 # **Interleaved**, the third panel, is the same idea with two stages on each rank (Narayanan et al., arXiv 2104.04473). Rank 0 has
@@ -671,20 +685,25 @@ guess_order.compare("memory")
 # Our two processes ran such a pipeline with PyTorch's own schedule, and wrote down what they did. Is it your order?
 
 # %%
-orders = [[[word for word, _, _ in rank["pipeline"][str(m)]] for rank in ranks] for m in (2, 4, 8)]
+orders = [[[word for word, _, _ in rank["pipeline"][str(m)][0]] for rank in ranks] for m in (2, 4, 8)]
 expected = [[one_forward_one_backward(rank, 2, m) for rank in range(2)] for m in (2, 4, 8)]
 verdict("both ranks did what your list says, in your order, for 2, 4 and 8 micro-batches:", orders == expected)
 
 
 # %% tags=["nbval-ignore-output"]
 def measured(m):
-    """The slots of both ranks, in milliseconds from the first one on."""
-    begin = min(start for rank in ranks for _, start, _ in rank["pipeline"][str(m)])
-    return [
-        Slot(rank, action(word, rank), 1e3 * (start - begin), 1e3 * (end - begin))
-        for rank, found in enumerate(ranks)
-        for word, start, end in found["pipeline"][str(m)]
-    ]
+    """The slots of both ranks in the shortest step, in milliseconds from the first one on."""
+    steps = []
+    for both in zip(*(rank["pipeline"][str(m)] for rank in ranks), strict=True):
+        begin = min(start for done in both for _, start, _ in done)
+        steps.append(
+            [
+                Slot(rank, action(word, rank), 1e3 * (start - begin), 1e3 * (end - begin))
+                for rank, done in enumerate(both)
+                for word, start, end in done
+            ]
+        )
+    return min(steps, key=length)
 
 
 Picture(
@@ -702,8 +721,8 @@ for m in (2, 4, 8):
     kit.record(**{f"bubble_of_{m}": waited / worked})
 
 # %% [markdown]
-# (With two free cores the measured bubble is a little above the formula: messages take time, and the last stage, which has the
-# head, is not exactly as long as the first. On a busy machine it can be far above.)
+# (The shortest step of a few. Expect it near the formula, not on it: messages take time, and the last stage, which has the head,
+# is not exactly as long as the first. On a machine that is busy with other things it can be far above.)
 #
 # ## What each GPU holds
 #
@@ -805,7 +824,7 @@ for m in (8, 32):
 # </details>
 #
 # **Why it works.** Rank $r$ of $p$ fills with $p - 1 - r$ passes and adds one before its first backward pass. From then on each F is
-# followed by a B. The lowest rank keeps the most: a reason to give it a layer less.
+# followed by a B. The first rank keeps the most: a reason to give it a layer less.
 
 # %% [markdown] exercise="ring_chunk" difficulty=4 importance=3 minutes=12
 # ### The ring (optional)

@@ -168,7 +168,7 @@ def bubble_share(trial: Trial) -> None:
         trial.equal(got, (p - 1) / (m * v), wrong, "(ranks - 1) waits, over microbatches × chunks pieces of work.")
 
 
-_ABOVE = "as many as there are ranks above."
+_AFTER = "as many as there are ranks after this one."
 
 
 def _order(m: int, ahead: int) -> list[str]:
@@ -187,8 +187,8 @@ def one_forward_one_backward(trial: Trial) -> None:
         trial.require(isinstance(got, list | tuple), _WORDS, got=repr(got)[:80])
         got = list(got)
         trial.require(all(isinstance(word, str) for word in got), _WORDS, got=repr(got)[:80])
-        above = ranks - 1 - rank
-        right = _order(m, above)
+        after = ranks - 1 - rank
+        right = _order(m, after)
         if got == right:
             continue
         shown = {"expected": " ".join(right), "got": " ".join(got)[:120]}
@@ -196,13 +196,13 @@ def one_forward_one_backward(trial: Trial) -> None:
         wrong = [
             (forward + backward, "That is GPipe: all forward, then all backward."),
             (forward + backward[::-1], "That is GPipe: all forward, then all backward."),
-            (_order(m, above + 1), f"One forward pass too many at the start: {_ABOVE}"),
-            (_order(m, above - 1), f"One forward pass too few at the start: {_ABOVE}"),
-            (_order(m, rank), "Upside down: the bottom rank, 0, fills most, the top rank not at all."),
-            (_order(m, rank + 1), "Upside down: the bottom rank, 0, fills most, the top rank not at all."),
-            (_order(m, 0), "Every rank begins to go backward at once: then each waits for all above it."),
-            (_order(m, ranks - 1), "Every rank fills alike: count the ranks above this one."),
-            (_order(m, ranks), "Every rank fills alike: count the ranks above this one."),
+            (_order(m, after + 1), f"One forward pass too many at the start: {_AFTER}"),
+            (_order(m, after - 1), f"One forward pass too few at the start: {_AFTER}"),
+            (_order(m, rank), "Upside down: rank 0 fills most, the last rank not at all."),
+            (_order(m, rank + 1), "Upside down: rank 0 fills most, the last rank not at all."),
+            (_order(m, 0), "Every rank begins to go backward at once: then each waits for all after it."),
+            (_order(m, ranks - 1), "Every rank fills alike: count the ranks after this one."),
+            (_order(m, ranks), "Every rank fills alike: count the ranks after this one."),
             ([f"{w[0]}{int(w[1:]) + 1}" for w in right], "Micro-batches count from 0."),
             ([word for word in right if word in got], "Something is missing: what was filled in must be drained, too."),
         ]
@@ -210,7 +210,7 @@ def one_forward_one_backward(trial: Trial) -> None:
             trial.require(got != order, said, **shown)
         counted = sorted(got) == sorted(right)
         few = "No more can be filled in than there are micro-batches: take the smaller one."
-        trial.require(counted or above <= m, few, **shown)
+        trial.require(counted or after <= m, few, **shown)
         trial.require(counted, "Each micro-batch goes forward once and backward once, and no others.", **shown)
         places = {word: place for place, word in enumerate(got)}
         trial.require(
@@ -220,7 +220,9 @@ def one_forward_one_backward(trial: Trial) -> None:
         )
         in_turn = [word for word in got if word[0] == "B"] == backward
         trial.require(in_turn, "The oldest micro-batch goes backward first: B0, B1, B2, ….", **shown)
-        trial.fail("Fill with as many as there are ranks above, then one forward and one backward in turn, then drain.")
+        trial.fail(
+            "Fill with as many as there are ranks after this one, then one forward, one backward in turn, then drain."
+        )
 
 
 def most_kept(trial: Trial) -> None:

@@ -65,7 +65,7 @@ def rank_order(schedule: str, rank: int, ranks: int, pieces: int) -> list[Action
     """What a rank does, one after the other, as PyTorch's schedules of the same names do it.
 
     ``"gpipe"`` (arXiv 1811.06965): all forward, then all backward. ``"1f1b"`` (arXiv 1806.03377): as many forward as
-    there are ranks above, then one forward and one backward in turn, and the rest backward. ``"interleaved"`` (arXiv
+    ranks come after, then one forward and one backward in turn, and the rest backward. ``"interleaved"`` (arXiv
     2104.04473, Section 2.2): the same with two stages on each rank, ``ranks`` micro-batches through one before the
     other.
 
@@ -96,8 +96,8 @@ def rank_order(schedule: str, rank: int, ranks: int, pieces: int) -> list[Action
     backward = [action(k, True) for k in range(chunks * pieces)]
     ahead = len(forward)
     if schedule != "gpipe":
-        above = ranks - 1 - rank
-        ahead = min(above if chunks == 1 else 2 * above + (chunks - 1) * ranks, len(forward))
+        after = ranks - 1 - rank
+        ahead = min(after if chunks == 1 else 2 * after + (chunks - 1) * ranks, len(forward))
     paired = len(forward) - ahead
     turn = [one for pair in zip(forward[ahead:], backward[:paired], strict=True) for one in pair]
     return forward[:ahead] + turn + backward[paired:]

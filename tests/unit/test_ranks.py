@@ -3,6 +3,7 @@
 import re
 from dataclasses import asdict, replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from torch.distributed.pipelining import Schedule1F1B, ScheduleInterleaved1F1B
 from deepnet_edu.messages import UserError
 from deepnet_edu.models import build_empty
 from deepnet_edu.parallel import Plan
+from deepnet_edu.parallel.stages import runs
 from deepnet_edu.planning import (
     SHAPES,
     bubble,
@@ -28,6 +30,7 @@ from deepnet_edu.planning import (
 from deepnet_edu.planning.pipeline import Action, most_at_once
 from tests.unit.rules import small_config
 
+ROOT = Path(__file__).parents[2]
 DECODER = SHAPES["small_1000"]
 BOTH = SHAPES["deepnet_200_opus"]
 PIPELINES = [
@@ -96,6 +99,12 @@ def test_stages_are_runs_of_nearly_the_same_length() -> None:
     assert [layer for run in stage_layers(11, 4) for layer in run] == list(range(11))
     with pytest.raises(ValueError, match="expected 1 to 3"):
         stage_layers(3, 4)
+
+
+@pytest.mark.parametrize(("layers", "stages"), [(11, 4), (6, 4), (1000, 12), (5, 5), (7, 1)])
+def test_stages_are_those_that_train(layers: int, stages: int) -> None:
+    cut = runs(replace(DECODER, decoder_layers=layers), stages)
+    assert [range(held[0].first, held[-1].last) for held in cut] == stage_layers(layers, stages)
 
 
 @pytest.mark.parametrize(
@@ -266,6 +275,12 @@ def test_copies_while_they_fit_then_shards_then_stages(
     settings = {key: value for key, value in how.items() if key != "sequences"}
     ranks = rank_memory(SHAPES[name], batch, 256, **asdict(proposal.plan), device="cuda", **settings)
     assert max(rank.total for rank in ranks) <= 0.9e9 * gigabytes
+
+
+def test_what_the_page_about_depth_says_is_so() -> None:
+    page = (ROOT / "docs/depth.md").read_text(encoding="utf-8")
+    plan, why = Plan.auto(SHAPES["deepnet_1000"], 8, 24e9, sequences=128, tokens=64, checkpoint_every="auto")
+    assert f"{plan.title!r}\n>>> why\n{why!r}\n" in page
 
 
 @pytest.mark.parametrize(
