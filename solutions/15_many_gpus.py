@@ -721,8 +721,9 @@ for m in (2, 4, 8):
     kit.record(**{f"bubble_of_{m}": waited / worked})
 
 # %% [markdown]
-# (The shortest step of a few. Expect it near the formula, not on it: messages take time, and the last stage, which has the head,
-# is not exactly as long as the first. On a machine that is busy with other things it can be far above.)
+# (The shortest step of a few. Expect it near the formula, not on it. Messages take time, and the last stage, which has the head, is
+# not exactly as long as the first: that adds waiting. And both ranks share one machine's memory, so that one works faster
+# while the other waits: that takes some away. On a machine that is busy with other things it can be far off.)
 #
 # ## What each GPU holds
 #
