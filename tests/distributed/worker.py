@@ -173,7 +173,7 @@ def profiled() -> list[int]:
 
 
 def rounded(plan: str, precision: str) -> list[float]:
-    """Losses in half the precision of float32."""
+    """Losses of a float32 model whose products have this precision; it begins with other weights than a float64 one."""
     torch.set_default_dtype(torch.float32)
     try:
         recipe = replace(RECIPE, save_every=0, precision=precision)
@@ -203,7 +203,7 @@ def runs_of_two(folder: Path) -> dict[str, Any]:
     found["diverged"] = diverged()
     found["dropout"] = [dropped("pipeline=2"), dropped("pipeline=2"), dropped("data=2")]
     found["profiles"] = profiled()
-    for plan, precision in [("data=2", "fp16"), ("shard=2", "bf16"), ("pipeline=2", "bf16")]:
+    for plan, precision in [("data=1", "fp32"), ("data=2", "fp16"), ("shard=2", "bf16"), ("pipeline=2", "bf16")]:
         found[f"{plan} {precision}"] = rounded(plan, precision)
     return found
 
