@@ -111,17 +111,26 @@ def page(tmp_path: Path) -> Iterator:
         yield page
 
 
+CONNECTED = """() => fetch("/api/kernels").then(answer => answer.json())
+    .then(kernels => kernels.some(kernel => kernel.connections > 0 && kernel.execution_state === "idle"))"""
+
+
 def run_all(page, last: str = "") -> None:
     """Run > Run All Cells once the kernel is there; then wait for the output that says ``last``, if one is given."""
     from playwright.sync_api import TimeoutError
 
-    page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]').wait_for(timeout=180_000)
+    # The page says "idle" before it has a kernel, and cells that are run then are passed over without a word.
+    page.wait_for_function(CONNECTED, timeout=180_000)
     begun = page.locator(".jp-InputPrompt").filter(has_text=re.compile(r"\[(\*|\d+)\]")).first
-    for _ in range(20):  # while the page is still being put together, a click on the menu may do nothing
-        page.get_by_role("menuitem", name="Run", exact=True).click()
-        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    for _ in range(30):  # while the page is still being put together, menus open and close, and dialogs come
         with suppress(TimeoutError):
-            begun.wait_for(timeout=5_000)
+            asked = page.locator("dialog.jp-Dialog button.jp-mod-accept")
+            if asked.count():  # for a kernel
+                asked.first.click(timeout=5_000)
+            page.keyboard.press("Escape")
+            page.get_by_role("menuitem", name="Run", exact=True).click(timeout=5_000)
+            page.get_by_role("menuitem", name="Run All Cells", exact=True).click(timeout=5_000)
+            begun.wait_for(timeout=10_000)
             break
     if not last:
         return

@@ -129,7 +129,11 @@ def test_what_outputs_hold_cannot_run(tmp_path: Path, page) -> None:
         address = write(folder)
         page.goto(address)
         page.locator("summary").click()
-        page.wait_for_function("[...document.querySelectorAll('iframe')].every(frame => frame.style.height)")
+        ready = "[...document.querySelectorAll('iframe')].every(frame => frame.style.height)"
+        for _ in range(100):  # wait_for_function would call eval on the page, which its policy forbids
+            if page.evaluate(ready):
+                break
+            page.wait_for_timeout(100)
         assert page.locator("iframe").count() == len(HOSTILE)
         for name in ("inside", "top", "out", "away"):
             (link,) = [link for frame in page.frames[1:] if (link := frame.query_selector(f"#{name}"))]
