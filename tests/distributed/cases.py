@@ -9,6 +9,7 @@ import torch
 from deepnet_edu.data import TokenMap
 from deepnet_edu.models import IGNORED, Batch, ModelConfig, random_batch
 from deepnet_edu.parallel import Plan
+from deepnet_edu.residual import RESIDUALS
 from deepnet_edu.training import TrainConfig
 
 STEPS = 10
@@ -79,8 +80,9 @@ def _more(ranks: int) -> list[Case]:
     tied = {"shared_embeddings": True}
     # Six sequences in four micro-batches: two more are made up, of which nothing is asked.
     twice = {"accumulate": 2, "label_smoothing": 0.1}
+    others = [name for name, rule in RESIDUALS.items() if "decoder" in rule.architectures and name not in RULES]
     return [
-        Case("pipeline=2", "decoder", "hyper_connections"),
+        *(Case("pipeline=2", "decoder", rule) for rule in others),
         Case("pipeline=2", "decoder", "dlcl", train={"checkpoint_every": 1}),
         Case("pipeline=2", "decoder", "ngpt", {"position": "rotary", "activation": "swiglu"}),
         Case("pipeline=2", "decoder", "branch_norm", train=twice),
