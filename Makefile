@@ -53,6 +53,7 @@ bench:
 	$(BIN)/python benchmarks/roads.py
 	$(BIN)/python benchmarks/tables.py
 	$(BIN)/python benchmarks/checks.py
+	$(BIN)/python benchmarks/distributed.py
 	$(BIN)/python benchmarks/batch_report.py
 
 clean:
