@@ -148,7 +148,7 @@ def trial(
     before = {} if not folder.exists() else {run.id: run for run in readable(folder)}
     with start(folder, slots, victim, "", 1, stub) as process:
         process.wait()
-    wrong = look(folder, before, home)
+    wrong = look(folder, before)
     if process.returncode:
         wrong.append(f"the runner that resumed ended with status {process.returncode}")
     ended = Counter(run.state for run in before.values())
@@ -177,13 +177,13 @@ def readable(folder: Path) -> list[Status]:
     return read_batch(folder)
 
 
-def look(folder: Path, before: dict[str, Status], home: Path) -> list[str]:
+def look(folder: Path, before: dict[str, Status], seeds: int = NOTEBOOKS) -> list[str]:
     """What is wrong with a batch that was resumed."""
     wrong = []
     runs = read_batch(folder)
     done = [run for run in runs if run.state == "done" and run.audited]
-    if (seeds := sorted(run.parameters["SEED"] for run in done)) != list(range(NOTEBOOKS)):
-        wrong.append(f"done are the seeds {seeds}")
+    if (found := sorted(run.parameters["SEED"] for run in done)) != list(range(seeds)):
+        wrong.append(f"done are the seeds {found}")
     if len(runs) != len(done):
         wrong.append(f"{len(runs) - len(done)} runs are not done")
     for run in done:

@@ -6,7 +6,9 @@ are two or more. Every figure is of the same run as the one it is compared with:
 - **bubble**: a clock around each forward and backward pass of a stage; waiting over working against (p - 1)/m, and
   (p - 1)/(2m) where each rank has two stages.
 - **weak scaling**: a step of p ranks on p times the batch, over a step of one process on one; before it and after it.
-- **bytes**: what went over the loopback device in some steps, against `planning.rank_traffic`; gloo only.
+- **bytes**: what went over the loopback device in some steps, against `planning.rank_traffic`; gloo only. Its
+  collectives are measured alone, too: its reduce-scatter is an all-reduce of which each rank keeps its part, and sends
+  twice as much.
 
 Writes results/distributed.json. Run with: python benchmarks/distributed.py (five minutes), or --smoke, which keeps
 nothing.
@@ -43,6 +45,8 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).parent / "results" / "distributed.json"
 LOOPBACK = Path("/sys/class/net/lo/statistics/tx_bytes")
 SEED, WARM, STEPS = 0, 2, 8
+#: Numbers of float32 that each rank has of what a collective is measured on.
+BUFFER = 1 << 20
 #: By device: layers, the other sizes, tokens, and sequences of one micro-batch or of one rank's share.
 SIZES: dict[str, tuple[int, dict[str, Any], int, int]] = {
     "cpu": (64, {"d_model": 64, "n_heads": 4, "d_ff": 256, "vocab_size": 128}, 64, 4),
@@ -61,6 +65,8 @@ def work(task: dict[str, Any]) -> dict[str, Any]:
     """One rank: some steps of a plan; their seconds, the actions of the last one, and bytes over loopback."""
     torch.set_num_threads(1)
     device, plan = task["device"], Plan.parse(task["plan"])
+    if task["path"] == "collectives":
+        return collectives(plan)
     config, tokens, sequences = shape(device, task["smoke"])
     batch = random_batch(config, sequences * plan.shares * plan.pieces, tokens, SEED)
     recipe = TrainConfig(steps=WARM + STEPS, seed=SEED, precision="fp32" if device == "cpu" else "bf16")
@@ -78,6 +84,28 @@ def work(task: dict[str, Any]) -> dict[str, Any]:
         with ParallelStep(model, recipe, ranks) as step, clocks(device) as actions:
             found = timed(step, batch.to(ranks.device), torch.distributed.barrier, device, actions)
         return found
+
+
+def collectives(plan: Plan) -> dict[str, Any]:
+    """One rank: bytes over loopback of all ranks in each collective that steps are made of."""
+    from deepnet_edu.parallel import joined
+
+    with joined(plan):
+        whole, part = torch.ones(plan.ranks * BUFFER), torch.ones(BUFFER)
+        ways: dict[str, Callable[[], Any]] = {
+            "all-reduce": lambda: torch.distributed.all_reduce(whole),
+            "all-gather": lambda: torch.distributed.all_gather_single(whole, part),
+            "reduce-scatter": lambda: torch.distributed.reduce_scatter_single(part, whole),
+        }
+        found: dict[str, Any] = {}
+        for name, way in ways.items():
+            torch.distributed.barrier()
+            time.sleep(0.05)
+            before = int(LOOPBACK.read_text())
+            way()
+            torch.distributed.barrier()
+            found[name] = int(LOOPBACK.read_text()) - before
+    return found
 
 
 def timed(
@@ -193,9 +221,13 @@ def scaling_rows(ranks: int, device: str, smoke: bool) -> list[dict[str, Any]]:
     return rows
 
 
-def bytes_rows(ranks: int, smoke: bool) -> list[dict[str, Any]]:
-    """Bytes over loopback in a step of all ranks, and by formula."""
+def bytes_rows(ranks: int, smoke: bool) -> tuple[list[dict[str, Any]], dict[str, float]]:
+    """Bytes over loopback in a step of all ranks, by formula, and by what gloo's collectives send over a ring's; which
+    comes as the second."""
     rows = []
+    alone = run(f"data={ranks}", "cpu", smoke, "collectives")[0]
+    ring = (ranks - 1) * 4 * ranks * BUFFER  # what all ranks send to gather a buffer, or to scatter its sum
+    costs = {name: sent / (ring * (1 + (name == "all-reduce"))) for name, sent in alone.items()}
     for plan in (f"data={ranks}", f"shard={ranks}", f"pipeline={ranks}"):
         found = run(plan, "cpu", smoke)
         given = Plan.parse(plan)
@@ -211,8 +243,21 @@ def bytes_rows(ranks: int, smoke: bool) -> list[dict[str, Any]]:
         )
         formula = sum(rank.total for rank in of_rank) * given.shares
         measured = statistics.median(found[0]["loopback"])
-        rows.append({"plan": plan, "formula": formula, "measured": measured, "ratio": round(measured / formula, 3)})
-    return rows
+        reduced = costs["reduce-scatter" if given.shard > 1 else "all-reduce"]
+        by_gloo = given.shares * sum(
+            reduced * rank.gradients + costs["all-gather"] * rank.weights + rank.stream for rank in of_rank
+        )
+        rows.append(
+            {
+                "plan": plan,
+                "formula": formula,
+                "by_gloo": round(by_gloo),
+                "measured": measured,
+                "ratio": round(measured / formula, 3),
+                "of_gloo": round(measured / by_gloo, 3),
+            }
+        )
+    return rows, {name: round(cost, 3) for name, cost in costs.items()}
 
 
 def main() -> None:
@@ -239,9 +284,14 @@ def main() -> None:
     scaling = scaling_rows(ranks, device, given.smoke)
     for row in scaling:
         print(f"{row['plan']:>11}, {row['path']} path: {row['efficiency']:.2f} of perfect weak scaling")
-    sent = bytes_rows(2, given.smoke) if LOOPBACK.exists() else []
+    sent, costs = bytes_rows(2, given.smoke) if LOOPBACK.exists() else ([], {})
     for row in sent:
-        print(f"{row['plan']:>11}: {row['measured']:,.0f} bytes a step, {row['ratio']:.3f} of the formula")
+        print(
+            f"{row['plan']:>11}: {row['measured']:,.0f} bytes a step, {row['ratio']:.3f} of the formula, "
+            f"{row['of_gloo']:.3f} of what gloo's collectives send"
+        )
+    if costs:
+        print("gloo over a ring: " + ", ".join(f"{name} {cost:.2f}" for name, cost in costs.items()))
     if given.smoke:
         return
     config, tokens, sequences = shape(device, False)
@@ -257,6 +307,7 @@ def main() -> None:
         "bubble": bubbles,
         "weak_scaling": scaling,
         "bytes": sent,
+        "gloo_over_a_ring": costs,
     }
     write_atomic(RESULTS, json.dumps(record, indent=1) + "\n")
 

@@ -3,6 +3,7 @@
 import json
 import shlex
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ from deepnet_edu.cli.app import Json, app, print_table
 from deepnet_edu.messages import UserError
 
 if TYPE_CHECKING:
+    from deepnet_edu.parallel import Plan
     from deepnet_edu.training.runs import Run
 
 
@@ -52,8 +54,11 @@ def train(
     from deepnet_edu.training.whole import carry_out, find_device, folder_of, say_end, unwritten
 
     run, chosen = find_run(what, given or []), find_device(device)
-    if dry_run:
+    if dry_run and gpus is None and plan is None:
         say_forecast(what, run, chosen, as_json)
+        return
+    if dry_run:
+        say_ranks(run, chosen, gpus, plan, as_json)
         return
     folder = folder_of(what, out)
     go_on = ["deepnet-edu", "train", str(folder / FILE), "--resume"]
@@ -91,21 +96,49 @@ def start(
     import torch
 
     from deepnet_edu.parallel.launch import launch
-    from deepnet_edu.training.whole import check_plan, find_plan
 
-    if gpus is not None and gpus < 1:
-        raise UserError(f"--gpus {gpus}: expected 1 or more.")
-    chosen, why = find_plan(plan, run, gpus, device)
-    ranks = chosen.ranks if gpus is None else gpus
+    chosen, why = plan_of(run, device, gpus, plan)
+    ranks = chosen.ranks
     if device == "cuda" and ranks > torch.cuda.device_count():
         raise UserError(f"{ranks} GPUs were asked for, and PyTorch finds {torch.cuda.device_count()}: use --gpus less.")
-    check_plan(chosen, run, ranks)
     if why:
         print(f"{chosen.title}: {why}", file=sys.stderr)
     again = shlex.join([*go_on, f"--gpus={ranks}", f"--plan={chosen.title}", f"--device={device}"])
     arguments = [what, f"--plan={chosen.title}", f"--out={folder}", f"--device={device}", f"--go-on={again}", *options]
     if status := launch(ranks, "deepnet_edu.training", arguments, port=port or 0, again=again):
         raise typer.Exit(status)
+
+
+def plan_of(run: "Run", device: str, gpus: int | None, plan: str | None) -> "tuple[Plan, str]":
+    """The plan that was asked for, which fits the run, and why it is this one where nobody said so."""
+    from deepnet_edu.training.whole import check_plan, find_plan
+
+    if gpus is not None and gpus < 1:
+        raise UserError(f"--gpus {gpus}: expected 1 or more.")
+    chosen, why = find_plan(plan, run, gpus, device)
+    check_plan(chosen, run, chosen.ranks if gpus is None else gpus)
+    return chosen, why
+
+
+def say_ranks(run: "Run", device: str, gpus: int | None, plan: str | None, as_json: bool) -> None:
+    """Print what each rank of a plan holds and sends."""
+    from deepnet_edu.training.forecast import forecast_ranks
+
+    chosen, why = plan_of(run, device, gpus, plan)
+    found = forecast_ranks(run, chosen, device)
+    if as_json:
+        ranks = [{"memory": held.to_dict(), "sends": {**asdict(sent), "total": sent.total}} for held, sent in found]
+        print(json.dumps({"run": run.to_dict(), "plan": chosen.title, "why": why, "ranks": ranks}))
+        return
+    print(f"{chosen.title}: {why}" if why else chosen.title)
+    places = ["each rank"] if len(found) == 1 else [f"stage {i}" for i in range(len(found))]
+    for what, rows in (("memory", [held.to_dict() for held, _ in found]), ("sent in a step", [])):
+        rows = rows or [{**asdict(sent), "total": sent.total} for _, sent in found]
+        names = [name for name in rows[0] if name != "parameters"]
+        table = [[name, *(f"{row[name] / 1e6:,.1f}" for row in rows)] for name in names]
+        print_table([f"{what}, MB", *places], table)
+    most = max(held.parameters for held, _ in found)
+    print(f"{most:,} parameters on a rank at most, {run.model.title}.")
 
 
 def say_forecast(what: str, run: "Run", device: str, as_json: bool) -> None:

@@ -6,7 +6,17 @@ from typing import Any
 
 import torch
 
-from deepnet_edu.planning import count_operations, count_parameters, peak_of, training_memory
+from deepnet_edu.parallel import Plan
+from deepnet_edu.planning import (
+    RankMemory,
+    RankTraffic,
+    count_operations,
+    count_parameters,
+    peak_of,
+    rank_memory,
+    rank_traffic,
+    training_memory,
+)
 from deepnet_edu.stack import layers_together
 from deepnet_edu.training.runs import Run
 
@@ -56,6 +66,22 @@ class Forecast:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         return {**asdict(self), "tokens": self.tokens, "operations": self.operations, "days": self.days}
+
+
+def forecast_ranks(run: Run, plan: Plan, device: str = "cpu") -> list[tuple[RankMemory, RankTraffic]]:
+    """What each rank of the pipeline of ``plan`` holds at its peak, and sends in a step; copies and shards are alike.
+
+    Args:
+        run: from ``find_run``.
+        plan: that fits the run.
+        device: ``"cpu"`` or ``"cuda"``.
+    """
+    (sequences, tokens), train = run.data.batch_shape, run.train
+    pieces = plan.shares * plan.pieces
+    sequences = -(-sequences // pieces) * pieces  # what is too few for all is there twice
+    how: dict[str, Any] = {**asdict(plan), "precision": "float32" if train.precision == "fp32" else "autocast"}
+    held = rank_memory(run.model, sequences, tokens, checkpoint_every=train.checkpoint_every, device=device, **how)
+    return list(zip(held, rank_traffic(run.model, sequences, tokens, **how), strict=True))
 
 
 def forecast(run: Run, device: str = "cpu") -> Forecast:

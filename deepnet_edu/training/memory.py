@@ -3,23 +3,21 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
 
 import torch
 
 from deepnet_edu.messages import UserError
 from deepnet_edu.models import Batch, Model
 from deepnet_edu.parallel import Plan
-from deepnet_edu.planning import explain
+from deepnet_edu.planning import explain, rank_memory
 from deepnet_edu.stack import Stack
 from deepnet_edu.training.config import TrainConfig
 
 #: Of the message of PyTorch's allocator on the CPU, which raises a plain RuntimeError.
 _ON_CPU = "not enough memory"
-
-_OF_A_RANK = (
-    "It was a rank of the plan {}: try more shards or stages, checkpoint_every='auto', or fewer sequences in a batch "
-    "and accumulate=2."
-)
+_ADVICE = "checkpoint_every='auto', or fewer sequences in a batch and accumulate=2."
 
 
 class OutOfMemory(UserError):
@@ -38,7 +36,7 @@ def answered(model: Model, config: TrainConfig, batch: Batch, plan: Plan | None 
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if isinstance(error, torch.OutOfMemoryError | MemoryError) or _ON_CPU in str(error):
-            known = _known(model, config, batch) if plan is None else _OF_A_RANK.format(plan.title)
+            known = _known(model, config, batch) if plan is None else _known_of_rank(model, config, batch, plan)
             raise OutOfMemory(f"Out of memory. {known}") from error
         raise
 
@@ -63,7 +61,31 @@ def _known(model: Model, config: TrainConfig, batch: Batch) -> str:
             offload=config.offload,
         )
     except ValueError:  # a model that somebody else wrote a part of, or float64 beside autocast
-        return "Try checkpoint_every='auto', or fewer sequences in a batch and accumulate=2."
+        return f"Try {_ADVICE}"
+
+
+def _known_of_rank(model: Model, config: TrainConfig, batch: Batch, plan: Plan) -> str:
+    """What the formula says of the fullest rank of a plan, and which plan would do for as many."""
+    sequences, tokens, source_tokens = lengths(model, batch)
+    how: dict[str, Any] = {
+        "source_tokens": source_tokens,
+        "checkpoint_every": config.checkpoint_every,
+        "precision": "float32" if config.precision == "fp32" else "autocast",
+        "device": (device := next(model.parameters()).device).type,
+    }
+    memory = _limit(device) // (1 if device.type == "cuda" else int(os.environ.get("LOCAL_WORLD_SIZE", plan.ranks)))
+    said, advice = f"It was a rank of the plan {plan.title}", f"Try more shards or stages, {_ADVICE}"
+    try:
+        need = max(rank.total for rank in rank_memory(model.config, sequences, tokens, **asdict(plan), **how))
+        said += f", which needs {need / 1e9:.2g} GB by formula, of {memory / 1e9:.2g} GB"
+        better, why = Plan.auto(model.config, plan.ranks, memory, sequences=sequences, tokens=tokens, **how)
+        if better != plan:
+            advice = f"--plan {better.title} would do: {why}"
+    except ValueError:  # a batch of another length than planned, or a model that somebody else wrote a part of
+        pass
+    except UserError as nothing:
+        advice = str(nothing)
+    return f"{said}. {advice}"
 
 
 def lengths(model: Model, batch: Batch) -> tuple[int, int, int]:

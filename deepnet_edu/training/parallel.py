@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterable
 from contextlib import ExitStack, nullcontext
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -70,6 +71,7 @@ class ParallelStep(TrainStep):
         else:
             model.to(ranks.device)
         super().__init__(model, config)
+        self._compiled = _compile_inside(model) if self.plan.shard > 1 else []
         self._stores.clear()  # gradients must come by where DistributedDataParallel waits for them
         if self.plan.data > 1:
             group = ranks.mesh.get_group(SHARE)
@@ -81,6 +83,8 @@ class ParallelStep(TrainStep):
     def __exit__(self, *_: Any) -> None:
         super().__exit__()
         self._pipelines.clear()
+        for layer in self._compiled:
+            del layer.forward
         for stack, path in self._paths.items():
             stack.path = path
 
@@ -240,8 +244,6 @@ def refuse(model: Model, config: TrainConfig, ranks: Ranks) -> None:
         raise UserError(f"{said} has stages with nothing to train where parameters=ends: use data=… or shard=….")
     if plan.shard == 1:
         return
-    if config.compile != "no":
-        raise UserError(f"{said} gathers weights layer by layer, which compile=layer passes by: use compile=no.")
     if issubclass(rule, Projected):
         raise UserError(
             f"residual={model.config.residual!r} puts whole rows and columns of weights back to a length after each "
@@ -272,6 +274,22 @@ def _shard(part: nn.Module, ranks: Ranks) -> None:
     for layer in layers:
         fully_shard(layer, **settings)
     fully_shard(part, **settings)
+
+
+def _compile_inside(model: Model) -> list[nn.Module]:
+    """Let each layer call what its stack has compiled, and not the stack: a layer's call is what gathers its weights.
+
+    Returns:
+        The layers, which have a ``forward`` of their own now.
+    """
+    changed: list[nn.Module] = []
+    for stack in model.stacks().values():
+        if isinstance(stack, Stack) and stack.compiled is not None:
+            for layer in stack.layers:
+                layer.forward = partial(stack.compiled, layer)
+                changed.append(layer)
+            stack.compiled = None
+    return changed
 
 
 def _norms_at_the_ends(layers: Iterable[nn.Module]) -> list[nn.Module]:

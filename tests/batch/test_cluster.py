@@ -16,7 +16,7 @@ import psutil
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks import batch_cluster
+from benchmarks import batch_cluster, batch_faults
 from benchmarks.batch_cluster import Machines, at_work, machines, on_cluster, on_one_machine, outcome, wait_until
 from deepnet_edu.batch import active, cluster, workers
 from deepnet_edu.batch.cluster import Cluster, ClusterRunner
@@ -28,6 +28,7 @@ from deepnet_edu.batch.slots import Slot
 from deepnet_edu.batch.state import read_batch
 from deepnet_edu.batch.watch import Lines
 from deepnet_edu.cli import app
+from deepnet_edu.files import KILL_AT
 from deepnet_edu.messages import UserError
 
 pytest.importorskip("distributed", reason="the extra [cluster] is not installed")
@@ -156,6 +157,45 @@ def test_the_runner_is_killed_and_resumed(tmp_path: Path, notebook: Path, here: 
     assert "on quick, slot 0" in said
     assert "2 of 2 runs are done: batch" in said
     assert sorted((run.state, run.attempts) for run in read_batch(tmp_path / "batch")) == [("done", 1), ("done", 2)]
+
+
+@pytest.mark.parametrize("point", ["result: before", "result: copied"])
+def test_the_runner_is_killed_while_a_result_is_copied_back(
+    tmp_path: Path, notebook: Path, here: Machines, point: str
+) -> None:
+    for name in list(here.workers):
+        here.kill(name)
+    here.add("quick", seconds=0.1)
+    command = [*COMMAND, "run", notebook.name, "--seeds", "3", "--cluster", here.address, "--resume", "--out", "batch"]
+    doomed = subprocess.run(command, cwd=tmp_path, stdout=subprocess.DEVNULL, env={**os.environ, KILL_AT: point})
+    assert doomed.returncode == -signal.SIGKILL
+    before = read_batch(tmp_path / "batch")  # each is whole
+    assert not [run for run in before if run.state == "done"]
+    subprocess.run(command, cwd=tmp_path, stdout=subprocess.DEVNULL, check=True)
+    assert batch_faults.look(tmp_path / "batch", {run.id: run for run in before}, seeds=3) == []
+    assert sorted(run.attempts for run in read_batch(tmp_path / "batch")) == [1, 1, 2]
+
+
+@pytest.mark.parametrize("point", ["audit: during", "result: before", "result: copied"])
+def test_a_worker_is_killed_when_its_run_has_just_ended(
+    tmp_path: Path,
+    notebook: Path,
+    here: Machines,
+    pool: ThreadPoolExecutor,
+    monkeypatch: pytest.MonkeyPatch,
+    point: str,
+) -> None:
+    for name in list(here.workers):
+        here.kill(name)
+    with monkeypatch.context() as patch:
+        patch.setenv(KILL_AT, point)
+        here.add("doomed", seconds=0.1)
+    future = on_cluster(pool, notebook, 3, folder := tmp_path / "batch", here.address)
+    assert here.workers["doomed"].wait(60) == -signal.SIGKILL
+    here.add("quick", seconds=0.1)
+    runs = future.result(60)
+    assert batch_faults.look(folder, {}, seeds=3) == []
+    assert sorted((run.attempts, run.device) for run in runs) == [(1, "quick"), (1, "quick"), (2, "quick")]
 
 
 def test_a_run_that_loses_many_workers_is_given_up(

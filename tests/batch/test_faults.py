@@ -83,7 +83,7 @@ def test_a_second_runner_is_refused_or_joins(tmp_path: Path, stub: list[str], mo
     assert {run.state for run in runs} == {"done"}
     assert {run.attempts for run in runs} == {1}
     assert {run.pid for run in runs} == {first.pid, os.getpid()}
-    assert batch_faults.look(folder, {}, tmp_path) == []
+    assert batch_faults.look(folder, {}) == []
 
 
 @pytest.mark.parametrize("times", [1, 2])

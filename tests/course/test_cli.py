@@ -267,6 +267,25 @@ def test_train_says_what_a_run_needs_and_loads_nothing(tmp_path: Path, monkeypat
     assert not any(tmp_path.iterdir())
 
 
+def test_train_says_what_each_rank_of_a_plan_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = json.loads(here("gpu-1000", "--dry-run", "--plan", "pipeline=4", "--device", "cpu", "--json").stdout)
+    assert found["plan"] == "pipeline=4"
+    assert sum(rank["memory"]["parameters"] for rank in found["ranks"]) == 3_160_903_680
+    assert all(rank["sends"]["stream"] == rank["sends"]["total"] > 0 for rank in found["ranks"])
+    own = ["laptop-1000", "--dry-run", "--gpus", "2", "--device", "cpu"]
+    spoken = here(*own, "--plan", "auto")
+    assert spoken.exit_code == 0, spoken.exception
+    lines = [line.split() for line in spoken.output.splitlines()]
+    assert spoken.output.startswith("data=2: Copies fit: a GPU needs ")
+    assert ["memory,", "MB", "each", "rank"] in lines
+    assert ["gradients", "200.0"] in lines  # held: 4 bytes of each of 50,004,480 numbers; sent: 2 · 1/2 of them
+    assert lines.count(["gradients", "200.0"]) == 2
+    assert "50,004,480 parameters on a rank at most, DeepNorm." in spoken.output
+    assert "needs data=1 × shard=1 × pipeline=4 = 4 processes, and there are 2" in refused(*own, "--plan", "pipeline=4")
+    assert not any(tmp_path.iterdir())
+
+
 def test_train_refuses_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert "did you mean 'laptop-1000'" in refused("laptop-100")

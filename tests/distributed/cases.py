@@ -114,7 +114,6 @@ REFUSED = [
     ("pipeline=2", "deepnorm", {"precision": "fp16"}, "use precision=bf16"),
     ("pipeline=2", "deepnorm", {"profile_every": 2}, "leave profile_every out"),
     ("pipeline=2", "deepnorm", {"parameters": "ends"}, "stages with nothing to train"),
-    ("shard=2", "deepnorm", {"compile": "layer"}, "use compile=no"),
     ("data=2", "deepnorm", {"cuda_graph": True}, "cuda_graph=True records none"),
     ("data=3", "deepnorm", {}, "The plan data=3 is for 3 ranks, and there are 2"),
 ]

@@ -1,6 +1,7 @@
 """What a recipe says: precisions agree, accumulation is the large batch, contradictions are refused."""
 
 import copy
+import re
 from dataclasses import replace
 from functools import partialmethod
 
@@ -12,6 +13,7 @@ from deepnet_edu import Batch, ModelConfig, TrainConfig, build_model, train
 from deepnet_edu.data import PreviousToken, TokenMap
 from deepnet_edu.messages import UserError
 from deepnet_edu.models import Model, build_empty
+from deepnet_edu.parallel import Plan
 from deepnet_edu.training import OutOfMemory, TrainingDiverged, TrainStep, memory
 from deepnet_edu.training.graph import Recorded
 from deepnet_edu.training.step import FIRST_SCALE, LEAST_SCALE
@@ -300,6 +302,22 @@ def test_out_of_memory_is_answered_with_the_setting_that_would_fit(error, monkey
     with pytest.raises(OutOfMemory, match=sentence):
         train(model, task, TrainConfig(steps=1), progress=False)
     assert all(parameter.grad is None for parameter in model.parameters())  # the memory is given back
+
+
+def test_a_rank_that_is_out_of_memory_hears_of_a_plan_that_would_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, task = small(layers=400), TokenMap(vocab_size=8, length=64, batch_size=8)
+    one, copies = task.batch(torch.Generator().manual_seed(0)), Plan(data=2)
+    recipe = TrainConfig(steps=1)
+    monkeypatch.setattr(memory, "_limit", lambda _device: 2 * 450_000_000)
+    with pytest.raises(OutOfMemory) as said, memory.answered(model, recipe, one, copies):
+        raise MemoryError
+    assert "It was a rank of the plan data=2, which needs 0." in str(said.value)
+    assert "GB by formula, of 0.45 GB." in str(said.value)
+    assert re.search(r"--plan pipeline=2\S* would do: |What would do: checkpoint_every='auto'", str(said.value))
+    monkeypatch.setattr(memory, "_limit", lambda _device: 2 * 80_000_000_000)
+    advice = r"of 80 GB\. Try more shards or stages, checkpoint_every='auto', or fewer"
+    with pytest.raises(OutOfMemory, match=advice), memory.answered(model, recipe, one, copies):
+        raise MemoryError
 
 
 def test_another_error_stays_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
