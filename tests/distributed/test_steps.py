@@ -106,11 +106,10 @@ def test_copies_can_be_looked_into(two: list[dict[str, Any]]) -> None:
     assert two[0]["profiles"] == two[1]["profiles"] == [0, 2, 4, 5]
 
 
-@pytest.mark.parametrize("ranks", [2, 4])
-def test_compiled_layers_gather_what_they_read(ranks: int, request: pytest.FixtureRequest) -> None:
-    for rank in request.getfixturevalue({2: "two", 4: "four"}[ranks]):
-        for saw in rank["compiled"]:
-            assert saw["loss"] < TOLERANCE
-            assert saw["weights"] < TOLERANCE
-            assert max(saw["graphs"]) == 2  # batches have two lengths, and more layers than that make no more
-            assert saw["back"]
+def test_compiled_layers_gather_what_they_read(two: list[dict[str, Any]]) -> None:
+    for rank in two:
+        saw = rank["compiled"]
+        assert saw["loss"] < TOLERANCE
+        assert saw["weights"] < TOLERANCE
+        assert saw["graphs"] == 2  # batches have two lengths, and more layers than that make no more
+        assert saw["back"]
