@@ -3,7 +3,6 @@
 import json
 import shlex
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -127,17 +126,20 @@ def say_ranks(run: "Run", device: str, gpus: int | None, plan: str | None, as_js
     chosen, why = plan_of(run, device, gpus, plan)
     found = forecast_ranks(run, chosen, device)
     if as_json:
-        ranks = [{"memory": held.to_dict(), "sends": {**asdict(sent), "total": sent.total}} for held, sent in found]
+        ranks = [{"memory": memory.to_dict(), "sends": sent.to_dict()} for memory, sent in found]
         print(json.dumps({"run": run.to_dict(), "plan": chosen.title, "why": why, "ranks": ranks}))
         return
     print(f"{chosen.title}: {why}" if why else chosen.title)
-    places = ["each rank"] if len(found) == 1 else [f"stage {i}" for i in range(len(found))]
-    for what, rows in (("memory", [held.to_dict() for held, _ in found]), ("sent in a step", [])):
-        rows = rows or [{**asdict(sent), "total": sent.total} for _, sent in found]
-        names = [name for name in rows[0] if name != "parameters"]
-        table = [[name, *(f"{row[name] / 1e6:,.1f}" for row in rows)] for name in names]
-        print_table([f"{what}, MB", *places], table)
-    most = max(held.parameters for held, _ in found)
+    held = [", ".join(map(str, range(i, chosen.stages, chosen.pipeline))) for i in range(chosen.pipeline)]
+    places = ["each rank"] if len(found) == 1 else [f"stage {stages}" for stages in held]
+    tables = {
+        "memory, MB": [memory.to_dict() for memory, _ in found],
+        "sent in a step, MB": [sent.to_dict() for _, sent in found],
+    }
+    for title, columns in tables.items():
+        names = [name for name in columns[0] if name != "parameters"]
+        print_table([title, *places], [[name, *(f"{column[name] / 1e6:,.1f}" for column in columns)] for name in names])
+    most = max(memory.parameters for memory, _ in found)
     print(f"{most:,} parameters on a rank at most, {run.model.title}.")
 
 

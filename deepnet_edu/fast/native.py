@@ -4,6 +4,7 @@ Nothing depends on it: :mod:`deepnet_edu.fast` computes the same with PyTorch's 
 so. ``DEEPNET_EDU_NATIVE=0`` in the environment leaves it out.
 """
 
+import atexit
 import ctypes
 import hashlib
 import os
@@ -66,6 +67,7 @@ def _compiled(compiler: str) -> Path:
             raise PermissionError  # what others may write is not loaded from there
     except OSError:
         cache = Path(tempfile.mkdtemp(prefix="deepnet_edu_"))
+        atexit.register(shutil.rmtree, cache, ignore_errors=True)
     library = cache / f"native_{key[:16]}.so"
     if library.exists():
         return library

@@ -144,7 +144,8 @@ class Plan:
         if batch_size % pieces:
             raise UserError(
                 f"A batch of {batch_size} sequences cannot be cut into {self.shares} × {self.pieces} equal pieces "
-                f"(shares of ranks × micro-batches): use --set batch_size={(batch_size // pieces + 1) * pieces}."
+                f"(shares of ranks × micro-batches): take {(batch_size // pieces + 1) * pieces}, "
+                f"by --set sequences={(batch_size // pieces + 1) * pieces} for a preset."
             )
         if self.pipeline > 1 and self.schedule == "1f1b" and self.pieces < self.pipeline:
             raise UserError(

@@ -72,6 +72,10 @@ class RankTraffic:
         """Bytes."""
         return self.gradients + self.weights + self.stream
 
+    def to_dict(self) -> dict[str, int]:
+        """Plain JSON values, bytes."""
+        return {**asdict(self), "total": self.total}
+
 
 @dataclass(frozen=True)
 class _Stage:
