@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from deepnet_edu.cli import app
@@ -147,7 +148,10 @@ def test_what_a_rank_refuses_is_one_sentence_and_nothing_else(tmp_path: Path) ->
         (["--device=auto"], "PyTorch finds no GPU here. With --device cpu they are processes on this CPU"),
     ],
 )
-def test_a_plan_that_does_not_fit_is_refused_before_anything_starts(options: list[str], sentence: str) -> None:
+def test_a_plan_that_does_not_fit_is_refused_before_anything_starts(
+    options: list[str], sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     given = ["train", "laptop-1000", *SMALL, *CPU, *options]
     with pytest.raises(UserError) as error:
         CliRunner().invoke(app, given, catch_exceptions=False)
@@ -161,6 +165,18 @@ def test_a_port_in_use_is_refused(tmp_path: Path) -> None:
         port = server.getsockname()[1]
         with pytest.raises(UserError, match=rf"--port {port}: .*in use.*leave --port out"):
             CliRunner().invoke(app, ["train", "laptop-1000", *SMALL, *CPU, f"--port={port}"], catch_exceptions=False)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+@pytest.mark.parametrize("plan", ["data=2", "shard=2", "pipeline=2"])
+def test_two_gpus_have_the_loss_of_one(plan: str, tmp_path: Path) -> None:
+    given = [*COMMAND, "train", "laptop-1000", *SMALL, "--set=steps=10", "--device=cuda", "--json"]
+    one, two = (
+        json.loads(finished([*given, f"--out={tmp_path / name}", *options]).stdout)
+        for name, options in (("one", []), ("two", ["--gpus=2", f"--plan={plan}"]))
+    )
+    assert two["loss"] == pytest.approx(one["loss"], rel=1e-5)
 
 
 def started(*arguments: str) -> subprocess.Popen[str]:
