@@ -83,7 +83,8 @@ def share_loss(trial: Trial) -> None:
         trial.equal(got, total * ranks / all_answers, wrong, "The sum of the losses, times ranks, over all answers.")
         trial.require(
             isinstance(got, Tensor) and got.requires_grad,
-            "It is the right number, but no gradient can pass: leave out item() and detach().",
+            "It is the right number, but no gradient can pass: compute it from losses, without item(), detach() or "
+            "a new tensor.",
         )
         (gradient,) = torch.autograd.grad(got, leaf)
         trial.equal(gradient, torch.full_like(leaf, ranks / all_answers), (), "The gradient is not that of the value.")

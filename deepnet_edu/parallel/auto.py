@@ -31,8 +31,8 @@ def propose(
     """The first of these plans that fits: copies, shards, stages of copies, stages of shards; fewer stages first.
 
     Copies need no schedule. Shards divide what copies repeat, and send half as much again. Stages send the stream
-    alone, and hold ranks back by their bubble: they are what is left where shards need too much, or where there are
-    fewer sequences than GPUs.
+    alone, and hold ranks back by their bubble: they are what is left where shards need too much, or where the
+    sequences cannot be shared out to all GPUs.
 
     Args:
         config: of the model.
