@@ -34,6 +34,9 @@ def judge(active: Active, cell_timeout: float | None) -> bool:
         run.problems = [f"a cell took longer than {cell_timeout:g} s"]
         return False
     run.state = "failed"
+    if exit_ == worker.NO_KERNEL:
+        run.problems = [f"its kernel did not start, {worker.STARTS} times over: see its log"]
+        return False
     if exit_ == worker.NO_SPACE:
         run.problems = ["the disk is full"]
         return False

@@ -6,6 +6,7 @@ Standard input stays open as long as the runner lives: when it closes early, the
 """
 
 import contextlib
+import copy
 import errno
 import json
 import os
@@ -18,8 +19,12 @@ END_MIME = "application/vnd.deepnet-edu.end+json"
 PARTIAL = "partial.ipynb"
 #: Exit status by what ended the run; 1 is a cell that raised, or anything else.
 EXITS = {"PapermillExecutionError": 1, "CellTimeoutError": 3, "DeadKernelError": 4, "NoSuchKernel": 5}
-NO_SPACE = 6
+NO_SPACE, NO_KERNEL = 6, 7
 START_TIMEOUT_S = 120
+#: A kernel's ports are free when they are chosen, and somebody else may have one of them when the kernel comes to it.
+STARTS = 3
+#: What jupyter_client says of a kernel that died before its first answer, in a plain RuntimeError.
+_NOT_STARTED = "Kernel died before replying to kernel_info"
 
 
 def main() -> None:
@@ -41,14 +46,24 @@ def execute(notebook: str, parameters: dict[str, Any], kernel: str, cell_timeout
     import logging
 
     import nbformat
-    import papermill
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("papermill.translators").setLevel(logging.ERROR)
     content = nbformat.read(notebook, as_version=4)
+    content = nbformat.v4.upgrade(content) or content  # papermill's own cells are of the newest format
     end = nbformat.v4.new_code_cell(f'__import__("IPython").display.display({{"{END_MIME}": {{}}}}, raw=True)')
     end.metadata.tags = []
     content.cells.append(end)
+    for _ in range(STARTS):
+        status = _execute(copy.deepcopy(content), parameters, kernel, cell_timeout)
+        if status != NO_KERNEL:
+            break
+    return status
+
+
+def _execute(content: Any, parameters: dict[str, Any], kernel: str, cell_timeout: float | None) -> int:
+    import papermill
+
     try:
         papermill.execute_notebook(
             content,
@@ -64,6 +79,8 @@ def execute(notebook: str, parameters: dict[str, Any], kernel: str, cell_timeout
     except Exception as error:
         with contextlib.suppress(OSError):  # the disk may be full
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        if str(error).startswith(_NOT_STARTED):
+            return NO_KERNEL
         return NO_SPACE if getattr(error, "errno", None) == errno.ENOSPC else EXITS.get(type(error).__name__, 1)
     return 0
 

@@ -59,6 +59,7 @@ GOOD = 'sed "s/777/$((2 * $1))/" "$0.ipynb" > partial.ipynb\n'
         ("exit 4", {}, "killed", "its kernel died: killed, crashed, or out of memory"),
         ("kill -9 $$", {}, "killed", "its process was ended by signal 9: killed, crashed, or out of memory"),
         ("exit 6", {}, "failed", "the disk is full"),
+        ("exit 7", {}, "failed", "its kernel did not start, 3 times over: see its log"),
         ("echo NoSuchKernel: julia >&2; exit 5", {}, "failed", "papermill left no whole notebook: NoSuchKernel: julia"),
         ("printf '{\"cells\": [{' > partial.ipynb", {}, "failed", "papermill left no whole notebook: it said nothing"),
         (GOOD + "echo odd >&2; exit 1", {}, "failed", "papermill ended with status 1: odd"),

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import nbformat
 import psutil
+import pytest
 
+from deepnet_edu.batch import worker
 from deepnet_edu.batch.audit import audit, recorded, take_end
 from deepnet_edu.batch.local import Limits
 from deepnet_edu.batch.plan import Request, make_plan
@@ -92,6 +94,24 @@ def went_well(run: Status, folder: Path) -> None:
     assert run.memory_gb is None or 0.03 < run.memory_gb < 4
     assert "smoke 7 1e-05" in (folder / "log.txt").read_text()
     assert Status.read(folder) == run
+
+
+@pytest.mark.parametrize(("bad", "status"), [(2, 0), (3, worker.NO_KERNEL)])
+def test_a_kernel_that_does_not_start_is_started_again(
+    bad: int, status: int, working: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starts: list[int] = []
+
+    def start(content: nbformat.NotebookNode, *_: object, **__: object) -> None:
+        starts.append(len(content.cells))
+        content.cells.append("its own")
+        if len(starts) <= bad:
+            raise RuntimeError("Kernel died before replying to kernel_info")
+
+    write_notebook(Path("x.ipynb"), "1")
+    monkeypatch.setattr("papermill.execute_notebook", start)
+    assert worker.execute("x.ipynb", {}, "python3", None) == status
+    assert starts == [3, 3, 3]  # the notebook's two cells, and the one that says that the end was reached
 
 
 def test_the_audit_of_a_notebook_that_never_ran(tmp_path: Path) -> None:
