@@ -72,7 +72,8 @@ def recorded(notebook: dict[str, Any]) -> dict[str, Any]:
     """All that ``kit.record`` wrote into a notebook; a later value replaces an earlier one of the same name."""
     found: dict[str, Any] = {}
     for output in _outputs(notebook):
-        found |= output.get("data", {}).get(RECORD_MIME, {})
+        said = output.get("data", {}).get(RECORD_MIME)
+        found |= said if isinstance(said, dict) else {}  # anybody can display something of that type
     return found
 
 

@@ -89,7 +89,7 @@ def fill_folder(folder: Path, plan: Plan, command: list[str]) -> None:
     write_atomic(folder / BATCH, json.dumps(batch, indent=1) + "\n")
     (folder / SOURCES).mkdir(exist_ok=True)
     for left in [*folder.glob(".*.part"), *(folder / SOURCES).glob(".*.part")]:  # of a killed runner
-        left.unlink()
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
     for notebook in distinct:
         if not (copy := source_of(folder, notebook)).exists():
             write_atomic(copy, notebook.data)

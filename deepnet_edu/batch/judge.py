@@ -31,7 +31,8 @@ def judge(active: Active, cell_timeout: float | None) -> bool:
         return False
     if exit_ == worker.EXITS["CellTimeoutError"]:
         run.state = "timed out"
-        run.problems = [f"a cell took longer than {cell_timeout:g} s"]
+        late = f"a cell took longer than {cell_timeout:g} s" if cell_timeout else f"papermill gave up: {said[0][-300:]}"
+        run.problems = [late]
         return False
     run.state = "failed"
     if exit_ == worker.NO_KERNEL:

@@ -4,15 +4,17 @@ Only the runner writes a run's status; it believes the process's exit status and
 metadata. Whatever is killed, the status files say which runs must be repeated.
 """
 
+import errno
 import importlib.metadata
 import os
 import platform
+import shutil
 import signal
 import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,7 +24,7 @@ from deepnet_edu.batch import active as at_work
 from deepnet_edu.batch import worker
 from deepnet_edu.batch.active import LOG, Active, environment, wait
 from deepnet_edu.batch.folder import source_of
-from deepnet_edu.batch.judge import judge
+from deepnet_edu.batch.judge import NOTEBOOK, judge
 from deepnet_edu.batch.lock import CLAIM, holder, release, take
 from deepnet_edu.batch.plan import Notebook, now
 from deepnet_edu.batch.processes import HOST, end_all, memory_gb
@@ -36,6 +38,8 @@ LOOK_S = 0.05
 MEMORY_S = 1.0
 #: Between two looks at the runs of other runners.
 ELSEWHERE_S = 1.0
+#: What no run is to blame for, and the next one would meet as well.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
 @dataclass(frozen=True)
@@ -128,6 +132,9 @@ class Runner:
             finally:
                 for active in self.active:  # there are none, unless something went wrong here
                     self._abandon(active)
+                    active.run.state = "queued"
+                    with suppress(OSError):
+                        active.run.write(active.folder)
                 for folder in list(self._claims):
                     self._release(folder)
 
@@ -188,8 +195,9 @@ class Runner:
         run.attempts = found.attempts
         if run.attempts:  # a killed runner may have left something behind
             end_all(str(folder))
-        for left in [folder / worker.PARTIAL, *folder.glob(".*.part")]:
-            left.unlink(missing_ok=True)
+        folders = [folder / NOTEBOOK] if (folder / NOTEBOOK).is_dir() else []  # some cells make the oddest things
+        for left in [folder / worker.PARTIAL, *folder.glob(".*.part"), *folders]:
+            shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink(missing_ok=True)
         self.tries[run.id] = self.tries.get(run.id, 0) + 1
         run.state, run.attempts, run.started, run.ended = "running", run.attempts + 1, now(), None
         run.host, run.pid, run.device, run.gpu = HOST, os.getpid(), slot.device, slot.gpu
@@ -250,7 +258,21 @@ class Runner:
         run.seconds = round(time.monotonic() - active.begin, 2)
         run.memory_gb = None if memory is None else round(memory, 3)
         run.ended = now()
-        self._settle(active, judge(active, self.limits.cell_timeout))
+        self._settle(active, self._judge(active))
+
+    def _judge(self, active: Active) -> bool:
+        """What ``judge`` says; a run that it cannot look at has failed, and the others go on."""
+        try:
+            return judge(active, self.limits.cell_timeout)
+        except OSError as error:
+            if error.errno in FULL:
+                raise
+            name = error.filename2 or error.filename  # the second one is where a file was to be moved
+            said = f"{Path(str(name)).name}: {error.strerror}" if name else str(error)
+        except Exception as error:  # a notebook can leave anything
+            said = f"{type(error).__name__}: {error}"
+        active.run.state, active.run.problems = "failed", [f"what it left cannot be looked at ({said[:200]})"]
+        return False
 
     def _settle(self, active: Active, full: bool) -> None:
         """Write what became of a run; it is queued again where it shall be tried again."""
@@ -261,6 +283,7 @@ class Runner:
         if again:
             run.state = "queued"
             self.queue.appendleft(run) if full else self.queue.append(run)
+        folder.mkdir(exist_ok=True)  # a notebook may have removed its own
         run.write(folder)
         self.active.remove(active)
         self._release(folder)

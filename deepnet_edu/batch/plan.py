@@ -32,6 +32,7 @@ class Request:
         given: parameters as ``NAME=VALUE``.
         sweeps: parameters as ``NAME=VALUE,VALUE``; several sweeps are multiplied.
         seeds: how many values SEED takes, from 0 on; 0 leaves it alone.
+        working: folder from which paths of notebooks start, and in which they stand; the current one if empty.
     """
 
     notebooks: tuple[str, ...]
@@ -39,6 +40,7 @@ class Request:
     given: tuple[str, ...] = ()
     sweeps: tuple[str, ...] = ()
     seeds: int = 0
+    working: str = ""
 
     @classmethod
     def from_dict(cls, found: dict[str, Any]) -> "Request":
@@ -48,8 +50,9 @@ class Request:
             KeyError: something is missing.
             TypeError: something is of another type.
         """
-        lists = {name: tuple(found[name]) for name in ("notebooks", "given", "sweeps")}
-        return cls(profile=str(found["profile"]), seeds=int(found["seeds"]), **lists)
+        notebooks, given, sweeps = (tuple(found[name]) for name in ("notebooks", "given", "sweeps"))
+        working = str(found.get("working", ""))
+        return cls(notebooks, str(found["profile"]), given, sweeps, int(found["seeds"]), working)
 
     def texts(self) -> dict[str, list[str]]:
         """Values by parameter, as they were typed.

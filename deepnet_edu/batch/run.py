@@ -64,7 +64,7 @@ def run_batch(
                 ) from error
         runs = runs_of(folder, plan)
         done = sum(run.state not in ("queued", "running") for run in runs)
-        lively = sys.stdout.isatty() and not quiet
+        lively = sys.stdout is not None and sys.stdout.isatty() and not quiet
         watch = LiveTable(len(runs), done) if lively else Lines(len(runs), done, quiet=quiet)
         with watch:
             for run in runs:

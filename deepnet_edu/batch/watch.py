@@ -2,7 +2,8 @@
 
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.live import Live
@@ -55,7 +56,16 @@ class Lines:
 
     def say(self, sentence: str) -> None:
         """Something that the user should know."""
-        self.console.print(escape(sentence))
+        with self.heard():
+            self.console.print(escape(plain(sentence)))
+
+    @contextmanager
+    def heard(self) -> Iterator[None]:
+        """While entered, a terminal or a pipe that is gone ends what is said, and not the batch."""
+        try:
+            yield
+        except (OSError, SystemExit):  # rich leaves the program when a pipe is broken
+            self.console.quiet = True
 
 
 class LiveTable(Lines):
@@ -68,11 +78,13 @@ class LiveTable(Lines):
         self._gpus: dict[str, str] = {}
 
     def __enter__(self) -> "LiveTable":
-        self._live.start()
+        with self.heard():
+            self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._live.stop()
+        with self.heard():
+            self._live.stop()
 
     def started(self, active: Active) -> None:
         """The table shows it."""
@@ -90,7 +102,8 @@ class LiveTable(Lines):
                 if used.isdigit() and total.isdigit()  # some GPUs say [N/A]
             }
             self._asked = clock
-        self._live.update(self.table(active, waiting), refresh=True)
+        with self.heard():
+            self._live.update(self.table(active, waiting), refresh=True)
         self._drawn = clock
 
     def table(self, active: Sequence[Active], waiting: int) -> Table:
@@ -110,9 +123,14 @@ class LiveTable(Lines):
                 f"{seconds // 60}:{seconds % 60:02}",
                 f"{cell} of {one.cells}",
                 self._gpus.get(str(one.slot.gpu), ""),
-                escape(said),
+                escape(plain(said)),
             )
         return table
+
+
+def plain(text: str) -> str:
+    """``text`` without what would move a terminal's cursor or change its title."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def describe(run: Status) -> str:
@@ -128,6 +146,6 @@ def result(run: Status) -> str:
     return f"{head:>6}  {describe(run)}, {run.seconds:.0f} s{memory}: {run.id}"
 
 
-def go_on(folder: str) -> str:
-    """The command that goes on with a batch."""
-    return shlex.join(["deepnet-edu", "run", "--resume", "--out", folder])
+def go_on(folder: str, options: Sequence[str] = ()) -> str:
+    """The command that goes on with a batch, with what was said of slots and limits."""
+    return shlex.join(["deepnet-edu", "run", "--resume", "--out", folder, *options])

@@ -21,6 +21,8 @@ PARTIAL = "partial.ipynb"
 EXITS = {"PapermillExecutionError": 1, "CellTimeoutError": 3, "DeadKernelError": 4, "NoSuchKernel": 5}
 NO_SPACE, NO_KERNEL = 6, 7
 START_TIMEOUT_S = 120
+#: For what a cell has printed to arrive, once it is done; papermill's own 4 s are too few for 50 MB, or a busy machine.
+OUTPUT_TIMEOUT_S = 600
 #: A kernel's ports are free when they are chosen, and somebody else may have one of them when the kernel comes to it.
 STARTS = 3
 #: What jupyter_client says of a kernel that died before its first answer, in a plain RuntimeError.
@@ -75,6 +77,7 @@ def _execute(content: Any, parameters: dict[str, Any], kernel: str, cell_timeout
             log_output=True,
             start_timeout=START_TIMEOUT_S,
             execution_timeout=cell_timeout,
+            iopub_timeout=OUTPUT_TIMEOUT_S,
         )
     except Exception as error:
         with contextlib.suppress(OSError):  # the disk may be full

@@ -6,12 +6,15 @@ import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from deepnet_edu.cli.app import Json, app, print_table
 from deepnet_edu.messages import UserError
+
+if TYPE_CHECKING:
+    from deepnet_edu.batch.plan import Plan
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
@@ -57,10 +60,10 @@ def run(
     from deepnet_edu.batch.cluster import Cluster
     from deepnet_edu.batch.folder import read_request
     from deepnet_edu.batch.local import Limits
-    from deepnet_edu.batch.plan import Request, inside, make_plan, now, table
+    from deepnet_edu.batch.plan import Request, inside, make_plan, now
     from deepnet_edu.batch.run import run_batch
     from deepnet_edu.batch.slots import find_gpus, make_slots
-    from deepnet_edu.batch.state import BATCH
+    from deepnet_edu.batch.state import BATCH, read_batch
     from deepnet_edu.batch.watch import go_on
     from deepnet_edu.course.places import RUNS, lesson_names
 
@@ -69,8 +72,10 @@ def run(
     folder = out or RUNS / re.sub(r"\D", "", now()[:19])
     if not inside(folder, Path.cwd()):
         raise UserError(f"--out {folder} lies outside the working folder {Path.cwd()}: change to its folder first.")
-    begun = (resume or join) and (folder / BATCH).exists()
+    begun = (resume or join) and ((folder / BATCH).exists() or not notebooks)
     before = read_request(folder) if begun else Request(())
+    # What was asked for before was asked for from there, wherever one stands now.
+    there = before.working if not notebooks and Path(before.working).is_dir() else str(Path.cwd())
     plan = make_plan(
         Request(
             tuple(notebooks or before.notebooks or lesson_names()),
@@ -78,14 +83,10 @@ def run(
             tuple(given or before.given),
             tuple(sweeps or before.sweeps),
             before.seeds if seeds is None else seeds,
-        )
+            there,
+        ),
+        Path(there),
     )
-    if dry_run:
-        if as_json:
-            print(json.dumps([asdict(one) for one in plan.runs], indent=1))
-        else:
-            print_table(["run", "notebook", "profile", "parameters", "state"], table(plan.runs))
-        return
     if retries < 0:
         raise UserError(f"--retries {retries}: expected 0 or more.")
     if memory is not None and not memory > 0:
@@ -99,7 +100,21 @@ def run(
     if timings and len(places) > 1:
         raise UserError("--timings measures one run after the other: say --slots 1 with it.")
     limits = Limits(seconds("--timeout", timeout), seconds("--cell-timeout", cell_timeout), memory, retries, fail_fast)
+    if dry_run:
+        show(plan, {one.id: one.state for one in read_batch(folder)} if begun else {}, as_json)
+        raise typer.Exit(len(plan.notebooks) < len(plan.runs))
     command = ["deepnet-edu", *sys.argv[1:]]
+    said = {
+        "--gpus": gpus if gpus != "all" else None,
+        "--slots": slots,
+        "--cluster": cluster,
+        "--retries": retries or None,
+        "--timeout": timeout,
+        "--cell-timeout": cell_timeout,
+        "--memory": None if memory is None else f"{memory:g}",
+    }
+    again = [part for name, value in said.items() if value is not None for part in (name, str(value))]
+    again += ["--fail-fast"] * fail_fast
     far = Cluster(cluster, gpus=gpus == "all") if cluster else None
     runs = run_batch(
         plan, folder, places, limits, resume=resume, join=join, command=command, quiet=as_json, cluster=far
@@ -118,7 +133,7 @@ def run(
     else:
         print(f"{done} of {len(runs)} runs are done: {folder}")
         if done < len(runs):
-            print(f"Go on with: {go_on(str(folder))}")
+            print(f"Go on with: {go_on(str(folder), again)}")
         print(f"All of it on one page: {shlex.join(['deepnet-edu', 'report', str(folder)])}")
     raise typer.Exit(0 if done == len(runs) else 1)
 
@@ -141,6 +156,21 @@ def workers(
     from deepnet_edu.batch.workers import run_workers
 
     run_workers(address, make_slots(gpus, slots, find_gpus() if gpus != "none" else []), host, port, print)
+
+
+def show(plan: "Plan", known: dict[str, str], as_json: bool) -> None:
+    """Print what would be run, with the states that runs have already, and what cannot run."""
+    from deepnet_edu.batch.plan import table
+
+    for one in plan.runs:
+        one.state = known.get(one.id, one.state)
+    if as_json:
+        print(json.dumps([asdict(one) for one in plan.runs], indent=1))
+        return
+    print_table(["run", "notebook", "profile", "parameters", "state"], table(plan.runs))
+    for one in plan.runs:
+        if one.id not in plan.notebooks:
+            print(f"{one.notebook} cannot run: {one.problems[0]}")
 
 
 def seconds(option: str, text: str | None) -> float | None:

@@ -39,7 +39,8 @@ def test_run_fails_says_why_and_goes_on(worker: Path) -> None:
     good = worker.read_text()
     worker.write_text(f"[ $1 = 1 ] && exit 4\n{good}")
     own = ["--seeds", "2", "--set", "DEPTH=3", "--out", "over night", "--junit", "junit.xml"]
-    result = here("x y.ipynb", *own)
+    limits = ["--retries", "0", "--timeout", "30m", "--memory", "2", "--fail-fast"]
+    result = here("x y.ipynb", *own, *limits)
     assert result.exit_code == 1
     lines = result.output.splitlines()
     assert lines[0] == " start  x y (cpu, DEPTH=3 SEED=0) on CPU, slot 0"
@@ -48,7 +49,7 @@ def test_run_fails_says_why_and_goes_on(worker: Path) -> None:
     assert lines[4:] == [
         "        its kernel died: killed, crashed, or out of memory",
         "1 of 2 runs are done: over night",
-        "Go on with: deepnet-edu run --resume --out 'over night'",
+        "Go on with: deepnet-edu run --resume --out 'over night' --timeout 30m --memory 2 --fail-fast",
         "All of it on one page: deepnet-edu report 'over night'",
     ]
     assert '<error message="its kernel died' in Path("junit.xml").read_text()
@@ -79,6 +80,17 @@ def test_the_rest_of_a_batch_is_done(worker: Path) -> None:
     assert "1 of 2 runs are done" in result.output
 
 
+def test_a_batch_goes_on_from_wherever_one_stands(worker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_notebook(worker.parent / "sub" / "x y.ipynb", "2")
+    monkeypatch.chdir(worker.parent / "sub")
+    assert here("x y.ipynb", "--out", "out").exit_code == 0
+    monkeypatch.chdir(worker.parent)
+    result = here("--resume", "--out", "sub/out")
+    assert "1 of 1 runs are done: sub/out" in result.output
+    assert "start" not in result.output
+    assert not Path("sub/out/earlier").exists()
+
+
 def test_a_dry_run_runs_nothing(worker: Path) -> None:
     result = here("x y.ipynb", "--sweep", "DEPTH=1,2", "--seeds", "2", "--dry-run")
     assert result.exit_code == 0
@@ -86,6 +98,10 @@ def test_a_dry_run_runs_nothing(worker: Path) -> None:
     assert head == ["run", "notebook", "profile", "parameters", "state"]
     assert [row[-3:-1] for row in rows] == [[f"DEPTH={n}", f"SEED={m}"] for n in (1, 2) for m in (0, 1)]
     assert len(json.loads(here("x y.ipynb", "--seeds", "7", "--dry-run", "--json").stdout)) == 7
+    Path("bad.ipynb").write_text("no")
+    result = here("x y.ipynb", "bad.ipynb", "--dry-run")
+    assert result.exit_code == 1
+    assert result.output.splitlines()[-1].startswith("bad cannot run: bad.ipynb is no notebook of format 4")
     every = json.loads(here("--dry-run", "--json").stdout)
     assert [run["notebook"] for run in every] == lesson_names()
     assert not any(path.is_dir() for path in Path().iterdir())
@@ -94,6 +110,8 @@ def test_a_dry_run_runs_nothing(worker: Path) -> None:
 def test_what_is_refused(worker: Path) -> None:
     for given, said in [
         (["--resume"], "Say which batch to go on with: --out runs/NAME."),
+        (["--resume", "--out", "runs/nihgt"], "runs/nihgt holds no batch: begin one without --resume, with the names"),
+        (["x y.ipynb", "--dry-run", "--timeout", "soon"], "--timeout soon: expected a time"),
         (["x y.ipynb", "--out", "../elsewhere"], "--out ../elsewhere lies outside the working folder"),
         (["x y.ipynb", "--timings", "--slots", "2"], "--timings measures one run after the other"),
         (["x y.ipynb", "--timeout", "soon"], "--timeout soon: expected a time such as 90s, 30m or 2h."),

@@ -24,7 +24,7 @@ from deepnet_edu.batch.run import refuse_dirty_tree, run_batch
 from deepnet_edu.batch.slots import Gpu, make_slots
 from deepnet_edu.batch.state import Status
 from deepnet_edu.batch.timings import keep_timings
-from deepnet_edu.batch.watch import LiveTable
+from deepnet_edu.batch.watch import Lines, LiveTable
 from deepnet_edu.course.places import ROOT
 from deepnet_edu.messages import UserError
 from tests.batch.conftest import stand_in, write_notebook
@@ -56,6 +56,12 @@ GOOD = 'sed "s/777/$((2 * $1))/" "$0.ipynb" > partial.ipynb\n'
     [
         ("sleep 600", {"timeout": 0.3}, "timed out", "it took longer than 0.3 s"),
         ("exit 3", {"cell_timeout": 7}, "timed out", "a cell took longer than 7 s"),
+        (
+            "echo Timeout waiting for IOPub output >&2; exit 3",
+            {},
+            "timed out",
+            "papermill gave up: Timeout waiting for IO",
+        ),
         ("exit 4", {}, "killed", "its kernel died: killed, crashed, or out of memory"),
         ("kill -9 $$", {}, "killed", "its process was ended by signal 9: killed, crashed, or out of memory"),
         ("exit 6", {}, "failed", "the disk is full"),
@@ -64,12 +70,32 @@ GOOD = 'sed "s/777/$((2 * $1))/" "$0.ipynb" > partial.ipynb\n'
         ("printf '{\"cells\": [{' > partial.ipynb", {}, "failed", "papermill left no whole notebook: it said nothing"),
         (GOOD + "echo odd >&2; exit 1", {}, "failed", "papermill ended with status 1: odd"),
         ("sed s/record+json/x/ $0.ipynb > partial.ipynb", {}, "failed", "it calls record(), but recorded nothing"),
+        (
+            "sed 's/{\"double\": 777}/[7]/' $0.ipynb > partial.ipynb",
+            {},
+            "failed",
+            "it calls record(), but recorded nothing",
+        ),
+        (
+            "mkdir notebook.ipynb\n" + GOOD,
+            {},
+            "failed",
+            "what it left cannot be looked at (notebook.ipynb: Is a directory)",
+        ),
+        (
+            'echo \'{"cells": [{"source": 1}]}\' > partial.ipynb',
+            {},
+            "failed",
+            "what it left cannot be looked at (TypeE",
+        ),
+        ("mkdir .x.part; exit 4", {}, "killed", "its kernel died"),
+        ('rm -rf "$PWD"', {}, "failed", "papermill left no whole notebook: it said nothing"),
     ],
 )
 def test_how_a_run_can_end(run: Run, script: str, limits: dict[str, float], state: str, problem: str) -> None:
     (one,) = run(script, **limits)
     assert (one.state, one.attempts) == (state, 1)
-    assert one.problems[0] == problem
+    assert one.problems[0].startswith(problem)
     (again,) = run(GOOD)
     assert (again.state, again.attempts, again.problems, again.metrics) == ("done", 2, [], {"double": 0})
 
@@ -148,6 +174,22 @@ def test_what_a_run_sees(run: Run, working: Path, monkeypatch: pytest.MonkeyPatc
     assert {path.name for path in place.iterdir()} == {"seen", "log.txt", "notebook.ipynb", "status.json"}
     assert one.seconds > 0
     assert one.versions.keys() == {"python", "torch", "deepnet_edu"}
+
+
+@pytest.mark.parametrize("lost", [BrokenPipeError, OSError, SystemExit])
+def test_a_terminal_that_is_lost_ends_no_batch(lost: type[BaseException], monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*_: object) -> None:
+        raise lost
+
+    watch = Lines(1)
+    monkeypatch.setattr(watch.console, "print", gone)
+    watch.say("something")
+    assert watch.console.quiet
+
+
+def test_what_a_notebook_prints_moves_no_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    Lines(1).say("cell 2 raised \x1b[2JValueError: a\x07 [b] ü✓")
+    assert capsys.readouterr().out == "cell 2 raised  [2JValueError: a  [b] ü✓\n"
 
 
 def test_the_live_table(working: Path, planned: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch) -> None:
