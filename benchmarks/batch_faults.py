@@ -1,9 +1,10 @@
 """Runner, kernel and worker of a batch killed with SIGKILL, at random and at each transition of a run's state; then the
 batch is resumed, and looked at: is each run done exactly once, is nothing lost, half-written or left behind?
 
-Prints a table and writes results/batch_faults.json. The least of these trials belong to the tests.
+Prints a table and writes results/batch_faults.json. The least of these trials belong to the tests. Each trial is kept
+in runs/ when it is over, so that --resume goes on after the last one of the same package.
 
-Run with: python benchmarks/batch_faults.py [--random 30] [--each 3] [--slots 2]
+Run with: python benchmarks/batch_faults.py [--random 30] [--each 3] [--slots 2] [--resume]
 """
 
 import argparse
@@ -35,12 +36,14 @@ from deepnet_edu.batch.processes import MARK
 from deepnet_edu.batch.run import run_batch
 from deepnet_edu.batch.slots import cores, make_slots
 from deepnet_edu.batch.state import Status, read_batch
-from deepnet_edu.course.places import RECORD_MIME
+from deepnet_edu.course.places import RECORD_MIME, RUNS, package_digest
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).parent / "results" / "batch_faults.json"
 VICTIMS = ("runner", "worker", "kernel")
 POINTS = ("status: before", "status: after", "result: before", "result: copied", "audit: during")
+#: Each trial as a line of JSON, with the package that it was of.
+KEPT = RUNS / "batch_faults.jsonl"
 NOTEBOOKS = 12
 CELLS = [
     "import time\nSEED = 0",
@@ -59,6 +62,7 @@ class Trial:
         killed: whether it came to that before the batch was over.
         ended: state of the runs between the kill and the resumption.
         wrong: what must not be, a sentence each.
+        first_seconds: until the first runner had ended.
         seconds: of both parts.
     """
 
@@ -67,6 +71,7 @@ class Trial:
     killed: bool
     ended: dict[str, int]
     wrong: list[str]
+    first_seconds: float
     seconds: float
 
 
@@ -142,8 +147,10 @@ def trial(
     with start(folder, slots, victim, point, nth, stub) as process:
         if not point:
             time.sleep(wait)
-            killed = process.poll() is None and kill(folder, victim, process.pid)
+            while process.poll() is None and not (killed := kill(folder, victim, process.pid)):
+                time.sleep(0.05)  # there is no kernel, say, at this moment
         process.wait()
+    first = time.monotonic() - begin
     killed = killed or (victim == "runner" and process.returncode == -signal.SIGKILL) or (folder / "killed").exists()
     before = {} if not folder.exists() else {run.id: run for run in readable(folder)}
     with start(folder, slots, victim, "", 1, stub) as process:
@@ -152,7 +159,8 @@ def trial(
     if process.returncode:
         wrong.append(f"the runner that resumed ended with status {process.returncode}")
     ended = Counter(run.state for run in before.values())
-    return Trial(victim, point or "at random", killed, dict(ended), wrong, round(time.monotonic() - begin, 1))
+    seconds = round(time.monotonic() - begin, 1)
+    return Trial(victim, point or "at random", killed, dict(ended), wrong, round(first, 1), seconds)
 
 
 def start(folder: Path, slots: int, victim: str, point: str, nth: int, stub: Any) -> "subprocess.Popen[bytes]":
@@ -208,6 +216,7 @@ def main() -> None:
     parser.add_argument("--random", type=int, default=30, help="times that each is killed at random")
     parser.add_argument("--each", type=int, default=3, help="times that each is killed at each fault point")
     parser.add_argument("--slots", type=int, default=cores())
+    parser.add_argument("--resume", action="store_true", help="take over the trials that this package has had already")
     parser.add_argument("--runner", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.runner:
@@ -215,11 +224,13 @@ def main() -> None:
         run_with_fault(Path(folder), slots, victim, point, nth, stub)
         return
     chance = random.Random(0)
+    before = kept(given.slots) if given.resume else {}
+    KEPT.parent.mkdir(exist_ok=True)
     trials = []
-    with tempfile.TemporaryDirectory() as home:
+    with KEPT.open("a" if given.resume else "w") as lines, tempfile.TemporaryDirectory() as home:
         quiet = Path(home).resolve() / "quiet"
         quiet.mkdir()
-        length = trial(quiet, "runner", "never", slots=given.slots).seconds
+        length = trial(quiet, "runner", "never", slots=given.slots).first_seconds
         plans = [(victim, point, n) for victim in VICTIMS for point in POINTS for n in range(given.each)]
         plans += [(victim, "", n) for victim in VICTIMS for n in range(given.random)]
         for number, (victim, point, n) in enumerate(plans):
@@ -227,7 +238,14 @@ def main() -> None:
             place.mkdir()
             # The first statuses are those of the queue; then come the runs'.
             nth = 1 + n * 5 + (NOTEBOOKS if point.startswith("status") and victim != "runner" else 0)
-            trials.append(trial(place, victim, point, nth, chance.uniform(0, length), given.slots))
+            wait = chance.uniform(0, length)  # drawn for each, so that the others wait as long as without --resume
+            name = f"{victim}, {point or 'at random'}, {n}"
+            if name in before:
+                trials.append(before[name])
+                continue
+            trials.append(trial(place, victim, point, nth, wait, given.slots))
+            told = {"package": package_digest(), "slots": given.slots, "name": name, **asdict(trials[-1])}
+            print(json.dumps(told), file=lines, flush=True)
             print(f"{number + 1}/{len(plans)} {asdict(trials[-1])}", flush=True)
     rows = table(trials)
     for row in rows:
@@ -254,6 +272,17 @@ def main() -> None:
         + "\n",
     )
     sys.exit(any(row["wrong"] for row in rows))
+
+
+def kept(slots: int) -> dict[str, Trial]:
+    """Trials of this package in so many slots, by name."""
+    found = {}
+    for line in KEPT.read_text().splitlines() if KEPT.exists() else []:
+        told = json.loads(line)
+        name = told.pop("name")
+        if (told.pop("package"), told.pop("slots")) == (package_digest(), slots):
+            found[name] = Trial(**told)
+    return found
 
 
 def table(trials: list[Trial]) -> list[dict[str, Any]]:

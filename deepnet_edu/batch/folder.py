@@ -132,6 +132,19 @@ def runs_of(folder: Path, plan: Plan) -> list[Status]:
     return [found[run.id] for run in plan.runs]
 
 
+def runs_as_they_are(folder: Path) -> list[Status]:
+    """All runs of a batch, by name. One that nobody is at work on does not run, whatever was written last.
+
+    Raises:
+        UserError: a status cannot be read.
+    """
+    runs = read_batch(folder)
+    for run in runs:
+        if run.state == "running" and not _in_work(folder / run.id):
+            run.state, run.problems = "killed", ["its runner was ended before it: go on with --resume"]
+    return runs
+
+
 def _finished(run: Status) -> bool:
     return run.state == "done" and run.audited
 

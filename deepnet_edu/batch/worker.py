@@ -47,6 +47,9 @@ def execute(notebook: str, parameters: dict[str, Any], kernel: str, cell_timeout
     """
     import logging
 
+    # jsonschema tries to import this parser of web addresses, which takes two seconds; no notebook's schema needs it.
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
+
     import nbformat
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
