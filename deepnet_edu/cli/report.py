@@ -67,11 +67,11 @@ def report(
         print(json.dumps(printed, indent=1, ensure_ascii=False))
     else:
         path = out or folder / "report.html"
-        if path.exists() and MARK not in path.read_text(encoding="utf-8", errors="replace")[:100]:
+        if path.exists() and (path.is_dir() or MARK not in path.read_text(encoding="utf-8", errors="replace")[:100]):
             raise UserError(f"{path} is no report, and stays as it is: choose another --out.")
         html = page(folder, runs, (other.name, batches[other]) if other else None)
         try:
-            write_atomic(path, html)
+            write_atomic(path, html.encode(errors="backslashreplace"))  # a notebook's name need not be UTF-8
         except OSError as error:
             raise UserError(f"{path} cannot be written ({error.strerror}): choose another --out.") from None
         print(path)
