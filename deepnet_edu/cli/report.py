@@ -18,6 +18,7 @@ def report(
         Path | None, typer.Option("--compare", metavar="runs/OTHER", help="Also how metrics differ from this batch's.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The page; report.html in the batch's folder by default.")] = None,
+    junit: Annotated[Path | None, typer.Option(help="Also a file for the results as JUnit XML.")] = None,
     as_json: Json = False,
     as_csv: Annotated[
         bool, typer.Option("--csv", help="Print a line per run, or per difference with --compare.")
@@ -27,6 +28,7 @@ def report(
 
     Example: deepnet-edu report runs/depths --compare runs/yesterday
     """
+    from deepnet_edu.batch.junit import write_junit
     from deepnet_edu.batch.report import MARK, page
     from deepnet_edu.batch.state import read_batch
     from deepnet_edu.batch.summary import as_differences, as_table, compare, group_runs, numbers_of, summarize
@@ -42,6 +44,8 @@ def report(
         if not batches[one]:
             raise UserError(f"{one} holds no batch: expected a folder that deepnet-edu run --out made.")
     runs, differences = batches[folder], compare(batches[folder], batches[other]) if other else []
+    if junit:
+        write_junit(junit, folder.resolve().name, runs)
     if as_csv:
         print(as_differences(differences) if other else as_table(runs), end="")
     elif as_json:

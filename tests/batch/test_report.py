@@ -6,6 +6,7 @@ import json
 import re
 from html import escape
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from typer.testing import CliRunner
@@ -196,6 +197,22 @@ def test_json_and_csv(tmp_path: Path) -> None:
     rows = list(csv.DictReader(io.StringIO(call(tmp_path / "a", "--csv", "--compare", tmp_path / "b"))))
     assert [row["n"] for row in rows] == ["2", "2", "2", "1"]
     assert rows[3]["half_width"] == ""
+
+
+def test_junit_of_a_batch_that_has_run(tmp_path: Path) -> None:
+    make_sweep(tmp_path / "a")
+    make_run(tmp_path / "a", "x.0", state="queued", seconds=None)
+    assert len(call(tmp_path / "a", "--csv", "--junit", tmp_path / "x.xml").splitlines()) == 14  # it prints as well
+    suite = ElementTree.parse(tmp_path / "x.xml").getroot()
+    assert [suite.get(name) for name in ("name", "tests", "failures", "skipped", "time")] == [
+        "a",
+        "13",
+        "1",
+        "1",
+        "1080.00",
+    ]
+    with pytest.raises(UserError, match="--junit .* cannot be written .*: choose another file"):
+        call(tmp_path / "a", "--junit", tmp_path / "none" / "x.xml")
 
 
 def test_what_is_refused(tmp_path: Path) -> None:
