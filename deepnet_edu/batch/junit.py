@@ -1,12 +1,34 @@
 """A batch as JUnit XML, which continuous integration shows."""
 
-from collections.abc import Sequence
+import errno
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from xml.etree import ElementTree
 
 from deepnet_edu.batch.state import Status
 from deepnet_edu.batch.watch import describe
 from deepnet_edu.files import write_atomic
+from deepnet_edu.messages import UserError
+
+
+def check_place(path: Path, folder: Path) -> None:
+    """See that the file can be written, before a night's work and not after it.
+
+    Args:
+        path: of the file.
+        folder: of the batch; it need not be there yet, and the file may go into it or beside it.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    with _refusing(path):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if path.parent.exists() or not folder.resolve().is_relative_to(path.parent.resolve()):
+            tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".part").close()
 
 
 def write_junit(path: Path, name: str, runs: Sequence[Status]) -> None:
@@ -18,31 +40,40 @@ def write_junit(path: Path, name: str, runs: Sequence[Status]) -> None:
         runs: all of them.
 
     Raises:
-        OSError: the file cannot be written.
+        UserError: the file cannot be written.
     """
     failed = [run for run in runs if run.state not in ("done", "queued", "running")]
     suite = ElementTree.Element(
         "testsuite",
-        name=name,
+        name=_printable(name),
         tests=str(len(runs)),
         failures=str(sum(run.state == "failed" for run in failed)),
         errors=str(sum(run.state != "failed" for run in failed)),
         skipped=str(sum(run.state in ("queued", "running") for run in runs)),
-        time=f"{sum(run.seconds for run in runs):.2f}",
+        time=f"{sum(run.seconds or 0.0 for run in runs):.2f}",
     )
     for run in runs:
-        case = ElementTree.SubElement(
-            suite, "testcase", classname=run.notebook, name=describe(run), time=f"{run.seconds:.2f}"
-        )
+        who, what, time = _printable(run.notebook), _printable(describe(run)), f"{run.seconds or 0.0:.2f}"
+        case = ElementTree.SubElement(suite, "testcase", classname=who, name=what, time=time)
         if run in failed:
             kind = "failure" if run.state == "failed" else "error"
             message = _printable("; ".join(run.problems) or run.state)
             ElementTree.SubElement(case, kind, message=message, type=run.state)
         elif run.state != "done":
             ElementTree.SubElement(case, "skipped", message=run.state)
-    write_atomic(path, ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n")
+    with _refusing(path):
+        write_atomic(path, ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n")
+
+
+@contextmanager
+def _refusing(path: Path) -> Iterator[None]:
+    """What the system says of a file that cannot be written, as a sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"--junit {path} cannot be written ({error.strerror}): choose another file.") from None
 
 
 def _printable(text: str) -> str:
-    """Without the control characters that XML cannot hold, such as the colours of a traceback."""
+    """Without what XML cannot hold: control characters, such as a traceback's colours, and letters of no text."""
     return "".join(letter if letter.isprintable() else " " for letter in text)

@@ -72,7 +72,7 @@ class Request:
                     raise UserError(f"Cannot read the parameter {text!r}: expected {example}.")
                 if name in found:
                     raise UserError(f"{option} {text}: {name} has a value already: say it once.")
-                found[name] = [value] if option == "--set" else value.split(",")
+                found[name] = [value] if option == "--set" else _split(value)
         return found
 
 
@@ -86,7 +86,7 @@ class Notebook:
         data: the file, as it was when the batch was planned.
         sha256: of ``data``.
         kernel: what its metadata name.
-        defaults: of its parameters, as they stand in the cell tagged ``parameters``; None if there is no such cell.
+        parameters: source of the cell tagged ``parameters``; None if there is no such cell.
         cells: how many.
     """
 
@@ -95,7 +95,7 @@ class Notebook:
     data: bytes = field(repr=False)
     sha256: str
     kernel: str = "python3"
-    defaults: dict[str, str] | None = None
+    parameters: str | None = field(default=None, repr=False)
     cells: int = 0
 
 
@@ -136,8 +136,9 @@ def make_plan(request: Request, working: Path | None = None) -> Plan:
     for given in dict.fromkeys(request.notebooks):
         try:
             notebook = read_notebook(find_notebook(given, working or Path.cwd()))
+            defaults = _defaults(notebook) if texts else {}  # as it stands, a notebook is papermill's matter
             choices = {
-                name: [_value(notebook, name, text) for text in values]
+                name: [_value(notebook.name, defaults, name, text) for text in values]
                 for name, values in sorted(texts.items(), key=lambda item: item[0] == "SEED")  # seeds of a run together
             }
         except UserError as error:
@@ -176,15 +177,19 @@ def find_notebook(given: str, working: Path) -> Path:
     """The solution of a lesson, or a notebook inside the working folder or the clone.
 
     Raises:
-        UserError: there is none, or it stands elsewhere.
+        UserError: there is none, it stands elsewhere, or its path leads nowhere.
     """
     path = working / given
-    if given.endswith(".ipynb") and (path.exists() or given.removesuffix(".ipynb") not in places.lesson_names()):
-        if not inside(path, working):
-            raise UserError(f"{given} stands outside the working folder {working}: change to its folder first.")
-        if not path.is_file():
-            raise UserError(f"There is no notebook {given} in {working}.")
-        return path.resolve()
+    try:
+        if given.endswith(".ipynb") and (path.exists() or given.removesuffix(".ipynb") not in places.lesson_names()):
+            if not inside(path, working):
+                raise UserError(f"{given} stands outside the working folder {working}: change to its folder first.")
+            if not path.is_file():
+                raise UserError(f"There is no notebook {given} in {working}.")
+            return path.resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # a name too long, a link to itself, a zero in the name
+        why = getattr(error, "strerror", None) or error
+        raise UserError(f"{given} cannot be opened ({why}): expected the path of a notebook.") from None
     lesson = places.find_lesson(given)
     solution = places.SOLUTIONS / f"{lesson}.ipynb"
     if not solution.exists():
@@ -209,35 +214,37 @@ def read_notebook(path: Path) -> Notebook:
         content = json.loads(data)
         cells = [cell for cell in content["cells"] if cell["cell_type"] == "code"]
         sources = ["".join(cell["source"]) for cell in cells]
-        metadata, tags = content["metadata"], [cell["metadata"].get("tags", []) for cell in cells]
-        kernel = metadata.get("kernelspec", {})
-        language = metadata.get("language_info", {}).get("name") or kernel.get("language", "python")
+        tagged = ["parameters" in cell["metadata"].get("tags", []) for cell in cells]
+        metadata, cells_in_all = content["metadata"], len(content["cells"])
+        spec = metadata.get("kernelspec", {})
+        language = metadata.get("language_info", {}).get("name") or spec.get("language", "python")
+        if not isinstance(kernel := spec.get("name", "python3"), str):
+            raise TypeError("a name is a text")
     except OSError as error:
         raise UserError(f"{path.name} cannot be read: {error.strerror}.") from None
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, MemoryError):
         raise UserError(f"{path.name} is no notebook of format 4: open it in JupyterLab and save it again.") from None
     if language != "python":
         raise UserError(f"{path.name} is a notebook for {language}: expected one for Python.")
-    sha256, cells_in_all = hashlib.sha256(data).hexdigest(), len(content["cells"])
-    notebook = Notebook(path.stem, path, data, sha256, kernel.get("name", "python3"), None, cells_in_all)
-    if notebook.kernel != "python3":  # which always comes along
+    if kernel != "python3":  # which always comes along
         from jupyter_client.kernelspec import find_kernel_specs
 
-        if notebook.kernel not in (known := find_kernel_specs()):
-            raise UserError(f"{path.name}: {unknown('kernel', notebook.kernel, known)}")
-    for source, tagged in zip(sources, tags, strict=True):
-        if "parameters" in tagged:
-            notebook.defaults = _defaults(path.name, source)
-            break
-    return notebook
+        if kernel not in (known := find_kernel_specs()):
+            raise UserError(f"{path.name}: {unknown('kernel', kernel, known)}")
+    parameters = sources[tagged.index(True)] if True in tagged else None
+    return Notebook(path.stem, path, data, hashlib.sha256(data).hexdigest(), kernel, parameters, cells_in_all)
 
 
-def _defaults(name: str, source: str) -> dict[str, str]:
-    """Names and defaults of a parameters cell."""
+def _defaults(notebook: Notebook) -> dict[str, str]:
+    """Names and defaults of the parameters, as they stand in their cell."""
+    if (source := notebook.parameters) is None:
+        raise UserError(f"{notebook.name} has no parameters: give the cell that holds them the tag parameters.")
     try:
         tree = ast.parse(source)
-    except SyntaxError as error:
-        raise UserError(f"{name}: the cell tagged parameters is no Python (line {error.lineno}).") from None
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # Python gives up in many ways
+        line = getattr(error, "lineno", None)
+        where = f" (line {line})" if line else " that can be read"
+        raise UserError(f"{notebook.path.name}: the cell tagged parameters is no Python{where}.") from None
     found = {}
     for node in tree.body:
         if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
@@ -247,33 +254,63 @@ def _defaults(name: str, source: str) -> dict[str, str]:
     return found
 
 
-def _value(notebook: Notebook, name: str, text: str) -> Any:
-    """``text`` as the type of the parameter's default, as it stands in the notebook."""
-    who = notebook.name
-    if notebook.defaults is None:
-        raise UserError(f"{who} has no parameters: give the cell that holds them the tag parameters.")
-    if name not in notebook.defaults:
-        raise UserError(f"{who}: {unknown('parameter', name, notebook.defaults)}")
+def _split(text: str) -> list[str]:
+    """At the commas that stand outside of brackets and quotes; at all of them where one of those does not close."""
+    values, depth, quote, before = [""], 0, "", ""
+    for letter in text:
+        if quote:
+            quote = "" if letter == quote and before != "\\" else quote
+        elif letter in "'\"" and (depth > 0 or not values[-1].strip()):  # that in don't is none
+            quote = letter
+        else:
+            depth += (letter in "([{") - (letter in ")]}")
+        if letter == "," and depth <= 0 and not quote:
+            values.append("")
+        else:
+            values[-1] += letter
+        before = letter
+    return text.split(",") if depth or quote else values
+
+
+def _value(who: str, defaults: Mapping[str, str], name: str, text: str) -> Any:
+    """``text`` as the type of the parameter's default, as it stands in the notebook ``who``."""
+    if name not in defaults:
+        raise UserError(f"{who}: {unknown('parameter', name, defaults)}")
     if name == "PROFILE" and text not in PROFILES:
         raise UserError(f"{who}: {unknown('PROFILE', text, PROFILES)}")
-    default = notebook.defaults[name]
     try:
-        kind = type(ast.literal_eval(default))
-    except (ValueError, SyntaxError):
-        kind = type(None)  # computed in the notebook, as PROFILE is
+        default = ast.literal_eval(defaults[name])
+    except Exception:  # computed in the notebook, as PROFILE is
+        default = None
+    shown = defaults[name]
+    if isinstance(default, tuple):  # JSON, in which parameters travel, has none
+        default, shown = list(default), str(list(default))
+    kind = type(default)
     if kind is str:
         return text
     try:
         value = ast.literal_eval(text)
-        json.dumps(value)
+        if kind is float and type(value) is int:
+            value = float(value)
     except Exception:  # what people type fails in many ways
         value = text
-    if kind is float and type(value) is int:
-        value = float(value)
-    if kind is not type(None) and type(value) is not kind:
+    if default is not None and type(value) is not kind:
         expected = _KINDS.get(kind, f"a {kind.__name__}")
-        raise UserError(f"{who}: {name}={text!r} does not fit: expected {expected}, as in {name}={default}.")
+        raise UserError(f"{who}: {name}={text!r} does not fit: expected {expected}, as in {name}={shown}.")
+    if not _travels(value):
+        raise UserError(
+            f"{who}: {name}={text!r} would change on its way into the notebook: expected numbers, texts, lists such as "
+            "[1, 2] in place of tuples, or dicts such as {'a': 1} whose keys are texts."
+        )
     return value
+
+
+def _travels(value: Any) -> bool:
+    """Whether a value comes out of JSON as it went in."""
+    try:
+        return bool(json.loads(json.dumps(value)) == value)
+    except (TypeError, ValueError, RecursionError):
+        return False
 
 
 def _shown(path: Path) -> str:

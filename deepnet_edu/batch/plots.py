@@ -24,8 +24,11 @@ def swept(groups: Sequence[Group]) -> list[str]:
     return [name for name in names if len({repr(group.parameters.get(name)) for group in groups}) > 1]
 
 
-def sweep_pictures(groups: Sequence[Group]) -> Iterator[Picture]:
-    """One per notebook, metric and parameter that was swept; each with words for who cannot see it."""
+def sweep_pictures(groups: Sequence[Group]) -> Iterator[Picture | str]:
+    """One per notebook, metric and parameter that was swept, with words for who cannot see it.
+
+    What matplotlib cannot draw, such as numbers at the end of what a float holds, comes as words alone.
+    """
     for (notebook, profile), several in groupby(groups, key=lambda group: (group.notebook, group.profile)):
         together = list(several)
         names = swept(together)
@@ -33,7 +36,7 @@ def sweep_pictures(groups: Sequence[Group]) -> Iterator[Picture]:
             for name in names:
                 lines = _lines(together, metric, name, [other for other in names if other != name])
                 if any(len(line) > 1 for line in lines.values()):
-                    yield _picture(f"{notebook} ({profile})", metric, name, lines)
+                    yield _drawn(f"{notebook} ({profile})", metric, name, lines)
 
 
 Line = list[tuple[Any, Estimate]]
@@ -52,14 +55,23 @@ def _lines(groups: Sequence[Group], metric: str, name: str, others: Sequence[str
     return lines
 
 
+def _drawn(title: str, metric: str, name: str, lines: dict[str, Line]) -> Picture | str:
+    try:
+        with np.errstate(over="ignore"):
+            return _picture(title, metric, name, lines)
+    except Exception as error:  # matplotlib fails in many ways, and the report has more to show
+        return f"{_words(title, metric, name, lines)} It cannot be drawn ({error})."
+
+
 def _picture(title: str, metric: str, name: str, lines: dict[str, Line]) -> Picture:
     figure, (ax,) = new_figure(1, 6.4, 3.6)
-    values = list(dict.fromkeys(x for line in lines.values() for x, _ in line))
+    values = list({repr(x): x for line in lines.values() for x, _ in line}.values())  # a list cannot be a key
     numbers = all(map(is_number, values))
+    places = {repr(x): float(x) if numbers else i for i, x in enumerate(values)}
     for i, (label, line) in enumerate(lines.items()):
-        line = sorted(line, key=lambda point: point[0] if numbers else values.index(point[0]))
+        line = sorted(line, key=lambda point: places[repr(point[0])])
         ax.errorbar(
-            [x if numbers else values.index(x) for x, _ in line],
+            [places[repr(x)] for x, _ in line],
             [found.mean for _, found in line],
             yerr=[math.nan if found.half_width is None else found.half_width for _, found in line],
             label=_no_formula(label),
@@ -71,7 +83,7 @@ def _picture(title: str, metric: str, name: str, lines: dict[str, Line]) -> Pict
         ax.set_xticks(range(len(values)), [_no_formula(str(value)) for value in values])
     elif len(values) > 2 and min(values) > 0 and max(values) >= 10 * min(values):
         ax.set_xscale("log")
-        ax.set_xticks(values, [f"{value:g}" for value in values])
+        ax.set_xticks([*places.values()], [f"{value:g}" for value in values])
         ax.minorticks_off()
     ax.set_xlabel(_no_formula(name))
     ax.set_ylabel(_no_formula(metric))

@@ -143,7 +143,10 @@ def _different(values: Iterable[Any]) -> str:
 def _sweeps(groups: Sequence[Group]) -> str:
     pictures = sweep_pictures(groups)
     shown = [
-        f"<figure>{picture._repr_mimebundle_()['text/html']}</figure>" for picture in islice(pictures, MOST_PICTURES)
+        f'<p class="note">{escape(found)}</p>'
+        if isinstance(found, str)
+        else f"<figure>{found._repr_mimebundle_()['text/html']}</figure>"
+        for found in islice(pictures, MOST_PICTURES)
     ]
     rest = next(pictures, None) is not None
     note = f'<p class="note">The first {MOST_PICTURES} pictures; --csv has all numbers.</p>' if rest else ""
@@ -199,7 +202,7 @@ def _notebooks(folder: Path, runs: Sequence[Status]) -> str:
     parts, room = [], MOST_BYTES
     for i, run in enumerate(runs):
         html = _notebook(_notebook_of(folder, run), run, room)
-        room -= len(html.encode())
+        room -= _size(html)
         mark = f'<span class="{_class(run)}">{escape(run.state)}</span>'
         parts.append(
             f'<details id="notebook-{i}"><summary>{mark} {escape(_name(run))}</summary>'
@@ -219,7 +222,12 @@ def _notebook(path: Path, run: Status, room: int) -> str:
         html = notebook_html(read_cells(path))
     except Exception as error:  # strange notebooks fail in many ways, and the report has other runs to show
         return f"<p>{path.name} cannot be shown ({escape(repr(error))}).</p>"
-    return html if len(html.encode()) <= room else elsewhere
+    return html if _size(html) <= room else elsewhere
+
+
+def _size(html: str) -> int:
+    """In bytes, whatever letters a notebook has put out."""
+    return len(html.encode(errors="replace"))
 
 
 def _folder_of(folder: Path, run: Status) -> Path:

@@ -36,11 +36,19 @@ def estimate(values: Sequence[float]) -> Estimate:
     """Mean and interval: mean ± t·s/√n, with t from Student's distribution of n - 1 degrees of freedom.
 
     Args:
-        values: one or more.
+        values: one or more. Those that exploded have a mean as well, and where no float holds their interval, it is
+            infinite.
     """
-    n = len(values)
-    half_width = student_t(n - 1) * statistics.stdev(values) / math.sqrt(n) if n > 1 else None
-    return Estimate(statistics.fmean(values), half_width, n)
+    n, mean = len(values), _mean(values)
+    if n == 1:
+        return Estimate(mean, None, n)
+    deviation = math.hypot(*(value - mean for value in values))  # squares would overflow, and this does not
+    return Estimate(mean, student_t(n - 1) * deviation / math.sqrt(n * (n - 1)), n)
+
+
+def _mean(values: Iterable[float]) -> float:
+    """By exact fractions: the sum of values that exploded may be more than a float holds."""
+    return float(statistics.mean(values))
 
 
 @cache
@@ -111,8 +119,11 @@ def done_well(run: Status) -> bool:
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Whether a metric can have a mean; True and False are no numbers here."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether a metric can have a mean; True and False are no numbers here, nor is what no float holds."""
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        return False
 
 
 def group_runs(runs: Iterable[Status]) -> list[Group]:
@@ -193,15 +204,15 @@ def compare(first: Iterable[Status], second: Iterable[Status]) -> list[dict[str,
         run = next(iter(here.values()))
         for metric in numbers_of(group_runs([*here.values(), *there.values()])):
             found = [(here[seed].metrics.get(metric), there[seed].metrics.get(metric)) for seed in seeds]
-            pairs = [(a, b) for a, b in found if is_number(a) and is_number(b)]
+            pairs = [(float(a), float(b)) for a, b in found if is_number(a) and is_number(b)]
             rows.append(
                 {
                     "notebook": run.notebook,
                     "profile": run.profile,
                     "parameters": {name: value for name, value in run.parameters.items() if name != SEED},
                     "metric": metric,
-                    "first": statistics.fmean(a for a, _ in pairs) if pairs else None,
-                    "second": statistics.fmean(b for _, b in pairs) if pairs else None,
+                    "first": _mean(a for a, _ in pairs) if pairs else None,
+                    "second": _mean(b for _, b in pairs) if pairs else None,
                     "difference": estimate([a - b for a, b in pairs]) if pairs else None,
                 }
             )

@@ -59,6 +59,7 @@ def run(
     """
     from deepnet_edu.batch.cluster import Cluster
     from deepnet_edu.batch.folder import read_request
+    from deepnet_edu.batch.junit import check_place
     from deepnet_edu.batch.local import Limits
     from deepnet_edu.batch.plan import Request, inside, make_plan, now
     from deepnet_edu.batch.run import run_batch
@@ -89,6 +90,8 @@ def run(
     )
     if retries < 0:
         raise UserError(f"--retries {retries}: expected 0 or more.")
+    if junit:
+        check_place(junit, folder)
     if memory is not None and not memory > 0:
         raise UserError(f"--memory {memory:g}: expected GB, more than 0.")
     if cluster and (slots or timings or gpus not in ("all", "none")):

@@ -18,6 +18,7 @@ def report(
         Path | None, typer.Option("--compare", metavar="runs/OTHER", help="Also how metrics differ from this batch's.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The page; report.html in the batch's folder by default.")] = None,
+    junit: Annotated[Path | None, typer.Option(help="Also a file for the results as JUnit XML.")] = None,
     as_json: Json = False,
     as_csv: Annotated[
         bool, typer.Option("--csv", help="Print a line per run, or per difference with --compare.")
@@ -27,6 +28,7 @@ def report(
 
     Example: deepnet-edu report runs/depths --compare runs/yesterday
     """
+    from deepnet_edu.batch.junit import write_junit
     from deepnet_edu.batch.report import MARK, page
     from deepnet_edu.batch.state import read_batch
     from deepnet_edu.batch.summary import as_differences, as_table, compare, group_runs, numbers_of, summarize
@@ -42,6 +44,8 @@ def report(
         if not batches[one]:
             raise UserError(f"{one} holds no batch: expected a folder that deepnet-edu run --out made.")
     runs, differences = batches[folder], compare(batches[folder], batches[other]) if other else []
+    if junit:
+        write_junit(junit, folder.resolve().name, runs)
     if as_csv:
         print(as_differences(differences) if other else as_table(runs), end="")
     elif as_json:
@@ -67,11 +71,11 @@ def report(
         print(json.dumps(printed, indent=1, ensure_ascii=False))
     else:
         path = out or folder / "report.html"
-        if path.exists() and MARK not in path.read_text(encoding="utf-8", errors="replace")[:100]:
+        if path.exists() and (path.is_dir() or MARK not in path.read_text(encoding="utf-8", errors="replace")[:100]):
             raise UserError(f"{path} is no report, and stays as it is: choose another --out.")
         html = page(folder, runs, (other.name, batches[other]) if other else None)
         try:
-            write_atomic(path, html)
+            write_atomic(path, html.encode(errors="backslashreplace"))  # a notebook's name need not be UTF-8
         except OSError as error:
             raise UserError(f"{path} cannot be written ({error.strerror}): choose another --out.") from None
         print(path)

@@ -15,7 +15,7 @@ from deepnet_edu.batch import folder as batch_folder
 from deepnet_edu.batch import local
 from deepnet_edu.batch.active import Active
 from deepnet_edu.batch.folder import fill_folder, take_folder
-from deepnet_edu.batch.junit import write_junit
+from deepnet_edu.batch.junit import check_place, write_junit
 from deepnet_edu.batch.local import Limits, Runner
 from deepnet_edu.batch.lock import Holder, release
 from deepnet_edu.batch.plan import Plan, Request, make_plan
@@ -221,6 +221,27 @@ def test_junit(tmp_path: Path) -> None:
     assert counts == ["4", "1", "1", "1", "1.50"]
     assert [[child.tag for child in case] for case in suite] == [[], ["failure"], ["error"], ["skipped"]]
     assert suite[1][0].get("message") == "cell 1 raised  [31mE<&"
+
+
+def test_junit_of_names_that_xml_cannot_hold(tmp_path: Path) -> None:
+    write_junit(
+        tmp_path / "junit.xml", "\x02night", [Status("a.1", "\udcffa", parameters={"I": "a\x01b"}, state="done")]
+    )
+    suite = ElementTree.parse(tmp_path / "junit.xml").getroot()
+    assert (suite.get("name"), suite[0].get("classname"), suite[0].get("name")) == (" night", " a", " a (cpu, I=a b)")
+
+
+def test_a_place_for_junit_is_looked_at_before(working: Path) -> None:
+    for path in ("here.xml", "runs/x/junit.xml", "runs/beside.xml", str(working / "runs" / "junit.xml")):
+        check_place(Path(path), Path("runs/x"))
+    assert not any(working.iterdir())
+    (working / "own").mkdir()
+    for path, why in (("none/x.xml", "No such file"), ("own", "Is a directory"), ("x" * 300, "File name too long")):
+        said = f"--junit {path} cannot be written .{why}.*: choose another file"
+        with pytest.raises(UserError, match=said):
+            check_place(Path(path), Path("runs/x"))
+        with pytest.raises(UserError, match=said):  # it may have come to this in the meantime
+            write_junit(Path(path), "x", [])
 
 
 def test_timings_keep_what_went_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

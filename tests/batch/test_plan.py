@@ -98,6 +98,103 @@ def test_what_cannot_run_is_said_and_the_rest_is_planned(planned: Planner, worki
     assert len({run.id for run in plan.runs}) == 12
 
 
+def strange(**metadata: object) -> str:
+    """A notebook without cells."""
+    return json.dumps({"cells": [], "metadata": metadata, "nbformat": 4, "nbformat_minor": 5})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        strange(language_info={"name": "python"}, kernelspec=None),
+        strange(language_info={"name": "python"}, kernelspec="python3"),
+        strange(kernelspec={"name": ["python3"]}),
+        strange().replace("[]", '[{"cell_type": "code", "source": "", "metadata": {"tags": null}}]'),
+        "[" * 200_000,
+    ],
+    ids=range(5),
+)
+def test_a_strange_notebook_stops_no_other(planned: Planner, content: str) -> None:
+    write_notebook(Path("good.ipynb"))
+    Path("bad.ipynb").write_text(content)
+    good, bad = planned("good.ipynb", "bad.ipynb").runs
+    assert good.state == "queued"
+    assert bad.problems == ["bad.ipynb is no notebook of format 4: open it in JupyterLab and save it again."]
+
+
+@pytest.mark.parametrize(
+    "source", [f"SEED = {'-' * 100_000}1", "SEED = '\0'", "SEED = '\ud800'"], ids=["-", "0", "d800"]
+)
+def test_strange_parameters_stop_no_other(planned: Planner, source: str) -> None:
+    write_notebook(Path("good.ipynb"))
+    content = json.loads(Path("good.ipynb").read_text())
+    content["cells"][0]["source"] = source
+    Path("bad.ipynb").write_text(json.dumps(content))
+    good, bad = planned("good.ipynb", "bad.ipynb", given=("SEED=1",)).runs
+    assert good.state == "queued"
+    assert bad.problems == ["bad.ipynb: the cell tagged parameters is no Python that can be read."]
+
+
+@pytest.mark.parametrize(("name", "why"), [("loop", "Symlink loop"), ("x" * 300, "File name too long"), ("\0", "null")])
+def test_a_path_that_leads_nowhere_stops_no_other(planned: Planner, name: str, why: str) -> None:
+    write_notebook(Path("good.ipynb"))
+    Path("loop.ipynb").symlink_to("loop.ipynb")
+    good, bad = planned("good.ipynb", f"{name}.ipynb").runs
+    assert good.state == "queued"
+    assert bad.problems[0].startswith(f"{name}.ipynb cannot be opened (")
+    assert why in bad.problems[0]
+
+
+def test_parameters_that_nobody_sets_need_not_be_read(planned: Planner) -> None:
+    write_notebook(Path("x.ipynb"), parameters="%matplotlib inline\nSEED = 0")
+    assert planned("x.ipynb").runs[0].state == "queued"
+    with pytest.raises(UserError, match="no Python .line 1"):
+        planned("x.ipynb", seeds=2)
+
+
+SHAPES = "PAIR = (1, 2)\nLAYERS = [1]\nNAMES = {'a': 1}\nSEED = len('')\nWORD = ''\nSOME = {1}\nRATE = 0.1"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("PAIR=(3,4)", "x: PAIR='(3,4)' does not fit: expected a list, as in PAIR=[1, 2]."),
+        ("NAMES={1: 3}", "x: NAMES='{1: 3}' would change on its way into the notebook: expected numbers, texts, lists"),
+        ("LAYERS=[(1,2)]", "in place of tuples"),
+        ("SEED=(3,4)", "in place of tuples"),
+        ("SOME={3}", "would change on its way"),
+        (f"RATE=1{'0' * 400}", "expected a number, as in RATE=0.1."),
+    ],
+    ids=lambda text: text[:8],
+)
+def test_parameters_reach_the_notebook_as_they_are(planned: Planner, given: str, said: str) -> None:
+    write_notebook(Path("x.ipynb"), parameters=SHAPES)
+    with pytest.raises(UserError) as refused:
+        planned("x.ipynb", given=(given,))
+    assert said in str(refused.value)
+    assert planned("x.ipynb", given=("PAIR=[3]", "NAMES={'b': [2]}", "SEED=[]")).runs[0].parameters == {
+        "PAIR": [3], "NAMES": {"b": [2]}, "SEED": [],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("sweep", "values"),
+    [
+        ("LAYERS=[1,2],[3,4],[]", [[1, 2], [3, 4], []]),
+        ("SEED=[[1,2],'a,]'],'b,c',3", [[[1, 2], "a,]"], "b,c", 3]),
+        (r"SEED='it\'s, so',1", ["it's, so", 1]),
+        ("WORD=don't,won't", ["don't", "won't"]),
+        ("WORD=(a,b", ["(a", "b"]),
+        ("WORD=a),(b", ["a)", "(b"]),
+    ],
+)
+def test_a_sweep_is_split_outside_of_brackets(planned: Planner, sweep: str, values: list[object]) -> None:
+    write_notebook(Path("x.ipynb"), parameters=SHAPES)
+    assert [list(run.parameters.values()) for run in planned("x.ipynb", sweeps=(sweep,)).runs] == [
+        [one] for one in values
+    ]
+
+
 def test_nothing_that_can_run_is_refused(planned: Planner) -> None:
     with pytest.raises(UserError, match="Unknown lesson '77'"):
         planned("77")

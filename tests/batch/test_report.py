@@ -4,7 +4,9 @@ import csv
 import io
 import json
 import re
+from html import escape
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from typer.testing import CliRunner
@@ -44,6 +46,17 @@ def test_an_interval_by_hand() -> None:
     assert found.half_width == pytest.approx(4.30265 / 3**0.5, rel=1e-5)
     assert str(found) == "2 ± 2.5 (n = 3)"
     assert str(estimate([2.0])) == "2 (n = 1)"
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ([1.7e308, 1.7e308], "1.7e+308 ± 0 (n = 2)"),
+        ([1.5e308, -1.5e308], "0 ± inf (n = 2)"),
+    ],
+)
+def test_numbers_that_exploded_have_a_mean(values: list[float], said: str) -> None:
+    assert str(estimate(values)) == said
 
 
 def test_groups_are_runs_that_differ_in_the_seed_alone(tmp_path: Path) -> None:
@@ -129,6 +142,46 @@ def test_pictures_say_what_they_show(tmp_path: Path) -> None:
     assert list(sweep_pictures(group_runs([one]))) == []
 
 
+HUGE = 10**400
+
+
+@pytest.mark.parametrize(
+    ("values", "losses", "said"),
+    [
+        ([[1], [2]], [1.0, 2.0], "x (cpu): loss against A. 1 at [1] to 2 at [2]."),
+        ([{"a": 1}, {"a": 2}], [1.0, 2.0], "1 at {'a': 1} to 2 at {'a': 2}."),
+        ([1, True], [1.0, 2.0], "1 at 1 to 2 at True."),
+        ([1, 5, 10**26], [1.0, 2.0, 3.0], "1 at 1 to 3 at 1"),
+        ([1, HUGE], [1.0, 2.0], "1 at 1 to 2 at 1000"),
+        ([-3, 3], [-1.5e308, 1.5e308], "-1.5e+308 at -3 to 1.5e+308 at 3. It cannot be drawn ("),
+    ],
+    ids=range(6),
+)
+def test_strange_sweeps(tmp_path: Path, values: list[object], losses: list[float], said: str) -> None:
+    runs = [
+        make_run(tmp_path, f"x.{i}", parameters={"A": value}, metrics={"loss": loss})
+        for i, (value, loss) in enumerate(zip(values, losses, strict=True))
+    ]
+    assert escape(said) in page(tmp_path, runs)
+
+
+def test_numbers_that_no_float_holds(tmp_path: Path) -> None:
+    for seed, sign in enumerate((1, -1)):
+        make_run(tmp_path / "a", f"x.{seed}", seed=seed, metrics={"loss": 1.7e308 * sign, "count": HUGE})
+        make_run(tmp_path / "b", f"x.{seed}", seed=seed, metrics={"loss": -1.7e308})
+    html = Path(call(tmp_path / "a", "--compare", tmp_path / "b").strip()).read_text()
+    assert "0 ± inf (n = 2)" in html
+    assert "<td>1000000" in html  # shown, and no number to the table
+    assert str(HUGE) in call(tmp_path / "a", "--csv")
+
+
+def test_names_that_are_not_utf_8(tmp_path: Path) -> None:
+    make_run(tmp_path, "x.0", [code("1", shown(plain="\udcfe"))], notebook="\udcff")
+    html = Path(call(tmp_path).strip()).read_text()
+    assert r"\udcff (cpu)" in html
+    assert r"\udcfe" in html
+
+
 def test_json_and_csv(tmp_path: Path) -> None:
     make_sweep(tmp_path / "a")
     make_sweep(tmp_path / "b", seeds=2)
@@ -146,6 +199,22 @@ def test_json_and_csv(tmp_path: Path) -> None:
     assert rows[3]["half_width"] == ""
 
 
+def test_junit_of_a_batch_that_has_run(tmp_path: Path) -> None:
+    make_sweep(tmp_path / "a")
+    make_run(tmp_path / "a", "x.0", state="queued", seconds=None)
+    assert len(call(tmp_path / "a", "--csv", "--junit", tmp_path / "x.xml").splitlines()) == 14  # it prints as well
+    suite = ElementTree.parse(tmp_path / "x.xml").getroot()
+    assert [suite.get(name) for name in ("name", "tests", "failures", "skipped", "time")] == [
+        "a",
+        "13",
+        "1",
+        "1",
+        "1080.00",
+    ]
+    with pytest.raises(UserError, match="--junit .* cannot be written .*: choose another file"):
+        call(tmp_path / "a", "--junit", tmp_path / "none" / "x.xml")
+
+
 def test_what_is_refused(tmp_path: Path) -> None:
     make_sweep(tmp_path / "a")
     with pytest.raises(UserError, match="holds no batch: expected a folder that deepnet-edu run --out made"):
@@ -159,6 +228,8 @@ def test_what_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is no report, and stays as it is"):
         call(tmp_path / "a", "--out", mine)
     assert mine.read_text() == "<p>mine"
+    with pytest.raises(UserError, match="a is no report, and stays as it is"):
+        call(tmp_path / "a", "--out", tmp_path / "a")
     with pytest.raises(UserError, match="cannot be written .*choose another --out"):
         call(tmp_path / "a", "--out", tmp_path / "none" / "x.html")
     (tmp_path / "a" / "00_x.000000000000" / "status.json").write_text('{"version"')
