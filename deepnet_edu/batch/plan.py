@@ -136,6 +136,9 @@ def make_plan(request: Request, working: Path | None = None) -> Plan:
     for given in dict.fromkeys(request.notebooks):
         try:
             notebook = read_notebook(find_notebook(given, working or Path.cwd()))
+            twin = next((one for one in plan.notebooks.values() if one.data == notebook.data), notebook)
+            if twin.path != notebook.path and twin.name == notebook.name:  # beside it may stand other modules
+                raise UserError(f"{given} is the same notebook as {_shown(twin.path)}: give it a batch of its own.")
             defaults = _defaults(notebook) if texts else {}  # as it stands, a notebook is papermill's matter
             choices = {
                 name: [_value(notebook.name, defaults, name, text) for text in values]

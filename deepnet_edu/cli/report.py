@@ -28,9 +28,9 @@ def report(
 
     Example: deepnet-edu report runs/depths --compare runs/yesterday
     """
+    from deepnet_edu.batch.folder import runs_as_they_are
     from deepnet_edu.batch.junit import write_junit
     from deepnet_edu.batch.report import MARK, page
-    from deepnet_edu.batch.state import read_batch
     from deepnet_edu.batch.summary import as_differences, as_table, compare, group_runs, numbers_of, summarize
     from deepnet_edu.files import write_atomic
 
@@ -40,7 +40,7 @@ def report(
         raise UserError("--out names the page: --json and --csv print, and > FILE keeps what they print.")
     batches = {}
     for one in (folder, other) if other else (folder,):
-        batches[one] = read_batch(one)
+        batches[one] = runs_as_they_are(one)
         if not batches[one]:
             raise UserError(f"{one} holds no batch: expected a folder that deepnet-edu run --out made.")
     runs, differences = batches[folder], compare(batches[folder], batches[other]) if other else []

@@ -13,6 +13,7 @@ from deepnet_edu.cli.batch import seconds
 from deepnet_edu.course.places import lesson_names
 from deepnet_edu.messages import UserError
 from tests.batch.conftest import stand_in, write_notebook
+from tests.batch.made_up import make_run
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no sh")
 
@@ -89,6 +90,13 @@ def test_a_batch_goes_on_from_wherever_one_stands(worker: Path, monkeypatch: pyt
     assert "1 of 1 runs are done: sub/out" in result.output
     assert "start" not in result.output
     assert not Path("sub/out/earlier").exists()
+
+
+def test_a_run_that_lost_its_runner_does_not_run(worker: Path) -> None:
+    make_run(worker.parent / "out", "x.0", state="running", audited=False)
+    said = json.loads(CliRunner().invoke(app, ["report", "out", "--json"]).stdout)
+    assert said["summary"]["states"] == {"killed": 1}
+    assert said["runs"][0]["problems"] == ["its runner was ended before it: go on with --resume"]
 
 
 def test_a_dry_run_runs_nothing(worker: Path) -> None:

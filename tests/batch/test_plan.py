@@ -1,6 +1,7 @@
 """What is refused before anything starts, what identifies a run, and how fast a thousand runs are planned."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -193,6 +194,14 @@ def test_a_sweep_is_split_outside_of_brackets(planned: Planner, sweep: str, valu
     assert [list(run.parameters.values()) for run in planned("x.ipynb", sweeps=(sweep,)).runs] == [
         [one] for one in values
     ]
+
+
+def test_a_copy_in_another_folder_is_no_second_run(planned: Planner, working: Path) -> None:
+    (working / "b").mkdir()
+    shutil.copy(write_notebook(working / "a" / "x.ipynb", "import helper"), working / "b")
+    plan = planned("a/x.ipynb", "b/x.ipynb", "a/x.ipynb")
+    assert [run.state for run in plan.runs] == ["queued", "failed"]
+    assert plan.runs[1].problems[0].startswith("b/x.ipynb is the same notebook as ")
 
 
 def test_nothing_that_can_run_is_refused(planned: Planner) -> None:
