@@ -45,6 +45,7 @@ POINTS = ("status: before", "status: after", "result: before", "result: copied",
 #: Each trial as a line of JSON, with the package that it was of.
 KEPT = RUNS / "batch_faults.jsonl"
 NOTEBOOKS = 12
+TRIES = 5
 CELLS = [
     "import time\nSEED = 0",
     "time.sleep(0.2)",
@@ -223,7 +224,6 @@ def main() -> None:
         folder, slots, victim, point, nth, stub = json.loads(given.runner)
         run_with_fault(Path(folder), slots, victim, point, nth, stub)
         return
-    chance = random.Random(0)
     before = kept(given.slots) if given.resume else {}
     KEPT.parent.mkdir(exist_ok=True)
     trials = []
@@ -234,16 +234,20 @@ def main() -> None:
         plans = [(victim, point, n) for victim in VICTIMS for point in POINTS for n in range(given.each)]
         plans += [(victim, "", n) for victim in VICTIMS for n in range(given.random)]
         for number, (victim, point, n) in enumerate(plans):
-            place = Path(home).resolve() / str(number)
-            place.mkdir()
             # The first statuses are those of the queue; then come the runs'.
-            nth = 1 + n * 5 + (NOTEBOOKS if point.startswith("status") and victim != "runner" else 0)
-            wait = chance.uniform(0, length)  # drawn for each, so that the others wait as long as without --resume
+            nth = 1 + n * 3 + (NOTEBOOKS if point.startswith("status") and victim != "runner" else 0)
             name = f"{victim}, {point or 'at random'}, {n}"
             if name in before:
                 trials.append(before[name])
                 continue
-            trials.append(trial(place, victim, point, nth, wait, given.slots))
+            chance = random.Random(name)
+            for again in range(TRIES):  # until somebody is killed: the moment may come when all is over
+                place = Path(home).resolve() / f"{number}-{again}"
+                place.mkdir()
+                one = trial(place, victim, point, nth, chance.uniform(0, length), given.slots)
+                if one.killed or one.wrong:
+                    break
+            trials.append(one)
             told = {"package": package_digest(), "slots": given.slots, "name": name, **asdict(trials[-1])}
             print(json.dumps(told), file=lines, flush=True)
             print(f"{number + 1}/{len(plans)} {asdict(trials[-1])}", flush=True)
@@ -280,7 +284,8 @@ def kept(slots: int) -> dict[str, Trial]:
     for line in KEPT.read_text().splitlines() if KEPT.exists() else []:
         told = json.loads(line)
         name = told.pop("name")
-        if (told.pop("package"), told.pop("slots")) == (package_digest(), slots):
+        same = (told.pop("package"), told.pop("slots")) == (package_digest(), slots)
+        if same and (told["killed"] or told["wrong"]):
             found[name] = Trial(**told)
     return found
 
