@@ -203,7 +203,8 @@ def look(folder: Path, before: dict[str, Status], seeds: int = NOTEBOOKS) -> lis
         was = before.get(run.id)
         if was is not None and was.state == "done" and (was.attempts, was.ended) != (run.attempts, run.ended):
             wrong.append(f"seed {run.parameters['SEED']} was done, and ran again")
-    left = [path for path in folder.rglob("*") if path.suffix == ".part" or path.name in (LOCK, CLAIM, worker.PARTIAL)]
+    names = (LOCK, CLAIM, worker.PARTIAL)
+    left = [path for path in folder.rglob("*") if path.suffix == ".part" or path.name in names or path.is_socket()]
     wrong += [f"left behind: {path.relative_to(folder)}" for path in left]
     deadline = time.monotonic() + 5
     while (alive := [one for found in processes(folder).values() for one in found]) and time.monotonic() < deadline:

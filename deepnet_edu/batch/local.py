@@ -196,7 +196,7 @@ class Runner:
         if run.attempts:  # a killed runner may have left something behind
             end_all(str(folder))
         folders = [folder / NOTEBOOK] if (folder / NOTEBOOK).is_dir() else []  # some cells make the oddest things
-        for left in [folder / worker.PARTIAL, *folder.glob(".*.part"), *folders]:
+        for left in [folder / worker.PARTIAL, *folder.glob(".*.part"), *_sockets(folder), *folders]:
             shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink(missing_ok=True)
         self.tries[run.id] = self.tries.get(run.id, 0) + 1
         run.state, run.attempts, run.started, run.ended = "running", run.attempts + 1, now(), None
@@ -254,6 +254,8 @@ class Runner:
         """Audit what a run has left, and write what became of it."""
         run = active.run
         end_all(active.mark)
+        for left in _sockets(active.folder):
+            left.unlink(missing_ok=True)
         run.exit = active.process.returncode
         run.seconds = round(time.monotonic() - active.begin, 2)
         run.memory_gb = None if memory is None else round(memory, 3)
@@ -314,3 +316,8 @@ class Runner:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _sockets(folder: Path) -> list[Path]:
+    """What a kernel that was killed has left."""
+    return [path for path in folder.glob(f"{worker.SOCKETS}-*") if path.is_socket()]

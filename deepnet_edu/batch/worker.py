@@ -23,10 +23,12 @@ NO_SPACE, NO_KERNEL = 6, 7
 START_TIMEOUT_S = 120
 #: For what a cell has printed to arrive, once it is done; papermill's own 4 s are too few for 50 MB, or a busy machine.
 OUTPUT_TIMEOUT_S = 600
-#: A kernel's ports are free when they are chosen, and somebody else may have one of them when the kernel comes to it.
+#: How often a kernel is started that does not come up.
 STARTS = 3
-#: What jupyter_client says of a kernel that died before its first answer, in a plain RuntimeError.
-_NOT_STARTED = "Kernel died before replying to kernel_info"
+#: What jupyter_client says of it, in a plain RuntimeError.
+_NOT_STARTED = ("Kernel died before replying to kernel_info", "Kernel didn't respond in")
+#: Sockets of the kernel, in the run's folder.
+SOCKETS = ".kernel"
 
 
 def main() -> None:
@@ -68,6 +70,7 @@ def execute(notebook: str, parameters: dict[str, Any], kernel: str, cell_timeout
 
 def _execute(content: Any, parameters: dict[str, Any], kernel: str, cell_timeout: float | None) -> int:
     import papermill
+    from traitlets.config import Config
 
     try:
         papermill.execute_notebook(
@@ -81,14 +84,33 @@ def _execute(content: Any, parameters: dict[str, Any], kernel: str, cell_timeout
             start_timeout=START_TIMEOUT_S,
             execution_timeout=cell_timeout,
             iopub_timeout=OUTPUT_TIMEOUT_S,
+            config=Config({"KernelManager": {"transport": "ipc", "ip": SOCKETS}} if _can_have_sockets() else {}),
         )
     except Exception as error:
         with contextlib.suppress(OSError):  # the disk may be full
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        if str(error).startswith(_NOT_STARTED):
+        if isinstance(error, RuntimeError) and str(error).startswith(_NOT_STARTED):
             return NO_KERNEL
         return NO_SPACE if getattr(error, "errno", None) == errno.ENOSPC else EXITS.get(type(error).__name__, 1)
     return 0
+
+
+def _can_have_sockets() -> bool:
+    """Whether files of the current folder can be sockets, as they cannot on Windows and on some network disks.
+
+    TCP takes ports that are free when they are chosen; where many kernels start, another one may have one of them when
+    it is used.
+    """
+    import socket
+
+    name = f"{SOCKETS}-0"
+    try:
+        with socket.socket(socket.AF_UNIX) as one:
+            one.bind(name)
+        os.unlink(name)
+    except (OSError, AttributeError):
+        return False
+    return True
 
 
 def _end_with_the_runner() -> None:
