@@ -7,6 +7,7 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
+import torch
 
 from deepnet_edu.batch import worker
 from deepnet_edu.batch.audit import audit, recorded, take_end
@@ -14,7 +15,7 @@ from deepnet_edu.batch.local import Limits
 from deepnet_edu.batch.plan import Request, make_plan
 from deepnet_edu.batch.processes import marked
 from deepnet_edu.batch.run import run_batch
-from deepnet_edu.batch.slots import make_slots
+from deepnet_edu.batch.slots import find_gpus, make_slots
 from deepnet_edu.batch.state import Status
 from tests.batch.conftest import write_notebook
 
@@ -143,3 +144,17 @@ def test_the_audit_finds_the_fault_of_an_explorer(tmp_path: Path) -> None:
     notebook["metadata"] |= {"widgets": state, "papermill": {"duration": 1.0}}
     notebook["cells"][0]["execution_count"] = 1
     assert audit(notebook) == ["This explorer has a fault, please report it: ZeroDivisionError"]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_two_runs_that_do_not_fit_one_gpu_together_are_both_done(working: Path) -> None:
+    """The one that finds its memory full is tried once more alone."""
+    takes = "import time, torch\nsize = int(0.6 * torch.cuda.get_device_properties(0).total_memory)"
+    held = "held = torch.empty(size, dtype=torch.uint8, device='cuda')\ntime.sleep(20)"
+    write_notebook(Path("x.ipynb"), takes, held)
+    plan = make_plan(Request(("x.ipynb",), seeds=2))
+    runs = run_batch(plan, working / "out", make_slots("0", 2, find_gpus()), Limits(), quiet=True)
+    assert [(run.state, run.gpu) for run in runs] == [("done", 0)] * 2
+    assert sorted(run.attempts for run in runs) == [1, 2]
+    assert {run.device for run in runs} == {torch.cuda.get_device_name(0)}
