@@ -41,6 +41,7 @@ record = kit.Results("lesson_00")
 depth = DEPTH or (48 if PROFILE == "smoke" else 1000)
 steps = STEPS or {"smoke": 70, "gpu": 100}.get(PROFILE, 40)
 rules = ["post_ln", "pre_ln", "deepnorm"]
+on_gpu = device.type == "cuda"
 
 # %% [markdown]
 # ## One line decides
@@ -171,7 +172,9 @@ guess
 # decay, learning rate 3·10⁻⁴ after 20 steps of warm-up; gradient clipped to norm 1; seed 0.
 
 # %%
-recipe = {"learning_rate": 3e-4, "warmup": 20, "seed": SEED}
+# On a GPU a step is recorded once and then replayed: a thousand layers are many thousands of small kernels, and to start
+# them one by one takes longer than to run them.
+recipe = {"learning_rate": 3e-4, "warmup": 20, "seed": SEED, "cuda_graph": on_gpu}
 
 # Two controls: embedding and head are trained *instead of* the stack, without any layers, and around a frozen stack.
 without_layers = build_model(config("none", layers=0), seed=SEED).to(device)
@@ -331,7 +334,7 @@ run = kit.train_live(
     looking_back,
     build_model(config("deepnorm"), seed=SEED).to(device),
     previous,
-    TrainConfig(steps=56, learning_rate=2e-4, warmup=20, parameters="stack", seed=SEED),
+    TrainConfig(steps=56, learning_rate=2e-4, warmup=20, parameters="stack", seed=SEED, cuda_graph=on_gpu),
 )
 
 # %%
@@ -385,7 +388,7 @@ run = kit.train_live(
     reading,
     build_model(config("deepnorm", layers=text_layers, vocab_size=text.vocab_size), seed=SEED).to(device),
     text,
-    TrainConfig(steps=text_steps, learning_rate=1e-3, warmup=20, seed=SEED),
+    TrainConfig(steps=text_steps, learning_rate=1e-3, warmup=20, seed=SEED, cuda_graph=on_gpu),
 )
 
 # %%
