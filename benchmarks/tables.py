@@ -4,8 +4,11 @@ Run with: python benchmarks/tables.py (after depth.py and memory.py)
 """
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that nobody installed will do
 
 from deepnet_edu.files import write_atomic
 
@@ -79,15 +82,34 @@ def roads(record: dict[str, Any]) -> str:
     return table(["part of a layer", "road", "µs a layer"], rows)
 
 
+def gpu(record: dict[str, Any]) -> str:
+    """Contenders of each shape that were run, and what the formula of today says of our peaks."""
+    from benchmarks.gpu_cases import CASES, formula_bytes
+
+    rows = []
+    for name, case in record["cases"].items():
+        formula = formula_bytes(CASES[name]) / 1e9
+        for row in case["rows"]:
+            if "missing" in row:
+                continue
+            ours = row["contender"].startswith("ours")
+            off = [f"{formula:.1f}", f"{round(100 * (formula / row['peak, GB'] - 1)):+d}%"] if ours else ["", ""]
+            seconds, share = f"{row['seconds a step']['median']:.3g}", f"{row['model FLOPs utilisation']:.1%}"
+            rows.append([name, row["contender"], seconds, share, row["first step, s"], row["peak, GB"], *off])
+    columns = ["shape", "contender", "s a step", "of the peak", "first step, s", "peak, GB", "formula, GB", "off by"]
+    return table(columns, rows)
+
+
 def page(text: str) -> str:
     """The page with its tables as the records have them."""
-    names = ("depth", "memory", "roads")
+    names = ("depth", "memory", "roads", "gpu_depth")
     records = {name: json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")) for name in names}
     parts = {
         "depth": depth(records["depth"]),
         "targets": targets(records["depth"]),
         "memory": memory(records["memory"]),
         "roads": roads(records["roads"]),
+        "gpu": gpu(records["gpu_depth"]),
     }
     for name, made in parts.items():
         begin, end = f"<!-- {name}, from the record -->", f"<!-- end of {name} -->"

@@ -631,7 +631,8 @@ if device.type == "cuda":  # for which the fast path is not written
 # The CPU's memory is given back to the system only now and then: the runs that need less come first.
 found = {name: run(*ARMS[name]) for name in sorted(ARMS, key=lambda name: (ARMS[name][0], -ARMS[name][1]))}
 plans = {
-    name: training_memory(shape(depth), B, T, path=path, checkpoint_every=every) for name, (path, every) in ARMS.items()
+    name: training_memory(shape(depth), B, T, path=path, checkpoint_every=every, device=device.type)
+    for name, (path, every) in ARMS.items()
 }
 
 # %% tags=["headline"]
@@ -873,8 +874,9 @@ print(record.source())
 #
 # A GPU has one more way to get rid of calls. A **CUDA graph** records all kernels of a training step once, and
 # replays them with a single call: `TrainConfig(cuda_graph=True)`. Shapes must stay the same, and nothing may ask the GPU
-# for a number in between. Where there is a CUDA device, the next cell measures it. No record from one is kept in this
-# course yet, so without a device you will see no number here, rather than an invented one.
+# for a number in between. On one H200, in bfloat16, a step of 1,000 layers of this width took 1.23 s as it is, 0.18 s as a
+# graph, and 0.13 s with one compiled layer besides; TorchScale's took 2.56 s (`benchmarks/results/gpu_depth.json`). Where
+# there is a CUDA device, the next cell measures yours.
 
 
 # %% tags=["nbval-ignore-output"]

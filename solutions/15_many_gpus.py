@@ -741,8 +741,8 @@ fullest = {
 }
 Picture(
     memory_against_ranks(GPUS, fullest, limit=24e9),
-    alt="Memory of the fullest GPU against 1 to 64 GPUs, both logarithmic. Copies fall from 98 GB and flatten out at 77. Shards and "
-    "stages fall nearly in proportion, below 24 GB from 8 and from 4 GPUs on, to 3 and 4 GB at 64.",
+    alt="Memory of the fullest GPU against 1 to 64 GPUs, both logarithmic. Copies take 79 GB on one GPU, 85 on two, and flatten out "
+    "at 77. Shards and stages fall nearly in proportion, below 24 GB from 4 GPUs on, to 3 and 4 GB at 64.",
 )
 
 # %%
@@ -754,11 +754,11 @@ print(f"smallest number of these that fits 24 GB: shards {GPUS[[n < 24e9 for n i
 print(f"stages {GPUS[[n < 24e9 for n in stages].index(True)]}")
 
 # %% [markdown]
-# By formula (`rank_memory`), and it does not count what CUDA takes for itself. Copies fall a little, since each sees fewer
-# sequences and keeps fewer activations; one GPU gets as far by taking the batch in smaller pieces (lesson 10). They end at 20
-# bytes a weight: the 16, and DDP's second set of gradients. Shards and stages fall nearly in proportion up to 16 GPUs, and more
-# slowly after that. What is left is the embedding of 250,000 rows: a shard gathers all of it, and its gradient, 1 GB; one stage
-# holds all of it, at 16 bytes a weight 2 GB.
+# By formula (`rank_memory`), and it does not count what CUDA takes for itself. From one GPU to two copies grow, by DDP's second
+# set of gradients. Then they fall a little, since each sees fewer sequences and keeps fewer activations, as one GPU does that
+# takes the batch in smaller pieces (lesson 10), and end at 20 bytes a weight. Shards and stages fall nearly in proportion up to
+# 16 GPUs, and more slowly after that. What is left is the embedding of 250,000 rows: a shard gathers all of it, and its
+# gradient, 1 GB; one stage holds all of it, at 16 bytes a weight 2 GB.
 #
 # So which one? A rule of thumb, from the numbers above:
 #
@@ -773,7 +773,7 @@ print(f"stages {GPUS[[n < 24e9 for n in stages].index(True)]}")
 # network.
 
 # %%
-for gpus, gigabytes, sequences in ((8, 141, 128), (8, 24, 128), (16, 8, 128), (16, 80, 24)):
+for gpus, gigabytes, sequences in ((8, 141, 128), (8, 24, 128), (16, 80, 24)):
     plan, why = Plan.auto(PAPER, gpus, 1e9 * gigabytes, sequences=sequences, tokens=64, checkpoint_every="auto")
     print(f"{gpus} GPUs of {gigabytes} GB, {sequences} sequences: {plan.title}\n   {why}")
 

@@ -136,7 +136,8 @@ def training_memory(
             bfloat16: what a layer keeps is counted for Post-LN, Pre-LN and DeepNorm, and estimated for others.
         compiled: whether there is a C compiler.
         device: ``"cpu"``, or ``"cuda"``, whose memory holds tensors alone: Python and PyTorch are not counted, nor
-            gaps between tensors, which were fitted on a CPU.
+            gaps between tensors, which were fitted on a CPU, nor workspaces of libraries. With checkpoints it was
+            compared with two models on an H200 (benchmarks/results/gpu_depth.json).
 
     Raises:
         ValueError: a size is not positive, there is no such precision, path or device, or path is ``"fast"`` where it
@@ -166,26 +167,44 @@ def training_memory(
     sizes = head_dim in HEAD_DIMS and config.d_ff % MULTIPLE == 0
     one = _Layers(config, sequences, tokens, S, fast, compiled and precision == "float32" and sizes, autocast)
     moved = offload and not on_cpu
-    kept = sum(one.stack(stack, n, every[stack], moved) for stack, n in depths.items() if n)
+    held = sum(one.held(stack, n, every[stack], moved) for stack, n in depths.items() if n)
+    again = [one.again(stack, n, every[stack]) for stack, n in depths.items() if n]
     vocabulary = config.n_classes or config.vocab_size
     answers = sequences * (1 if config.n_classes else tokens) * vocabulary
     sublayers = 2 * config.encoder_layers + (3 if config.encoder_layers else 2) * config.decoder_layers
-    # With both embeddings' outputs, and logits and their log-softmax; under autocast logits take two bytes.
-    activations = (2 if autocast else number) * kept + number * 2 * sequences * (tokens + S) * config.d_model
-    activations += (2 if autocast else number) * answers + number * answers
-    objects = sublayers * OBJECTS + round(GAPS["fast" if fast else "plain"] * activations)
-    objects += sublayers * BOOKS * bool(checkpoint_every and not fast)
+    narrow = 2 if autocast else number
+    entered = number * 2 * sequences * (tokens + S) * config.d_model  # both embeddings' outputs
     largest = max(3 * config.d_model**2, 2 * config.d_model * config.d_ff, vocabulary * config.d_model)
     process = PROCESS if on_cpu else 0
+    copies = autocast * 2 * _matrices(config, vocabulary)
+    # Copies of weights, activations and temporaries at a time: with logits, of two bytes under autocast, and their
+    # log-softmax.
+    moments = [
+        (
+            copies,
+            narrow * (held + sum(again) + answers) + entered + number * answers,
+            number * (one.temporaries() + answers + largest),
+        )
+    ]
+    if not on_cpu and any(again):
+        # Memory that was given back is free at once: while the loss is computed, no group of layers is computed again;
+        # and when one is, logits, copies, and the other stack's groups are gone. On a CPU the sum was fitted.
+        moments = [
+            (copies, narrow * held + entered + number * answers, number * (answers + largest)),
+            (0, narrow * (held + max(again)) + entered, number * (one.temporaries() + largest)),
+        ]
+    copies, activations, temporaries = max(moments, key=sum)
+    objects = sublayers * OBJECTS + round(GAPS["fast" if fast else "plain"] * activations)
+    objects += sublayers * BOOKS * bool(checkpoint_every and not fast)
     return MemoryPlan(
         path="fast" if fast else "plain",
         parameters=count,
         process=process,
-        weights=weight * count + autocast * 2 * _matrices(config, vocabulary),
+        weights=weight * count + copies,
         gradients=gradient * count,
         optimizer=optimizer * count,
         activations=activations,
-        temporaries=number * (one.temporaries() + answers + largest),
+        temporaries=temporaries,
         objects=objects if on_cpu else 0,
         entering=process + on_cpu * sublayers * OBJECTS + (2 * weight + gradient) * count,
     )
@@ -217,17 +236,21 @@ class _Layers:
     compiled: bool
     autocast: bool = False
 
-    def stack(self, stack: str, n: int, every: int, moved: bool = False, first: int = 0) -> int:
-        """Of n layers of a stack, from ``first`` on; without the states between groups of them, but one, where these
-        are moved away."""
-        layers = [self.layer(stack, first + i) for i in range(n)]
+    def held(self, stack: str, n: int, every: int, moved: bool = False, first: int = 0) -> int:
+        """Of n layers of a stack, from ``first`` on, until the backward pass comes to them: all, or the states between
+        groups of them; but one state where these are moved away."""
         if not every or every >= n:
-            return sum(layers)
+            return sum(self.layer(stack, first + i) for i in range(n))
         saved = _SAVED.get(self.config.residual, _Saved())
         d, rows = self.config.d_model, self.B * (self.S if stack == "encoder" else self.T)
         states = [(saved.state + saved.growth * (first + i + 1)) * d * rows for i in range(0, n, every)]
-        kept = max(states) if moved else sum(states)
-        return (2 if self.autocast else 1) * kept + sum(layers[-every:])
+        return (2 if self.autocast else 1) * (max(states) if moved else sum(states))
+
+    def again(self, stack: str, n: int, every: int, first: int = 0) -> int:
+        """Of the group of layers that is computed again, the highest one; 0 where all is held."""
+        if not every or every >= n:
+            return 0
+        return sum(self.layer(stack, first + i) for i in range(n)[-every:])
 
     def layer(self, stack: str, i: int) -> int:
         """Of layer i."""

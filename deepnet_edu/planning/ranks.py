@@ -125,7 +125,10 @@ def rank_memory(
     piece = share // pieces
     how: dict[str, Any] = {"source_tokens": source_tokens, "checkpoint_every": checkpoint_every}
     path = "auto" if shard == pipeline == 1 else "plain"  # what is cut runs layer by layer
-    whole = training_memory(config, piece, tokens, **how, precision=precision, device=device, path=path)
+    # With stages some micro-batches are in their forward pass while others are in their backward pass: all is added, as
+    # on a CPU.
+    where = device if pipeline == 1 else "cpu"
+    whole = training_memory(config, piece, tokens, **how, precision=precision, device=where, path=path)
     every, cpu = checkpoint_every, device == "cpu"
     weight, gradient, optimizer, number = PRECISIONS[precision]
     found = []
@@ -141,11 +144,10 @@ def rank_memory(
         if pipeline == 1:
             activations, temporaries, objects = whole.activations, whole.temporaries, whole.objects
         else:
-            kept = {
-                stage: _kept(config, own[i], piece, tokens, source_tokens or tokens, every, precision)
-                for i, stage in enumerate(sorted({action.stage for action in order}))
-            }
-            activations = _peak(order, kept)
+            size = (piece, tokens, source_tokens or tokens, every, precision)
+            kept = {stage: _kept(config, own[i], *size) for i, stage in enumerate(sorted({one.stage for one in order}))}
+            # One micro-batch at a time is in its backward pass, in which a group of layers is computed again.
+            activations = _peak(order, kept) + max(_again(config, stage, *size) for stage in own)
             answers = piece * (1 if config.n_classes else tokens) * (config.n_classes or config.vocab_size)
             temporaries = whole.temporaries - (0 if own[-1].last else number * answers)
             sublayers = sum(_sublayers(config, stage) for stage in own)
@@ -153,7 +155,7 @@ def rank_memory(
         found.append(
             RankMemory(
                 parameters=-(-held // shard),
-                process=whole.process,
+                process=whole.process if cpu else 0,
                 weights=whole.weights * held // (whole.parameters * shard),
                 gradients=gradient * held // shard,
                 optimizer=optimizer * held // shard,
@@ -282,15 +284,14 @@ def _ends(config: ModelConfig) -> tuple[tuple[str, dict[str, int]], ...]:
 def _kept(
     config: ModelConfig, stage: _Stage, B: int, T: int, S: int, checkpoint_every: int | str, precision: str
 ) -> int:
-    """Bytes that a stage keeps of one micro-batch."""
+    """Bytes that a stage keeps of one micro-batch, from its forward to its backward pass."""
     autocast = precision == "autocast"
     number, narrow = _width(precision), 2 if autocast else _width(precision)
     layers = _Layers(config, B, T, S, fast=False, compiled=False, autocast=autocast)
-    kept = sum(
-        layers.stack(stack, len(part), layers_together(checkpoint_every, len(part)), first=part.start)
+    found = narrow * sum(
+        layers.held(stack, len(part), layers_together(checkpoint_every, len(part)), first=part.start)
         for stack, part in stage.layers.items()
     )
-    found = narrow * kept
     if not stage.last:
         found += number * _crossing(config, stage, B, T, S)
     for stack in ("encoder", "decoder"):
@@ -300,6 +301,18 @@ def _kept(
     if stage.last:
         found += (narrow + number) * B * (config.n_classes or T * config.vocab_size)
     return found
+
+
+def _again(
+    config: ModelConfig, stage: _Stage, B: int, T: int, S: int, checkpoint_every: int | str, precision: str
+) -> int:
+    """Bytes of a stage's largest group of layers that is computed again."""
+    layers = _Layers(config, B, T, S, fast=False, compiled=False, autocast=precision == "autocast")
+    groups = [
+        layers.again(stack, len(part), layers_together(checkpoint_every, len(part)), first=part.start)
+        for stack, part in stage.layers.items()
+    ]
+    return (2 if precision == "autocast" else _width(precision)) * max(groups, default=0)
 
 
 def _crossing(config: ModelConfig, below: _Stage, B: int, T: int, S: int) -> int:

@@ -1,12 +1,15 @@
 """Memory on a GPU: what autocast keeps, counted; peaks of known devices; and what would fit."""
 
+import json
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
+from benchmarks.gpu_cases import CASES, formula_bytes
 from deepnet_edu import build_model
+from deepnet_edu.course.places import ROOT
 from deepnet_edu.models import ModelConfig, random_batch
 from deepnet_edu.planning import SHAPES, explain, peak_of, settings_that_fit, training_memory
 from deepnet_edu.planning.memory import _Layers, _matrices
@@ -89,6 +92,31 @@ def test_checkpoints_and_offload_in_the_formula() -> None:
     assert whole.activations > 2.5 * auto.activations  # most of what is left are logits
     on_cpu = (training_memory(BIG, 8, 64, checkpoint_every=10, offload=on, path="plain") for on in (False, True))
     assert len({plan.total for plan in on_cpu}) == 1
+
+
+def test_recorded_peaks_of_a_gpu() -> None:
+    """With checkpoints within a tenth; the narrow model's graphs take more than its tensors."""
+    record = json.loads((ROOT / "benchmarks/results/gpu_depth.json").read_text(encoding="utf-8"))
+    for name, case in record["cases"].items():
+        formula = formula_bytes(CASES[name]) / 1e9
+        peaks = {row["contender"]: row["peak, GB"] for row in case["rows"] if "peak, GB" in row}
+        for contender, peak in peaks.items():
+            if contender.startswith("ours") and (name != "c" or contender == "ours"):
+                assert 0.9 < formula / peak < 1.1, (name, contender)
+
+
+def test_a_gpus_peak_is_the_larger_of_two_moments() -> None:
+    """One stack's group of layers is computed again, or logits and their log-softmax are there, never both."""
+    few, many = (
+        training_memory(replace(BIG, vocab_size=n), 8, 64, checkpoint_every=10, device="cuda") for n in (50, 9_000_000)
+    )
+    layers = _Layers(BIG, 8, 64, 64, fast=False, compiled=False)
+    states = sum(layers.held(stack, 100, 10) for stack in ("encoder", "decoder"))
+    entered = 2 * 8 * (64 + 64) * BIG.d_model
+    assert few.activations == 4 * (
+        states + entered + max(layers.again(stack, 100, 10) for stack in ("encoder", "decoder"))
+    )
+    assert many.activations == 4 * (states + entered + 8 * 64 * 9_000_000)
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,9 @@ def test_autocast_goes_by_the_plain_path(rule: str) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_offload_takes_less_of_a_gpus_memory() -> None:
     """In a model whose states are many and whose weights and gradients are few: those come and go at other times."""
-    config = ModelConfig("decoder", "lm", **depths("decoder", 64), d_model=64, n_heads=4, d_ff=64, vocab_size=16)
+    config = ModelConfig(
+        "decoder", "lm", **depths("decoder", 64), d_model=64, n_heads=4, d_ff=64, vocab_size=16, max_length=1024
+    )
     model, batch = build_model(config, device="cuda"), random_batch(config, 16, 1024).to("cuda")
     model.checkpoint_every(1)
     found, peaks = [], []
