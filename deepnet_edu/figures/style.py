@@ -57,6 +57,13 @@ def new_figure(columns: int, width: float = 10, height: float = 3.6) -> tuple[Fi
 
 
 def legend_below(figure: Figure, ax: Axes, columns: int = 3) -> None:
-    """One legend for the whole figure, made from ``ax``, below the axes: it never covers a curve."""
+    """One legend for the whole figure, made from ``ax``, below the axes: it never covers a curve.
+
+    It has fewer columns where the figure is too narrow for its labels.
+    """
     handles, labels = ax.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=9, frameon=False)
+    for fewer in range(columns, 0, -1):
+        legend = figure.legend(handles, labels, loc="outside lower center", ncols=fewer, fontsize=9, frameon=False)
+        if fewer == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            break
+        legend.remove()

@@ -14,7 +14,7 @@ from deepnet_edu.figures import (
     training_race,
 )
 from deepnet_edu.figures.plans import memory_against_ranks, pipeline_timelines
-from deepnet_edu.figures.style import line_style
+from deepnet_edu.figures.style import legend_below, line_style, new_figure
 from deepnet_edu.planning import timeline
 from deepnet_edu.record import Curve, DepthProfile, History
 from deepnet_edu.residual import RESIDUALS
@@ -146,3 +146,14 @@ def test_memory_against_ranks_has_its_curves_and_the_limit() -> None:
     (ax,) = memory_against_ranks([1, 2, 4], {"copies": [4e9] * 3, "shards": [4e9, 2e9, 1e9]}, limit=3e9).axes
     assert [list(line.get_ydata()) for line in ax.lines] == [[4, 4, 4], [4, 2, 1], [3, 3]]
     assert ax.get_xscale() == ax.get_yscale() == "log"
+
+
+@pytest.mark.parametrize(("length", "columns"), [(5, 3), (40, 2), (60, 1)])
+def test_a_legend_stays_within_its_figure(length: int, columns: int) -> None:
+    figure, (ax,) = new_figure(1, width=8, height=4)
+    for n in range(4):
+        ax.plot([n], label=f"{n}" * length)
+    legend_below(figure, ax)
+    (legend,) = figure.legends
+    assert legend._ncols == columns
+    assert legend.get_window_extent().width <= figure.bbox.width
