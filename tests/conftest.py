@@ -22,6 +22,13 @@ def chosen_path() -> None:
     Stack.path = os.environ.get("DEEPNET_EDU_TEST_PATH", "auto")  # type: ignore[assignment]
 
 
+@pytest.fixture(autouse=True)
+def denormal_numbers() -> Iterator[None]:
+    """As they were after a test that set up a lesson, which makes them 0."""
+    yield
+    torch.set_flush_denormal(False)
+
+
 @pytest.fixture
 def double() -> Iterator[None]:
     """New tensors and modules are float64."""

@@ -30,10 +30,9 @@ PLAIN = {**ALONE, "DEEPNET_EDU_TEST_PATH": "plain"}
 STEPS: list[tuple[str, list[str], dict[str, str]]] = [
     ("ruff", [str(BIN / "ruff"), "check", "."], {}),
     ("ruff format", [str(BIN / "ruff"), "format", "--check", "."], {}),
-    ("mypy", [str(BIN / "mypy")], {}),
     (
-        "unit, checks, course and batch tests",
-        # What takes longest begins first, so that no process waits for it at the end.
+        "mypy; unit, checks, course and batch tests",
+        # What takes longest begins first, so that no process waits for it at the end; mypy has one core of two.
         [*PYTEST, *SIDE_BY_SIDE, "tests/course", "tests/checks", "tests/batch", "tests/unit"],
         ALONE,
     ),

@@ -7,12 +7,9 @@ from itertools import groupby
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from PIL import Image
 
 from deepnet_edu.batch.summary import SEED, Estimate, Group, is_number, numbers_of
-from deepnet_edu.figures.picture import DPI, Picture
+from deepnet_edu.figures.picture import Picture, draw
 from deepnet_edu.figures.style import legend_below, new_figure, series_style
 
 _MARKS = "os^Dv"
@@ -90,16 +87,9 @@ def _picture(title: str, metric: str, name: str, lines: dict[str, Line]) -> Pict
     ax.set_title(_no_formula(title), fontsize=10)
     if any(lines):
         legend_below(figure, ax)
-    return Picture(_png(figure), _words(title, metric, name, lines))
-
-
-def _png(figure: Figure) -> bytes:
-    """Drawn once, where savefig draws twice."""
-    figure.set_dpi(DPI)
-    canvas, png = FigureCanvasAgg(figure), BytesIO()
-    canvas.draw()
-    Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").save(png, "png")
-    return png.getvalue()
+    drawn = BytesIO()
+    draw(figure).save(drawn, "png")  # without a palette, which takes longer than drawing
+    return Picture(drawn.getvalue(), _words(title, metric, name, lines))
 
 
 def _no_formula(text: str) -> str:
