@@ -30,12 +30,11 @@ import psutil
 from deepnet_edu import files
 from deepnet_edu.batch import active, audit, judge, worker
 from deepnet_edu.batch.local import Limits
-from deepnet_edu.batch.lock import CLAIM, LOCK
 from deepnet_edu.batch.plan import Request, make_plan
 from deepnet_edu.batch.processes import MARK
 from deepnet_edu.batch.run import run_batch
 from deepnet_edu.batch.slots import cores, make_slots
-from deepnet_edu.batch.state import Status, read_batch
+from deepnet_edu.batch.state import CLAIM, LOCK, Status, read_batch
 from deepnet_edu.course.places import RECORD_MIME, RUNS, package_digest
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -1,14 +1,20 @@
-"""Writing files and folders so that a reader never sees half of one."""
+"""Writing files and folders so that a reader never sees half of one; reading files that anybody may have written."""
 
 import hashlib
+import json
 import os
 import shutil
 import signal
+import stat
 import tempfile
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+#: More bytes than any table, state or notebook of this package has.
+MOST_BYTES = 256 * 2**20
 #: Tests name a fault point here, and the process is killed when it gets there.
 KILL_AT = "DEEPNET_EDU_KILL_AT"
 
@@ -75,6 +81,84 @@ def folder_atomic(path: Path, name: str) -> Iterator[Path]:
     fault_point(f"{name}: during")  # renamed, and the disk may not know yet
     _sync(path.parent)
     fault_point(f"{name}: after")
+
+
+def read_bytes(path: Path, *, most: int = MOST_BYTES, links: bool = True) -> bytes:
+    """All of a regular file, which may be damaged or forged: a pipe or a device is refused, not waited for.
+
+    Args:
+        path: of the file.
+        most: bytes that it may have.
+        links: follow a link. In a folder that somebody else may have made, a link can name any private file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no regular file, or too large.
+    """
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | (0 if links else getattr(os, "O_NOFOLLOW", 0)))
+    with os.fdopen(handle, "rb") as file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise ValueError("not a regular file")
+        if found.st_size > most:
+            raise ValueError(f"{found.st_size:,} bytes, and {most:,} at most are expected")
+        return file.read()
+
+
+def read_text(path: Path, *, most: int = MOST_BYTES, links: bool = True) -> str:
+    """The same as UTF-8.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no regular file, too large, or not UTF-8.
+    """
+    data = read_bytes(path, most=most, links=links)
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8 ({error.reason} at byte {error.start})") from None
+
+
+def read_json(path: Path, *, most: int = MOST_BYTES, links: bool = True) -> Any:
+    """The same as JSON.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no regular file, too large, or no JSON that a person or this package would write.
+    """
+    return parse_json(read_text(path, most=most, links=links))
+
+
+def parse_json(text: str) -> Any:
+    """What a JSON text says.
+
+    Raises:
+        ValueError: it is none, nested without end, or has a number of thousands of digits; the reason, in a few words.
+    """
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON ({error.msg} at line {error.lineno}, column {error.colno})") from None
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    except ValueError:  # Python reads no number of more than 4,300 digits
+        raise ValueError("a number has thousands of digits") from None
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """What a TOML text says.
+
+    Raises:
+        ValueError: it is none, nested without end, or has a number of thousands of digits; the reason, in a few words.
+    """
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"not TOML ({error})") from None
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    except ValueError:
+        raise ValueError("a number has thousands of digits") from None
 
 
 def digest(path: Path) -> str:

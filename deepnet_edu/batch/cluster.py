@@ -18,13 +18,14 @@ from typing import Any
 from deepnet_edu import __version__
 from deepnet_edu.batch.active import LOG, Active
 from deepnet_edu.batch.local import Limits, Runner, Watch
-from deepnet_edu.batch.plan import Notebook, now
+from deepnet_edu.batch.plan import Notebook
 from deepnet_edu.batch.remote import Reply, Task, run_here
 from deepnet_edu.batch.slots import Slot
 from deepnet_edu.batch.state import Status
 from deepnet_edu.batch.watch import describe
 from deepnet_edu.batch.workers import check_address
 from deepnet_edu.files import fault_point, write_atomic
+from deepnet_edu.lock import now
 from deepnet_edu.messages import UserError
 
 CONNECT_S = 10.0

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from deepnet_edu import __version__
-from deepnet_edu.batch.lock import CLAIM, LOCK, holder, take
-from deepnet_edu.batch.plan import Notebook, Plan, Request, now
-from deepnet_edu.batch.state import BATCH, STATUS, VERSION, Status, read_batch
+from deepnet_edu.batch.plan import Notebook, Plan, Request
+from deepnet_edu.batch.state import BATCH, CLAIM, LOCK, STATUS, VERSION, Status, read_batch
 from deepnet_edu.files import write_atomic
+from deepnet_edu.lock import holder, now, take
 from deepnet_edu.messages import UserError
 
 SOURCES = "sources"

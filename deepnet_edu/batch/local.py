@@ -25,12 +25,12 @@ from deepnet_edu.batch import worker
 from deepnet_edu.batch.active import LOG, Active, environment, wait
 from deepnet_edu.batch.folder import source_of
 from deepnet_edu.batch.judge import NOTEBOOK, judge
-from deepnet_edu.batch.lock import CLAIM, holder, release, take
-from deepnet_edu.batch.plan import Notebook, now
-from deepnet_edu.batch.processes import HOST, end_all, memory_gb
+from deepnet_edu.batch.plan import Notebook
+from deepnet_edu.batch.processes import end_all, memory_gb
 from deepnet_edu.batch.slots import Slot
-from deepnet_edu.batch.state import Status
+from deepnet_edu.batch.state import CLAIM, Status
 from deepnet_edu.course import places
+from deepnet_edu.lock import HOST, holder, now, release, take
 from deepnet_edu.messages import UserError
 
 LOOK_S = 0.05

@@ -10,13 +10,13 @@ import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from deepnet_edu.batch.state import Status
 from deepnet_edu.course import places
 from deepnet_edu.course.places import PROFILES
+from deepnet_edu.lock import now
 from deepnet_edu.messages import UserError, unknown
 
 _KINDS = {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}
@@ -169,11 +169,6 @@ def make_plan(request: Request, working: Path | None = None) -> Plan:
     if sentences and not plan.notebooks:
         raise UserError(sentences[0])
     return plan
-
-
-def now() -> str:
-    """The time with its zone, ISO 8601, to the second."""
-    return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
 def find_notebook(given: str, working: Path) -> Path:

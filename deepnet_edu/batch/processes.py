@@ -1,18 +1,16 @@
-"""Processes: those of a run, found by a mark in their environment, and whether one that a file names still lives.
+"""The processes of a run, found by a mark in their environment.
 
 A run's kernel stands in a session of its own, and what it starts may stand in others: neither process groups nor
 parents find them all, least of all once the parent was killed. All of them inherit the environment.
 """
 
 import os
-import socket
 import time
 
 import psutil
 
 #: Environment variable that names the run's folder to every process of the run.
 MARK = "DEEPNET_EDU_BATCH_RUN"
-HOST = socket.gethostname()
 
 
 def marked(mark: str) -> list[psutil.Process]:
@@ -56,12 +54,3 @@ def memory_gb(mark: str) -> float:
         except psutil.Error:
             continue
     return total / 1e9
-
-
-def born(pid: int) -> float | None:
-    """When a process of this machine began, seconds since 1970; None if there is none."""
-    try:
-        process = psutil.Process(pid)
-        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
-    except psutil.Error:
-        return None

@@ -20,11 +20,11 @@ from deepnet_edu.batch.folder import SOURCES, source_of
 from deepnet_edu.batch.judge import NOTEBOOK
 from deepnet_edu.batch.local import Limits, Runner
 from deepnet_edu.batch.plan import Notebook
-from deepnet_edu.batch.processes import HOST
 from deepnet_edu.batch.slots import find_gpus, make_slots
 from deepnet_edu.batch.state import Status
 from deepnet_edu.batch.worker import PARTIAL
 from deepnet_edu.course import places
+from deepnet_edu.lock import HOST
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ from pathlib import Path
 from deepnet_edu.batch.cluster import Cluster, ClusterRunner
 from deepnet_edu.batch.folder import fill_folder, runs_of, take_folder
 from deepnet_edu.batch.local import Limits, Runner
-from deepnet_edu.batch.lock import LOCK, holder, release
 from deepnet_edu.batch.plan import Plan
 from deepnet_edu.batch.slots import Slot
-from deepnet_edu.batch.state import Status
+from deepnet_edu.batch.state import LOCK, Status
 from deepnet_edu.batch.watch import Lines, LiveTable
 from deepnet_edu.course import places
+from deepnet_edu.lock import holder, release
 from deepnet_edu.messages import UserError
 
 

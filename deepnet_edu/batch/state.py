@@ -10,6 +10,8 @@ from deepnet_edu.messages import UserError
 
 STATUS = "status.json"
 BATCH = "batch.json"
+#: Who runs the batch, and in a run's folder who is at work on it.
+LOCK, CLAIM = "lock.json", "claim.json"
 STATES = ("queued", "running", "done", "failed", "timed out", "killed")
 VERSION = 1
 

@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 
-from deepnet_edu.batch.processes import HOST
 from deepnet_edu.batch.slots import Slot
+from deepnet_edu.lock import HOST
 from deepnet_edu.messages import UserError
 
 #: Before a worker that has ended is started again.

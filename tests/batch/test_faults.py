@@ -1,7 +1,6 @@
 """Whoever is killed, a batch that is resumed has each run done once. benchmarks/batch_faults.py does it at length, and
 with kernels; here a shell script stands for worker and kernel."""
 
-import json
 import os
 import signal
 import time
@@ -10,11 +9,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks import batch_faults
-from deepnet_edu.batch import lock
-from deepnet_edu.batch.lock import Holder, holder, release, take
-from deepnet_edu.batch.processes import HOST, born
 from deepnet_edu.batch.run import run_batch
 from deepnet_edu.batch.slots import make_slots
+from deepnet_edu.lock import HOST
 from deepnet_edu.messages import UserError
 from tests.batch.conftest import SCRIPT, stand_in
 
@@ -42,29 +39,6 @@ def test_killed_and_resumed(tmp_path: Path, stub: list[str], victim: str, point:
     assert trial.wrong == []
 
 
-def test_somebody_else_is_at_work(tmp_path: Path) -> None:
-    batch_faults.make_notebook(tmp_path / "x.ipynb")
-    path = tmp_path / "lock.json"
-    assert take(path) is None
-    assert (mine := holder(path)) is not None
-    assert mine.is_me
-    assert take(path) == mine  # a second time is refused too
-    release(path)
-    assert not path.exists()
-    parent = Holder(HOST, os.getppid(), "noon", born(os.getppid()) or 0.0)
-    for other, alive in [
-        (parent, True),
-        (Holder("elsewhere", 1, "noon", 0.0), True),
-        (Holder(HOST, os.getppid(), "noon", 1.0), False),  # its number was used again
-        (Holder(HOST, 2**22 + 1, "noon", 1.0), False),
-    ]:
-        path.write_text(json.dumps(vars(other)))
-        assert take(path) == (other if alive else None)
-        path.unlink()
-    path.write_text("")  # killed while it took the lock
-    assert take(path) is None
-
-
 def test_a_second_runner_is_refused_or_joins(tmp_path: Path, stub: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """The first runner is a process of its own, the second is this one: all runs are done, each by one of them."""
     batch_faults.make_notebook(tmp_path / "small.ipynb")
@@ -74,7 +48,7 @@ def test_a_second_runner_is_refused_or_joins(tmp_path: Path, stub: list[str], mo
             assert first.poll() is None
         plan = batch_faults.make_plan(batch_faults.Request(("small.ipynb",), seeds=batch_faults.NOTEBOOKS), tmp_path)
         slots = make_slots("none", 1, [])
-        with pytest.raises(UserError, match=f"by process {first.pid} on {lock.HOST}: help it with --join"):
+        with pytest.raises(UserError, match=f"by process {first.pid} on {HOST}: help it with --join"):
             run_batch(plan, folder, slots, batch_faults.Limits(), resume=True, quiet=True)
         monkeypatch.setattr("deepnet_edu.batch.active.start_worker", stand_in(*stub))
         runs = run_batch(plan, folder, slots, batch_faults.Limits(), join=True, quiet=True)

@@ -17,15 +17,14 @@ from deepnet_edu.batch.active import Active
 from deepnet_edu.batch.folder import fill_folder, take_folder
 from deepnet_edu.batch.junit import check_place, write_junit
 from deepnet_edu.batch.local import Limits, Runner
-from deepnet_edu.batch.lock import Holder, release
 from deepnet_edu.batch.plan import Plan, Request, make_plan
-from deepnet_edu.batch.processes import HOST, born
 from deepnet_edu.batch.run import refuse_dirty_tree, run_batch
 from deepnet_edu.batch.slots import Gpu, make_slots
 from deepnet_edu.batch.state import Status
 from deepnet_edu.batch.timings import keep_timings
 from deepnet_edu.batch.watch import Lines, LiveTable
 from deepnet_edu.course.places import ROOT
+from deepnet_edu.lock import Holder, release
 from deepnet_edu.messages import UserError
 from tests.batch.conftest import stand_in, write_notebook
 
@@ -298,7 +297,7 @@ def test_a_run_of_another_runner_is_waited_for_and_taken_over_when_that_dies(
     with subprocess.Popen(["sleep", "600"]) as other:
         plan.runs[1].state, plan.runs[1].attempts = "running", 1
         plan.runs[1].write(place)
-        claim = Holder(HOST, other.pid, "noon", born(other.pid) or 0.0)
+        claim = Holder.of(other.pid)
         (place / "claim.json").write_text(json.dumps(vars(claim)))
 
         def look(self: object, active: Sequence[Active], waiting: int) -> None:

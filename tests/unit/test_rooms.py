@@ -10,8 +10,8 @@ from deepnet_edu.course.places import ROOT
 
 PACKAGE = Path(deepnet_edu.__file__).parent
 ORDER = [
-    "messages", "files", "scaling", "residual", "attention", "transformer", "fast", "compiled", "stack",
-    "initialization", "embedding", "config", "models", "generation", "record", "planning", "parallel",
+    "messages", "files", "fields", "lock", "scaling", "residual", "attention", "transformer", "fast", "compiled",
+    "stack", "initialization", "embedding", "config", "models", "generation", "record", "planning", "parallel",
     "theory", "probing", "review", "data", "training", "figures", "progress", "explorers", "checks",
     "course", "batch", "cli",
 ]  # fmt: skip
