@@ -1,7 +1,9 @@
 """Writing files and folders so that a reader never sees half of one; reading files that anybody may have written."""
 
+import errno
 import hashlib
 import json
+import math
 import os
 import shutil
 import signal
@@ -83,23 +85,33 @@ def folder_atomic(path: Path, name: str) -> Iterator[Path]:
     fault_point(f"{name}: after")
 
 
-def read_bytes(path: Path, *, most: int = MOST_BYTES, links: bool = True) -> bytes:
+def read_bytes(path: Path, *, most: int = MOST_BYTES, links: bool = True, last: int = 0) -> bytes:
     """All of a regular file, which may be damaged or forged: a pipe or a device is refused, not waited for.
 
     Args:
         path: of the file.
         most: bytes that it may have.
         links: follow a link. In a folder that somebody else may have made, a link can name any private file.
+        last: read at most this many bytes from the end of a file of any size; 0 for all of it.
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is no regular file, or too large.
+        ValueError: it is not a regular file, or too large.
     """
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | (0 if links else getattr(os, "O_NOFOLLOW", 0)))
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | (0 if links else getattr(os, "O_NOFOLLOW", 0))
+    try:
+        handle = os.open(path, flags)
+    except OSError as error:
+        if error.errno == errno.ELOOP and not links:
+            raise ValueError("a link, which is not followed") from None
+        raise
     with os.fdopen(handle, "rb") as file:
         found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode):
             raise ValueError("not a regular file")
+        if last:
+            file.seek(max(0, found.st_size - last))
+            return file.read(last)
         if found.st_size > most:
             raise ValueError(f"{found.st_size:,} bytes, and {most:,} at most are expected")
         return file.read()
@@ -143,6 +155,22 @@ def parse_json(text: str) -> Any:
         raise ValueError("nested too deeply") from None
     except ValueError:  # Python reads no number of more than 4,300 digits
         raise ValueError("a number has thousands of digits") from None
+
+
+def json_text(value: Any, *, indent: int | None = None, ensure_ascii: bool = True) -> str:
+    """Plain data as JSON. NaN and the infinities, which JSON does not have, become text: ``"nan"``, ``"inf"``."""
+    try:
+        return json.dumps(value, indent=indent, ensure_ascii=ensure_ascii, allow_nan=False)
+    except ValueError:
+        return json.dumps(_finite(value), indent=indent, ensure_ascii=ensure_ascii)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def parse_toml(text: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from deepnet_edu.batch.processes import MARK
 from deepnet_edu.batch.slots import Slot
 from deepnet_edu.batch.state import Status
 from deepnet_edu.course import places
+from deepnet_edu.files import read_bytes
 
 LOG = "log.txt"
 
@@ -125,8 +126,6 @@ def wait(process: "subprocess.Popen[bytes]") -> float | None:
 def log_tail(folder: Path) -> str:
     """The last 4 kB of a run's log."""
     try:
-        with (folder / LOG).open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
-            return file.read().decode(errors="replace")
-    except OSError:
+        return read_bytes(folder / LOG, links=False, last=4096).decode(errors="replace")
+    except (OSError, ValueError):
         return ""

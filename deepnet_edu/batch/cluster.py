@@ -286,7 +286,7 @@ class ClusterRunner(Runner):
         self.tries[active.run.id] -= 1
         self.queue.append(active.run)
         self.active.remove(active)
-        self._release(active.folder)
+        self.claims.release(active.run.id)
 
     def _fail(self, active: Active, state: str, sentence: str) -> None:
         run = active.run

@@ -8,17 +8,21 @@ import ast
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from deepnet_edu.batch.state import Status
+from deepnet_edu.batch.state import Status, nested
 from deepnet_edu.course import places
 from deepnet_edu.course.places import PROFILES
+from deepnet_edu.fields import from_dict
 from deepnet_edu.lock import now
 from deepnet_edu.messages import UserError, unknown
 
+#: Of a batch; planning so many takes a minute.
+MOST_RUNS = 100_000
 _KINDS = {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}
 
 
@@ -32,7 +36,7 @@ class Request:
         given: parameters as ``NAME=VALUE``.
         sweeps: parameters as ``NAME=VALUE,VALUE``; several sweeps are multiplied.
         seeds: how many values SEED takes, from 0 on; 0 leaves it alone.
-        working: folder from which paths of notebooks start, and in which they stand; the current one if empty.
+        working: folder from which paths of notebooks start; the current one if empty.
     """
 
     notebooks: tuple[str, ...]
@@ -43,16 +47,16 @@ class Request:
     working: str = ""
 
     @classmethod
-    def from_dict(cls, found: dict[str, Any]) -> "Request":
+    def from_dict(cls, found: Any) -> "Request":
         """From JSON, which knows no tuples.
 
         Raises:
-            KeyError: something is missing.
-            TypeError: something is of another type.
+            ValueError: something is missing, unknown, or of another type.
         """
-        notebooks, given, sweeps = (tuple(found[name]) for name in ("notebooks", "given", "sweeps"))
-        working = str(found.get("working", ""))
-        return cls(notebooks, str(found["profile"]), given, sweeps, int(found["seeds"]), working)
+        read = from_dict(cls, found)
+        if not 0 <= read.seeds <= MOST_RUNS:
+            raise ValueError(f"seeds: expected a number from 0 to {MOST_RUNS}")
+        return replace(read, notebooks=tuple(read.notebooks), given=tuple(read.given), sweeps=tuple(read.sweeps))
 
     def texts(self) -> dict[str, list[str]]:
         """Values by parameter, as they were typed.
@@ -116,26 +120,27 @@ class Plan:
     runs: list[Status] = field(default_factory=list)
 
 
-def make_plan(request: Request, working: Path | None = None) -> Plan:
+def make_plan(request: Request, working: Path | None = None, kept: Mapping[str, Notebook] | None = None) -> Plan:
     """The runs of a request.
 
     Args:
         request: what the user asked for.
-        working: folder in which, besides the clone, notebooks may stand; the current one by default.
+        working: folder from which paths of notebooks start; the current one by default.
+        kept: notebooks that the batch's folder has a copy of and that are gone from their places, by what was given.
 
     Raises:
-        UserError: a profile that does not exist, a parameter that cannot be read, or nothing that can run at all. Where
-            only some notebooks cannot run, each of them becomes a failed run with its sentence.
+        UserError: a profile that does not exist, a parameter that cannot be read, too many runs, or nothing that can
+            run at all. Where only some notebooks cannot run, each of them becomes a failed run with its sentence.
     """
     if request.profile not in PROFILES:
         raise UserError(unknown("profile", request.profile, PROFILES))
-    if request.seeds < 0:
-        raise UserError(f"--seeds {request.seeds}: expected 1 or more.")
+    if not 0 <= request.seeds <= MOST_RUNS:
+        raise UserError(f"--seeds {request.seeds}: expected 1 to {MOST_RUNS:,}.")
     texts, plan, told = request.texts(), Plan(request, places.package_digest()), now()
     sentences: list[str] = []
     for given in dict.fromkeys(request.notebooks):
         try:
-            notebook = read_notebook(find_notebook(given, working or Path.cwd()))
+            notebook = (kept or {}).get(given) or read_notebook(find_notebook(given, working or Path.cwd()))
             twin = next((one for one in plan.notebooks.values() if one.data == notebook.data), notebook)
             if twin.path != notebook.path and twin.name == notebook.name:  # beside it may stand other modules
                 raise UserError(f"{given} is the same notebook as {_shown(twin.path)}: give it a batch of its own.")
@@ -152,6 +157,8 @@ def make_plan(request: Request, working: Path | None = None) -> Plan:
             combinations: Iterable[tuple[Any, ...]] = []
             plan.runs.append(run)
         else:
+            if len(plan.runs) + (count := math.prod(map(len, choices.values()))) > MOST_RUNS:
+                raise UserError(f"{given} has {count:,} runs, and a batch {MOST_RUNS:,} at most: make several of it.")
             combinations = itertools.product(*choices.values())
         for values in combinations:
             parameters = dict(zip(choices, values, strict=True))
@@ -172,19 +179,18 @@ def make_plan(request: Request, working: Path | None = None) -> Plan:
 
 
 def find_notebook(given: str, working: Path) -> Path:
-    """The solution of a lesson, or a notebook inside the working folder or the clone.
+    """The solution of a lesson, or a notebook by its path.
 
     Raises:
-        UserError: there is none, it stands elsewhere, or its path leads nowhere.
+        UserError: there is none, or its path leads nowhere.
     """
     path = working / given
     try:
         if given.endswith(".ipynb") and (path.exists() or given.removesuffix(".ipynb") not in places.lesson_names()):
-            if not inside(path, working):
-                raise UserError(f"{given} stands outside the working folder {working}: change to its folder first.")
-            if not path.is_file():
+            real = path.resolve()
+            if not real.is_file():
                 raise UserError(f"There is no notebook {given} in {working}.")
-            return path.resolve()
+            return real
     except (OSError, RuntimeError, ValueError) as error:  # a name too long, a link to itself, a zero in the name
         why = getattr(error, "strerror", None) or error
         raise UserError(f"{given} cannot be opened ({why}): expected the path of a notebook.") from None
@@ -193,12 +199,6 @@ def find_notebook(given: str, working: Path) -> Path:
     if not solution.exists():
         raise UserError(f"{lesson} has no solution yet: make it with deepnet-edu build {lesson[:2]}.")
     return solution
-
-
-def inside(path: Path, working: Path) -> bool:
-    """Whether a path, its links followed, lies in the working folder or in the clone."""
-    real = path.resolve()
-    return any(real.is_relative_to(folder.resolve()) for folder in (working, places.ROOT))
 
 
 def read_notebook(path: Path) -> Notebook:
@@ -295,6 +295,8 @@ def _value(who: str, defaults: Mapping[str, str], name: str, text: str) -> Any:
     if default is not None and type(value) is not kind:
         expected = _KINDS.get(kind, f"a {kind.__name__}")
         raise UserError(f"{who}: {name}={text!r} does not fit: expected {expected}, as in {name}={shown}.")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{who}: {name}={text!r} is too large for a number: expected a finite one.")
     if not _travels(value):
         raise UserError(
             f"{who}: {name}={text!r} would change on its way into the notebook: expected numbers, texts, lists such as "
@@ -304,9 +306,9 @@ def _value(who: str, defaults: Mapping[str, str], name: str, text: str) -> Any:
 
 
 def _travels(value: Any) -> bool:
-    """Whether a value comes out of JSON as it went in."""
+    """Whether a value comes out of JSON as it went in; JSON has no infinite numbers."""
     try:
-        return bool(json.loads(json.dumps(value)) == value)
+        return bool(json.loads(json.dumps(value, allow_nan=False)) == value) and not nested(value)
     except (TypeError, ValueError, RecursionError):
         return False
 
@@ -321,11 +323,3 @@ def _id(stem: str, notebook: str, package: str, profile: str, parameters: Mappin
     text = json.dumps([notebook, package, profile, parameters], sort_keys=True)
     safe = "".join(letter if letter.isalnum() or letter in "._-+" else "_" for letter in stem)[:60]
     return f"{safe}.{hashlib.sha256(text.encode()).hexdigest()[:12]}"
-
-
-def table(runs: Sequence[Status]) -> list[list[str]]:
-    """A row per run: id, notebook, profile, parameters, state."""
-    return [
-        [run.id, run.notebook, run.profile, " ".join(f"{k}={v}" for k, v in run.parameters.items()), run.state]
-        for run in runs
-    ]

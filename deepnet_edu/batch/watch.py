@@ -143,7 +143,7 @@ def result(run: Status) -> str:
     """How a run has ended, in a line."""
     memory = f", {run.memory_gb:.1f} GB" if run.memory_gb else ""
     head = "ok" if run.state == "done" else run.state.upper()
-    return f"{head:>6}  {describe(run)}, {run.seconds:.0f} s{memory}: {run.id}"
+    return f"{head:>6}  {describe(run)}, {run.seconds or 0.0:.0f} s{memory}: {run.id}"
 
 
 def go_on(folder: str, options: Sequence[str] = ()) -> str:

@@ -1,6 +1,6 @@
 """The command that runs notebooks."""
 
-import json
+import os
 import re
 import shlex
 import sys
@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from deepnet_edu.cli.app import Json, app, print_table
+from deepnet_edu.files import json_text
 from deepnet_edu.messages import UserError
 
 if TYPE_CHECKING:
     from deepnet_edu.batch.plan import Plan
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
+_LONGEST_S = 366 * 24 * 3600
 
 
 @app.command()
@@ -38,6 +40,9 @@ def run(
     cluster: Annotated[str | None, typer.Option(help="Dask cluster to run on: tcp://HOST:PORT.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the batch; a new one in runs/ by default.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Skip what is done, repeat what is not.")] = False,
+    take_over: Annotated[
+        bool, typer.Option("--take-over", help="With --resume: also if it was in work on a machine that is gone.")
+    ] = False,
     join: Annotated[bool, typer.Option("--join", help="Help another runner that is at work in --out.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the table of runs, and run nothing.")] = False,
     retries: Annotated[int, typer.Option(help="How often a run that fails is tried again.")] = 0,
@@ -53,30 +58,39 @@ def run(
 ) -> None:
     """Run notebooks as a batch, each in a process of its own, and check that everything in them really ran.
 
-    Ctrl-C once: what runs comes to its end; twice: it ends now. Either way --resume goes on.
+    Ctrl-C once: what runs comes to its end; twice: it ends now. Either way the exit status is 130, and --resume
+    continues.
 
     Example: deepnet-edu run 01 07 --profile smoke --sweep DEPTH=50,100 --seeds 3 --out runs/depths
     """
     from deepnet_edu.batch.cluster import Cluster
-    from deepnet_edu.batch.folder import read_request
+    from deepnet_edu.batch.folder import kept_notebooks, read_request
     from deepnet_edu.batch.junit import check_place
     from deepnet_edu.batch.local import Limits
-    from deepnet_edu.batch.plan import Request, inside, make_plan, now
+    from deepnet_edu.batch.plan import Request, make_plan, now
     from deepnet_edu.batch.run import run_batch
     from deepnet_edu.batch.slots import find_gpus, make_slots
-    from deepnet_edu.batch.state import BATCH, read_batch
+    from deepnet_edu.batch.state import BATCH, STOPPED, read_batch
     from deepnet_edu.batch.watch import go_on
-    from deepnet_edu.course.places import RUNS, lesson_names
+    from deepnet_edu.course.places import LESSONS, RUNS, lesson_names
 
     if (resume or join) and out is None:
         raise UserError("Say which batch to go on with: --out runs/NAME.")
-    folder = out or RUNS / re.sub(r"\D", "", now()[:19])
-    if not inside(folder, Path.cwd()):
-        raise UserError(f"--out {folder} lies outside the working folder {Path.cwd()}: change to its folder first.")
-    begun = (resume or join) and ((folder / BATCH).exists() or not notebooks)
-    before = read_request(folder) if begun else Request(())
+    if take_over and not resume:
+        raise UserError("--take-over is for a batch that was begun elsewhere: give it together with --resume.")
+    folder = out or (RUNS if LESSONS.exists() else Path("runs")) / re.sub(r"\D", "", now()[:19])
+    begun = (resume or join) and (os.path.lexists(folder / BATCH) or not notebooks)
+    before = Request(())
+    try:
+        before = read_request(folder) if begun else before
+    except UserError:
+        if not notebooks:
+            raise
     # What was asked for before was asked for from there, wherever one stands now.
-    there = before.working if not notebooks and Path(before.working).is_dir() else str(Path.cwd())
+    kept = {} if notebooks or not begun else kept_notebooks(folder, before)
+    there = before.working if not notebooks and (kept or Path(before.working).is_dir()) else str(Path.cwd())
+    for given_before, one in kept.items():
+        print(f"{given_before} is no longer in {one.path.parent}: running the batch's own copy of it.", file=sys.stderr)
     plan = make_plan(
         Request(
             tuple(notebooks or before.notebooks or lesson_names()),
@@ -87,6 +101,7 @@ def run(
             there,
         ),
         Path(there),
+        kept,
     )
     if retries < 0:
         raise UserError(f"--retries {retries}: expected 0 or more.")
@@ -120,7 +135,16 @@ def run(
     again += ["--fail-fast"] * fail_fast
     far = Cluster(cluster, gpus=gpus == "all") if cluster else None
     runs = run_batch(
-        plan, folder, places, limits, resume=resume, join=join, command=command, quiet=as_json, cluster=far
+        plan,
+        folder,
+        places,
+        limits,
+        resume=resume,
+        join=join,
+        take_over=take_over,
+        command=command,
+        quiet=as_json,
+        cluster=far,
     )
     if timings:
         from deepnet_edu.batch.timings import keep_timings
@@ -132,13 +156,14 @@ def run(
         write_junit(junit, folder.name, runs)
     done = sum(one.state == "done" for one in runs)
     if as_json:
-        print(json.dumps([asdict(one) for one in runs], indent=1))
+        print(json_text([asdict(one) for one in runs], indent=1))
     else:
         print(f"{done} of {len(runs)} runs are done: {folder}")
         if done < len(runs):
             print(f"Go on with: {go_on(str(folder), again)}")
         print(f"All of it on one page: {shlex.join(['deepnet-edu', 'report', str(folder)])}")
-    raise typer.Exit(0 if done == len(runs) else 1)
+    stopped = any(one.state in ("queued", "running") or one.problems == [STOPPED] for one in runs)
+    raise typer.Exit(130 if stopped and not fail_fast else int(done < len(runs)))
 
 
 @app.command()
@@ -163,14 +188,16 @@ def workers(
 
 def show(plan: "Plan", known: dict[str, str], as_json: bool) -> None:
     """Print what would be run, with the states that runs have already, and what cannot run."""
-    from deepnet_edu.batch.plan import table
-
     for one in plan.runs:
         one.state = known.get(one.id, one.state)
     if as_json:
-        print(json.dumps([asdict(one) for one in plan.runs], indent=1))
+        print(json_text([asdict(one) for one in plan.runs], indent=1))
         return
-    print_table(["run", "notebook", "profile", "parameters", "state"], table(plan.runs))
+    rows = [
+        [one.id, one.notebook, one.profile, " ".join(f"{k}={v}" for k, v in one.parameters.items()), one.state]
+        for one in plan.runs
+    ]
+    print_table(["run", "notebook", "profile", "parameters", "state"], rows)
     for one in plan.runs:
         if one.id not in plan.notebooks:
             print(f"{one.notebook} cannot run: {one.problems[0]}")
@@ -188,7 +215,7 @@ def seconds(option: str, text: str | None) -> float | None:
     """
     if text is None:
         return None
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
-    if not found or not float(found[1]):
-        raise UserError(f"{option} {text}: expected a time such as 90s, 30m or 2h.")
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smh]?)", text)
+    if not found or not 0 < float(found[1]) * _UNITS[found[2]] <= _LONGEST_S:
+        raise UserError(f"{option} {text[:60]}: expected a time such as 90s, 30m or 2h, a year at most.")
     return float(found[1]) * _UNITS[found[2]]

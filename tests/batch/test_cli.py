@@ -116,11 +116,20 @@ def test_a_dry_run_runs_nothing(worker: Path) -> None:
 
 
 def test_what_is_refused(worker: Path) -> None:
+    Path("loop").symlink_to("loop")
     for given, said in [
         (["--resume"], "Say which batch to go on with: --out runs/NAME."),
         (["--resume", "--out", "runs/nihgt"], "runs/nihgt holds no batch: begin one without --resume, with the names"),
         (["x y.ipynb", "--dry-run", "--timeout", "soon"], "--timeout soon: expected a time"),
-        (["x y.ipynb", "--out", "../elsewhere"], "--out ../elsewhere lies outside the working folder"),
+        (["x y.ipynb", "--out", "x y.ipynb"], "x y.ipynb is not an empty folder: choose another --out."),
+        (["x y.ipynb", "--out", "x" * 300], "(File name too long): choose another --out."),
+        (["x y.ipynb", "--out", "loop/runs"], "cannot be written (Too many levels of symbolic links)"),
+        (["x y.ipynb", "--take-over", "--out", "new"], "give it together with --resume"),
+        (["x y.ipynb", "--timeout", "٣s"], "--timeout ٣s: expected a time"),
+        (["x y.ipynb", "--cell-timeout", f"{'9' * 400}h"], "expected a time such as 90s, 30m or 2h, a year at most"),
+        (["x y.ipynb", "--seeds", "100000000"], "--seeds 100000000: expected 1 to 100,000."),
+        (["x y.ipynb", "--set", "RATE=1e309"], "RATE='1e309' is too large for a number: expected a finite one."),
+        (["x y.ipynb", "--set", "RATE=-1e309"], "is too large for a number"),
         (["x y.ipynb", "--timings", "--slots", "2"], "--timings measures one run after the other"),
         (["x y.ipynb", "--timeout", "soon"], "--timeout soon: expected a time such as 90s, 30m or 2h."),
         (["x y.ipynb", "--retries", "-1"], "--retries -1: expected 0 or more."),

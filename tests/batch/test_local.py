@@ -148,7 +148,7 @@ def test_a_full_disk_ends_the_batch_and_no_process_stays(run: Run, monkeypatch: 
     assert [one.state for one in run(GOOD, seeds=2)] == ["done", "done"]
     with monkeypatch.context() as broken:
         broken.setattr(batch_folder, "write_atomic", lambda *_: os.open("/nowhere/at/all", os.O_RDONLY))
-        with pytest.raises(UserError, match="Mend that, and run the same again with --resume"):
+        with pytest.raises(UserError, match="Fix that, and run the same again with --resume"):
             run(GOOD)
 
 

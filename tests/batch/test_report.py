@@ -225,16 +225,17 @@ def test_what_is_refused(tmp_path: Path) -> None:
         call(tmp_path / "a", "--json", "--out", "x")
     mine = tmp_path / "mine.html"
     mine.write_text("<p>mine")
-    with pytest.raises(UserError, match="is no report, and stays as it is"):
+    with pytest.raises(UserError, match="is not a report, and stays as it is"):
         call(tmp_path / "a", "--out", mine)
     assert mine.read_text() == "<p>mine"
-    with pytest.raises(UserError, match="a is no report, and stays as it is"):
+    with pytest.raises(UserError, match="a is not a report, and stays as it is"):
         call(tmp_path / "a", "--out", tmp_path / "a")
     with pytest.raises(UserError, match="cannot be written .*choose another --out"):
         call(tmp_path / "a", "--out", tmp_path / "none" / "x.html")
     (tmp_path / "a" / "00_x.000000000000" / "status.json").write_text('{"version"')
-    with pytest.raises(UserError, match=r"status.json cannot be read .*--resume"):
-        call(tmp_path / "a")
+    said = json.loads(call(tmp_path / "a", "--json"))["runs"][0]
+    assert said["state"] == "failed"
+    assert re.search(r"status.json cannot be read .*--resume", said["problems"][0])
 
 
 def test_outputs_cannot_leave_their_place() -> None:
