@@ -105,10 +105,11 @@ def read_bytes(path: Path, *, most: int = MOST_BYTES, links: bool = True, last: 
         if error.errno == errno.ELOOP and not links:
             raise ValueError("a link, which is not followed") from None
         raise
+    found = os.fstat(handle)
+    if not stat.S_ISREG(found.st_mode):
+        os.close(handle)
+        raise ValueError("not a regular file")
     with os.fdopen(handle, "rb") as file:
-        found = os.fstat(file.fileno())
-        if not stat.S_ISREG(found.st_mode):
-            raise ValueError("not a regular file")
         if last:
             file.seek(max(0, found.st_size - last))
             return file.read(last)

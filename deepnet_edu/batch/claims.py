@@ -61,9 +61,8 @@ class Claims:
         if run not in self._seen or self._seen[run][:2] != known:
             self._seen[run] = (*known, clock)
         elif found.elsewhere and clock - self._seen[run][2] > lock.SILENCE:
-            self.say(
-                f"{run}: no sign of life of process {found.pid} on {found.host} for {lock.SILENCE:g} s; taken over."
-            )
+            who = f"process {found.pid} on {found.host}"
+            self.say(f"{who} has given no sign of life for {lock.SILENCE:g} s: its run {run} is taken over.")
             self._dead[run] = found
             return True
         return False

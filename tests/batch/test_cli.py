@@ -126,7 +126,7 @@ def test_what_is_refused(worker: Path) -> None:
         (["x y.ipynb", "--out", "loop/runs"], "cannot be written (Too many levels of symbolic links)"),
         (["x y.ipynb", "--take-over", "--out", "new"], "give it together with --resume"),
         (["x y.ipynb", "--timeout", "٣s"], "--timeout ٣s: expected a time"),
-        (["x y.ipynb", "--cell-timeout", f"{'9' * 400}h"], "expected a time such as 90s, 30m or 2h, a year at most"),
+        (["x y.ipynb", "--cell-timeout", f"{'9' * 400}h"], "expected a year at most"),
         (["x y.ipynb", "--seeds", "100000000"], "--seeds 100000000: expected 1 to 100,000."),
         (["x y.ipynb", "--set", "RATE=1e309"], "RATE='1e309' is too large for a number: expected a finite one."),
         (["x y.ipynb", "--set", "RATE=-1e309"], "is too large for a number"),
