@@ -18,7 +18,7 @@ from typing import Any
 from deepnet_edu import __version__
 from deepnet_edu.batch.active import LOG, Active
 from deepnet_edu.batch.local import Limits, Runner, Watch
-from deepnet_edu.batch.plan import Notebook
+from deepnet_edu.batch.notebook import Notebook
 from deepnet_edu.batch.remote import Reply, Task, run_here
 from deepnet_edu.batch.slots import Slot
 from deepnet_edu.batch.state import Status
@@ -204,7 +204,19 @@ class ClusterRunner(Runner):
         gpu = bool(worker["resources"].get("GPU"))
         limits = replace(self.limits, retries=0, fail_fast=False)
         fresh = replace(run, state="queued", attempts=0)
-        task = Task(fresh, notebook.data, notebook.kernel, notebook.cells, gpu, limits, __version__, self._topic)
+        beside = {name: path.read_bytes() for name, path in {**notebook.modules, **notebook.files}.items()}
+        task = Task(
+            fresh,
+            notebook.data,
+            notebook.kernel,
+            notebook.cells,
+            gpu,
+            limits,
+            __version__,
+            self._topic,
+            beside,
+            str(notebook.working or ""),
+        )
         future = self.cluster.client.submit(
             run_here,
             task,
@@ -214,6 +226,9 @@ class ClusterRunner(Runner):
             resources={"GPU": 1} if gpu else None,
         )
         return FarActive(run, slot, folder, future, notebook.cells + bool(run.parameters), time.monotonic(), worker=key)
+
+    def _look_at_memory(self) -> None:
+        """The workers do."""
 
     def _look_at(self, active: Active) -> None:
         """Take the reply of a run, if it is there; a run whose worker is lost goes back to the queue."""

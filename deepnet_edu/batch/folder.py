@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from deepnet_edu import __version__, lock
-from deepnet_edu.batch.plan import Notebook, Plan, Request, read_notebook
+from deepnet_edu.batch.notebook import Notebook
+from deepnet_edu.batch.plan import Plan, Request
 from deepnet_edu.batch.state import BATCH, CLAIM, LOCK, STATUS, VERSION, Status, make_way, read_batch
 from deepnet_edu.files import read_bytes, read_json, write_atomic
 from deepnet_edu.lock import Holder, holder, now, take
@@ -47,28 +48,24 @@ def read_request(folder: Path) -> Request:
         ) from None
 
 
-def kept_notebooks(folder: Path, request: Request) -> dict[str, Notebook]:
-    """Notebooks of a batch whose originals are gone, from the copies in its folder, by the names that were given.
+def kept_notebooks(folder: Path, request: Request) -> dict[str, tuple[Path, Path]]:
+    """Notebooks of a batch that are gone from their places, by what was given: where each was, and the batch's copy.
 
     Args:
         folder: of the batch.
         request: what it was asked for.
     """
-    kept: dict[str, Notebook] = {}
+    kept = {}
     try:
-        known = {one["path"]: one for one in read_json(folder / BATCH, links=False)["notebooks"]}
+        known = {str(one["path"]): str(one["sha256"]) for one in read_json(folder / BATCH, links=False)["notebooks"]}
     except (OSError, ValueError, KeyError, TypeError):
-        return kept
+        return {}
     for given in request.notebooks:
         path = Path(os.path.realpath(Path(request.working) / given))
-        if os.path.lexists(path) or (one := known.get(str(path))) is None:
-            continue
-        try:
-            found = read_notebook(source_of(folder, Notebook(str(one["name"]), path, b"", str(one["sha256"]))))
-        except (UserError, KeyError):
-            continue
-        if found.sha256 == one["sha256"]:
-            kept[given] = replace(found, name=path.stem, path=path)
+        if not os.path.lexists(path) and str(path) in known:
+            notebook = Notebook(path.stem, path, b"", known[str(path)])
+            if _is_copy(copy := source_of(folder, notebook), notebook):
+                kept[given] = path, copy
     return kept
 
 

@@ -20,12 +20,13 @@ from typing import Protocol
 from deepnet_edu import __version__
 from deepnet_edu.batch import active as at_work
 from deepnet_edu.batch import worker
-from deepnet_edu.batch.active import LOG, Active, environment, wait
+from deepnet_edu.batch.active import LOG, Active, environment
+from deepnet_edu.batch.beside import lend, take_back
 from deepnet_edu.batch.claims import Claims
 from deepnet_edu.batch.folder import read_run, source_of
-from deepnet_edu.batch.judge import NOTEBOOK, judge
-from deepnet_edu.batch.plan import Notebook
-from deepnet_edu.batch.processes import end_all, memory_gb
+from deepnet_edu.batch.judge import NOTEBOOK, hinted, judge
+from deepnet_edu.batch.notebook import Notebook
+from deepnet_edu.batch.processes import end_all, families
 from deepnet_edu.batch.signals import hearing
 from deepnet_edu.batch.slots import Slot
 from deepnet_edu.batch.state import STOPPED, Status, make_way, nested
@@ -34,7 +35,7 @@ from deepnet_edu.lock import HOST, Holder, beating, now
 from deepnet_edu.messages import UserError
 
 LOOK_S = 0.05
-#: Between two looks at the memory of a run.
+#: Between two looks at the memory of the runs.
 MEMORY_S = 1.0
 #: Between two looks at the runs of other runners.
 ELSEWHERE_S = 1.0
@@ -109,7 +110,7 @@ class Runner:
         self.claims = Claims(folder, watch.say)
         self.stops = 0
         self._failed = False
-        self._looked = 0.0
+        self._looked = self._memory_looked = 0.0
         torch = importlib.metadata.version("torch").partition("+")[0]
         self._versions = {"python": platform.python_version(), "torch": torch, "deepnet_edu": __version__}
 
@@ -138,6 +139,9 @@ class Runner:
                         active.run.write(active.folder)
 
     def _go_on(self) -> bool:
+        if self.active and time.monotonic() - self._memory_looked > MEMORY_S:
+            self._memory_looked = time.monotonic()
+            self._look_at_memory()
         for active in list(self.active):
             if self.stops > 1 and active.verdict is None:
                 self._end(active, "killed", STOPPED)
@@ -188,10 +192,11 @@ class Runner:
     def _start(self, run: Status, slot: Slot) -> bool:
         """False if another runner has it."""
         folder, notebook = self.folder / run.id, self.notebooks[run.id]
-        if places.package_digest() != run.hashes["package"]:
+        changed = "deepnet_edu" if places.package_digest() != run.hashes["package"] else notebook.changed()
+        if changed:
             self.queue.clear()
             self.watch.say(
-                "deepnet_edu has changed since the batch began: nothing more is started. Go on with --resume."
+                f"{changed} has changed since the batch began: nothing more is started. Go on with --resume."
             )
             return False
         folder.mkdir(exist_ok=True)  # another notebook may have removed it
@@ -215,6 +220,7 @@ class Runner:
         run.versions, run.problems, run.exit, run.audited, run.metrics = self._versions, [], None, False, {}
         try:
             run.write(folder)
+            lend(notebook.files, folder)
             self.active.append(self._launch(run, slot, folder, notebook))
         except OSError:
             run.state = "queued"
@@ -240,40 +246,42 @@ class Runner:
         return Active(run, slot, folder, process, notebook.cells + bool(run.parameters), time.monotonic())
 
     def _abandon(self, active: Active) -> None:
-        end_all(active.mark)
+        end_all(active.mark, active.processes)
         active.process.wait()
 
     def _look_at(self, active: Active) -> None:
         """End a run that has taken too much, and see to one that has ended."""
-        memory = wait(active.process)
-        if active.process.returncode is not None:
-            self._finish(active, memory)
-            return
-        clock, limits = time.monotonic(), self.limits
-        if active.verdict is not None:
-            return
-        if limits.timeout and clock - active.begin > limits.timeout:
-            self._end(active, "timed out", f"it took longer than {limits.timeout:g} s")
-        elif limits.memory_gb and clock - active.memory_looked > MEMORY_S:
-            active.memory_looked = clock
-            if memory_gb(active.mark) > limits.memory_gb:
-                self._end(active, "killed", f"it needed more than {limits.memory_gb:g} GB of memory")
+        if active.process.poll() is not None:
+            self._finish(active)
+        elif active.verdict is None and self.limits.timeout and time.monotonic() - active.begin > self.limits.timeout:
+            self._end(active, "timed out", f"it took longer than {self.limits.timeout:g} s")
+
+    def _look_at_memory(self) -> None:
+        """End runs that hold too much."""
+        found = families({active.process.pid for active in self.active})
+        for active in self.active:
+            together, most = active.look(found[active.process.pid]), self.limits.memory_gb
+            if most and together > most and active.verdict is None:
+                self._end(active, "killed", f"it needed more than {most:g} GB of memory")
 
     def _end(self, active: Active, state: str, sentence: str) -> None:
         active.verdict = (state, sentence)
-        end_all(active.mark)
+        end_all(active.mark, active.processes)
 
-    def _finish(self, active: Active, memory: float | None) -> None:
+    def _finish(self, active: Active) -> None:
         """Audit what a run has left, and write what became of it."""
         run = active.run
-        end_all(active.mark)
+        end_all(active.mark, active.processes)
+        active.process.stdin.close()
+        take_back(self.notebooks[run.id].files, active.folder)
         for left in _sockets(active.folder):
             left.unlink(missing_ok=True)
         run.exit = active.process.returncode
         run.seconds = round(time.monotonic() - active.begin, 2)
-        run.memory_gb = None if memory is None else round(memory, 3)
         run.ended = now()
-        self._settle(active, self._judge(active))
+        full = self._judge(active)
+        run.memory_gb = round(active.peak, 3) or None
+        self._settle(active, full)
 
     def _judge(self, active: Active) -> bool:
         """What ``judge`` says; a run that it cannot look at has failed, and the others go on."""
@@ -295,6 +303,7 @@ class Runner:
     def _settle(self, active: Active, full: bool) -> None:
         """Write what became of a run; it is queued again where it shall be tried again."""
         run, folder = active.run, active.folder
+        run.problems = [hinted(problem, run.source) for problem in run.problems]
         again = self._again(run, full) if run.state != "done" else ""
         self._failed |= run.state != "done" and not again
         self.watch.ended(run, again)

@@ -1,7 +1,8 @@
 """What a batch will run: notebooks × parameters × seeds, checked against the notebooks before anything starts.
 
-A run is identified by the hashes of its notebook and of the package's source, by its profile and its parameters: what
-has the same identity need not run again.
+A run is identified by the hashes of its notebook, of what goes along with it and of the package's source, by its
+profile and its parameters, and by kernel and working folder where those were chosen: what has the same identity need
+not run again.
 """
 
 import ast
@@ -14,6 +15,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from deepnet_edu.batch.notebook import Notebook, read_notebook
+from deepnet_edu.batch.parameters import defaults
 from deepnet_edu.batch.state import Status, nested
 from deepnet_edu.course import places
 from deepnet_edu.course.places import PROFILES
@@ -37,6 +40,9 @@ class Request:
         sweeps: parameters as ``NAME=VALUE,VALUE``; several sweeps are multiplied.
         seeds: how many values SEED takes, from 0 on; 0 leaves it alone.
         working: folder from which paths of notebooks start; the current one if empty.
+        kernel: that runs the notebooks; if empty, the one that each of them names.
+        cwd: folder in which the notebooks run, or ``"notebook"`` for the one that each of them stands in; if empty,
+            the folder of its run.
     """
 
     notebooks: tuple[str, ...]
@@ -45,6 +51,8 @@ class Request:
     sweeps: tuple[str, ...] = ()
     seeds: int = 0
     working: str = ""
+    kernel: str = ""
+    cwd: str = ""
 
     @classmethod
     def from_dict(cls, found: Any) -> "Request":
@@ -81,29 +89,6 @@ class Request:
 
 
 @dataclass
-class Notebook:
-    """A notebook that runs are made of.
-
-    Attributes:
-        name: its stem.
-        path: where it stands.
-        data: the file, as it was when the batch was planned.
-        sha256: of ``data``.
-        kernel: what its metadata name.
-        parameters: source of the cell tagged ``parameters``; None if there is no such cell.
-        cells: how many.
-    """
-
-    name: str
-    path: Path
-    data: bytes = field(repr=False)
-    sha256: str
-    kernel: str = "python3"
-    parameters: str | None = field(default=None, repr=False)
-    cells: int = 0
-
-
-@dataclass
 class Plan:
     """What a batch will run.
 
@@ -112,21 +97,25 @@ class Plan:
         package: hash of the package's source.
         notebooks: by the id of their runs.
         runs: in order; what cannot run at all is failed already, with the sentence why.
+        notes: what the user should know of them, a sentence each.
     """
 
     request: Request
     package: str
     notebooks: dict[str, Notebook] = field(default_factory=dict)
     runs: list[Status] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
-def make_plan(request: Request, working: Path | None = None, kept: Mapping[str, Notebook] | None = None) -> Plan:
+def make_plan(
+    request: Request, working: Path | None = None, kept: Mapping[str, tuple[Path, Path]] | None = None
+) -> Plan:
     """The runs of a request.
 
     Args:
         request: what the user asked for.
         working: folder from which paths of notebooks start; the current one by default.
-        kept: notebooks that the batch's folder has a copy of and that are gone from their places, by what was given.
+        kept: by what was given, notebooks that are gone from their places: where each was, and a copy of it.
 
     Raises:
         UserError: a profile that does not exist, a parameter that cannot be read, too many runs, or nothing that can
@@ -136,17 +125,20 @@ def make_plan(request: Request, working: Path | None = None, kept: Mapping[str, 
         raise UserError(unknown("profile", request.profile, PROFILES))
     if not 0 <= request.seeds <= MOST_RUNS:
         raise UserError(f"--seeds {request.seeds}: expected 1 to {MOST_RUNS:,}.")
+    if request.cwd not in ("", "notebook") and not (folder := (working or Path.cwd()) / request.cwd).is_dir():
+        raise UserError(f"--cwd {request.cwd}: there is no folder {folder}.")
     texts, plan, told = request.texts(), Plan(request, places.package_digest()), now()
     sentences: list[str] = []
     for given in dict.fromkeys(request.notebooks):
         try:
-            notebook = (kept or {}).get(given) or read_notebook(find_notebook(given, working or Path.cwd()))
+            path, copy = (kept or {}).get(given) or (find_notebook(given, working or Path.cwd()), None)
+            notebook = read_notebook(path, request.kernel, _working(request.cwd, path, working or Path.cwd()), copy)
             twin = next((one for one in plan.notebooks.values() if one.data == notebook.data), notebook)
             if twin.path != notebook.path and twin.name == notebook.name:  # beside it may stand other modules
                 raise UserError(f"{given} is the same notebook as {_shown(twin.path)}: give it a batch of its own.")
-            defaults = _defaults(notebook) if texts else {}  # as it stands, a notebook is papermill's matter
+            known = _defaults(notebook) if texts else {}  # as it stands, a notebook is papermill's matter
             choices = {
-                name: [_value(notebook.name, defaults, name, text) for text in values]
+                name: [_value(notebook.name, known, name, text) for text in values]
                 for name, values in sorted(texts.items(), key=lambda item: item[0] == "SEED")  # seeds of a run together
             }
         except UserError as error:
@@ -160,12 +152,19 @@ def make_plan(request: Request, working: Path | None = None, kept: Mapping[str, 
             if len(plan.runs) + (count := math.prod(map(len, choices.values()))) > MOST_RUNS:
                 raise UserError(f"{given} has {count:,} runs, and a batch {MOST_RUNS:,} at most: make several of it.")
             combinations = itertools.product(*choices.values())
+            free = [name for name in choices if known[name][1] is None and name != "PROFILE"]
+            if free:
+                shown = ", ".join(f"{name} = {known[name][0]}" for name in free)
+                plan.notes.append(f"{notebook.name}: types of what is computed there cannot be checked: {shown}.")
+            plan.notes += [notebook.note] if notebook.note else []
         for values in combinations:
             parameters = dict(zip(choices, values, strict=True))
-            identity = _id(notebook.name, notebook.sha256, plan.package, request.profile, parameters)
+            chosen = {"kernel": request.kernel, "cwd": request.cwd, "beside": notebook.beside}
+            identity = _id(notebook.name, notebook.sha256, plan.package, request.profile, parameters, chosen)
             if identity not in plan.notebooks:
                 plan.notebooks[identity] = notebook
                 hashes = {"notebook": notebook.sha256, "package": plan.package}
+                hashes |= {"beside": notebook.beside} if notebook.beside else {}
                 run = Status(
                     identity, notebook.name, source=_shown(notebook.path), parameters=parameters, hashes=hashes
                 )
@@ -201,55 +200,16 @@ def find_notebook(given: str, working: Path) -> Path:
     return solution
 
 
-def read_notebook(path: Path) -> Notebook:
-    """What must be known of a notebook before it runs.
-
-    Raises:
-        UserError: it is no notebook, not one for Python, or its kernel is not installed.
-    """
-    try:
-        data = path.read_bytes()
-        content = json.loads(data)
-        cells = [cell for cell in content["cells"] if cell["cell_type"] == "code"]
-        sources = ["".join(cell["source"]) for cell in cells]
-        tagged = ["parameters" in cell["metadata"].get("tags", []) for cell in cells]
-        metadata, cells_in_all = content["metadata"], len(content["cells"])
-        spec = metadata.get("kernelspec", {})
-        language = metadata.get("language_info", {}).get("name") or spec.get("language", "python")
-        if not isinstance(kernel := spec.get("name", "python3"), str):
-            raise TypeError("a name is a text")
-    except OSError as error:
-        raise UserError(f"{path.name} cannot be read: {error.strerror}.") from None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, MemoryError):
-        raise UserError(f"{path.name} is no notebook of format 4: open it in JupyterLab and save it again.") from None
-    if language != "python":
-        raise UserError(f"{path.name} is a notebook for {language}: expected one for Python.")
-    if kernel != "python3":  # which always comes along
-        from jupyter_client.kernelspec import find_kernel_specs
-
-        if kernel not in (known := find_kernel_specs()):
-            raise UserError(f"{path.name}: {unknown('kernel', kernel, known)}")
-    parameters = sources[tagged.index(True)] if True in tagged else None
-    return Notebook(path.stem, path, data, hashlib.sha256(data).hexdigest(), kernel, parameters, cells_in_all)
-
-
-def _defaults(notebook: Notebook) -> dict[str, str]:
-    """Names and defaults of the parameters, as they stand in their cell."""
+def _defaults(notebook: Notebook) -> dict[str, tuple[str, type | None]]:
+    """Names of the parameters, each with its default, as written, and the type of that."""
     if (source := notebook.parameters) is None:
         raise UserError(f"{notebook.name} has no parameters: give the cell that holds them the tag parameters.")
     try:
-        tree = ast.parse(source)
+        return defaults(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # Python gives up in many ways
         line = getattr(error, "lineno", None)
         where = f" (line {line})" if line else " that can be read"
         raise UserError(f"{notebook.path.name}: the cell tagged parameters is no Python{where}.") from None
-    found = {}
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
-            found[node.targets[0].id] = ast.get_source_segment(source, node.value) or ""
-        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value:
-            found[node.target.id] = ast.get_source_segment(source, node.value) or ""
-    return found
 
 
 def _split(text: str) -> list[str]:
@@ -270,21 +230,14 @@ def _split(text: str) -> list[str]:
     return text.split(",") if depth or quote else values
 
 
-def _value(who: str, defaults: Mapping[str, str], name: str, text: str) -> Any:
+def _value(who: str, known: Mapping[str, tuple[str, type | None]], name: str, text: str) -> Any:
     """``text`` as the type of the parameter's default, as it stands in the notebook ``who``."""
-    if name not in defaults:
-        raise UserError(f"{who}: {unknown('parameter', name, defaults)}")
+    if name not in known:
+        raise UserError(f"{who}: {unknown('parameter', name, known)}")
     if name == "PROFILE" and text not in PROFILES:
         raise UserError(f"{who}: {unknown('PROFILE', text, PROFILES)}")
-    try:
-        default = ast.literal_eval(defaults[name])
-    except Exception:  # computed in the notebook, as PROFILE is
-        default = None
-    shown = defaults[name]
-    if isinstance(default, tuple):  # JSON, in which parameters travel, has none
-        default, shown = list(default), str(list(default))
-    kind = type(default)
-    if kind is str:
+    shown, kind = known[name]
+    if kind in (str, Path):
         return text
     try:
         value = ast.literal_eval(text)
@@ -292,15 +245,17 @@ def _value(who: str, defaults: Mapping[str, str], name: str, text: str) -> Any:
             value = float(value)
     except Exception:  # what people type fails in many ways
         value = text
-    if default is not None and type(value) is not kind:
+    if kind not in (None, type(None)) and type(value) is not kind:
+        if shown.startswith("("):  # JSON, in which parameters travel, has no tuples
+            shown = f"[{shown[1:-1]}]"
         expected = _KINDS.get(kind, f"a {kind.__name__}")
         raise UserError(f"{who}: {name}={text!r} does not fit: expected {expected}, as in {name}={shown}.")
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{who}: {name}={text!r} is too large for a number: expected a finite one.")
     if not _travels(value):
         raise UserError(
-            f"{who}: {name}={text!r} would change on its way into the notebook: expected numbers, texts, lists such as "
-            "[1, 2] in place of tuples, or dicts such as {'a': 1} whose keys are texts."
+            f"{who}: {name}={text!r} would change on its way into the notebook: expected finite numbers, texts, lists "
+            "such as [1, 2] in place of tuples, or dicts such as {'a': 1} whose keys are texts."
         )
     return value
 
@@ -318,8 +273,21 @@ def _shown(path: Path) -> str:
     return str(path.relative_to(places.ROOT)) if path.is_relative_to(places.ROOT) else str(path)
 
 
-def _id(stem: str, notebook: str, package: str, profile: str, parameters: Mapping[str, Any]) -> str:
+def _working(cwd: str, notebook: Path, working: Path) -> Path | None:
+    """The folder in which a notebook runs, if not its run's."""
+    return None if not cwd else notebook.parent if cwd == "notebook" else (working / cwd).resolve()
+
+
+def _id(
+    stem: str,
+    notebook: str,
+    package: str,
+    profile: str,
+    parameters: Mapping[str, Any],
+    chosen: Mapping[str, str] | None = None,
+) -> str:
     """A readable name that differs where anything differs that a run depends on."""
-    text = json.dumps([notebook, package, profile, parameters], sort_keys=True)
+    others = {name: one for name, one in (chosen or {}).items() if one}
+    text = json.dumps([notebook, package, profile, parameters, *([others] if others else [])], sort_keys=True)
     safe = "".join(letter if letter.isalnum() or letter in "._-+" else "_" for letter in stem)[:60]
     return f"{safe}.{hashlib.sha256(text.encode()).hexdigest()[:12]}"

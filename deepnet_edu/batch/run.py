@@ -71,6 +71,8 @@ def run_batch(
         lively = sys.stdout is not None and sys.stdout.isatty() and not quiet
         watch = LiveTable(len(runs), done) if lively else Lines(len(runs), done, quiet=quiet)
         with watch:
+            for note in plan.notes:
+                watch.say(note)
             for run in runs:
                 if run.id not in plan.notebooks:
                     watch.say(f"FAILED  {run.notebook} cannot run: {run.problems[0]}")

@@ -38,6 +38,13 @@ def run(
     gpus: Annotated[str, typer.Option(help="all, none, or numbers such as 0,1; one slot each.")] = "all",
     slots: Annotated[int | None, typer.Option(help="Runs at a time: one per GPU by default, one on the CPU.")] = None,
     cluster: Annotated[str | None, typer.Option(help="Dask cluster to run on: tcp://HOST:PORT.")] = None,
+    kernel: Annotated[
+        str | None, typer.Option(help="Kernel that runs the notebooks; by default the one that each names.")
+    ] = None,
+    cwd: Annotated[
+        str | None,
+        typer.Option(help="Folder to run in: a path, or notebook for each one's own; by default the run's."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the batch; a new one in runs/ by default.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Skip what is done, repeat what is not.")] = False,
     take_over: Annotated[
@@ -69,7 +76,7 @@ def run(
     from deepnet_edu.batch.local import Limits
     from deepnet_edu.batch.plan import Request, make_plan, now
     from deepnet_edu.batch.run import run_batch
-    from deepnet_edu.batch.slots import find_gpus, make_slots
+    from deepnet_edu.batch.slots import make_slots, usable_gpus
     from deepnet_edu.batch.state import BATCH, STOPPED, read_batch
     from deepnet_edu.batch.watch import go_on
     from deepnet_edu.course.places import LESSONS, RUNS, lesson_names
@@ -89,8 +96,8 @@ def run(
     # What was asked for before was asked for from there, wherever one stands now.
     kept = {} if notebooks or not begun else kept_notebooks(folder, before)
     there = before.working if not notebooks and (kept or Path(before.working).is_dir()) else str(Path.cwd())
-    for given_before, one in kept.items():
-        print(f"{given_before} is no longer in {one.path.parent}: running the batch's own copy of it.", file=sys.stderr)
+    for path, _ in kept.values():
+        _warn(f"{path.name} is no longer in {path.parent}: running the batch's own copy of it.")
     plan = make_plan(
         Request(
             tuple(notebooks or before.notebooks or lesson_names()),
@@ -99,6 +106,8 @@ def run(
             tuple(sweeps or before.sweeps),
             before.seeds if seeds is None else seeds,
             there,
+            before.kernel if kernel is None else kernel,
+            before.cwd if cwd is None else cwd,
         ),
         Path(there),
         kept,
@@ -114,7 +123,12 @@ def run(
             "--slots, --timings and numbers of --gpus are for one machine; a cluster has what deepnet-edu workers "
             "gives it."
         )
-    places = [] if cluster else make_slots(gpus, slots, find_gpus() if gpus != "none" else [])
+    if cluster and plan.request.cwd == "notebook":
+        raise UserError(
+            "--cwd notebook is for one machine: workers of a cluster do not see the notebook's folder. Leave it out, "
+            "since files that the notebook names go along with it, or name a folder that all workers see."
+        )
+    places = [] if cluster else make_slots(gpus, slots, usable_gpus(gpus, _warn))
     if timings and len(places) > 1:
         raise UserError("--timings measures one run after the other: say --slots 1 with it.")
     limits = Limits(seconds("--timeout", timeout), seconds("--cell-timeout", cell_timeout), memory, retries, fail_fast)
@@ -180,10 +194,10 @@ def workers(
 
     Example: deepnet-edu workers tcp://127.0.0.1:8786 --gpus all
     """
-    from deepnet_edu.batch.slots import find_gpus, make_slots
+    from deepnet_edu.batch.slots import make_slots, usable_gpus
     from deepnet_edu.batch.workers import run_workers
 
-    run_workers(address, make_slots(gpus, slots, find_gpus() if gpus != "none" else []), host, port, print)
+    run_workers(address, make_slots(gpus, slots, usable_gpus(gpus, _warn)), host, port, print)
 
 
 def show(plan: "Plan", known: dict[str, str], as_json: bool) -> None:
@@ -198,9 +212,15 @@ def show(plan: "Plan", known: dict[str, str], as_json: bool) -> None:
         for one in plan.runs
     ]
     print_table(["run", "notebook", "profile", "parameters", "state"], rows)
+    for note in plan.notes:
+        print(note)
     for one in plan.runs:
         if one.id not in plan.notebooks:
             print(f"{one.notebook} cannot run: {one.problems[0]}")
+
+
+def _warn(sentence: str) -> None:
+    print(sentence, file=sys.stderr)
 
 
 def seconds(option: str, text: str | None) -> float | None:
