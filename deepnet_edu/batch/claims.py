@@ -27,7 +27,7 @@ class Claims:
         self.folder, self.say = folder, say
         self.mine: set[Path] = set()
         self._seen: dict[str, tuple[Holder, int | None, float]] = {}
-        self._dead: dict[str, Holder] = {}
+        self._dead: dict[str, tuple[Holder, int | None]] = {}
         self._waits: float | None = None
         self._told: set[Holder] = set()
 
@@ -35,7 +35,8 @@ class Claims:
         """Claim a run by its id; False if another runner is at work on it."""
         path = self.folder / run / CLAIM
         make_way(path)
-        if take(path, over=self._dead.pop(run, None)) is not None:
+        dead, before = self._dead.pop(run, (None, None))
+        if take(path, over=dead if touched(path) == before else None) is not None:
             return False
         self.mine.add(path)
         return True
@@ -63,7 +64,7 @@ class Claims:
         elif found.elsewhere and clock - self._seen[run][2] > lock.SILENCE:
             who = f"process {found.pid} on {found.host}"
             self.say(f"{who} has given no sign of life for {lock.SILENCE:g} s: its run {run} is taken over.")
-            self._dead[run] = found
+            self._dead[run] = known
             return True
         return False
 

@@ -8,7 +8,8 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from deepnet_edu.cli import app
+from deepnet_edu.batch.state import read_batch
+from deepnet_edu.cli import app, main
 from deepnet_edu.cli.batch import seconds
 from deepnet_edu.course.places import lesson_names
 from deepnet_edu.messages import UserError
@@ -71,6 +72,15 @@ def test_run_fails_says_why_and_goes_on(worker: Path) -> None:
     batch = json.loads(Path("over night/batch.json").read_text())
     assert batch["request"]["seeds"] == 3
     assert [one["name"] for one in batch["notebooks"]] == ["x y"]
+
+
+def test_what_was_asked_for_can_be_asked_for_again(worker: Path) -> None:
+    assert here("x y.ipynb", "--out", "out").exit_code == 0
+    Path("out/batch.json").write_text('{"request"')
+    said = "batch.json cannot be read (not JSON (Expecting ':' delimiter at line 1, column 11)): give --resume the"
+    assert said in refused("--resume", "--out", "out")
+    result = here("x y.ipynb", "--resume", "--out", "out", "--seeds", "2")
+    assert "2 of 2 runs are done" in result.output
 
 
 def test_the_rest_of_a_batch_is_done(worker: Path) -> None:
@@ -141,6 +151,24 @@ def test_what_is_refused(worker: Path) -> None:
     ]:
         assert said in refused(*given)
     assert not any(path.is_dir() for path in Path().iterdir())
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a disk that is always full")
+@pytest.mark.parametrize("command", ["run x.ipynb --gpus none --out new", "run x.ipynb --dry-run --json", "report out"])
+def test_what_cannot_be_printed_is_said(
+    worker: Path, command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_notebook(Path("x.ipynb"), "2")
+    make_run(worker.parent / "out", "x.0")
+    monkeypatch.setattr("sys.argv", ["deepnet-edu", *command.split()])
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        monkeypatch.setattr("sys.stdout", full)
+        with pytest.raises(SystemExit) as ended:
+            main()
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == "What this prints cannot be written (No space left on device).\n"
+    if "new" in command:
+        assert [run.state for run in read_batch(Path("new"))] == ["done"]
 
 
 def test_times() -> None:
