@@ -9,6 +9,7 @@ earlier/              runs of an earlier notebook or package, and what was damag
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -26,6 +27,7 @@ from deepnet_edu.messages import UserError
 
 SOURCES = "sources"
 EARLIER = "earlier"
+_PART = re.compile(r"\.\w+\.part$")
 #: What a batch's folder may hold besides the runs.
 OWN = (BATCH, LOCK, SOURCES, EARLIER, "report.html")
 
@@ -88,7 +90,7 @@ def take_folder(
         begun = os.path.lexists(folder / BATCH)
         if begun and not (resume or join):
             raise UserError(f"{folder} holds a batch already: go on with --resume, or begin another one with --out.")
-        if not begun and os.path.lexists(folder) and (not folder.is_dir() or set(os.listdir(folder)) - {LOCK}):
+        if not begun and os.path.lexists(folder) and not _is_empty(folder):
             raise UserError(f"{folder} is not an empty folder: choose another --out.")
         folder.mkdir(parents=True, exist_ok=True)
         make_way(folder / LOCK)
@@ -111,6 +113,12 @@ def take_folder(
             f"{work}: help it with --join; if that machine or process is gone, resume with --resume --take-over."
         )
     raise UserError(f"{work}, and it has just given a sign of life: help it with --join, or end that process first.")
+
+
+def _is_empty(folder: Path) -> bool:
+    """Whether it is a folder with nothing in it but what a runner leaves that was killed before it had begun."""
+    own = {LOCK, *(f".{name}." for name in (LOCK, BATCH))}
+    return folder.is_dir() and all(name in own or _PART.sub(".", name) in own for name in os.listdir(folder))
 
 
 def _is_silent(path: Path, other: Holder, say: Callable[[str], None]) -> bool:
@@ -143,7 +151,7 @@ def fill_folder(folder: Path, plan: Plan, command: list[str]) -> None:
     write_atomic(folder / BATCH, json.dumps(batch, indent=1) + "\n")
     (folder / SOURCES).mkdir(exist_ok=True)
     for left in [*folder.glob(".*.part"), *(folder / SOURCES).glob(".*.part")]:  # of a killed runner
-        shutil.rmtree(left) if left.is_dir() else left.unlink()
+        shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
     for notebook in distinct:
         if not _is_copy(copy := source_of(folder, notebook), notebook):
             make_way(copy)

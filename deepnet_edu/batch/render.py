@@ -6,7 +6,7 @@ a sandboxed frame without scripts; the policy of the page (page.html) forbids sc
 
 import re
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Callable
 from functools import lru_cache
 from html import escape
 from pathlib import Path
@@ -48,14 +48,14 @@ def read_cells(path: Path) -> list[dict[str, Any]]:
     except (OSError, ValueError) as error:
         raise ValueError(f"{path.name} cannot be read ({getattr(error, 'strerror', None) or error}).") from None
     cells = content.get("cells") if isinstance(content, dict) else None
-    if not isinstance(cells, list) or not all(isinstance(cell, dict) for cell in cells):
-        raise ValueError(f"{path.name} is not a notebook: its cells are not a list of cells.")
-    return cells
+    if not isinstance(cells, list):
+        raise ValueError(f"{path.name} is not a notebook: it has no list of cells.")
+    return [cell if isinstance(cell, dict) else {"cell_type": "raw", "source": "[a damaged cell]"} for cell in cells]
 
 
 def notebook_html(cells: list[dict[str, Any]]) -> str:
     """All cells with their outputs, but for what papermill puts in where an error is: the error is there anyway."""
-    return "\n".join(_cell(cell, i) for i, cell in enumerate(cells, 1) if not _papermills(cell))
+    return "\n".join(_whole(_cell, cell, i) for i, cell in enumerate(cells, 1) if not _papermills(cell))
 
 
 def traceback_of(cells: list[dict[str, Any]]) -> str | None:
@@ -85,7 +85,7 @@ def _cell(cell: dict[str, Any], number: int) -> str:
         return f'<div class="words">{_markdown(source)}</div>'
     if cell.get("cell_type") != "code":
         return _pre(source)
-    shown = "".join(f'<div class="output">{part}</div>' for output in _outputs(cell) for part in _shown(output))
+    shown = "".join(f'<div class="output">{_whole(_output, output)}</div>' for output in _outputs(cell))
     return f'<pre class="code" aria-label="cell {number}">{escape(source)}</pre>{shown}' if source or shown else ""
 
 
@@ -94,22 +94,23 @@ def _outputs(cell: dict[str, Any]) -> list[dict[str, Any]]:
     return [output for output in outputs if isinstance(output, dict)] if isinstance(outputs, list) else []
 
 
-def _shown(output: dict[str, Any]) -> list[str]:
-    """An output; one that is not as notebooks have them does not hide the others."""
+def _whole(show: Callable[..., str], *what: Any) -> str:
+    """A cell or an output; one that is not as notebooks have them does not hide the others."""
     try:
-        return list(_output(output))
+        return show(*what)
     except Exception as error:  # anything can be in a file
-        return [_pre(f"[an output that cannot be shown: {type(error).__name__}: {str(error)[:200]}]")]
+        return _pre(f"[{show.__name__[1:]} that cannot be shown: {type(error).__name__}: {str(error)[:200]}]")
 
 
-def _output(output: dict[str, Any]) -> Iterator[str]:
+def _output(output: dict[str, Any]) -> str:
     kind, data = output.get("output_type"), output.get("data", {})
     if kind == "stream":
-        yield _pre(plain(output.get("text", "")), "stderr" if output.get("name") == "stderr" else "")
-    elif kind == "error":
-        yield _pre(_error(output), "error")
-    elif isinstance(data, dict):
-        yield _display(data)
+        return _pre(plain(output.get("text", "")), "stderr" if output.get("name") == "stderr" else "")
+    if kind == "error":
+        return _pre(_error(output), "error")
+    if not isinstance(data, dict):
+        raise TypeError(f"expected a table of forms, found {type(data).__name__}")
+    return _display(data)
 
 
 def _display(data: dict[str, Any]) -> str:

@@ -276,6 +276,14 @@ def test_the_exit_status_tells_stopped_from_failed(
     assert CliRunner().invoke(app, [*arguments, "--seeds", "3"]).exit_code == 1
 
 
+def test_a_runner_that_was_killed_at_its_first_write_has_begun_nothing(run: Run) -> None:
+    Path("out").mkdir()
+    for name in (".batch.json.abc_12.part", ".lock.json.0123.part"):
+        (Path("out") / name).touch()
+    assert ended(run()) == [("done", 1)] * 3
+    assert not [*Path("out").glob(".*.part")]
+
+
 def test_names_of_any_length(working: Path, stub: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("deepnet_edu.batch.active.start_worker", stand_in(*stub))
     names = ["x" * 245, "ü" * 120, "x"]
