@@ -4,22 +4,24 @@ A run is identified by the hashes of its notebook and of the package's source, b
 has the same identity need not run again.
 """
 
-import ast
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from deepnet_edu.batch.parameters import defaults_of, split, value_of
 from deepnet_edu.batch.state import Status
 from deepnet_edu.course import places
 from deepnet_edu.course.places import PROFILES
 from deepnet_edu.lock import now
-from deepnet_edu.messages import UserError, unknown
+from deepnet_edu.messages import UserError, shown, unknown
 
-_KINDS = {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}
+#: Runs of a batch: each is a folder, and a line of its table.
+MOST_RUNS = 10_000
 
 
 @dataclass(frozen=True)
@@ -69,10 +71,10 @@ class Request:
             for text in texts:
                 name, equals, value = text.partition("=")
                 if not equals or not name:
-                    raise UserError(f"Cannot read the parameter {text!r}: expected {example}.")
+                    raise UserError(f"Cannot read the parameter {shown(text)}: expected {example}.")
                 if name in found:
-                    raise UserError(f"{option} {text}: {name} has a value already: say it once.")
-                found[name] = [value] if option == "--set" else _split(value)
+                    raise UserError(f"{option} {shown(text)}: {shown(name)} has a value already: say it once.")
+                found[name] = [value] if option == "--set" else split(value)
         return found
 
 
@@ -131,6 +133,7 @@ def make_plan(request: Request, working: Path | None = None) -> Plan:
         raise UserError(unknown("profile", request.profile, PROFILES))
     if request.seeds < 0:
         raise UserError(f"--seeds {request.seeds}: expected 1 or more.")
+    _refuse_too_many(request)
     texts, plan, told = request.texts(), Plan(request, places.package_digest()), now()
     sentences: list[str] = []
     for given in dict.fromkeys(request.notebooks):
@@ -139,9 +142,11 @@ def make_plan(request: Request, working: Path | None = None) -> Plan:
             twin = next((one for one in plan.notebooks.values() if one.data == notebook.data), notebook)
             if twin.path != notebook.path and twin.name == notebook.name:  # beside it may stand other modules
                 raise UserError(f"{given} is the same notebook as {_shown(twin.path)}: give it a batch of its own.")
-            defaults = _defaults(notebook) if texts else {}  # as it stands, a notebook is papermill's matter
+            defaults = {}
+            if texts:  # as it stands, a notebook is papermill's matter
+                defaults = defaults_of(notebook.name, notebook.path.name, notebook.parameters)
             choices = {
-                name: [_value(notebook.name, defaults, name, text) for text in values]
+                name: [value_of(notebook.name, defaults, name, text) for text in values]
                 for name, values in sorted(texts.items(), key=lambda item: item[0] == "SEED")  # seeds of a run together
             }
         except UserError as error:
@@ -171,6 +176,17 @@ def make_plan(request: Request, working: Path | None = None) -> Plan:
     return plan
 
 
+def _refuse_too_many(request: Request) -> None:
+    """Count the runs before they are planned."""
+    values = [len(split(text.partition("=")[2])) for text in request.sweeps]
+    runs = len(set(request.notebooks)) * math.prod(values) * max(request.seeds, 1)
+    if runs > MOST_RUNS:
+        raise UserError(
+            f"That makes {runs:,} runs, each with a folder of its own; one after the other, at ten seconds each, they "
+            f"take {runs / 8640:,.0f} days. A batch has {MOST_RUNS:,} at most: use fewer --seeds or values of --sweep."
+        )
+
+
 def find_notebook(given: str, working: Path) -> Path:
     """The solution of a lesson, or a notebook inside the working folder or the clone.
 
@@ -187,7 +203,7 @@ def find_notebook(given: str, working: Path) -> Path:
             return path.resolve()
     except (OSError, RuntimeError, ValueError) as error:  # a name too long, a link to itself, a zero in the name
         why = getattr(error, "strerror", None) or error
-        raise UserError(f"{given} cannot be opened ({why}): expected the path of a notebook.") from None
+        raise UserError(f"{shown(given)} cannot be opened ({why}): expected the path of a notebook.") from None
     lesson = places.find_lesson(given)
     solution = places.SOLUTIONS / f"{lesson}.ipynb"
     if not solution.exists():
@@ -231,84 +247,6 @@ def read_notebook(path: Path) -> Notebook:
             raise UserError(f"{path.name}: {unknown('kernel', kernel, known)}")
     parameters = sources[tagged.index(True)] if True in tagged else None
     return Notebook(path.stem, path, data, hashlib.sha256(data).hexdigest(), kernel, parameters, cells_in_all)
-
-
-def _defaults(notebook: Notebook) -> dict[str, str]:
-    """Names and defaults of the parameters, as they stand in their cell."""
-    if (source := notebook.parameters) is None:
-        raise UserError(f"{notebook.name} has no parameters: give the cell that holds them the tag parameters.")
-    try:
-        tree = ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # Python gives up in many ways
-        line = getattr(error, "lineno", None)
-        where = f" (line {line})" if line else " that can be read"
-        raise UserError(f"{notebook.path.name}: the cell tagged parameters is no Python{where}.") from None
-    found = {}
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
-            found[node.targets[0].id] = ast.get_source_segment(source, node.value) or ""
-        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value:
-            found[node.target.id] = ast.get_source_segment(source, node.value) or ""
-    return found
-
-
-def _split(text: str) -> list[str]:
-    """At the commas that stand outside of brackets and quotes; at all of them where one of those does not close."""
-    values, depth, quote, before = [""], 0, "", ""
-    for letter in text:
-        if quote:
-            quote = "" if letter == quote and before != "\\" else quote
-        elif letter in "'\"" and (depth > 0 or not values[-1].strip()):  # that in don't is none
-            quote = letter
-        else:
-            depth += (letter in "([{") - (letter in ")]}")
-        if letter == "," and depth <= 0 and not quote:
-            values.append("")
-        else:
-            values[-1] += letter
-        before = letter
-    return text.split(",") if depth or quote else values
-
-
-def _value(who: str, defaults: Mapping[str, str], name: str, text: str) -> Any:
-    """``text`` as the type of the parameter's default, as it stands in the notebook ``who``."""
-    if name not in defaults:
-        raise UserError(f"{who}: {unknown('parameter', name, defaults)}")
-    if name == "PROFILE" and text not in PROFILES:
-        raise UserError(f"{who}: {unknown('PROFILE', text, PROFILES)}")
-    try:
-        default = ast.literal_eval(defaults[name])
-    except Exception:  # computed in the notebook, as PROFILE is
-        default = None
-    shown = defaults[name]
-    if isinstance(default, tuple):  # JSON, in which parameters travel, has none
-        default, shown = list(default), str(list(default))
-    kind = type(default)
-    if kind is str:
-        return text
-    try:
-        value = ast.literal_eval(text)
-        if kind is float and type(value) is int:
-            value = float(value)
-    except Exception:  # what people type fails in many ways
-        value = text
-    if default is not None and type(value) is not kind:
-        expected = _KINDS.get(kind, f"a {kind.__name__}")
-        raise UserError(f"{who}: {name}={text!r} does not fit: expected {expected}, as in {name}={shown}.")
-    if not _travels(value):
-        raise UserError(
-            f"{who}: {name}={text!r} would change on its way into the notebook: expected numbers, texts, lists such as "
-            "[1, 2] in place of tuples, or dicts such as {'a': 1} whose keys are texts."
-        )
-    return value
-
-
-def _travels(value: Any) -> bool:
-    """Whether a value comes out of JSON as it went in."""
-    try:
-        return bool(json.loads(json.dumps(value)) == value)
-    except (TypeError, ValueError, RecursionError):
-        return False
 
 
 def _shown(path: Path) -> str:

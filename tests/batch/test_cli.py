@@ -123,7 +123,7 @@ def test_what_is_refused(worker: Path) -> None:
         (["x y.ipynb", "--out", "../elsewhere"], "--out ../elsewhere lies outside the working folder"),
         (["x y.ipynb", "--timings", "--slots", "2"], "--timings measures one run after the other"),
         (["x y.ipynb", "--timeout", "soon"], "--timeout soon: expected a time such as 90s, 30m or 2h."),
-        (["x y.ipynb", "--retries", "-1"], "--retries -1: expected 0 or more."),
+        (["x y.ipynb", "--retries", "-1"], "--retries '-1': expected a whole number from 0 to 100."),
         (["x y.ipynb", "--junit", "none/x.xml"], "--junit none/x.xml cannot be written (No such file or directory)"),
         (["x y.ipynb", "--memory", "0"], "--memory 0: expected GB, more than 0."),
         (["x y.ipynb", "--gpus", "0"], "--gpus 0: there is no GPU '0' here"),
