@@ -1,9 +1,12 @@
 """Plain data from a file, checked against the types of a dataclass before anything uses them."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from deepnet_edu.messages import shown
 
 T = TypeVar("T")
 _WORDS = {
@@ -30,7 +33,7 @@ def from_dict(cls: type[T], content: Any) -> T:
             field, what was expected and what was found.
     """
     if not isinstance(content, dict):
-        raise ValueError(f"expected a table of fields, found {_shown(content)}")
+        raise ValueError(f"expected a table of fields, found {shown(content)}")
     known = {one.name: one for one in fields(cls) if one.init}  # type: ignore[arg-type]
     types = get_type_hints(cls)
     for name in content:
@@ -42,6 +45,11 @@ def from_dict(cls: type[T], content: Any) -> T:
         elif one.default is MISSING and one.default_factory is MISSING:
             raise ValueError(f"{name} is missing")
     return cls(**content)
+
+
+def whole_number(text: str) -> int | None:
+    """The whole number that a text writes in digits from 0 to 9; None where it is another text, or has more than 18."""
+    return int(text) if re.fullmatch(r"[+-]?[0-9]{1,18}", text) else None
 
 
 def check(value: Any, wanted: Any, name: str) -> None:
@@ -56,7 +64,7 @@ def check(value: Any, wanted: Any, name: str) -> None:
         ValueError: it is not.
     """
     if not _fits(value, wanted):
-        raise ValueError(f"{name}: expected {_words(wanted)}, found {_shown(value)}")
+        raise ValueError(f"{name}: expected {_words(wanted)}, found {shown(value)}")
 
 
 def _fits(value: Any, wanted: Any) -> bool:
@@ -94,10 +102,3 @@ def _words(wanted: Any) -> str:
     if origin in (dict, Mapping):
         return "a table" if inner[1] is Any else f"a table of {_words(inner[1])} each"
     return _WORDS.get(wanted, getattr(wanted, "__name__", str(wanted)))
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 200:
-        return "a number of very many digits"
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "…"

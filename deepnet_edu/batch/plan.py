@@ -5,7 +5,6 @@ profile and its parameters, and by kernel and working folder where those were ch
 not run again.
 """
 
-import ast
 import hashlib
 import itertools
 import json
@@ -16,17 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from deepnet_edu.batch.notebook import Notebook, read_notebook
-from deepnet_edu.batch.parameters import defaults
-from deepnet_edu.batch.state import Status, nested
+from deepnet_edu.batch.state import Status
+from deepnet_edu.batch.values import defaults_of, split, value_of
 from deepnet_edu.course import places
 from deepnet_edu.course.places import PROFILES
 from deepnet_edu.fields import from_dict
 from deepnet_edu.lock import now
-from deepnet_edu.messages import UserError, unknown
+from deepnet_edu.messages import UserError, shown, unknown
 
-#: Of a batch; planning so many takes a minute.
-MOST_RUNS = 100_000
-_KINDS = {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}
+#: Runs of a batch: each is a folder, and a line of its table.
+MOST_RUNS = 10_000
 
 
 @dataclass(frozen=True)
@@ -81,10 +79,10 @@ class Request:
             for text in texts:
                 name, equals, value = text.partition("=")
                 if not equals or not name:
-                    raise UserError(f"Cannot read the parameter {text!r}: expected {example}.")
+                    raise UserError(f"Cannot read the parameter {shown(text)}: expected {example}.")
                 if name in found:
-                    raise UserError(f"{option} {text}: {name} has a value already: say it once.")
-                found[name] = [value] if option == "--set" else _split(value)
+                    raise UserError(f"{option} {shown(text)}: {shown(name)} has a value already: say it once.")
+                found[name] = [value] if option == "--set" else split(value)
         return found
 
 
@@ -123,10 +121,11 @@ def make_plan(
     """
     if request.profile not in PROFILES:
         raise UserError(unknown("profile", request.profile, PROFILES))
-    if not 0 <= request.seeds <= MOST_RUNS:
-        raise UserError(f"--seeds {request.seeds}: expected 1 to {MOST_RUNS:,}.")
+    if request.seeds < 0:
+        raise UserError(f"--seeds {request.seeds}: expected 1 or more.")
     if request.cwd not in ("", "notebook") and not (folder := (working or Path.cwd()) / request.cwd).is_dir():
         raise UserError(f"--cwd {request.cwd}: there is no folder {folder}.")
+    _refuse_too_many(request)
     texts, plan, told = request.texts(), Plan(request, places.package_digest()), now()
     sentences: list[str] = []
     for given in dict.fromkeys(request.notebooks):
@@ -136,9 +135,9 @@ def make_plan(
             twin = next((one for one in plan.notebooks.values() if one.data == notebook.data), notebook)
             if twin.path != notebook.path and twin.name == notebook.name:  # beside it may stand other modules
                 raise UserError(f"{given} is the same notebook as {_shown(twin.path)}: give it a batch of its own.")
-            known = _defaults(notebook) if texts else {}  # as it stands, a notebook is papermill's matter
+            known = defaults_of(notebook) if texts else {}  # as it stands, a notebook is papermill's matter
             choices = {
-                name: [_value(notebook.name, known, name, text) for text in values]
+                name: [value_of(notebook.name, known, name, text) for text in values]
                 for name, values in sorted(texts.items(), key=lambda item: item[0] == "SEED")  # seeds of a run together
             }
         except UserError as error:
@@ -149,8 +148,6 @@ def make_plan(
             combinations: Iterable[tuple[Any, ...]] = []
             plan.runs.append(run)
         else:
-            if len(plan.runs) + (count := math.prod(map(len, choices.values()))) > MOST_RUNS:
-                raise UserError(f"{given} has {count:,} runs, and a batch {MOST_RUNS:,} at most: make several of it.")
             combinations = itertools.product(*choices.values())
             free = [name for name in choices if known[name][1] is None and name != "PROFILE"]
             if free:
@@ -177,6 +174,17 @@ def make_plan(
     return plan
 
 
+def _refuse_too_many(request: Request) -> None:
+    """Count the runs before they are planned."""
+    values = [len(split(text.partition("=")[2])) for text in request.sweeps]
+    runs = len(set(request.notebooks)) * math.prod(values) * max(request.seeds, 1)
+    if runs > MOST_RUNS:
+        raise UserError(
+            f"That makes {runs:,} runs, each with a folder of its own; one after the other, at ten seconds each, they "
+            f"take {runs / 8640:,.0f} days. A batch has {MOST_RUNS:,} at most: use fewer --seeds or values of --sweep."
+        )
+
+
 def find_notebook(given: str, working: Path) -> Path:
     """The solution of a lesson, or a notebook by its path.
 
@@ -192,80 +200,12 @@ def find_notebook(given: str, working: Path) -> Path:
             return real
     except (OSError, RuntimeError, ValueError) as error:  # a name too long, a link to itself, a zero in the name
         why = getattr(error, "strerror", None) or error
-        raise UserError(f"{given} cannot be opened ({why}): expected the path of a notebook.") from None
+        raise UserError(f"{shown(given)} cannot be opened ({why}): expected the path of a notebook.") from None
     lesson = places.find_lesson(given)
     solution = places.SOLUTIONS / f"{lesson}.ipynb"
     if not solution.exists():
         raise UserError(f"{lesson} has no solution yet: make it with deepnet-edu build {lesson[:2]}.")
     return solution
-
-
-def _defaults(notebook: Notebook) -> dict[str, tuple[str, type | None]]:
-    """Names of the parameters, each with its default, as written, and the type of that."""
-    if (source := notebook.parameters) is None:
-        raise UserError(f"{notebook.name} has no parameters: give the cell that holds them the tag parameters.")
-    try:
-        return defaults(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # Python gives up in many ways
-        line = getattr(error, "lineno", None)
-        where = f" (line {line})" if line else " that can be read"
-        raise UserError(f"{notebook.path.name}: the cell tagged parameters is no Python{where}.") from None
-
-
-def _split(text: str) -> list[str]:
-    """At the commas that stand outside of brackets and quotes; at all of them where one of those does not close."""
-    values, depth, quote, before = [""], 0, "", ""
-    for letter in text:
-        if quote:
-            quote = "" if letter == quote and before != "\\" else quote
-        elif letter in "'\"" and (depth > 0 or not values[-1].strip()):  # that in don't is none
-            quote = letter
-        else:
-            depth += (letter in "([{") - (letter in ")]}")
-        if letter == "," and depth <= 0 and not quote:
-            values.append("")
-        else:
-            values[-1] += letter
-        before = letter
-    return text.split(",") if depth or quote else values
-
-
-def _value(who: str, known: Mapping[str, tuple[str, type | None]], name: str, text: str) -> Any:
-    """``text`` as the type of the parameter's default, as it stands in the notebook ``who``."""
-    if name not in known:
-        raise UserError(f"{who}: {unknown('parameter', name, known)}")
-    if name == "PROFILE" and text not in PROFILES:
-        raise UserError(f"{who}: {unknown('PROFILE', text, PROFILES)}")
-    shown, kind = known[name]
-    if kind in (str, Path):
-        return text
-    try:
-        value = ast.literal_eval(text)
-        if kind is float and type(value) is int:
-            value = float(value)
-    except Exception:  # what people type fails in many ways
-        value = text
-    if kind not in (None, type(None)) and type(value) is not kind:
-        if shown.startswith("("):  # JSON, in which parameters travel, has no tuples
-            shown = f"[{shown[1:-1]}]"
-        expected = _KINDS.get(kind, f"a {kind.__name__}")
-        raise UserError(f"{who}: {name}={text!r} does not fit: expected {expected}, as in {name}={shown}.")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise UserError(f"{who}: {name}={text!r} is too large for a number: expected a finite one.")
-    if not _travels(value):
-        raise UserError(
-            f"{who}: {name}={text!r} would change on its way into the notebook: expected finite numbers, texts, lists "
-            "such as [1, 2] in place of tuples, or dicts such as {'a': 1} whose keys are texts."
-        )
-    return value
-
-
-def _travels(value: Any) -> bool:
-    """Whether a value comes out of JSON as it went in; JSON has no infinite numbers."""
-    try:
-        return bool(json.loads(json.dumps(value, allow_nan=False)) == value) and not nested(value)
-    except (TypeError, ValueError, RecursionError):
-        return False
 
 
 def _shown(path: Path) -> str:

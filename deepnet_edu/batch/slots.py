@@ -7,7 +7,9 @@ import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from deepnet_edu.messages import UserError
+from deepnet_edu.messages import UserError, shown
+from deepnet_edu.planning.limits import refuse_beyond
+from deepnet_edu.planning.memory import PROCESS
 
 #: For nvidia-smi to answer: a driver that nobody has used lately takes some seconds for each GPU.
 DRIVER_S = 20
@@ -124,6 +126,8 @@ def make_slots(gpus: str, count: int | None, found: Sequence[Gpu]) -> list[Slot]
     """
     if count is not None and count < 1:
         raise UserError(f"--slots {count}: expected 1 or more.")
+    if count is not None:
+        refuse_beyond(f"PyTorch in each of --slots {count:,}", count * PROCESS, 0, "use fewer")
     known = {str(gpu.index): gpu for gpu in found}
     names = {"all": list(known), "none": []}.get(gpus, [one.strip() for one in gpus.split(",")])
     for name in names:
@@ -134,7 +138,7 @@ def make_slots(gpus: str, count: int | None, found: Sequence[Gpu]) -> list[Slot]
                 if known
                 else f"{hidden or 'this machine has none'}: leave --gpus out"
             )
-            raise UserError(f"--gpus {gpus}: there is no GPU {name!r} here; {there}.")
+            raise UserError(f"--gpus {shown(gpus)}: there is no GPU {shown(name)} here; {there}.")
     chosen = [known[name] for name in names]
     count = count or max(1, len(chosen))
     threads = max(1, cores() // count)

@@ -4,17 +4,79 @@ import contextlib
 import io
 import os
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from typer.core import TyperGroup
 
-from deepnet_edu.messages import UserError
+from deepnet_edu.fields import whole_number
+from deepnet_edu.messages import UserError, one_line, shown
+
+#: What Typer raises where it cannot read a command line; its module moves from version to version.
+UsageError: Any = typer.BadParameter.__bases__[0]
+
+
+class Commands(TyperGroup):
+    """All commands: what was typed wrong, and a file that cannot be used, end in one short sentence."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As Typer does; but no argument may be empty, which would stand for the current folder or for no limit."""
+        for i, text in enumerate(args):
+            option, equals, value = text.partition("=")
+            if not text.strip() or (option.startswith("--") and equals and not value.strip()):
+                named = option if equals else args[i - 1] if i and args[i - 1].startswith("--") else "The argument"
+                raise UserError(
+                    f"{named} {shown(value if equals else text)} is empty: give it a value, or leave it out."
+                )
+        if not args:  # Typer shows its help
+            return super().parse_args(ctx, args)
+        with _in_one_sentence(ctx):
+            return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """As Typer does."""
+        with _in_one_sentence(ctx):
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _in_one_sentence(ctx: Any) -> Iterator[None]:
+    try:
+        yield
+    except UsageError as error:
+        said, where = one_line(error.format_message()).rstrip("."), (error.ctx or ctx).command_path
+        raise UsageError(f"{said}. What it expects: {where} --help") from None
+    except OSError as error:
+        if error.filename is None:
+            raise
+        raise UserError(f"{shown(str(error.filename))}: {error.strerror}.") from error
+
+
+def whole(option: str, least: int, most: int = 10**9) -> Callable[[Any], int]:
+    """How a command reads a whole number, for ``typer.Option(parser=…)``.
+
+    Args:
+        option: its name, for the sentence.
+        least, most: that the number may be.
+    """
+
+    def number(given: Any) -> int:
+        value = given if isinstance(given, int) else whole_number(given)
+        if value is None or not least <= value <= most:
+            raise UserError(f"{option} {shown(given)}: expected a whole number from {least} to {most:,}.")
+        return value
+
+    return number
+
 
 app = typer.Typer(
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,

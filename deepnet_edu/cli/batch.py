@@ -10,15 +10,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deepnet_edu.cli.app import Json, app, print_table
+from deepnet_edu.cli.app import Json, app, print_table, whole
 from deepnet_edu.files import json_text
-from deepnet_edu.messages import UserError
+from deepnet_edu.messages import UserError, shown
 
 if TYPE_CHECKING:
     from deepnet_edu.batch.plan import Plan
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 _LONGEST_S = 366 * 24 * 3600
+
+
+def _gigabytes(text: str) -> float:
+    """What --memory says."""
+    if not re.fullmatch(r"[0-9]{0,9}\.?[0-9]{1,9}", text) or not float(text):
+        raise UserError(f"--memory {shown(text)}: expected GB, more than 0, for example 2.5.")
+    return float(text)
 
 
 @app.command()
@@ -34,9 +41,18 @@ def run(
     sweeps: Annotated[
         list[str] | None, typer.Option("--sweep", help="NAME=VALUE,VALUE; several are multiplied with each other.")
     ] = None,
-    seeds: Annotated[int | None, typer.Option(help="How many values SEED takes: 0, 1, …")] = None,
+    seeds: Annotated[
+        int | None, typer.Option(parser=whole("--seeds", 0), metavar="N", help="How many values SEED takes: 0, 1, …")
+    ] = None,
     gpus: Annotated[str, typer.Option(help="all, none, or numbers such as 0,1; one slot each.")] = "all",
-    slots: Annotated[int | None, typer.Option(help="Runs at a time: one per GPU by default, one on the CPU.")] = None,
+    slots: Annotated[
+        int | None,
+        typer.Option(
+            parser=whole("--slots", 1),
+            metavar="N",
+            help="Runs at a time: one per GPU by default, one on the CPU.",
+        ),
+    ] = None,
     cluster: Annotated[str | None, typer.Option(help="Dask cluster to run on: tcp://HOST:PORT.")] = None,
     kernel: Annotated[
         str | None, typer.Option(help="Kernel that runs the notebooks; by default the one that each names.")
@@ -52,10 +68,15 @@ def run(
     ] = False,
     join: Annotated[bool, typer.Option("--join", help="Help another runner that is at work in --out.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the table of runs, and run nothing.")] = False,
-    retries: Annotated[int, typer.Option(help="How often a run that fails is tried again.")] = 0,
+    retries: Annotated[
+        int,
+        typer.Option(parser=whole("--retries", 0, 100), metavar="N", help="How often a run that fails is tried again."),
+    ] = 0,
     timeout: Annotated[str | None, typer.Option(help="For a run: 90s, 30m, 2h.")] = None,
     cell_timeout: Annotated[str | None, typer.Option(help="For a cell: 90s, 30m, 2h.")] = None,
-    memory: Annotated[float | None, typer.Option(help="GB of memory that a run may hold.")] = None,
+    memory: Annotated[
+        float | None, typer.Option(parser=_gigabytes, metavar="GB", help="GB of memory that a run may hold.")
+    ] = None,
     fail_fast: Annotated[
         bool, typer.Option("--fail-fast/--keep-going", help="Start nothing more once a run has failed.")
     ] = False,
@@ -112,12 +133,8 @@ def run(
         Path(there),
         kept,
     )
-    if retries < 0:
-        raise UserError(f"--retries {retries}: expected 0 or more.")
     if junit:
         check_place(junit, folder)
-    if memory is not None and not memory > 0:
-        raise UserError(f"--memory {memory:g}: expected GB, more than 0.")
     if cluster and (slots or timings or gpus not in ("all", "none")):
         raise UserError(
             "--slots, --timings and numbers of --gpus are for one machine; a cluster has what deepnet-edu workers "
@@ -184,9 +201,15 @@ def run(
 def workers(
     address: Annotated[str, typer.Argument(metavar="ADDRESS", help="Of the scheduler: tcp://HOST:PORT or tls://…")],
     gpus: Annotated[str, typer.Option(help="all, none, or numbers such as 0,1; a worker each.")] = "all",
-    slots: Annotated[int | None, typer.Option(help="Workers: one per GPU by default, one on the CPU.")] = None,
+    slots: Annotated[
+        int | None,
+        typer.Option(parser=whole("--slots", 1), metavar="N", help="Workers: one per GPU by default, one on the CPU."),
+    ] = None,
     host: Annotated[str | None, typer.Option(help="This machine's address; loopback by default.")] = None,
-    port: Annotated[int | None, typer.Option(help="Of the first worker; free ones by default.")] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(parser=whole("--port", 1, 65_535), metavar="N", help="Of the first worker; free ones by default."),
+    ] = None,
 ) -> None:
     """Lend this machine's GPUs or cores to a Dask cluster, until Ctrl-C.
 
@@ -237,7 +260,7 @@ def seconds(option: str, text: str | None) -> float | None:
         return None
     found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smh]?)", text)
     if not found or not float(found[1]):
-        raise UserError(f"{option} {text[:60]}: expected a time such as 90s, 30m or 2h.")
+        raise UserError(f"{option} {text}: expected a time such as 90s, 30m or 2h.")
     if float(found[1]) * _UNITS[found[2]] > _LONGEST_S:
-        raise UserError(f"{option} {text[:60]}: expected a year at most.")
+        raise UserError(f"{option} {text}: expected a year at most.")
     return float(found[1]) * _UNITS[found[2]]

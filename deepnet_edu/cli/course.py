@@ -86,7 +86,9 @@ def explore(
         if name not in EXPLORERS:
             raise UserError(unknown("explorer", name, EXPLORERS))
     folder = (workspace or WORKSPACE).resolve()
-    raise typer.Exit(start(names or list(EXPLORERS), folder, browser=os.environ.get("BROWSER") != "none"))
+    raise typer.Exit(
+        start(list(dict.fromkeys(names or EXPLORERS)), folder, browser=os.environ.get("BROWSER") != "none")
+    )
 
 
 @app.command()

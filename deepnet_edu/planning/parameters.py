@@ -20,6 +20,9 @@ def count_parameters(config: ModelConfig) -> dict[str, int]:
 
     Args:
         config: any.
+
+    Raises:
+        ValueError: a matrix is larger than any tensor can be.
     """
     if config.residual == NO_RESIDUAL:
         ends = dict(_built(config))["ends"]
@@ -43,7 +46,10 @@ def count_parameters(config: ModelConfig) -> dict[str, int]:
 
 @lru_cache(maxsize=256)
 def _built(config: ModelConfig) -> tuple[tuple[str, int], ...]:
-    with torch.device("meta"):
-        model = build_empty(config)
+    try:
+        with torch.device("meta"):
+            model = build_empty(config)
+    except (RuntimeError, OverflowError, TypeError):  # each of them, for sizes of more than 64 bits
+        raise ValueError("A matrix of this model is larger than any tensor can be: use smaller sizes.") from None
     stacks = {name: sum(p.numel() for p in stack.parameters()) for name, stack in model.stacks().items()}
     return (*stacks.items(), ("ends", sum(p.numel() for p in model.parameters()) - sum(stacks.values())))

@@ -11,7 +11,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from deepnet_edu.config import NO_RESIDUAL, ModelConfig
 from deepnet_edu.files import write_atomic
-from deepnet_edu.messages import UserError, unknown
+from deepnet_edu.messages import UserError, shown, unknown
 from deepnet_edu.training.checkpoint import MAY_CHANGE
 from deepnet_edu.training.config import TrainConfig
 from deepnet_edu.training.presets import PRESETS
@@ -154,7 +154,7 @@ def _override(text: str) -> tuple[str, str, Any]:
     """Table, key and value of ``key=value``."""
     name, equals, value = (part.strip() for part in text.partition("="))
     if not equals or not name:
-        raise UserError(f"--set {text!r}: expected key=value, for example --set steps=50.")
+        raise UserError(f"--set {shown(text)}: expected key=value, for example --set steps=50.")
     full = {f"{table}.{field.name}": (table, field.name) for table, cls in TABLES.items() for field in fields(cls)}
     # No two tables have a key in common (a test holds that), so its name alone is enough.
     known = full | {key: (table, key) for table, key in full.values()}
@@ -164,9 +164,15 @@ def _override(text: str) -> tuple[str, str, Any]:
     if _is_text(_kind(table, key)):
         return table, key, value.strip("\"'")
     try:
-        return table, key, tomllib.loads(f"value = {value}")["value"]
+        read = tomllib.loads(f"value = {value}")
     except tomllib.TOMLDecodeError:
-        return table, key, value.strip("\"'")
+        read = {}
+    except (ValueError, RecursionError):
+        raise UserError(
+            f"--set {name}={shown(value)}: it is nested too deeply or has a number of thousands of digits."
+        ) from None
+    # Where a line break makes more of it, it is text.
+    return table, key, read["value"] if list(read) == ["value"] else value.strip("\"'")
 
 
 def _short(sentence: str) -> str:
@@ -216,7 +222,7 @@ def _typed(name: str, value: Any, kind: Any) -> Any:
             with suppress(ValueError):
                 return _typed(name, value, one)
         kind = first
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+    if kind is float and isinstance(value, int) and not isinstance(value, bool) and value.bit_length() < 1000:
         return float(value)
     if get_origin(kind) is tuple and isinstance(value, list | tuple):
         inside = get_args(kind)[0]
@@ -228,7 +234,7 @@ def _typed(name: str, value: Any, kind: Any) -> Any:
     expected = {bool: "true or false", int: "a whole number", float: "a number"}.get(
         kind, "text" if _is_text(kind) else "a list, for example [0.9, 0.98]"
     )
-    raise ValueError(f"{name}={value!r}: expected {expected}.")
+    raise ValueError(f"{name}={shown(value)}: expected {expected}.")
 
 
 def _toml(value: Any) -> str:

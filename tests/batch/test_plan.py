@@ -212,7 +212,7 @@ def test_nothing_that_can_run_is_refused(planned: Planner) -> None:
         planned("77")
     with pytest.raises(UserError, match="Unknown profile 'smok': did you mean 'smoke'"):
         planned("00", profile="smok")
-    with pytest.raises(UserError, match="--seeds -1: expected 1 to 100,000"):
+    with pytest.raises(UserError, match="--seeds -1: expected 1 or more"):
         planned("00", seeds=-1)
 
 
