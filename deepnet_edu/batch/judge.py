@@ -8,9 +8,11 @@ from deepnet_edu.batch import worker
 from deepnet_edu.batch.active import Active, log_tail
 from deepnet_edu.batch.audit import audit, expects, out_of_memory, recorded, take_end, take_markers
 from deepnet_edu.course import places
-from deepnet_edu.files import fault_point, write_atomic
+from deepnet_edu.files import fault_point, read_json, write_atomic
 
 NOTEBOOK = "notebook.ipynb"
+#: Of an executed notebook.
+MOST_BYTES = 2**31
 
 
 def judge(active: Active, cell_timeout: float | None) -> bool:
@@ -45,7 +47,7 @@ def judge(active: Active, cell_timeout: float | None) -> bool:
         run.problems = ["the disk is full"]
         return False
     try:
-        notebook = json.loads((folder / worker.PARTIAL).read_text(encoding="utf-8"))
+        notebook = read_json(folder / worker.PARTIAL, most=MOST_BYTES, links=False)
         ended = take_end(notebook)
     except (OSError, ValueError, LookupError):  # missing, or cut off in the middle
         run.problems = [f"papermill left no whole notebook: {said[0][-300:]}"]

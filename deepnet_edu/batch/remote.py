@@ -17,13 +17,14 @@ from typing import Any
 from deepnet_edu import __version__
 from deepnet_edu.batch.active import LOG, Active
 from deepnet_edu.batch.folder import SOURCES, source_of
-from deepnet_edu.batch.judge import NOTEBOOK
+from deepnet_edu.batch.judge import MOST_BYTES, NOTEBOOK
 from deepnet_edu.batch.local import Limits, Runner
 from deepnet_edu.batch.notebook import Notebook
 from deepnet_edu.batch.slots import Gpu, driver_fault, find_gpus, make_slots
 from deepnet_edu.batch.state import Status
 from deepnet_edu.batch.worker import PARTIAL
 from deepnet_edu.course import places
+from deepnet_edu.files import read_bytes
 from deepnet_edu.lock import HOST
 
 
@@ -101,9 +102,17 @@ def run_here(task: Task) -> Reply:
         watch = Link(task.topic)
         watch.runner = Runner(folder, [run], {run.id: notebook}, slots, task.limits, watch)
         watch.runner.run()
-        log = (place / LOG).read_bytes() if (place / LOG).exists() else b""
-        files = {name: (place / name).read_bytes() for name in (NOTEBOOK, PARTIAL) if (place / name).exists()}
-        return Reply(run, "", log, files)
+        left = {name: _left(place / name) for name in (LOG, NOTEBOOK, PARTIAL)}
+        files = {name: content for name in (NOTEBOOK, PARTIAL) if (content := left[name]) is not None}
+        return Reply(run, "", left[LOG] or b"", files)
+
+
+def _left(path: Path) -> bytes | None:
+    """A file that a run has left; None where there is none, or something that no runner writes."""
+    try:
+        return read_bytes(path, most=MOST_BYTES, links=False)
+    except (OSError, ValueError):
+        return None
 
 
 def refusal(task: Task, gpus: Sequence[Gpu]) -> str:

@@ -122,6 +122,12 @@ def test_a_notebook_that_damages_its_own_and_others_files(run: Run, make: str) -
     assert [state for state, _ in ended(run())] == ["done"] * 3
 
 
+def test_a_notebook_that_leaves_pipes_is_not_waited_for(run: Run) -> None:
+    runs = run("for i in log.txt partial.ipynb notebook.ipynb claim.json; do rm -f $i; mkfifo $i; done", seeds=1)
+    assert (runs[0].state, runs[0].problems[0][:33]) == ("failed", "papermill left no whole notebook:")
+    assert ended(run(seeds=1)) == [("done", 2)]
+
+
 def test_a_notebook_that_removes_all_other_runs(run: Run) -> None:
     runs = run(f'[ $1 = 1 ] && for i in ../x.*; do [ "$PWD" -ef $i ] || rm -rf $i; done\n{GOOD}')
     assert [one.state for one in runs] == ["failed", "done", "done"]
