@@ -103,7 +103,7 @@ def run_here(task: Task) -> Reply:
         watch.runner = Runner(folder, [run], {run.id: notebook}, slots, task.limits, watch)
         watch.runner.run()
         left = {name: _left(place / name) for name in (LOG, NOTEBOOK, PARTIAL)}
-        files = {name: content for name in (NOTEBOOK, PARTIAL) if (content := left[name]) is not None}
+        files = {name: one for name in (NOTEBOOK, PARTIAL) if (one := left[name]) is not None}
         return Reply(run, "", left[LOG] or b"", files)
 
 
