@@ -121,7 +121,7 @@ def _tell(sentence: str) -> int:
 def _output_is_lost() -> bool:
     """Whether standard output takes nothing more, on a full disk for example; Python does not try again at its end."""
     try:
-        sys.stdout.flush()
+        print(flush=True)  # where nothing is buffered, what failed before is not tried again
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return True

@@ -1,5 +1,6 @@
 """deepnet-edu run as a user types it; a shell script stands for the worker."""
 
+import io
 import json
 import os
 from pathlib import Path
@@ -154,14 +155,15 @@ def test_what_is_refused(worker: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a disk that is always full")
+@pytest.mark.parametrize("unbuffered", [False, True])
 @pytest.mark.parametrize("command", ["run x.ipynb --gpus none --out new", "run x.ipynb --dry-run --json", "report out"])
 def test_what_cannot_be_printed_is_said(
-    worker: Path, command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    worker: Path, command: str, unbuffered: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_notebook(Path("x.ipynb"), "2")
     make_run(worker.parent / "out", "x.0")
     monkeypatch.setattr("sys.argv", ["deepnet-edu", *command.split()])
-    with open("/dev/full", "w", encoding="utf-8") as full:
+    with open("/dev/full", "wb", buffering=0) as raw, io.TextIOWrapper(raw, "utf-8", write_through=unbuffered) as full:
         monkeypatch.setattr("sys.stdout", full)
         with pytest.raises(SystemExit) as ended:
             main()
