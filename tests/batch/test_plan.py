@@ -261,7 +261,7 @@ SHAPES = "PAIR = (1, 2)\nLAYERS = [1]\nNAMES = {'a': 1}\nSEED = eval('0')\nWORD 
     ("given", "said"),
     [
         ("PAIR=(3,4)", "x: PAIR='(3,4)' does not fit: expected a list, as in PAIR=[1, 2]."),
-        ("NAMES={1: 3}", "x: NAMES='{1: 3}' would change on its way into the notebook: expected numbers, texts, lists"),
+        ("NAMES={1: 3}", "x: NAMES='{1: 3}' would change on its way into the notebook: expected finite numbers, tex"),
         ("LAYERS=[(1,2)]", "in place of tuples"),
         ("SEED=1e999", "expected finite numbers"),
         ("RATE=1e999", "expected finite numbers"),
