@@ -41,7 +41,7 @@ def judge(active: Active, cell_timeout: float | None) -> bool:
         return False
     run.state = "failed"
     if exit_ == worker.NO_KERNEL:
-        run.problems = [f"its kernel did not start, {worker.STARTS} times over: {said[0][-300:]} (see its log)"]
+        run.problems = [f"its kernel did not start, {worker.STARTS} times over: see its log ({said[0][-300:]})"]
         return False
     if exit_ == worker.NO_SPACE:
         run.problems = ["the disk is full"]

@@ -156,9 +156,7 @@ def _kernel(file: str, chosen: str, named: str, python: bool) -> tuple[str, str]
     if name in known:
         language = str(known[name]["spec"].get("language", "python"))
         if language.lower() not in _PYTHON:
-            raise UserError(
-                f"{file} would run by the kernel {name!r}, which is for {language}: expected one for Python."
-            )
+            raise UserError(f"{file}: the kernel {name!r} is for {language}: expected one for Python.")
         return name, ""
     if chosen:
         raise UserError(f"--kernel {chosen}: {unknown('kernel', chosen, {OWN_KERNEL: None, **known})}")

@@ -132,12 +132,8 @@ def make_slots(gpus: str, count: int | None, found: Sequence[Gpu]) -> list[Slot]
     names = {"all": list(known), "none": []}.get(gpus, [one.strip() for one in gpus.split(",")])
     for name in names:
         if name not in known:
-            hidden = "CUDA_VISIBLE_DEVICES leaves none" if os.environ.get("CUDA_VISIBLE_DEVICES") is not None else ""
-            there = (
-                f"expected some of {','.join(known)}"
-                if known
-                else f"{hidden or 'this machine has none'}: leave --gpus out"
-            )
+            none = "CUDA_VISIBLE_DEVICES leaves" if "CUDA_VISIBLE_DEVICES" in os.environ else "this machine has"
+            there = f"expected some of {','.join(known)}" if known else f"{none} none: leave --gpus out"
             raise UserError(f"--gpus {shown(gpus)}: there is no GPU {shown(name)} here; {there}.")
     chosen = [known[name] for name in names]
     count = count or max(1, len(chosen))

@@ -12,7 +12,6 @@ from xml.etree import ElementTree
 import pytest
 
 from deepnet_edu.batch import folder as batch_folder
-from deepnet_edu.batch import local
 from deepnet_edu.batch.active import Active
 from deepnet_edu.batch.folder import fill_folder, take_folder
 from deepnet_edu.batch.junit import check_place, write_junit
@@ -100,9 +99,10 @@ def test_how_a_run_can_end(run: Run, script: str, limits: dict[str, float], stat
 
 
 def test_memory_is_limited(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "memory_gb", lambda mark: 3.0)
+    monkeypatch.setattr("deepnet_edu.batch.active.resident_gb", lambda processes: 3.0)
     (one,) = run("sleep 600", memory_gb=2)
     assert (one.state, one.problems) == ("killed", ["it needed more than 2 GB of memory"])
+    assert one.memory_gb == 3.0
 
 
 def test_retries_and_what_follows_a_failure(run: Run) -> None:
