@@ -33,8 +33,10 @@ def write_atomic(path: Path, content: str | bytes, name: str = "", *, lasting: b
         lasting: on the disk before it returns, which takes milliseconds; otherwise a power cut may lose it.
 
     Raises:
-        OSError: the folder cannot be written; ``path`` is as it was.
+        OSError: the folder cannot be written, or ``path`` is a pipe or a device; it is as it was.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):  # root would put a file in the place of /dev/null
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
     data = content.encode() if isinstance(content, str) else content
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     try:

@@ -1,5 +1,6 @@
 """Sentences for bad input: what was given, what was expected, what to type."""
 
+import os
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -30,6 +31,21 @@ def one_line(text: str) -> str:
     return plain if len(plain) <= MOST_SAID else f"{plain[: MOST_SAID // 2]} … {plain[-MOST_SAID // 2 :]}"
 
 
+def without_long(sentence: str, given: Iterable[str]) -> str:
+    """A sentence that repeats what was given, where that is long, by its beginning alone.
+
+    Args:
+        sentence: any.
+        given: arguments of a command line; of NAME=VALUE the value counts, too.
+    """
+    for text in given:
+        for part in (text, text.partition("=")[2]):
+            if len(part) > 2 * MOST_SHOWN:
+                for form in (part, os.path.normpath(part), repr(part)[1:-1]):
+                    sentence = sentence.replace(form, f"{part[:MOST_SHOWN]}…")
+    return sentence
+
+
 def unknown(kind: str, given: object, valid: Iterable[str]) -> str:
     """The sentence for a name that does not exist.
 
@@ -51,5 +67,5 @@ def unknown(kind: str, given: object, valid: Iterable[str]) -> str:
 class UserError(Exception):
     """Something that the user can fix. The message is the sentence to show, on one line and without a stack trace."""
 
-    def __init__(self, sentence: str) -> None:
-        super().__init__(one_line(sentence))
+    def __str__(self) -> str:
+        return one_line(super().__str__())

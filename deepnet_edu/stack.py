@@ -10,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 from deepnet_edu import fast
 from deepnet_edu.attention import NOTHING, Context, MultiHeadAttention
 from deepnet_edu.compiled import CompiledLayer
+from deepnet_edu.messages import shown
 from deepnet_edu.residual import RESIDUALS, Calibrated, Place, StackName, State, places
 from deepnet_edu.transformer import FeedForward, Shape, SubLayer, TransformerLayer
 
@@ -29,7 +30,7 @@ def layers_together(every: int | str, n_layers: int) -> int:
     if every == "auto":
         return round(n_layers**0.5)
     if isinstance(every, bool) or not isinstance(every, int) or every < 0:
-        raise ValueError(f"checkpoint_every={every!r}: expected a whole number of layers, 0 or more, or 'auto'.")
+        raise ValueError(f"checkpoint_every={shown(every)}: expected a whole number of layers, 0 or more, or 'auto'.")
     return every
 
 

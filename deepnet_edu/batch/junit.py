@@ -36,6 +36,8 @@ def check_place(path: Path, folder: Path) -> None:
         _keep_others(path)
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if path.exists() and not path.is_file():
+            raise OSError(errno.EINVAL, "not a regular file")
         if path.parent.exists() or not folder.resolve().is_relative_to(path.parent.resolve()):
             tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".part").close()
 

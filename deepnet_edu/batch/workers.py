@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -11,7 +12,7 @@ from importlib.util import find_spec
 
 from deepnet_edu.batch.slots import Slot
 from deepnet_edu.lock import HOST
-from deepnet_edu.messages import UserError
+from deepnet_edu.messages import UserError, shown
 
 #: Before a worker that has ended is started again.
 AGAIN_S = 2.0
@@ -30,6 +31,23 @@ def check_address(address: str) -> str:
     if found is None:
         raise UserError(f"{address} is no scheduler's address: expected one such as tcp://127.0.0.1:8786.")
     return found[1]
+
+
+def check_host(host: str) -> None:
+    """See that a worker can listen by this name.
+
+    Raises:
+        UserError: it is not an address of this machine.
+    """
+    try:
+        if "*" in host:  # to Python every address, to Dask none
+            raise OSError("it is not a name")
+        family, kind, _, _, place = socket.getaddrinfo(host.strip("[]"), 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as tried:
+            tried.bind(place)
+    except (OSError, UnicodeError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise UserError(f"--host {shown(host)} is not an address of this machine ({why}): see hostname -I.") from None
 
 
 def run_workers(
@@ -54,6 +72,8 @@ def run_workers(
             f"{address} is another machine: say by which address it reaches this one, --host ADDRESS. Whoever reaches "
             "that address too can run programs here: use a network that you trust, or TLS."
         )
+    if host is not None:
+        check_host(host)
     ended: list[int] = []
     before = {one: signal.signal(one, lambda *_: ended.append(1)) for one in (signal.SIGINT, signal.SIGTERM)}
     processes: dict[int, subprocess.Popen[bytes]] = {}

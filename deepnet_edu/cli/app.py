@@ -16,7 +16,7 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from deepnet_edu.fields import whole_number
-from deepnet_edu.messages import UserError, one_line, shown
+from deepnet_edu.messages import UserError, one_line, shown, without_long
 
 #: What Typer raises where it cannot read a command line; its module moves from version to version.
 UsageError: Any = typer.BadParameter.__bases__[0]
@@ -27,6 +27,7 @@ class Commands(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """As Typer does; but no argument may be empty, which would stand for the current folder or for no limit."""
+        self.typed = list(args)
         for i, text in enumerate(args):
             option, equals, value = text.partition("=")
             if not text.strip() or (option.startswith("--") and equals and not value.strip()):
@@ -36,26 +37,33 @@ class Commands(TyperGroup):
                 )
         if not args:  # Typer shows its help
             return super().parse_args(ctx, args)
-        with _in_one_sentence(ctx):
+        with self.in_one_sentence(ctx):
             return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         """As Typer does."""
-        with _in_one_sentence(ctx):
+        with self.in_one_sentence(ctx):
             return super().invoke(ctx)
 
-
-@contextmanager
-def _in_one_sentence(ctx: Any) -> Iterator[None]:
-    try:
-        yield
-    except UsageError as error:
-        said, where = one_line(error.format_message()).rstrip("."), (error.ctx or ctx).command_path
-        raise UsageError(f"{said}. What it expects: {where} --help") from None
-    except OSError as error:
-        if error.filename is None:
+    @contextmanager
+    def in_one_sentence(self, ctx: Any) -> Iterator[None]:
+        """What was typed wrong, and what the system says of a file, as an error with a sentence of bounded length."""
+        try:
+            yield
+        except UserError as error:
+            error.args = (without_long(str(error.args[0]), self.typed),)
             raise
-        raise UserError(f"{shown(str(error.filename))}: {error.strerror}.") from error
+        except UsageError as error:
+            said = one_line(without_long(error.format_message(), self.typed)).rstrip(".")
+            raise UsageError(f"{said}. What it expects: {(error.ctx or ctx).command_path} --help") from None
+        except OSError as error:
+            if error.filename is None:
+                raise
+            raise UserError(f"{shown(os.fsdecode(error.filename))}: {error.strerror}.") from error
+        except RuntimeError as error:  # of pathlib, before Python 3.13
+            if "Symlink loop" not in str(error):
+                raise
+            raise UserError(f"{error}: give another path.") from error
 
 
 def whole(option: str, least: int, most: int = 10**9) -> Callable[[Any], int]:
@@ -126,6 +134,20 @@ def _output_is_lost() -> bool:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return True
     return False
+
+
+def workspace_of(given: Path | None) -> Path:
+    """The learner's folder.
+
+    Raises:
+        UserError: what was given is not a folder.
+    """
+    from deepnet_edu.course import places
+
+    folder = (given or places.WORKSPACE).resolve()
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--workspace {given} is not a folder: give another one, or leave it out.")
+    return folder
 
 
 def print_table(columns: list[str], rows: list[list[str]]) -> None:

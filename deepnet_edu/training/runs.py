@@ -10,7 +10,7 @@ from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from deepnet_edu.config import NO_RESIDUAL, ModelConfig
-from deepnet_edu.files import write_atomic
+from deepnet_edu.files import parse_toml, read_text, write_atomic
 from deepnet_edu.messages import UserError, shown, unknown
 from deepnet_edu.training.checkpoint import MAY_CHANGE
 from deepnet_edu.training.config import TrainConfig
@@ -134,9 +134,9 @@ def check_same(run: Run, folder: Path) -> None:
 def _read(path: Path) -> dict[str, dict[str, Any]]:
     """The tables of a TOML file; what they hold is checked later."""
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = parse_toml(read_text(path))
     except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else f"it is no TOML ({error})"
+        why = error.strerror if isinstance(error, OSError) else str(error)
         raise UserError(
             f"{path} cannot be read: {why}. A preset is named without .toml: {', '.join(PRESETS)}."
         ) from None
