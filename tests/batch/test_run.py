@@ -98,7 +98,10 @@ BAD = {
     ),
     "no show": (
         "failed",
-        ["cell 2 showed a figure that matplotlib's backend Agg cannot show: take matplotlib.use() out of it"],
+        [
+            "figures of cell 2 are not shown: matplotlib's backend agg writes files alone: keep Jupyter's, without "
+            "matplotlib.use() or MPLBACKEND"
+        ],
     ),
     "raises": ("failed", ["cell 2 raised ZeroDivisionError: division by zero", "did not run: cell 3"]),
     "exits": ("failed", ["cell 2 raised SystemExit: 0"]),
@@ -262,6 +265,23 @@ def test_a_picture_of_one_colour_is_a_picture(colour: Any, said: list[str]) -> N
         Image.new("RGBA", (9, 9), colour).save(file, "PNG")
     png = base64.b64encode(file.getvalue() or b"no picture").decode()
     assert audit(executed({"output_type": "display_data", "data": {"image/png": png}}), ended={}) == said
+
+
+@pytest.mark.parametrize(
+    ("source", "ended", "said"),
+    [
+        ("plt.show()", {"backend": "Agg", "figures": 1}, ["figures of cell 1 are not shown"]),
+        ("draw()", {"backend": "agg", "figures": 1}, ["its figures are not shown"]),
+        ("fig.savefig('x.png')", {"backend": "agg", "figures": 1}, []),
+        ("# plt.show()", {"backend": "agg", "figures": 0}, []),
+        ("plt.show()", {"backend": "inline", "figures": 0}, []),
+        ("plt.show()", {}, []),
+    ],
+)
+def test_figures_that_nobody_can_see(source: str, ended: dict[str, Any], said: list[str]) -> None:
+    notebook = executed()
+    notebook["cells"][0]["source"] = source
+    assert [one.partition(":")[0] for one in audit(notebook, ended=ended)] == said
 
 
 def test_what_its_author_tagged_is_expected() -> None:
