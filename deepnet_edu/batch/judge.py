@@ -41,6 +41,9 @@ def judge(active: Active, cell_timeout: float | None) -> bool:
     if exit_ == worker.NO_KERNEL:
         run.problems = [f"its kernel did not start, {worker.STARTS} times over: see its log ({said[0][-300:]})"]
         return False
+    if exit_ == worker.EXITS["NoSuchKernel"]:
+        run.problems = [f"{said[0][-300:]}, on {run.host}: install it there, or say --kernel {worker.OWN_KERNEL}"]
+        return False
     if exit_ == worker.NO_SPACE:
         run.problems = ["the disk is full"]
         return False
