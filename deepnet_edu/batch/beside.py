@@ -61,8 +61,8 @@ def files(sources: Sequence[str], notebook: Path) -> dict[str, Path]:
     size = 0
     named = {os.path.normpath(text) for source in sources for text in _names(source)}
     for name in sorted(named):
-        first = Path(name).parts[0]
-        if first in _RESERVED or first in ("..", os.curdir) or os.path.isabs(name):
+        first = next(iter(Path(name).parts), "..")
+        if first in _RESERVED or first == ".." or os.path.isabs(name):
             continue
         new = {one.relative_to(notebook.parent).as_posix(): one for one in _readable(notebook.parent / name, notebook)}
         new = {key: one for key, one in new.items() if key not in found}
