@@ -99,7 +99,7 @@ BAD = {
     "no show": (
         "failed",
         [
-            "figures of cell 2 are not shown: matplotlib's backend agg writes files alone: keep Jupyter's, without "
+            "figures of cell 2 are not shown: matplotlib's backend Agg writes files alone: keep Jupyter's, without "
             "matplotlib.use() or MPLBACKEND"
         ],
     ),
