@@ -158,7 +158,7 @@ def _vanished(code: list[tuple[int, dict[str, Any]]], ended: dict[str, Any]) -> 
         return
     ran = [(n, cell) for n, cell in code if cell["execution_count"] is not None]
     cells = [str(n) for n, cell in ran if _SHOWS.search(source(cell)) and not any(map(_is_picture, cell["outputs"]))]
-    why = f"matplotlib's backend {backend} writes files alone: keep Jupyter's, without matplotlib.use() or MPLBACKEND"
+    why = f"matplotlib's backend {backend} only writes files; remove matplotlib.use() or MPLBACKEND from the notebook"
     if cells:
         yield f"figures of cell{'s' if len(cells) > 1 else ''} {', '.join(cells)} are not shown: {why}"
     elif ended.get("figures") and not any("savefig" in source(cell) for _, cell in ran):

@@ -78,7 +78,8 @@ def hinted(problem: str, source: str) -> str:
         source: where the notebook stands.
     """
     if "FileNotFoundError" in problem or "No such file" in problem:
-        for name in re.findall(r"['\"]([^'\"]+)['\"]", problem):
+        quoted, bare = re.findall(r"['\"]([^'\"]+)['\"]", problem), re.findall(r"[\w/-]*[./][\w./-]*\w", problem)
+        for name in (*quoted, *bare):
             if not Path(name).is_absolute() and (places.ROOT / source).with_name("x").parent.joinpath(name).exists():
                 return f"{problem}; {name} is beside the notebook, so run it there: --cwd notebook"
     return problem

@@ -99,8 +99,8 @@ BAD = {
     "no show": (
         "failed",
         [
-            "figures of cell 2 are not shown: matplotlib's backend Agg writes files alone: keep Jupyter's, without "
-            "matplotlib.use() or MPLBACKEND"
+            "figures of cell 2 are not shown: matplotlib's backend Agg only writes files; remove "
+            "matplotlib.use() or MPLBACKEND from the notebook"
         ],
     ),
     "raises": ("failed", ["cell 2 raised ZeroDivisionError: division by zero", "did not run: cell 3"]),
@@ -303,6 +303,7 @@ def test_a_missed_file_beside_the_notebook_is_pointed_at(working: Path) -> None:
     assert hinted(f"{said}'data.csv'", source) == (
         f"{said}'data.csv'; data.csv is beside the notebook, so run it there: --cwd notebook"
     )
+    assert hinted("cell 1 raised FileNotFoundError: data.csv not found.", source).endswith(": --cwd notebook")
     for other in (f"{said}'none.csv'", f"{said}'{working}/here/data.csv'", "cell 1 raised ValueError: 'data.csv'"):
         assert hinted(other, source) == other
 
