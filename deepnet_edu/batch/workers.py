@@ -62,6 +62,8 @@ def check_host(host: str, port: int = 0) -> None:
         UserError: it cannot.
     """
     try:
+        if not host:
+            raise OSError("an empty address stands for all")
         family, kind, _, _, place = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

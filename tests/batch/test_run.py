@@ -45,6 +45,10 @@ NOTEBOOKS: dict[str, list[str]] = {
         PICTURES,
         "",
     ],
+    "listens": [
+        "import psutil\nsockets = psutil.Process().net_connections('inet')\n"
+        "assert not [one for one in sockets if one.status == 'LISTEN' and not one.laddr.ip.startswith('127.')]"
+    ],
     "pictures": [PICTURES + "display(png(P.new('RGB', (9, 9), 'white')))"],
     "raises": ["1 / 0", "2"],
     "exits": ["import sys\nsys.exit(0)\nassert False"],
@@ -76,6 +80,7 @@ def test_what_papermill_may_call_a_success_is_found(working: Path) -> None:
     runs = {run.notebook: run for run in run_batch(plan, folder, slots, Limits(cell_timeout=30), quiet=True)}
     good = runs.pop("good ä")
     went_well(good, folder / good.id)
+    assert runs.pop("listens").state == "done"  # its kernel is reached by nobody else
     assert {name: (run.state, run.problems) for name, run in runs.items()} == BAD
     for run in runs.values():
         assert (folder / run.id / "notebook.ipynb").exists() == (run.state == "failed")

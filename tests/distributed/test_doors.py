@@ -136,9 +136,7 @@ def address(text: str) -> SimpleNamespace:
 def test_loopback_is_found_by_its_address(
     interfaces: dict[str, list[str]], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = {
-        key: [snicaddr(socket.AF_INET, one, None, None, None) for one in given] for key, given in interfaces.items()
-    }
+    found = {key: [address(one) for one in given] for key, given in interfaces.items()}
     monkeypatch.setattr(launcher, "psutil", SimpleNamespace(net_if_addrs=lambda: found))
     monkeypatch.setenv("NCCL_SOCKET_IFNAME", "eth0")
     if name:
