@@ -41,7 +41,7 @@ def launch(ranks: int, module: str, arguments: list[str], *, again: str = "") ->
         The exit status: 0 if all ranks are done, 128 and the signal's number if a signal has stopped them, otherwise 1.
 
     Raises:
-        UserError: all ranks were killed, or this machine has no loopback.
+        UserError: ranks were killed, and none was left to say so, or this machine has no loopback.
     """
     asked: list[int] = []
     processes: list[subprocess.Popen[bytes]] = []
@@ -71,10 +71,11 @@ def launch(ranks: int, module: str, arguments: list[str], *, again: str = "") ->
                 process.kill()
     if all(code in (0, *STOPPED) for code in codes):
         return 128 + asked[0] if asked and any(codes) else max(codes)
-    if all(code < 0 for code in codes):  # nobody was left to say it
-        names = ", ".join(sorted({signal.Signals(-code).name for code in codes}))
-        raise UserError(f"All ranks were killed ({names}). Resume after the last checkpoint: {again}")
-    return 1
+    if any(code > 0 and code not in STOPPED for code in codes):  # one of them has said why
+        return 1
+    names = ", ".join(sorted({signal.Signals(-code).name for code in codes if code < 0}))
+    who = "All ranks were" if max(codes) < 0 else "A rank was"
+    raise UserError(f"{who} killed ({names}). Resume after the last checkpoint: {again}")
 
 
 def _wait(processes: "list[subprocess.Popen[bytes]]") -> list[int]:

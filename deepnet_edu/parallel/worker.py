@@ -146,13 +146,12 @@ class Others:
     def _look(self) -> None:
         unknown = set(range(self.size)) - {self.rank}
         while _alive(self.starter):
-            for other in sorted(unknown):
-                if not self.store.check([f"rank {other}"]):
-                    continue
-                unknown.remove(other)
-                host, pid = self.store.get(f"rank {other}").decode().rsplit(" ", 1)
-                if host == self.host:
-                    self._here[other] = int(pid)
+            with suppress(Exception):  # the store may have gone with another rank
+                for other in [one for one in unknown if self.store.check([f"rank {one}"])]:
+                    unknown.remove(other)
+                    host, pid = self.store.get(f"rank {other}").decode().rsplit(" ", 1)
+                    if host == self.host:
+                        self._here[other] = int(pid)
             if self.lost():
                 time.sleep(GRACE)
                 self.leave(1, self._sentence(self.lost()))

@@ -169,6 +169,14 @@ def test_folders_that_cannot_be_written_are_replaced(
 # --- started
 
 
+@pytest.fixture(autouse=True)
+def hangup_is_heard() -> Iterator[None]:
+    """As in a terminal, also where the tests were started by nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @contextmanager
 def serving_at(command: list[str], folder: Path, **more: str) -> Iterator[tuple[subprocess.Popen[bytes], str, Path]]:
     """The process, the address that it printed, and its log; it works in a folder with somebody else's settings."""

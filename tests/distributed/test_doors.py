@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,6 +24,14 @@ from tests.doors import beyond_loopback, doors, family
 
 #: One that needs no PyTorch: it takes what it does on rank 0, and on the others, from its arguments.
 RANK = "tests.distributed.rank"
+
+
+@pytest.fixture(autouse=True)
+def hangup_is_heard() -> Iterator[None]:
+    """As in a terminal, also where the tests were started by nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 def running(process: psutil.Process) -> bool:
@@ -49,7 +58,7 @@ def test_ranks_listen_on_loopback_alone_and_end_with_a_killed_launcher(tmp_path:
         wait_for_steps(out, 2)
         assert (addresses := doors(process.pid))  # those of gloo
         assert not beyond_loopback(addresses)
-        (meeting,) = temporary.iterdir()
+        (meeting,) = temporary.glob("deepnet_edu_*")
         assert meeting.stat().st_mode & 0o777 == 0o700
         ranks = family(process.pid)[1:]
         assert len(ranks) == 2
@@ -59,7 +68,7 @@ def test_ranks_listen_on_loopback_alone_and_end_with_a_killed_launcher(tmp_path:
     _, errors = process.communicate(timeout=20)
     assert f"Process {process.pid}, which had started the ranks, has ended. All ranks have stopped; resume" in errors
     assert "Traceback" not in errors
-    assert not list(temporary.iterdir())
+    assert not [path.name for path in temporary.iterdir() if path.name.startswith(("deepnet_edu_", "torchelastic_"))]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
@@ -105,20 +114,18 @@ def test_the_exit_status_tells_what_became_of_the_ranks(
     assert not list(tmp_path.iterdir())
 
 
-def test_all_ranks_killed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("other", "who"), [("kill", "All ranks were"), ("exit 143", "A rank was")])
+def test_ranks_killed_are_said(other: str, who: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    with pytest.raises(UserError, match=r"All ranks were killed \(SIGKILL\)\. Resume after the last checkpoint: again"):
-        launch(2, RANK, ["kill", "kill"], again="again")
+    with pytest.raises(UserError, match=rf"{who} killed \(SIGKILL\)\. Resume after the last checkpoint: again"):
+        launch(2, RANK, ["kill", other], again="again")
 
 
 def test_an_ignored_hangup_stays_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGHUP)).start()
-        assert launch(2, RANK, ["ignores SIGHUP", "ignores SIGHUP"]) == 0
-    finally:
-        signal.signal(signal.SIGHUP, before)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGHUP)).start()
+    assert launch(2, RANK, ["ignores SIGHUP", "ignores SIGHUP"]) == 0
 
 
 def address(text: str) -> SimpleNamespace:
