@@ -86,7 +86,7 @@ def own_token(provider: Any) -> list[str]:
 def say(changed: list[str], who: str) -> None:
     """Name the user's settings that do not count."""
     if changed:
-        names = ", ".join(sorted(changed))
+        names = ", ".join(sorted(set(changed)))
         print(
             f"Your Jupyter settings of {names} do not count here: {who} listens on {LOOPBACK} alone, and asks for a "
             "token that it draws anew.",

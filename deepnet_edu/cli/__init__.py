@@ -1,4 +1,4 @@
-"""The command line: deepnet-edu doctor | lab | explore | progress | run | workers | report | build | probe | plan |
+"""The command line: deepnet-edu doctor | lab | explore | progress | run | scheduler | workers | report | build | probe | plan |
 bench | models | train."""
 
 from deepnet_edu.cli import batch, course, depth, report, training  # each brings its commands along

@@ -75,6 +75,7 @@ def start(names: Sequence[str], workspace: Path, browser: bool) -> int:
             nbformat.write(page(names), file)
             arguments = [
                 str(file),
+                f"--Voila.connection_dir_root={folder}",  # Voila leaves them there when it ends early
                 "--Voila.kernel_websocket_connection_class=deepnet_edu.serving.PromptConnection",
                 # It is made for JupyterLab, and fails on a page of Voila's.
                 "--VoilaConfiguration.extension_denylist=jupyterlab-jupytext",

@@ -84,6 +84,7 @@ class Others:
         self.host = socket.gethostname()
         store.set(f"rank {rank}", f"{self.host} {os.getpid()}")
         self._here: dict[int, int] = {}
+        self._leaving = threading.Lock()
 
     def watch(self) -> None:
         """Look at the ranks of this machine, and at who has started them, from now on: where one is gone, a rank that
@@ -113,6 +114,7 @@ class Others:
     def leave(self, status: int, sentence: str = "") -> NoReturn:
         """Print the sentence, unless another rank has printed one, and end."""
         self._ignore_signals()
+        self._leaving.acquire()  # of two threads, one
         with suppress(Exception):  # the store may have gone with another rank: then everybody speaks
             if sentence and self.store.add("said", 1) > 1:
                 sentence = ""
@@ -134,6 +136,8 @@ class Others:
         end = time.monotonic() + WAIT
         while not (lost := self.lost()) and time.monotonic() < end:
             time.sleep(0.1)
+        if not _alive(self.starter):
+            self._without_starter()
         if lost:
             self.leave(1, self._sentence(lost))
         if isinstance(error, _Ended):
@@ -156,7 +160,12 @@ class Others:
                 time.sleep(GRACE)
                 self.leave(1, self._sentence(self.lost()))
             time.sleep(LOOK)
-        if self.rank:  # the first one speaks for all, and takes away where they met
+        self._without_starter()
+
+    def _without_starter(self) -> NoReturn:
+        """End; the first one speaks for all, and takes away where they met."""
+        if self.rank:
+            time.sleep(2 * LOOK)
             self.leave(1)
         if MEETING in os.environ:
             shutil.rmtree(os.environ[MEETING], ignore_errors=True)
