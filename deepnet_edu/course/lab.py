@@ -39,6 +39,11 @@ PROMISED = {
 class CourseServer(ServerApp):
     """Jupyter's server, which keeps the promises of :mod:`deepnet_edu.serving`."""
 
+    def find_server_extensions(self) -> None:
+        """All but Voila's, which would run a voila.py of the working folder, whoever's that is."""
+        self.jpserver_extensions["voila.server_extension"] = False
+        super().find_server_extensions()
+
     def init_configurables(self) -> None:
         """Before anything is made by them, settings are what was promised."""
         changed = serving.promise(self, PROMISED)
