@@ -10,6 +10,7 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import timedelta
 from types import FrameType
 from typing import NoReturn
 
@@ -25,6 +26,8 @@ LAUNCHER = "DEEPNET_EDU_LAUNCHER"
 #: Seconds between looks at the other ranks; what a rank has, once another is gone, to say what happened; and what it
 #: waits for the others to be seen as gone, once it has failed itself.
 LOOK, GRACE, WAIT = 0.5, 4.0, 3.0
+#: How long a question to the store may last, which may have gone with another rank.
+STORE = timedelta(seconds=5)
 #: What PyTorch says where the other side of a connection has gone.
 _CONNECTION = ("onnection", "remote process", "NCCL", "Gloo", "peer")
 
@@ -79,7 +82,10 @@ class Others:
 
     def __init__(self, store: dist.Store, rank: int, size: int, starter: int, go_on: str) -> None:
         # A connection of its own: on the first one, another thread may be waiting for a rank that is gone.
-        self.store = store.clone() if hasattr(store, "clone") else store
+        self.store = store
+        if hasattr(store, "clone"):
+            self.store = store.clone()
+            self.store.set_timeout(STORE)
         self.rank, self.size, self.starter, self.go_on = rank, size, starter, go_on
         self.host = socket.gethostname()
         store.set(f"rank {rank}", f"{self.host} {os.getpid()}")
@@ -116,12 +122,14 @@ class Others:
         self._ignore_signals()
         self._leaving.acquire()  # of two threads, one
         with suppress(Exception):  # the store may have gone with another rank: then everybody speaks
-            if sentence and self.store.add("said", 1) > 1:
+            if sentence and _alive(self.starter) and self.store.add("said", 1) > 1:
                 sentence = ""
         with suppress(OSError):  # nobody may be left to read it
             if sentence:
                 print(sentence, file=sys.stderr)
         _flush()
+        if MEETING in os.environ and not _alive(self.starter):
+            shutil.rmtree(os.environ[MEETING], ignore_errors=True)
         os._exit(status)  # not through destructors that would wait for ranks that are gone
 
     def _ignore_signals(self) -> None:
@@ -133,11 +141,11 @@ class Others:
     def failed(self, error: BaseException) -> NoReturn:
         """Say what ended this rank: another one that is lost, if it was that; otherwise the error as it is."""
         self._ignore_signals()  # one that came now would be a traceback
+        if not _alive(self.starter):
+            self._without_starter()
         end = time.monotonic() + WAIT
         while not (lost := self.lost()) and time.monotonic() < end:
             time.sleep(0.1)
-        if not _alive(self.starter):
-            self._without_starter()
         if lost:
             self.leave(1, self._sentence(lost))
         if isinstance(error, _Ended):
@@ -163,12 +171,10 @@ class Others:
         self._without_starter()
 
     def _without_starter(self) -> NoReturn:
-        """End; the first one speaks for all, and takes away where they met."""
+        """End; the first one speaks for all."""
         if self.rank:
             time.sleep(2 * LOOK)
             self.leave(1)
-        if MEETING in os.environ:
-            shutil.rmtree(os.environ[MEETING], ignore_errors=True)
         self.leave(1, f"\nProcess {self.starter}, which had started the ranks, has ended. {self._again()}")
 
     def _sentence(self, lost: list[int]) -> str:
