@@ -1,8 +1,8 @@
 """What ranks may send each other as objects: data, and never a program.
 
 This package tells other ranks in plain text what there is to tell (:class:`deepnet_edu.parallel.Ranks`). PyTorch's
-distributed checkpoints and its pipelines pickle plans, shapes and errors; here what comes is read by a list of what may
-be in it, since whoever takes the place of a rank would otherwise run programs.
+distributed checkpoints and its pipelines pickle plans, shapes and errors; as long as ranks are joined, what comes is
+read by a list of what may be in it, since whoever takes the place of a rank would otherwise run programs.
 """
 
 import pickle

@@ -15,6 +15,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from deepnet_edu.files import parse_json
 from deepnet_edu.messages import UserError
+from deepnet_edu.parallel.objects import only_data
 from deepnet_edu.parallel.plan import Plan
 
 T = TypeVar("T")
@@ -174,7 +175,7 @@ def _tried(work: Callable[[], T], answer: Callable[[str], UserError]) -> tuple[T
 @contextmanager
 def joined(plan: Plan, device: str = "cpu") -> Iterator[Ranks]:
     """The ranks of ``plan``: of the process group that there is, or of one that torchrun's environment describes, which
-    is then left again.
+    is then left again. What ranks send each other meanwhile is data (:mod:`.objects`).
 
     Args:
         plan: for all of them.
@@ -193,7 +194,8 @@ def joined(plan: Plan, device: str = "cpu") -> Iterator[Ranks]:
         initialise(device)
     if (ranks := dist.get_world_size()) != plan.ranks:
         raise UserError(f"The plan {plan.title} is for {plan.ranks} ranks, and there are {ranks}.")
-    yield Ranks(plan)
+    with only_data():
+        yield Ranks(plan)
     if own:
         dist.destroy_process_group()
 

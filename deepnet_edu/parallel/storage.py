@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 
 from deepnet_edu.files import digest
-from deepnet_edu.parallel.objects import only_data
 
 
 def write(folder: Path, tensors: dict[str, Tensor]) -> dict[str, tuple[int, str]]:
@@ -30,8 +29,7 @@ def write(folder: Path, tensors: dict[str, Tensor]) -> dict[str, tuple[int, str]
         OSError: it failed on a rank; on all of them.
     """
     try:
-        with only_data():
-            dcp.save(tensors, storage_writer=dcp.HuggingFaceStorageWriter(str(folder), save_distributed=True))
+        dcp.save(tensors, storage_writer=dcp.HuggingFaceStorageWriter(str(folder), save_distributed=True))
     except CheckpointException as error:
         raise _reason(error) from None
     mine = sorted(folder.glob(f"shard-{dist.get_rank() + 1:05}-*"))
@@ -50,7 +48,7 @@ def read(folder: Path, tensors: dict[str, Tensor]) -> None:
         ValueError: a tensor is missing, or has another shape.
     """
     try:
-        with warnings.catch_warnings(), only_data():
+        with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "torch.distributed is disabled")  # one process: as it should be
             alone = not dist.is_initialized()
             dcp.load(tensors, storage_reader=dcp.HuggingFaceStorageReader(str(folder)), no_dist=alone)

@@ -17,7 +17,6 @@ from torch.utils.checkpoint import set_checkpoint_early_stop
 
 from deepnet_edu.messages import UserError
 from deepnet_edu.models import IGNORED, Batch, Model
-from deepnet_edu.parallel.objects import only_data
 from deepnet_edu.parallel.ranks import PIPELINE, SHARE, Ranks
 from deepnet_edu.parallel.stages import Whole, cut, layers_of, owners, tensors_of
 from deepnet_edu.residual import RESIDUALS, Projected, Residual
@@ -146,7 +145,6 @@ class ParallelStep(TrainStep):
                 if isinstance(part, DistributedDataParallel):  # a stage says itself when its last gradient comes
                     entered.enter_context(part.no_sync())
             target = batch.targets if top else None
-            entered.enter_context(only_data())  # the shapes that stages tell each other
             schedule.step(**tensors_of(batch), target=target, losses=losses, return_outputs=False)
         found = torch.stack([loss.detach() for loss in losses]).sum() if top else self._answers.new_zeros(())
         return found.to(self._answers.device) / self.plan.shares

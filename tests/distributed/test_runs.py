@@ -106,18 +106,19 @@ def test_a_run_is_stopped_goes_on_is_killed_and_goes_on_alone(tmp_path: Path) ->
     assert "Traceback" not in errors
 
     before = len(read_metrics(out).loss)
-    process = started(str(out / "run.toml"), "--resume", *endless, "--plan=shard=2")
+    process = started(str(out / "run.toml"), "--resume", *endless, "--plan=pipeline=2")
     wait_for_steps(out, before + 6)
     ranks = psutil.Process(process.pid).children()
     begin = time.monotonic()
-    ranks[1].kill()
+    ranks[0].kill()  # whose bar stands on the terminal
     said, errors = process.communicate(timeout=60)
     assert time.monotonic() - begin < 30
     assert process.returncode == 1
     assert not any(rank.is_running() and rank.status() != psutil.STATUS_ZOMBIE for rank in ranks)
-    sentences = [line for line in errors.splitlines() if "ended without a word" in line]
+    sentences = [line for line in errors.split("\n") if "ended without a word" in line]
     assert len(sentences) == 1, errors
-    assert sentences[0].endswith("--resume --gpus=2 --plan=shard=2 --device=cpu")
+    assert sentences[0].startswith("Rank 0 (process ")
+    assert sentences[0].endswith("--resume --gpus=2 --plan=pipeline=2 --device=cpu")
     assert "Traceback" not in errors + said
 
     last = int(checkpoints(out)[-1].name.removeprefix("step-"))
