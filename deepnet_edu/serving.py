@@ -7,7 +7,7 @@ import secrets
 import signal
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any
@@ -104,7 +104,8 @@ def folders() -> Iterator[None]:
         "IPYTHONDIR": os.environ.get("IPYTHONDIR", os.path.expanduser("~/.ipython")),
     }
     closed = {name: path for name, path in wanted.items() if not _can_be_written(Path(path))}
-    with TemporaryDirectory(prefix="deepnet_edu_", ignore_cleanup_errors=True) as spare:
+    spares = TemporaryDirectory(prefix="deepnet_edu_", ignore_cleanup_errors=True) if closed else nullcontext("")
+    with spares as spare:
         for name, path in closed.items():
             os.environ[name] = os.path.join(spare, name.lower())
             if reads := {"JUPYTER_CONFIG_DIR": "JUPYTER_CONFIG_PATH", "JUPYTER_DATA_DIR": "JUPYTER_PATH"}.get(name):

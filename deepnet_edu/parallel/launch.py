@@ -41,7 +41,7 @@ def launch(ranks: int, module: str, arguments: list[str], *, again: str = "") ->
         The exit status: 0 if all ranks are done, 128 and the signal's number if a signal has stopped them, otherwise 1.
 
     Raises:
-        UserError: ranks were killed, and none was left to say so, or this machine has no loopback.
+        UserError: ranks were killed, and none was left to say so; this machine has no loopback, or no temporary folder.
     """
     asked: list[int] = []
     processes: list[subprocess.Popen[bytes]] = []
@@ -52,7 +52,7 @@ def launch(ranks: int, module: str, arguments: list[str], *, again: str = "") ->
         for process in processes:
             process.send_signal(number)
 
-    with TemporaryDirectory(prefix="deepnet_edu_", ignore_cleanup_errors=True) as folder, _signals(hand_on):
+    with _meeting() as folder, _signals(hand_on):
         shared = {**os.environ, **_environment(ranks), MEETING: folder, LAUNCHER: str(os.getpid())}
         with _held_back():  # until all are started; a rank holds them back until it can answer them
             for rank in range(ranks):
@@ -76,6 +76,17 @@ def launch(ranks: int, module: str, arguments: list[str], *, again: str = "") ->
     names = ", ".join(sorted({signal.Signals(-code).name for code in codes if code < 0}))
     who = "All ranks were" if max(codes) < 0 else "A rank was"
     raise UserError(f"{who} killed ({names}). Resume after the last checkpoint: {again}")
+
+
+def _meeting() -> "TemporaryDirectory[str]":
+    """A folder that nobody else may enter, gone afterwards."""
+    try:
+        return TemporaryDirectory(prefix="deepnet_edu_", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise UserError(
+            f"Ranks meet in a temporary folder, and none can be made ({error.strerror or error}): set TMPDIR to one "
+            "that you can write."
+        ) from None
 
 
 def _wait(processes: "list[subprocess.Popen[bytes]]") -> list[int]:

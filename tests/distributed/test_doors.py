@@ -121,6 +121,12 @@ def test_ranks_killed_are_said(other: str, who: str, monkeypatch: pytest.MonkeyP
         launch(2, RANK, ["kill", other], again="again")
 
 
+def test_no_place_to_meet_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
+    with pytest.raises(UserError, match=r"none can be made \(No such file or directory\): set TMPDIR to one"):
+        launch(2, RANK, ["exit 0", "exit 0"])
+
+
 def test_an_ignored_hangup_stays_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
