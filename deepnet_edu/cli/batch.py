@@ -5,6 +5,7 @@ import re
 import shlex
 import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -198,6 +199,22 @@ def run(
 
 
 @app.command()
+def scheduler(
+    host: Annotated[str, typer.Option(help="Address of this machine at which it listens.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Where it listens.")] = 8786,
+) -> None:
+    """Bring a Dask cluster's workers and runs together, until Ctrl-C.
+
+    Whoever reaches it can run programs here: keep to loopback, a tunnel, or TLS.
+
+    Example: deepnet-edu scheduler --port 8786
+    """
+    from deepnet_edu.batch.scheduler import run_scheduler
+
+    run_scheduler(host, port, partial(print, flush=True))
+
+
+@app.command()
 def workers(
     address: Annotated[str, typer.Argument(metavar="ADDRESS", help="Of the scheduler: tcp://HOST:PORT or tls://…")],
     gpus: Annotated[str, typer.Option(help="all, none, or numbers such as 0,1; a worker each.")] = "all",
@@ -220,7 +237,8 @@ def workers(
     from deepnet_edu.batch.slots import make_slots, usable_gpus
     from deepnet_edu.batch.workers import run_workers
 
-    run_workers(address, make_slots(gpus, slots, usable_gpus(gpus, _warn)), host, port, print)
+    say = partial(print, flush=True)
+    run_workers(address, make_slots(gpus, slots, usable_gpus(gpus, _warn)), host, port, say)
 
 
 def show(plan: "Plan", known: dict[str, str], as_json: bool) -> None:

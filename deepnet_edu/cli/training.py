@@ -42,7 +42,6 @@ def train(
         str | None,
         typer.Option(help="How they share the work, data=2,pipeline=2 for example, or auto; data=GPUS by default."),
     ] = None,
-    port: Annotated[int | None, typer.Option(help="Where they find each other; any that is free by default.")] = None,
     as_json: Json = False,
 ) -> None:
     """Train a preset, from the laptop's to the paper's, or a run of your own; Ctrl-C saves and says how to go on.
@@ -65,10 +64,8 @@ def train(
         options = [f"--set={text}" for text in given or []] + ["--json"] * as_json + ["--resume"] * resume
         if chosen == "cpu" and device != "cpu":
             raise UserError("--gpus: PyTorch finds no GPU here. With --device cpu they are processes on this CPU.")
-        start(what, run, folder, chosen, gpus, plan, port, go_on, options)
+        start(what, run, folder, chosen, gpus, plan, go_on, options)
         return
-    if port is not None:
-        raise UserError("--port is where many processes find each other: say how many, --gpus 2, or leave it out.")
     try:
         result = carry_out(run, folder, chosen, resume, shlex.join(go_on), progress=not as_json)
     except OSError as error:
@@ -83,14 +80,13 @@ def start(
     device: str,
     gpus: int | None,
     plan: str | None,
-    port: int | None,
     go_on: list[str],
     options: list[str],
 ) -> None:
     """Start the ranks of a plan on this machine, and wait; ends the process where one of them fails.
 
     Raises:
-        UserError: there are no such GPUs, the plan does not fit, or the port is in use.
+        UserError: there are no such GPUs, or the plan does not fit.
     """
     import torch
 
@@ -104,7 +100,7 @@ def start(
         print(f"{chosen.title}: {why}", file=sys.stderr)
     again = shlex.join([*go_on, f"--gpus={ranks}", f"--plan={chosen.title}", f"--device={device}"])
     arguments = [what, f"--plan={chosen.title}", f"--out={folder}", f"--device={device}", f"--go-on={again}", *options]
-    if status := launch(ranks, "deepnet_edu.training", arguments, port=port or 0, again=again):
+    if status := launch(ranks, "deepnet_edu.training", arguments, again=again):
         raise typer.Exit(status)
 
 

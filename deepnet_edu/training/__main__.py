@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import shlex
+import signal
 from pathlib import Path
 
 from deepnet_edu.messages import UserError
@@ -36,7 +37,7 @@ def main() -> None:
         f"{run_file} --plan {plan_text} --resume"
     )
 
-    def work() -> None:
+    def work() -> int:
         find_device(given.device)
         plan = Plan.parse(plan_text)
         run = find_run(given.what, given.given)
@@ -47,6 +48,7 @@ def main() -> None:
             raise unwritten(error, folder, go_on) from None
         if os.environ.get("RANK", "0") == "0":
             print(json.dumps(result) if given.as_json else say_end(result))
+        return 128 + signal.SIGTERM if result["stopped"] else 0  # whoever started the ranks knows which signal it was
 
     if "RANK" not in os.environ:
         raise SystemExit(

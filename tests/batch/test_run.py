@@ -63,6 +63,10 @@ NOTEBOOKS: dict[str, list[str]] = {
         "",
     ],
     "pictures": [PICTURES + "display(png(P.new('RGB', (9, 9), 'white')))\ndisplay(png(P.new('RGB', (9, 9), 'navy')))"],
+    "listens": [
+        "import psutil\nsockets = psutil.Process().net_connections('inet')\n"
+        "assert not [one for one in sockets if one.status == 'LISTEN' and not one.laddr.ip.startswith('127.')]"
+    ],
     "raises": ["1 / 0", "2"],
     # What nobody handles, and what goes on in the meantime; a magic ends it in its own way.
     "behind": [
@@ -133,6 +137,7 @@ def test_what_papermill_may_call_a_success_is_found(working: Path, monkeypatch: 
     runs = {run.notebook: run for run in run_batch(plan, folder, slots, Limits(cell_timeout=30), quiet=True)}
     good = runs.pop("good ä")
     went_well(good, folder / good.id)
+    assert runs.pop("listens").state == "done"  # its kernel is reached by nobody else
     assert {name: (run.state, run.problems) for name, run in runs.items()} == BAD
     for run in runs.values():
         assert (folder / run.id / "notebook.ipynb").exists() == (run.state == "failed")
