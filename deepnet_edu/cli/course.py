@@ -97,13 +97,12 @@ def progress(workspace: Workspace = None, as_json: Json = False) -> None:
     """
     from deepnet_edu.checks import check
     from deepnet_edu.course.places import WORKSPACE
-    from deepnet_edu.progress import FILE, by_lesson, next_step, read, understood
+    from deepnet_edu.progress import FILE, by_lesson, next_step, read, trouble
 
     file = (workspace or WORKSPACE) / FILE
-    known = read(file)
-    if file.exists() and not understood(file, known):
-        print(f"{file} is damaged: the next check keeps it beside and goes on with what can be read.", file=sys.stderr)
-    lessons = by_lesson(known, check.lesson_of)
+    if sentence := trouble(file):
+        print(sentence, file=sys.stderr)
+    lessons = by_lesson(read(file), check.lesson_of)
     if as_json:
         print(json.dumps([asdict(lesson) for lesson in lessons], indent=1))
     else:
