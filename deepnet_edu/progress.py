@@ -145,7 +145,7 @@ def _understood(content: Any) -> bool:
 @contextmanager
 def _changing(path: Path) -> Iterator[dict[str, Any]]:
     """The content to change, with all fields that somebody else put there; it is written when the block ends."""
-    with _locked(path):
+    with locked(path, _LOCK_S):
         content = _load(path)
         if _newer(content):
             raise OSError(errno.EPERM, "written by a newer version of deepnet_edu", str(path))
@@ -182,15 +182,25 @@ def _since(known: Mapping[str, Mapping[str, Any]], opened: str) -> int:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Two notebooks that are open at once take turns. A lock left by a kernel that was killed is taken over, and one
-    that another machine's kernel left, or whose kernel stands still, after a while by this process's own clock."""
+def locked(path: Path, patience: float) -> Iterator[None]:
+    """Two processes that change a file take turns, by a lock beside it.
+
+    A lock that a killed process of this machine left is taken over at once; any other one, whatever its date, after a
+    while by this process's own clock.
+
+    Args:
+        path: of the file; its folder exists.
+        patience: seconds after which a holder counts as dead.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
     file = path.with_name(f"{path.name}.lock")
     over, seen, since = None, None, 0.0
     while other := lock.take(file, over):
         if other != seen:
             seen, since = other, time.monotonic()
-        over = other if time.monotonic() - since > _LOCK_S else None
+        over = other if time.monotonic() - since > patience else None
         time.sleep(0.01)
     try:
         yield

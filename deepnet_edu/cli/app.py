@@ -1,5 +1,6 @@
 """What all commands share: the application, its errors, tables."""
 
+import contextlib
 import io
 import os
 import sys
@@ -32,11 +33,40 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+    status: str | int | None = 0
     try:
-        app()
+        try:
+            app()
+        except SystemExit as ended:
+            status = ended.code
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except UserError as error:
-        print(error, file=sys.stderr)
-        sys.exit(1)
+        status = _tell(str(error))
+    except KeyboardInterrupt:
+        status = 129 + _tell("Stopped.")
+    except OSError as error:
+        if error.filename is not None or not _output_is_lost():
+            raise
+        status = status or _tell(f"What this prints cannot be written ({error.strerror}).")
+    sys.exit(status)
+
+
+def _tell(sentence: str) -> int:
+    with contextlib.suppress(OSError):  # a terminal that is gone
+        print(sentence, file=sys.stderr, flush=True)
+    return 1
+
+
+def _output_is_lost() -> bool:
+    """Whether standard output takes nothing more, on a full disk for example; Python does not try again at its end."""
+    try:
+        sys.stdout.flush()
+        os.write(sys.stdout.fileno(), b"\n")  # Python may have dropped what it could not write
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 def print_table(columns: list[str], rows: list[list[str]]) -> None:

@@ -61,6 +61,8 @@ def lab(
         print("Newer versions of lessons that you had not touched: " + ", ".join(result.renewed))
     for edited, beside in result.beside:
         print(f"There is a newer version of {edited}; yours stays as it is, the new one is {beside}.")
+    for _, sentence in result.broken:
+        print(sentence, file=sys.stderr)
     raise typer.Exit(jupyter.start(folder, name, browser=os.environ.get("BROWSER") != "none"))
 
 

@@ -37,15 +37,17 @@ _SHOWN = (
 @cache
 def _users() -> dict[str, Any]:
     """What the user's matplotlibrc changes of the look, by name."""
-    own, default = matplotlib.rcParamsOrig, matplotlib.rcParamsDefault
+    own: Any = matplotlib.rcParamsOrig
+    default: Any = matplotlib.rcParamsDefault
     return {name: own[name] for name in own if not name.startswith(_SHOWN) and own[name] != default[name]}
 
 
 def _look() -> Any:
     """The course's settings, and matplotlib's own in place of the user's matplotlibrc: text by a LaTeX that may be
     missing, fonts, margins. What a program has set since then stays."""
-    still = [name for name, value in _users().items() if matplotlib.rcParams[name] == value]
-    return {name: matplotlib.rcParamsDefault[name] for name in still} | _LOOK
+    now: Any = matplotlib.rcParams
+    default: Any = matplotlib.rcParamsDefault
+    return {name: default[name] for name, value in _users().items() if now[name] == value} | _LOOK
 
 
 @contextmanager
