@@ -3,7 +3,7 @@
     python benchmarks/compile_layer.py
 
 On one thread of a CPU, each depth in a process of its own with an empty cache, so that everything is compiled anew.
-Plain layers and compiled ones take turns. Writes benchmarks/results/compile_layer.json.
+Plain layers and compiled ones take turns. Writes deepnet_edu/course/records/compile_layer.json.
 """
 
 import argparse
@@ -23,9 +23,10 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # benchmarks is not part of the package
 
 from benchmarks.depth import processor
+from deepnet_edu.course.places import RECORDS
 from deepnet_edu.files import write_atomic
 
-RESULTS = Path(__file__).parent / "results" / "compile_layer.json"
+RESULTS = RECORDS / "compile_layer.json"
 DEPTHS, STEPS, SEED = (4, 16, 64, 256), 7, 0
 SHAPE: dict[str, Any] = {"d_model": 64, "n_heads": 4, "d_ff": 256, "vocab_size": 128, "max_length": 64}
 SEQUENCES, TOKENS = 4, 64

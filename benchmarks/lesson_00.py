@@ -2,8 +2,8 @@
 
     python benchmarks/lesson_00.py [--jobs 2]
 
-Writes benchmarks/results/lesson_00.json after every run, so that an interrupted recording goes on where it was. A run
-that is already there is skipped; to record afresh, delete the file.
+Writes deepnet_edu/course/records/lesson_00.json after every run, so that an interrupted recording resumes where it was.
+A run that is already there is skipped; to record afresh, delete the file.
 """
 
 import argparse
@@ -22,11 +22,11 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from deepnet_edu import ModelConfig, TrainConfig, build_model, probe, train
-from deepnet_edu.course.places import RESULTS
+from deepnet_edu.course.places import RECORDS
 from deepnet_edu.data import PreviousToken, PythonDocs, TokenMap
 from deepnet_edu.files import write_atomic
 
-FILE = RESULTS / "lesson_00.json"
+FILE = RECORDS / "lesson_00.json"
 SEEDS = (0, 1, 2)
 RULES = ("post_ln", "pre_ln", "deepnorm")
 #: What all runs of the lesson share; the lesson states it and compares.

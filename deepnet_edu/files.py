@@ -24,7 +24,9 @@ KILL_AT = "DEEPNET_EDU_KILL_AT"
 def write_atomic(path: Path, content: str | bytes, name: str = "", *, lasting: bool = True) -> None:
     """Write ``content`` under a temporary name beside ``path``, then rename it.
 
-    Whatever happens in between, ``path`` holds either its old content or the new one.
+    Whatever happens in between, ``path`` holds either its old content or the new one. The mode of a file that is there
+    is kept, so that a private one stays private. A link is replaced, since in a folder that somebody else may have made
+    it can lead to any file; who means the file to which it leads gives ``Path(os.path.realpath(path))``.
 
     Args:
         path: its folder exists.
@@ -45,14 +47,22 @@ def write_atomic(path: Path, content: str | bytes, name: str = "", *, lasting: b
             file.flush()
             if lasting:
                 os.fsync(file.fileno())
-        # mkstemp makes the file private; a notebook should be as readable as any other file.
-        os.chmod(temporary, 0o644)
+        os.chmod(temporary, _mode(path))
         fault_point(f"{name}: before")
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
     fault_point(f"{name}: after")
+
+
+def _mode(path: Path) -> int:
+    """Permissions of the file that is replaced; a new one is as readable as any other, and not private."""
+    try:
+        found = os.lstat(path).st_mode
+    except OSError:
+        return 0o644
+    return stat.S_IMODE(found) & 0o777 if stat.S_ISREG(found) else 0o644
 
 
 @contextmanager

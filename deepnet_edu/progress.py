@@ -4,6 +4,7 @@
 nothing is kept.
 """
 
+import errno
 import json
 import os
 import time
@@ -14,7 +15,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from deepnet_edu.files import write_atomic
+from deepnet_edu import lock
+from deepnet_edu.files import read_bytes, read_json, write_atomic
 
 State = Literal["open", "tried", "done"]
 
@@ -26,6 +28,10 @@ _BAR_WIDTH = 20
 BREAK_S = 30 * 60
 #: Nobody holds the lock for a tenth of this, in seconds.
 _LOCK_S = 2.0
+#: Of the file's form, which is written into it.
+_VERSION = 1
+#: Nobody works so long on one exercise: 30 years.
+_MOST_SECONDS = 10**9
 
 
 def progress_file() -> Path | None:
@@ -40,11 +46,31 @@ def read(path: Path) -> dict[str, dict[str, Any]]:
     Returns:
         ``state``, ``attempts``, ``first`` and ``last`` (ISO time) for each exercise, and the ``seconds`` spent on it.
     """
+    return _exercises(_load(path))
+
+
+def read_scores(path: Path) -> dict[str, int]:
+    """The best scores by game; none where the file is missing or cannot be understood."""
+    return _scores(_load(path))
+
+
+def trouble(path: Path) -> str:
+    """What is wrong with the file, and what will happen to it, in one sentence; empty if nothing is."""
+    if not os.path.lexists(path):
+        return ""
+    if not path.is_file():
+        return f"{path} is not a file: nothing is noted until you move it away."
     try:
-        exercises = json.loads(path.read_text(encoding="utf-8"))["exercises"]
-        return {str(name): entry for name, entry in exercises.items() if _makes_sense(entry)}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {}
+        content = read_json(path)
+        if _newer(content):
+            return f"{path} was written by a newer version of this package: nothing is noted in it until you update."
+        if _understood(content):
+            return ""
+    except OSError as error:
+        return f"{path} cannot be read ({error.strerror}): nothing is noted in it."
+    except ValueError as error:
+        return f"{path} is damaged ({error}): the next check keeps it beside and starts a new one."
+    return f"{path} is damaged: the next check keeps it beside and continues with what can be read."
 
 
 def note(path: Path, exercise: str, state: State) -> None:
@@ -54,62 +80,91 @@ def note(path: Path, exercise: str, state: State) -> None:
     ``….damaged-1``, and a new one started with what was understood.
 
     Raises:
-        OSError: the folder cannot be written.
+        OSError: the folder cannot be written, or a newer version of this package wrote the file.
     """
-    with _locked(path):
-        known, scores = read(path), read_scores(path)
-        _keep_damaged(path, known)
-        add(known, exercise, state, _since(known, _opened(path)))
-        _write(path, known, scores, _opened(path))
+    with _changing(path) as content:
+        known = content["exercises"]
+        add(known, exercise, state, _since(known, str(content.get("opened", ""))))
 
 
 def note_opened(path: Path) -> None:
     """Write down that a lesson was opened: from now on time counts for the exercise that is checked next.
 
     Raises:
-        OSError: the folder cannot be written.
+        OSError: the folder cannot be written, or a newer version of this package wrote the file.
     """
-    with _locked(path):
-        known, scores = read(path), read_scores(path)
-        _keep_damaged(path, known)
-        _write(path, known, scores, _now())
+    with _changing(path) as content:
+        content["opened"] = _now()
 
 
 def note_score(path: Path, game: str, score: int) -> int:
     """Write down what was reached in ``game``, if it is the best so far. Returns the best.
 
     Raises:
-        OSError: the folder cannot be written.
+        OSError: the folder cannot be written, or a newer version of this package wrote the file.
     """
-    with _locked(path):
-        known, scores = read(path), read_scores(path)
-        _keep_damaged(path, known)
+    with _changing(path) as content:
+        scores = content["scores"] = _scores(content)
         scores[game] = max(score, scores.get(game, 0))
-        _write(path, known, scores, _opened(path))
-        return scores[game]
+    return scores[game]
 
 
-def read_scores(path: Path) -> dict[str, int]:
-    """The best scores by game; none where the file is missing or cannot be understood."""
+def _load(path: Path) -> dict[str, Any]:
+    """The file's content; an empty table if it is missing or is none."""
     try:
-        scores = json.loads(path.read_text(encoding="utf-8")).get("scores", {})
-        return {str(game): score for game, score in scores.items() if isinstance(score, int)}
-    except (OSError, ValueError, AttributeError):
+        content = read_json(path)
+    except (OSError, ValueError):
         return {}
+    return content if isinstance(content, dict) else {}
 
 
-def _keep_damaged(path: Path, known: Mapping[str, Any]) -> None:
-    if path.exists() and not understood(path, known):
-        n = next(n for n in range(1, 10_000) if not _damaged(path, n).exists())
-        write_atomic(_damaged(path, n), path.read_bytes())
+def _exercises(content: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    exercises = content.get("exercises")
+    return {name: one for name, one in exercises.items() if _makes_sense(one)} if isinstance(exercises, dict) else {}
 
 
-def _opened(path: Path) -> str:
-    """When a lesson was last opened, ISO time; empty if that is not known."""
+def _scores(content: dict[str, Any]) -> dict[str, int]:
+    scores = content.get("scores")
+    return {game: n for game, n in scores.items() if isinstance(n, int)} if isinstance(scores, dict) else {}
+
+
+def _newer(content: Any) -> bool:
+    version = content.get("version") if isinstance(content, dict) else None
+    return isinstance(version, int | float) and version > _VERSION
+
+
+def _understood(content: Any) -> bool:
+    """Whether what :func:`read` and :func:`read_scores` return is all that the file says."""
+    return (
+        isinstance(content, dict)
+        and _exercises(content) == content.get("exercises")
+        and _scores(content) == content.get("scores", {})
+    )
+
+
+@contextmanager
+def _changing(path: Path) -> Iterator[dict[str, Any]]:
+    """The content to change, with all fields that somebody else put there; it is written when the block ends."""
+    with locked(path, _LOCK_S):
+        content = _load(path)
+        if _newer(content):
+            raise OSError(errno.EPERM, "written by a newer version of deepnet_edu", str(path))
+        if path.exists() and not _understood(content):
+            _keep_damaged(path)
+            content |= {"exercises": _exercises(content), "scores": _scores(content)}
+        content = {"version": _VERSION, "exercises": {}} | content
+        yield content
+        # A link leads to where the learner keeps the file.
+        write_atomic(Path(os.path.realpath(path)), json.dumps(content, indent=1) + "\n")
+
+
+def _keep_damaged(path: Path) -> None:
+    n = next(n for n in range(1, 10_000) if not os.path.lexists(_damaged(path, n)))
     try:
-        return str(json.loads(path.read_text(encoding="utf-8")).get("opened", ""))
-    except (OSError, ValueError, AttributeError):
-        return ""
+        content = read_bytes(path)
+    except ValueError as error:  # not a file, or one of many gigabytes: it stays where it is
+        raise OSError(errno.EINVAL, str(error), str(path)) from None
+    write_atomic(_damaged(path, n), content)
 
 
 def _now() -> str:
@@ -126,32 +181,31 @@ def _since(known: Mapping[str, Mapping[str, Any]], opened: str) -> int:
     return round(seconds) if 0 <= seconds <= BREAK_S else 0
 
 
-def _write(path: Path, known: Mapping[str, Any], scores: Mapping[str, int], opened: str) -> None:
-    content: dict[str, Any] = {"version": 1, "exercises": known}
-    content |= {"scores": scores} if scores else {}
-    content |= {"opened": opened} if opened else {}
-    write_atomic(path, json.dumps(content, indent=1) + "\n")
-
-
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Two notebooks that are open at once take turns. A lock left by a kernel that was killed is taken over."""
-    lock = path.with_name(f"{path.name}.lock")
-    while True:
-        try:
-            os.close(os.open(lock, os.O_CREAT | os.O_EXCL))
-            break
-        except FileExistsError:
-            try:
-                if time.time() - lock.stat().st_mtime > _LOCK_S:
-                    lock.unlink()
-            except FileNotFoundError:
-                pass  # given back at this moment
-            time.sleep(0.01)
+def locked(path: Path, patience: float) -> Iterator[None]:
+    """Two processes that change a file take turns, by a lock beside it.
+
+    A lock that a killed process of this machine left is taken over at once; any other one, whatever its date, after a
+    while by this process's own clock.
+
+    Args:
+        path: of the file; its folder exists.
+        patience: seconds after which a holder counts as dead.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    file = path.with_name(f"{path.name}.lock")
+    over, seen, since = None, None, 0.0
+    while other := lock.take(file, over):
+        if other != seen:
+            seen, since = other, time.monotonic()
+        over = other if time.monotonic() - since > patience else None
+        time.sleep(0.01)
     try:
         yield
     finally:
-        lock.unlink(missing_ok=True)
+        lock.release(file)
 
 
 def add(known: dict[str, dict[str, Any]], exercise: str, state: State, seconds: int = 0) -> None:
@@ -173,19 +227,11 @@ def _damaged(path: Path, n: int) -> Path:
 
 def _seconds(entry: Mapping[str, Any]) -> int:
     seconds = entry.get("seconds", 0)
-    return seconds if isinstance(seconds, int) else 0
+    return seconds if isinstance(seconds, int) and 0 <= seconds < _MOST_SECONDS else 0
 
 
 def _makes_sense(entry: Any) -> bool:
     return isinstance(entry, dict) and entry.get("state") in _STATES and isinstance(entry.get("attempts"), int)
-
-
-def understood(path: Path, known: Mapping[str, Any]) -> bool:
-    """Whether ``known``, as :func:`read` returned it, is all that the file holds."""
-    try:
-        return len(json.loads(path.read_text(encoding="utf-8"))["exercises"]) == len(known)
-    except (ValueError, KeyError, TypeError):
-        return False
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 
 from deepnet_edu.batch.summary import SEED, Estimate, Group, is_number, numbers_of
 from deepnet_edu.figures.picture import Picture, draw
-from deepnet_edu.figures.style import legend_below, new_figure, series_style
+from deepnet_edu.figures.style import designed, legend_below, new_figure, series_style
 
 _MARKS = "os^Dv"
 
@@ -60,6 +60,7 @@ def _drawn(title: str, metric: str, name: str, lines: dict[str, Line]) -> Pictur
         return f"{_words(title, metric, name, lines)} It cannot be drawn ({error})."
 
 
+@designed()
 def _picture(title: str, metric: str, name: str, lines: dict[str, Line]) -> Picture:
     figure, (ax,) = new_figure(1, 6.4, 3.6)
     values = list({repr(x): x for line in lines.values() for x, _ in line}.values())  # a list cannot be a key

@@ -100,7 +100,8 @@ def refuse_dirty_tree(*, resume: bool = False) -> None:
     """
     command = ["git", "-C", str(places.ROOT), "status", "--porcelain"]
     if resume:
-        command += ["--", ".", f":(exclude){places.RESULTS.relative_to(places.ROOT)}"]
+        made = [folder for folder in (places.RESULTS, places.RECORDS) if folder.is_relative_to(places.ROOT)]
+        command += ["--", ".", *(f":(exclude){folder.relative_to(places.ROOT)}" for folder in made)]
     try:
         said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):

@@ -113,6 +113,8 @@ def main() -> None:
             sys.stdout.flush()
     except UserError as error:
         status = _tell(str(error))
+    except KeyboardInterrupt:
+        status = 129 + _tell("Stopped.")
     except OSError as error:
         if error.filename is not None or not _output_is_lost():
             raise
@@ -129,7 +131,8 @@ def _tell(sentence: str) -> int:
 def _output_is_lost() -> bool:
     """Whether standard output takes nothing more, on a full disk for example; Python does not try again at its end."""
     try:
-        print(flush=True)  # where nothing is buffered, what failed before is not tried again
+        print(end="", flush=True)
+        os.write(sys.stdout.fileno(), b"\n")  # Python may have dropped what it could not write, or keep no buffer
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return True

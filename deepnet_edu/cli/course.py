@@ -61,6 +61,8 @@ def lab(
         print("Newer versions of lessons that you had not touched: " + ", ".join(result.renewed))
     for edited, beside in result.beside:
         print(f"There is a newer version of {edited}; yours stays as it is, the new one is {beside}.")
+    for _, sentence in result.broken:
+        print(sentence, file=sys.stderr)
     raise typer.Exit(jupyter.start(folder, name, browser=os.environ.get("BROWSER") != "none"))
 
 
@@ -97,13 +99,12 @@ def progress(workspace: Workspace = None, as_json: Json = False) -> None:
     Example: deepnet-edu progress
     """
     from deepnet_edu.checks import check
-    from deepnet_edu.progress import FILE, by_lesson, next_step, read, understood
+    from deepnet_edu.progress import FILE, by_lesson, next_step, read, trouble
 
     file = workspace_of(workspace) / FILE
-    known = read(file)
-    if file.exists() and not understood(file, known):
-        print(f"{file} is damaged: the next check keeps it beside and goes on with what can be read.", file=sys.stderr)
-    lessons = by_lesson(known, check.lesson_of)
+    if sentence := trouble(file):
+        print(sentence, file=sys.stderr)
+    lessons = by_lesson(read(file), check.lesson_of)
     if as_json:
         print(json.dumps([asdict(lesson) for lesson in lessons], indent=1))
     else:

@@ -18,7 +18,7 @@ from IPython.display import display
 from matplotlib.figure import Figure
 
 from deepnet_edu.checks import check
-from deepnet_edu.course.places import PROFILES, RECORD_MIME, RESULTS
+from deepnet_edu.course.places import NEEDS_CLONE, PROFILES, RECORD_MIME, RECORDS, RESULTS
 from deepnet_edu.figures import Picture
 from deepnet_edu.figures.loss import LossFigure
 from deepnet_edu.figures.picture import with_palette
@@ -293,7 +293,7 @@ class Results:
         runs: a row per run.
 
     Args:
-        name: file in benchmarks/results without its ending.
+        name: its file in the package, or in benchmarks/results of a clone, without the ending.
 
     Raises:
         FileNotFoundError: no such record; the sentence says which command makes it.
@@ -301,11 +301,15 @@ class Results:
     """
 
     def __init__(self, name: str) -> None:
-        path = RESULTS / f"{name}.json"
+        script = RESULTS.parent / f"{name}.py"
         if profile() == "record":
-            subprocess.run([sys.executable, str(RESULTS.parent / f"{name}.py")], check=True)
-        if not path.exists():
-            raise FileNotFoundError(f"There is no record {path.name}: make it with python benchmarks/{name}.py")
+            if not script.exists():
+                raise FileNotFoundError(f"There is no {script} to make the record with. {NEEDS_CLONE}")
+            subprocess.run([sys.executable, str(script)], check=True)
+        found = [path for folder in (RECORDS, RESULTS) if (path := folder / f"{name}.json").exists()]
+        if not found:
+            raise FileNotFoundError(f"There is no record {name}.json: make it with python benchmarks/{name}.py")
+        path = found[0]
         self.head: dict[str, Any] = json.loads(path.read_text())
         self.runs: list[dict[str, Any]] = self.head.pop("runs")
 

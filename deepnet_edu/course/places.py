@@ -1,4 +1,4 @@
-"""Where things stand in a clone of the project and in a notebook, and lessons by name."""
+"""Where things are in a clone of the project and in a notebook, and lessons by name."""
 
 import hashlib
 import json
@@ -8,6 +8,8 @@ from deepnet_edu.messages import UserError, unknown
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "deepnet_edu"
+#: Whether the package is used from a clone, or was installed alone.
+CLONE = (ROOT / "install.py").is_file() and (ROOT / "solutions").is_dir()
 LESSONS = ROOT / "lessons"
 DOCS = ROOT / "docs"
 #: Pages to which lessons link by name alone: they stand in docs/, and in a workspace beside the lessons.
@@ -15,13 +17,17 @@ PAGES = ("glossary.md", "notation.md")
 SOLUTIONS = ROOT / "solutions"
 BENCHMARKS = ROOT / "benchmarks"
 RESULTS = BENCHMARKS / "results"
+#: The records that lessons read; they are in the package, so that a lesson needs no clone.
+RECORDS = Path(__file__).with_name("records")
 REFERENCES = Path(__file__).with_name("references")
 IMAGES = DOCS / "images"
 TIMINGS = DOCS / "timings.json"
-RUNS = ROOT / "runs"
+RUNS = (ROOT if CLONE else Path()) / "runs"
 #: What ``kit.record`` writes and ``deepnet-edu run`` collects.
 RECORD_MIME = "application/vnd.deepnet-edu.record+json"
-WORKSPACE = ROOT / "workspace"
+WORKSPACE = (ROOT if CLONE else Path()) / "workspace"
+#: The sentence for what only a clone has.
+NEEDS_CLONE = "The package is installed alone: clone the project, and run python install.py in the clone."
 #: Sizes at which a lesson runs.
 PROFILES = ("smoke", "cpu", "gpu", "record")
 #: Modules of the room ``course`` that no notebook imports.
@@ -40,7 +46,7 @@ def lesson_names(folder: Path = LESSONS, ending: str = "ipynb") -> list[str]:
     """
     names = sorted(path.stem for path in folder.glob(f"[0-9][0-9]_*.{ending}"))
     if not names:
-        raise UserError(f"There are no lessons in {folder}: run this from a clone of the project, not from a wheel.")
+        raise UserError(f"There are no lessons in {folder}. {NEEDS_CLONE}")
     return names
 
 
@@ -64,9 +70,9 @@ def find_benchmark(given: str) -> Path:
     Raises:
         UserError: there is none of this name, or the package is installed without its clone.
     """
-    names = sorted(path.stem for path in BENCHMARKS.glob("*.py"))
+    names = sorted(path.stem for path in BENCHMARKS.glob("*.py")) if CLONE else []
     if not names:
-        raise UserError(f"There are no benchmarks in {BENCHMARKS}: run this from a clone of the project.")
+        raise UserError(f"There are no benchmarks here. {NEEDS_CLONE}")
     if given not in names:
         raise UserError(unknown("benchmark", given, names))
     return BENCHMARKS / f"{given}.py"
@@ -78,6 +84,6 @@ def package_digest() -> str:
     apart = [path for room in ("batch", "cli") for path in (PACKAGE / room).glob("*.py")]
     apart += [PACKAGE / "course" / f"{name}.py" for name in _APART]
     apart += RESULTS.glob("batch_*.json")  # which no notebook reads
-    files = sorted({*PACKAGE.rglob("*.py"), *RESULTS.glob("*.json")} - {*apart})
+    files = sorted({*PACKAGE.rglob("*.py"), *RECORDS.glob("*.json"), *RESULTS.glob("*.json")} - {*apart})
     lines = [f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in files]
     return hashlib.sha256(json.dumps(lines).encode()).hexdigest()

@@ -5,13 +5,18 @@ so. ``DEEPNET_EDU_NATIVE=0`` in the environment leaves it out.
 """
 
 import atexit
+import contextlib
 import ctypes
 import hashlib
 import os
 import platform
 import shutil
+import signal
 import subprocess
+import sys
 import tempfile
+import time
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -19,13 +24,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from deepnet_edu.files import read_bytes, write_atomic
+
 SOURCE = Path(__file__).with_suffix(".c")
 #: The longest sequence and the sizes of a head that native.c knows; all widths are multiples of 8.
 LONGEST, HEAD_DIMS, MULTIPLE = 128, (8, 16, 32, 64), 8
 _COMPILERS = ("cc", "gcc", "clang")
 #: A processor's own instructions under the names that compilers have for them, or none.
 _FLAGS: tuple[tuple[str, ...], ...] = (("-march=native",), ("-mcpu=native",), ())
-_SECONDS = 60
+#: A compiler that takes longer is ended, and after the second it is said what is waited for; it takes 3 s on one core.
+_SECONDS, _SAY_SECONDS = 45, 10
 _pointer, _int, _long, _float = ctypes.c_void_p, ctypes.c_int, ctypes.c_long, ctypes.c_float
 _SIGNATURES = {
     "gelu_forward": [_pointer] * 2 + [_long],
@@ -47,16 +55,56 @@ def load() -> tuple[ctypes.CDLL | None, str]:
     if compiler is None:
         return None, "there is no C compiler (" + ", ".join(_COMPILERS) + ")"
     try:
-        return _checked(ctypes.CDLL(str(_compiled(compiler)))), ""
-    except (OSError, subprocess.SubprocessError, ArithmeticError) as error:
+        key = hashlib.sha256(SOURCE.read_bytes() + f"{compiler} {platform.platform()} {_processor()}".encode())
+        cache, name = _cache(), f"native_{key.hexdigest()[:16]}"
+        return _kept(cache, name) or _compiled(compiler, cache, name), ""
+    except subprocess.TimeoutExpired:
+        return None, f"{compiler} did not end within {_SECONDS} s"
+    except (OSError, ValueError, AttributeError, subprocess.SubprocessError, ArithmeticError) as error:
         return None, f"{compiler} made nothing that can be used: {error}"
 
 
-def _compiled(compiler: str) -> Path:
-    """The library's file, from the user's own cache or made anew."""
-    key = hashlib.sha256(SOURCE.read_bytes() + f"{compiler} {platform.platform()} {_processor()}".encode()).hexdigest()
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "deepnet_edu"
+def _kept(cache: Path, name: str) -> ctypes.CDLL | None:
+    """The library from the cache, whose file's name ends with the hash of its content.
+
+    Nothing is loaded whose hash is another: a damaged library would end the process.
+    """
+    for path in cache.glob(f"{name}_*.so"):
+        with contextlib.suppress(OSError, ValueError, AttributeError, ArithmeticError):
+            if hashlib.sha256(read_bytes(path, links=False)).hexdigest() == path.stem.removeprefix(f"{name}_"):
+                return _checked(ctypes.CDLL(str(path)))
+        with contextlib.suppress(OSError):
+            path.unlink()
+    return None
+
+
+def _compiled(compiler: str, cache: Path, name: str) -> ctypes.CDLL:
+    """The library compiled now; it is kept in the cache once it was loaded and computes what PyTorch does."""
+    for left in cache.glob("*.part"):  # of a compilation that was killed; one that is at work is younger
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > 2 * _SECONDS:
+                left.unlink()
+    for flags in _FLAGS:
+        handle, part = tempfile.mkstemp(dir=cache, suffix=".part")
+        os.close(handle)
+        try:
+            _run([compiler, "-O3", *flags, "-funroll-loops", "-shared", "-fPIC", str(SOURCE), "-o", part, "-lm"])
+            library = _checked(ctypes.CDLL(part))
+            content = read_bytes(Path(part))
+            with contextlib.suppress(OSError):  # on a full disk the next process compiles it again
+                write_atomic(cache / f"{name}_{hashlib.sha256(content).hexdigest()}.so", content)
+            return library
+        except subprocess.CalledProcessError as error:
+            problem = error
+        finally:
+            Path(part).unlink(missing_ok=True)
+    raise problem
+
+
+def _cache() -> Path:
+    """The user's own cache folder, or a temporary one where there is none that only the user can write."""
     try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "deepnet_edu"
         cache.mkdir(mode=0o700, parents=True, exist_ok=True)
         state = cache.stat()
         if (
@@ -65,25 +113,50 @@ def _compiled(compiler: str) -> Path:
             or state.st_uid != getattr(os, "getuid", lambda: state.st_uid)()
         ):
             raise PermissionError  # what others may write is not loaded from there
-    except OSError:
+    except (OSError, RuntimeError):  # RuntimeError: there is no home
         cache = Path(tempfile.mkdtemp(prefix="deepnet_edu_"))
         atexit.register(shutil.rmtree, cache, ignore_errors=True)
-    library = cache / f"native_{key[:16]}.so"
-    if library.exists():
-        return library
-    for flags in _FLAGS:
-        handle, part = tempfile.mkstemp(dir=cache, suffix=".part")
-        os.close(handle)
-        command = [compiler, "-O3", *flags, "-funroll-loops", "-shared", "-fPIC", str(SOURCE), "-o", part, "-lm"]
+    return cache
+
+
+def _run(command: Sequence[str]) -> None:
+    """Run a compiler and all that it starts; after a while it says what is waited for, and later ends them.
+
+    Raises:
+        subprocess.CalledProcessError: it failed.
+        subprocess.TimeoutExpired: it took too long.
+    """
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
         try:
-            subprocess.run(command, check=True, capture_output=True, timeout=_SECONDS)
-            os.replace(part, library)
-            return library
-        except subprocess.CalledProcessError as error:
-            problem = error
-        finally:
-            Path(part).unlink(missing_ok=True)
-    raise problem
+            process.wait(_SAY_SECONDS)
+        except subprocess.TimeoutExpired:
+            waits = f"Waiting for {command[0]}, which compiles the fast path, for {_SECONDS} s at most."
+            print(waits, file=sys.stderr, flush=True)
+            process.wait(_SECONDS - _SAY_SECONDS)
+    except BaseException as error:
+        _end(process)
+        if isinstance(error, subprocess.TimeoutExpired):
+            raise subprocess.TimeoutExpired(command[0], _SECONDS) from None
+        raise
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process with its whole group, since a compiler starts others."""
+    with contextlib.suppress(ProcessLookupError):
+        if hasattr(os, "killpg"):
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()
+    process.wait()
 
 
 def _processor() -> str:

@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
 from deepnet_edu.figures.moving import Moving
-from deepnet_edu.figures.style import LOOK
+from deepnet_edu.figures.style import designed
 
 _ALPHA = (0.5, 40.0)
 _BETA = (0.01, 3.0)
@@ -45,10 +44,10 @@ class ConstantsView:
 class ConstantsFigure(Moving[ConstantsView]):
     """A panel for each of two stacks; the one that a model does not have says so."""
 
+    @designed()
     def __init__(self) -> None:
-        with matplotlib.rc_context(LOOK):
-            self.figure = Figure(figsize=(8.8, 4.7))
-            axes = self.figure.subplots(1, 2)
+        self.figure = Figure(figsize=(8.8, 4.7))
+        axes = self.figure.subplots(1, 2)
         super().__init__()
         self.figure.get_layout_engine().set(rect=(0, 0.16, 1, 0.77))  # type: ignore[union-attr, call-arg]
         self._title = self.moves(self.figure.text(0.01, 0.985, "", fontsize=12, weight="bold", va="top"))

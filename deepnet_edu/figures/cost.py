@@ -3,11 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import matplotlib
 from matplotlib.figure import Figure
 
 from deepnet_edu.figures.moving import Moving
-from deepnet_edu.figures.style import LOOK
+from deepnet_edu.figures.style import designed
 
 _GB = (1e-3, 1e4)
 _SECONDS = (1e-4, 1e3)
@@ -41,10 +40,10 @@ class CostFigure(Moving[CostView]):
         seconds: names of the parts.
     """
 
+    @designed()
     def __init__(self, memory: tuple[str, ...], seconds: tuple[str, ...]) -> None:
-        with matplotlib.rc_context(LOOK):
-            self.figure = Figure(figsize=(8.8, 4.3))
-            axes = self.figure.subplots(1, 2)
+        self.figure = Figure(figsize=(8.8, 4.3))
+        axes = self.figure.subplots(1, 2)
         super().__init__()
         self.figure.get_layout_engine().set(rect=(0, 0.07, 1, 0.83))  # type: ignore[union-attr, call-arg]
         self._bars = []

@@ -2,16 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from deepnet_edu.figures.style import LOOK, control_style, legend_below, line_style, new_figure, series_style
+from deepnet_edu.figures.style import control_style, designed, legend_below, line_style, new_figure, series_style
 from deepnet_edu.record import Curve
 
 POINTS = 25
 
 
+@designed()
 def theory_and_measurement(
     curves: Sequence[Curve],
     *,
@@ -61,6 +61,7 @@ def theory_and_measurement(
     return figure
 
 
+@designed()
 def against_depth(
     depths: Sequence[int],
     panels: Mapping[str, Mapping[str, Sequence[float]]],
@@ -93,6 +94,7 @@ def against_depth(
     return figure
 
 
+@designed()
 def growth_against_depth(
     depths: Sequence[int], panels: Mapping[str, Mapping[str, tuple[Sequence[float], float | None]]], *, ylabel: str
 ) -> Figure:
@@ -106,9 +108,8 @@ def growth_against_depth(
         panels: by title, row by row: by label the values, one for each depth, and the predicted power or None.
         ylabel: what is drawn, in a word.
     """
-    with matplotlib.rc_context(LOOK):
-        figure = Figure(figsize=(8, 6.8))
-        axes = figure.subplots(2, 2, sharex=True, sharey=True)
+    figure = Figure(figsize=(8, 6.8))
+    axes = figure.subplots(2, 2, sharex=True, sharey=True)
     x = np.array(depths, dtype=float)
     for ax, (title, lines) in zip(axes.flat, panels.items(), strict=True):
         for i, (label, (values, power)) in enumerate(lines.items()):

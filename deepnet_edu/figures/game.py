@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
 from deepnet_edu.figures.moving import Moving
-from deepnet_edu.figures.style import LOOK
+from deepnet_edu.figures.style import designed
 
 
 @dataclass(frozen=True)
@@ -49,10 +48,10 @@ class GameFigure(Moving[GameView]):
         target: loss below which a stack counts as alive.
     """
 
+    @designed()
     def __init__(self, depths: Sequence[int], steps: int, chance: float, target: float) -> None:
-        with matplotlib.rc_context(LOOK):
-            self.figure = Figure(figsize=(8.4, 3.9))
-            left, right = self.figure.subplots(1, 2, width_ratios=(1.3, 1))
+        self.figure = Figure(figsize=(8.4, 3.9))
+        left, right = self.figure.subplots(1, 2, width_ratios=(1.3, 1))
         super().__init__()
         self.figure.get_layout_engine().set(rect=(0, 0.07, 1, 0.83))  # type: ignore[union-attr, call-arg]
         self._depths = list(depths)

@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from deepnet_edu.figures.moving import Moving
-from deepnet_edu.figures.style import LOOK, control_style, series_style
+from deepnet_edu.figures.style import control_style, designed, series_style
 from deepnet_edu.record import History
 
 
@@ -24,10 +23,10 @@ class LossFigure(Moving[History]):
         chance: horizontal yardsticks, nats per token, by label.
     """
 
+    @designed()
     def __init__(self, steps: int, learning_rate: float, alt: str, chance: Mapping[str, float] | None = None) -> None:
-        with matplotlib.rc_context(LOOK):
-            self.figure = Figure(figsize=(8, 4.8))
-            self._upper, lower = self.figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+        self.figure = Figure(figsize=(8, 4.8))
+        self._upper, lower = self.figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
         super().__init__()
         self.alt = alt
         self._chance = dict(chance or {})

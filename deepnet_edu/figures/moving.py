@@ -15,6 +15,7 @@ from matplotlib.text import Text
 from PIL import Image, ImageDraw, ImageFont
 
 from deepnet_edu.figures.picture import DPI
+from deepnet_edu.figures.style import designed
 
 View = TypeVar("View")
 #: Anchors of Pillow by alignments of matplotlib.
@@ -53,6 +54,7 @@ class Moving(Generic[View]):
         """Put the artists where ``view`` has them."""
         raise NotImplementedError
 
+    @designed()
     def show(self, view: View) -> Figure:
         """The figure of a view, for a notebook or a test."""
         self.move(view)
@@ -60,6 +62,7 @@ class Moving(Generic[View]):
             artist.set_animated(False)
         return self.figure
 
+    @designed()
     def png(self, view: View) -> bytes:
         """The picture of a view, as PNG."""
         self.move(view)

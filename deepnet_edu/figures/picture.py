@@ -10,10 +10,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from deepnet_edu.figures.style import designed
+
 DPI = 96
 COLORS = 128
 
 
+@designed()
 def draw(figure: Figure) -> Image.Image:
     """The figure in pixels, drawn once, where savefig draws twice."""
     canvas, dpi = figure.canvas, figure.dpi

@@ -3,12 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import matplotlib
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 
 from deepnet_edu.figures.moving import Moving
-from deepnet_edu.figures.style import LOOK, legend_below, new_figure, series_style
+from deepnet_edu.figures.style import designed, legend_below, new_figure, series_style
 from deepnet_edu.planning.pipeline import Slot, length
 
 #: Forward and backward, of a rank's first stage and of its second.
@@ -36,6 +35,7 @@ def _box(slot: Slot, scale: float = 1.0) -> list[tuple[float, float]]:
     return [(left, low), (left, high), (right, high), (right, low)]
 
 
+@designed()
 def pipeline_timelines(panels: Mapping[str, Sequence[Slot]], *, numbers: bool = True, unit: str = "") -> Figure:
     """Who works on which micro-batch when: a panel for each schedule, a row for each rank, one scale of time.
 
@@ -45,9 +45,8 @@ def pipeline_timelines(panels: Mapping[str, Sequence[Slot]], *, numbers: bool = 
         unit: of the time; by default that of :func:`~deepnet_edu.planning.timeline`.
     """
     rows = [1 + max(slot.rank for slot in slots) for slots in panels.values()]
-    with matplotlib.rc_context(LOOK):
-        figure = Figure(figsize=(10, 0.9 + sum(0.36 * n + 0.75 for n in rows)))
-        axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=rows)[:, 0]
+    figure = Figure(figsize=(10, 0.9 + sum(0.36 * n + 0.75 for n in rows)))
+    axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=rows)[:, 0]
     end = max(length(slots) for slots in panels.values())
     handles: dict[tuple[bool, int], PolyCollection] = {}
     for ax, (title, slots), ranks in zip(axes, panels.items(), rows, strict=True):
@@ -76,6 +75,7 @@ def pipeline_timelines(panels: Mapping[str, Sequence[Slot]], *, numbers: bool = 
     return figure
 
 
+@designed()
 def memory_against_ranks(ranks: Sequence[int], curves: Mapping[str, Sequence[float]], limit: float = 0.0) -> Figure:
     """Bytes of the fullest rank against the number of ranks, both logarithmic.
 
@@ -130,10 +130,10 @@ class PlanFigure(Moving[PlanView]):
         parts: of the memory, from the bottom up.
     """
 
+    @designed()
     def __init__(self, parts: tuple[str, ...]) -> None:
-        with matplotlib.rc_context(LOOK):
-            self.figure = Figure(figsize=(8.8, 4.6))
-            left, right = self.figure.subplots(1, 2, width_ratios=(1, 1.5))
+        self.figure = Figure(figsize=(8.8, 4.6))
+        left, right = self.figure.subplots(1, 2, width_ratios=(1, 1.5))
         super().__init__()
         self.figure.get_layout_engine().set(rect=(0, 0.12, 1, 0.79))  # type: ignore[union-attr, call-arg]
         self._parts = parts

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from deepnet_edu.figures.moving import Moving
-from deepnet_edu.figures.style import LOOK, line_style
+from deepnet_edu.figures.style import designed, line_style
 from deepnet_edu.record import Array
 from deepnet_edu.residual import RESIDUALS
 
@@ -44,10 +44,10 @@ class RaceFigure(Moving[RaceView]):
         steps: how many are taken.
     """
 
+    @designed()
     def __init__(self, rules: tuple[str, ...], steps: int) -> None:
-        with matplotlib.rc_context(LOOK):
-            self.figure = Figure(figsize=(8.2, 4.8))
-            ax = self.figure.subplots()
+        self.figure = Figure(figsize=(8.2, 4.8))
+        ax = self.figure.subplots()
         super().__init__()
         self.figure.get_layout_engine().set(rect=(0, 0.06, 1, 0.85))  # type: ignore[union-attr, call-arg]
         ax.set(xlim=(0.5, steps + 0.5), ylim=(_LOW, _HIGH), yscale="log", xlabel="step")

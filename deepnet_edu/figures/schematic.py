@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
-from deepnet_edu.figures.style import line_style, new_figure
+from deepnet_edu.figures.style import designed, line_style, new_figure
 from deepnet_edu.residual import RESIDUALS
 
 #: Per rule: what stands on the branch from the bottom up, what on the skip, what after the sum.
@@ -17,6 +17,7 @@ _PARTS: dict[str, tuple[list[str], str, list[str]]] = {
 }
 
 
+@designed()
 def residual_blocks(residuals: Sequence[str] = ("post_ln", "pre_ln", "deepnorm")) -> Figure:
     """One block per rule: the stream goes up on the left, the branch F on the right.
 

@@ -3,12 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
 from deepnet_edu.figures.moving import Moving
-from deepnet_edu.figures.style import LOOK, line_style
+from deepnet_edu.figures.style import designed, line_style
 from deepnet_edu.record import Array
 
 #: By quantity: title, unit, and the ends of its axis, logarithmic where the lower one is above 0.
@@ -44,10 +43,10 @@ class SignalView:
 class SignalFigure(Moving[SignalView]):
     """Four panels on fixed axes, from the bottom of the stack to its top."""
 
+    @designed()
     def __init__(self) -> None:
-        with matplotlib.rc_context(LOOK):
-            self.figure = Figure(figsize=(8.2, 5.6))
-            axes = self.figure.subplots(2, 2)
+        self.figure = Figure(figsize=(8.2, 5.6))
+        axes = self.figure.subplots(2, 2)
         super().__init__()
         self.figure.get_layout_engine().set(rect=(0, 0.05, 1, 0.85))  # type: ignore[union-attr, call-arg]
         self._lines, self._points = {}, {}

@@ -1,5 +1,8 @@
 """One look for all figures: a palette that colour-blind readers can tell apart, and a line style per rule besides."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import matplotlib
@@ -16,7 +19,7 @@ _FIRST = ["post_ln", "pre_ln", "deepnorm"]
 _DOTS = [(0, (1, 1)), (0, (1, 2.5)), (0, (3, 1.5, 1, 1.5, 1, 1.5))]
 
 
-LOOK: Any = {
+_LOOK: Any = {
     "axes.grid": True,
     "grid.alpha": 0.25,
     "axes.spines.top": False,
@@ -24,11 +27,39 @@ LOOK: Any = {
     "lines.linewidth": 2,
     "figure.constrained_layout.use": True,
 }
+#: Settings that say where and how pictures are shown, and not what they look like.
+_SHOWN = (
+    "animation", "backend", "date.epoch", "docstring", "figure.max_open", "figure.raise", "interactive", "keymap",
+    "macosx", "savefig.directory", "timezone", "tk.", "toolbar", "webagg",
+)  # fmt: skip
+
+
+@cache
+def _users() -> dict[str, Any]:
+    """What the user's matplotlibrc changes of the look, by name."""
+    own: Any = matplotlib.rcParamsOrig
+    default: Any = matplotlib.rcParamsDefault
+    return {name: own[name] for name in own if not name.startswith(_SHOWN) and own[name] != default[name]}
+
+
+def _look() -> Any:
+    """The course's settings, and matplotlib's own in place of the user's matplotlibrc: text by a LaTeX that may be
+    missing, fonts, margins. What a program has set since then stays."""
+    now: Any = matplotlib.rcParams
+    default: Any = matplotlib.rcParamsDefault
+    return {name: default[name] for name, value in _users().items() if now[name] == value} | _LOOK
+
+
+@contextmanager
+def designed() -> Iterator[None]:
+    """Figures made or drawn inside have the course's look; also a decorator, ``@designed()``."""
+    with matplotlib.rc_context(_look()):
+        yield
 
 
 def use() -> None:
     """Make the course's look the default of every figure of this process, so that a learner's own ones have it too."""
-    matplotlib.rcParams.update({**LOOK, "axes.prop_cycle": cycler(color=_COLORS, linestyle=_DASHES)})
+    matplotlib.rcParams.update({**_look(), "axes.prop_cycle": cycler(color=_COLORS, linestyle=_DASHES)})
 
 
 def line_style(residual: str) -> dict[str, Any]:
@@ -51,7 +82,7 @@ def control_style(i: int) -> dict[str, Any]:
 
 def new_figure(columns: int, width: float = 10, height: float = 3.6) -> tuple[Figure, list[Axes]]:
     """A figure with a row of axes, in inches; not known to pyplot, so nothing has to be closed."""
-    with matplotlib.rc_context(LOOK):
+    with designed():
         figure = Figure(figsize=(width, height))
         return figure, [figure.add_subplot(1, columns, i + 1) for i in range(columns)]
 

@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import matplotlib
 import numpy as np
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from deepnet_edu.figures.moving import Moving
-from deepnet_edu.figures.style import LOOK
+from deepnet_edu.figures.style import designed
 from deepnet_edu.record import Array
 
 #: From no seed that learned to all of them: one hue, lighter to darker, so that grey shows it too.
@@ -70,10 +69,10 @@ class TrainabilityView:
 class TrainabilityFigure(Moving[TrainabilityView]):
     """The map stays, the marker and the curve move."""
 
+    @designed()
     def __init__(self, over: TrainabilityMap) -> None:
-        with matplotlib.rc_context(LOOK):
-            self.figure = Figure(figsize=(8.8, 4.9))
-            left, right = self.figure.subplots(1, 2, width_ratios=(1.5, 1))
+        self.figure = Figure(figsize=(8.8, 4.9))
+        left, right = self.figure.subplots(1, 2, width_ratios=(1.5, 1))
         super().__init__()
         self.figure.get_layout_engine().set(rect=(0, 0, 1, 0.87))  # type: ignore[union-attr, call-arg]
         x, y = np.log2(over.depths), np.log2(over.alphas)

@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from deepnet_edu.figures.style import control_style, legend_below, line_style, new_figure, series_style
+from deepnet_edu.figures.style import control_style, designed, legend_below, line_style, new_figure, series_style
 from deepnet_edu.record import History
 from deepnet_edu.residual import RESIDUALS
 
 
+@designed()
 def training_race(
     runs: Mapping[str, History],
     *,
@@ -59,6 +60,7 @@ def training_race(
     return figure
 
 
+@designed()
 def recorded_curves(
     runs: Sequence[Mapping[str, Any]],
     *,
@@ -109,6 +111,7 @@ def recorded_curves(
     return figure
 
 
+@designed()
 def learning_rate_grid(runs: Sequence[Mapping[str, Any]], *, chance: float, last: int = 5) -> Figure:
     """Final loss of recorded runs against learning rate, and against warm-up: one point per seed.
 
@@ -143,6 +146,7 @@ def learning_rate_grid(runs: Sequence[Mapping[str, Any]], *, chance: float, last
     return figure
 
 
+@designed()
 def loss_curves(losses: Mapping[str, Sequence[float]], *, chance: float, chance_label: str, steps: int) -> Figure:
     """Losses by step on fixed axes: the first as a broad band, the others as thin lines, so that equal ones both show.
 

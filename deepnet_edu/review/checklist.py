@@ -14,9 +14,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from deepnet_edu.models import Batch
 from deepnet_edu.probing.watch import differentiable, input_share, token_similarity, undisturbed
 from deepnet_edu.record import MAX_TOKEN_SIMILARITY
-from deepnet_edu.review.views import SubLayerView, default_run, find_sublayers
+from deepnet_edu.review.views import SubLayerView, find_sublayers, run_on
 from deepnet_edu.scaling import deepnorm_constants
 
 #: Relative error up to which a fitted α or a measured gain counts as the paper's.
@@ -88,6 +89,8 @@ class _Seen:
 
 def review(
     model: nn.Module,
+    batch: Batch | Tensor | tuple[Tensor, ...] | None = None,
+    *,
     sublayers: Sequence[SubLayerView] | None = None,
     run: Callable[[nn.Module], Tensor] | None = None,
     depth: tuple[int, int] | None = None,
@@ -95,17 +98,27 @@ def review(
     """Check a freshly initialised model that claims DeepNorm.
 
     Finds its way in our models, in torch.nn's Transformer layers, and in layers with the attribute names of fairseq and
-    TorchScale. The model, its gradients, mode and random state are afterwards what they were.
+    TorchScale; one that torch.compile wrapped is unwrapped. The model, its gradients, mode and random state are
+    afterwards what they were.
 
     Args:
         model: any model; freshly initialised, since training changes the gains.
+        batch: what to run it on: a :class:`Batch` for our models, the input tensor (or a tuple of them) that another
+            model is called with. By default our models and torch.nn's encoders get random inputs.
         sublayers: where to look, from the bottom up, encoder first, if the model is of another make.
-        run: calls the model on something and returns its output, (B, T, …); needed for other makes.
+        run: calls the model and returns its output, (B, T, …), where ``model(batch)`` is not enough.
         depth: layers of encoder and decoder, if the sub-layers do not tell.
 
     Raises:
-        ValueError: no sub-layers were found, or nothing tells how to run the model; the message says what to type.
+        TypeError: the model is not a torch.nn.Module, or the batch is not what such a model reads.
+        ValueError: no sub-layers were found, batch and run were both given, or nothing tells how to run the model; the
+            message says what to type.
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"review checks a torch.nn.Module, and got {type(model).__name__}: review(model, batch).")
+    if batch is not None and run is not None:
+        raise ValueError("Give review either batch or run, not both: run has its own inputs.")
+    model = getattr(model, "_orig_mod", model)  # torch.compile's wrapper calls no hooks inside it
     views = list(sublayers) if sublayers is not None else find_sublayers(model)
     if not views:
         raise ValueError(
@@ -113,7 +126,7 @@ def review(
             "review(model, sublayers=[SubLayerView(branch=layer.attention, norm=layer.norm1, "
             "weights={'value': layer.attention.v.weight, …}), …], run=lambda model: model(x))."
         )
-    run = run or default_run(model)
+    run = run or run_on(model, batch)
     seen, gradients = _watch(model, views, run)
     N, M = depth if depth is not None else _depth(views)
     if not (N and M):  # a single stack is what it is called with

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deepnet_edu.models import Model, random_batch
+from deepnet_edu.models import Batch, Model, random_batch
 from deepnet_edu.residual import StackName
 
 
@@ -81,18 +81,29 @@ def _of_fairseq(layer: Any) -> list[SubLayerView]:
     return [*views, SubLayerView(ffn.fc2, layer.final_layer_norm, matrices, stack, first=ffn.fc1)]
 
 
-def default_run(model: nn.Module) -> Callable[[nn.Module], Tensor]:
-    """How a model of a known make is run.
+def run_on(model: nn.Module, batch: Batch | Tensor | tuple[Tensor, ...] | None) -> Callable[[nn.Module], Tensor]:
+    """How a model is run on a batch; without one, our models and torch.nn's encoders are run on random inputs.
 
     Raises:
-        ValueError: it is of another.
+        TypeError: the batch is not what such a model reads.
+        ValueError: there is no batch, and the model is of another make.
     """
     if isinstance(model, Model):
-        batch = random_batch(model.config).to(model.head.weight.device)
-        return lambda _: model.logits(batch)
-    if isinstance(model, nn.TransformerEncoder | nn.TransformerEncoderLayer):
+        if batch is not None and not isinstance(batch, Batch):
+            raise TypeError(f"A model of this package reads a Batch, and got {_named(batch)}: review(model, Batch(…)).")
+        given = (batch or random_batch(model.config)).to(model.head.weight.device)
+        return lambda _: model.logits(given)
+    if batch is None and isinstance(model, nn.TransformerEncoder | nn.TransformerEncoderLayer):
         parameter = next(model.parameters())
         width = next(module.embed_dim for module in model.modules() if isinstance(module, nn.MultiheadAttention))
-        x = torch.randn(4, 32, width, generator=torch.Generator().manual_seed(0)).to(parameter)
-        return lambda model: model(x)
-    raise ValueError("How is this model run? review(model, run=lambda model: model(x)) with an x that it accepts.")
+        batch = torch.randn(4, 32, width, generator=torch.Generator().manual_seed(0)).to(parameter)
+    if batch is None:
+        raise ValueError("How is this model run? review(model, run=lambda model: model(x)) with an x that it accepts.")
+    inputs = batch if isinstance(batch, tuple) else (batch,)
+    if not inputs or not all(isinstance(one, Tensor) for one in inputs):
+        raise TypeError(f"A model of another make is called with a tensor or a tuple of tensors, not {_named(batch)}.")
+    return lambda model: model(*inputs)
+
+
+def _named(value: object) -> str:
+    return f"a {type(value).__name__}"

@@ -126,6 +126,130 @@ def test_links_in_a_copy_lead_to_what_lies_beside_it(tmp_path: Path) -> None:
     assert update(tmp_path / "w") == Update()
 
 
+CONFLICT = notebook("mine").replace('"metadata"', '\n<<<<<<< HEAD\n=======\n>>>>>>> theirs\n"metadata"', 1)
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (CONFLICT, "has git's conflict markers (line 2: <<<<<<< HEAD)"),
+        ("no json", "not JSON"),
+        ("", "not JSON"),
+        ("[" * 100_000, "nested too deeply"),
+        (b"\xff\xfe", "is not UTF-8"),
+    ],
+    ids=["conflict", "text", "empty", "deep", "bytes"],
+)
+def test_a_copy_that_jupyterlab_cannot_open_is_kept_and_said(
+    folders: tuple[Path, Path], content: str | bytes, why: str
+) -> None:
+    lessons, copies = folders
+    copy = copies / "00_first.ipynb"
+    copy.write_bytes(content if isinstance(content, bytes) else content.encode())
+    before = copy.read_bytes()
+    ((name, sentence),) = update(copies, lessons).broken
+    assert name == "00_first"
+    assert why in sentence
+    assert "JupyterLab" in sentence
+    assert copy.read_bytes() == before
+    copy.rename(copies / "kept.ipynb")  # as the sentence says
+    result = update(copies, lessons)
+    assert (result.new, result.broken) == (["00_first"], [])
+
+
+def test_a_link_that_leads_nowhere_is_kept_and_said(folders: tuple[Path, Path]) -> None:
+    lessons, copies = folders
+    copy = copies / "00_first.ipynb"
+    copy.unlink()
+    copy.symlink_to("/not/connected/first.ipynb")
+    ((_, sentence),) = update(copies, lessons).broken
+    assert "is a link to /not/connected/first.ipynb, which is not there" in sentence
+    assert copy.is_symlink()
+
+
+def test_a_copy_behind_a_link_is_renewed_where_it_is(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    lessons, copies = folders
+    copy, there = copies / "00_first.ipynb", tmp_path / "there.ipynb"
+    copy.rename(there)
+    there.chmod(0o600)
+    copy.symlink_to(there)
+    (lessons / "00_first.ipynb").write_text(notebook("v2"))
+    assert update(copies, lessons).renewed == ["00_first"]
+    assert copy.is_symlink()
+    assert "v2" in there.read_text()
+    assert there.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("mark", [{"tags": ["mine"]}, {"attachments": {"a.png": {"image/png": ""}}}])
+def test_a_tag_or_an_attachment_is_an_edit(folders: tuple[Path, Path], mark: dict) -> None:
+    lessons, copies = folders
+    copy = copies / "00_first.ipynb"
+    content = json.loads(copy.read_text())
+    content["cells"][0] |= mark if "attachments" in mark else {"metadata": mark}
+    copy.write_text(json.dumps(content))
+    (lessons / "00_first.ipynb").write_text(notebook("v2"))
+    assert [name for name, _ in update(copies, lessons).beside] == ["00_first"]
+    assert json.loads(copy.read_text()) == content
+
+
+def test_a_manifest_of_an_older_version_still_tells_what_is_untouched(folders: tuple[Path, Path]) -> None:
+    lessons, copies = folders
+    tagged = json.loads(notebook("v1"))
+    tagged["cells"][0]["metadata"] = {"tags": ["parameters"]}
+    copy = copies / "00_first.ipynb"
+    copy.write_text(json.dumps(tagged))
+    older = {"00_first.ipynb": {"copied": digest(copy.read_bytes(), marks=False)}}
+    (copies / MANIFEST).write_text(json.dumps(older))
+    (lessons / "00_first.ipynb").write_text(notebook("v2"))
+    assert update(copies, lessons).renewed == ["00_first"]
+
+
+@pytest.mark.parametrize("moment", ["write_atomic", "copymode", "link"])
+def test_what_is_saved_during_an_update_is_not_lost(
+    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """JupyterLab saves between the look at a copy and its renewal."""
+    lessons, copies = folders
+    (lessons / "00_first.ipynb").write_text(notebook("v2"))
+    module = {"write_atomic": workspace, "copymode": workspace.shutil, "link": workspace.os}[moment]
+    real, saved = getattr(module, moment), []
+
+    def save(*arguments: object) -> object:
+        if not saved:
+            saved.append(True)
+            (copies / "00_first.ipynb").write_text(notebook("mine"))
+        return real(*arguments)
+
+    monkeypatch.setattr(module, moment, save)
+    result = update(copies, lessons)
+    assert (result.renewed, [name for name, _ in result.beside]) == ([], ["00_first"])
+    assert "mine" in (copies / "00_first.ipynb").read_text()
+    assert not list(copies.glob(".*.part"))
+
+
+def test_a_disk_without_hard_links(folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    def link(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    lessons, copies = folders
+    (lessons / "00_first.ipynb").write_text(notebook("v2"))
+    monkeypatch.setattr(workspace.os, "link", link)
+    assert update(copies, lessons).renewed == ["00_first"]
+    assert not list(copies.glob(".*.part"))
+
+
+def test_what_a_killed_update_left_is_removed_and_an_old_version_put_back(folders: tuple[Path, Path]) -> None:
+    lessons, copies = folders
+    copy = copies / "00_first.ipynb"
+    copy.write_text(notebook("mine"))
+    copy.rename(copies / ".00_first.ipynb.old.part")
+    (copies / ".01_second.ipynb.abc.part").write_text("half")
+    result = update(copies, lessons)
+    assert result.new == []
+    assert "mine" in copy.read_text()
+    assert not list(copies.glob(".*.part"))
+
+
 def test_a_second_call_changes_nothing(folders: tuple[Path, Path]) -> None:
     lessons, copies = folders
     before = {path.name: path.read_bytes() for path in copies.iterdir()}

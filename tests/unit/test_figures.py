@@ -1,5 +1,8 @@
 """Figures by the data on their axes, not by their pixels."""
 
+from collections.abc import Iterator
+
+import matplotlib
 import numpy as np
 import pytest
 
@@ -10,9 +13,11 @@ from deepnet_edu.figures import (
     loss_curves,
     recorded_curves,
     residual_blocks,
+    style,
     theory_and_measurement,
     training_race,
 )
+from deepnet_edu.figures.loss import LossFigure
 from deepnet_edu.figures.plans import memory_against_ranks, pipeline_timelines
 from deepnet_edu.figures.style import legend_below, line_style, new_figure
 from deepnet_edu.planning import timeline
@@ -157,3 +162,54 @@ def test_a_legend_stays_within_its_figure(length: int, columns: int) -> None:
     (legend,) = figure.legends
     assert legend._ncols == columns
     assert legend.get_window_extent().width <= figure.bbox.width
+
+
+USERS = {
+    "text.usetex": True,
+    "font.family": ["serif"],
+    "font.size": 22.0,
+    "figure.dpi": 300.0,
+    "figure.autolayout": True,
+    "savefig.bbox": "tight",
+    "axes.facecolor": "black",
+    "axes.unicode_minus": False,
+    "path.sketch": (1.0, 100.0, 2.0),
+}
+
+
+@pytest.fixture
+def matplotlibrc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A user's own, for their papers."""
+    with matplotlib.rc_context(USERS):
+        monkeypatch.setattr(matplotlib, "rcParamsOrig", matplotlib.rcParams.copy())
+        style._users.cache_clear()
+        yield
+    style._users.cache_clear()
+
+
+def some_pictures() -> list[bytes]:
+    runs = {"deepnorm": history([3.0, 2.0]), "post_ln": history([3.0])}
+    race = training_race(runs, chance=2.8, chance_label="ln 16", steps=10, layers=1)
+    loss = LossFigure(10, 0.1, "alt", {"ln 16": 2.77})
+    return [
+        Picture(race, "alt").png,
+        Picture(residual_blocks(), "alt").png,
+        loss.png(History("x", loss=[3.0, 2.0], learning_rate=[0.1, 0.1])),
+    ]
+
+
+@pytest.fixture(scope="module")
+def as_designed() -> list[bytes]:
+    return some_pictures()
+
+
+def test_a_users_matplotlibrc_changes_no_picture(as_designed: list[bytes], matplotlibrc: None) -> None:
+    assert some_pictures() == as_designed
+
+
+def test_a_lesson_begins_with_matplotlibs_own_settings(matplotlibrc: None) -> None:
+    matplotlib.rcParams["font.size"] = 14.0  # what a program set stays
+    style.use()
+    changed = {name for name in USERS if matplotlib.rcParams[name] != matplotlib.rcParamsDefault[name]}
+    assert changed == {"font.size"}
+    assert matplotlib.rcParams["axes.grid"]

@@ -15,6 +15,18 @@ def test_the_file_is_whole_and_nothing_else_is_left(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
 
 
+def test_a_files_mode_is_kept_and_a_link_replaced(tmp_path: Path) -> None:
+    (target := tmp_path / "target").write_text("mine")
+    target.chmod(0o600)
+    (link := tmp_path / "link").symlink_to(target)
+    files.write_atomic(target, "new")
+    assert target.stat().st_mode & 0o777 == 0o600
+    files.write_atomic(link, "instead")
+    assert not link.is_symlink()
+    assert target.read_text() == "new"
+    assert link.stat().st_mode & 0o777 == 0o644
+
+
 @pytest.mark.parametrize("moment", ["fsync", "replace"])
 def test_killed_in_between_the_old_content_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
     path = tmp_path / "a.txt"

@@ -1,7 +1,12 @@
 """The functions in C against PyTorch's in float64, and what happens where they cannot be had."""
 
+import contextlib
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from torch import nn
@@ -134,7 +139,7 @@ def test_what_computes_something_else_is_refused(
     library, why = fresh(monkeypatch, tmp_path)
     assert library is None
     assert reason in why
-    assert not list((tmp_path / "deepnet_edu").glob("*.part"))
+    assert not list((tmp_path / "deepnet_edu").iterdir())
 
 
 def test_a_cache_that_others_may_write_is_not_used(
@@ -146,3 +151,120 @@ def test_a_cache_that_others_may_write_is_not_used(
     library, _ = fresh(monkeypatch, tmp_path)
     assert library is not None
     assert not list(cache.iterdir())
+
+
+def kept(tmp_path: Path) -> Path:
+    (file,) = (tmp_path / "deepnet_edu").iterdir()
+    return file
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The library's bytes, compiled once for the tests that follow."""
+    folder = tmp_path_factory.mktemp("made")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        library, reason = fresh(monkeypatch, folder)
+    if library is None:
+        pytest.skip(reason)
+    return kept(folder).read_bytes()
+
+
+@pytest.fixture
+def calls(made: bytes, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """How often the compiler was called; it gives what it gave before, in no time."""
+    calls = []
+
+    def run(command: list[str]) -> None:
+        calls.append(command)
+        Path(command[command.index("-o") + 1]).write_bytes(made)
+
+    monkeypatch.setattr(native, "_run", run)
+    return calls
+
+
+def test_what_was_compiled_is_kept(calls: list[Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert fresh(monkeypatch, tmp_path)[0] is not None
+    assert fresh(monkeypatch, tmp_path)[0] is not None
+    assert len(calls) == 1
+    assert kept(tmp_path).suffix == ".so"
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def zeros(file: Path) -> None:
+    with file.open("r+b") as handle:
+        handle.seek(4096)
+        handle.write(bytes(4096))
+
+
+def a_link(file: Path) -> None:
+    file.rename(file.parents[1] / "elsewhere.so")
+    file.symlink_to(file.parents[1] / "elsewhere.so")
+
+
+@pytest.mark.parametrize("damage", [cut, zeros, lambda file: file.write_bytes(b""), a_link])
+def test_a_damaged_library_is_compiled_again_and_never_loaded(
+    calls: list[Any], made: bytes, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, damage: Any
+) -> None:
+    fresh(monkeypatch, tmp_path)
+    damage(kept(tmp_path))
+    assert fresh(monkeypatch, tmp_path)[0] is not None
+    assert len(calls) == 2
+    assert not kept(tmp_path).is_symlink()
+    assert kept(tmp_path).read_bytes() == made
+
+
+def test_without_a_home_it_compiles_into_a_temporary_folder(calls: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(native.Path, "home", none)
+    native.load.cache_clear()
+    try:
+        assert native.load()[0] is not None
+    finally:
+        native.load.cache_clear()
+
+
+def test_a_disk_that_is_full_afterwards_keeps_nothing_and_trains(
+    calls: list[Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(native, "write_atomic", full)
+    assert fresh(monkeypatch, tmp_path)[0] is not None
+    assert not list((tmp_path / "deepnet_edu").iterdir())
+
+
+def test_a_compiler_that_hangs_is_ended_with_its_children(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is said what is waited for, and the slow path does the work."""
+    child = tmp_path / "child"
+    compiler = tmp_path / "cc"
+    compiler.write_text(
+        f"#!{sys.executable}\nimport subprocess, sys\n"
+        "one = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        f"open({str(child)!r}, 'w').write(str(one.pid))\none.wait()\n"
+    )
+    compiler.chmod(0o755)
+    monkeypatch.setattr(native, "_COMPILERS", (str(compiler),))
+    real = subprocess.Popen.wait
+
+    def wait(self: Any, timeout: float | None = None) -> int:
+        while timeout and not (child.exists() and child.read_text()):
+            pass  # its child must be there before the time is up
+        return real(self, timeout and 0.01)
+
+    monkeypatch.setattr(subprocess.Popen, "wait", wait)
+    library, reason = fresh(monkeypatch, tmp_path / "cache")
+    assert library is None
+    assert reason == f"{compiler} did not end within 45 s"
+    assert f"Waiting for {compiler}, which compiles the fast path, for 45 s at most." in capsys.readouterr().err
+    assert not list((tmp_path / "cache" / "deepnet_edu").iterdir())
+    with contextlib.suppress(psutil.NoSuchProcess):
+        assert psutil.Process(int(child.read_text())).status() == psutil.STATUS_ZOMBIE  # nobody has asked for it yet

@@ -4,14 +4,15 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from deepnet_edu import progress
+from deepnet_edu import lock, progress
 from deepnet_edu.checks import check
-from deepnet_edu.progress import by_lesson, next_step, note, note_opened, note_score, read, read_scores
+from deepnet_edu.progress import by_lesson, next_step, note, note_opened, note_score, read, read_scores, trouble
 
 
 def test_done_stays_done_and_attempts_are_counted(tmp_path: Path) -> None:
@@ -24,7 +25,11 @@ def test_done_stays_done_and_attempts_are_counted(tmp_path: Path) -> None:
     assert json.loads(path.read_text())["version"] == 1
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"exercises": 3}', "null", "\x00\x01"])
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "[]", '{"exercises": 3}', "null", "\x00\x01", "[" * 100_000, '{"a": 1' + "0" * 5000 + "}"],
+    ids=["empty", "cut", "list", "number", "null", "zeros", "deep", "digits"],
+)
 def test_a_damaged_file_is_kept_beside_and_a_new_one_started(tmp_path: Path, content: str) -> None:
     path = tmp_path / "p.json"
     for n in (1, 2):
@@ -94,14 +99,108 @@ def test_two_notebooks_at_once_lose_nothing(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == [".progress.json"]
 
 
-def test_a_lock_that_a_killed_kernel_left_is_taken_over(tmp_path: Path) -> None:
-    path = tmp_path / ".progress.json"
-    lock = tmp_path / ".progress.json.lock"
-    lock.touch()
-    os.utime(lock, (0, 0))
+def another(**changed: object) -> str:
+    """A lock as another process holds it."""
+    return json.dumps(asdict(lock.Holder.of(os.getppid())) | changed)
+
+
+@pytest.mark.parametrize("when", [0.0, 2e9, 4e9])
+@pytest.mark.parametrize(
+    "left",
+    ["", "{", another(born=1.0), another(boot="an earlier start"), another(), another(host="another machine")],
+    ids=["empty", "cut", "killed", "before a restart", "stands still", "another machine"],
+)
+def test_no_lock_delays_for_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: str, when: float) -> None:
+    """Whatever it says, and whatever date it has."""
+    monkeypatch.setattr(progress, "_LOCK_S", 0.05)
+    path, held = tmp_path / ".progress.json", tmp_path / ".progress.json.lock"
+    held.write_text(left)
+    os.utime(held, (when, when))
     note(path, "f", "done")
     assert read(path)["f"]["state"] == "done"
-    assert not lock.exists()
+    assert not held.exists()
+
+
+def test_a_lock_that_is_held_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, held = tmp_path / ".progress.json", tmp_path / ".progress.json.lock"
+    held.write_text(another())
+    waits = []
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 3:
+            held.unlink()
+
+    monkeypatch.setattr(progress.time, "sleep", sleep)
+    note(path, "f", "done")
+    assert len(waits) == 3
+
+
+def test_fields_that_somebody_else_added_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "p.json"
+    entry = {"state": "tried", "attempts": 1, "hints": 2}
+    path.write_text(json.dumps({"version": 1, "exercises": {"a": entry}, "reviews": [1, 2]}))
+    note(path, "a", "done")
+    note_score(path, "depth_game", 8)
+    note_opened(path)
+    content = json.loads(path.read_text())
+    assert content["reviews"] == [1, 2]
+    assert content["exercises"]["a"]["hints"] == 2
+    assert not (tmp_path / "p.json.damaged-1").exists()
+
+
+def test_a_newer_versions_file_is_read_and_not_written(tmp_path: Path) -> None:
+    path = tmp_path / "p.json"
+    path.write_text('{"version": 2, "exercises": {"a": {"state": "done", "attempts": 1}}, "scores": [3]}')
+    before = path.read_text()
+    for change in (lambda: note(path, "b", "done"), lambda: note_opened(path), lambda: note_score(path, "g", 1)):
+        with pytest.raises(OSError, match="written by a newer version"):
+            change()
+    assert read(path)["a"]["state"] == "done"
+    assert path.read_text() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["p.json"]
+    assert "newer version of this package" in trouble(path)
+
+
+@pytest.mark.parametrize("scores", ["[3]", '"many"', '{"depth_game": "x"}', "null"])
+def test_scores_that_make_no_sense_are_kept_beside(tmp_path: Path, scores: str) -> None:
+    path = tmp_path / "p.json"
+    path.write_text('{"version": 1, "exercises": {}, "scores": ' + scores + "}")
+    before = path.read_text()
+    assert "is damaged" in trouble(path)
+    assert note_score(path, "depth_game", 16) == 16
+    assert (tmp_path / "p.json.damaged-1").read_text() == before
+    assert trouble(path) == ""
+
+
+def test_a_private_file_stays_private_and_a_link_a_link(tmp_path: Path) -> None:
+    kept = tmp_path / "synchronised" / "progress"
+    kept.parent.mkdir()
+    path = tmp_path / ".progress.json"
+    path.symlink_to(kept)
+    note(path, "a", "done")  # the link led nowhere yet
+    kept.chmod(0o600)
+    note(path, "b", "done")
+    assert path.is_symlink()
+    assert kept.stat().st_mode & 0o777 == 0o600
+    assert list(read(kept)) == ["a", "b"]
+
+
+def test_what_is_not_a_file_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "p.json"
+    os.mkfifo(path)
+    with pytest.raises(OSError, match="not a regular file"):
+        note(path, "a", "done")
+    assert path.is_fifo()
+    assert trouble(path) == f"{path} is not a file: nothing is noted until you move it away."
+
+
+def test_times_that_nobody_lived_count_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "p.json"
+    entries = {name: {"state": "done", "attempts": 1, "seconds": s} for name, s in (("a", 10**400), ("b", -5))}
+    path.write_text(json.dumps({"exercises": entries}))
+    (lesson,) = by_lesson(read(path), {"a": "01", "b": "01"})
+    assert str(lesson).endswith("2 of 2 done")
 
 
 def test_a_state_is_never_lowered(tmp_path: Path) -> None:

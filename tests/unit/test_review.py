@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deepnet_edu import ModelConfig, build_model, deepnorm_constants
+from deepnet_edu.models import random_batch
 from deepnet_edu.review import SubLayerView, find_sublayers, review
 
 D, HEADS, FF, LAYERS = 48, 4, 96, 24
@@ -267,6 +268,44 @@ def test_hints_for_a_model_of_any_make() -> None:
         review(model)
     with pytest.raises(ValueError, match=r"How is this model run\? review\(model, run="):
         review(model, sublayers=hints)
+
+
+def test_a_batch_is_what_the_model_is_run_on() -> None:
+    """By position, as the README calls it: a Batch for ours, what the model is called with for others."""
+    config = ModelConfig("decoder", "lm", 4, **SIZES)
+    model, batch = build_model(config), random_batch(config, 2, 8, seed=1)
+    seen: list[torch.Size] = []
+    model.embeddings()[0].register_forward_hook(lambda module, args, output: seen.append(output.shape))
+    assert review(model, batch).passed
+    assert seen == [(2, 8, D)]
+    encoder = nn.TransformerEncoder(
+        nn.TransformerEncoderLayer(D, HEADS, FF, batch_first=True), 2, enable_nested_tensor=False
+    )
+    assert "There is no α" in review(encoder, X)[ALPHA].mend
+    decoder = nn.TransformerDecoder(nn.TransformerDecoderLayer(D, HEADS, FF, batch_first=True), 3)
+    assert review(decoder, (X, X), depth=(3, 3))[ALPHA].found == "the norm sees 1·x + 1·F(x)"
+
+
+def test_a_compiled_model_is_unwrapped() -> None:
+    model = build_model(ModelConfig("decoder", "lm", 4, **SIZES))
+    assert review(torch.compile(model)).passed  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "sentence"),
+    [
+        ({"batch": X, "run": run}, ValueError, "either batch or run"),
+        ({"batch": X}, TypeError, "reads a Batch, and got a Tensor"),
+        ({"batch": "text"}, TypeError, "reads a Batch, and got a str"),
+        ({"batch": {}}, TypeError, "reads a Batch, and got a dict"),
+        ({"model": None}, TypeError, "got NoneType"),
+        ({"model": Own(), "sublayers": [1], "batch": "x"}, TypeError, "a tensor or a tuple of tensors, not a str"),
+    ],
+)
+def test_what_cannot_be_reviewed_is_refused(settings, error, sentence) -> None:
+    model = build_model(ModelConfig("decoder", "lm", 1, **SIZES))
+    with pytest.raises(error, match=sentence):
+        review(**{"model": model, **settings})
 
 
 def test_a_review_leaves_the_model_alone() -> None:

@@ -13,7 +13,7 @@ ORDER = [
     "messages", "files", "fields", "lock", "scaling", "residual", "attention", "transformer", "fast", "compiled",
     "stack", "initialization", "embedding", "config", "models", "generation", "record", "planning", "parallel",
     "theory", "probing", "review", "data", "training", "figures", "progress", "serving", "explorers", "checks",
-    "course", "batch", "cli",
+    "course", "batch", "cli", "__main__",
 ]  # fmt: skip
 NOTEBOOKS = {"IPython", "ipywidgets", "jupytext", "nbformat", "nbclient", "papermill", "jupyterlab"}
 
