@@ -140,6 +140,25 @@ def test_what_computes_something_else_is_refused(
     assert not list((tmp_path / "deepnet_edu").glob("*.part"))
 
 
+def test_it_is_right_without_the_processors_own_instructions(
+    compiled: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    monkeypatch.setattr(native, "_FLAGS", ((),))
+    library, reason = fresh(monkeypatch, tmp_path)  # compared with PyTorch before it is used
+    assert library is not None, reason
+
+
+def test_each_processor_compiles_for_itself(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    """In a home that machines share, one may have instructions that end a program on another."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(native.subprocess, "run", lambda *_, **__: None)  # an empty file will do
+    found = set()
+    for flags in ("flags: avx2", "flags: avx2 avx512f"):
+        monkeypatch.setattr(native, "_processor", lambda flags=flags: flags)
+        found.add(native._compiled("cc"))
+    assert len(found) == 2
+
+
 def test_a_cache_that_others_may_write_is_not_used(
     compiled: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
