@@ -66,6 +66,7 @@ class CompiledLayer:
         compile_graph = torch._dynamo.lookup_backend(self.backend)
 
         def counted(graph: Any, inputs: Any, **settings: Any) -> Any:
+            _tell_processors_apart()
             made = compile_graph(graph, inputs, **settings)
             self.graphs += 1  # only now: PyTorch may have to begin anew
             return made
@@ -76,6 +77,13 @@ class CompiledLayer:
         own = FunctionType(code, forward.__globals__, code.co_name, forward.__defaults__)
         # Without fullgraph what cannot be compiled would run uncompiled, and nobody would know.
         return torch.compile(own, fullgraph=True, backend=counted)
+
+
+def _tell_processors_apart() -> None:
+    """PyTorch keeps kernels on disk, and its key does not say for which instruction set they were made."""
+    settings, capability = torch.compiler.config, torch.backends.cpu.get_cpu_capability()
+    if capability not in settings.cache_key_tag:
+        settings.cache_key_tag += capability
 
 
 def _sentence(error: Exception, graphs: int) -> str:
