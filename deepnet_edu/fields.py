@@ -30,7 +30,7 @@ def from_dict(cls: type[T], content: Any) -> T:
             field, what was expected and what was found.
     """
     if not isinstance(content, dict):
-        raise ValueError(f"expected a table of fields, found {_shown(content)}")
+        raise ValueError(f"expected a table of fields, found {shown(content)}")
     known = {one.name: one for one in fields(cls) if one.init}  # type: ignore[arg-type]
     types = get_type_hints(cls)
     for name in content:
@@ -56,7 +56,7 @@ def check(value: Any, wanted: Any, name: str) -> None:
         ValueError: it is not.
     """
     if not _fits(value, wanted):
-        raise ValueError(f"{name}: expected {_words(wanted)}, found {_shown(value)}")
+        raise ValueError(f"{name}: expected {_words(wanted)}, found {shown(value)}")
 
 
 def _fits(value: Any, wanted: Any) -> bool:
@@ -96,7 +96,8 @@ def _words(wanted: Any) -> str:
     return _WORDS.get(wanted, getattr(wanted, "__name__", str(wanted)))
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value for a sentence: short, whatever it is."""
     if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 200:
         return "a number of very many digits"
     text = repr(value)

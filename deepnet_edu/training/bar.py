@@ -3,6 +3,8 @@
 import sys
 import time
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 from tqdm.auto import tqdm
@@ -86,12 +88,22 @@ class Bar:
         self._flops += flops or 0.0
         self._marks.append((time.perf_counter(), self._tokens, self._flops))
         if not self._bar.disable:
-            self._bar.set_postfix_str(f"loss {loss:.3f}{self.text}", refresh=False)  # update() decides when to draw
-            self._bar.update()
+            with self._seen():
+                self._bar.set_postfix_str(f"loss {loss:.3f}{self.text}", refresh=False)  # update() decides when to draw
+                self._bar.update()
 
     def close(self) -> None:
         """Draw once more, and leave the bar as it is."""
-        self._bar.close()
+        with self._seen():
+            self._bar.close()
+
+    @contextmanager
+    def _seen(self) -> Iterator[None]:
+        """The bar is drawn no more where nobody can see it: the terminal was closed, or its file's disk is full."""
+        try:
+            yield
+        except OSError:
+            self._bar.disable = True
 
     def __enter__(self) -> "Bar":
         return self
