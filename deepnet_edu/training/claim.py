@@ -22,10 +22,11 @@ class Claim:
 
     Args:
         path: of the lock, just taken.
+        last: whether it writes itself, and calls nobody who would.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, last: bool) -> None:
+        self.path, self.last = path, last
         self._file = path.stat().st_ino
 
     def hold(self) -> None:
@@ -46,11 +47,12 @@ _held: ContextVar[tuple[Claim, ...]] = ContextVar("folders that this call writes
 
 
 @contextmanager
-def claimed(folder: Path, *, take_over: bool = False) -> Iterator[Claim]:
-    """Be the only one who writes in a run's folder; inside the block, to claim it once more is to have it.
+def claimed(folder: Path, *, last: bool = False, take_over: bool = False) -> Iterator[Claim]:
+    """Be the only one who writes in a run's folder.
 
     Args:
         folder: is made if it is not there.
+        last: nobody who is called in the block claims it once more; otherwise one may, and has it.
         take_over: wait for a sign of life of a process on another machine, and take its place where none comes.
 
     Raises:
@@ -58,8 +60,12 @@ def claimed(folder: Path, *, take_over: bool = False) -> Iterator[Claim]:
     """
     path = folder.resolve() / LOCK
     for claim in _held.get():
-        if claim.path == path:
-            yield claim
+        if claim.path == path and not claim.last:
+            claim.last = last
+            try:
+                yield claim
+            finally:
+                claim.last = False
             return
     new = not folder.exists()
     try:
@@ -69,7 +75,7 @@ def claimed(folder: Path, *, take_over: bool = False) -> Iterator[Claim]:
             other = take(path, over=other)
         if other is not None:
             raise UserError(_sentence(folder, other, take_over))
-        claim = Claim(path)
+        claim = Claim(path, last)
     except OSError as error:
         why = error.strerror or str(error)
         raise UserError(f"{folder} cannot be written ({why}): {remedy(why)}, or choose another folder.") from None

@@ -107,14 +107,15 @@ def train(
         stop = entered.enter_context(Stop(enabled=folder is not None, patient=ranks is not None))
         log = claim = None
         if folder is not None:
-            opened: list[tuple[Claim, RunLog]] = []
-            _on_first(ranks, lambda: _claim(entered, folder, resume))
+            claims: list[Claim] = []
+            logs: list[RunLog] = []
+            _on_first(ranks, lambda: claims.append(_claim(entered, folder, resume)))
             if resume and (earlier := _on_first(ranks, lambda: checkpoints(folder))):
                 tokens = _load(earlier[-1], step, generator, task).tokens
             at = step.count if resume else None
-            _on_first(ranks, lambda: opened.append(_open(entered, folder, at)))
-            if opened:
-                (claim, log), history = opened[0], read_metrics(folder, model.config.title)
+            _on_first(ranks, lambda: logs.append(_open(entered, folder, at)))
+            if logs:
+                (claim,), (log,), history = claims, logs, read_metrics(folder, model.config.title)
         peak = _peak(device, config, 1 if plan is None else plan.ranks)
         bar = entered.enter_context(Bar(config.steps, start=step.count, progress=progress and writes, peak=peak))
         while step.count < config.steps:
@@ -200,9 +201,9 @@ def _load(path: Path, step: TrainStep, generator: torch.Generator, task: Task) -
     return found
 
 
-def _claim(entered: ExitStack, folder: Path, resume: bool) -> None:
+def _claim(entered: ExitStack, folder: Path, resume: bool) -> Claim:
     """Be the only writer of the folder of a run, which has all that a run that is resumed must have."""
-    entered.enter_context(claimed(folder))
+    claim = entered.enter_context(claimed(folder, last=True))
     try:
         tidy(folder)
         if resume and not (folder / FOLDER).exists() and len((folder / METRICS).read_bytes().splitlines()) > 1:
@@ -210,22 +211,22 @@ def _claim(entered: ExitStack, folder: Path, resume: bool) -> None:
                 f"{folder / METRICS} has the steps of a run, and {folder / FOLDER} is gone: put it back, or begin the "
                 "run anew in another folder, with --out FOLDER, or train(…, out=…)."
             )
-    except FileNotFoundError:
+    except FileNotFoundError:  # no step was taken yet
         pass
     except OSError as error:
         why = error.strerror or str(error)
         raise UserError(f"{error.filename or folder}: {why}: {remedy(why)}, or choose another folder.") from None
+    return claim
 
 
-def _open(entered: ExitStack, folder: Path, at: int | None) -> tuple[Claim, RunLog]:
+def _open(entered: ExitStack, folder: Path, at: int | None) -> RunLog:
     """The log of a run whose first step to come is ``at``, None for a new one."""
-    claim = entered.enter_context(claimed(folder))
     log = entered.enter_context(RunLog(folder, at))
     with suppress(OSError):  # then the first checkpoint will say it
         (folder / FOLDER).mkdir(exist_ok=True)
     if log.gap:
         _say(log.gap)
-    return claim, log
+    return log
 
 
 def _say(sentence: str) -> None:
