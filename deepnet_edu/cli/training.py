@@ -104,22 +104,24 @@ def ask(what: str, run: "Run", device: str, devices: int, *, resume: bool, sure:
     Raises:
         UserError: it is not to be started.
     """
-    from deepnet_edu.training.forecast import beyond
+    from deepnet_edu.training.forecast import beyond, seconds_of
     from deepnet_edu.training.presets import PRESETS
     from deepnet_edu.training.runs import find_run
 
-    known = find_run(what) if resume or what in PRESETS else None
-    if not (said := beyond(run, device, devices, known)):
-        if known is not None and not quiet and (said := beyond(run, device, devices)):
+    memory, time = beyond(run, device, devices)
+    known = find_run(what) if time and (resume or what in PRESETS) else None
+    expected = known is not None and seconds_of(run, device, devices) <= seconds_of(known, device, devices)
+    if not memory and not time:
+        return
+    said = f"This run {', and it '.join(filter(None, (memory, time)))}."
+    if sure or (expected and not memory):
+        if not quiet:
             print(said, file=sys.stderr)
-        return
-    if sure:
-        return
-    if not quiet and sys.stdin is not None and sys.stdin.isatty():
+    elif not quiet and sys.stdin is not None and sys.stdin.isatty():
         print(said, file=sys.stderr)
         typer.confirm("Start it?", abort=True, err=True)
-        return
-    raise UserError(f"{said} Make it smaller, or start it all the same with --yes.")
+    else:
+        raise UserError(f"{said} Make it smaller, or start it all the same with --yes.")
 
 
 def start(

@@ -27,7 +27,7 @@ class Claim:
 
     def __init__(self, path: Path, last: bool) -> None:
         self.path, self.last = path, last
-        self._file = path.stat().st_ino
+        self._mine = path.read_bytes()
 
     def hold(self) -> None:
         """See that nobody has taken the run over, as may happen to a machine that slept.
@@ -35,8 +35,8 @@ class Claim:
         Raises:
             UserError: somebody has; what this process does from now on must not be written.
         """
-        with suppress(FileNotFoundError):
-            if self.path.stat().st_ino != self._file:
+        with suppress(OSError):
+            if self.path.read_bytes() != self._mine:
                 raise UserError(
                     f"{self.path.parent} was taken over by {holder(self.path) or 'another process'}: "
                     "this one has stopped, and writes nothing more there."
@@ -58,7 +58,7 @@ def claimed(folder: Path, *, last: bool = False, take_over: bool = False) -> Ite
     Raises:
         UserError: another process is at work there, or the folder cannot be written.
     """
-    path = folder.resolve() / LOCK
+    path = Path(os.path.realpath(folder), LOCK)
     for claim in _held.get():
         if claim.path == path and not claim.last:
             claim.last = last

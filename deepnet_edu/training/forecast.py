@@ -135,8 +135,8 @@ def forecast(run: Run, device: str = "cpu") -> Forecast:
     )
 
 
-def beyond(run: Run, device: str = "cpu", devices: int = 1, known: Run | None = None) -> str:
-    """What of a run goes beyond this machine's memory, or beyond an hour: a sentence with the numbers, or nothing.
+def beyond(run: Run, device: str = "cpu", devices: int = 1) -> tuple[str, str]:
+    """What of a run goes beyond this machine's memory, and what beyond an hour: with the numbers; empty where nothing.
 
     Arithmetic decides what is small or has no end, at once; :func:`forecast` what lies between. Of many devices it is
     the least that they need together.
@@ -145,27 +145,24 @@ def beyond(run: Run, device: str = "cpu", devices: int = 1, known: Run | None = 
         run: from ``find_run``.
         device: ``"cpu"`` or ``"cuda"``.
         devices: that share the work.
-        known: a run of which somebody knows that it takes long: no more than that is no surprise.
     """
     model, train = run.model, run.train
     sequences, tokens = run.data.batch_shape
     weights, sublayers = _weights(run)
     there = limit(torch.device(device)) * (devices if device == "cuda" else 1)
     least = 16 * weights + OBJECTS * sublayers + 4 * sequences * tokens * (model.d_model + model.vocab_size)
-    need, said = least, []
+    need, memory, time = least, "", ""
     width = 100 * model.d_model + 8 * model.d_ff + 10 * model.n_heads * tokens
     most = 2 * least + PROCESS + 4 * sequences * tokens * (sublayers * width + 6 * model.vocab_size)
     if devices == 1 and least <= there and (most > there or model.residual in OWN_PRODUCTS):
         need = forecast(run, device).memory["total"]
     if need > there:
-        said.append(
-            f"needs about {_short(min(need, 10**300) / 10**9)} GB of memory, and this machine has {there / 1e9:.3g} GB"
-        )
-    seconds = _seconds(run, device, devices)
-    if seconds > LONG and (known is None or seconds > _seconds(known, device, devices)):
+        size = _short(min(need, 10**300) / 10**9)
+        memory = f"needs about {size} GB of memory, and this machine has {there / 1e9:.3g} GB"
+    if (seconds := seconds_of(run, device, devices)) > LONG:
         whole = f"{train.steps:,} steps of {sequences * tokens * train.accumulate:,} tokens"
-        said.append(f"takes about {_span(seconds)}, {whole} through {weights:,} weights")
-    return f"This run {', and it '.join(said)}." if said else ""
+        time = f"takes about {_span(seconds)}, {whole} through {weights:,} weights"
+    return memory, time
 
 
 def _weights(run: Run) -> tuple[int, int]:
@@ -178,8 +175,8 @@ def _weights(run: Run) -> tuple[int, int]:
     return layers + model.d_model * model.vocab_size, sublayers
 
 
-def _seconds(run: Run, device: str, devices: int) -> float:
-    """Of a run by its operations, two for each weight and token forward and four back, at a rate that is often met."""
+def seconds_of(run: Run, device: str = "cpu", devices: int = 1) -> float:
+    """What a run takes at a rate that is often met: two operations for each weight and token forward, four back."""
     weights, sublayers = _weights(run)
     sequences, tokens = run.data.batch_shape
     operations = min(6 * weights * sequences * tokens * run.train.accumulate, 10**300)

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from deepnet_edu import files
+from deepnet_edu.fields import check
 from deepnet_edu.files import parse_json, remedy
 from deepnet_edu.messages import UserError
 from deepnet_edu.record import DepthProfile, History
@@ -238,7 +239,9 @@ def read_metrics(folder: Path | str, label: str = "") -> History:
         for number, line in _lines(folder / PROFILES):
             try:
                 values = parse_json(line)
-                step = values.pop("step")
+                check(step := values.pop("step"), int, "step")
+                for name, value in values.items():
+                    check(value, str if name == "label" else list[Any] | dict[str, list[Any]], name)
                 history.profiles[step] = DepthProfile.from_dict(values)
             except (ValueError, TypeError, KeyError, AttributeError) as error:
                 raise _no_step(folder / PROFILES, number, line) from error

@@ -25,7 +25,7 @@ from deepnet_edu.training.checkpoint import checkpoints, load, save, tidy
 from deepnet_edu.training.claim import Claim, claimed
 from deepnet_edu.training.config import TrainConfig
 from deepnet_edu.training.diagnosis import TrainingDiverged, diagnose
-from deepnet_edu.training.integrity import FOLDER, State, unfit
+from deepnet_edu.training.integrity import FOLDER, State, step_of, unfit
 from deepnet_edu.training.interruption import Interrupted, Stop
 from deepnet_edu.training.log import METRICS, RunLog, read_metrics
 from deepnet_edu.training.memory import answered, lengths
@@ -111,6 +111,7 @@ def train(
             logs: list[RunLog] = []
             _on_first(ranks, lambda: claims.append(_claim(entered, folder, resume)))
             if resume and (earlier := _on_first(ranks, lambda: checkpoints(folder))):
+                _ahead(earlier[-1], config.steps)
                 tokens = _load(earlier[-1], step, generator, task).tokens
             at = step.count if resume else None
             _on_first(ranks, lambda: logs.append(_open(entered, folder, at)))
@@ -199,6 +200,12 @@ def _load(path: Path, step: TrainStep, generator: torch.Generator, task: Task) -
     if found.reads is None:
         _say(f"{path} does not say which data it is of, as older ones do not: see that these are the same.")
     return found
+
+
+def _ahead(path: Path, steps: int) -> None:
+    """Refuse to resume a run at an end that it has passed."""
+    if (done := step_of(path) or 0) > steps:
+        raise UserError(f"{path} has {done} steps already, and steps={steps}: resume with steps={done} or more.")
 
 
 def _claim(entered: ExitStack, folder: Path, resume: bool) -> Claim:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +22,7 @@ from typer.testing import CliRunner
 
 from deepnet_edu import ModelConfig, TrainConfig, build_model, files, lock, train
 from deepnet_edu.cli import app, main
+from deepnet_edu.cli.training import ask
 from deepnet_edu.data import TokenMap
 from deepnet_edu.lock import Holder, beat
 from deepnet_edu.messages import UserError
@@ -410,12 +412,15 @@ def test_a_run_beyond_this_machine_is_refused_with_its_numbers(
 
 def test_small_runs_and_known_ones_are_not_asked_about(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("deepnet_edu.training.forecast.limit", lambda _device: 10**12)
-    assert beyond(find_run("laptop-1000", SMALL)) == ""
-    assert beyond(find_run("laptop-1000")) == ""
-    preset = find_run("wmt17-18x18")
-    assert "years" in beyond(preset) or "days" in beyond(preset)
-    assert beyond(preset, known=preset) == ""
-    assert beyond(replace(preset, train=replace(preset.train, steps=10**6)), known=preset) != ""
+    assert beyond(find_run("laptop-1000", SMALL)) == ("", "")
+    assert beyond(find_run("laptop-1000")) == ("", "")
+    memory, time_ = beyond(find_run("wmt17-18x18"))
+    assert not memory
+    assert "years" in time_ or "days" in time_
+    asked = partial(ask, "wmt17-18x18", device="cpu", devices=1, resume=False, sure=False, quiet=True)
+    asked(find_run("wmt17-18x18"))
+    with pytest.raises(UserError, match=r"takes about .*1,000,000 steps"):
+        asked(find_run("wmt17-18x18", ["steps=1000000"]))
 
 
 def test_yes_starts_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
