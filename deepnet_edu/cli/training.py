@@ -36,7 +36,7 @@ def train(
         bool, typer.Option("--take-over", help="With --resume: of a run whose machine is gone, after a wait.")
     ] = False,
     yes: Annotated[
-        bool, typer.Option("--yes", help="Start a run that needs more memory than there is, or more than an hour.")
+        bool, typer.Option("--yes", help="Start a run that needs more memory than there is, or takes very long.")
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what the run needs, and load and train nothing.")
@@ -99,27 +99,29 @@ def train(
 def ask(what: str, run: "Run", device: str, devices: int, *, resume: bool, sure: bool, quiet: bool) -> None:
     """Before anything is built: a run beyond this machine's memory, or an hour, is started only if somebody says so.
 
-    How long presets take, and runs that were begun, is known; longer ones are asked about.
+    How long presets take, and runs that were begun, is known; longer ones are asked about. Where nobody can answer, as
+    in a job's script, a run of less than a day is started.
 
     Raises:
         UserError: it is not to be started.
     """
-    from deepnet_edu.training.forecast import beyond, seconds_of
+    from deepnet_edu.training.forecast import DAY, beyond, seconds_of
     from deepnet_edu.training.presets import PRESETS
     from deepnet_edu.training.runs import find_run
 
     memory, time = beyond(run, device, devices)
-    known = find_run(what) if time and (resume or what in PRESETS) else None
-    expected = known is not None and seconds_of(run, device, devices) <= seconds_of(known, device, devices)
     if not memory and not time:
         return
     said = f"This run {', and it '.join(filter(None, (memory, time)))}."
-    if sure or (expected and not memory):
-        if not quiet:
-            print(said, file=sys.stderr)
-    elif not quiet and sys.stdin is not None and sys.stdin.isatty():
+    seconds = seconds_of(run, device, devices)
+    known = find_run(what) if resume or what in PRESETS else None
+    expected = not memory and known is not None and seconds <= seconds_of(known, device, devices)
+    if not (sure or expected) and not quiet and sys.stdin is not None and sys.stdin.isatty():
         print(said, file=sys.stderr)
         typer.confirm("Start it?", abort=True, err=True)
+    elif sure or expected or (not memory and seconds < DAY):
+        if not quiet:
+            print(said, file=sys.stderr)
     else:
         raise UserError(f"{said} Make it smaller, or start it all the same with --yes.")
 

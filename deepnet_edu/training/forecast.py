@@ -24,9 +24,8 @@ from deepnet_edu.stack import layers_together
 from deepnet_edu.training.memory import limit
 from deepnet_edu.training.runs import Run
 
-_DAY = 86_400
-#: Seconds beyond which a run is asked about.
-LONG = 3600.0
+#: Seconds beyond which a run is asked about; beyond a day even where nobody can answer.
+LONG, DAY = 3600.0, 86_400
 #: Assumed: of a GPU, what share of its peak a run reaches, and the peak where nobody wrote it down; and seconds that
 #: Python takes for a sub-layer in a step.
 _UTILISATION, _PEAK, _LOOK = 0.3, 100e12, 70e-6
@@ -70,7 +69,7 @@ class Forecast:
     @property
     def days(self) -> float | None:
         """Of the run at the device's peak, which no run reaches."""
-        return None if self.operations is None or self.peak is None else self.operations / self.peak / _DAY
+        return None if self.operations is None or self.peak is None else self.operations / self.peak / DAY
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -189,7 +188,7 @@ def seconds_of(run: Run, device: str = "cpu", devices: int = 1) -> float:
 
 def _span(seconds: float) -> str:
     """A time in the largest unit of which there is one."""
-    for unit, size in (("years", 365.25 * _DAY), ("days", float(_DAY)), ("hours", 3600.0)):
+    for unit, size in (("years", 365.25 * DAY), ("days", float(DAY)), ("hours", 3600.0)):
         if seconds >= size:
             return f"{_short(seconds / size)} {unit}"
     return f"{_short(seconds / 60)} minutes"

@@ -103,9 +103,12 @@ def find_run(given: str, overrides: Sequence[str] = ()) -> Run:
         raise UserError(str(error)) from None
 
 
-def keep(run: Run, folder: Path) -> None:
+def keep(run: Run, folder: Path) -> bool:
     """Write the run into its folder, from which ``find_run`` and ``check_same`` read it. A file that says the same
     already stays as it is, whatever else somebody wrote into it.
+
+    Returns:
+        Whether it was written.
 
     Raises:
         UserError: the file says something else, and somebody has edited it.
@@ -114,7 +117,7 @@ def keep(run: Run, folder: Path) -> None:
     path = folder / FILE
     if path.exists():
         if (there := find_run(str(path))) == run:
-            return
+            return False
         if not is_ours(folder):
             changed = ", ".join(_changed(there, run))
             raise UserError(
@@ -122,7 +125,8 @@ def keep(run: Run, folder: Path) -> None:
                 "without --set; or begin another run with --out."
             )
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, run.to_toml(), FILE)
+    write_atomic(path, run.to_toml())
+    return True
 
 
 def is_ours(folder: Path) -> bool:

@@ -71,7 +71,9 @@ def carry_out(
             entered.enter_context(claimed(folder, take_over=take_over))
 
         _on_first(ranks, folder, claim)
-        task = _task(run, folder, resume, go_on, ranks)
+        written: list[Path] = []
+        entered.callback(_withdraw, folder, written)
+        task = _task(run, folder, resume, go_on, ranks, written)
         # What is cut need not fit on one GPU.
         model = build_model(run.model, seed=run.train.seed, device="cpu" if many else device)
         result = {"folder": str(folder), "go_on": go_on, "stopped": False, "chance": getattr(task, "chance", None)}
@@ -188,8 +190,18 @@ def _facts(run: Run, plan: Plan, resume: bool) -> dict[str, Any]:
     return {**versions, "plan": plan.title, "resume": resume, **tables}
 
 
-def _task(run: Run, folder: Path, resume: bool, go_on: str, ranks: Ranks | None) -> Task:
-    """The data, once the folder is known to be the run's. The first rank learns byte pairs, the others read them."""
+def _withdraw(folder: Path, written: list[Path]) -> None:
+    """Remove what was written for a run that came to no step, so that it is not in the way of the next one."""
+    if not (folder / METRICS).exists():
+        for path in written:
+            path.unlink(missing_ok=True)
+
+
+def _task(run: Run, folder: Path, resume: bool, go_on: str, ranks: Ranks | None, written: list[Path]) -> Task:
+    """The data, once the folder is known to be the run's. The first rank learns byte pairs, the others read them.
+
+    What is written for a run that begins is added to ``written``.
+    """
     made: list[Task] = []
     learned = folder / TOKENIZER
 
@@ -197,9 +209,12 @@ def _task(run: Run, folder: Path, resume: bool, go_on: str, ranks: Ranks | None)
         _refuse(run, folder, resume, go_on)
         known = learned if resume and learned.exists() else None
         made.append(make_task(run.data, run.model.vocab_size, seed=run.train.seed, tokenizer=known))
-        keep(run, folder)
+        if keep(run, folder) and not resume:
+            written.append(folder / FILE)
         if known is None and (tokenizer := getattr(made[0], "tokenizer", None)) is not None:
             tokenizer.save(learned)
+            if not resume:
+                written.append(learned)
 
     def follow() -> None:
         if not made:
