@@ -204,7 +204,7 @@ def _pieces_of(path: Path, name: str) -> dict[str, tuple[Form, list[int]]]:
                 piece = file.get_slice(tensor)
                 shape = tuple(piece.get_shape())
                 first = cut.get(tensor, {}).get("saved_offsets") or [0] * len(shape)
-                if len(first) != len(shape):
+                if len(first) != len(shape) or any(number < 0 for number in first):
                     raise ValueError(f"{shown(tensor)} lies at {first} of {len(shape)} dimensions")
                 found[tensor] = ((_TYPES.get(piece.get_dtype(), torch.complex32), shape), first)
     except (SafetensorError, OSError) as error:

@@ -336,3 +336,66 @@ def test_a_checkpoint_behind_a_link_is_pruned_and_what_it_points_to_stays(saved:
     run(saved, steps=6, keep=1)
     assert [path.name for path in checkpoints(saved)] == ["step-00000006"]
     assert (tmp_path / "elsewhere" / "model.safetensors").exists()
+
+
+# Of many ranks, whose files hold pieces
+
+
+def cut_in_two(path: Path) -> list[Path]:
+    """The same checkpoint as two ranks would have written it: each has half of the rows, where there are two."""
+    tensors = {**load_file(path / "model.safetensors"), **load_file(path / "optimizer.safetensors")}
+    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("step/")}
+    files = []
+    for rank in range(2):
+        mine, places = {}, {}
+        for name, tensor in tensors.items():
+            half = len(tensor) // 2
+            piece = tensor[half:] if rank else tensor[:half]
+            mine[name] = piece.contiguous()
+            places[name] = {"saved_offsets": [rank * half] + [0] * (tensor.ndim - 1)}
+        files.append(path / f"shard-0000{rank + 1}-model-00001-of-00001.safetensors")
+        save_file(mine, files[-1], metadata={"DCP_SHARDING_INFO": json.dumps(places)})
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        (path / name).unlink()
+    save_file({"data": load_file(path / "random.safetensors")["data"]}, path / "random.safetensors")
+    state = json.loads((path / "state.json").read_text())
+    (path / "state.json").write_text(json.dumps({**state, "plan": "shard=2", "updates": state["step"]}))
+    agree(path)
+    return files
+
+
+def edit(file: Path, how: Callable[[Tensors, dict[str, Any]], Any]) -> None:
+    from safetensors import safe_open
+
+    with safe_open(file, framework="pt") as opened:
+        places = json.loads(opened.metadata()["DCP_SHARDING_INFO"])
+    tensors = load_file(file)
+    how(tensors, places)
+    save_file(tensors, file, metadata={"DCP_SHARDING_INFO": json.dumps(places)})
+    agree(file.parent)
+
+
+HEAD = "head.weight"
+PIECES: dict[str, tuple[Callable[[Tensors, dict[str, Any]], Any], str]] = {
+    "rows missing": (lambda t, _: t.update({HEAD: t[HEAD][1:].contiguous()}), "head.weight .* numbers are there, of"),
+    "a piece missing": (lambda t, _: t.pop(HEAD), "shard-.*head.weight"),
+    "another type": (lambda t, _: t.update({HEAD: t[HEAD].double()}), "head.weight is float64"),
+    "a piece elsewhere": (lambda _, p: p.update({HEAD: {"saved_offsets": [99, 0]}}), "head.weight"),
+    "a negative place": (lambda _, p: p.update({HEAD: {"saved_offsets": [-1, 0]}}), "head.weight' lies at"),
+    "too many dimensions": (lambda _, p: p.update({HEAD: {"saved_offsets": [0]}}), "head.weight' lies at"),
+    "a place of text": (lambda _, p: p.update({HEAD: {"saved_offsets": "x"}}), "DCP_SHARDING_INFO: expected"),
+    "one more": (lambda t, p: (t.update(x=torch.ones(1)), p.update(x={"saved_offsets": [0]})), "has a tensor 'x'"),
+}
+
+
+def test_pieces_make_a_whole(saved: Path, original: Path) -> None:
+    cut_in_two(checkpoints(saved)[-1])
+    run(saved, steps=5)
+    assert (saved / "checkpoints" / "step-00000005" / "optimizer.safetensors").exists()
+
+
+@pytest.mark.parametrize("what", PIECES)
+def test_pieces_of_another_form(what: str, saved: Path) -> None:
+    how, reason = PIECES[what]
+    edit(cut_in_two(checkpoints(saved)[-1])[1], how)
+    refused(saved, reason)
