@@ -285,8 +285,9 @@ def _identity(task: Task) -> dict[str, Any]:
     """What the data are, plain JSON; empty where the task does not say."""
     if (said := getattr(task, "identity", None)) is not None:
         return dict(said)
-    known = ((field.name, getattr(task, field.name)) for field in (fields(task) if is_dataclass(task) else ()))
-    return {name: value for name, value in known if isinstance(value, int | float | str | bool)}
+    names = [field.name for field in fields(task)] if is_dataclass(task) else []
+    known = {name: getattr(task, name) for name in names}
+    return {name: value for name, value in known.items() if isinstance(value, int | float | str | bool)}
 
 
 def _line(result: StepResult) -> dict[str, Any]:
