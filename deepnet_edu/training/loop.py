@@ -285,7 +285,7 @@ def _identity(task: Task) -> dict[str, Any]:
     """What the data are, plain JSON; empty where the task does not say."""
     if (said := getattr(task, "identity", None)) is not None:
         return dict(said)
-    names = [field.name for field in fields(task)] if is_dataclass(task) else []
+    names: list[str] = [field.name for field in fields(task)] if is_dataclass(task) else []
     known = {name: getattr(task, name) for name in names}
     return {name: value for name, value in known.items() if isinstance(value, int | float | str | bool)}
 
