@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
+from typing import Any
 
 from tqdm.auto import tqdm
 
@@ -36,15 +37,11 @@ class Bar:
         progress: bool = True,
         peak: float | None = None,
     ) -> None:
-        self._bar = tqdm(
-            total=steps,
-            initial=start,
-            disable=not progress,
-            unit="step",
-            mininterval=LOOKED_AT,
-            miniters=1,
-            dynamic_ncols=True,
-        )
+        how: dict[str, Any] = {"total": steps, "initial": start, "unit": "step", "mininterval": LOOKED_AT}
+        try:
+            self._bar = tqdm(disable=not progress, miniters=1, dynamic_ncols=True, **how)
+        except OSError:  # nobody can see it, as in _seen
+            self._bar = tqdm(disable=True, **how)
         if progress and not (sys.stderr.isatty() or hasattr(self._bar, "container")):  # goes to a file
             self._bar.mininterval = TO_FILE
         self._peak = peak
