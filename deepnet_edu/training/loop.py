@@ -213,7 +213,10 @@ def _claim(entered: ExitStack, folder: Path, resume: bool) -> Claim:
     claim = entered.enter_context(claimed(folder, last=True))
     try:
         tidy(folder)
-        if resume and not (folder / FOLDER).exists() and len((folder / METRICS).read_bytes().splitlines()) > 1:
+        steps = resume and not checkpoints(folder) and len((folder / METRICS).read_bytes().splitlines()) > 1
+        if steps and (folder / FOLDER).exists():
+            _say(f"{folder} has no checkpoint: the run begins at its first step again.")
+        elif steps:
             raise UserError(
                 f"{folder / METRICS} has the steps of a run, and {folder / FOLDER} is gone: put it back, or begin the "
                 "run anew in another folder, with --out FOLDER, or train(…, out=…)."

@@ -6,6 +6,7 @@ import os
 import pty
 import resource
 import select
+import shutil
 import signal
 import sys
 import threading
@@ -363,6 +364,16 @@ def test_checkpoints_that_are_gone_are_not_taken_for_a_beginning(tmp_path: Path)
     assert content(tmp_path) == before
     (tmp_path / "moved").rename(tmp_path / "checkpoints")
     run(tmp_path, 6, resume=True)
+
+
+def test_a_run_that_begins_again_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It was killed before its first checkpoint, say."""
+    run(tmp_path)
+    for path in checkpoints(tmp_path):
+        shutil.rmtree(path)
+    run(tmp_path, resume=True)
+    assert "has no checkpoint: the run begins at its first step again." in capsys.readouterr().err
+    assert len(read_metrics(tmp_path).loss) == 4
 
 
 @pytest.mark.parametrize("kept", [0, 1, 3])
