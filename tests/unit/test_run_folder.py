@@ -402,10 +402,10 @@ def test_metrics_that_are_not_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("decoder_layers=100000000", "GB of memory, and this machine has 8 GB"),
-        ("d_model=1000000", "GB of memory"),
-        ("sequences=2000000000", "GB of memory"),
-        ("vocab_size=100000000000", "GB of memory"),
+        ("decoder_layers=100000", "GB of memory, and this machine has 8 GB"),
+        ("d_model=16384", "GB of memory"),
+        ("sequences=100000", "GB of memory"),
+        ("vocab_size=10000000", "GB of memory"),
         ("steps=100000000", "takes about"),
         ("accumulate=1000000", "takes about"),
     ],
