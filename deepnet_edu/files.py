@@ -40,6 +40,7 @@ def write_atomic(path: Path, content: str | bytes, name: str = "", *, lasting: b
     if path.exists() and not (path.is_file() or path.is_dir()):  # root would put a file in the place of /dev/null
         raise OSError(errno.EINVAL, "not a regular file", str(path))
     data = content.encode() if isinstance(content, str) else content
+    write_point(path)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -83,7 +84,9 @@ def folder_atomic(path: Path, name: str) -> Iterator[Path]:
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
     try:
         yield temporary
+        write_point(path)
         for file in temporary.iterdir():
+            os.chmod(file, 0o644)  # safetensors makes its files private, in a folder that is not
             _sync(file)
         _sync(temporary)
         fault_point(f"{name}: before")
@@ -212,6 +215,28 @@ def fault_point(name: str) -> None:
     """Where a process may be killed at the worst moment: tests do so, to see that nothing is lost."""
     if os.environ.get(KILL_AT) == name:
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def write_point(path: Path) -> None:
+    """Called before anything is written to ``path``, or appended to it: tests put a full disk in its place."""
+
+
+def remedy(reason: str) -> str:
+    """What to do about a write that failed, in a few words.
+
+    Args:
+        reason: the system's own, as ``OSError.strerror`` has it.
+    """
+    known = {
+        "make room": (errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
+        "make it writable": (errno.EACCES, errno.EPERM, errno.EROFS),
+        "look after the disk, which reports a fault": (errno.EIO,),
+        "choose a shorter name": (errno.ENAMETOOLONG,),
+    }
+    for what, numbers in known.items():
+        if any(os.strerror(number) in reason for number in numbers):
+            return what
+    return "fix that"
 
 
 def _sync(path: Path) -> None:

@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from deepnet_edu.files import write_atomic
+from deepnet_edu.files import read_json, write_atomic
 from deepnet_edu.messages import UserError, unknown
 
 _FORMAT = "deepnet_edu.BytePairs 1"
@@ -159,7 +159,7 @@ class BytePairs:
             UserError: the file is missing, damaged, or something else.
         """
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            content = read_json(Path(path))
             if content["format"] != _FORMAT:
                 raise ValueError(f"its format is {content['format']!r}")
             if content.pop("sha256") != _digest(content):

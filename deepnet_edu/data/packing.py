@@ -77,6 +77,11 @@ class PackedText:
         return self.tokenizer.vocab_size
 
     @property
+    def identity(self) -> dict[str, Any]:
+        """What is read, as plain JSON: a checkpoint goes on with the same only."""
+        return {"text": self._epochs.data, "length": self.length, "batch_size": self.batch_size}
+
+    @property
     def chance(self) -> float:
         """Loss of the best guess that looks at no other token: the unigram entropy."""
         return self.unigram_entropy

@@ -4,10 +4,12 @@ from collections import Counter
 from functools import cached_property
 from itertools import pairwise
 from math import log
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from deepnet_edu.data.epochs import fingerprint
 from deepnet_edu.models import Batch
 
 VALIDATION_SHARE = 0.1
@@ -43,6 +45,11 @@ class PythonDocs:
                 f"length={length}: expected 1 to {len(self.validation) - 1} bytes, what the held-out part has."
             )
         self.length, self.batch_size = length, batch_size
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What is read, as plain JSON: a checkpoint goes on with the same only."""
+        return {"text": fingerprint(self.train.numpy()), "length": self.length, "batch_size": self.batch_size}
 
     @property
     def chance(self) -> float:

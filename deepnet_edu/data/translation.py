@@ -93,6 +93,11 @@ class Translations:
         return len(self._sizes)
 
     @property
+    def identity(self) -> dict[str, Any]:
+        """What is read, as plain JSON: a checkpoint goes on with the same only."""
+        return {"pairs": self._epochs.data, "max_tokens": self.max_tokens, "max_length": self.max_length}
+
+    @property
     def vocab_size(self) -> int:
         """Number of tokens that a model must know, on either side."""
         return self.tokenizer.vocab_size

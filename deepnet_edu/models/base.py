@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -69,6 +69,20 @@ class Model(nn.Module):
     config: ModelConfig
     head: nn.Linear
     rescale: nn.ModuleDict | None
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        known = getattr(destination, "_metadata", {})
+        if prefix[:-1] in known:  # weights of two rules may have the same names and shapes
+            known[prefix[:-1]]["rule"] = {"residual": self.config.residual, **self.config.override}
+
+    def _load_from_state_dict(
+        self, state_dict: Any, prefix: str, local_metadata: Any, strict: bool, *rest: Any
+    ) -> None:
+        there, here = local_metadata.get("rule"), {"residual": self.config.residual, **self.config.override}
+        if strict and there is not None and there != here:
+            rest[-1].append(f"These weights are of {there}, and this model is of {here}: build one of that rule.")
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *rest)
 
     def stacks(self) -> dict[StackName, Stack]:
         """The stacks by name, in the order in which a batch passes them."""

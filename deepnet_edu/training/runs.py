@@ -1,7 +1,6 @@
 """A run as three tables, from a preset or a TOML file, changed by ``key=value``, checked before anything starts."""
 
 import json
-import tomllib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import MISSING, asdict, dataclass, fields
@@ -103,18 +102,50 @@ def find_run(given: str, overrides: Sequence[str] = ()) -> Run:
         raise UserError(str(error)) from None
 
 
-def keep(run: Run, folder: Path) -> None:
-    """Write the run into its folder, from which ``find_run`` and ``check_same`` read it.
+def keep(run: Run, folder: Path) -> bool:
+    """Write the run into its folder, from which ``find_run`` and ``check_same`` read it. A file that says the same
+    already stays as it is, whatever else somebody wrote into it.
+
+    Returns:
+        Whether it was written.
 
     Raises:
+        UserError: the file says something else, and somebody has edited it.
         OSError: the folder cannot be written.
     """
+    path = folder / FILE
+    if path.exists():
+        if (there := find_run(str(path))) == run:
+            return False
+        if not is_ours(folder):
+            changed = ", ".join(_changed(there, run))
+            raise UserError(
+                f"{path} was written or edited by hand, and is not replaced: change {changed} in it, and resume "
+                "without --set; or begin another run with --out."
+            )
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / FILE, run.to_toml())
+    write_atomic(path, run.to_toml())
+    return True
+
+
+def is_ours(folder: Path) -> bool:
+    """Whether the file in a run's folder is as :func:`keep` writes it, so that nobody has anything to lose by it."""
+    try:
+        return find_run(str(folder / FILE)).to_toml() == read_text(folder / FILE)
+    except (UserError, OSError, ValueError):
+        return False
+
+
+def _changed(before: Run, now: Run) -> list[str]:
+    """The keys whose values differ."""
+    a, b = before.to_dict(), now.to_dict()
+    return [
+        f"{table}.{key}" for table in TABLES for key in a[table] | b[table] if a[table].get(key) != b[table].get(key)
+    ]
 
 
 def check_same(run: Run, folder: Path) -> None:
-    """See that ``run`` may go on in ``folder``: it is the run that was begun there, but for what is ``FREE``.
+    """See that ``run`` may be resumed in ``folder``: it is the run that was begun there, but for what is ``FREE``.
 
     Raises:
         UserError: it is another; the sentence names the first key that differs.
@@ -127,7 +158,7 @@ def check_same(run: Run, folder: Path) -> None:
             if before != now and f"{table}.{key}" not in free:
                 raise UserError(
                     f"{folder} was begun with {table}.{key}={before!r}, and now it is {now!r}: "
-                    f"go on with what stands in {folder / FILE}, or begin anew with another --out."
+                    f"resume with what stands in {folder / FILE}, or begin anew with another --out."
                 )
 
 
@@ -136,16 +167,18 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
     try:
         content = parse_toml(read_text(path))
     except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else str(error)
+        why = error.strerror if isinstance(error, OSError) else f"it is {error}"
+        if str(error) in ("nested too deeply", "a number has thousands of digits"):
+            why = str(error)
         raise UserError(
-            f"{path} cannot be read: {why}. A preset is named without .toml: {', '.join(PRESETS)}."
+            f"{_name(path)} cannot be read: {why}. A preset is named without .toml: {', '.join(PRESETS)}."
         ) from None
     for name, table in content.items():
         if name not in TABLES:
             raise UserError(f"{path}: {unknown('table', name, TABLES)}")
         if not isinstance(table, dict):
             raise UserError(
-                f"{path}: {name}={table!r}: expected a table, [{name}] and below it one key = value a line."
+                f"{path}: {name}={shown(table)}: expected a table, [{name}] and below it one key = value a line."
             )
     return {table: content.get(table, {}) for table in TABLES}
 
@@ -159,20 +192,24 @@ def _override(text: str) -> tuple[str, str, Any]:
     # No two tables have a key in common (a test holds that), so its name alone is enough.
     known = full | {key: (table, key) for table, key in full.values()}
     if name not in known:
+        name = name[:60]
         raise UserError(_short(unknown("key", name, full if "." in name else sorted(known.keys() - full.keys()))))
     table, key = known[name]
     if _is_text(_kind(table, key)):
         return table, key, value.strip("\"'")
     try:
-        read = tomllib.loads(f"value = {value}")
-    except tomllib.TOMLDecodeError:
-        read = {}
-    except (ValueError, RecursionError):
-        raise UserError(
-            f"--set {name}={shown(value)}: it is nested too deeply or has a number of thousands of digits."
-        ) from None
+        read = parse_toml(f"value = {value}")
+    except ValueError as error:
+        if str(error).startswith("not TOML"):
+            return table, key, value.strip("\"'")
+        raise UserError(f"--set {name}={shown(value)}: its value is not one of a run ({error}).") from None
     # Where a line break makes more of it, it is text.
     return table, key, read["value"] if list(read) == ["value"] else value.strip("\"'")
+
+
+def _name(path: Path) -> str:
+    """A path for a sentence, however long it is."""
+    return text if len(text := str(path)) <= 200 else text[:200] + "…"
 
 
 def _short(sentence: str) -> str:
@@ -222,8 +259,9 @@ def _typed(name: str, value: Any, kind: Any) -> Any:
             with suppress(ValueError):
                 return _typed(name, value, one)
         kind = first
-    if kind is float and isinstance(value, int) and not isinstance(value, bool) and value.bit_length() < 1000:
-        return float(value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        with suppress(OverflowError):  # the range of a float is not that of a whole number
+            return float(value)
     if get_origin(kind) is tuple and isinstance(value, list | tuple):
         inside = get_args(kind)[0]
         return tuple(_typed(name, item, inside) for item in value)

@@ -227,15 +227,32 @@ class TrainStep:
         """Of the parameters, as checkpoints have them."""
         return {parameter: name for name, parameter in self.model.named_parameters()}
 
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Of moments, as the optimizer names them."""
+        if self.config.optimizer == "adamw":
+            return "exp_avg", "exp_avg_sq"
+        return ("momentum_buffer",) if self.config.momentum else ()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Weights and saved buffers, without the names that share another's memory, as tied embeddings do."""
+        seen: set[tuple[int, torch.Size]] = set()
+        found = {}
+        for name, tensor in self.model.state_dict().items():
+            key = (tensor.data_ptr(), tensor.shape)
+            if key not in seen or not tensor.numel():
+                found[name] = tensor
+            seen.add(key)
+        return found
+
     def moments(self) -> dict[str, Tensor]:
         """What the optimizer remembers of each parameter, as views: ``exp_avg/stack.layers.0.…``.
 
         Before the first step it is made, all zeros, to be filled.
         """
-        adamw, names, found = self.config.optimizer == "adamw", self.names(), {}
-        kinds = ("exp_avg", "exp_avg_sq") if adamw else ("momentum_buffer",) if self.config.momentum else ()
+        names, found = self.names(), {}
         for flat in self.flats:
-            for kind in kinds:
+            for kind in self.kinds:
                 buffers = {}
                 for tensor in flat.tensors:
                     state = self.optimizer.state[tensor]

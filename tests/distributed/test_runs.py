@@ -81,7 +81,7 @@ SAID = {
     "again": r"holds a run already, and nothing in it was changed",
     "different version": r"Rank 0 has deepnet_edu '0\.0\.0', rank 1 has '0\.1\.0'",
     "different steps": r"Rank 0 has train\.steps 1, rank 1 has 2: all ranks need the same",
-    "stopped": r"Stopped after 2 steps, saved as .*step-00000002: go on with resume=True",
+    "stopped": r"Stopped after 2 steps, saved as .*step-00000002: resume with resume=True",
 }
 
 
@@ -102,7 +102,7 @@ def test_a_run_is_stopped_goes_on_is_killed_and_goes_on_alone(tmp_path: Path) ->
     process.send_signal(signal.SIGINT)
     said, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGINT, errors
-    assert re.search(r"Stopped after \d+ steps; they are saved\. Go on with: deepnet-edu train .*--resume", said)
+    assert re.search(r"Stopped after \d+ steps; they are saved\. Resume with: deepnet-edu train .*--resume", said)
     assert "Traceback" not in errors
 
     before = len(read_metrics(out).loss)
@@ -132,7 +132,7 @@ def test_what_a_rank_refuses_is_one_sentence_and_nothing_else(tmp_path: Path) ->
     (tmp_path / "something").write_text("here")
     done = finished([*COMMAND, "train", "laptop-1000", *SMALL, *CPU, f"--out={tmp_path}"])
     assert done.returncode == 1
-    assert done.stderr == f"{tmp_path} is no empty folder: begin the run in another one with --out.\n"
+    assert done.stderr == f"{tmp_path} is not an empty folder: begin the run in another one with --out.\n"
     assert not done.stdout
 
 
