@@ -5,6 +5,7 @@ from typing import Literal, get_args
 
 from deepnet_edu.attention import check_heads
 from deepnet_edu.embedding import Position
+from deepnet_edu.fields import check_fields
 from deepnet_edu.messages import unknown
 from deepnet_edu.residual import RESIDUALS, Architecture, Norm, places
 from deepnet_edu.transformer import Activation, Shape
@@ -89,6 +90,7 @@ class ModelConfig:
     not_the_paper: bool = False
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name, valid in _CHOICES.items():
             if getattr(self, name) not in valid:
                 raise ValueError(unknown(name, getattr(self, name), valid))

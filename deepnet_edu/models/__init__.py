@@ -11,7 +11,7 @@ from torch import nn
 from deepnet_edu.config import ModelConfig
 from deepnet_edu.embedding import TokenEmbedding
 from deepnet_edu.initialization import initialize
-from deepnet_edu.models.base import IGNORED, Batch, Group, Model, evaluating
+from deepnet_edu.models.base import IGNORED, Batch, Group, Model, broken_weights, check_trainable, evaluating
 from deepnet_edu.models.tasks import Classifier, LanguageModel, Translator
 from deepnet_edu.residual import Calibrated
 
@@ -24,8 +24,10 @@ __all__ = [
     "Model",
     "ModelConfig",
     "Translator",
+    "broken_weights",
     "build_empty",
     "build_model",
+    "check_trainable",
     "evaluating",
     "random_batch",
 ]
@@ -55,7 +57,8 @@ def build_model(config: ModelConfig, seed: int = 0, device: torch.device | str =
         A :class:`LanguageModel`, :class:`Translator` or :class:`Classifier`, by ``config.task``.
     """
     generator = torch.Generator().manual_seed(seed)
-    with torch.random.fork_rng(devices=[]), _collected_later():
+    # On the CPU, whatever PyTorch's default device is, and ready for gradients, whatever mode is on.
+    with torch.device("cpu"), torch.inference_mode(False), torch.random.fork_rng(devices=[]), _collected_later():
         model = build_empty(config)
         _draw_ends(model, generator)
         initialize(model, generator)

@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 
+from deepnet_edu.compiled import unwrapped
+from deepnet_edu.fields import checked
 from deepnet_edu.messages import UserError
 from deepnet_edu.models import Batch, Model
 from deepnet_edu.parallel import Plan, Ranks, joined
@@ -28,6 +30,7 @@ from deepnet_edu.training.step import StepResult, TrainStep
 T = TypeVar("T")
 
 
+@runtime_checkable
 class Task(Protocol):
     """Anything that makes batches from a generator: the classes of :mod:`deepnet_edu.data`.
 
@@ -39,6 +42,7 @@ class Task(Protocol):
         ...
 
 
+@checked(model=unwrapped)
 def train(
     model: Model,
     task: Task,
@@ -80,6 +84,7 @@ def train(
     device = next(model.parameters()).device
     history, tokens, ranks, writes = History(model.config.title), 0, None, True
     with ExitStack() as entered:
+        entered.enter_context(torch.inference_mode(False))  # wherever it is called, what is trained needs gradients
         if plan is not None and plan.ranks > 1:
             ranks = entered.enter_context(joined(plan, device.type))
             device, writes = ranks.device, ranks.first
