@@ -40,7 +40,7 @@ class _RandomTokens:
 
     def batch(self, generator: torch.Generator) -> Batch:
         """A fresh random batch on the CPU, (B, T)."""
-        x = torch.randint(self.vocab_size, (self.batch_size, self.length), generator=generator)
+        x = torch.randint(self.vocab_size, (self.batch_size, self.length), generator=generator, device="cpu")
         return Batch(inputs=x, targets=self.answers(x))
 
 

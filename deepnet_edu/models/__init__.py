@@ -117,12 +117,12 @@ def random_batch(config: ModelConfig, batch_size: int = 4, length: int = 32, see
     generator = torch.Generator().manual_seed(seed)
 
     def tokens(size: int) -> torch.Tensor:
-        return torch.randint(size, (batch_size, length), generator=generator)
+        return torch.randint(size, (batch_size, length), generator=generator, device="cpu")
 
     if config.task == "classification":
         side = config.patch_size * int(length**0.5)
-        images = torch.randn(batch_size, config.channels, side, side, generator=generator)
-        return Batch(images, torch.randint(config.n_classes, (batch_size,), generator=generator))
+        images = torch.randn(batch_size, config.channels, side, side, generator=generator, device="cpu")
+        return Batch(images, torch.randint(config.n_classes, (batch_size,), generator=generator, device="cpu"))
     if config.task == "translation":
         source, target = tokens(config.source_vocab_size or config.vocab_size), tokens(config.vocab_size)
         return Batch(source, target, target_inputs=target.roll(1, dims=1))

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
 import torch
@@ -45,8 +45,9 @@ class Batch:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            wanted = Tensor if field.default is MISSING else Tensor | None
-            check_argument(getattr(self, field.name), wanted, field.name)
+            value = getattr(self, field.name)
+            if not (value is None and field.default is None):
+                check_argument(value, Tensor, field.name)
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on ``device``; outside of ``torch.inference_mode()``, of tensors that backward may keep."""

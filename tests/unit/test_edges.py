@@ -279,7 +279,7 @@ def test_a_token_that_is_forbidden_is_no_broken_model() -> None:
     assert 3 not in beam_search(model, X, 6)[0]
 
 
-@pytest.mark.parametrize("temperature", [1e-40, 1e-320, 1e-6])
+@pytest.mark.parametrize("temperature", [1e-40, 1e-300, 1e-6])
 def test_cold_samples_are_greedy(temperature: float) -> None:
     model = build_model(LM)
     torch.set_flush_denormal(True)
