@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import isqrt
 from typing import cast
 
 import torch
@@ -23,7 +24,8 @@ def check_heads(d_model: int, n_heads: int) -> None:
     """Raise a ValueError that names the nearest number of heads unless ``n_heads`` ≥ 1 divides ``d_model``."""
     if n_heads >= 1 and d_model % n_heads == 0:
         return
-    near = min((h for h in range(1, d_model + 1) if d_model % h == 0), key=lambda h: abs(h - n_heads))
+    divisors = {h for i in range(1, isqrt(d_model) + 1) if d_model % i == 0 for h in (i, d_model // i)}
+    near = min(divisors, key=lambda h: (abs(h - n_heads), h))
     raise ValueError(
         f"d_model={d_model} cannot be split into n_heads={n_heads} equal heads: "
         f"try n_heads={near}, or a d_model that is a multiple of {max(n_heads, 1)}."

@@ -27,6 +27,8 @@ _CHOICES = {
     "activation": get_args(Activation),
     "norm": get_args(Norm),
 }
+#: Beyond it sizes are no numbers that anything can be counted in.
+_LARGEST = 10**15
 _MAY_BE_ZERO = ("encoder_layers", "decoder_layers", "source_vocab_size")
 
 
@@ -102,8 +104,9 @@ class ModelConfig:
             if field.type not in (int, "int"):
                 continue
             least = 0 if field.name in _MAY_BE_ZERO or field.name == unused else 1
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(f"{field.name}={value!r}: expected a whole number, {least} or more.")
+            if not least <= value <= _LARGEST:
+                most = "" if value < least else f", at most {_LARGEST:,}"
+                raise ValueError(f"{field.name}={value!r}: expected a whole number, {least} or more{most}.")
         for name in ("dropout", "stochastic_depth"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)!r}: expected a share, 0 or more and less than 1.")

@@ -64,6 +64,8 @@ class Range:
 
 #: What arguments of formulas may be. Larger ones overflow, and arrays of more entries fill the memory.
 Count = Annotated[int, Range(1, 1e7)]
+Several = Annotated[int, Range(2, 1e7)]
+Seed = Annotated[int, Range(0, 2**63 - 1)]
 Number = Annotated[float, Range()]
 Positive = Annotated[float, Range(1e-100, 1e100)]
 NotNegative = Annotated[float, Range(0, 1e100)]

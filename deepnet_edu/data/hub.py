@@ -12,6 +12,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from deepnet_edu.data.epochs import check_numbers
 from deepnet_edu.data.translation import Pair
+from deepnet_edu.fields import checked
 from deepnet_edu.messages import UserError, unknown
 
 Item = TypeVar("Item", str, Pair)
@@ -81,6 +82,7 @@ class Rows(Generic[Item]):
             warnings.warn(f"{self.name}: {lacking} of {count} rows lack a text and were left out.", stacklevel=2)
 
 
+@checked()
 def load_text(
     name: str | Path,
     *,
@@ -111,6 +113,7 @@ def load_text(
     return Rows(str(name), dataset, lambda row: row[column], streaming, limit)
 
 
+@checked()
 def load_translation(
     name: str | Path,
     source_language: str,

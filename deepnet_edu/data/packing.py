@@ -12,6 +12,7 @@ from torch import Tensor
 from deepnet_edu.data.bpe import BytePairs
 from deepnet_edu.data.epochs import Epochs, check_numbers, fingerprint
 from deepnet_edu.data.text import VALIDATION_SHARE
+from deepnet_edu.fields import checked
 from deepnet_edu.models import Batch
 
 
@@ -37,6 +38,7 @@ class PackedText:
             given for the documents.
     """
 
+    @checked()
     def __init__(
         self,
         documents: Iterable[str],

@@ -8,6 +8,7 @@ from math import log
 import torch
 from torch import Tensor
 
+from deepnet_edu.fields import Count, checked
 from deepnet_edu.models import Batch
 
 VALIDATION_SHARE = 0.1
@@ -33,7 +34,8 @@ class PythonDocs:
 
     vocab_size = 128
 
-    def __init__(self, length: int = 64, batch_size: int = 8) -> None:
+    @checked()
+    def __init__(self, length: int = 64, batch_size: Count = 8) -> None:
         text = "\n\n".join(python_documents())
         data = torch.tensor(list(text.encode("ascii", errors="replace")), device="cpu")
         cut = int(len(data) * (1 - VALIDATION_SHARE))

@@ -5,6 +5,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from deepnet_edu.config import ModelConfig
+from deepnet_edu.fields import checked
 from deepnet_edu.messages import UserError, unknown
 
 #: The benchmark's decoder, and the paper's models (arXiv 2203.00555, Sections 5 and 6), whose vocabulary of about
@@ -28,6 +29,7 @@ SHAPES: dict[str, ModelConfig] = {
 }  # fmt: skip
 
 
+@checked()
 def find_shape(given: str) -> ModelConfig:
     """The shape of this name, or the one in this JSON file: the fields of :class:`~deepnet_edu.config.ModelConfig`.
 
