@@ -19,6 +19,31 @@ from deepnet_edu.residual import State
 from deepnet_edu.transformer import TransformerLayer
 
 _numbers = count()
+#: What torch.compile calls the module that it wraps.
+COMPILED = "_orig_mod"
+
+
+def unwrapped(module: Any) -> Any:
+    """The module inside the wrappers of ``torch.compile``, DataParallel, DistributedDataParallel and averaged models.
+
+    What they wrap has the same parameters and gives the same numbers, and here it is run by paths of its own.
+
+    Args:
+        module: anything; what is no such wrapper is returned as it is.
+    """
+    while isinstance(module, nn.Module):
+        inside = module._modules
+        name = COMPILED if COMPILED in inside else "module"
+        # Only what has no parameters but those of the wrapped module is a wrapper.
+        if len(inside) != 1 or module._parameters or not isinstance(inside.get(name), nn.Module):
+            break
+        module = inside[name]
+    return module
+
+
+def plain_name(name: str) -> str:
+    """A parameter's name as it is where no module is wrapped by ``torch.compile``."""
+    return ".".join(part for part in name.split(".") if part != COMPILED)
 
 
 class CompiledLayer:

@@ -17,9 +17,11 @@ def shown(value: Any) -> str:
     if isinstance(value, int) and value.bit_length() > 3 * MOST_SHOWN:  # Python writes no number of 4,300 digits
         return "a number of very many digits"
     try:
-        text = repr(value[: 2 * MOST_SHOWN] if isinstance(value, str) else value)
+        text = repr(value[: 2 * MOST_SHOWN]) if isinstance(value, str) else " ".join(repr(value).split())
     except (RecursionError, ValueError):
         return f"a {type(value).__name__} that is nested too deeply or has a number of thousands of digits"
+    except Exception:  # somebody else's class may fail at this
+        text = f"a {type(value).__name__}"
     return text if len(text) <= MOST_SHOWN else text[: MOST_SHOWN - 1] + "…"
 
 

@@ -9,7 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 from deepnet_edu import fast
 from deepnet_edu.attention import NOTHING, Context, MultiHeadAttention
-from deepnet_edu.compiled import CompiledLayer
+from deepnet_edu.compiled import CompiledLayer, unwrapped
 from deepnet_edu.messages import shown
 from deepnet_edu.residual import RESIDUALS, Calibrated, Place, StackName, State, places
 from deepnet_edu.transformer import FeedForward, Shape, SubLayer, TransformerLayer
@@ -101,7 +101,8 @@ class Stack(nn.Module):
 
     def sublayers(self) -> list[SubLayer]:
         """All sub-layers from the bottom up."""
-        return [module for layer in self.layers for module in layer.children() if isinstance(module, SubLayer)]
+        layers = map(unwrapped, self.layers)
+        return [module for layer in layers for module in layer.children() if isinstance(module, SubLayer)]
 
     def forward(
         self,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from deepnet_edu.data.epochs import fingerprint
+from deepnet_edu.fields import Count, checked
 from deepnet_edu.models import Batch
 
 VALIDATION_SHARE = 0.1
@@ -35,9 +36,10 @@ class PythonDocs:
 
     vocab_size = 128
 
-    def __init__(self, length: int = 64, batch_size: int = 8) -> None:
+    @checked()
+    def __init__(self, length: int = 64, batch_size: Count = 8) -> None:
         text = "\n\n".join(python_documents())
-        data = torch.tensor(list(text.encode("ascii", errors="replace")))
+        data = torch.tensor(list(text.encode("ascii", errors="replace")), device="cpu")
         cut = int(len(data) * (1 - VALIDATION_SHARE))
         self.train, self.validation = data[:cut], data[cut:]
         if not 1 <= length < len(self.validation):
@@ -77,8 +79,8 @@ class PythonDocs:
         return self._windows(self.validation, generator)
 
     def _windows(self, data: Tensor, generator: torch.Generator) -> Batch:
-        starts = torch.randint(len(data) - self.length, (self.batch_size, 1), generator=generator)
-        windows = data[starts + torch.arange(self.length + 1)]  # (B, T + 1)
+        starts = torch.randint(len(data) - self.length, (self.batch_size, 1), generator=generator, device="cpu")
+        windows = data[starts + torch.arange(self.length + 1, device="cpu")]  # (B, T + 1)
         return Batch(inputs=windows[:, :-1], targets=windows[:, 1:])
 
 

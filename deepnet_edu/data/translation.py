@@ -12,6 +12,7 @@ from torch import Tensor
 
 from deepnet_edu.data.bpe import BytePairs
 from deepnet_edu.data.epochs import Epochs, check_numbers, fingerprint
+from deepnet_edu.fields import checked
 from deepnet_edu.models import IGNORED, Batch
 
 
@@ -54,6 +55,7 @@ class Translations:
         ValueError: a number is out of range, no pair is left, or a pair's language has no tag.
     """
 
+    @checked()
     def __init__(
         self,
         pairs: Iterable[Pair | tuple[str, str]],

@@ -4,7 +4,7 @@ from dataclasses import KW_ONLY, asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from deepnet_edu.config import ModelConfig
-from deepnet_edu.fields import whole_number
+from deepnet_edu.fields import check_fields, whole_number
 from deepnet_edu.messages import UserError, shown, unknown
 from deepnet_edu.planning.pipeline import chunks_of
 
@@ -42,6 +42,7 @@ class Plan:
     microbatches: int = 0
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name in ("data", "shard", "pipeline", "microbatches"):
             value, least = getattr(self, name), int(name != "microbatches")
             if not isinstance(value, int) or isinstance(value, bool) or value < least:

@@ -9,6 +9,7 @@ from typing import Any
 
 from deepnet_edu.config import NO_RESIDUAL, ModelConfig
 from deepnet_edu.fast import HEAD_DIMS, LONGEST, MULTIPLE, RULES
+from deepnet_edu.fields import checked
 from deepnet_edu.messages import unknown
 from deepnet_edu.planning.parameters import count_parameters
 from deepnet_edu.stack import layers_together
@@ -107,6 +108,7 @@ class MemoryPlan:
         return {**asdict(self), "total": self.total}
 
 
+@checked()
 def training_memory(
     config: ModelConfig,
     sequences: int,

@@ -4,6 +4,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from deepnet_edu.config import ModelConfig
+from deepnet_edu.fields import checked
 from deepnet_edu.files import read_json
 from deepnet_edu.messages import UserError, shown, unknown
 
@@ -28,6 +29,7 @@ SHAPES: dict[str, ModelConfig] = {
 }  # fmt: skip
 
 
+@checked()
 def find_shape(given: str) -> ModelConfig:
     """The shape of this name, or the one in this JSON file: the fields of :class:`~deepnet_edu.config.ModelConfig`.
 

@@ -2,9 +2,10 @@
 
 import math
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Literal, get_args
 
+from deepnet_edu.fields import check_fields
 from deepnet_edu.messages import shown, unknown
 from deepnet_edu.models import Group
 
@@ -96,6 +97,7 @@ class TrainConfig:
     keep: int = 3
 
     def __post_init__(self) -> None:
+        check_fields(self, leave=(*_WHOLE, "checkpoint_every", "learning_rate", "epsilon", *_NOT_NEGATIVE))
         for name, (least, most) in _WHOLE.items():
             self._whole(name, least, most)
         if not (isinstance(self.checkpoint_every, str) and self.checkpoint_every == "auto"):
@@ -105,10 +107,6 @@ class TrainConfig:
                 raise ValueError(unknown(name, getattr(self, name), valid))
         if self.parameters not in get_args(Group):
             raise ValueError(unknown("group of parameters", self.parameters, get_args(Group)))
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.type in (bool, "bool") and not isinstance(value, bool):
-                raise ValueError(f"{field.name}={shown(value)}: expected True or False.")
         for name in ("learning_rate", "epsilon"):
             if not (_is_number(value := getattr(self, name)) and value > 0):
                 raise ValueError(f"{name}={shown(value)}: expected a positive number, for example 3e-4.")

@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 
+from deepnet_edu.compiled import unwrapped
+from deepnet_edu.fields import checked
 from deepnet_edu.files import remedy
-from deepnet_edu.messages import UserError, shown
+from deepnet_edu.messages import UserError
 from deepnet_edu.models import Batch, Model
 from deepnet_edu.parallel import Plan, Ranks, joined
 from deepnet_edu.planning import flops_per_token, peak_of
@@ -33,6 +35,7 @@ from deepnet_edu.training.step import StepResult, TrainStep
 T = TypeVar("T")
 
 
+@runtime_checkable
 class Task(Protocol):
     """Anything that makes batches from a generator: the classes of :mod:`deepnet_edu.data`.
 
@@ -45,6 +48,7 @@ class Task(Protocol):
         ...
 
 
+@checked(model=unwrapped)
 def train(
     model: Model,
     task: Task,
@@ -75,27 +79,19 @@ def train(
         The history of the run; of a resumed one, on other ranks than the first, from there on.
 
     Raises:
-        TypeError: model, task or config is something else.
-        ValueError: the group of parameters to train is empty.
+        ValueError: an argument is of another type, or the group of parameters to train is empty.
         UserError: ``out`` holds a run already, another process writes there, its disk is full, its checkpoint cannot be
             used, the device cannot do what is asked, or (OutOfMemory) it has not enough memory; the plan does not fit
             the ranks, or cannot do what is asked.
         TrainingDiverged: the loss or the gradient is not finite; the model keeps the weights from before that step.
         Interrupted: SIGTERM, SIGHUP, SIGUSR1 or Ctrl-C; the run is saved (with ``out`` only).
     """
-    model = getattr(model, "_orig_mod", model)  # of torch.compile, whose names are not those of a checkpoint
-    for name, value, fits, expected in (
-        ("model", model, isinstance(model, Model), "a model from build_model"),
-        ("task", task, callable(getattr(task, "batch", None)), "a task that makes batches, for example PythonDocs()"),
-        ("config", config, isinstance(config, TrainConfig), "a TrainConfig, for example TrainConfig(steps=100)"),
-    ):
-        if not fits:
-            raise TypeError(f"{name}: expected {expected}, found {shown(value)}.")
     folder = _folder(config, out, resume)
     generator = torch.Generator().manual_seed(config.seed)
     device = next(model.parameters()).device
     history, tokens, ranks, writes = History(model.config.title), 0, None, True
     with ExitStack() as entered:
+        entered.enter_context(torch.inference_mode(False))  # wherever it is called, what is trained needs gradients
         if plan is not None and plan.ranks > 1:
             ranks = entered.enter_context(joined(plan, device.type))
             device, writes = ranks.device, ranks.first
