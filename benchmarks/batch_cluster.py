@@ -30,7 +30,7 @@ from deepnet_edu.batch.cluster import Cluster
 from deepnet_edu.batch.local import Limits
 from deepnet_edu.batch.plan import Request, make_plan
 from deepnet_edu.batch.run import run_batch
-from deepnet_edu.batch.slots import cores, make_slots
+from deepnet_edu.batch.slots import Gpu, cores, make_slots
 from deepnet_edu.batch.state import Status, read_batch
 from deepnet_edu.batch.worker import END_MIME, PARTIAL
 from deepnet_edu.course import places
@@ -113,6 +113,8 @@ def work(seconds: float | None, package: str, arguments: list[str]) -> None:
         active.start_worker = stub(seconds)
     if package:
         places.package_digest = lambda: package
+    if "GPU=1" in arguments:
+        remote.find_gpus = lambda: [Gpu(0, "0", "in name only")]
     remote.main(arguments)
 
 

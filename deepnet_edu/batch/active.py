@@ -23,8 +23,8 @@ from deepnet_edu.files import read_bytes
 
 LOG = "log.txt"
 #: Variables of the user's that would change what a run does: no assertions, no pictures, warnings that are errors also
-#: in Jupyter's own code, an interpreter that waits at its end, another standard library.
-_APART = {"PYTHONOPTIMIZE", "MPLBACKEND", "PYTHONWARNINGS", "PYTHONINSPECT", "PYTHONHOME"}
+#: in Jupyter's own code, an interpreter that waits at its end, programs of the user's, another standard library.
+_APART = {"PYTHONOPTIMIZE", "MPLBACKEND", "PYTHONWARNINGS", "PYTHONINSPECT", "PYTHONSTARTUP", "PYTHONHOME"}
 
 
 @dataclass

@@ -24,8 +24,9 @@ _PAPERMILLS = {"papermill-error-cell-tag", "injected-parameters"}
 _RECORDS = re.compile(r"(?<!def )(?<![\w.])(?:kit\.)?record\(")
 
 SKIP, RAISES = "skip-execution", "raises-exception"
-#: What matplotlib warns of where a figure is shown by a backend that only writes files.
-_NOT_SHOWN = re.compile(r"FigureCanvas(\w+) is non-interactive, and thus cannot be shown")
+#: Backends of matplotlib that write files: what they are told to show is seen nowhere.
+_WRITERS = {"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"}
+_SHOWS = re.compile(r"^[^#\n]*\b(plt|pyplot)\.show\(", re.MULTILINE)
 #: The line of a traceback that names an exception.
 _EXCEPTION = re.compile(r"[\w.]*(Error|Exception)\b")
 #: Of the CUDA driver and its libraries, of ROCm and of Metal; the CPU's memory is another matter.
@@ -60,7 +61,7 @@ def audit(notebook: dict[str, Any], *, ended: dict[str, Any] | None) -> list[str
                 problems.append(f"a widget's callback raised {output.get('ename')}: {output.get('evalue', '')[:200]}")
         if FAULT in str(said := widget.get("state", {}).get("value", "")):
             problems.append(re.sub(r"<[^>]*>", "", str(said))[:200])
-    problems += _faults(ended)
+    problems += [*_faults(ended), *_vanished(code, ended or {})]
     skipped = [str(n) for n, cell in code if cell["execution_count"] is None and not _tagged(cell, SKIP)]
     if skipped:
         problems.append(f"did not run: cell{'s' if len(skipped) > 1 else ''} {', '.join(skipped)}")
@@ -139,8 +140,6 @@ def _wrong(cell: dict[str, Any]) -> Iterator[str]:
             raised = True
             if not expected:
                 yield f"raised {output['ename']}: {output['evalue'].strip()[:200]}"
-        elif output["output_type"] == "stream" and (found := _NOT_SHOWN.search("".join(output["text"]))):
-            yield f"showed a figure that matplotlib's backend {found[1]} cannot show: take matplotlib.use() out of it"
         elif png := output.get("data", {}).get("image/png"):
             yield from _flaw(png)
     if cell["metadata"].get("papermill", {}).get("exception") and not raised and not expected:
@@ -151,6 +150,23 @@ def _wrong(cell: dict[str, Any]) -> Iterator[str]:
 def _outputs(notebook: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for cell in notebook["cells"]:
         yield from cell.get("outputs", [])
+
+
+def _vanished(code: list[tuple[int, dict[str, Any]]], ended: dict[str, Any]) -> Iterator[str]:
+    """Figures that a notebook has made and that nobody can see in it."""
+    if (backend := str(ended.get("backend", ""))).lower() not in _WRITERS:
+        return
+    ran = [(n, cell) for n, cell in code if cell["execution_count"] is not None]
+    cells = [str(n) for n, cell in ran if _SHOWS.search(source(cell)) and not any(map(_is_picture, cell["outputs"]))]
+    why = f"matplotlib's backend {backend} only writes files; remove matplotlib.use() or MPLBACKEND from the notebook"
+    if cells:
+        yield f"figures of cell{'s' if len(cells) > 1 else ''} {', '.join(cells)} are not shown: {why}"
+    elif ended.get("figures") and not any("savefig" in source(cell) for _, cell in ran):
+        yield f"its figures are not shown: {why}"
+
+
+def _is_picture(output: dict[str, Any]) -> bool:
+    return any(kind.startswith("image/") or "widget" in kind for kind in output.get("data", {}))
 
 
 def _flaw(png: str | list[str]) -> Iterator[str]:

@@ -61,8 +61,8 @@ def files(sources: Sequence[str], notebook: Path) -> dict[str, Path]:
     size = 0
     named = {os.path.normpath(text) for source in sources for text in _names(source)}
     for name in sorted(named):
-        first = Path(name).parts[0]
-        if first in _RESERVED or first in ("..", os.curdir) or os.path.isabs(name):
+        first = next(iter(Path(name).parts), "..")
+        if first in _RESERVED or first == ".." or os.path.isabs(name):
             continue
         new = {one.relative_to(notebook.parent).as_posix(): one for one in _readable(notebook.parent / name, notebook)}
         new = {key: one for key, one in new.items() if key not in found}
@@ -126,7 +126,8 @@ def take_back(lent: Mapping[str, Path], folder: Path) -> None:
 
 def _python(source: str) -> ast.Module | None:
     """The Python of a cell, without its magics; None if it cannot be read."""
-    lines = [re.sub(r"^(\s*)[%!].*", r"\1pass", line) for line in source.splitlines()]
+    lines = [re.sub(r"^(\s*)(?:[%!?].*|.*\?)$", r"\1pass", line) for line in source.splitlines()]
+    lines = [re.sub(r"^(\s*[\w, ]+=\s*)[%!].*", r"\1None", line) for line in lines]
     try:
         return ast.parse("\n".join(lines))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -136,7 +137,9 @@ def _python(source: str) -> ast.Module | None:
 def _imported(source: str) -> set[str]:
     """Names of the modules that are imported, the first part of each; a script of %run counts as one."""
     found = {Path(name.strip("'\"")).name.removesuffix(".py") for name in _RUN.findall(source)}
-    for node in ast.walk(_python(source) or ast.Module([], [])):
+    if (tree := _python(source)) is None:
+        found |= {*re.findall(r"^\s*(?:import|from)\s+(\w+)", source, re.MULTILINE)}
+    for node in ast.walk(tree or ast.Module([], [])):
         if isinstance(node, ast.Import):
             found |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -152,13 +155,16 @@ def _module(folder: Path, name: str) -> Iterator[Path]:
 
 
 def _names(source: str) -> Iterator[str]:
-    """Texts that can name a file, and the scripts of %run."""
-    yield from (name.strip("'\"") for name in _RUN.findall(source))
-    for node in ast.walk(_python(source) or ast.Module([], [])):
+    """Texts that can name a file: those of Python, and the words of magics and of what they hand to a shell."""
+    tree = _python(source)
+    for node in ast.walk(tree or ast.Module([], [])):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             text = node.value.strip()
             if 0 < len(text) < 200 and text.isprintable():
                 yield text
+    lines = source.splitlines()
+    for line in lines if tree is None or source.startswith("%%") else filter(re.compile(r"[^#]*[%!]").match, lines):
+        yield from re.findall(r"[\w./-]{1,200}", line)
 
 
 def _readable(path: Path, notebook: Path) -> Iterator[Path]:

@@ -23,6 +23,7 @@ from pathlib import Path
 from traceback import walk_tb
 from types import ModuleType
 from typing import Any
+from weakref import WeakSet
 
 #: Folder of the notebook, for whoever looks for something beside it; here, folder in which the kernel works.
 NOTEBOOK_DIR, CWD = "DEEPNET_EDU_NOTEBOOK_DIR", "DEEPNET_EDU_CWD"
@@ -58,12 +59,15 @@ def load_ipython_extension(shell: Any) -> None:
 
 def end() -> dict[str, Any]:
     """What happened: ``faults``, a sentence each; ``memory``, the most that this process held, in bytes; whether a GPU
-    was ``unused``."""
+    was ``unused``; matplotlib's ``backend``, and how many ``figures`` are open in it."""
     multiprocessing.active_children()  # which looks whether they have ended
     found = [*_faults.values(), *_unawaited(), *_fallen_back()]
     torch = sys.modules.get("torch")
     unused = bool(os.environ.get(GPU) and torch and not torch.cuda.is_initialized())
-    return {"faults": list(dict.fromkeys(found))[:_MOST], "memory": _memory(), "unused": unused}
+    told = {"faults": list(dict.fromkeys(found))[:_MOST], "memory": _memory(), "unused": unused}
+    if pyplot := sys.modules.get("matplotlib.pyplot"):
+        told |= {"backend": pyplot.get_backend(), "figures": len(pyplot.get_fignums())}
+    return told
 
 
 def _note(sentence: str) -> int:
@@ -89,10 +93,11 @@ def _is_the_kernels(error: BaseException) -> bool:
 
 def _watch_threads() -> None:
     before, unraisable = threading.excepthook, sys.unraisablehook
+    own = WeakSet(threading.enumerate())  # those of the kernel
 
     def died(args: Any) -> None:
         error = args.exc_value
-        if error is not None and not isinstance(error, SystemExit) and not _is_the_kernels(error):
+        if error is not None and not isinstance(error, SystemExit) and args.thread not in own:
             _note(f"the thread {args.thread.name if args.thread else '?'} raised {_told(error)}")
         before(args)
 

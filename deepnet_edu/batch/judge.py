@@ -43,6 +43,9 @@ def judge(active: Active, cell_timeout: float | None) -> bool:
     if exit_ == worker.NO_KERNEL:
         run.problems = [f"its kernel did not start, {worker.STARTS} times over: see its log ({said[0][-300:]})"]
         return False
+    if exit_ == worker.EXITS["NoSuchKernel"]:
+        run.problems = [f"{said[0][-300:]}, on {run.host}: install it there, or say --kernel {worker.OWN_KERNEL}"]
+        return False
     if exit_ == worker.NO_SPACE:
         run.problems = ["the disk is full"]
         return False
@@ -77,7 +80,8 @@ def hinted(problem: str, source: str) -> str:
         source: where the notebook stands.
     """
     if "FileNotFoundError" in problem or "No such file" in problem:
-        for name in re.findall(r"['\"]([^'\"]+)['\"]", problem):
+        quoted, bare = re.findall(r"['\"]([^'\"]+)['\"]", problem), re.findall(r"[\w/-]*[./][\w./-]*\w", problem)
+        for name in (*quoted, *bare):
             if not Path(name).is_absolute() and (places.ROOT / source).with_name("x").parent.joinpath(name).exists():
                 return f"{problem}; {name} is beside the notebook, so run it there: --cwd notebook"
     return problem

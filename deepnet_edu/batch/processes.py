@@ -45,6 +45,8 @@ def families(roots: Collection[int]) -> dict[int, list[psutil.Process]]:
 
     One look at the table of processes serves them all: it takes milliseconds.
     """
+    if not roots:
+        return {}
     parents, processes = {}, {}
     for process in psutil.process_iter():
         try:

@@ -109,7 +109,7 @@ def usable_gpus(gpus: str, say: Callable[[str], None]) -> list[Gpu]:
     why = f"{len(found)} GPU{'s' * (len(found) > 1)} cannot be used: {fault}" if found else f"nvidia-smi fails: {fault}"
     if gpus != "all":
         raise UserError(f"--gpus {gpus}: {why}. Fix that, or run on the CPU with --gpus none.")
-    say(f"{why}. Runs are on the CPU; --gpus none says so without this line.")
+    say(f"{why}. The batch runs on the CPU; --gpus none asks for that.")
     return []
 
 

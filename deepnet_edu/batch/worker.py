@@ -80,6 +80,9 @@ def execute(notebook: str, parameters: dict[str, Any], kernel: str, cell_timeout
         status = _execute(copy.deepcopy(content), kernel, cell_timeout)
         if status != NO_KERNEL:
             break
+    if status == NO_KERNEL and kernel != OWN_KERNEL:
+        with contextlib.suppress(OSError):
+            print(f"the kernel {kernel!r} is not this environment's: --kernel {OWN_KERNEL} is", file=sys.stderr)
     return status
 
 

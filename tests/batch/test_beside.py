@@ -27,17 +27,25 @@ def test_modules_are_followed(tmp_path: Path) -> None:
         package__other_py="",
         other_py="",
         torch_txt="no module",
+        late_py="",
+        asked_py="",
     )
-    cells = ["%%time\nimport one as first\n!ls", "%run -i script.py", "this is no Python: import other"]
+    cells = [
+        "%%time\nimport one as first\n!ls",
+        "%run -i script.py",
+        "this is no Python: import other\nfrom late import x",
+        "len?\nimport asked",
+    ]
     assert list(beside.modules(cells, [tmp_path])) == [
-        "one.py", "package/other.py", "package/part.py", "script.py", "three.py", "two.py",
+        "asked.py", "late.py", "one.py", "package/other.py", "package/part.py", "script.py", "three.py", "two.py",
     ]  # fmt: skip
     assert beside.modules(["import torch, deepnet_edu"], [tmp_path, tmp_path / "none"]) == {}
 
 
 def test_data_that_is_named_is_found(tmp_path: Path) -> None:
     put(tmp_path, data_csv="1", other_csv="1", sets__a_txt="1", sets__deep__b_txt="1", log_txt="1")
-    put(tmp_path, package____init___py="", batches__b__batch_json="{}")
+    put(tmp_path, package__part_py="", batches__b__batch_json="{}")
+    (tmp_path / "package" / "__init__.py").write_text("")
     (tmp_path.parent / "outside.csv").write_text("1")
     others = ["../outside.csv", ".", "", "log.txt", "package", "batches", "x.ipynb", "/etc/hosts", "\0", "none.csv"]
     text = f"x = {['data.csv', './sets', *others]}"
@@ -45,7 +53,14 @@ def test_data_that_is_named_is_found(tmp_path: Path) -> None:
     notebook.write_text("{}")
     assert list(beside.files([text], notebook)) == ["data.csv", "sets/a.txt", "sets/deep/b.txt"]
     assert list(beside.files(["f'sets/{n}.txt'\n%matplotlib inline"], notebook)) == ["sets/a.txt", "sets/deep/b.txt"]
-    assert list(beside.files(["%run other.csv"], notebook)) == ["other.csv"]
+    for cell in (
+        "%run other.csv",
+        "x = !cat other.csv",
+        "%%bash\nwc -l < other.csv",
+        "not Python 'other.csv'",
+        "!ls other.csv",
+    ):
+        assert list(beside.files([cell], notebook)) == ["other.csv"], cell
 
 
 def test_too_much_is_not_lent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

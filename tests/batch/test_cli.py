@@ -88,7 +88,7 @@ def test_the_rest_of_a_batch_is_done(worker: Path) -> None:
     Path("bad.ipynb").write_text("no")
     result = here("bad.ipynb", "x y.ipynb", "--out", "out")
     assert result.exit_code == 1
-    assert result.output.startswith("FAILED  bad cannot run: bad.ipynb is no notebook of format 4")
+    assert result.output.startswith("FAILED  bad cannot run: bad.ipynb is not a notebook: it is not JSON")
     assert "1 of 2 runs are done" in result.output
 
 
@@ -120,7 +120,7 @@ def test_a_dry_run_runs_nothing(worker: Path) -> None:
     Path("bad.ipynb").write_text("no")
     result = here("x y.ipynb", "bad.ipynb", "--dry-run")
     assert result.exit_code == 1
-    assert result.output.splitlines()[-1].startswith("bad cannot run: bad.ipynb is no notebook of format 4")
+    assert result.output.splitlines()[-1].startswith("bad cannot run: bad.ipynb is not a notebook: it is not JSON")
     every = json.loads(here("--dry-run", "--json").stdout)
     assert [run["notebook"] for run in every] == lesson_names()
     assert not any(path.is_dir() for path in Path().iterdir())
@@ -148,6 +148,9 @@ def test_what_is_refused(worker: Path) -> None:
         (["x y.ipynb", "--memory", "0"], "--memory 0: expected GB, more than 0."),
         (["x y.ipynb", "--gpus", "0"], "--gpus 0: there is no GPU '0' here"),
         (["y.ipynb"], "There is no notebook y.ipynb in"),
+        (["x y.ipynb", "--kernel", "pyhton3"], "--kernel pyhton3: Unknown kernel 'pyhton3': did you mean 'python3'?"),
+        (["x y.ipynb", "--cwd", "nowhere"], "--cwd nowhere: there is no folder"),
+        (["x y.ipynb", "--cwd", "notebook", "--cluster", "tcp://127.0.0.1:1"], "--cwd notebook is for one machine"),
         (["x y.ipynb", "--set", "DEPHT=1"], "did you mean 'DEPTH'?"),
     ]:
         assert said in refused(*given)

@@ -113,7 +113,7 @@ def test_what_died_unseen_is_told_and_what_was_handled_is_not() -> None:
     assert dict(zip(FINE, found[len(TOLD) :], strict=True)) == {cell: [] for cell in FINE}
 
 
-def test_the_kernels_own_threads_alarm_nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_kernels_own_tasks_alarm_nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from deepnet_edu.batch import inside
 
     def error(*files: str) -> BaseException:
@@ -131,7 +131,7 @@ def test_the_kernels_own_threads_alarm_nobody(monkeypatch: pytest.MonkeyPatch, t
 
     library = inside._STDLIB[0]
     kernels = f"{library}/site-packages/ipykernel/iostream.py"
-    assert inside._is_the_kernels(error(f"{library}/threading.py", kernels))
-    assert not inside._is_the_kernels(error(f"{library}/threading.py"))
-    assert not inside._is_the_kernels(error(f"{library}/threading.py", "/tmp/ipykernel_7/1.py", kernels))
+    assert inside._is_the_kernels(error(f"{library}/asyncio/events.py", kernels))
+    assert not inside._is_the_kernels(error(f"{library}/asyncio/events.py"))
+    assert not inside._is_the_kernels(error(f"{library}/asyncio/events.py", "/tmp/ipykernel_7/1.py", kernels))
     assert not inside._is_the_kernels(OSError("never raised"))

@@ -98,7 +98,10 @@ BAD = {
     ),
     "no show": (
         "failed",
-        ["cell 2 showed a figure that matplotlib's backend Agg cannot show: take matplotlib.use() out of it"],
+        [
+            "figures of cell 2 are not shown: matplotlib's backend Agg only writes files; remove "
+            "matplotlib.use() or MPLBACKEND from the notebook"
+        ],
     ),
     "raises": ("failed", ["cell 2 raised ZeroDivisionError: division by zero", "did not run: cell 3"]),
     "exits": ("failed", ["cell 2 raised SystemExit: 0"]),
@@ -264,6 +267,23 @@ def test_a_picture_of_one_colour_is_a_picture(colour: Any, said: list[str]) -> N
     assert audit(executed({"output_type": "display_data", "data": {"image/png": png}}), ended={}) == said
 
 
+@pytest.mark.parametrize(
+    ("source", "ended", "said"),
+    [
+        ("plt.show()", {"backend": "Agg", "figures": 1}, ["figures of cell 1 are not shown"]),
+        ("draw()", {"backend": "agg", "figures": 1}, ["its figures are not shown"]),
+        ("fig.savefig('x.png')", {"backend": "agg", "figures": 1}, []),
+        ("# plt.show()", {"backend": "agg", "figures": 0}, []),
+        ("plt.show()", {"backend": "inline", "figures": 0}, []),
+        ("plt.show()", {}, []),
+    ],
+)
+def test_figures_that_nobody_can_see(source: str, ended: dict[str, Any], said: list[str]) -> None:
+    notebook = executed()
+    notebook["cells"][0]["source"] = source
+    assert [one.partition(":")[0] for one in audit(notebook, ended=ended)] == said
+
+
 def test_what_its_author_tagged_is_expected() -> None:
     error = {"output_type": "error", "ename": "E", "evalue": "e", "traceback": []}
     assert audit(executed(error, tags=["raises-exception"]), ended={}) == []
@@ -283,6 +303,7 @@ def test_a_missed_file_beside_the_notebook_is_pointed_at(working: Path) -> None:
     assert hinted(f"{said}'data.csv'", source) == (
         f"{said}'data.csv'; data.csv is beside the notebook, so run it there: --cwd notebook"
     )
+    assert hinted("cell 1 raised FileNotFoundError: data.csv not found.", source).endswith(": --cwd notebook")
     for other in (f"{said}'none.csv'", f"{said}'{working}/here/data.csv'", "cell 1 raised ValueError: 'data.csv'"):
         assert hinted(other, source) == other
 
