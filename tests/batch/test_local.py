@@ -161,6 +161,15 @@ def test_a_package_that_changes_on_the_way(run: Run, monkeypatch: pytest.MonkeyP
     assert [one.state for one in run(GOOD, seeds=3)] == ["done", "queued", "queued"]
 
 
+def test_a_module_that_changes_on_the_way(run: Run, working: Path) -> None:
+    write_notebook(working / "x.ipynb", "import helper")
+    (working / "helper.py").write_text("")
+    changes = f"echo '# another' >> '{working}/helper.py'\n{GOOD}"
+    assert [one.state for one in run(changes, seeds=2)] == ["done", "queued"]
+    assert [one.state for one in run(GOOD, seeds=2)] == ["done", "done"]
+    assert len(list((working / "out" / "earlier").iterdir())) == 2  # both of the module as it was
+
+
 def test_what_a_run_sees(run: Run, working: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONOPTIMIZE", "1")
     monkeypatch.setenv("DEEPNET_EDU_KILL_AT", "nowhere")
