@@ -118,7 +118,7 @@ def read_bytes(path: Path, *, most: int = MOST_BYTES, links: bool = True, last: 
         handle = os.open(path, flags)
     except OSError as error:
         if error.errno == errno.ELOOP and not links:
-            raise ValueError("a link, which is not followed") from None
+            raise OSError(errno.ELOOP, "a link, which is not followed", str(path)) from None
         raise
     found = os.fstat(handle)
     if not stat.S_ISREG(found.st_mode):

@@ -213,7 +213,8 @@ class Runner:
         folders = [folder / NOTEBOOK] if (folder / NOTEBOOK).is_dir() else []  # some cells make the oddest things
         for left in [folder / worker.PARTIAL, *folder.glob(".*.part"), *_sockets(folder), *folders]:
             shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink(missing_ok=True)
-        make_way(folder / LOG)
+        for name in (LOG, NOTEBOOK):
+            make_way(folder / name)
         self.tries[run.id] = self.tries.get(run.id, 0) + 1
         run.state, run.attempts, run.started, run.ended = "running", run.attempts + 1, now(), None
         run.host, run.pid, run.device, run.gpu = HOST, os.getpid(), slot.device, slot.gpu

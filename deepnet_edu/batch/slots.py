@@ -134,7 +134,7 @@ def make_slots(gpus: str, count: int | None, found: Sequence[Gpu]) -> list[Slot]
         if name not in known:
             none = "CUDA_VISIBLE_DEVICES leaves" if "CUDA_VISIBLE_DEVICES" in os.environ else "this machine has"
             there = f"expected some of {','.join(known)}" if known else f"{none} none: leave --gpus out"
-            raise UserError(f"--gpus {shown(gpus)}: there is no GPU {shown(name)} here; {there}.")
+            raise UserError(f"--gpus {gpus}: there is no GPU {shown(name)} here; {there}.")
     chosen = [known[name] for name in names]
     count = count or max(1, len(chosen))
     threads = max(1, cores() // count)

@@ -73,6 +73,8 @@ def value_of(who: str, known: Mapping[str, tuple[str, type | None]], name: str, 
         value = ast.literal_eval(text)
         if kind is float and type(value) is int:
             value = float(value)
+        if kind is float and not math.isfinite(value):  # 1e309, which is not a number that anybody means
+            value = text
     except Exception:  # what people type fails in many ways
         value = text
     if kind not in (None, type(None)) and type(value) is not kind:
@@ -80,8 +82,6 @@ def value_of(who: str, known: Mapping[str, tuple[str, type | None]], name: str, 
             example = f"[{example[1:-1]}]"
         expected = _KINDS.get(kind, f"a {kind.__name__}")
         raise UserError(f"{who}: {name}={shown(text)} does not fit: expected {expected}, as in {name}={example}.")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise UserError(f"{who}: {name}={shown(text)} is too large for a number: expected a finite one.")
     if not _travels(value):
         raise UserError(
             f"{who}: {name}={shown(text)} would change on its way into the notebook: expected finite numbers, texts, "

@@ -277,6 +277,8 @@ def seconds(option: str, text: str | None) -> float | None:
     if text is None:
         return None
     found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([smh]?)", text)
-    if not found or not 0 < float(found[1]) * _UNITS[found[2]] <= _LONGEST_S:
-        raise UserError(f"{option} {shown(text)}: expected a time such as 90s, 30m or 2h; a year at most.")
+    if not found or not float(found[1]):
+        raise UserError(f"{option} {text}: expected a time such as 90s, 30m or 2h.")
+    if float(found[1]) * _UNITS[found[2]] > _LONGEST_S:
+        raise UserError(f"{option} {text}: expected a year at most.")
     return float(found[1]) * _UNITS[found[2]]

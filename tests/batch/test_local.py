@@ -284,7 +284,7 @@ def test_a_place_for_junit_is_looked_at_before(working: Path) -> None:
     assert not any(working.iterdir())
     (working / "own").mkdir()
     for path, why in (("none/x.xml", "No such file"), ("own", "Is a directory"), ("x" * 300, "File name too long")):
-        said = f"--junit {path} cannot be written .{why}.*: choose another file"
+        said = f"--junit {path[:50]}.* cannot be written .{why}.*: choose another file"
         with pytest.raises(UserError, match=said):
             check_place(Path(path), Path("runs/x"))
         with pytest.raises(UserError, match=said):  # it may have come to this in the meantime

@@ -246,7 +246,7 @@ def test_a_path_that_leads_nowhere_stops_no_other(planned: Planner, name: str, w
     Path("loop.ipynb").symlink_to("loop.ipynb")
     good, bad = planned("good.ipynb", f"{name}.ipynb").runs
     assert good.state == "queued"
-    assert bad.problems[0].startswith(f"{name}.ipynb cannot be opened (")
+    assert " cannot be opened (" in bad.problems[0]
     assert why in bad.problems[0]
 
 
@@ -267,7 +267,7 @@ SHAPES = "PAIR = (1, 2)\nLAYERS = [1]\nNAMES = {'a': 1}\nSEED = eval('0')\nWORD 
         ("NAMES={1: 3}", "x: NAMES='{1: 3}' would change on its way into the notebook: expected finite numbers, tex"),
         ("LAYERS=[(1,2)]", "in place of tuples"),
         ("SEED=1e999", "expected finite numbers"),
-        ("RATE=1e999", "expected finite numbers"),
+        ("RATE=1e999", "expected a number, as in RATE=0.1."),
         ("SEED=(3,4)", "in place of tuples"),
         ("SOME={3}", "would change on its way"),
         (f"RATE=1{'0' * 400}", "expected a number, as in RATE=0.1."),
