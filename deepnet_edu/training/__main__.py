@@ -4,7 +4,7 @@ import argparse
 import json
 import os
 import shlex
-import signal
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +50,9 @@ def main() -> None:
         except OSError as error:
             raise unwritten(error, folder, go_on) from None
         if os.environ.get("RANK", "0") == "0":
-            print(json.dumps(result) if given.as_json else say_end(result))
-        return 128 + signal.SIGTERM if result["stopped"] else 0  # whoever started the ranks knows which signal it was
+            with suppress(OSError) if result["stopped"] else nullcontext():  # by a terminal that was closed, it may be
+                print(json.dumps(result) if given.as_json else say_end(result), flush=True)
+        return 128 + result["signal"] if result["stopped"] else 0
 
     if "RANK" not in os.environ:
         raise SystemExit(

@@ -47,7 +47,7 @@ class Stop:
         for number in ASKING if self._enabled else ():
             before = signal.getsignal(number)
             known = before is not None and before is not signal.SIG_IGN  # None: not set by Python, nor to be set back
-            if before is signal.SIG_DFL or (known and number in _ALWAYS):
+            if before is signal.SIG_DFL or (known and (self._patient or number in _ALWAYS)):  # a rank has its own
                 self._before[number] = signal.signal(number, self._ask)
         return self
 
