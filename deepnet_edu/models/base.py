@@ -103,13 +103,14 @@ class Model(nn.Module):
         if prefix[:-1] in known:  # weights of two rules may have the same names and shapes
             known[prefix[:-1]]["rule"] = {"residual": self.config.residual, **self.config.override}
 
-    def _load_from_state_dict(
-        self, state_dict: Any, prefix: str, local_metadata: Any, strict: bool, *rest: Any
-    ) -> None:
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, local_metadata: Any, *rest: Any) -> None:
         there, here = local_metadata.get("rule"), {"residual": self.config.residual, **self.config.override}
-        if strict and there is not None and there != here:
-            rest[-1].append(f"These weights are of {there}, and this model is of {here}: build one of that rule.")
-        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *rest)
+        if there is not None and there != here:
+            rest[-1].append(
+                f"These weights are of {there}, and this model is of {here}: build one of that rule; to load them all "
+                "the same, load dict(state)."
+            )
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
 
     def stacks(self) -> dict[StackName, Stack]:
         """The stacks by name, in the order in which a batch passes them."""

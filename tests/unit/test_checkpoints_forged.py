@@ -377,7 +377,11 @@ def edit(file: Path, how: Callable[[Tensors, dict[str, Any]], Any]) -> None:
 
 HEAD = "head.weight"
 PIECES: dict[str, tuple[Callable[[Tensors, dict[str, Any]], Any], str]] = {
-    "rows missing": (lambda t, _: t.update({HEAD: t[HEAD][1:].contiguous()}), "head.weight .* numbers are there, of"),
+    "rows missing": (lambda t, _: t.update({HEAD: t[HEAD][1:].contiguous()}), r"head.weight is float32\[15, 8\] there"),
+    "a gap": (
+        lambda t, p: (t.update({HEAD: t[HEAD][2:].contiguous()}), p.update({HEAD: {"saved_offsets": [10, 0]}})),
+        "of head.weight 112 numbers are there, of 128",
+    ),
     "a piece missing": (lambda t, _: t.pop(HEAD), "shard-.*head.weight"),
     "another type": (lambda t, _: t.update({HEAD: t[HEAD].double()}), "head.weight is float64"),
     "a piece elsewhere": (lambda _, p: p.update({HEAD: {"saved_offsets": [99, 0]}}), "head.weight"),

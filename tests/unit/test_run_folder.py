@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import pty
+import re
 import resource
 import select
 import shutil
@@ -432,6 +433,21 @@ def test_small_runs_and_known_ones_are_not_asked_about(monkeypatch: pytest.Monke
     asked(find_run("wmt17-18x18"))
     with pytest.raises(UserError, match=r"takes about .*1,000,000 steps"):
         asked(find_run("wmt17-18x18", ["steps=1000000"]))
+
+
+def test_hours_are_asked_about_where_somebody_can_answer(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hours = find_run("laptop-1000", [*SMALL, "steps=100000000"])
+    asked = partial(ask, "my.toml", hours, device="cpu", devices=1, resume=False, sure=False, quiet=False)
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: False))
+    asked()
+    assert re.search(r"^This run takes about \d\S* hours, 100,000,000 steps of 32 tokens", capsys.readouterr().err)
+    questions: list[str] = []
+    monkeypatch.setattr("typer.confirm", lambda text, **_: questions.append(text))
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True))
+    asked()
+    assert questions == ["Start it?"]
 
 
 def test_yes_starts_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
