@@ -10,6 +10,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 # A waiting thread must sleep: two spinning threads on two busy cores are up to fifty times slower.
 export OMP_WAIT_POLICY := PASSIVE
+# Packages of other environments must not come before those of .venv.
+unexport PYTHONHOME PYTHONPATH
 
 COURSE := runs/course-$(shell date +%Y%m%d-%H%M%S)
 
