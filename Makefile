@@ -31,7 +31,7 @@ build:
 
 course:
 	@$(PYTHON) install.py
-	$(BIN)/deepnet-edu run --profile $(if $(shell command -v nvidia-smi),gpu,cpu) --slots 1 --timings --out $(COURSE); \
+	$(BIN)/deepnet-edu run --profile $(if $(shell nvidia-smi -L 2>/dev/null | grep ^GPU),gpu,cpu) --slots 1 --timings --out $(COURSE); \
 	status=$$?; $(BIN)/deepnet-edu report $(COURSE) && exit $$status
 
 record:

@@ -181,7 +181,7 @@ def _versions(constraints: Path) -> Finding:
             "Versions", "warning", "constraints.txt not found, nothing to compare with", "git checkout constraints.txt"
         )
     different = []
-    for line in constraints.read_text().splitlines():
+    for line in constraints.read_text(encoding="utf-8").splitlines():
         name, _, tested = line.partition("==")
         if line.startswith("#") or not tested:
             continue

@@ -20,6 +20,7 @@ assert not places.CLONE
 assert str(places.PACKAGE).startswith({site!r}), places.PACKAGE
 assert kit.Results("lesson_00").select(task="token_map")
 assert kit.Results("compile_layer").runs
+assert (places.RECORDS / "updates.json").exists()
 for name in ("depth", "lesson_99"):
     try:
         kit.Results(name)
