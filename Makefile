@@ -11,6 +11,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 # A waiting thread must sleep: two spinning threads on two busy cores are up to fifty times slower.
 export OMP_WAIT_POLICY := PASSIVE
+# Packages of other environments must not come before those of .venv.
+unexport PYTHONHOME PYTHONPATH
 
 COURSE := runs/course-$(shell date +%Y%m%d-%H%M%S)
 
@@ -34,7 +36,7 @@ build:
 
 course:
 	@$(PYTHON) install.py
-	$(BIN)/deepnet-edu run --profile $(if $(shell command -v nvidia-smi),gpu,cpu) --slots 1 --timings --out $(COURSE); \
+	$(BIN)/deepnet-edu run --profile $(if $(shell nvidia-smi -L 2>/dev/null | grep ^GPU),gpu,cpu) --slots 1 --timings --out $(COURSE); \
 	status=$$?; $(BIN)/deepnet-edu report $(COURSE) && exit $$status
 
 record:

@@ -1,4 +1,4 @@
-"""Signals at initialisation and the first update by depth, rule and group of parameters; writes results/updates.json.
+"""Signals at initialisation and the first update by depth, rule and group of parameters; writes updates.json.
 
 What facts about DeepNorm rest on: token similarity, gradient ratio and variance by rule with Xavier-normal weights (our
 own) and with PyTorch's default Linear initialisation times β (TorchScale's), and how ‖ΔF‖ grows with depth.
@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib.metadata import version
 from math import sqrt
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,11 +19,12 @@ import torch
 from torch import nn
 
 from deepnet_edu import ModelConfig, build_model, probe
+from deepnet_edu.course.places import RECORDS
 from deepnet_edu.files import write_atomic
 from deepnet_edu.models import Model, random_batch
 from deepnet_edu.probing import model_update, slope
 
-RESULTS = Path(__file__).parent / "results" / "updates.json"
+RESULTS = RECORDS / "updates.json"
 SHAPE = {"d_model": 64, "n_heads": 4, "d_ff": 256, "vocab_size": 64, "max_length": 64}
 TOKENS, SEQUENCES, SEEDS = 64, 4, (0, 1, 2)
 UPDATE_DEPTHS = (6, 12, 24, 48, 96)

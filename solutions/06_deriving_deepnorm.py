@@ -35,7 +35,7 @@ import torch
 
 from deepnet_edu import ModelConfig, build_model, deepnorm_constants, probe
 from deepnet_edu.checks import check
-from deepnet_edu.course.places import RESULTS
+from deepnet_edu.course.places import RECORDS
 from deepnet_edu.figures import Picture, growth_against_depth
 from deepnet_edu.figures.style import legend_below, line_style, new_figure, series_style
 from deepnet_edu.models import random_batch
@@ -631,7 +631,7 @@ guess_norms.compare("8 times")
 # %%
 import json
 
-recorded = json.loads((RESULTS / "updates.json").read_text(encoding="utf-8"))["updates"]
+recorded = json.loads((RECORDS / "updates.json").read_text(encoding="utf-8"))["updates"]
 slopes = {(row["residual"], row["step"], row["parameters"]): row for row in recorded}
 for rule, exponent in EXPONENTS.items():
     for step, name in STEPS.items():

@@ -1,17 +1,21 @@
 """Is this machine ready? Each problem comes with the command that mends it."""
 
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import re
+import shlex
 import shutil
+import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from deepnet_edu.course.places import ROOT
+from deepnet_edu.course.places import CLONE, PAGES, ROOT
 
 Status = Literal["ok", "warning", "problem"]
 #: A 1,000-layer lesson needs this much, lessons.md's limit.
@@ -52,6 +56,11 @@ def examine(workspace: Path, constraints: Path = ROOT / "constraints.txt") -> li
     return [look() for look in looks]
 
 
+def _again(*packages: str) -> str:
+    """The command that installs packages again; without a clone there is no install.py."""
+    return MEND if CLONE else f"{sys.executable} -m pip install --force-reinstall {' '.join(packages)}"
+
+
 def _python() -> Finding:
     version = platform.python_version()
     if tuple(map(int, version.split(".")[:2])) < (3, 11):
@@ -63,18 +72,53 @@ def _torch() -> Finding:
     try:
         import torch
     except Exception as error:  # a broken wheel fails in many ways
-        return Finding("PyTorch", "problem", f"cannot be imported: {error}", MEND)
+        return Finding("PyTorch", "problem", f"cannot be imported: {error}", _again("torch"))
     if torch.cuda.is_available():
         memory = torch.cuda.get_device_properties(0).total_memory / 2**30
         return Finding("PyTorch", "ok", f"{torch.__version__} on {torch.cuda.get_device_name(0)}, {memory:.0f} GiB")
-    if shutil.which("nvidia-smi"):
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return Finding("PyTorch", "ok", f"{torch.__version__} on the CPU")
+    if said := _driver_problem(tool):
         return Finding(
             "PyTorch",
             "warning",
-            f"{torch.__version__} does not see this machine's NVIDIA GPU",
-            f"{sys.executable} -m pip uninstall torch && {MEND}",
+            f"{torch.__version__} on the CPU, since the NVIDIA driver does not work. nvidia-smi says: {said}",
+            "nvidia-smi   # restart the machine, or install its driver again, until this lists the GPU",
         )
-    return Finding("PyTorch", "ok", f"{torch.__version__} on the CPU")
+    if torch.version.cuda is None:
+        return Finding(
+            "PyTorch",
+            "warning",
+            f"{torch.__version__}, a build for the CPU alone, does not see this machine's NVIDIA GPU",
+            f"{sys.executable} -m pip uninstall torch && {_again('torch')}",
+        )
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if hidden is not None and not re.match(r"\d|GPU-|MIG-", hidden):
+        found = f"{torch.__version__} on the CPU, since CUDA_VISIBLE_DEVICES={hidden!r} hides this machine's NVIDIA GPU"
+        return Finding("PyTorch", "warning", found, "unset CUDA_VISIBLE_DEVICES")
+    try:
+        torch.cuda.init()
+        said = "no GPU that PyTorch can use"
+    except Exception as error:  # the reason, in PyTorch's own words
+        said = str(error).strip().splitlines()[0]
+    return Finding(
+        "PyTorch",
+        "warning",
+        f"{torch.__version__} does not see this machine's NVIDIA GPU: {said}",
+        "nvidia-smi   # PyTorch's CUDA " + f"{torch.version.cuda} needs a driver at least as new",
+    )
+
+
+def _driver_problem(tool: str) -> str:
+    """What nvidia-smi says where the driver does not work; empty if it does."""
+    try:
+        done = subprocess.run([tool, "-L"], capture_output=True, text=True, errors="replace", timeout=60)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    if done.returncode == 0 and done.stdout.strip():
+        return ""
+    return " ".join((done.stdout + done.stderr).split()) or f"nothing, with exit status {done.returncode}"
 
 
 def _compiler() -> Finding:
@@ -82,7 +126,7 @@ def _compiler() -> Finding:
     try:
         from deepnet_edu.fast import native
     except Exception as error:  # without torch there is nothing to look at
-        return Finding("Compiled functions", "warning", f"cannot be looked at: {error}", MEND)
+        return Finding("Compiled functions", "warning", f"cannot be looked at: {error}", _again("torch"))
     library, reason = native.load()
     if library is not None:
         return Finding("Compiled functions", "ok", "the fast path has them")
@@ -125,15 +169,19 @@ def _disk(workspace: Path) -> Finding:
 
 def _versions(constraints: Path) -> Finding:
     """Warn where an installed version differs from the tested one; a local build label (+cpu) is no difference."""
+    missing = [name for name in _required() if not _installed(name)]
+    if missing:
+        return Finding("Versions", "problem", f"not installed: {', '.join(missing)}", _again(*missing))
+    if strange := _from_pythonpath():
+        return Finding("Versions", "warning", f"PYTHONPATH has others than the tested: {strange}", "unset PYTHONPATH")
     if not constraints.exists():
+        if not CLONE:
+            return Finding("Versions", "ok", "all that is needed; which ones were tested, a clone of the project knows")
         return Finding(
             "Versions", "warning", "constraints.txt not found, nothing to compare with", "git checkout constraints.txt"
         )
-    missing = [name for name in _required() if not _installed(name)]
-    if missing:
-        return Finding("Versions", "problem", f"not installed: {', '.join(missing)}", MEND)
     different = []
-    for line in constraints.read_text().splitlines():
+    for line in constraints.read_text(encoding="utf-8").splitlines():
         name, _, tested = line.partition("==")
         if line.startswith("#") or not tested:
             continue
@@ -143,6 +191,18 @@ def _versions(constraints: Path) -> Finding:
     if different:
         return Finding("Versions", "warning", ", ".join(different), MEND)
     return Finding("Versions", "ok", "as tested")
+
+
+def _from_pythonpath() -> str:
+    """Packages of the course that PYTHONPATH brings from somewhere else, with where that is."""
+    folders = [os.path.abspath(one) for one in os.environ.get("PYTHONPATH", "").split(os.pathsep) if one]
+    found = []
+    for name in ("torch", "numpy", "matplotlib", "IPython", "ipykernel", "ipywidgets", "jupyterlab", "nbformat"):
+        spec = importlib.util.find_spec(name)
+        for folder in folders:
+            if spec and spec.origin and os.path.abspath(spec.origin).startswith(os.path.join(folder, name)):
+                found.append(f"{name} from {folder}")
+    return ", ".join(dict.fromkeys(found))
 
 
 def _required() -> list[str]:
@@ -164,19 +224,77 @@ def _jupyterlab() -> Finding:
         version = importlib.metadata.version("jupyterlab")
         importlib.metadata.version("ipykernel")
     except importlib.metadata.PackageNotFoundError as error:
-        return Finding("JupyterLab", "problem", f"{error.name} is not installed", MEND)
+        return Finding("JupyterLab", "problem", f"{error.name} is not installed", _again(str(error.name)))
+    if problem := _kernel_problem():
+        return problem
+    for kind, folder in _jupyter_folders().items():
+        above = next((path for path in (folder, *folder.parents) if path.exists()), folder)
+        if not (above.is_dir() and os.access(above, os.W_OK | os.X_OK)):
+            found = f"{version}; {folder} cannot be written, so what it keeps there is lost when it ends"
+            return Finding("JupyterLab", "warning", found, f"export {kind}=FOLDER   # one that you may write")
     return Finding("JupyterLab", "ok", version)
 
 
+def _jupyter_folders() -> dict[str, Path]:
+    """Where Jupyter writes, by the variable that says so."""
+    from jupyter_core import paths
+
+    return {
+        "JUPYTER_CONFIG_DIR": Path(paths.jupyter_config_dir()),
+        "JUPYTER_DATA_DIR": Path(paths.jupyter_data_dir()),
+        "JUPYTER_RUNTIME_DIR": Path(paths.jupyter_runtime_dir()),
+    }
+
+
+def _kernel_problem() -> Finding | None:
+    """Whether the kernel python3, which lessons ask for, is another Python than this one, or none at all."""
+    from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
+
+    try:
+        spec = KernelSpecManager().get_kernel_spec("python3")
+        command = spec.argv[0]
+    except NoSuchKernel:
+        mend = f"{shlex.quote(sys.executable)} -m ipykernel install --sys-prefix"
+        return Finding("JupyterLab", "problem", "there is no kernel python3", mend)
+    except (OSError, ValueError, IndexError, AttributeError) as error:
+        return Finding("JupyterLab", "problem", f"the kernel python3 cannot be read: {error}", _again("ipykernel"))
+    own = {sys.executable, "python", "python3", f"python3.{sys.version_info[1]}"}  # Jupyter takes its own for the names
+    if command in own:
+        return None
+    ask = [command, "-c", "import sys, ipykernel, deepnet_edu; print(sys.prefix)"]
+    try:
+        done = subprocess.run(ask, capture_output=True, text=True, errors="replace", timeout=60)
+        if done.returncode == 0 and os.path.realpath(done.stdout.strip()) == os.path.realpath(sys.prefix):
+            return None
+    except (OSError, subprocess.TimeoutExpired):
+        pass  # it is not a Python that could run a lesson
+    folder = Path(spec.resource_dir)
+    listed = [Path(one) for one in os.environ.get("JUPYTER_PATH", "").split(os.pathsep) if one]
+    mend = f"mv {shlex.quote(str(folder))} {shlex.quote(f'{folder}.away')}"
+    if any(folder.resolve().is_relative_to(one.resolve()) for one in listed):
+        mend = f"unset JUPYTER_PATH   # or: {mend}"
+    found = f"the kernel python3 of {folder} starts {command}, and hides the one of {sys.prefix}"
+    return Finding("JupyterLab", "problem", found, mend)
+
+
 def _workspace(workspace: Path) -> Finding:
-    from deepnet_edu.files import write_atomic
+    from deepnet_edu import progress
+    from deepnet_edu.course.workspace import trouble
 
     name = f"Workspace {workspace}"
     try:
         workspace.mkdir(parents=True, exist_ok=True)
-        trial = workspace / ".doctor"
-        write_atomic(trial, "can be written")
-        trial.unlink()
+        with tempfile.NamedTemporaryFile(dir=workspace) as trial:  # under a name that nothing has
+            trial.write(b"can be written")
+            trial.flush()
     except OSError as error:
         return Finding(name, "problem", f"cannot be written: {error.strerror}", "deepnet-edu lab --workspace FOLDER")
+    copies = [*sorted(workspace.glob("[0-9][0-9]_*.ipynb")), *(workspace / page for page in PAGES)]
+    for copy in copies:
+        if sentence := trouble(copy):
+            mend = f"mv {shlex.quote(str(copy))} {shlex.quote(f'{copy}.mine')} && deepnet-edu lab"
+            return Finding(name, "warning", sentence, mend)
+    file = workspace / progress.FILE
+    if sentence := progress.trouble(file):
+        return Finding(name, "warning", sentence, f"mv {shlex.quote(str(file))} {shlex.quote(f'{file}.mine')}")
     return Finding(name, "ok", "can be written")

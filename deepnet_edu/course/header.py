@@ -81,7 +81,9 @@ def read_header(notebook: NotebookNode, name: str) -> Header:
 
 def timings() -> dict[str, dict[str, Any]]:
     """What was measured, by lesson and profile: ``seconds`` and ``memory_gb``. Empty if nothing was."""
-    lessons: dict[str, dict[str, Any]] = json.loads(TIMINGS.read_text())["lessons"] if TIMINGS.exists() else {}
+    lessons: dict[str, dict[str, Any]] = (
+        json.loads(TIMINGS.read_text(encoding="utf-8"))["lessons"] if TIMINGS.exists() else {}
+    )
     return lessons
 
 

@@ -18,11 +18,12 @@ from IPython.display import display
 from matplotlib.figure import Figure
 
 from deepnet_edu.checks import check
-from deepnet_edu.course.places import NEEDS_CLONE, PROFILES, RECORD_MIME, RECORDS, RESULTS
+from deepnet_edu.course.places import CLONE, NEEDS_CLONE, PROFILES, RECORD_MIME, RECORDS, RESULTS
 from deepnet_edu.figures import Picture
 from deepnet_edu.figures.loss import LossFigure
 from deepnet_edu.figures.picture import with_palette
 from deepnet_edu.figures.style import use
+from deepnet_edu.files import read_json
 from deepnet_edu.messages import unknown
 from deepnet_edu.models import Model
 from deepnet_edu.progress import next_step, note_opened, progress_file
@@ -308,9 +309,10 @@ class Results:
             subprocess.run([sys.executable, str(script)], check=True)
         found = [path for folder in (RECORDS, RESULTS) if (path := folder / f"{name}.json").exists()]
         if not found:
-            raise FileNotFoundError(f"There is no record {name}.json: make it with python benchmarks/{name}.py")
+            remedy = f"Make it with python benchmarks/{name}.py" if CLONE else NEEDS_CLONE
+            raise FileNotFoundError(f"There is no record {name}.json. {remedy}")
         path = found[0]
-        self.head: dict[str, Any] = json.loads(path.read_text())
+        self.head: dict[str, Any] = read_json(path)
         self.runs: list[dict[str, Any]] = self.head.pop("runs")
 
     def select(self, **wanted: Any) -> list[dict[str, Any]]:

@@ -16,9 +16,9 @@ DOCS = ROOT / "docs"
 PAGES = ("glossary.md", "notation.md")
 SOLUTIONS = ROOT / "solutions"
 BENCHMARKS = ROOT / "benchmarks"
-RESULTS = BENCHMARKS / "results"
 #: The records that lessons read; they are in the package, so that a lesson needs no clone.
 RECORDS = Path(__file__).with_name("records")
+RESULTS = BENCHMARKS / "results" if CLONE else RECORDS
 REFERENCES = Path(__file__).with_name("references")
 IMAGES = DOCS / "images"
 TIMINGS = DOCS / "timings.json"

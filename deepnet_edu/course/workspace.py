@@ -118,7 +118,9 @@ def trouble(copy: Path) -> str:
                 f">>>>>>>. {fresh}"
             )
         if copy.suffix == ".ipynb":
-            parse_json(content.decode())
+            notebook = parse_json(content.decode())
+            if not isinstance(notebook, dict) or not isinstance(notebook.get("cells"), list):
+                raise ValueError("it has no cells")
     except UnicodeDecodeError:
         return f"{copy.name} is not UTF-8, so JupyterLab cannot open it: restore it from a backup. {fresh}"
     except ValueError as error:

@@ -8,13 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from deepnet_edu.cli import app
+from deepnet_edu.cli import app, main
 from deepnet_edu.course import doctor
 from deepnet_edu.course.places import ROOT, find_lesson, lesson_names
 from deepnet_edu.messages import UserError
@@ -93,6 +94,56 @@ def test_doctor_looks_at_python_torch_and_jupyterlab(monkeypatch: pytest.MonkeyP
     assert doctor._jupyterlab().status == "problem"
 
 
+@pytest.fixture
+def full(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What this process prints goes to a disk that is full."""
+    with open("/dev/full", "w") as disk:
+        monkeypatch.setattr(sys, "stdout", disk)
+        yield
+        monkeypatch.undo()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("arguments", [["models", "--residuals"], ["plan", "small_1000", "--json"], ["--help"]])
+def test_a_full_disk_behind_what_is_printed(
+    full: None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    """Whether Python notices at once or at its end."""
+    monkeypatch.setattr(sys, "argv", ["deepnet-edu", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    assert capfd.readouterr().err == "What this prints cannot be written (No space left on device).\n"
+
+
+def test_ctrl_c_before_there_is_a_command_is_one_word(tmp_path: Path) -> None:
+    """It arrives while the command line is imported, and later outside of every command."""
+    (tmp_path / "typer.py").write_text("raise KeyboardInterrupt")
+    found = subprocess.run(
+        [sys.executable, "-m", "deepnet_edu", "doctor"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert (found.returncode, found.stderr) == (130, "Stopped.\n")
+
+
+def test_ctrl_c_outside_of_a_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def stopped() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("deepnet_edu.cli.app.app", stopped)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert (ended.value.code, capsys.readouterr().err) == (130, "Stopped.\n")
+
+
+def test_python_m_is_the_command() -> None:
+    found = subprocess.run([sys.executable, "-m", "deepnet_edu", "models", "--json"], capture_output=True, text=True)
+    assert found.returncode == 0
+    assert json.loads(found.stdout)
+
+
 def test_a_lesson_that_does_not_exist() -> None:
     result = run("lab", "00_a_thousand_layer")
     assert result.returncode == 1
@@ -132,16 +183,6 @@ def test_lessons_by_number_name_or_file() -> None:
 def test_notebooks_are_up_to_date_with_their_sources() -> None:
     result = run("build", "--check")
     assert result.returncode == 0, result.stderr
-
-
-def test_the_readmes_code_runs() -> None:
-    """As it stands, but at 10 layers, and with tokens to feed it."""
-    import torch
-
-    code = (ROOT / "README.md").read_text(encoding="utf-8").split("```python")[1].split("```")[0]
-    assert "decoder_layers=1000, d_model" in code
-    tokens = torch.zeros(1, 8, dtype=torch.long)
-    exec(code.replace("decoder_layers=1000, d_model", "decoder_layers=10, d_model"), {"tokens": tokens})
 
 
 def test_the_readme_names_commands_that_exist() -> None:

@@ -135,10 +135,11 @@ CONFLICT = notebook("mine").replace('"metadata"', '\n<<<<<<< HEAD\n=======\n>>>>
         (CONFLICT, "has git's conflict markers (line 2: <<<<<<< HEAD)"),
         ("no json", "not JSON"),
         ("", "not JSON"),
+        ("[1]", "it has no cells"),
         ("[" * 100_000, "nested too deeply"),
         (b"\xff\xfe", "is not UTF-8"),
     ],
-    ids=["conflict", "text", "empty", "deep", "bytes"],
+    ids=["conflict", "text", "empty", "list", "deep", "bytes"],
 )
 def test_a_copy_that_jupyterlab_cannot_open_is_kept_and_said(
     folders: tuple[Path, Path], content: str | bytes, why: str
