@@ -1,4 +1,4 @@
-"""The library's public functions, given what they are not made for: a sentence of ours, or a result, never another's error."""
+"""The public functions, given what they are not made for: a sentence of ours or a result, never an inner error."""
 
 import inspect
 import linecache
