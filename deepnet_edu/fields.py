@@ -85,7 +85,7 @@ def from_dict(cls: type[T], content: Any) -> T:
             field, what was expected and what was found.
     """
     if not isinstance(content, dict):
-        raise ValueError(f"expected a table of fields, found {_shown(content)}")
+        raise ValueError(f"expected a table of fields, found {shown(content)}")
     known = {one.name: one for one in fields(cls) if one.init}  # type: ignore[arg-type]
     types = get_type_hints(cls)
     for name in content:
@@ -111,7 +111,7 @@ def check(value: Any, wanted: Any, name: str) -> None:
         ValueError: it is not.
     """
     if not _fits(value, wanted):
-        raise ValueError(f"{name}: expected {_words(wanted)}, found {_shown(value)}")
+        raise ValueError(f"{name}: expected {_words(wanted)}, found {shown(value)}")
 
 
 def check_argument(value: Any, wanted: Any, name: str) -> None:
@@ -122,7 +122,14 @@ def check_argument(value: Any, wanted: Any, name: str) -> None:
     """
     left = get_origin(wanted) is Literal and isinstance(value, str)
     if not left and not _fits(value, wanted):
-        raise ValueError(f"{name}={_shown(value)}: expected {_words(wanted, _IN_PYTHON)}.")
+        raise ValueError(f"{name}={shown(value)}: expected {_words(wanted, _IN_PYTHON)}.")
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's number as Python's; anything else as it is."""
+    if type(value) in (int, float, bool) or not isinstance(value, Real):
+        return value
+    return int(value) if isinstance(value, Integral) else float(value)
 
 
 def check_fields(settings: Any, leave: Iterable[str] = ()) -> None:
@@ -141,10 +148,9 @@ def check_fields(settings: Any, leave: Iterable[str] = ()) -> None:
         value = getattr(settings, name, None)
         if name == "_":
             continue
-        if type(value) not in (int, float, bool) and isinstance(value, Real):
-            value = int(value) if isinstance(value, Integral) else float(value)
-            object.__setattr__(settings, name, value)
-        if name not in leave:
+        if (plain := _plain(value)) is not value:
+            object.__setattr__(settings, name, plain)
+        if name not in leave or not isinstance(value, Real | str):
             check_argument(value, wanted, name)
 
 
@@ -175,6 +181,7 @@ def checked(**prepare: Callable[[Any], Any]) -> Callable[[Callable[P, T]], Calla
                     bound.arguments[name] = value = prepare[name](value)
                 if signature.parameters[name].kind is not inspect.Parameter.VAR_KEYWORD and name in hints:
                     check_argument(value, hints[name], name)
+                    bound.arguments[name] = _plain(value)
             return function(*bound.args, **bound.kwargs)
 
         return call
@@ -196,7 +203,7 @@ def _fits(value: Any, wanted: Any) -> bool:
     if origin in (Union, UnionType):
         return any(_fits(value, one) for one in inner)
     if origin is Literal:
-        return any(value == one and type(value) is type(one) for one in inner)
+        return any(type(value) is type(one) and value == one for one in inner)
     if origin is list:
         return isinstance(value, list) and all(_fits(one, inner[0]) for one in value)
     if origin is Sequence:
@@ -212,11 +219,22 @@ def _fits(value: Any, wanted: Any) -> bool:
         return len(value) == len(kinds) and all(map(_fits, value, kinds))
     if origin in (dict, Mapping):
         return isinstance(value, dict) and all(_fits(k, inner[0]) and _fits(v, inner[1]) for k, v in value.items())
+    if origin is Iterable:
+        return _iterable(value)
     if wanted in (int, float):
         return isinstance(value, Integral if wanted is int else Real) and not isinstance(value, bool)
     if isinstance(wanted, TypeVar):
         return True
     return isinstance(value, origin or wanted)
+
+
+def _iterable(value: Any) -> bool:
+    """Whether it can be read item by item; what the items are only the reader sees."""
+    try:
+        iter(value)
+    except TypeError:
+        return False
+    return not isinstance(value, Mapping | bytes)
 
 
 def _words(wanted: Any, words: Mapping[Any, str] = _WORDS) -> str:
@@ -237,7 +255,8 @@ def _words(wanted: Any, words: Mapping[Any, str] = _WORDS) -> str:
     return words.get(origin or wanted, f"a {name}{made}")
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value as a sentence can have it: in one line, and cut where it is long."""
     if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 200:
         return "a number of very many digits"
     try:

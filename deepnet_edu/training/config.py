@@ -1,6 +1,7 @@
 """How to train: one dataclass, checked on creation."""
 
 import math
+import sys
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -154,4 +155,5 @@ def learning_rate(step: int, config: TrainConfig) -> float:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether it is a number that a float can hold; Python's whole numbers may have any size."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
