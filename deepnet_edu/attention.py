@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import flop_registry
 
+from deepnet_edu.messages import shown
 from deepnet_edu.residual import Residual, Role, Slot, itself, modules_inside, through
 
 # PyTorch's counter of operations leaves out, without a word, what its attention computes on a CPU.
@@ -36,6 +37,8 @@ def check_mask(name: str, mask: Tensor | None, shape: tuple[int, ...] | None = N
     """Raise a ValueError unless ``mask`` is bool, or None, and of this shape where one is given."""
     if mask is None:
         return
+    if not isinstance(mask, Tensor):
+        raise ValueError(f"{name}={shown(mask)}: expected a Tensor of bool, True where a token is padding, or None.")
     if mask.dtype != torch.bool:
         raise ValueError(
             f"{name} of {mask.dtype}: expected bool, True where a token is padding. From Hugging Face's "

@@ -41,6 +41,21 @@ def unwrapped(module: Any) -> Any:
     return module
 
 
+def trainable(module: Any) -> Any:
+    """The module inside its wrappers, unless one of them shares a training among ranks, which would then drift apart.
+
+    Raises:
+        ValueError: one does.
+    """
+    kind = type(module).__name__
+    if kind in ("DistributedDataParallel", "FullyShardedDataParallel"):
+        raise ValueError(
+            f"model is wrapped in {kind}, and train(…, plan=Plan(data=2)) shares the work of ranks by itself: give it "
+            "the model inside, model.module."
+        )
+    return unwrapped(module)
+
+
 def plain_name(name: str) -> str:
     """A parameter's name as it is where no module is wrapped by ``torch.compile``."""
     return ".".join(part for part in name.split(".") if part != COMPILED)

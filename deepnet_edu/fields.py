@@ -133,6 +133,13 @@ def check_argument(value: Any, wanted: Any, name: str) -> None:
         raise ValueError(f"{name}={shown(value)}: expected {_words(wanted, _IN_PYTHON)}.")
 
 
+def _plain(value: Any) -> Any:
+    """NumPy's number as Python's; anything else as it is."""
+    if type(value) in (int, float, bool) or not isinstance(value, Real):
+        return value
+    return int(value) if isinstance(value, Integral) else float(value)
+
+
 def check_fields(settings: Any, leave: Iterable[str] = ()) -> None:
     """See that each field of a frozen dataclass holds what its type says; NumPy's numbers become Python's.
 
@@ -149,10 +156,9 @@ def check_fields(settings: Any, leave: Iterable[str] = ()) -> None:
         value = getattr(settings, name, None)
         if name == "_":
             continue
-        if type(value) not in (int, float, bool) and isinstance(value, Real):
-            value = int(value) if isinstance(value, Integral) else float(value)
-            object.__setattr__(settings, name, value)
-        if name not in leave:
+        if (plain := _plain(value)) is not value:
+            object.__setattr__(settings, name, plain)
+        if name not in leave or not isinstance(value, Real | str):
             check_argument(value, wanted, name)
 
 
@@ -183,6 +189,7 @@ def checked(**prepare: Callable[[Any], Any]) -> Callable[[Callable[P, T]], Calla
                     bound.arguments[name] = value = prepare[name](value)
                 if signature.parameters[name].kind is not inspect.Parameter.VAR_KEYWORD and name in hints:
                     check_argument(value, hints[name], name)
+                    bound.arguments[name] = _plain(value)
             return function(*bound.args, **bound.kwargs)
 
         return call
@@ -204,7 +211,7 @@ def _fits(value: Any, wanted: Any) -> bool:
     if origin in (Union, UnionType):
         return any(_fits(value, one) for one in inner)
     if origin is Literal:
-        return any(value == one and type(value) is type(one) for one in inner)
+        return any(type(value) is type(one) and value == one for one in inner)
     if origin is list:
         return isinstance(value, list) and all(_fits(one, inner[0]) for one in value)
     if origin is Sequence:
@@ -220,11 +227,22 @@ def _fits(value: Any, wanted: Any) -> bool:
         return len(value) == len(kinds) and all(map(_fits, value, kinds))
     if origin in (dict, Mapping):
         return isinstance(value, dict) and all(_fits(k, inner[0]) and _fits(v, inner[1]) for k, v in value.items())
+    if origin is Iterable:
+        return _iterable(value)
     if wanted in (int, float):
         return isinstance(value, Integral if wanted is int else Real) and not isinstance(value, bool)
     if isinstance(wanted, TypeVar):
         return True
     return isinstance(value, origin or wanted)
+
+
+def _iterable(value: Any) -> bool:
+    """Whether it can be read item by item; what the items are only the reader sees."""
+    try:
+        iter(value)
+    except TypeError:
+        return False
+    return not isinstance(value, Mapping | bytes)
 
 
 def _words(wanted: Any, words: Mapping[Any, str] = _WORDS) -> str:

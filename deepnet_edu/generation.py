@@ -128,7 +128,7 @@ def sample(
     def draw(logits: Tensor) -> Tensor:
         # The largest is 0 then, so that no temperature makes it infinite.
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        logits = (logits - logits.amax(-1, keepdim=True)) / max(temperature, COLDEST)
+        logits = (logits - logits.amax(-1, keepdim=True)) / max(float(temperature), COLDEST)
         probabilities = filtered(logits, top_k, top_p).softmax(-1)
         return torch.multinomial(probabilities, 1, generator=generator).squeeze(-1)
 
@@ -148,8 +148,10 @@ def filtered(logits: Tensor, top_k: int | None, top_p: float) -> Tensor:
         logits = logits.masked_fill(logits < least, -torch.inf)
     if top_p < 1:
         ordered, index = logits.sort(descending=True, stable=True)
-        before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)  # 0 for the first, which always stays
-        logits = logits.masked_fill((before >= top_p).scatter(-1, index, before >= top_p), -torch.inf)
+        before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
+        beyond = before >= top_p
+        beyond[..., 0] = False  # however small top_p is
+        logits = logits.masked_fill(beyond.scatter(-1, index, beyond), -torch.inf)
     return logits
 
 

@@ -7,6 +7,8 @@ of the value, output and feed-forward projections at initialisation (arXiv 2203.
 import operator
 from dataclasses import dataclass
 
+from deepnet_edu.messages import shown
+
 #: Beyond it N⁴M is no number that Python can take a root of.
 _DEEPEST = 10**15
 
@@ -75,8 +77,8 @@ def _depth(name: str, value: int) -> int:
     try:
         depth = operator.index(value)
     except TypeError:
-        raise ValueError(f"{name}={value!r}: {expected}") from None
+        raise ValueError(f"{name}={shown(value)}: {expected}") from None
     if isinstance(value, bool) or not 0 <= depth <= _DEEPEST:
         most = "" if isinstance(value, bool) or depth < 0 else f" At most {_DEEPEST:,}."
-        raise ValueError(f"{name}={value!r}: {expected}{most}")
+        raise ValueError(f"{name}={shown(value)}: {expected}{most}")
     return depth

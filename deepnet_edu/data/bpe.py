@@ -4,12 +4,13 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
 from itertools import islice
+from operator import index
 from pathlib import Path
 from typing import Any
 
 from deepnet_edu.fields import checked
 from deepnet_edu.files import read_json, write_atomic
-from deepnet_edu.messages import UserError, unknown
+from deepnet_edu.messages import UserError, shown, unknown
 
 _FORMAT = "deepnet_edu.BytePairs 1"
 _BYTES = 256
@@ -84,7 +85,10 @@ class BytePairs:
             show_progress=False,
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         )
-        learner.train_from_iterator([text] if isinstance(text, str) else text, trainer)
+        try:
+            learner.train_from_iterator([text] if isinstance(text, str) else text, trainer)
+        except TypeError:
+            raise ValueError("text: expected Unicode text, one str or a list of them.") from None
         merges = json.loads(learner.to_str())["model"]["merges"]
         return cls([" ".join(pair) for pair in merges], languages)
 
@@ -119,7 +123,10 @@ class BytePairs:
         Raises:
             ValueError: a token is beyond the vocabulary.
         """
-        known = [token - self._first for token in tokens if token >= self._first]
+        try:
+            known = [index(token) - self._first for token in tokens if token >= self._first]
+        except TypeError:
+            raise ValueError(f"tokens={shown(tokens)}: expected a list of whole numbers.") from None
         if known and max(known) >= self.vocab_size - self._first:
             raise ValueError(f"token {max(known) + self._first}: expected less than vocab_size, {self.vocab_size}.")
         return self._tokenizer.decode(known)

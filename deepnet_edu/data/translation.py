@@ -13,6 +13,7 @@ from torch import Tensor
 from deepnet_edu.data.bpe import BytePairs
 from deepnet_edu.data.epochs import Epochs, check_numbers, fingerprint
 from deepnet_edu.fields import checked
+from deepnet_edu.messages import shown
 from deepnet_edu.models import IGNORED, Batch
 
 
@@ -127,7 +128,10 @@ class Translations:
 
         def texts() -> Iterator[str]:
             for pair in pairs:
-                source, target, language = Pair(*pair)
+                try:
+                    source, target, language = Pair(*pair)
+                except TypeError:
+                    raise ValueError(f"A pair is {shown(pair)}: expected a source and a target.") from None
                 languages.append(language)
                 yield from (source, target)
 

@@ -6,6 +6,7 @@ import psutil
 import torch
 
 from deepnet_edu.config import ModelConfig
+from deepnet_edu.messages import shown
 
 #: Bytes that the modules of a sub-layer take, whatever its width; deepnet_edu.planning has the whole forecast.
 _MODULES = 28_000
@@ -71,5 +72,7 @@ def as_device(given: Any) -> torch.device:
         torch.empty(0, device=device)
     except Exception as error:  # each device has another one for being absent
         why = str(error).split("\n")[0][:150].rstrip(".") or type(error).__name__
-        raise ValueError(f"device={given!r}: expected one that this machine has, for example 'cpu' ({why}).") from None
+        raise ValueError(
+            f"device={shown(given)}: expected one that this machine has, for example 'cpu' ({why})."
+        ) from None
     return device

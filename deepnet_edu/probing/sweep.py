@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from deepnet_edu import __version__
-from deepnet_edu.fields import Count, Several, checked
+from deepnet_edu.fields import Count, Seed, Several, check_argument, checked
 from deepnet_edu.files import write_atomic
 from deepnet_edu.messages import UserError
 from deepnet_edu.models import ModelConfig, build_model, random_batch
@@ -54,7 +54,7 @@ class SweepRow:
 @checked()
 def depth_sweep(
     configs: Iterable[ModelConfig],
-    seeds: Sequence[int] = (0, 1, 2),
+    seeds: Sequence[Seed] = (0, 1, 2),
     *,
     file: Path | None = None,
     length: Several = 32,
@@ -79,6 +79,8 @@ def depth_sweep(
         ValueError: there is nothing to measure.
     """
     configs, seeds = list(configs), tuple(seeds)
+    for config in configs:
+        check_argument(config, ModelConfig, "configs")
     if not configs or not seeds:
         raise ValueError("A sweep needs at least one configuration and one seed.")
     known = {} if file is None else _read(file)

@@ -59,23 +59,23 @@ def model_update(
     """
     if step not in get_args(Step):
         raise ValueError(unknown("step", step, get_args(Step)))
-    if not 0 < learning_rate < float("inf"):
+    if not 0 < learning_rate <= 1e30:
         raise ValueError(f"learning_rate={learning_rate!r}: expected a positive number, for example 1e-3.")
     check_batch(model, batch)
-    batch = batch.to(batch.inputs.device)
     chosen = update_group(model, parameters)
     if not chosen:
         raise ValueError(f"The stacks have no {parameters}: nothing would be updated.")
     kept = [parameter.detach().clone() for parameter in chosen]
     try:
         with undisturbed(model):
+            batch = batch.to(batch.inputs.device)
             with differentiable(chosen), torch.enable_grad():
                 logits = model.logits(batch)
                 check_finite(logits, model)
                 gradients = torch.autograd.grad(model.loss_of(logits, batch), chosen)
             with torch.no_grad():
                 for parameter, gradient in zip(chosen, gradients, strict=True):
-                    parameter.sub_(gradient.sign() if step == "sign" else gradient, alpha=learning_rate)
+                    parameter.sub_(gradient.sign() if step == "sign" else gradient, alpha=float(learning_rate))
                 change = model.logits(batch) - logits
                 return change.square().mean().sqrt().item() / learning_rate
     finally:

@@ -307,10 +307,9 @@ def probe(model: Model, batch: Batch, *, on_sublayer: Callable[[int, int], None]
         ValueError: see :func:`check_batch` and :func:`check_finite`.
     """
     check_batch(model, batch)
-    batch = batch.to(batch.inputs.device)
     weights = [weight for sublayer in model.sublayers() for weight in sublayer.matrices()]
     with undisturbed(model), differentiable(weights), torch.enable_grad(), Watch(model, on_sublayer) as watch:
-        loss = model.loss(batch)
+        loss = model.loss(batch.to(batch.inputs.device))
         check_finite(loss, model)
         gradients = torch.autograd.grad(loss, weights)
     return watch.profile(dict(zip(weights, gradients, strict=True)))

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 
-from deepnet_edu.compiled import unwrapped
+from deepnet_edu.compiled import trainable
 from deepnet_edu.fields import checked
 from deepnet_edu.files import remedy
 from deepnet_edu.messages import UserError
@@ -48,7 +48,7 @@ class Task(Protocol):
         ...
 
 
-@checked(model=unwrapped)
+@checked(model=trainable)
 def train(
     model: Model,
     task: Task,
@@ -63,7 +63,7 @@ def train(
     """Train ``model`` in place.
 
     Args:
-        model: from build_model, on the device that trains it.
+        model: from build_model, on the device that trains it; a wrapper such as torch.compile's is taken off.
         task: makes the batches.
         config: steps, learning rate and so on.
         out: folder of the run: its metrics and checkpoints; None to keep nothing.

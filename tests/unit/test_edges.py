@@ -329,6 +329,18 @@ def test_wrappers_are_taken_off(wrap: Callable[[nn.Module], nn.Module]) -> None:
     assert train(wrapped, TokenMap(11, 8, 2), TrainConfig(steps=1), progress=False).loss
 
 
+def test_what_shares_a_training_among_ranks_is_not_taken_off_in_silence() -> None:
+    class DistributedDataParallel(nn.Module):
+        def __init__(self, module: nn.Module) -> None:
+            super().__init__()
+            self.module = module
+
+    wrapped = DistributedDataParallel(build_model(LM))
+    with pytest.raises(ValueError, match=r"DistributedDataParallel, and train\(…, plan=Plan\(data=2\)\)"):
+        train(wrapped, TokenMap(11, 8, 2), TrainConfig(steps=1), progress=False)
+    assert torch.equal(greedy(wrapped, X, 2), greedy(wrapped.module, X, 2))
+
+
 def test_only_wrappers_are_taken_off() -> None:
     class Own(nn.Module):
         def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""The library's public functions, given what they are not made for: a sentence of ours, or a result, no other error."""
+"""The public functions, given what they are not made for: a sentence of ours or a result, never an inner error."""
 
 import inspect
 import linecache
@@ -35,7 +35,7 @@ from deepnet_edu.probing import depth_sweep
 from deepnet_edu.probing.update import model_update
 
 PACKAGE = str(Path(deepnet_edu.__file__).parent)
-SIZES = {"d_model": 8, "n_heads": 2, "d_ff": 16, "vocab_size": 11, "max_length": 8}
+SIZES = {"d_model": 16, "n_heads": 2, "d_ff": 16, "vocab_size": 11, "max_length": 8}
 CONFIG = ModelConfig("decoder", "lm", 1, **SIZES)
 MODEL = build_model(CONFIG)
 X = torch.randint(11, (2, 4), generator=torch.Generator().manual_seed(0))
