@@ -73,7 +73,7 @@ class Request:
                 if not equals or not name:
                     raise UserError(f"Cannot read the parameter {shown(text)}: expected {example}.")
                 if name in found:
-                    raise UserError(f"{option} {shown(text)}: {shown(name)} has a value already: say it once.")
+                    raise UserError(f"{option} {text}: {name} has a value already: say it once.")
                 found[name] = [value] if option == "--set" else split(value)
         return found
 
@@ -203,7 +203,7 @@ def find_notebook(given: str, working: Path) -> Path:
             return path.resolve()
     except (OSError, RuntimeError, ValueError) as error:  # a name too long, a link to itself, a zero in the name
         why = getattr(error, "strerror", None) or error
-        raise UserError(f"{shown(given)} cannot be opened ({why}): expected the path of a notebook.") from None
+        raise UserError(f"{given} cannot be opened ({why}): expected the path of a notebook.") from None
     lesson = places.find_lesson(given)
     solution = places.SOLUTIONS / f"{lesson}.ipynb"
     if not solution.exists():

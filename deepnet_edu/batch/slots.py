@@ -82,7 +82,7 @@ def make_slots(gpus: str, count: int | None, found: Sequence[Gpu]) -> list[Slot]
     for name in names:
         if name not in known:
             there = f"expected some of {','.join(known)}" if known else "this machine has none: leave --gpus out"
-            raise UserError(f"--gpus {shown(gpus)}: there is no GPU {shown(name)} here; {there}.")
+            raise UserError(f"--gpus {gpus}: there is no GPU {shown(name)} here; {there}.")
     chosen = [known[name] for name in names]
     count = count or max(1, len(chosen))
     threads = max(1, cores() // count)

@@ -213,5 +213,5 @@ def seconds(option: str, text: str | None) -> float | None:
         return None
     found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([smh]?)", text)
     if not found or not float(found[1]):
-        raise UserError(f"{option} {shown(text)}: expected a time such as 90s, 30m or 2h.")
+        raise UserError(f"{option} {text}: expected a time such as 90s, 30m or 2h.")
     return float(found[1]) * _UNITS[found[2]]

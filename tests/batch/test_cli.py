@@ -125,7 +125,7 @@ def test_what_is_refused(worker: Path) -> None:
         (["x y.ipynb", "--timeout", "soon"], "--timeout soon: expected a time such as 90s, 30m or 2h."),
         (["x y.ipynb", "--retries", "-1"], "--retries '-1': expected a whole number from 0 to 100."),
         (["x y.ipynb", "--junit", "none/x.xml"], "--junit none/x.xml cannot be written (No such file or directory)"),
-        (["x y.ipynb", "--memory", "0"], "--memory 0: expected GB, more than 0."),
+        (["x y.ipynb", "--memory", "0"], "--memory '0': expected GB, more than 0, for example 2.5."),
         (["x y.ipynb", "--gpus", "0"], "--gpus 0: there is no GPU '0' here"),
         (["y.ipynb"], "There is no notebook y.ipynb in"),
         (["x y.ipynb", "--set", "DEPHT=1"], "did you mean 'DEPTH'?"),
