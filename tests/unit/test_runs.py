@@ -137,7 +137,7 @@ def test_a_wrong_value_is_one_sentence(overrides: list[str], message: str) -> No
         ("[model]\nstep = 3\n", "[model]: Unknown key 'step'"),
         ("[trian]\nsteps = 3\n", "Unknown table 'trian': did you mean 'train'?"),
         ("model = 3\n", "model=3: expected a table, [model]"),
-        ("[model\n", "cannot be read: it is no TOML"),
+        ("[model\n", "cannot be read: not TOML"),
         ("[train]\nsteps = 3\n", "[model] has no architecture: add architecture = …"),
         (None, "cannot be read: No such file or directory. A preset is named without .toml: laptop-1000"),
     ],
@@ -296,3 +296,18 @@ def test_a_run_of_ones_own() -> None:
     assert Run(model, TrainConfig(steps=1), data).data == data
     with pytest.raises(ValueError, match="data.length=128 is more than"):
         Run(model, TrainConfig(steps=1), replace(data, length=128))
+
+
+@pytest.mark.parametrize("value", ["[" * 10_000, "9" * 5000, "{a=" * 10_000], ids=["lists", "digits", "tables"])
+def test_a_value_without_end_is_one_sentence(value: str) -> None:
+    with pytest.raises(UserError) as refused:
+        find_run("laptop-1000", [f"steps={value}"])
+    assert "steps" in str(refused.value)
+    assert len(str(refused.value)) < 300
+
+
+def test_a_line_break_does_not_hide_another_value() -> None:
+    with pytest.raises(UserError, match="steps='1.nothing=2': expected a whole number"):
+        find_run("laptop-1000", ["steps=1\nnothing=2"])
+    with pytest.raises(UserError, match="learning_rate=a number of very many digits: expected a number"):
+        find_run("laptop-1000", ["learning_rate=1" + "0" * 400])
