@@ -59,7 +59,7 @@ class Commands(TyperGroup):
         except OSError as error:
             if error.filename is None:
                 raise
-            raise UserError(f"{shown(os.fsdecode(error.filename))}: {error.strerror}.") from error
+            raise UserError(without_long(f"{os.fsdecode(error.filename)}: {error.strerror}.", self.typed)) from error
         except RuntimeError as error:  # of pathlib, before Python 3.13
             if "Symlink loop" not in str(error):
                 raise

@@ -6,7 +6,7 @@ from pathlib import Path
 from deepnet_edu.config import ModelConfig
 from deepnet_edu.fields import checked
 from deepnet_edu.files import read_json
-from deepnet_edu.messages import UserError, shown, unknown
+from deepnet_edu.messages import UserError, unknown
 
 #: The benchmark's decoder, and the paper's models (arXiv 2203.00555, Sections 5 and 6), whose vocabulary of about
 #: 250,000 is inferred from their size.
@@ -48,7 +48,7 @@ def find_shape(given: str) -> ModelConfig:
     try:
         content = read_json(Path(given))
         if not isinstance(content, dict):
-            raise ValueError("it is not an object")
+            raise ValueError("expected an object")
         known = [field.name for field in fields(ModelConfig)]
         for name in content:
             if name not in known:
@@ -56,4 +56,4 @@ def find_shape(given: str) -> ModelConfig:
         return ModelConfig(**content)
     except (OSError, ValueError, TypeError) as error:
         why = error.strerror if isinstance(error, OSError) else str(error).rstrip(".")
-        raise UserError(f"{shown(given)} holds no shape: {why}. Expected, for example: {example}") from None
+        raise UserError(f"{given} holds no shape: {why}. Expected, for example: {example}") from None

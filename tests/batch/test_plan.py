@@ -27,6 +27,10 @@ Planner = Callable[..., Plan]
         ("SEED=1.5", "expected a whole number"),
         ("SEED=True", "expected a whole number"),
         ("RATE=fast", "expected a number, as in RATE=3e-4."),
+        ("RATE=1e309", "RATE='1e309' does not fit: expected a number"),
+        ("RATE=nan", "expected a number"),
+        pytest.param("SEED=" + "[" * 10_000, "expected a whole number", id="deep"),
+        pytest.param("SEED=" + "9" * 5000, "expected a whole number", id="5,000 digits"),
         ("DEEP=1", "expected True or False"),
         ("PROFILE=smok", "Unknown PROFILE 'smok': did you mean 'smoke'?"),
         ("SEED=__import__('os')", "expected a whole number"),
@@ -434,6 +438,23 @@ def test_a_status_is_read_as_it_was_written(working: Path) -> None:
     (working / "status.json").write_text(json.dumps({"version": 2}))
     with pytest.raises(UserError, match=r"status.json cannot be read .*--resume"):
         Status.read(working)
+
+
+@pytest.mark.parametrize(
+    ("request_", "runs"),
+    [
+        (Request(("x.ipynb",), seeds=10**8), "100,000,000"),
+        (Request(("x.ipynb", "y.ipynb"), seeds=101, sweeps=("SEED=" + ",".join(map(str, range(100))),)), "20,200"),
+    ],
+)
+def test_too_many_runs_are_refused_before_they_are_planned(request_: Request, runs: str) -> None:
+    with pytest.raises(UserError, match=f"That makes {runs} runs, each with a folder of its own.*10,000 at most"):
+        make_plan(request_)
+
+
+def test_more_slots_than_the_memory_holds_are_refused() -> None:
+    with pytest.raises(UserError, match=r"PyTorch in each of --slots 1,000,000 needs about 335,000.0 GB of memory"):
+        make_slots("none", 10**6, [])
 
 
 def test_slots(monkeypatch: pytest.MonkeyPatch) -> None:

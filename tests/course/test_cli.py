@@ -233,6 +233,34 @@ def test_plan_says_where_memory_goes(tmp_path: Path) -> None:
         assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("probe --layers 1000000000", "A probe with --layers 1,000,000,000, --d-model 64 and --tokens 32 needs about"),
+        ("probe --layers 100000 --d-model 8192", "GB of memory, and this machine has"),
+        ("probe --tokens 1000000000000", "--tokens '1000000000000': expected a whole number from 2 to 1,000,000,000."),
+        ("plan small_1000 --sequences 1" + "0" * 40, "expected a whole number from 1 to 1,000,000,000."),
+        ("run --seeds 100000000", "runs, each with a folder of its own"),
+        ("run 01 --slots 1000000", "--slots 1,000,000 needs about 335,000.0 GB of memory"),
+        ("lab --workspace /dev/null", "--workspace /dev/null is not a folder"),
+        ("workers tcp://127.0.0.1:8786 --host 192.0.2.1", "--host '192.0.2.1' is not an address of this machine"),
+    ],
+)
+def test_what_no_machine_can_do_is_refused_before_it_begins(line: str, said: str) -> None:
+    result = CliRunner().invoke(app, line.split())
+    assert isinstance(result.exception, UserError), result
+    assert said in str(result.exception)
+
+
+def test_a_line_that_cannot_be_read_is_one_line_and_says_where_help_is() -> None:
+    result = CliRunner().invoke(app, ["probe", "--layer" + "s" * 5000, "3"])
+    assert result.exit_code == 2
+    assert len(result.stderr) < 300
+    assert result.stderr.startswith("Error: No such option: --layer")
+    assert "probe --help" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
 def test_bench_runs_a_benchmark_of_the_clone() -> None:
     result = run("bench", "depth", "--help")
     assert result.returncode == 0

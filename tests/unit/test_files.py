@@ -77,3 +77,11 @@ def test_toml_is_read_or_refused(text: str) -> None:
     assert parse_toml("a = 1") == {"a": 1}
     with pytest.raises(ValueError, match=r"^(not TOML|nested too deeply|a number has)"):
         parse_toml(text)
+
+
+def test_a_pipe_or_a_device_is_not_replaced_by_a_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="not a regular file"):
+        files.write_atomic(tmp_path / "pipe", "content")
+    assert (tmp_path / "pipe").is_fifo()
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]

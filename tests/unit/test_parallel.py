@@ -112,3 +112,19 @@ def test_a_plan_needs_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_all_rules_are_here() -> None:
     assert {name for name, _ in CLAIMS} == set(RESIDUALS)
     assert {architecture for _, architecture in CLAIMS} == set(TASK)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("data=2,data=2", "data has a value already: say it once."),
+        pytest.param("data=" + "9" * 5000, "expected a whole number, 1 or more", id="5,000 digits"),
+        ("data=\u0663", "data='\u0663': expected a whole number, 1 or more"),
+        pytest.param("x" * 5000, "Unknown key", id="5,000 letters"),
+    ],
+)
+def test_a_plan_that_cannot_be_read_is_one_short_sentence(text: str, said: str) -> None:
+    with pytest.raises(UserError) as refused:
+        Plan.parse(text)
+    assert said in str(refused.value)
+    assert len(str(refused.value)) < 400

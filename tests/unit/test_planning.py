@@ -14,6 +14,7 @@ from deepnet_edu.fast import RULES
 from deepnet_edu.messages import UserError
 from deepnet_edu.models import Model, ModelConfig, random_batch
 from deepnet_edu.planning import SHAPES, count_parameters, find_shape, training_memory
+from deepnet_edu.planning.limits import probe_needs, refuse_beyond
 from deepnet_edu.planning.memory import _Layers
 from deepnet_edu.training import TrainConfig, TrainStep
 from tests.unit.rules import CLAIMS, small_config
@@ -213,3 +214,53 @@ def test_shapes_by_name_and_from_a_file(tmp_path: Path) -> None:
         file.write_text(wrong)
         with pytest.raises(UserError, match=message):
             find_shape(str(file))
+
+
+@pytest.mark.parametrize("residual", ["deepnorm", "dlcl", "resi_dual"])
+@pytest.mark.parametrize("every", [0, 1, 5, 6, 37, 40])
+def test_layers_are_summed_in_closed_form(residual: str, every: int) -> None:
+    """DLCL's grow with each layer below."""
+    layers = _Layers(replace(SHAPES["small_1000"], residual=residual), 3, 64, 64, False, True)
+    each = [layers.layer("decoder", 4 + i) for i in range(37)]
+    if not every or every >= 37:
+        assert layers.held("decoder", 37, every, first=4) == sum(each)
+        assert layers.again("decoder", 37, every, first=4) == 0
+    else:
+        moved = [layers.held("decoder", every * n + 1, every, True, first=4) for n in range(-(-37 // every))]
+        assert layers.held("decoder", 37, every, first=4) == sum(moved)
+        assert layers.again("decoder", 37, every, first=4) == sum(each[-every:])
+
+
+def test_a_million_layers_are_planned_and_more_than_any_machine_holds_refused() -> None:
+    deep = replace(SHAPES["small_1000"], decoder_layers=10**6)
+    assert training_memory(deep, 4, 64).total == pytest.approx(
+        1000 * training_memory(SHAPES["small_1000"], 4, 64).total, rel=0.3
+    )
+    assert training_memory(deep, 4, 64, checkpoint_every="auto").total < training_memory(deep, 4, 64).total
+    with pytest.raises(ValueError, match="decoder_layers=1000000001: expected a whole number of 1,000,000,000 at most"):
+        replace(deep, decoder_layers=10**9 + 1)
+    with pytest.raises(ValueError, match="vocab_size=a number of very many digits"):
+        replace(deep, vocab_size=10**5000)
+    with pytest.raises(ValueError, match="larger than any tensor can be"):
+        count_parameters(replace(deep, d_model=10**9, d_ff=10**9))
+
+
+@pytest.mark.parametrize("residual", ["deepnorm", "pre_ln", "mhc"])
+def test_a_probe_says_what_it_needs(residual: str) -> None:
+    config = replace(SHAPES["small_1000"], residual=residual)
+    memory, seconds = probe_needs(config, 4, 32)
+    assert 0.5e9 < memory < 5e9
+    assert 1 < seconds < 60
+    more, longer = probe_needs(config, 4, 32, update=True)
+    assert more > memory
+    assert longer > seconds
+
+
+def test_what_is_too_large_or_too_long_is_refused_with_its_numbers() -> None:
+    refuse_beyond("It", 1e6, 60, "use less")
+    with pytest.raises(
+        UserError, match=r"It needs about 1,000,000.0 GB of memory, and this machine has [\d,.]+: use less\."
+    ):
+        refuse_beyond("It", 1e15, 1, "use less")
+    with pytest.raises(UserError, match=r"It takes about 2\.0 hours or more on this machine: use less\."):
+        refuse_beyond("It", 1e6, 7200, "use less")

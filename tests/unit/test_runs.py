@@ -296,3 +296,18 @@ def test_a_run_of_ones_own() -> None:
     assert Run(model, TrainConfig(steps=1), data).data == data
     with pytest.raises(ValueError, match="data.length=128 is more than"):
         Run(model, TrainConfig(steps=1), replace(data, length=128))
+
+
+@pytest.mark.parametrize("value", ["[" * 10_000, "9" * 5000, "{a=" * 10_000], ids=["lists", "digits", "tables"])
+def test_a_value_without_end_is_one_sentence(value: str) -> None:
+    with pytest.raises(UserError) as refused:
+        find_run("laptop-1000", [f"steps={value}"])
+    assert "steps" in str(refused.value)
+    assert len(str(refused.value)) < 300
+
+
+def test_a_line_break_does_not_hide_another_value() -> None:
+    with pytest.raises(UserError, match="steps='1.nothing=2': expected a whole number"):
+        find_run("laptop-1000", ["steps=1\nnothing=2"])
+    with pytest.raises(UserError, match="learning_rate=a number of very many digits: expected a number"):
+        find_run("laptop-1000", ["learning_rate=1" + "0" * 400])
