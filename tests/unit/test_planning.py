@@ -226,7 +226,7 @@ def test_layers_are_summed_in_closed_form(residual: str, every: int) -> None:
         assert layers.held("decoder", 37, every, first=4) == sum(each)
         assert layers.again("decoder", 37, every, first=4) == 0
     else:
-        moved = [layers.held("decoder", every * n + 1, every, True, first=4) for n in range(-(-37 // every))]
+        moved = [layers.held("decoder", 37, every, True, first=4 - n * every) for n in range(-(-37 // every))]
         assert layers.held("decoder", 37, every, first=4) == sum(moved)
         assert layers.again("decoder", 37, every, first=4) == sum(each[-every:])
 
@@ -241,8 +241,10 @@ def test_a_million_layers_are_planned_and_more_than_any_machine_holds_refused() 
         replace(deep, decoder_layers=10**9 + 1)
     with pytest.raises(ValueError, match="vocab_size=a number of very many digits"):
         replace(deep, vocab_size=10**5000)
+    image = {"n_classes": 10, "patch_size": 10**5, "channels": 10**9}
+    large = ModelConfig("encoder", "classification", 0, 1, d_model=64, n_heads=4, d_ff=64, **image)
     with pytest.raises(ValueError, match="larger than any tensor can be"):
-        count_parameters(replace(deep, d_model=10**9, d_ff=10**9))
+        count_parameters(large)
 
 
 @pytest.mark.parametrize("residual", ["deepnorm", "pre_ln", "mhc"])
