@@ -1,5 +1,6 @@
 # make lab    set up .venv, open JupyterLab on your own copy of the lessons
 # make test   set up .venv, run everything that CI runs
+# make test-processors  the same as other processors would, some hours; with STEPS=quick the unit tests alone
 # make build  rebuild the notebooks from solutions/*.py
 # make course run all lessons at the size of this machine, audit them, report on one page; time and memory: docs/timings.json
 # make record train the recorded runs of lessons 00 and 08 and of the laptop's preset (about two hours)
@@ -15,7 +16,7 @@ unexport PYTHONHOME PYTHONPATH
 
 COURSE := runs/course-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: lab test build course record bench clean
+.PHONY: lab test test-processors build course record bench clean
 
 lab:
 	@$(PYTHON) install.py
@@ -24,6 +25,10 @@ lab:
 test:
 	@$(PYTHON) install.py --dev
 	$(BIN)/python tests/run.py
+
+test-processors:
+	@$(PYTHON) install.py --dev
+	$(BIN)/python tests/run.py --processors $(STEPS)
 
 build:
 	@$(PYTHON) install.py --dev

@@ -30,9 +30,10 @@ from deepnet_edu.batch.cluster import Cluster
 from deepnet_edu.batch.local import Limits
 from deepnet_edu.batch.plan import Request, make_plan
 from deepnet_edu.batch.run import run_batch
-from deepnet_edu.batch.slots import cores, make_slots
+from deepnet_edu.batch.slots import Gpu, cores, make_slots
 from deepnet_edu.batch.state import Status, read_batch
 from deepnet_edu.batch.worker import END_MIME, PARTIAL
+from deepnet_edu.batch.workers import NO_PAGE
 from deepnet_edu.course import places
 from deepnet_edu.course.places import RECORD_MIME
 from deepnet_edu.files import write_atomic
@@ -59,14 +60,13 @@ class Machines:
 
     def start_scheduler(self) -> None:
         """On the same port each time."""
-        options = ["--host", "127.0.0.1", "--port", str(self.port), "--no-dashboard"]
-        environment = {**os.environ, "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0"}
-        self.scheduler = _start(["-m", "distributed.cli.dask_scheduler", *options], environment)
+        command = ["-c", "from deepnet_edu.cli import main; main()", "scheduler", "--port", str(self.port)]
+        self.scheduler = _start(command, dict(os.environ))
 
     def add(self, name: str, *, seconds: float | None = None, package: str = "", gpu: bool = False) -> None:
         """A worker; for tests one whose runs last some seconds and need no kernel, one with another package, or one
         that says it has a GPU."""
-        options = ["--host", "127.0.0.1", "--no-nanny", "--no-dashboard", "--nthreads", "1", "--name", name]
+        options = ["--host", "127.0.0.1", "--no-nanny", *NO_PAGE, "--nthreads", "1", "--name", name]
         options += ["--resources", "GPU=1"] if gpu else []
         task = json.dumps([seconds, package, [self.address, *options]])
         self.workers[name] = _start(["-m", "benchmarks.batch_cluster", "--worker", task], dict(os.environ))
@@ -113,6 +113,8 @@ def work(seconds: float | None, package: str, arguments: list[str]) -> None:
         active.start_worker = stub(seconds)
     if package:
         places.package_digest = lambda: package
+    if "GPU=1" in arguments:
+        remote.find_gpus = lambda: [Gpu(0, "0", "in name only")]
     remote.main(arguments)
 
 

@@ -2,13 +2,20 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import isqrt
 from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.flop_counter import flop_registry
 
 from deepnet_edu.residual import Residual, Role, Slot, itself, modules_inside, through
+
+# PyTorch's counter of operations leaves out, without a word, what its attention computes on a CPU.
+for _name in ("_scaled_dot_product_flash_attention", "_scaled_dot_product_flash_attention_backward"):
+    _on_cpu = _name.replace("attention", "attention_for_cpu")
+    flop_registry.setdefault(getattr(torch.ops.aten, _on_cpu), flop_registry[getattr(torch.ops.aten, _name)])
 
 SLOTS: tuple[Slot, ...] = ("query", "key", "value", "rotated_query", "rotated_key", "mixed")
 
@@ -17,11 +24,25 @@ def check_heads(d_model: int, n_heads: int) -> None:
     """Raise a ValueError that names the nearest number of heads unless ``n_heads`` ≥ 1 divides ``d_model``."""
     if n_heads >= 1 and d_model % n_heads == 0:
         return
-    near = min((h for h in range(1, d_model + 1) if d_model % h == 0), key=lambda h: abs(h - n_heads))
+    divisors = {h for i in range(1, isqrt(d_model) + 1) if d_model % i == 0 for h in (i, d_model // i)}
+    near = min(divisors, key=lambda h: (abs(h - n_heads), h))
     raise ValueError(
         f"d_model={d_model} cannot be split into n_heads={n_heads} equal heads: "
         f"try n_heads={near}, or a d_model that is a multiple of {max(n_heads, 1)}."
     )
+
+
+def check_mask(name: str, mask: Tensor | None, shape: tuple[int, ...] | None = None) -> None:
+    """Raise a ValueError unless ``mask`` is bool, or None, and of this shape where one is given."""
+    if mask is None:
+        return
+    if mask.dtype != torch.bool:
+        raise ValueError(
+            f"{name} of {mask.dtype}: expected bool, True where a token is padding. From Hugging Face's "
+            "attention_mask, which is 1 where there is text: attention_mask == 0."
+        )
+    if shape is not None and mask.shape != shape:
+        raise ValueError(f"{name} of shape {tuple(mask.shape)}: expected {shape}, one entry for each token.")
 
 
 @dataclass
@@ -67,8 +88,21 @@ class Context:
     cache: Cache | None = None
     turn: tuple[Tensor, Tensor] | None = None
 
+    def __post_init__(self) -> None:
+        check_mask("padding", self.padding)
+        check_mask("memory_padding", self.memory_padding)
+
 
 NOTHING = Context()
+
+
+def wavelengths(base: float, d: int, device: torch.device) -> Tensor:
+    """base^(-2i/d), i = 0 … d/2 - 1: angle per position, in float32 or better whatever PyTorch's default is.
+
+    In half precision the angles of a long sequence would be off by more than a radian.
+    """
+    dtype = torch.promote_types(torch.get_default_dtype(), torch.float32)
+    return base ** (-torch.arange(0, d, 2, device=device, dtype=dtype) / d)
 
 
 def rotary(positions: Tensor, head_dim: int, base: float = 10_000.0) -> tuple[Tensor, Tensor]:
@@ -84,7 +118,7 @@ def rotary(positions: Tensor, head_dim: int, base: float = 10_000.0) -> tuple[Te
 
     Source: arXiv 2104.09864, Section 3.4.2.
     """
-    frequency = base ** (-torch.arange(0, head_dim, 2, device=positions.device) / head_dim)
+    frequency = wavelengths(base, head_dim, positions.device)
     angle = (positions[..., None] * frequency).repeat_interleave(2, dim=-1).unsqueeze(-2)
     return angle.cos(), angle.sin()
 

@@ -19,6 +19,31 @@ from deepnet_edu.residual import State
 from deepnet_edu.transformer import TransformerLayer
 
 _numbers = count()
+#: What torch.compile calls the module that it wraps.
+COMPILED = "_orig_mod"
+
+
+def unwrapped(module: Any) -> Any:
+    """The module inside the wrappers of ``torch.compile``, DataParallel, DistributedDataParallel and averaged models.
+
+    What they wrap has the same parameters and gives the same numbers, and here it is run by paths of its own.
+
+    Args:
+        module: anything; what is no such wrapper is returned as it is.
+    """
+    while isinstance(module, nn.Module):
+        inside = module._modules
+        name = COMPILED if COMPILED in inside else "module"
+        # Only what has no parameters but those of the wrapped module is a wrapper.
+        if len(inside) != 1 or module._parameters or not isinstance(inside.get(name), nn.Module):
+            break
+        module = inside[name]
+    return module
+
+
+def plain_name(name: str) -> str:
+    """A parameter's name as it is where no module is wrapped by ``torch.compile``."""
+    return ".".join(part for part in name.split(".") if part != COMPILED)
 
 
 class CompiledLayer:
@@ -66,6 +91,7 @@ class CompiledLayer:
         compile_graph = torch._dynamo.lookup_backend(self.backend)
 
         def counted(graph: Any, inputs: Any, **settings: Any) -> Any:
+            _tell_processors_apart()
             made = compile_graph(graph, inputs, **settings)
             self.graphs += 1  # only now: PyTorch may have to begin anew
             return made
@@ -76,6 +102,13 @@ class CompiledLayer:
         own = FunctionType(code, forward.__globals__, code.co_name, forward.__defaults__)
         # Without fullgraph what cannot be compiled would run uncompiled, and nobody would know.
         return torch.compile(own, fullgraph=True, backend=counted)
+
+
+def _tell_processors_apart() -> None:
+    """PyTorch keeps kernels on disk, and its key does not say for which instruction set they were made."""
+    settings, capability = torch.compiler.config, torch.backends.cpu.get_cpu_capability()
+    if capability not in settings.cache_key_tag:
+        settings.cache_key_tag += capability
 
 
 def _sentence(error: Exception, graphs: int) -> str:

@@ -5,7 +5,8 @@ from typing import Literal, get_args
 
 from deepnet_edu.attention import check_heads
 from deepnet_edu.embedding import Position
-from deepnet_edu.messages import unknown
+from deepnet_edu.fields import check_fields
+from deepnet_edu.messages import shown, unknown
 from deepnet_edu.residual import RESIDUALS, Architecture, Norm, places
 from deepnet_edu.transformer import Activation, Shape
 
@@ -26,6 +27,8 @@ _CHOICES = {
     "activation": get_args(Activation),
     "norm": get_args(Norm),
 }
+#: More than any size of a model that a machine can hold.
+LARGEST = 10**9
 _MAY_BE_ZERO = ("encoder_layers", "decoder_layers", "source_vocab_size")
 
 
@@ -89,6 +92,7 @@ class ModelConfig:
     not_the_paper: bool = False
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name, valid in _CHOICES.items():
             if getattr(self, name) not in valid:
                 raise ValueError(unknown(name, getattr(self, name), valid))
@@ -100,8 +104,9 @@ class ModelConfig:
             if field.type not in (int, "int"):
                 continue
             least = 0 if field.name in _MAY_BE_ZERO or field.name == unused else 1
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(f"{field.name}={value!r}: expected a whole number, {least} or more.")
+            if not least <= value <= LARGEST:
+                most = "" if value < least else f", at most {LARGEST:,}"
+                raise ValueError(f"{field.name}={shown(value)}: expected a whole number, {least} or more{most}.")
         for name in ("dropout", "stochastic_depth"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)!r}: expected a share, 0 or more and less than 1.")

@@ -1,10 +1,15 @@
 """The lower end of a model: tokens or image patches, and where they stand."""
 
+import warnings
 from typing import Literal, cast, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from deepnet_edu.attention import check_mask, wavelengths
+from deepnet_edu.fast import transformed
+from deepnet_edu.fields import check_argument
 
 Position = Literal["learned", "sinusoidal", "rotary"]
 POSITIONS: tuple[Position, ...] = get_args(Position)
@@ -19,8 +24,7 @@ def sinusoidal(positions: Tensor, d_model: int) -> Tensor:
 
     Source: arXiv 1706.03762, Section 3.5.
     """
-    frequency = 10_000.0 ** (-torch.arange(0, d_model, 2, device=positions.device) / d_model)
-    angle = positions[..., None] * frequency
+    angle = positions[..., None] * wavelengths(10_000.0, d_model, positions.device)
     return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(-2)
 
 
@@ -32,6 +36,61 @@ def position_ids(tokens: int, past: int, padding: Tensor | None, device: torch.d
     if padding is None:
         return torch.arange(past, past + tokens, device=device)
     return ((~padding).cumsum(-1) - 1).clamp_min(0)[:, -tokens:]
+
+
+def may_look(x: Tensor) -> bool:
+    """Whether the values of a tensor can be looked at: on a GPU that would wait for everything queued before it."""
+    return x.device.type == "cpu" and not transformed()
+
+
+def as_tokens(name: str, tokens: Tensor) -> Tensor:
+    """Tokens, or targets, as int64, from whatever whole numbers they are kept in.
+
+    Raises:
+        ValueError: they are something else.
+    """
+    check_argument(tokens, Tensor, name)
+    if tokens.dtype == torch.int64:
+        return tokens
+    if tokens.dtype == torch.bool or tokens.is_floating_point() or tokens.is_complex():
+        raise ValueError(f"{name} of {tokens.dtype}: expected whole numbers, int64.")
+    return tokens.long()
+
+
+def check_inside(name: str, tokens: Tensor, size: int, of: str, ignored: int | None = None) -> None:
+    """Raise a ValueError where a token is not from 0 to size - 1; where a look takes too long, say nothing.
+
+    Args:
+        name: of one of them.
+        tokens: int64, of any shape.
+        size: of the vocabulary.
+        of: what they should be inside of.
+        ignored: a value that is allowed besides.
+    """
+    if not may_look(tokens) or not tokens.numel():
+        return
+    least, most = (int(value) for value in tokens.aminmax())
+    if least >= 0 and most < size:
+        return
+    wrong = tokens[(tokens < 0) | (tokens >= size)]
+    wrong = wrong if ignored is None else wrong[wrong != ignored]
+    if len(wrong):
+        besides = "" if ignored is None else f", or {ignored} where no answer is wanted"
+        raise ValueError(
+            f"{name} {wrong[0].item()} is outside {of}: {name.lower()}s must be from 0 to {size - 1}{besides}."
+        )
+
+
+def _warn_of_an_inverted_mask(tokens: Tensor, padding: Tensor) -> None:
+    """Say so where ``padding`` seems to be True where there is text: it hides all, or all but a token that repeats."""
+    hidden, seen = tokens[padding], tokens[~padding]
+    if len(hidden) and (not len(seen) or (seen.min() == seen.max() and hidden.min() != hidden.max())):
+        what = "every token" if not len(seen) else f"every token but {seen[0].item()}, which may be what pads"
+        warnings.warn(
+            f"padding hides {what}: it is True where a token is padding, the opposite of Hugging Face's "
+            "attention_mask; if that is what was given, say padding=attention_mask == 0.",
+            stacklevel=2,
+        )
 
 
 class Positions(nn.Module):
@@ -86,14 +145,16 @@ class TokenEmbedding(nn.Module):
         """(B, T) tokens → (B, T, d_model).
 
         Args:
-            tokens: (B, T) int64.
+            tokens: (B, T) whole numbers.
             padding: (B, past + T) bool, True where a token is padding.
             past: tokens of the sequence that were embedded before.
 
         Raises:
-            ValueError: tokens are not (B, T), the sequence is longer than a learned table of positions, or, on the
-                CPU, a token is outside the vocabulary (on a GPU PyTorch's own assertion stops the program).
+            ValueError: tokens are not (B, T) whole numbers, padding is not bool of that shape, the sequence is longer
+                than a learned table of positions, or, on the CPU, a token is outside the vocabulary (on a GPU
+                PyTorch's own assertion stops the program).
         """
+        tokens = as_tokens("Tokens", tokens)
         if tokens.ndim != 2:
             raise ValueError(f"Tokens of shape {tuple(tokens.shape)}: expected (B, T); for one sequence, tokens[None].")
         T, longest, size = past + tokens.shape[1], self.position.max_length, self.token.num_embeddings
@@ -102,12 +163,11 @@ class TokenEmbedding(nn.Module):
                 f"The sequence has {T} tokens, the model has {longest} positions: "
                 f"cut it, or build the model with max_length={T}."
             )
-        # On a GPU this look would wait for everything queued before it.
-        if tokens.device.type == "cpu" and tokens.numel() and not 0 <= tokens.min() <= tokens.max() < size:
-            wrong = tokens[(tokens < 0) | (tokens >= size)][0].item()
-            raise ValueError(
-                f"Token {wrong} is outside the vocabulary: tokens must be from 0 to {size - 1} (vocab_size={size})."
-            )
+        check_inside("Token", tokens, size, "the vocabulary")
+        if padding is not None:
+            check_mask("padding", padding, (len(tokens), T))
+            if not past and may_look(padding):
+                _warn_of_an_inverted_mask(tokens, padding)
         x = self.token(tokens) if self.scale == 1.0 else self.scale * self.token(tokens)
         x = self.position(x, position_ids(tokens.shape[1], past, padding, tokens.device))
         return F.dropout(x, self.dropout) if self.training and self.dropout else x

@@ -1,7 +1,9 @@
 """Writing files and folders so that a reader never sees half of one; reading files that anybody may have written."""
 
+import errno
 import hashlib
 import json
+import math
 import os
 import shutil
 import signal
@@ -33,9 +35,12 @@ def write_atomic(path: Path, content: str | bytes, name: str = "", *, lasting: b
         lasting: on the disk before it returns, which takes milliseconds; otherwise a power cut may lose it.
 
     Raises:
-        OSError: the folder cannot be written; ``path`` is as it was.
+        OSError: the folder cannot be written, or ``path`` is a pipe or a device; it is as it was.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):  # root would put a file in the place of /dev/null
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
     data = content.encode() if isinstance(content, str) else content
+    write_point(path)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -79,7 +84,9 @@ def folder_atomic(path: Path, name: str) -> Iterator[Path]:
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
     try:
         yield temporary
+        write_point(path)
         for file in temporary.iterdir():
+            os.chmod(file, 0o644)  # safetensors makes its files private, in a folder that is not
             _sync(file)
         _sync(temporary)
         fault_point(f"{name}: before")
@@ -93,23 +100,34 @@ def folder_atomic(path: Path, name: str) -> Iterator[Path]:
     fault_point(f"{name}: after")
 
 
-def read_bytes(path: Path, *, most: int = MOST_BYTES, links: bool = True) -> bytes:
+def read_bytes(path: Path, *, most: int = MOST_BYTES, links: bool = True, last: int = 0) -> bytes:
     """All of a regular file, which may be damaged or forged: a pipe or a device is refused, not waited for.
 
     Args:
         path: of the file.
         most: bytes that it may have.
         links: follow a link. In a folder that somebody else may have made, a link can name any private file.
+        last: read at most this many bytes from the end of a file of any size; 0 for all of it.
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is no regular file, or too large.
+        ValueError: it is not a regular file, or too large.
     """
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | (0 if links else getattr(os, "O_NOFOLLOW", 0)))
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | (0 if links else getattr(os, "O_NOFOLLOW", 0))
+    try:
+        handle = os.open(path, flags)
+    except OSError as error:
+        if error.errno == errno.ELOOP and not links:
+            raise ValueError("a link, which is not followed") from None
+        raise
+    found = os.fstat(handle)
+    if not stat.S_ISREG(found.st_mode):
+        os.close(handle)
+        raise ValueError("not a regular file")
     with os.fdopen(handle, "rb") as file:
-        found = os.fstat(file.fileno())
-        if not stat.S_ISREG(found.st_mode):
-            raise ValueError("not a regular file")
+        if last:
+            file.seek(max(0, found.st_size - last))
+            return file.read(last)
         if found.st_size > most:
             raise ValueError(f"{found.st_size:,} bytes, and {most:,} at most are expected")
         return file.read()
@@ -155,6 +173,22 @@ def parse_json(text: str) -> Any:
         raise ValueError("a number has thousands of digits") from None
 
 
+def json_text(value: Any, *, indent: int | None = None, ensure_ascii: bool = True) -> str:
+    """Plain data as JSON. NaN and the infinities, which JSON does not have, become text: ``"nan"``, ``"inf"``."""
+    try:
+        return json.dumps(value, indent=indent, ensure_ascii=ensure_ascii, allow_nan=False)
+    except ValueError:
+        return json.dumps(_finite(value), indent=indent, ensure_ascii=ensure_ascii)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def parse_toml(text: str) -> dict[str, Any]:
     """What a TOML text says.
 
@@ -181,6 +215,28 @@ def fault_point(name: str) -> None:
     """Where a process may be killed at the worst moment: tests do so, to see that nothing is lost."""
     if os.environ.get(KILL_AT) == name:
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def write_point(path: Path) -> None:
+    """Called before anything is written to ``path``, or appended to it: tests put a full disk in its place."""
+
+
+def remedy(reason: str) -> str:
+    """What to do about a write that failed, in a few words.
+
+    Args:
+        reason: the system's own, as ``OSError.strerror`` has it.
+    """
+    known = {
+        "make room": (errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
+        "make it writable": (errno.EACCES, errno.EPERM, errno.EROFS),
+        "look after the disk, which reports a fault": (errno.EIO,),
+        "choose a shorter name": (errno.ENAMETOOLONG,),
+    }
+    for what, numbers in known.items():
+        if any(os.strerror(number) in reason for number in numbers):
+            return what
+    return "fix that"
 
 
 def _sync(path: Path) -> None:

@@ -11,8 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from deepnet_edu.attention import Cache
-from deepnet_edu.models import LanguageModel, Model, Translator, evaluating
+from deepnet_edu.attention import Cache, check_mask
+from deepnet_edu.compiled import unwrapped
+from deepnet_edu.embedding import as_tokens
+from deepnet_edu.fields import checked
+from deepnet_edu.models import LanguageModel, Model, Translator, broken_weights, evaluating
+
+#: Logits are divided by at least this much: less would overflow, and draws the same.
+COLDEST = 1e-30
 
 
 class _Reader:
@@ -46,6 +52,7 @@ class _Reader:
             self.memory = self.memory[rows]
 
 
+@checked(model=unwrapped)
 def greedy(
     model: Model,
     prompt: Tensor,
@@ -58,8 +65,8 @@ def greedy(
     """The most probable token, again and again.
 
     Args:
-        model: a causal language model or a translator, trained or not.
-        prompt: (B, T) int64, the prompt, or a translator's source.
+        model: a causal language model or a translator, trained or not; wrappers such as torch.compile's are taken off.
+        prompt: (B, T) whole numbers, the prompt, or a translator's source.
         max_new_tokens: the most that is written.
         end: the token after which a sequence is complete; the rest of its row is filled with it.
         start: the token from which a translator writes.
@@ -69,12 +76,14 @@ def greedy(
         (B, n) new tokens, n ≤ max_new_tokens: without the prompt or ``start``.
 
     Raises:
-        ValueError: one sentence that says what was given and what to type.
+        ValueError: one sentence that says what was given and what to type; or the model answers with numbers that are
+            not finite.
     """
-    _check(model, prompt, max_new_tokens, end, start, padding)
+    prompt = _check(model, prompt, max_new_tokens, end, start, padding)
     return _write(model, prompt, max_new_tokens, end, start, padding, lambda logits: logits.argmax(-1))
 
 
+@checked(model=unwrapped)
 def sample(
     model: Model,
     prompt: Tensor,
@@ -103,16 +112,24 @@ def sample(
     Raises:
         ValueError: as :func:`greedy`, or a temperature, top_k or top_p outside its range.
     """
-    _check(model, prompt, max_new_tokens, end, start, padding)
+    prompt = _check(model, prompt, max_new_tokens, end, start, padding)
     if not 0 < temperature < float("inf"):
         raise ValueError(f"temperature={temperature!r}: expected a positive number; for none at all, greedy(…).")
     if top_k is not None and top_k < 1:
         raise ValueError(f"top_k={top_k!r}: expected 1 or more, or None for all tokens.")
     if not 0 < top_p <= 1:
         raise ValueError(f"top_p={top_p!r}: expected more than 0 and at most 1.")
+    if generator.device.type != prompt.device.type:
+        raise ValueError(
+            f"The generator is on {generator.device}, the model on {prompt.device}: "
+            f"use torch.Generator('{prompt.device}')."
+        )
 
     def draw(logits: Tensor) -> Tensor:
-        probabilities = filtered(logits / temperature, top_k, top_p).softmax(-1)
+        # The largest is 0 then, so that no temperature makes it infinite.
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        logits = (logits - logits.amax(-1, keepdim=True)) / max(temperature, COLDEST)
+        probabilities = filtered(logits, top_k, top_p).softmax(-1)
         return torch.multinomial(probabilities, 1, generator=generator).squeeze(-1)
 
     return _write(model, prompt, max_new_tokens, end, start, padding, draw)
@@ -153,6 +170,7 @@ def _write(
         done = torch.zeros(len(prompt), dtype=torch.bool, device=prompt.device)
         logits = reader.logits
         while True:
+            _check_logits(model, logits)
             token = choose(logits)
             if end is not None:
                 token = token.masked_fill(done, end)
@@ -163,6 +181,7 @@ def _write(
             logits = reader.read(token[:, None])
 
 
+@checked(model=unwrapped)
 @torch.no_grad()
 def beam_search(
     model: Model,
@@ -184,7 +203,7 @@ def beam_search(
     Args:
         model, prompt, max_new_tokens, end, start, padding: as for :func:`greedy`.
         beams: hypotheses per sentence; with 1 and no ``end`` the result is greedy's.
-        length_penalty: 0 or more.
+        length_penalty: 0 to 10.
 
     Returns:
         (B, n) new tokens, filled with ``end``; (B,) scores.
@@ -192,11 +211,11 @@ def beam_search(
     Raises:
         ValueError: as :func:`greedy`, or beams or length_penalty outside its range.
     """
-    _check(model, prompt, max_new_tokens, end, start, padding)
-    if not isinstance(beams, int) or beams < 1:
-        raise ValueError(f"beams={beams!r}: expected a whole number, 1 or more.")
-    if not 0 <= length_penalty < float("inf"):
-        raise ValueError(f"length_penalty={length_penalty!r}: expected 0 or more.")
+    prompt = _check(model, prompt, max_new_tokens, end, start, padding)
+    if not 1 <= beams <= 10_000:
+        raise ValueError(f"beams={beams!r}: expected a whole number from 1 to 10,000.")
+    if not 0 <= length_penalty <= 10:
+        raise ValueError(f"length_penalty={length_penalty!r}: expected 0 or more, at most 10.")
     with evaluating(model):
         return _search(_Reader(model, prompt, padding, start), max_new_tokens, beams, length_penalty, end)
 
@@ -211,18 +230,20 @@ def _search(reader: _Reader, longest: int, K: int, power: float, end: int | None
     total[:, 0] = 0.0  # all beams of a sentence are alike at first: only one may speak
     written = torch.empty(B, K, 0, dtype=torch.long, device=device)
     filler = 0 if end is None else end
-    best = torch.full((B, longest), filler, dtype=torch.long, device=device)
+    best = torch.empty(B, 0, dtype=torch.long, device=device)  # as long as the longest that was written so far
     best_score = torch.full((B,), -torch.inf, dtype=logits.dtype, device=device)
 
     def keep(score: Tensor, tokens: Tensor) -> None:
         """The best of finished hypotheses, (B, n) and (B, n, length), if it beats what is known."""
+        nonlocal best
+        best = F.pad(best, (0, tokens.shape[-1] - best.shape[1]), value=filler)
         top, which = score.max(dim=1)
         better = top > best_score
         best_score[better] = top[better]
-        found = F.pad(tokens[sentence[:, 0], which], (0, longest - tokens.shape[-1]), value=filler)
-        best[better] = found[better]
+        best[better] = tokens[sentence[:, 0], which][better]
 
     for length in range(1, longest + 1):
+        _check_logits(reader.model, logits)
         candidates = (total[..., None] + logits.log_softmax(-1).view(B, K, V)).flatten(1)  # (B, K·V)
         # Each beam has one way to end, so twice as many candidates leave K that go on.
         score, index = candidates.topk(min(2 * K, K * V))
@@ -248,14 +269,25 @@ def _search(reader: _Reader, longest: int, K: int, power: float, end: int | None
             break
         reader.select((sentence * K + parent).flatten())
         logits = reader.read(written[..., -1].flatten()[:, None])
-    used = longest if end is None else max(1, int(((best != end).sum(1) + 1).clamp_max(longest).max()))
+    used = length if end is None else max(1, int(((best != end).sum(1) + 1).clamp_max(length).max()))
     return best[:, :used], best_score
+
+
+def _check_logits(model: Model, logits: Tensor) -> None:
+    """Refuse to choose where no token is the most probable: a NaN is larger than all numbers to argmax."""
+    if not logits.amax(-1).isfinite().all():
+        name = broken_weights(model)
+        why = f"the weights of {name} are not" if name else "its weights are, but what it computes from them overflows"
+        raise ValueError(
+            f"The model's answers are not finite numbers; {why}. It cannot write: load an earlier checkpoint, "
+            "or build it again."
+        )
 
 
 def _check(
     model: Model, prompt: Tensor, max_new_tokens: int, end: int | None, start: int | None, padding: Tensor | None
-) -> None:
-    """Refuse what cannot be written, before any work."""
+) -> Tensor:
+    """The prompt as int64; what cannot be written is refused before any work."""
     writes = isinstance(model, Translator) or (isinstance(model, LanguageModel) and model.name == "decoder")
     if not writes:
         raise ValueError(
@@ -266,11 +298,14 @@ def _check(
             f"prompt of shape {tuple(prompt.shape)}: expected (B, T) with at least one token; "
             "for one sequence, prompt[None]."
         )
+    prompt = as_tokens("prompt", prompt)
     device = model.head.weight.device
+    if device.type == "meta":
+        raise ValueError("The model is on the device meta, where weights have no numbers: build it on another.")
     if prompt.device != device:
         raise ValueError(f"The prompt is on {prompt.device}, the model on {device}: use prompt.to('{device}').")
-    if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int) or max_new_tokens < 1:
-        raise ValueError(f"max_new_tokens={max_new_tokens!r}: expected a whole number, 1 or more.")
+    if not 1 <= max_new_tokens < 2**31:
+        raise ValueError(f"max_new_tokens={max_new_tokens!r}: expected a whole number, 1 or more and less than 2**31.")
     size = model.config.vocab_size
     for name, token in (("end", end), ("start", start)):
         if token is not None and not 0 <= token < size:
@@ -279,12 +314,14 @@ def _check(
     if translates != (start is not None):
         what = "needs a start token to write from" if translates else "goes on from its prompt: leave out start"
         raise ValueError(f"start={start!r}: a model for task={model.config.task!r} {what}.")
-    if padding is not None and (padding.shape != prompt.shape or padding.dtype != torch.bool):
-        raise ValueError(
-            f"padding of shape {tuple(padding.shape)} and {padding.dtype}: expected {tuple(prompt.shape)} and bool."
-        )
+    check_mask("padding", padding, tuple(prompt.shape))
+    if padding is not None and padding.device != device:
+        raise ValueError(f"The padding is on {padding.device}, the model on {device}: use padding.to('{device}').")
     if padding is not None and not translates and padding[:, -1].any():
-        raise ValueError("A prompt is padded on the right, where it goes on: pad it on the left.")
+        raise ValueError(
+            "A prompt is padded on the right, where it goes on: pad it on the left. (padding is True where a token is "
+            "padding; from Hugging Face's attention_mask, attention_mask == 0.)"
+        )
     # The last token that is written is not read again.
     length = max_new_tokens + (0 if translates else prompt.shape[1] - 1)
     if model.config.position == "learned" and length > model.config.max_length:
@@ -292,3 +329,4 @@ def _check(
             f"Prompt and new tokens need {length} positions, the model has {model.config.max_length}: "
             f"write less, or build the model with max_length={length}."
         )
+    return prompt

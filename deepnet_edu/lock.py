@@ -7,9 +7,11 @@ comes any more, by a clock of its own.
 
 import contextlib
 import os
+import shutil
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -81,15 +83,15 @@ class Holder:
         started: when it took the lock, ISO.
         born: when the process began, as :func:`born` says: numbers are used again.
         boot: as :func:`boot` says.
-        machine: as :func:`machine` says.
+        machine: as :func:`machine` says. Locks of earlier versions have neither, so their machine is an unknown one.
     """
 
     host: str
     pid: int
     started: str
     born: float
-    boot: str
-    machine: str
+    boot: str = ""
+    machine: str = ""
 
     @classmethod
     def of(cls, pid: int) -> "Holder":
@@ -119,11 +121,14 @@ class Holder:
 
 
 def holder(path: Path) -> Holder | None:
-    """Who holds a lock; None if nobody does, or somebody who was killed while taking it."""
+    """Who holds a lock; None if nobody does, somebody who was killed while taking it, or no file of this package."""
     try:
-        return from_dict(Holder, read_json(path))
+        found = from_dict(Holder, read_json(path, links=False))
     except (OSError, ValueError):
         return None
+    # What is shown in a sentence may not move a terminal's cursor.
+    plain = found.pid > 0 and all(text.isprintable() for text in (found.host, found.started))
+    return found if plain else None
 
 
 def take(path: Path, over: Holder | None = None) -> Holder | None:
@@ -147,11 +152,31 @@ def take(path: Path, over: Holder | None = None) -> Holder | None:
                 other = holder(path)
                 if other is not None and other.alive and other != over:
                     return other
-                path.unlink(missing_ok=True)
+                _clear(path, other)
                 continue
-            with os.fdopen(handle, "w") as file:
-                file.write(dumps(asdict(Holder.of(os.getpid()))))
+            try:
+                with os.fdopen(handle, "w") as file:
+                    file.write(dumps(asdict(Holder.of(os.getpid()))))
+            except OSError:  # the disk is full
+                path.unlink(missing_ok=True)
+                raise
             return None
+
+
+def _clear(path: Path, expected: Holder | None) -> None:
+    """Remove a lock that holds nobody off, unless another machine has just replaced it by its own."""
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    try:
+        os.rename(path, aside)
+    except FileNotFoundError:
+        return
+    if holder(aside) != expected:
+        with contextlib.suppress(OSError):
+            os.link(aside, path)
+    if aside.is_dir() and not aside.is_symlink():
+        shutil.rmtree(aside)
+    else:
+        aside.unlink()
 
 
 def release(path: Path) -> None:
@@ -168,45 +193,54 @@ def beat(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def beating(path: Path) -> Iterator[None]:
-    """Touch a lock that this process holds as long as the block runs, and give it back at its end."""
-    over = threading.Event()
+def beating(held: Path | set[Path]) -> Iterator[None]:
+    """Touch locks that this process holds as long as the block runs, and give them back at its end.
+
+    Args:
+        held: a lock, or a set of them that may change meanwhile.
+    """
+    over, paths = threading.Event(), {held} if isinstance(held, Path) else held
 
     def go() -> None:
         while not over.wait(BEAT):
-            beat(path)
+            for path in tuple(paths):
+                beat(path)
 
-    thread = threading.Thread(target=go, name=f"heartbeat of {path.name}", daemon=True)
+    thread = threading.Thread(target=go, name="heartbeat", daemon=True)
     thread.start()
     try:
         yield
     finally:
         over.set()
         thread.join()
-        release(path)
+        for path in tuple(paths):
+            release(path)
 
 
-def silent(path: Path, found: Holder, seconds: float = SILENCE, look: Callable[[float], None] | None = None) -> bool:
+def silent(
+    path: Path, found: Holder, seconds: float | None = None, look: Callable[[float], None] | None = None
+) -> bool:
     """Whether a lock gets no touch for so long. It waits, and takes no machine's clock for another's.
 
     Args:
         path: of the lock.
         found: who holds it.
-        seconds: how long to watch.
+        seconds: how long to watch; ``SILENCE`` by default.
         look: is told the seconds that are left, about once a second.
     """
-    before = _touched(path)
-    end = time.monotonic() + seconds
+    before = touched(path)
+    end = time.monotonic() + (SILENCE if seconds is None else seconds)
     while (left := end - time.monotonic()) > 0:
         if look:
             look(left)
         time.sleep(min(1.0, left))
-        if holder(path) != found or _touched(path) != before:
+        if holder(path) != found or touched(path) != before:
             return False
     return True
 
 
-def _touched(path: Path) -> int | None:
+def touched(path: Path) -> int | None:
+    """When a lock was touched last, by some machine's clock: two of these are equal or not, and mean nothing else."""
     with contextlib.suppress(OSError):
         return path.stat().st_mtime_ns
     return None
@@ -221,7 +255,8 @@ def _alone(folder: Path) -> Iterator[None]:
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        with contextlib.suppress(OSError):  # some network disks have no such locks, or none for folders
+            fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:
         os.close(handle)

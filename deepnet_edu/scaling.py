@@ -7,6 +7,9 @@ of the value, output and feed-forward projections at initialisation (arXiv 2203.
 import operator
 from dataclasses import dataclass
 
+#: Beyond it N⁴M is no number that Python can take a root of.
+_DEEPEST = 10**15
+
 
 @dataclass(frozen=True)
 class StackConstants:
@@ -73,6 +76,7 @@ def _depth(name: str, value: int) -> int:
         depth = operator.index(value)
     except TypeError:
         raise ValueError(f"{name}={value!r}: {expected}") from None
-    if isinstance(value, bool) or depth < 0:
-        raise ValueError(f"{name}={value!r}: {expected}")
+    if isinstance(value, bool) or not 0 <= depth <= _DEEPEST:
+        most = "" if isinstance(value, bool) or depth < 0 else f" At most {_DEEPEST:,}."
+        raise ValueError(f"{name}={value!r}: {expected}{most}")
     return depth

@@ -9,7 +9,8 @@ from torch.utils.checkpoint import checkpoint
 
 from deepnet_edu import fast
 from deepnet_edu.attention import NOTHING, Context, MultiHeadAttention
-from deepnet_edu.compiled import CompiledLayer
+from deepnet_edu.compiled import CompiledLayer, unwrapped
+from deepnet_edu.messages import shown
 from deepnet_edu.residual import RESIDUALS, Calibrated, Place, StackName, State, places
 from deepnet_edu.transformer import FeedForward, Shape, SubLayer, TransformerLayer
 
@@ -29,7 +30,7 @@ def layers_together(every: int | str, n_layers: int) -> int:
     if every == "auto":
         return round(n_layers**0.5)
     if isinstance(every, bool) or not isinstance(every, int) or every < 0:
-        raise ValueError(f"checkpoint_every={every!r}: expected a whole number of layers, 0 or more, or 'auto'.")
+        raise ValueError(f"checkpoint_every={shown(every)}: expected a whole number of layers, 0 or more, or 'auto'.")
     return every
 
 
@@ -100,7 +101,8 @@ class Stack(nn.Module):
 
     def sublayers(self) -> list[SubLayer]:
         """All sub-layers from the bottom up."""
-        return [module for layer in self.layers for module in layer.children() if isinstance(module, SubLayer)]
+        layers = map(unwrapped, self.layers)
+        return [module for layer in layers for module in layer.children() if isinstance(module, SubLayer)]
 
     def forward(
         self,

@@ -1,4 +1,4 @@
-"""What all tests share: one thread, so that sums do not change, float64 on request, and the path that stacks take.
+"""What all tests share: one thread, so that sums do not change, a seed, float64 on request, and the path of stacks.
 
 With DEEPNET_EDU_TEST_PATH=plain in the environment every stack goes by the plain path, layer after layer.
 """
@@ -20,6 +20,12 @@ def one_thread() -> None:
 @pytest.fixture(autouse=True, scope="session")
 def chosen_path() -> None:
     Stack.path = os.environ.get("DEEPNET_EDU_TEST_PATH", "auto")  # type: ignore[assignment]
+
+
+@pytest.fixture(autouse=True)
+def random_numbers() -> None:
+    """The same in each test, whichever ran before it: with two processes, that depends on how fast each test is."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture(autouse=True)

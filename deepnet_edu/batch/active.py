@@ -5,19 +5,26 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deepnet_edu.batch.plan import Notebook
-from deepnet_edu.batch.processes import MARK
+import psutil
+
+from deepnet_edu.batch.inside import CWD, GPU, NOTEBOOK_DIR
+from deepnet_edu.batch.notebook import Notebook
+from deepnet_edu.batch.processes import MARK, peak_gb, resident_gb
 from deepnet_edu.batch.slots import Slot
 from deepnet_edu.batch.state import Status
 from deepnet_edu.course import places
+from deepnet_edu.files import read_bytes
 
 LOG = "log.txt"
+#: Variables of the user's that would change what a run does: no assertions, no pictures, warnings that are errors also
+#: in Jupyter's own code, an interpreter that waits at its end, programs of the user's, another standard library.
+_APART = {"PYTHONOPTIMIZE", "MPLBACKEND", "PYTHONWARNINGS", "PYTHONINSPECT", "PYTHONSTARTUP", "PYTHONHOME"}
 
 
 @dataclass
@@ -32,7 +39,8 @@ class Active:
         cells: how many cells it has, with the one that sets its parameters.
         begin: when it began, by the monotonic clock.
         verdict: state and sentence, where the runner ended it.
-        memory_looked: when its memory was looked at last.
+        peak: the largest memory seen, of a process or of all together, in GB.
+        processes: those that were seen last.
     """
 
     run: Status
@@ -42,12 +50,25 @@ class Active:
     cells: int
     begin: float
     verdict: tuple[str, str] | None = None
-    memory_looked: float = 0.0
+    peak: float = 0.0
+    processes: set[psutil.Process] = field(default_factory=set)
 
     @property
     def mark(self) -> str:
         """Of its processes."""
         return str(self.folder)
+
+    def look(self, found: Collection[psutil.Process]) -> float:
+        """What the run's processes hold in memory together, in GB.
+
+        Args:
+            found: the worker with all its descendants.
+        """
+        # Those whose parents were killed may be found by nothing else.
+        self.processes = {one for one in self.processes if one.is_running()} | {*found}
+        together = resident_gb(found)
+        self.peak = max([self.peak, together, *map(peak_gb, found)])
+        return together
 
     def progress(self) -> tuple[int, str]:
         """Number of the cell at work, and the last line that the notebook printed."""
@@ -58,7 +79,7 @@ class Active:
 
 
 def environment(run: Status, slot: Slot, notebook: Notebook, mark: str) -> dict[str, str]:
-    """What a run sees: its size, its device, its threads, this very package, and the modules beside its notebook.
+    """What a run sees: its size, its device, its threads, this very package, and what is beside its notebook.
 
     Args:
         run: its status.
@@ -66,9 +87,10 @@ def environment(run: Status, slot: Slot, notebook: Notebook, mark: str) -> dict[
         notebook: what it runs.
         mark: of its processes.
     """
-    apart = {"PYTHONOPTIMIZE"}  # under which assertions do not run
-    names = {name for name in os.environ if not name.startswith("DEEPNET_EDU_")} - apart
-    path = [str(places.ROOT), str(notebook.path.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    names = {name for name in os.environ if not name.startswith("DEEPNET_EDU_")} - _APART
+    beside = str(notebook.path.parent)
+    # A path with a colon cannot be in the list: the kernel adds it itself.
+    path = [str(places.ROOT), *[beside] * (os.pathsep not in beside), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {
         "OMP_NUM_THREADS": str(slot.threads),
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # the order of nvidia-smi
@@ -77,6 +99,9 @@ def environment(run: Status, slot: Slot, notebook: Notebook, mark: str) -> dict[
         "CUDA_VISIBLE_DEVICES": slot.visible,
         "PYTHONPATH": os.pathsep.join(path),
         "DEEPNET_EDU_PROFILE": run.profile,
+        NOTEBOOK_DIR: beside,
+        CWD: str(notebook.working or ""),
+        GPU: "" if slot.gpu is None else f"{slot.gpu}, {slot.device}",
         MARK: mark,
     }
 
@@ -109,24 +134,9 @@ def start_worker(
     return process
 
 
-def wait(process: "subprocess.Popen[bytes]") -> float | None:
-    """Look whether a process has ended; if so, the largest memory of it or of what it started, in GB, where the system
-    says."""
-    if not hasattr(os, "wait4"):
-        process.poll()
-        return None
-    pid, status, usage = os.wait4(process.pid, os.WNOHANG)
-    if not pid:
-        return None
-    process.returncode = os.waitstatus_to_exitcode(status)
-    return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
-
-
 def log_tail(folder: Path) -> str:
     """The last 4 kB of a run's log."""
     try:
-        with (folder / LOG).open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
-            return file.read().decode(errors="replace")
-    except OSError:
+        return read_bytes(folder / LOG, links=False, last=4096).decode(errors="replace")
+    except (OSError, ValueError):
         return ""

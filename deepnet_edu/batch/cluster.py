@@ -4,11 +4,13 @@ A run is sent to one worker by name, so it is known where it is; a worker that i
 disk is shared.
 """
 
+import asyncio
 import logging
+import sys
 import time
 import uuid
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -18,7 +20,7 @@ from typing import Any
 from deepnet_edu import __version__
 from deepnet_edu.batch.active import LOG, Active
 from deepnet_edu.batch.local import Limits, Runner, Watch
-from deepnet_edu.batch.plan import Notebook
+from deepnet_edu.batch.notebook import Notebook
 from deepnet_edu.batch.remote import Reply, Task, run_here
 from deepnet_edu.batch.slots import Slot
 from deepnet_edu.batch.state import Status
@@ -28,7 +30,8 @@ from deepnet_edu.files import fault_point, write_atomic
 from deepnet_edu.lock import now
 from deepnet_edu.messages import UserError
 
-CONNECT_S = 10.0
+#: How long a scheduler may take to answer, and after which it is said that it is waited for.
+CONNECT_S, SAY_S = 10.0, 3.0
 #: Between two looks at who belongs to the cluster.
 MEMBERS_S = 1.0
 #: How long a cluster that is lost is waited for.
@@ -61,24 +64,29 @@ class FarActive(Active):
         return self.said
 
 
+def _to_stderr(sentence: str) -> None:
+    print(sentence, file=sys.stderr, flush=True)
+
+
 class Cluster:
     """A connection to a scheduler, made again when it is lost.
 
     Args:
         address: of the scheduler, such as ``tcp://127.0.0.1:8786``.
         gpus: whether workers that have a GPU are used.
+        say: told what is waited for.
 
     Raises:
         UserError: Dask is not installed, the address is none or needs certificates, or nobody answers.
     """
 
-    def __init__(self, address: str, *, gpus: bool = True) -> None:
+    def __init__(self, address: str, *, gpus: bool = True, say: Callable[[str], None] = _to_stderr) -> None:
         check_address(address)
         from distributed import Security
 
         if address.startswith("tls") and not Security().get_connection_args("client").get("ssl_context"):
             raise UserError(f"{address} needs certificates: name them to Dask, as docs/batch.md says.")
-        self.address, self.gpus = address, gpus
+        self.address, self.gpus, self.say = address, gpus, say
         logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters is said by the runner
         for name in ("client", "core", "comm", "batched"):
             logging.getLogger(f"distributed.{name}").setLevel(logging.CRITICAL)
@@ -88,12 +96,35 @@ class Cluster:
         from distributed import Client
 
         try:
+            asyncio.run(self._ask())
             return Client(self.address, timeout=CONNECT_S, set_as_default=False)
-        except Exception as error:  # of many kinds: refused, timed out, no certificate, something else listens there
+        except Exception as error:  # of many kinds
+            if type(error) is OSError:  # Dask's, where no connection came about
+                raise UserError(
+                    f"No scheduler answers at {self.address}: start one with deepnet-edu scheduler, as docs/batch.md "
+                    "says."
+                ) from None
+            reason = str(error).strip().splitlines()[:1] or [f"nothing in {CONNECT_S:g} s"]
             raise UserError(
-                f"No scheduler answers at {self.address} ({type(error).__name__}): start one with dask scheduler, as "
-                "docs/batch.md says."
+                f"{self.address} does not answer as a scheduler ({type(error).__name__}: {reason[0][:200]}): give the "
+                "scheduler's own address, which deepnet-edu scheduler prints, and not that of a worker or a web page; "
+                "with certificates it begins with tls://."
             ) from None
+
+    async def _ask(self) -> None:
+        """See that a scheduler is there; a client would wait without end for who says nothing."""
+        from distributed import Security
+        from distributed.comm import connect
+        from distributed.core import send_recv
+
+        async def ask() -> None:
+            comm = await connect(self.address, timeout=CONNECT_S, **Security().get_connection_args("client"))
+            await send_recv(comm, op="identity", n_workers=0)
+            await comm.close()
+
+        waiting = f"Waiting for a scheduler to answer at {self.address}, up to {CONNECT_S:g} s."
+        asyncio.get_running_loop().call_later(SAY_S, self.say, waiting)
+        await asyncio.wait_for(ask(), CONNECT_S + 1)  # Dask's own limit holds until somebody listens
 
     def members(self) -> dict[str, dict[str, Any]] | None:
         """The usable workers by their ids; None while the scheduler cannot be reached."""
@@ -204,7 +235,19 @@ class ClusterRunner(Runner):
         gpu = bool(worker["resources"].get("GPU"))
         limits = replace(self.limits, retries=0, fail_fast=False)
         fresh = replace(run, state="queued", attempts=0)
-        task = Task(fresh, notebook.data, notebook.kernel, notebook.cells, gpu, limits, __version__, self._topic)
+        beside = {name: path.read_bytes() for name, path in {**notebook.modules, **notebook.files}.items()}
+        task = Task(
+            fresh,
+            notebook.data,
+            notebook.kernel,
+            notebook.cells,
+            gpu,
+            limits,
+            __version__,
+            self._topic,
+            beside,
+            str(notebook.working or ""),
+        )
         future = self.cluster.client.submit(
             run_here,
             task,
@@ -214,6 +257,9 @@ class ClusterRunner(Runner):
             resources={"GPU": 1} if gpu else None,
         )
         return FarActive(run, slot, folder, future, notebook.cells + bool(run.parameters), time.monotonic(), worker=key)
+
+    def _look_at_memory(self) -> None:
+        """The workers do."""
 
     def _look_at(self, active: Active) -> None:
         """Take the reply of a run, if it is there; a run whose worker is lost goes back to the queue."""
@@ -286,7 +332,7 @@ class ClusterRunner(Runner):
         self.tries[active.run.id] -= 1
         self.queue.append(active.run)
         self.active.remove(active)
-        self._release(active.folder)
+        self.claims.release(active.run.id)
 
     def _fail(self, active: Active, state: str, sentence: str) -> None:
         run = active.run

@@ -1,13 +1,18 @@
 """What became of a run: from its exit status and the audit of its notebook, not from the notebook's metadata."""
 
 import json
+import re
+from pathlib import Path
 
 from deepnet_edu.batch import worker
 from deepnet_edu.batch.active import Active, log_tail
-from deepnet_edu.batch.audit import audit, out_of_memory, recorded, take_end
-from deepnet_edu.files import fault_point, write_atomic
+from deepnet_edu.batch.audit import audit, expects, out_of_memory, recorded, take_end, take_markers
+from deepnet_edu.course import places
+from deepnet_edu.files import fault_point, read_json, write_atomic
 
 NOTEBOOK = "notebook.ipynb"
+#: Of an executed notebook.
+MOST_BYTES = 2**31
 
 
 def judge(active: Active, cell_timeout: float | None) -> bool:
@@ -36,22 +41,47 @@ def judge(active: Active, cell_timeout: float | None) -> bool:
         return False
     run.state = "failed"
     if exit_ == worker.NO_KERNEL:
-        run.problems = [f"its kernel did not start, {worker.STARTS} times over: see its log"]
+        run.problems = [f"its kernel did not start, {worker.STARTS} times over: see its log ({said[0][-300:]})"]
+        return False
+    if exit_ == worker.EXITS["NoSuchKernel"]:
+        run.problems = [f"{said[0][-300:]}, on {run.host}: install it there, or say --kernel {worker.OWN_KERNEL}"]
         return False
     if exit_ == worker.NO_SPACE:
         run.problems = ["the disk is full"]
         return False
     try:
-        notebook = json.loads((folder / worker.PARTIAL).read_text(encoding="utf-8"))
+        notebook = read_json(folder / worker.PARTIAL, most=MOST_BYTES, links=False)
         ended = take_end(notebook)
     except (OSError, ValueError, LookupError):  # missing, or cut off in the middle
         run.problems = [f"papermill left no whole notebook: {said[0][-300:]}"]
         return False
     run.problems, run.metrics = audit(notebook, ended=ended), recorded(notebook)
-    if exit_ and not run.problems:
+    if exit_ and not run.problems and (ended is None or not expects(notebook)):
         run.problems = [f"papermill ended with status {exit_}: {said[0][-300:]}"]
+    if not run.problems:
+        take_markers(notebook)
+    if ended is not None:
+        active.peak = max(active.peak, ended.get("memory", 0) / 1e9)
+        if ended.get("unused"):
+            run.device = f"{active.slot.device}, which its kernel did not use"
+    notebook["metadata"]["papermill"]["input_path"] = run.source  # papermill puts the whole notebook there
     write_atomic(folder / NOTEBOOK, json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", "result")
     fault_point("result: copied")
     (folder / worker.PARTIAL).unlink()
     run.state, run.audited = "failed" if run.problems else "done", True
-    return out_of_memory(notebook)
+    return bool(run.problems) and out_of_memory(notebook, ended)
+
+
+def hinted(problem: str, source: str) -> str:
+    """A problem, with what to type where a file is missed that the notebook has beside it.
+
+    Args:
+        problem: a sentence of the audit.
+        source: where the notebook stands.
+    """
+    if "FileNotFoundError" in problem or "No such file" in problem:
+        quoted, bare = re.findall(r"['\"]([^'\"]+)['\"]", problem), re.findall(r"[\w/-]*[./][\w./-]*\w", problem)
+        for name in (*quoted, *bare):
+            if not Path(name).is_absolute() and (places.ROOT / source).with_name("x").parent.joinpath(name).exists():
+                return f"{problem}; {name} is beside the notebook, so run it there: --cwd notebook"
+    return problem

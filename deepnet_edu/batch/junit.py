@@ -2,16 +2,21 @@
 
 import errno
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from xml.etree import ElementTree
 
+from deepnet_edu.batch.folder import OWN
 from deepnet_edu.batch.state import Status
 from deepnet_edu.batch.watch import describe
-from deepnet_edu.files import write_atomic
+from deepnet_edu.files import read_bytes, write_atomic
 from deepnet_edu.messages import UserError
+
+#: How JUnit XML begins.
+_KIND = re.compile(rb"\s*(?:<\?xml[^>]*>\s*)?<testsuites?\b")
 
 
 def check_place(path: Path, folder: Path) -> None:
@@ -22,11 +27,17 @@ def check_place(path: Path, folder: Path) -> None:
         folder: of the batch; it need not be there yet, and the file may go into it or beside it.
 
     Raises:
-        UserError: the file cannot be written.
+        UserError: the file cannot be written, is a file of the batch itself, or holds something else.
     """
     with _refusing(path):
+        place, own = Path(os.path.realpath(path)), Path(os.path.realpath(folder))
+        if place == own or (place.is_relative_to(own) and place.relative_to(own).parts[0] in OWN):
+            raise UserError(f"--junit {path} is the place of the batch's own files: choose another file.")
+        _keep_others(path)
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if path.exists() and not path.is_file():
+            raise OSError(errno.EINVAL, "not a regular file")
         if path.parent.exists() or not folder.resolve().is_relative_to(path.parent.resolve()):
             tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".part").close()
 
@@ -40,7 +51,7 @@ def write_junit(path: Path, name: str, runs: Sequence[Status]) -> None:
         runs: all of them.
 
     Raises:
-        UserError: the file cannot be written.
+        UserError: the file cannot be written, or holds something else.
     """
     failed = [run for run in runs if run.state not in ("done", "queued", "running")]
     suite = ElementTree.Element(
@@ -62,7 +73,23 @@ def write_junit(path: Path, name: str, runs: Sequence[Status]) -> None:
         elif run.state != "done":
             ElementTree.SubElement(case, "skipped", message=run.state)
     with _refusing(path):
+        _keep_others(path)
         write_atomic(path, ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n")
+
+
+def _keep_others(path: Path) -> None:
+    """Refuse to replace what is not such a file."""
+    if not os.path.lexists(path) or path.is_dir():
+        return
+    try:
+        found = read_bytes(path)
+        theirs = bool(found.strip()) and not _KIND.match(found[:1000])
+    except FileNotFoundError:  # a link to nothing
+        theirs = False
+    except ValueError:  # a pipe, a device, or larger than any such file
+        theirs = True
+    if theirs:
+        raise UserError(f"--junit {path} is not a JUnit file, and stays as it is: choose another file.")
 
 
 @contextmanager
@@ -70,8 +97,9 @@ def _refusing(path: Path) -> Iterator[None]:
     """What the system says of a file that cannot be written, as a sentence."""
     try:
         yield
-    except OSError as error:
-        raise UserError(f"--junit {path} cannot be written ({error.strerror}): choose another file.") from None
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise UserError(f"--junit {path} cannot be written ({why}): choose another file.") from None
 
 
 def _printable(text: str) -> str:

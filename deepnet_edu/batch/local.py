@@ -9,32 +9,33 @@ import importlib.metadata
 import os
 import platform
 import shutil
-import signal
-import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from deepnet_edu import __version__
 from deepnet_edu.batch import active as at_work
 from deepnet_edu.batch import worker
-from deepnet_edu.batch.active import LOG, Active, environment, wait
-from deepnet_edu.batch.folder import source_of
-from deepnet_edu.batch.judge import NOTEBOOK, judge
-from deepnet_edu.batch.plan import Notebook
-from deepnet_edu.batch.processes import end_all, memory_gb
+from deepnet_edu.batch.active import LOG, Active, environment
+from deepnet_edu.batch.beside import lend, take_back
+from deepnet_edu.batch.claims import Claims
+from deepnet_edu.batch.folder import read_run, source_of
+from deepnet_edu.batch.judge import NOTEBOOK, hinted, judge
+from deepnet_edu.batch.notebook import Notebook
+from deepnet_edu.batch.processes import end_all, families
+from deepnet_edu.batch.signals import hearing
 from deepnet_edu.batch.slots import Slot
-from deepnet_edu.batch.state import CLAIM, Status
+from deepnet_edu.batch.state import STOPPED, Status, make_way, nested
 from deepnet_edu.course import places
-from deepnet_edu.lock import HOST, holder, now, release, take
+from deepnet_edu.lock import HOST, Holder, beating, now
 from deepnet_edu.messages import UserError
 
 LOOK_S = 0.05
-#: Between two looks at the memory of a run.
+#: Between two looks at the memory of the runs.
 MEMORY_S = 1.0
 #: Between two looks at the runs of other runners.
 ELSEWHERE_S = 1.0
@@ -106,28 +107,29 @@ class Runner:
         self.elsewhere: list[Status] = []
         self.alone: set[str] = set()
         self.tries: dict[str, int] = {}
-        self._claims: set[Path] = set()
+        self.claims = Claims(folder, watch.say)
         self.stops = 0
         self._failed = False
-        self._looked = 0.0
+        self._looked = self._memory_looked = 0.0
         torch = importlib.metadata.version("torch").partition("+")[0]
         self._versions = {"python": platform.python_version(), "torch": torch, "deepnet_edu": __version__}
 
     def run(self) -> None:
-        """Until all have ended. Ctrl-C once lets what runs come to its end; twice, or SIGTERM, ends it now.
+        """Until all have ended. Ctrl-C once, a terminal that closes, or SIGUSR1 lets what runs come to its end; Ctrl-C
+        twice, or SIGTERM, ends it now.
 
         Raises:
             UserError: a status cannot be written, because the disk is full for example; nothing runs any more.
         """
-        with self._signals():
+        with hearing(self._ask), beating(self.claims.mine):
             try:
                 while self._go_on():
                     self.watch.look(self.active, len(self.queue))
                     time.sleep(LOOK_S)
             except OSError as error:
                 raise UserError(
-                    f"{error.filename or self.folder}: {error.strerror}. What is done stays: mend that, and go on with "
-                    "--resume."
+                    f"{error.filename or self.folder}: {error.strerror}. What is done stays: fix that, and go on "
+                    "with --resume."
                 ) from error
             finally:
                 for active in self.active:  # there are none, unless something went wrong here
@@ -135,13 +137,14 @@ class Runner:
                     active.run.state = "queued"
                     with suppress(OSError):
                         active.run.write(active.folder)
-                for folder in list(self._claims):
-                    self._release(folder)
 
     def _go_on(self) -> bool:
+        if self.active and time.monotonic() - self._memory_looked > MEMORY_S:
+            self._memory_looked = time.monotonic()
+            self._look_at_memory()
         for active in list(self.active):
             if self.stops > 1 and active.verdict is None:
-                self._end(active, "killed", "it was stopped")
+                self._end(active, "killed", STOPPED)
             self._look_at(active)
         if not (self.stops or (self._failed and self.limits.fail_fast)):
             self._look_elsewhere()
@@ -150,17 +153,28 @@ class Runner:
         return bool(self.active)
 
     def _look_elsewhere(self) -> None:
-        """Runs that another runner had: those whose runner has gone are queued again."""
+        """Runs of other runners: those whose runner has gone are queued here, and what another has taken is let go."""
         if time.monotonic() - self._looked < ELSEWHERE_S:
             return
         self._looked = time.monotonic()
+        for active in list(self.active):
+            if (taker := self.claims.taker(active.run.id)) is not None:
+                self._let_go(active, taker)
         for run in list(self.elsewhere):
-            state, other = Status.read(self.folder / run.id).state, holder(self.folder / run.id / CLAIM)
-            if state not in ("queued", "running"):
+            found = read_run(self.folder / run.id)
+            if found is not None and found.state not in ("queued", "running"):
                 self.elsewhere.remove(run)
-            elif other is None or not other.alive:
+            elif self.claims.is_free(run.id):
                 self.elsewhere.remove(run)
                 self.queue.append(run)
+        self.claims.wait([] if self.active or self.queue else [run.id for run in self.elsewhere])
+
+    def _let_go(self, active: Active, taker: Holder) -> None:
+        self.watch.say(f"{active.run.id} was taken over by {taker}, which heard nothing of this runner for a while.")
+        self._abandon(active)
+        self.active.remove(active)
+        self.claims.release(active.run.id)
+        self.elsewhere.append(active.run)
 
     def _fill(self) -> None:
         """Start what is next wherever there is room."""
@@ -178,19 +192,20 @@ class Runner:
     def _start(self, run: Status, slot: Slot) -> bool:
         """False if another runner has it."""
         folder, notebook = self.folder / run.id, self.notebooks[run.id]
-        if places.package_digest() != run.hashes["package"]:
+        changed = "deepnet_edu" if places.package_digest() != run.hashes["package"] else notebook.changed()
+        if changed:
             self.queue.clear()
             self.watch.say(
-                "deepnet_edu has changed since the batch began: nothing more is started. Go on with --resume."
+                f"{changed} has changed since the batch began: nothing more is started. Go on with --resume."
             )
             return False
-        if take(folder / CLAIM) is not None:
+        folder.mkdir(exist_ok=True)  # another notebook may have removed it
+        if not self.claims.take(run.id):
             self.elsewhere.append(run)
             return False
-        self._claims.add(folder)
-        found = Status.read(folder)
+        found = read_run(folder) or run  # a damaged one is run again
         if found.state not in ("queued", "running"):  # running, without a claim: its runner was killed
-            self._release(folder)
+            self.claims.release(run.id)
             return False
         run.attempts = found.attempts
         if run.attempts:  # a killed runner may have left something behind
@@ -198,12 +213,20 @@ class Runner:
         folders = [folder / NOTEBOOK] if (folder / NOTEBOOK).is_dir() else []  # some cells make the oddest things
         for left in [folder / worker.PARTIAL, *folder.glob(".*.part"), *_sockets(folder), *folders]:
             shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink(missing_ok=True)
+        make_way(folder / LOG)
         self.tries[run.id] = self.tries.get(run.id, 0) + 1
         run.state, run.attempts, run.started, run.ended = "running", run.attempts + 1, now(), None
         run.host, run.pid, run.device, run.gpu = HOST, os.getpid(), slot.device, slot.gpu
         run.versions, run.problems, run.exit, run.audited, run.metrics = self._versions, [], None, False, {}
-        run.write(folder)
-        self.active.append(self._launch(run, slot, folder, notebook))
+        try:
+            run.write(folder)
+            lend(notebook.files, folder)
+            self.active.append(self._launch(run, slot, folder, notebook))
+        except OSError:
+            run.state = "queued"
+            with suppress(OSError):
+                run.write(folder)
+            raise
         self.watch.started(self.active[-1])
         return True
 
@@ -223,49 +246,50 @@ class Runner:
         return Active(run, slot, folder, process, notebook.cells + bool(run.parameters), time.monotonic())
 
     def _abandon(self, active: Active) -> None:
-        end_all(active.mark)
+        end_all(active.mark, active.processes)
         active.process.wait()
-
-    def _release(self, folder: Path) -> None:
-        release(folder / CLAIM)
-        self._claims.discard(folder)
 
     def _look_at(self, active: Active) -> None:
         """End a run that has taken too much, and see to one that has ended."""
-        memory = wait(active.process)
-        if active.process.returncode is not None:
-            self._finish(active, memory)
-            return
-        clock, limits = time.monotonic(), self.limits
-        if active.verdict is not None:
-            return
-        if limits.timeout and clock - active.begin > limits.timeout:
-            self._end(active, "timed out", f"it took longer than {limits.timeout:g} s")
-        elif limits.memory_gb and clock - active.memory_looked > MEMORY_S:
-            active.memory_looked = clock
-            if memory_gb(active.mark) > limits.memory_gb:
-                self._end(active, "killed", f"it needed more than {limits.memory_gb:g} GB of memory")
+        if active.process.poll() is not None:
+            self._finish(active)
+        elif active.verdict is None and self.limits.timeout and time.monotonic() - active.begin > self.limits.timeout:
+            self._end(active, "timed out", f"it took longer than {self.limits.timeout:g} s")
+
+    def _look_at_memory(self) -> None:
+        """End runs that hold too much."""
+        found = families({active.process.pid for active in self.active})
+        for active in self.active:
+            together, most = active.look(found[active.process.pid]), self.limits.memory_gb
+            if most and together > most and active.verdict is None:
+                self._end(active, "killed", f"it needed more than {most:g} GB of memory")
 
     def _end(self, active: Active, state: str, sentence: str) -> None:
         active.verdict = (state, sentence)
-        end_all(active.mark)
+        end_all(active.mark, active.processes)
 
-    def _finish(self, active: Active, memory: float | None) -> None:
+    def _finish(self, active: Active) -> None:
         """Audit what a run has left, and write what became of it."""
         run = active.run
-        end_all(active.mark)
+        end_all(active.mark, active.processes)
+        active.process.stdin.close()
+        take_back(self.notebooks[run.id].files, active.folder)
         for left in _sockets(active.folder):
             left.unlink(missing_ok=True)
         run.exit = active.process.returncode
         run.seconds = round(time.monotonic() - active.begin, 2)
-        run.memory_gb = None if memory is None else round(memory, 3)
         run.ended = now()
-        self._settle(active, self._judge(active))
+        full = self._judge(active)
+        run.memory_gb = round(active.peak, 3) or None
+        self._settle(active, full)
 
     def _judge(self, active: Active) -> bool:
         """What ``judge`` says; a run that it cannot look at has failed, and the others go on."""
         try:
-            return judge(active, self.limits.cell_timeout)
+            full = judge(active, self.limits.cell_timeout)
+            if not nested(active.run.metrics):
+                return full
+            active.run.metrics, said = {}, "what it recorded is nested too deeply"
         except OSError as error:
             if error.errno in FULL:
                 raise
@@ -279,6 +303,7 @@ class Runner:
     def _settle(self, active: Active, full: bool) -> None:
         """Write what became of a run; it is queued again where it shall be tried again."""
         run, folder = active.run, active.folder
+        run.problems = [hinted(problem, run.source) for problem in run.problems]
         again = self._again(run, full) if run.state != "done" else ""
         self._failed |= run.state != "done" and not again
         self.watch.ended(run, again)
@@ -288,7 +313,7 @@ class Runner:
         folder.mkdir(exist_ok=True)  # a notebook may have removed its own
         run.write(folder)
         self.active.remove(active)
-        self._release(folder)
+        self.claims.release(run.id)
 
     def _again(self, run: Status, full: bool) -> str:
         """How a run that did not end well is tried again; empty if it is not."""
@@ -300,22 +325,12 @@ class Runner:
         tried = self.tries[run.id] - (run.id in self.alone)
         return "once more" if tried <= self.limits.retries else ""
 
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Count the user's wishes to stop."""
-
-        def ask(number: int, _: Any) -> None:
-            self.stops += 1 if number == signal.SIGINT else 2
-            if self.stops == 1:
-                self.watch.say(f"Finishing what runs ({len(self.active)}); Ctrl-C once more ends it now.")
-
-        main = threading.current_thread() is threading.main_thread()  # a worker of a cluster runs it elsewhere
-        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM) if main}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    def _ask(self, weight: int) -> None:
+        """Count the user's wishes to stop: 1 or 2 of them, or 0 for one that counts only once."""
+        before = self.stops
+        self.stops = self.stops + weight if weight else max(1, self.stops)
+        if (before, self.stops) == (0, 1):
+            self.watch.say(f"Finishing what runs ({len(self.active)}); Ctrl-C once more ends it now.")
 
 
 def _sockets(folder: Path) -> list[Path]:

@@ -1,25 +1,30 @@
 """What a batch will run: notebooks × parameters × seeds, checked against the notebooks before anything starts.
 
-A run is identified by the hashes of its notebook and of the package's source, by its profile and its parameters: what
-has the same identity need not run again.
+A run is identified by the hashes of its notebook, of what goes along with it and of the package's source, by its
+profile and its parameters, and by kernel and working folder where those were chosen: what has the same identity need
+not run again.
 """
 
-import ast
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from deepnet_edu.batch.notebook import Notebook, read_notebook
 from deepnet_edu.batch.state import Status
+from deepnet_edu.batch.values import defaults_of, split, value_of
 from deepnet_edu.course import places
 from deepnet_edu.course.places import PROFILES
+from deepnet_edu.fields import from_dict
 from deepnet_edu.lock import now
-from deepnet_edu.messages import UserError, unknown
+from deepnet_edu.messages import UserError, shown, unknown
 
-_KINDS = {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}
+#: Runs of a batch: each is a folder, and a line of its table.
+MOST_RUNS = 10_000
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,10 @@ class Request:
         given: parameters as ``NAME=VALUE``.
         sweeps: parameters as ``NAME=VALUE,VALUE``; several sweeps are multiplied.
         seeds: how many values SEED takes, from 0 on; 0 leaves it alone.
-        working: folder from which paths of notebooks start, and in which they stand; the current one if empty.
+        working: folder from which paths of notebooks start; the current one if empty.
+        kernel: that runs the notebooks; if empty, the one that each of them names.
+        cwd: folder in which the notebooks run, or ``"notebook"`` for the one that each of them stands in; if empty,
+            the folder of its run.
     """
 
     notebooks: tuple[str, ...]
@@ -41,18 +49,20 @@ class Request:
     sweeps: tuple[str, ...] = ()
     seeds: int = 0
     working: str = ""
+    kernel: str = ""
+    cwd: str = ""
 
     @classmethod
-    def from_dict(cls, found: dict[str, Any]) -> "Request":
+    def from_dict(cls, found: Any) -> "Request":
         """From JSON, which knows no tuples.
 
         Raises:
-            KeyError: something is missing.
-            TypeError: something is of another type.
+            ValueError: something is missing, unknown, or of another type.
         """
-        notebooks, given, sweeps = (tuple(found[name]) for name in ("notebooks", "given", "sweeps"))
-        working = str(found.get("working", ""))
-        return cls(notebooks, str(found["profile"]), given, sweeps, int(found["seeds"]), working)
+        read = from_dict(cls, found)
+        if not 0 <= read.seeds <= MOST_RUNS:
+            raise ValueError(f"seeds: expected a number from 0 to {MOST_RUNS}")
+        return replace(read, notebooks=tuple(read.notebooks), given=tuple(read.given), sweeps=tuple(read.sweeps))
 
     def texts(self) -> dict[str, list[str]]:
         """Values by parameter, as they were typed.
@@ -69,34 +79,11 @@ class Request:
             for text in texts:
                 name, equals, value = text.partition("=")
                 if not equals or not name:
-                    raise UserError(f"Cannot read the parameter {text!r}: expected {example}.")
+                    raise UserError(f"Cannot read the parameter {shown(text)}: expected {example}.")
                 if name in found:
-                    raise UserError(f"{option} {text}: {name} has a value already: say it once.")
-                found[name] = [value] if option == "--set" else _split(value)
+                    raise UserError(f"{option} {shown(text)}: {shown(name)} has a value already: say it once.")
+                found[name] = [value] if option == "--set" else split(value)
         return found
-
-
-@dataclass
-class Notebook:
-    """A notebook that runs are made of.
-
-    Attributes:
-        name: its stem.
-        path: where it stands.
-        data: the file, as it was when the batch was planned.
-        sha256: of ``data``.
-        kernel: what its metadata name.
-        parameters: source of the cell tagged ``parameters``; None if there is no such cell.
-        cells: how many.
-    """
-
-    name: str
-    path: Path
-    data: bytes = field(repr=False)
-    sha256: str
-    kernel: str = "python3"
-    parameters: str | None = field(default=None, repr=False)
-    cells: int = 0
 
 
 @dataclass
@@ -108,40 +95,49 @@ class Plan:
         package: hash of the package's source.
         notebooks: by the id of their runs.
         runs: in order; what cannot run at all is failed already, with the sentence why.
+        notes: what the user should know of them, a sentence each.
     """
 
     request: Request
     package: str
     notebooks: dict[str, Notebook] = field(default_factory=dict)
     runs: list[Status] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
-def make_plan(request: Request, working: Path | None = None) -> Plan:
+def make_plan(
+    request: Request, working: Path | None = None, kept: Mapping[str, tuple[Path, Path]] | None = None
+) -> Plan:
     """The runs of a request.
 
     Args:
         request: what the user asked for.
-        working: folder in which, besides the clone, notebooks may stand; the current one by default.
+        working: folder from which paths of notebooks start; the current one by default.
+        kept: by what was given, notebooks that are gone from their places: where each was, and a copy of it.
 
     Raises:
-        UserError: a profile that does not exist, a parameter that cannot be read, or nothing that can run at all. Where
-            only some notebooks cannot run, each of them becomes a failed run with its sentence.
+        UserError: a profile that does not exist, a parameter that cannot be read, too many runs, or nothing that can
+            run at all. Where only some notebooks cannot run, each of them becomes a failed run with its sentence.
     """
     if request.profile not in PROFILES:
         raise UserError(unknown("profile", request.profile, PROFILES))
     if request.seeds < 0:
         raise UserError(f"--seeds {request.seeds}: expected 1 or more.")
+    if request.cwd not in ("", "notebook") and not (folder := (working or Path.cwd()) / request.cwd).is_dir():
+        raise UserError(f"--cwd {request.cwd}: there is no folder {folder}.")
+    _refuse_too_many(request)
     texts, plan, told = request.texts(), Plan(request, places.package_digest()), now()
     sentences: list[str] = []
     for given in dict.fromkeys(request.notebooks):
         try:
-            notebook = read_notebook(find_notebook(given, working or Path.cwd()))
+            path, copy = (kept or {}).get(given) or (find_notebook(given, working or Path.cwd()), None)
+            notebook = read_notebook(path, request.kernel, _working(request.cwd, path, working or Path.cwd()), copy)
             twin = next((one for one in plan.notebooks.values() if one.data == notebook.data), notebook)
             if twin.path != notebook.path and twin.name == notebook.name:  # beside it may stand other modules
                 raise UserError(f"{given} is the same notebook as {_shown(twin.path)}: give it a batch of its own.")
-            defaults = _defaults(notebook) if texts else {}  # as it stands, a notebook is papermill's matter
+            known = defaults_of(notebook) if texts else {}  # as it stands, a notebook is papermill's matter
             choices = {
-                name: [_value(notebook.name, defaults, name, text) for text in values]
+                name: [value_of(notebook.name, known, name, text) for text in values]
                 for name, values in sorted(texts.items(), key=lambda item: item[0] == "SEED")  # seeds of a run together
             }
         except UserError as error:
@@ -153,12 +149,19 @@ def make_plan(request: Request, working: Path | None = None) -> Plan:
             plan.runs.append(run)
         else:
             combinations = itertools.product(*choices.values())
+            free = [name for name in choices if known[name][1] is None and name != "PROFILE"]
+            if free:
+                shown = ", ".join(f"{name} = {known[name][0]}" for name in free)
+                plan.notes.append(f"{notebook.name}: types of what is computed there cannot be checked: {shown}.")
+            plan.notes += [notebook.note] if notebook.note else []
         for values in combinations:
             parameters = dict(zip(choices, values, strict=True))
-            identity = _id(notebook.name, notebook.sha256, plan.package, request.profile, parameters)
+            chosen = {"kernel": request.kernel, "cwd": request.cwd, "beside": notebook.beside}
+            identity = _id(notebook.name, notebook.sha256, plan.package, request.profile, parameters, chosen)
             if identity not in plan.notebooks:
                 plan.notebooks[identity] = notebook
                 hashes = {"notebook": notebook.sha256, "package": plan.package}
+                hashes |= {"beside": notebook.beside} if notebook.beside else {}
                 run = Status(
                     identity, notebook.name, source=_shown(notebook.path), parameters=parameters, hashes=hashes
                 )
@@ -171,23 +174,33 @@ def make_plan(request: Request, working: Path | None = None) -> Plan:
     return plan
 
 
+def _refuse_too_many(request: Request) -> None:
+    """Count the runs before they are planned."""
+    values = [len(split(text.partition("=")[2])) for text in request.sweeps]
+    runs = len(set(request.notebooks)) * math.prod(values) * max(request.seeds, 1)
+    if runs > MOST_RUNS:
+        raise UserError(
+            f"That makes {runs:,} runs, each with a folder of its own; one after the other, at ten seconds each, they "
+            f"take {runs / 8640:,.0f} days. A batch has {MOST_RUNS:,} at most: use fewer --seeds or values of --sweep."
+        )
+
+
 def find_notebook(given: str, working: Path) -> Path:
-    """The solution of a lesson, or a notebook inside the working folder or the clone.
+    """The solution of a lesson, or a notebook by its path.
 
     Raises:
-        UserError: there is none, it stands elsewhere, or its path leads nowhere.
+        UserError: there is none, or its path leads nowhere.
     """
     path = working / given
     try:
         if given.endswith(".ipynb") and (path.exists() or given.removesuffix(".ipynb") not in places.lesson_names()):
-            if not inside(path, working):
-                raise UserError(f"{given} stands outside the working folder {working}: change to its folder first.")
-            if not path.is_file():
+            real = path.resolve()
+            if not real.is_file():
                 raise UserError(f"There is no notebook {given} in {working}.")
-            return path.resolve()
+            return real
     except (OSError, RuntimeError, ValueError) as error:  # a name too long, a link to itself, a zero in the name
         why = getattr(error, "strerror", None) or error
-        raise UserError(f"{given} cannot be opened ({why}): expected the path of a notebook.") from None
+        raise UserError(f"{shown(given)} cannot be opened ({why}): expected the path of a notebook.") from None
     lesson = places.find_lesson(given)
     solution = places.SOLUTIONS / f"{lesson}.ipynb"
     if not solution.exists():
@@ -195,137 +208,26 @@ def find_notebook(given: str, working: Path) -> Path:
     return solution
 
 
-def inside(path: Path, working: Path) -> bool:
-    """Whether a path, its links followed, lies in the working folder or in the clone."""
-    real = path.resolve()
-    return any(real.is_relative_to(folder.resolve()) for folder in (working, places.ROOT))
-
-
-def read_notebook(path: Path) -> Notebook:
-    """What must be known of a notebook before it runs.
-
-    Raises:
-        UserError: it is no notebook, not one for Python, or its kernel is not installed.
-    """
-    try:
-        data = path.read_bytes()
-        content = json.loads(data)
-        cells = [cell for cell in content["cells"] if cell["cell_type"] == "code"]
-        sources = ["".join(cell["source"]) for cell in cells]
-        tagged = ["parameters" in cell["metadata"].get("tags", []) for cell in cells]
-        metadata, cells_in_all = content["metadata"], len(content["cells"])
-        spec = metadata.get("kernelspec", {})
-        language = metadata.get("language_info", {}).get("name") or spec.get("language", "python")
-        if not isinstance(kernel := spec.get("name", "python3"), str):
-            raise TypeError("a name is a text")
-    except OSError as error:
-        raise UserError(f"{path.name} cannot be read: {error.strerror}.") from None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, MemoryError):
-        raise UserError(f"{path.name} is no notebook of format 4: open it in JupyterLab and save it again.") from None
-    if language != "python":
-        raise UserError(f"{path.name} is a notebook for {language}: expected one for Python.")
-    if kernel != "python3":  # which always comes along
-        from jupyter_client.kernelspec import find_kernel_specs
-
-        if kernel not in (known := find_kernel_specs()):
-            raise UserError(f"{path.name}: {unknown('kernel', kernel, known)}")
-    parameters = sources[tagged.index(True)] if True in tagged else None
-    return Notebook(path.stem, path, data, hashlib.sha256(data).hexdigest(), kernel, parameters, cells_in_all)
-
-
-def _defaults(notebook: Notebook) -> dict[str, str]:
-    """Names and defaults of the parameters, as they stand in their cell."""
-    if (source := notebook.parameters) is None:
-        raise UserError(f"{notebook.name} has no parameters: give the cell that holds them the tag parameters.")
-    try:
-        tree = ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # Python gives up in many ways
-        line = getattr(error, "lineno", None)
-        where = f" (line {line})" if line else " that can be read"
-        raise UserError(f"{notebook.path.name}: the cell tagged parameters is no Python{where}.") from None
-    found = {}
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
-            found[node.targets[0].id] = ast.get_source_segment(source, node.value) or ""
-        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value:
-            found[node.target.id] = ast.get_source_segment(source, node.value) or ""
-    return found
-
-
-def _split(text: str) -> list[str]:
-    """At the commas that stand outside of brackets and quotes; at all of them where one of those does not close."""
-    values, depth, quote, before = [""], 0, "", ""
-    for letter in text:
-        if quote:
-            quote = "" if letter == quote and before != "\\" else quote
-        elif letter in "'\"" and (depth > 0 or not values[-1].strip()):  # that in don't is none
-            quote = letter
-        else:
-            depth += (letter in "([{") - (letter in ")]}")
-        if letter == "," and depth <= 0 and not quote:
-            values.append("")
-        else:
-            values[-1] += letter
-        before = letter
-    return text.split(",") if depth or quote else values
-
-
-def _value(who: str, defaults: Mapping[str, str], name: str, text: str) -> Any:
-    """``text`` as the type of the parameter's default, as it stands in the notebook ``who``."""
-    if name not in defaults:
-        raise UserError(f"{who}: {unknown('parameter', name, defaults)}")
-    if name == "PROFILE" and text not in PROFILES:
-        raise UserError(f"{who}: {unknown('PROFILE', text, PROFILES)}")
-    try:
-        default = ast.literal_eval(defaults[name])
-    except Exception:  # computed in the notebook, as PROFILE is
-        default = None
-    shown = defaults[name]
-    if isinstance(default, tuple):  # JSON, in which parameters travel, has none
-        default, shown = list(default), str(list(default))
-    kind = type(default)
-    if kind is str:
-        return text
-    try:
-        value = ast.literal_eval(text)
-        if kind is float and type(value) is int:
-            value = float(value)
-    except Exception:  # what people type fails in many ways
-        value = text
-    if default is not None and type(value) is not kind:
-        expected = _KINDS.get(kind, f"a {kind.__name__}")
-        raise UserError(f"{who}: {name}={text!r} does not fit: expected {expected}, as in {name}={shown}.")
-    if not _travels(value):
-        raise UserError(
-            f"{who}: {name}={text!r} would change on its way into the notebook: expected numbers, texts, lists such as "
-            "[1, 2] in place of tuples, or dicts such as {'a': 1} whose keys are texts."
-        )
-    return value
-
-
-def _travels(value: Any) -> bool:
-    """Whether a value comes out of JSON as it went in."""
-    try:
-        return bool(json.loads(json.dumps(value)) == value)
-    except (TypeError, ValueError, RecursionError):
-        return False
-
-
 def _shown(path: Path) -> str:
     """A path as people read it: from the clone on if it stands there."""
     return str(path.relative_to(places.ROOT)) if path.is_relative_to(places.ROOT) else str(path)
 
 
-def _id(stem: str, notebook: str, package: str, profile: str, parameters: Mapping[str, Any]) -> str:
+def _working(cwd: str, notebook: Path, working: Path) -> Path | None:
+    """The folder in which a notebook runs, if not its run's."""
+    return None if not cwd else notebook.parent if cwd == "notebook" else (working / cwd).resolve()
+
+
+def _id(
+    stem: str,
+    notebook: str,
+    package: str,
+    profile: str,
+    parameters: Mapping[str, Any],
+    chosen: Mapping[str, str] | None = None,
+) -> str:
     """A readable name that differs where anything differs that a run depends on."""
-    text = json.dumps([notebook, package, profile, parameters], sort_keys=True)
+    others = {name: one for name, one in (chosen or {}).items() if one}
+    text = json.dumps([notebook, package, profile, parameters, *([others] if others else [])], sort_keys=True)
     safe = "".join(letter if letter.isalnum() or letter in "._-+" else "_" for letter in stem)[:60]
     return f"{safe}.{hashlib.sha256(text.encode()).hexdigest()[:12]}"
-
-
-def table(runs: Sequence[Status]) -> list[list[str]]:
-    """A row per run: id, notebook, profile, parameters, state."""
-    return [
-        [run.id, run.notebook, run.profile, " ".join(f"{k}={v}" for k, v in run.parameters.items()), run.state]
-        for run in runs
-    ]

@@ -17,13 +17,14 @@ from typing import Any
 from deepnet_edu import __version__
 from deepnet_edu.batch.active import LOG, Active
 from deepnet_edu.batch.folder import SOURCES, source_of
-from deepnet_edu.batch.judge import NOTEBOOK
+from deepnet_edu.batch.judge import MOST_BYTES, NOTEBOOK
 from deepnet_edu.batch.local import Limits, Runner
-from deepnet_edu.batch.plan import Notebook
-from deepnet_edu.batch.slots import find_gpus, make_slots
+from deepnet_edu.batch.notebook import Notebook
+from deepnet_edu.batch.slots import Gpu, driver_fault, find_gpus, make_slots
 from deepnet_edu.batch.state import Status
 from deepnet_edu.batch.worker import PARTIAL
 from deepnet_edu.course import places
+from deepnet_edu.files import read_bytes
 from deepnet_edu.lock import HOST
 
 
@@ -34,12 +35,14 @@ class Task:
     Attributes:
         run: its status, queued, with the hashes of notebook and package.
         notebook: the file.
-        kernel: what its metadata name.
-        cells: how many cells with code.
+        kernel: that runs it.
+        cells: how many cells.
         gpu: whether it may use the GPU of its worker.
         limits: for this one attempt.
         version: of the sender's package.
         topic: under which its progress is told.
+        beside: modules and data that go along, by their paths from the notebook.
+        working: folder of the worker's machine in which it runs; the folder of its run if empty.
     """
 
     run: Status
@@ -50,6 +53,8 @@ class Task:
     limits: Limits
     version: str
     topic: str
+    beside: dict[str, bytes] = field(default_factory=dict, repr=False)
+    working: str = ""
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,8 @@ def run_here(task: Task) -> Reply:
     """Run a notebook on this worker, by the runner of one machine, in a folder that is gone afterwards."""
     from distributed import get_worker
 
-    if sentence := refusal(task):
+    gpus = find_gpus() if task.gpu else []
+    if sentence := refusal(task, gpus):
         return Reply(refused=sentence)
     # Dask removes what a killed worker has left in this folder.
     with TemporaryDirectory(
@@ -82,21 +88,40 @@ def run_here(task: Task) -> Reply:
         folder, run = Path(name), task.run
         stands = folder / SOURCES / run.notebook
         notebook = Notebook(run.notebook, stands, task.notebook, run.hashes["notebook"], task.kernel, cells=task.cells)
+        notebook.working = Path(task.working) if task.working else None
         (folder / SOURCES).mkdir()
         source_of(folder, notebook).write_bytes(task.notebook)
+        for name, content in task.beside.items():
+            notebook.files[name] = folder / SOURCES / name
+            notebook.files[name].parent.mkdir(parents=True, exist_ok=True)
+            notebook.files[name].write_bytes(content)
+        notebook.beside = run.hashes.get("beside", "")
         (place := folder / run.id).mkdir()
         run.write(place)
-        slots = make_slots("all", 1, find_gpus()) if task.gpu else make_slots("none", 1, [])
+        slots = make_slots("all", 1, gpus)
         watch = Link(task.topic)
         watch.runner = Runner(folder, [run], {run.id: notebook}, slots, task.limits, watch)
         watch.runner.run()
-        log = (place / LOG).read_bytes() if (place / LOG).exists() else b""
-        files = {name: (place / name).read_bytes() for name in (NOTEBOOK, PARTIAL) if (place / name).exists()}
-        return Reply(run, "", log, files)
+        left = {name: _left(place / name) for name in (LOG, NOTEBOOK, PARTIAL)}
+        files = {name: one for name in (NOTEBOOK, PARTIAL) if (one := left[name]) is not None}
+        return Reply(run, "", left[LOG] or b"", files)
 
 
-def refusal(task: Task) -> str:
-    """Why this worker must not run it, a sentence; empty if it may."""
+def _left(path: Path) -> bytes | None:
+    """A file that a run has left; None where there is none, or something that no runner writes."""
+    try:
+        return read_bytes(path, most=MOST_BYTES, links=False)
+    except (OSError, ValueError):
+        return None
+
+
+def refusal(task: Task, gpus: Sequence[Gpu]) -> str:
+    """Why this worker must not run it, a sentence; empty if it may.
+
+    Args:
+        task: what it was sent.
+        gpus: those of the worker that can be used.
+    """
     wanted, here = task.run.hashes["package"], places.package_digest()
     if wanted != here:
         return (
@@ -105,6 +130,11 @@ def refusal(task: Task) -> str:
         )
     if sha256(task.notebook).hexdigest() != task.run.hashes["notebook"]:
         return f"{HOST} was sent another notebook than {task.run.id} stands for: begin the batch again."
+    if task.gpu and not gpus:
+        why = driver_fault() or "nvidia-smi finds none"
+        return f"{HOST} cannot use its GPU any more ({why}): fix that, and start its worker again."
+    if task.working and not Path(task.working).is_dir():
+        return f"{HOST} has no folder {task.working}: name one that all workers see with --cwd."
     return ""
 
 

@@ -4,10 +4,9 @@ Whatever a cell displayed is a stranger's. Texts are escaped, pictures are ``<im
 a sandboxed frame without scripts; the policy of the page (page.html) forbids scripts and requests besides.
 """
 
-import json
 import re
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Callable
 from functools import lru_cache
 from html import escape
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 from markdown_it import MarkdownIt
 
 from deepnet_edu.course.places import RECORD_MIME
+from deepnet_edu.files import read_json
 
 #: Tag of papermill's cells that announce an error.
 PAPERMILL = "papermill-error-cell-tag"
@@ -44,17 +44,18 @@ def read_cells(path: Path) -> list[dict[str, Any]]:
         ValueError: it cannot be read, or is no notebook.
     """
     try:
-        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"{path.name} cannot be read ({error!r}).") from None
-    if not isinstance(cells, list) or not all(isinstance(cell, dict) for cell in cells):
-        raise ValueError(f"{path.name} is no notebook: its cells are no list of cells.")
-    return cells
+        content = read_json(path, links=False)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path.name} cannot be read ({getattr(error, 'strerror', None) or error}).") from None
+    cells = content.get("cells") if isinstance(content, dict) else None
+    if not isinstance(cells, list):
+        raise ValueError(f"{path.name} is not a notebook: it has no list of cells.")
+    return [cell if isinstance(cell, dict) else {"cell_type": "raw", "source": "[a damaged cell]"} for cell in cells]
 
 
 def notebook_html(cells: list[dict[str, Any]]) -> str:
     """All cells with their outputs, but for what papermill puts in where an error is: the error is there anyway."""
-    return "\n".join(_cell(cell, i) for i, cell in enumerate(cells, 1) if PAPERMILL not in str(cell.get("metadata")))
+    return "\n".join(_whole(_cell, cell, i) for i, cell in enumerate(cells, 1) if not _papermills(cell))
 
 
 def traceback_of(cells: list[dict[str, Any]]) -> str | None:
@@ -72,13 +73,19 @@ def plain(value: object) -> str:
     return text
 
 
+def _papermills(cell: dict[str, Any]) -> bool:
+    metadata = cell.get("metadata")
+    tags = metadata.get("tags") if isinstance(metadata, dict) else None
+    return isinstance(tags, list) and PAPERMILL in tags
+
+
 def _cell(cell: dict[str, Any], number: int) -> str:
     source = plain(cell.get("source", ""))
     if cell.get("cell_type") == "markdown":
         return f'<div class="words">{_markdown(source)}</div>'
     if cell.get("cell_type") != "code":
         return _pre(source)
-    shown = "".join(f'<div class="output">{part}</div>' for output in _outputs(cell) for part in _output(output))
+    shown = "".join(f'<div class="output">{_whole(_output, output)}</div>' for output in _outputs(cell))
     return f'<pre class="code" aria-label="cell {number}">{escape(source)}</pre>{shown}' if source or shown else ""
 
 
@@ -87,14 +94,23 @@ def _outputs(cell: dict[str, Any]) -> list[dict[str, Any]]:
     return [output for output in outputs if isinstance(output, dict)] if isinstance(outputs, list) else []
 
 
-def _output(output: dict[str, Any]) -> Iterator[str]:
+def _whole(show: Callable[..., str], *what: Any) -> str:
+    """A cell or an output; one that is not as notebooks have them does not hide the others."""
+    try:
+        return show(*what)
+    except Exception as error:  # anything can be in a file
+        return _pre(f"[{show.__name__[1:]} that cannot be shown: {type(error).__name__}: {str(error)[:200]}]")
+
+
+def _output(output: dict[str, Any]) -> str:
     kind, data = output.get("output_type"), output.get("data", {})
     if kind == "stream":
-        yield _pre(plain(output.get("text", "")), "stderr" if output.get("name") == "stderr" else "")
-    elif kind == "error":
-        yield _pre(_error(output), "error")
-    elif isinstance(data, dict):
-        yield _display(data)
+        return _pre(plain(output.get("text", "")), "stderr" if output.get("name") == "stderr" else "")
+    if kind == "error":
+        return _pre(_error(output), "error")
+    if not isinstance(data, dict):
+        raise TypeError(f"expected a table of forms, found {type(data).__name__}")
+    return _display(data)
 
 
 def _display(data: dict[str, Any]) -> str:
@@ -102,15 +118,28 @@ def _display(data: dict[str, Any]) -> str:
     words = plain(data.get("text/plain", ""))
     for kind in ("image/png", "image/jpeg", "image/gif"):
         if kind in data:
-            return _image(kind, re.sub(r"\s", "", "".join(data[kind])), words)
+            return _image(kind, re.sub(r"\s", "", _joined(data[kind])), words)
     if "image/svg+xml" in data:  # as an image it can neither run nor load anything
-        svg = "".join(data["image/svg+xml"])
-        return _image("image/svg+xml", b64encode(svg.encode()).decode(), words)
+        svg = _joined(data["image/svg+xml"]).encode(errors="replace")
+        return _image("image/svg+xml", b64encode(svg).decode(), words)
     if "text/html" in data and RECORD_MIME not in data:
-        return _html("".join(data["text/html"]))
+        return _html(_joined(data["text/html"]))
     if "text/markdown" in data:
         return f'<div class="words">{_markdown(plain(data["text/markdown"]))}</div>'
     return _pre(words or f"[{', '.join(map(str, data))}]")
+
+
+def _joined(value: object) -> str:
+    """Text, which a notebook may hold as a list of lines.
+
+    Raises:
+        TypeError: it is neither.
+    """
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return "".join(value)
+    raise TypeError(f"expected text, found {type(value).__name__}")
 
 
 def _html(html: str) -> str:

@@ -1,6 +1,6 @@
 """One HTML page about a batch: what failed, means over seeds, sweeps, and every notebook. It needs nothing else."""
 
-import json
+import os
 import re
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
@@ -29,6 +29,8 @@ from deepnet_edu.batch.summary import (
     summarize,
 )
 from deepnet_edu.batch.worker import PARTIAL
+from deepnet_edu.files import read_bytes, read_json
+from deepnet_edu.messages import UserError
 
 #: Above this the page leaves notebooks out, good ones first, and says where they stand.
 MOST_BYTES = 45_000_000
@@ -36,6 +38,25 @@ MOST_BYTES = 45_000_000
 MOST_PICTURES = 12
 _CLASSES = {"done": "good", "queued": "note", "running": "note"}
 MARK = "<!-- deepnet-edu report -->"
+
+
+def check_page(path: Path) -> None:
+    """See that the page replaces nothing but a page.
+
+    Raises:
+        UserError: there is something else.
+    """
+    try:
+        found = read_bytes(path)
+        theirs = bool(found) and MARK.encode() not in found[:100]
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror}): choose another --out.") from None
+    except ValueError:  # a folder, a pipe, or larger than any page
+        theirs = True
+    if theirs:
+        raise UserError(f"{path} is not a report, and stays as it is: choose another --out.")
 
 
 def page(folder: Path, runs: Sequence[Status], other: tuple[str, Sequence[Status]] | None = None) -> str:
@@ -75,9 +96,11 @@ def page(folder: Path, runs: Sequence[Status], other: tuple[str, Sequence[Status
 def _summary(folder: Path, runs: Sequence[Status]) -> str:
     found = summarize(runs)
     try:
-        batch = json.loads((folder / BATCH).read_text(encoding="utf-8"))
+        batch = read_json(folder / BATCH, links=False)
     except (OSError, ValueError):
         batch = {}
+    batch = batch if isinstance(batch, dict) else {}
+    command = batch.get("command")
     states = [
         f'<span class="{_CLASSES.get(state, "bad")}">{count} {state}</span>' for state, count in found["states"].items()
     ]
@@ -89,10 +112,10 @@ def _summary(folder: Path, runs: Sequence[Status]) -> str:
         "hosts": escape(", ".join(found["hosts"])),
         "devices": escape(", ".join(found["devices"])),
         "versions": escape(", ".join(f"{name} {' / '.join(v)}" for name, v in found["versions"].items() if v)),
-        "seeds": ", ".join(map(str, found["seeds"])),
-        "profile": escape(str(batch.get("profile", ""))),
-        "created": escape(str(batch.get("created", ""))),
-        "command": f"<code>{escape(' '.join(map(str, batch.get('command', []))))}</code>",
+        "seeds": escape(", ".join(map(str, found["seeds"]))),
+        "profile": escape(plain(batch.get("profile", ""))),
+        "created": escape(plain(batch.get("created", ""))),
+        "command": f"<code>{escape(' '.join(map(plain, command)))}</code>" if isinstance(command, list) else "",
     }
     return "<dl>" + "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts.items() if value) + "</dl>"
 
@@ -102,8 +125,8 @@ def _failure(folder: Path, number: int, run: Status) -> str:
     traceback = None
     try:
         traceback = traceback_of(read_cells(_notebook_of(folder, run)))
-    except ValueError as error:
-        said += f"<li>{escape(str(error))}</li>"
+    except Exception as error:  # it may be any file
+        said += f"<li>{escape(str(error)[:300])}</li>"
     if traceback is None:
         traceback = plain(log_tail(_folder_of(folder, run)))
     return (
@@ -213,15 +236,15 @@ def _notebooks(folder: Path, runs: Sequence[Status]) -> str:
 
 def _notebook(path: Path, run: Status, room: int) -> str:
     """In at most ``room`` bytes, or a sentence where it stands."""
-    if not path.exists():
+    if not os.path.lexists(path):
         return f"<p>{'Not yet.' if run.state in ('queued', 'running') else 'It left no notebook.'}</p>"
     elsewhere = f"<p>Too much for this page: it stands in {escape(f'{run.id}/{path.name}')}.</p>"
-    if path.stat().st_size > room:
+    if path.lstat().st_size > room:
         return elsewhere
     try:
         html = notebook_html(read_cells(path))
     except Exception as error:  # strange notebooks fail in many ways, and the report has other runs to show
-        return f"<p>{path.name} cannot be shown ({escape(repr(error))}).</p>"
+        return f"<p>{path.name} cannot be shown ({escape(repr(error)[:300])}).</p>"
     return html if _size(html) <= room else elsewhere
 
 

@@ -1,19 +1,21 @@
 """A batch from its request to its end."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 from deepnet_edu.batch.cluster import Cluster, ClusterRunner
-from deepnet_edu.batch.folder import fill_folder, runs_of, take_folder
+from deepnet_edu.batch.folder import fill_folder, runs_of, take_folder, what_became
 from deepnet_edu.batch.local import Limits, Runner
 from deepnet_edu.batch.plan import Plan
 from deepnet_edu.batch.slots import Slot
 from deepnet_edu.batch.state import LOCK, Status
 from deepnet_edu.batch.watch import Lines, LiveTable
 from deepnet_edu.course import places
-from deepnet_edu.lock import holder, release
+from deepnet_edu.lock import beating, holder
 from deepnet_edu.messages import UserError
 
 
@@ -25,6 +27,7 @@ def run_batch(
     *,
     resume: bool = False,
     join: bool = False,
+    take_over: bool = False,
     command: Sequence[str] = (),
     quiet: bool = False,
     cluster: Cluster | None = None,
@@ -38,6 +41,7 @@ def run_batch(
         limits: how long, how often, how much.
         resume: the folder may hold a batch already; what is done and audited is not run again.
         join: help another runner that is at work in the folder.
+        take_over: resume a batch whose runner was on a machine that is gone.
         command: as it was typed.
         quiet: say nothing on the way.
         cluster: where runs run instead of the slots; closed at the end.
@@ -51,22 +55,24 @@ def run_batch(
     """
     if plan.request.profile == "record":
         refuse_dirty_tree(resume=resume)
-    folder = folder.resolve()
-    take_folder(folder, resume=resume, join=join)
-    try:
-        first = (owner := holder(folder / LOCK)) is not None and owner.is_me
+    folder = Path(os.path.realpath(folder))
+    take_folder(folder, resume=resume, join=join, take_over=take_over, say=_say)
+    first = (owner := holder(folder / LOCK)) is not None and owner.is_me
+    with beating(folder / LOCK) if first else nullcontext():
         if first:
             try:
                 fill_folder(folder, plan, list(command))
             except OSError as error:
                 raise UserError(
-                    f"{error.filename or folder}: {error.strerror}. Mend that, and run the same again with --resume."
+                    f"{error.filename or folder}: {error.strerror}. Fix that, and run the same again with --resume."
                 ) from error
         runs = runs_of(folder, plan)
         done = sum(run.state not in ("queued", "running") for run in runs)
         lively = sys.stdout is not None and sys.stdout.isatty() and not quiet
         watch = LiveTable(len(runs), done) if lively else Lines(len(runs), done, quiet=quiet)
         with watch:
+            for note in plan.notes:
+                watch.say(note)
             for run in runs:
                 if run.id not in plan.notebooks:
                     watch.say(f"FAILED  {run.notebook} cannot run: {run.problems[0]}")
@@ -74,9 +80,13 @@ def run_batch(
                 ClusterRunner(folder, runs, plan.notebooks, cluster, limits, watch).run()
             else:
                 Runner(folder, runs, plan.notebooks, slots, limits, watch).run()
-    finally:
-        release(folder / LOCK)
-    return runs_of(folder, plan)
+    return what_became(folder, plan)
+
+
+def _say(sentence: str) -> None:
+    """Not on standard output, which a script may read."""
+    with suppress(OSError):
+        print(sentence, file=sys.stderr)
 
 
 def refuse_dirty_tree(*, resume: bool = False) -> None:

@@ -1,12 +1,15 @@
 """What is known of a run: one small JSON file, written whole or not at all."""
 
-import json
+import os
+import tempfile
 from dataclasses import asdict, dataclass, field, fields
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from deepnet_edu.files import write_atomic
-from deepnet_edu.messages import UserError
+from deepnet_edu.fields import from_dict
+from deepnet_edu.files import json_text, read_json, write_atomic
+from deepnet_edu.messages import UserError, unknown
 
 STATUS = "status.json"
 BATCH = "batch.json"
@@ -14,6 +17,12 @@ BATCH = "batch.json"
 LOCK, CLAIM = "lock.json", "claim.json"
 STATES = ("queued", "running", "done", "failed", "timed out", "killed")
 VERSION = 1
+#: The problem of a run that the user has ended.
+STOPPED = "it was stopped"
+#: Levels of lists and tables in a parameter or a metric.
+DEEPEST = 32
+#: More than any count, second or GB of a run: about 30,000 years.
+MOST = 1e12
 
 
 @dataclass
@@ -57,7 +66,7 @@ class Status:
     queued: str = ""
     started: str | None = None
     ended: str | None = None
-    seconds: float = 0.0
+    seconds: float | None = 0.0
     memory_gb: float | None = None
     problems: list[str] = field(default_factory=list)
     audited: bool = False
@@ -68,27 +77,86 @@ class Status:
         """From the folder of a run.
 
         Raises:
-            UserError: there is no whole status of this version.
+            UserError: there is no whole status of this version; a link or a pipe is none.
         """
         try:
-            found = json.loads((folder / STATUS).read_text(encoding="utf-8"))
-            if found.pop("version") != VERSION:
-                raise ValueError("another version")
-            return cls(**{one.name: found[one.name] for one in fields(cls)})
-        except (OSError, ValueError, KeyError, AttributeError) as error:
-            raise UserError(f"{folder / STATUS} cannot be read ({error}): run the batch again with --resume.") from None
+            found = read_json(folder / STATUS, links=False)
+            if isinstance(found, dict) and found.get("version") != VERSION:
+                raise ValueError("of another version")
+            known = {one.name for one in fields(cls)}
+            run = from_dict(cls, {k: v for k, v in found.items() if k in known} if isinstance(found, dict) else found)
+            run.check()
+        except (OSError, ValueError) as error:
+            why = str(getattr(error, "strerror", None) or error)[:300]
+            raise UserError(f"{folder / STATUS} cannot be read ({why}): run the batch again with --resume.") from None
+        return run
+
+    def check(self) -> None:
+        """See that all values are in their ranges; their types are checked where they are read.
+
+        Raises:
+            ValueError: one is not.
+        """
+        if not self.id or Path(self.id).name != self.id:
+            raise ValueError("id: expected the name of a folder")
+        if self.state not in STATES:
+            raise ValueError(unknown("state", self.state[:60], STATES))
+        for name in ("attempts", "pid", "gpu", "seconds", "memory_gb"):
+            if (number := getattr(self, name)) is not None and not 0 <= number <= MOST:
+                raise ValueError(f"{name}: expected a number from 0 on")
+        for name in ("queued", "started", "ended"):
+            if (time := getattr(self, name)) and datetime.fromisoformat(time).tzinfo is None:
+                raise ValueError(f"{name}: expected a time with its zone")
+        if nested(self.parameters) or nested(self.metrics):
+            raise ValueError(f"parameters and metrics: expected {DEEPEST} levels of lists and tables at most")
 
     def write(self, folder: Path) -> None:
         """Into the folder of its run, atomically. Fault points: ``status: before`` and ``status: after``."""
-        text = json.dumps({"version": VERSION, **asdict(self)}, indent=1) + "\n"
+        text = json_text({"version": VERSION, **asdict(self)}, indent=1) + "\n"
+        make_way(folder / STATUS)
         # A thousand queued runs are written at once; one that a power cut loses is planned again.
         write_atomic(folder / STATUS, text, "status", lasting=self.state != "queued")
 
 
+def nested(value: Any, levels: int = DEEPEST) -> bool:
+    """Whether plain data has more than so many levels of lists and tables."""
+    if not isinstance(value, dict | list | tuple):
+        return False
+    inside = value.values() if isinstance(value, dict) else value
+    return levels == 0 or any(nested(one, levels - 1) for one in inside)
+
+
+def make_way(path: Path) -> None:
+    """Move what is not a regular file aside, to a name beside it: a notebook can make a folder of any name."""
+    if path.is_dir() and not path.is_symlink():
+        # A folder can replace an empty one, and nothing else.
+        os.replace(path, tempfile.mkdtemp(prefix=f"{path.name}.", suffix=".aside", dir=path.parent))
+    elif os.path.lexists(path) and (path.is_symlink() or not path.is_file()):
+        path.unlink()
+
+
 def read_batch(folder: Path) -> list[Status]:
-    """All runs of a batch, by name.
+    """All runs of a batch, by name. One whose status is damaged counts as failed, and says why.
 
     Raises:
-        UserError: a status cannot be read.
+        UserError: the folder cannot be read.
     """
-    return [Status.read(path.parent) for path in sorted(folder.glob(f"*/{STATUS}"))]
+    try:
+        names = sorted(os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except (OSError, ValueError) as error:  # it belongs to somebody else, or its name is none
+        raise UserError(f"{folder} cannot be read ({getattr(error, 'strerror', None) or error}).") from None
+    return [_read_or_failed(folder / name) for name in names if os.path.lexists(folder / name / STATUS)]
+
+
+def _read_or_failed(place: Path) -> Status:
+    try:
+        if place.is_symlink():
+            raise UserError(f"{place} is a link, which is not followed: run the batch again with --resume.")
+        run = Status.read(place)
+        if run.id != place.name:
+            raise UserError(f"{place / STATUS} is that of another run, {run.id}: run the batch again with --resume.")
+    except UserError as error:
+        return Status(place.name, place.name.rpartition(".")[0] or place.name, state="failed", problems=[str(error)])
+    return run

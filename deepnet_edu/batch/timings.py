@@ -22,7 +22,7 @@ def keep_timings(runs: Sequence[Status]) -> None:
             continue
         gpu = run.profile in ("gpu", "record") and run.gpu is not None
         lessons.setdefault(run.notebook, {})[run.profile] = {
-            "seconds": round(run.seconds),
+            "seconds": round(run.seconds or 0.0),
             "memory_gb": None if run.memory_gb is None else round(run.memory_gb, 2),
             "device": run.device if gpu else "CPU",
             "cores": os.cpu_count(),

@@ -25,12 +25,12 @@ class Lines:
     Args:
         total: how many runs there are.
         done: how many need not run again.
-        quiet: say nothing; a script reads the JSON at the end.
+        quiet: nothing of that, since a script reads the JSON at the end; other sentences go to standard error.
     """
 
     def __init__(self, total: int, done: int = 0, *, quiet: bool = False) -> None:
         self.total, self.count, self.quiet = total, done, quiet
-        self.console = Console(highlight=False, soft_wrap=True, quiet=quiet)
+        self.console = Console(highlight=False, soft_wrap=True, stderr=quiet)
 
     def __enter__(self) -> "Lines":
         return self
@@ -40,16 +40,16 @@ class Lines:
 
     def started(self, active: Active) -> None:
         """A run has begun."""
-        self.say(f" start  {describe(active.run)} on {active.slot.device}, slot {active.slot.number}")
+        self._tell(f" start  {describe(active.run)} on {active.slot.device}, slot {active.slot.number}")
 
     def ended(self, run: Status, again: str) -> None:
         """A run has ended; ``again`` says how it is tried again, if it is."""
         self.count += not again
-        self.say(f"{result(run)} [{self.count}/{self.total}]")
+        self._tell(f"{result(run)} [{self.count}/{self.total}]")
         for problem in run.problems:
-            self.say(f"        {problem}")
+            self._tell(f"        {problem}")
         if again:
-            self.say(f"        It is tried again, {again}.")
+            self._tell(f"        It is tried again, {again}.")
 
     def look(self, active: Sequence[Active], waiting: int) -> None:
         """Nothing is said between begin and end."""
@@ -58,6 +58,10 @@ class Lines:
         """Something that the user should know."""
         with self.heard():
             self.console.print(escape(plain(sentence)))
+
+    def _tell(self, line: str) -> None:
+        if not self.quiet:
+            self.say(line)
 
     @contextmanager
     def heard(self) -> Iterator[None]:
@@ -143,7 +147,7 @@ def result(run: Status) -> str:
     """How a run has ended, in a line."""
     memory = f", {run.memory_gb:.1f} GB" if run.memory_gb else ""
     head = "ok" if run.state == "done" else run.state.upper()
-    return f"{head:>6}  {describe(run)}, {run.seconds:.0f} s{memory}: {run.id}"
+    return f"{head:>6}  {describe(run)}, {run.seconds or 0.0:.0f} s{memory}: {run.id}"
 
 
 def go_on(folder: str, options: Sequence[str] = ()) -> str:

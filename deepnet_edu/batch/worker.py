@@ -14,8 +14,19 @@ import sys
 import threading
 from typing import Any
 
+from deepnet_edu.batch import inside
+from deepnet_edu.batch.parameters import INJECTED, TAG, injected
+from deepnet_edu.batch.processes import MARK, adopt_orphans, end_all
+
+#: Kernel of the environment that runs the batch; it is there whatever kernelspecs the user has.
+OWN_KERNEL = "python3"
 #: What the cell after the last one puts out.
 END_MIME = "application/vnd.deepnet-edu.end+json"
+#: It names nothing that the notebook may have replaced. A kernel that did not load the extension tells nothing.
+_END = (
+    f'__import__("IPython").display.display({{"{END_MIME}": '
+    f'getattr(__import__("IPython").get_ipython(), "deepnet_edu_end", dict)()}}, raw=True)'
+)
 PARTIAL = "partial.ipynb"
 #: Exit status by what ended the run; 1 is a cell that raised, or anything else.
 EXITS = {"PapermillExecutionError": 1, "CellTimeoutError": 3, "DeadKernelError": 4, "NoSuchKernel": 5}
@@ -34,8 +45,11 @@ SOCKETS = ".kernel"
 def main() -> None:
     """Execute one notebook; what it says goes to standard error."""
     task = json.loads(sys.stdin.readline())
+    adopt_orphans()
     threading.Thread(target=_end_with_the_runner, daemon=True).start()
-    sys.exit(execute(task["notebook"], task["parameters"], task["kernel"], task["cell_timeout"]))
+    status = execute(task["notebook"], task["parameters"], task["kernel"], task["cell_timeout"])
+    end_all(os.environ[MARK])  # those that bear no mark are found as long as this process is there
+    sys.exit(status)
 
 
 def execute(notebook: str, parameters: dict[str, Any], kernel: str, cell_timeout: float | None) -> int:
@@ -44,7 +58,7 @@ def execute(notebook: str, parameters: dict[str, Any], kernel: str, cell_timeout
     Args:
         notebook: its file.
         parameters: by name.
-        kernel: name of an installed kernel.
+        kernel: name of an installed kernel; ``OWN_KERNEL`` is this environment's, whatever has its name.
         cell_timeout: seconds for each cell; None for no limit.
     """
     import logging
@@ -58,25 +72,59 @@ def execute(notebook: str, parameters: dict[str, Any], kernel: str, cell_timeout
     logging.getLogger("papermill.translators").setLevel(logging.ERROR)
     content = nbformat.read(notebook, as_version=4)
     content = nbformat.v4.upgrade(content) or content  # papermill's own cells are of the newest format
-    end = nbformat.v4.new_code_cell(f'__import__("IPython").display.display({{"{END_MIME}": {{}}}}, raw=True)')
+    _set(content, parameters)
+    end = nbformat.v4.new_code_cell(_END)
     end.metadata.tags = []
     content.cells.append(end)
     for _ in range(STARTS):
-        status = _execute(copy.deepcopy(content), parameters, kernel, cell_timeout)
+        status = _execute(copy.deepcopy(content), kernel, cell_timeout)
         if status != NO_KERNEL:
             break
+    if status == NO_KERNEL and kernel != OWN_KERNEL:
+        with contextlib.suppress(OSError):
+            print(f"the kernel {kernel!r} is not this environment's: --kernel {OWN_KERNEL} is", file=sys.stderr)
     return status
 
 
-def _execute(content: Any, parameters: dict[str, Any], kernel: str, cell_timeout: float | None) -> int:
+def _set(content: Any, parameters: dict[str, Any]) -> None:
+    """Put the cell that sets parameters behind the one that has them, in place of what an earlier run has left.
+
+    Not papermill's: it would leave what is computed there from a parameter as it was.
+    """
+    import nbformat
+
+    content.metadata.papermill = {"default_parameters": {}, "parameters": parameters}
+    tagged = [TAG in cell.metadata.get("tags", []) for cell in content.cells]
+    if True not in tagged:
+        return
+    number = tagged.index(True)
+    content.cells[number + 1 :] = [
+        cell for cell in content.cells[number + 1 :] if INJECTED not in cell.metadata.get("tags", [])
+    ]
+    if parameters:
+        cell = nbformat.v4.new_code_cell(injected(content.cells[number].source, parameters))
+        cell.metadata.tags = [INJECTED]
+        content.cells.insert(number + 1, cell)
+
+
+def _execute(content: Any, kernel: str, cell_timeout: float | None) -> int:
     import papermill
+    from jupyter_client.kernelspec import KernelSpecManager
+    from jupyter_client.manager import AsyncKernelManager
+    from traitlets import default
     from traitlets.config import Config
+
+    class Manager(AsyncKernelManager):
+        """Finds this environment's own kernel by its name, and not one that somebody has put before it."""
+
+        @default("kernel_spec_manager")
+        def _kernel_spec_manager_default(self) -> KernelSpecManager:
+            return KernelSpecManager(kernel_dirs=[]) if kernel == OWN_KERNEL else KernelSpecManager()
 
     try:
         papermill.execute_notebook(
             content,
             PARTIAL,
-            parameters,
             kernel_name=kernel,
             language="python",
             progress_bar=False,
@@ -84,6 +132,8 @@ def _execute(content: Any, parameters: dict[str, Any], kernel: str, cell_timeout
             start_timeout=START_TIMEOUT_S,
             execution_timeout=cell_timeout,
             iopub_timeout=OUTPUT_TIMEOUT_S,
+            kernel_manager_class=Manager,
+            extra_arguments=[f"--InteractiveShellApp.extra_extensions={inside.__name__}"],
             config=Config({"KernelManager": {"transport": "ipc", "ip": SOCKETS}} if _can_have_sockets() else {}),
         )
     except Exception as error:
@@ -114,8 +164,6 @@ def _can_have_sockets() -> bool:
 
 
 def _end_with_the_runner() -> None:
-    from deepnet_edu.batch.processes import MARK, end_all
-
     sys.stdin.read()
     end_all(os.environ[MARK])
     os._exit(1)

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -11,11 +12,24 @@ from importlib.util import find_spec
 
 from deepnet_edu.batch.slots import Slot
 from deepnet_edu.lock import HOST
-from deepnet_edu.messages import UserError
+from deepnet_edu.messages import UserError, shown
 
 #: Before a worker that has ended is started again.
 AGAIN_S = 2.0
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+#: Options of Dask's commands. Its pages have no password, and --no-dashboard leaves some of them there, on all
+#: interfaces.
+NO_PAGE = ("--no-dashboard", "--dashboard-address", "127.0.0.1:0")
+
+
+def check_installed() -> None:
+    """See that Dask is there.
+
+    Raises:
+        UserError: it is not.
+    """
+    if find_spec("distributed") is None:
+        raise UserError("A cluster needs Dask distributed: pip install 'deepnet-edu[cluster]'")
 
 
 def check_address(address: str) -> str:
@@ -24,18 +38,49 @@ def check_address(address: str) -> str:
     Raises:
         UserError: Dask is not installed, or it is no such address.
     """
-    if find_spec("distributed") is None:
-        raise UserError("A cluster needs Dask distributed: pip install 'deepnet-edu[cluster]'")
-    found = re.fullmatch(r"(?:tcp|tls)://([^/:\s]+|\[[0-9a-f:]+\]):(\d{1,5})", address)
-    if found is None:
-        raise UserError(f"{address} is no scheduler's address: expected one such as tcp://127.0.0.1:8786.")
+    check_installed()
+    found = re.fullmatch(r"(?:tcp|tls)://([^/:\s]+|\[[0-9a-f:]+\]):([0-9]{1,5})", address)
+    if found is None or not 0 < int(found[2]) < 65536:
+        raise UserError(f"{address} is not a scheduler's address: expected one such as tcp://127.0.0.1:8786.")
     return found[1]
+
+
+def check_port(option: str, port: int, many: int = 1) -> None:
+    """See that so many ports from this one on exist.
+
+    Raises:
+        UserError: they do not.
+    """
+    if not 0 < port <= 65536 - many:
+        raise UserError(f"{option} {port}: expected a port from 1 to {65536 - many}.")
+
+
+def check_host(host: str, port: int = 0) -> None:
+    """See that this machine can listen at an address, and, where it is named, at the port.
+
+    Raises:
+        UserError: it cannot.
+    """
+    try:
+        if not host or "*" in host:  # to Python every address, to Dask none
+            raise OSError("it is not a name")
+        family, kind, _, _, place = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(place)
+            probe.listen(1)
+    except (OSError, UnicodeError) as error:
+        where = f"--host {shown(host)} --port {port}" if port else f"--host {shown(host)}"
+        raise UserError(
+            f"{where}: this machine cannot listen there ({getattr(error, 'strerror', None) or error}). Expected an "
+            f"address of this machine{' and a port that is free' if port else ''}."
+        ) from None
 
 
 def run_workers(
     address: str, slots: Sequence[Slot], host: str | None, port: int | None, say: Callable[[str], None]
 ) -> None:
-    """A worker per slot, each started again when it ends, until SIGINT or SIGTERM; then all of them end.
+    """A worker per slot, each started again when it ends, until SIGINT, SIGTERM or SIGHUP; then all of them end.
 
     Args:
         address: of the scheduler; it need not be there yet.
@@ -45,8 +90,8 @@ def run_workers(
         say: told what goes on.
 
     Raises:
-        UserError: Dask is not installed, the address is none, or the scheduler is on another machine and ``host`` is
-            not given.
+        UserError: Dask is not installed, an address or port does not exist, or the scheduler is on another machine
+            and ``host`` is not given.
     """
     scheduler = check_address(address)
     if host is None and scheduler not in LOOPBACK:
@@ -54,8 +99,15 @@ def run_workers(
             f"{address} is another machine: say by which address it reaches this one, --host ADDRESS. Whoever reaches "
             "that address too can run programs here: use a network that you trust, or TLS."
         )
+    if host is not None:
+        check_host(host)
+    if port is not None:
+        check_port("--port", port, len(slots))
     ended: list[int] = []
-    before = {one: signal.signal(one, lambda *_: ended.append(1)) for one in (signal.SIGINT, signal.SIGTERM)}
+    asked = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup ignores it
+        asked.append(signal.SIGHUP)
+    before = {one: signal.signal(one, lambda *_: ended.append(1)) for one in asked}
     processes: dict[int, subprocess.Popen[bytes]] = {}
     begun: dict[int, float] = {}
     try:
@@ -103,7 +155,7 @@ def start(address: str, slot: Slot, host: str, port: int | None) -> "subprocess.
     if port is not None:
         options["--worker-port"] = str(port + slot.number)
     # No nanny: it would set OMP_NUM_THREADS to 1, which changes sums, and run_workers does what is left.
-    command = [address, "--no-nanny", "--no-dashboard", *(part for pair in options.items() for part in pair)]
+    command = [address, "--no-nanny", *NO_PAGE, *(part for pair in options.items() for part in pair)]
     return subprocess.Popen(
         [sys.executable, "-m", "deepnet_edu.batch.remote", *command],
         env={

@@ -1,5 +1,5 @@
-"""The command line: deepnet-edu doctor | lab | explore | progress | run | workers | report | build | probe | plan |
-bench | models | train."""
+"""The command line: deepnet-edu doctor | lab | explore | progress | run | scheduler | workers | report | build |
+probe | plan | bench | models | train."""
 
 import sys
 

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from deepnet_edu.cli.app import Json, Workspace, app
+from deepnet_edu.cli.app import Json, Workspace, app, workspace_of
 from deepnet_edu.messages import UserError
 
 
@@ -51,11 +51,11 @@ def lab(
     Example: deepnet-edu lab 00
     """
     from deepnet_edu.course import lab as jupyter
-    from deepnet_edu.course.places import WORKSPACE, find_lesson
+    from deepnet_edu.course.places import find_lesson
     from deepnet_edu.course.workspace import update
 
     name = find_lesson(lesson)
-    folder = (workspace or WORKSPACE).resolve()
+    folder = workspace_of(workspace)
     result = update(folder)
     if result.renewed:
         print("Newer versions of lessons that you had not touched: " + ", ".join(result.renewed))
@@ -79,7 +79,6 @@ def explore(
 
     Example: deepnet-edu explore signal
     """
-    from deepnet_edu.course.places import WORKSPACE
     from deepnet_edu.explorers import EXPLORERS
     from deepnet_edu.explorers.app import start
     from deepnet_edu.messages import unknown
@@ -87,8 +86,10 @@ def explore(
     for name in names or []:
         if name not in EXPLORERS:
             raise UserError(unknown("explorer", name, EXPLORERS))
-    folder = (workspace or WORKSPACE).resolve()
-    raise typer.Exit(start(names or list(EXPLORERS), folder, browser=os.environ.get("BROWSER") != "none"))
+    folder = workspace_of(workspace)
+    raise typer.Exit(
+        start(list(dict.fromkeys(names or EXPLORERS)), folder, browser=os.environ.get("BROWSER") != "none")
+    )
 
 
 @app.command()
@@ -98,10 +99,9 @@ def progress(workspace: Workspace = None, as_json: Json = False) -> None:
     Example: deepnet-edu progress
     """
     from deepnet_edu.checks import check
-    from deepnet_edu.course.places import WORKSPACE
     from deepnet_edu.progress import FILE, by_lesson, next_step, read, trouble
 
-    file = (workspace or WORKSPACE) / FILE
+    file = workspace_of(workspace) / FILE
     if sentence := trouble(file):
         print(sentence, file=sys.stderr)
     lessons = by_lesson(read(file), check.lesson_of)

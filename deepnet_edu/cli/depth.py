@@ -7,19 +7,24 @@ from typing import Annotated
 
 import typer
 
-from deepnet_edu.cli.app import Json, app, print_table
+from deepnet_edu.cli.app import Json, app, print_table, whole
+from deepnet_edu.fields import whole_number
 from deepnet_edu.messages import UserError
 
 
 @app.command()
 def probe(
     residual: Annotated[str, typer.Option(help="Residual rule; the list: deepnet-edu models --residuals")] = "deepnorm",
-    layers: Annotated[int, typer.Option(help="Layers of each stack.")] = 1000,
+    layers: Annotated[int, typer.Option(parser=whole("--layers", 1), metavar="N", help="Layers of each stack.")] = 1000,
     architecture: Annotated[str, typer.Option(help="encoder, decoder or encoder_decoder.")] = "decoder",
-    d_model: Annotated[int, typer.Option(help="Width of the stream.")] = 64,
-    heads: Annotated[int, typer.Option(help="Attention heads.")] = 4,
-    tokens: Annotated[int, typer.Option(help="Tokens per sequence, of 4 sequences.")] = 32,
-    seed: Annotated[int, typer.Option(help="Of weights and batch.")] = 0,
+    d_model: Annotated[int, typer.Option(parser=whole("--d-model", 1), metavar="N", help="Width of the stream.")] = 64,
+    heads: Annotated[int, typer.Option(parser=whole("--heads", 1), metavar="N", help="Attention heads.")] = 4,
+    tokens: Annotated[
+        int, typer.Option(parser=whole("--tokens", 2), metavar="N", help="Tokens per sequence, of 4 sequences.")
+    ] = 32,
+    seed: Annotated[
+        int, typer.Option(parser=whole("--seed", 0, 2**63 - 1), metavar="N", help="Of weights and batch.")
+    ] = 0,
     update: Annotated[bool, typer.Option("--update", help="Also measure the first SGD step.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -31,6 +36,7 @@ def probe(
     """
     from deepnet_edu.config import ARCHITECTURE_OF, ModelConfig
     from deepnet_edu.models import build_model, random_batch
+    from deepnet_edu.planning.limits import probe_needs, refuse_beyond
     from deepnet_edu.probing import model_update
     from deepnet_edu.probing import probe as measure
 
@@ -47,6 +53,11 @@ def probe(
             vocab_size=64,
             residual=residual,
             max_length=tokens,
+        )
+        refuse_beyond(
+            f"A probe with --layers {layers:,}, --d-model {d_model:,} and --tokens {tokens:,}",
+            *probe_needs(config, 4, tokens, update=update),
+            "use smaller ones",
         )
         model, batch = build_model(config, seed=seed), random_batch(config, 4, tokens, seed)
         profile = measure(model, batch)
@@ -75,8 +86,10 @@ def probe(
 @app.command()
 def plan(
     model: Annotated[str, typer.Argument(help="A shape's name, small_1000 for example, or a JSON file of fields.")],
-    sequences: Annotated[int, typer.Option(help="Sequences in a batch.")] = 4,
-    tokens: Annotated[int, typer.Option(help="Tokens of a sequence.")] = 64,
+    sequences: Annotated[
+        int, typer.Option(parser=whole("--sequences", 1), metavar="N", help="Sequences in a batch.")
+    ] = 4,
+    tokens: Annotated[int, typer.Option(parser=whole("--tokens", 1), metavar="N", help="Tokens of a sequence.")] = 64,
     checkpoint_every: Annotated[str, typer.Option(help="Layers computed again together, or auto; 0 keeps all.")] = "0",
     precision: Annotated[str, typer.Option(help="float32, float64, bfloat16, mixed or autocast.")] = "float32",
     path: Annotated[str, typer.Option(help="auto, plain or fast.")] = "auto",
@@ -90,7 +103,7 @@ def plan(
     from deepnet_edu.planning import find_shape, training_memory
 
     config = find_shape(model)
-    every = int(checkpoint_every) if checkpoint_every.isdecimal() else checkpoint_every
+    every = checkpoint_every if (number := whole_number(checkpoint_every)) is None else number
     try:
         found = training_memory(
             config, sequences, tokens, checkpoint_every=every, path=path, precision=precision, device=device

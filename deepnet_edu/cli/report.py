@@ -1,6 +1,6 @@
 """The command that says what became of a batch."""
 
-import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -29,10 +29,10 @@ def report(
     Example: deepnet-edu report runs/depths --compare runs/yesterday
     """
     from deepnet_edu.batch.folder import runs_as_they_are
-    from deepnet_edu.batch.junit import write_junit
-    from deepnet_edu.batch.report import MARK, page
+    from deepnet_edu.batch.junit import check_place, write_junit
+    from deepnet_edu.batch.report import check_page, page
     from deepnet_edu.batch.summary import as_differences, as_table, compare, group_runs, numbers_of, summarize
-    from deepnet_edu.files import write_atomic
+    from deepnet_edu.files import json_text, write_atomic
 
     if as_json and as_csv:
         raise UserError("--json and --csv are two forms of the same: give one of them.")
@@ -44,7 +44,13 @@ def report(
         if not batches[one]:
             raise UserError(f"{one} holds no batch: expected a folder that deepnet-edu run --out made.")
     runs, differences = batches[folder], compare(batches[folder], batches[other]) if other else []
+    path = out or folder / "report.html"
+    if not (as_csv or as_json):
+        check_page(path)
+        if junit and os.path.realpath(junit) == os.path.realpath(path):
+            raise UserError(f"--junit {junit} is the page's own place: choose another file.")
     if junit:
+        check_place(junit, folder)
         write_junit(junit, folder.resolve().name, runs)
     if as_csv:
         print(as_differences(differences) if other else as_table(runs), end="")
@@ -68,11 +74,8 @@ def report(
             printed["comparison"] = [
                 {**row, "difference": row["difference"] and asdict(row["difference"])} for row in differences
             ]
-        print(json.dumps(printed, indent=1, ensure_ascii=False))
+        print(json_text(printed, indent=1, ensure_ascii=False))
     else:
-        path = out or folder / "report.html"
-        if path.exists() and (path.is_dir() or MARK not in path.read_text(encoding="utf-8", errors="replace")[:100]):
-            raise UserError(f"{path} is no report, and stays as it is: choose another --out.")
         html = page(folder, runs, (other.name, batches[other]) if other else None)
         try:
             write_atomic(path, html.encode(errors="backslashreplace"))  # a notebook's name need not be UTF-8

@@ -1,6 +1,7 @@
 """The command that trains."""
 
 import json
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -30,7 +31,13 @@ def train(
         list[str] | None, typer.Option("--set", help="key=value, steps=50 for example; may be repeated.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/NAME by default.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on after the last checkpoint in that folder.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume after the last checkpoint in that folder.")] = False,
+    take_over: Annotated[
+        bool, typer.Option("--take-over", help="With --resume: of a run whose machine is gone, after a wait.")
+    ] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Start a run that needs more memory than there is, or takes very long.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what the run needs, and load and train nothing.")
     ] = False,
@@ -42,10 +49,9 @@ def train(
         str | None,
         typer.Option(help="How they share the work, data=2,pipeline=2 for example, or auto; data=GPUS by default."),
     ] = None,
-    port: Annotated[int | None, typer.Option(help="Where they find each other; any that is free by default.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Train a preset, from the laptop's to the paper's, or a run of your own; Ctrl-C saves and says how to go on.
+    """Train a preset, from the laptop's to the paper's, or a run of your own; Ctrl-C saves and says how to resume.
 
     Example: deepnet-edu train laptop-1000 --set steps=50
     """
@@ -59,21 +65,62 @@ def train(
     if dry_run:
         say_ranks(run, chosen, gpus, plan, as_json)
         return
+    if take_over and not resume:
+        raise UserError("--take-over resumes a run whose machine is gone: say --resume, too.")
+    ask(what, run, chosen, gpus or 1, resume=resume, sure=yes, quiet=as_json)
     folder = folder_of(what, out)
     go_on = ["deepnet-edu", "train", str(folder / FILE), "--resume"]
     if gpus is not None or plan is not None:
         options = [f"--set={text}" for text in given or []] + ["--json"] * as_json + ["--resume"] * resume
+        options += ["--take-over"] * take_over
         if chosen == "cpu" and device != "cpu":
             raise UserError("--gpus: PyTorch finds no GPU here. With --device cpu they are processes on this CPU.")
-        start(what, run, folder, chosen, gpus, plan, port, go_on, options)
+        start(what, run, folder, chosen, gpus, plan, go_on, options)
         return
-    if port is not None:
-        raise UserError("--port is where many processes find each other: say how many, --gpus 2, or leave it out.")
     try:
-        result = carry_out(run, folder, chosen, resume, shlex.join(go_on), progress=not as_json)
+        again = shlex.join(go_on)
+        result = carry_out(run, folder, chosen, resume, again, progress=not as_json, take_over=take_over)
     except OSError as error:
         raise unwritten(error, folder, shlex.join(go_on)) from None
-    print(json.dumps(result) if as_json else say_end(result))
+    said = json.dumps(result) if as_json else say_end(result)
+    if not result["stopped"]:
+        print(said)
+        return
+    try:
+        print(said, flush=True)
+    except OSError:  # the terminal was closed, which is why it stopped
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    raise typer.Exit(128 + result["signal"])
+
+
+def ask(what: str, run: "Run", device: str, devices: int, *, resume: bool, sure: bool, quiet: bool) -> None:
+    """Before anything is built: a run beyond this machine's memory, or an hour, is started only if somebody says so.
+
+    How long presets take, and runs that were begun, is known; longer ones are asked about. Where nobody can answer, as
+    in a job's script, a run of less than a day is started.
+
+    Raises:
+        UserError: it is not to be started.
+    """
+    from deepnet_edu.training.forecast import DAY, beyond, seconds_of
+    from deepnet_edu.training.presets import PRESETS
+    from deepnet_edu.training.runs import find_run
+
+    memory, time = beyond(run, device, devices)
+    if not memory and not time:
+        return
+    said = f"This run {', and it '.join(filter(None, (memory, time)))}."
+    seconds = seconds_of(run, device, devices)
+    known = find_run(what) if resume or what in PRESETS else None
+    expected = not memory and known is not None and seconds <= seconds_of(known, device, devices)
+    if not (sure or expected) and not quiet and sys.stdin is not None and sys.stdin.isatty():
+        print(said, file=sys.stderr)
+        typer.confirm("Start it?", abort=True, err=True)
+    elif sure or expected or (not memory and seconds < DAY):
+        if not quiet:
+            print(said, file=sys.stderr)
+    else:
+        raise UserError(f"{said} Make it smaller, or start it all the same with --yes.")
 
 
 def start(
@@ -83,14 +130,13 @@ def start(
     device: str,
     gpus: int | None,
     plan: str | None,
-    port: int | None,
     go_on: list[str],
     options: list[str],
 ) -> None:
     """Start the ranks of a plan on this machine, and wait; ends the process where one of them fails.
 
     Raises:
-        UserError: there are no such GPUs, the plan does not fit, or the port is in use.
+        UserError: there are no such GPUs, or the plan does not fit.
     """
     import torch
 
@@ -104,7 +150,7 @@ def start(
         print(f"{chosen.title}: {why}", file=sys.stderr)
     again = shlex.join([*go_on, f"--gpus={ranks}", f"--plan={chosen.title}", f"--device={device}"])
     arguments = [what, f"--plan={chosen.title}", f"--out={folder}", f"--device={device}", f"--go-on={again}", *options]
-    if status := launch(ranks, "deepnet_edu.training", arguments, port=port or 0, again=again):
+    if status := launch(ranks, "deepnet_edu.training", arguments, again=again):
         raise typer.Exit(status)
 
 

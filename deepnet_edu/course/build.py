@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,7 +156,9 @@ def _make_solution(built: Built, package: str) -> list[Path]:
         try:
             result = executed(built.solution, built.path.parent)
         except CellExecutionError as error:
-            raise UserError(f"{built.name}: a cell of the solution failed.\n{error}") from error
+            print(error, file=sys.stderr)
+            sentence = f"{built.name}: a cell of the solution failed, see above ({error.ename}: {error.evalue})."
+            raise UserError(sentence) from error
     result.metadata[MADE_FROM] = made_from
     files = {built.path: (nbformat.writes(result) + "\n").encode()}
     if png := _headline(result):

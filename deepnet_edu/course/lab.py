@@ -1,16 +1,60 @@
-"""JupyterLab on the learner's workspace: on localhost, with a token that JupyterLab draws anew for each start."""
+"""JupyterLab on the learner's workspace: on 127.0.0.1, with a token that it draws anew for each start."""
 
 import os
-import subprocess
-import sys
+import signal
 from pathlib import Path
+from typing import Any
 
-from deepnet_edu import progress
+from jupyter_server.auth.login import LoginHandler
+from jupyter_server.serverapp import ServerApp
+from jupyterlab.labapp import LabApp
 
-#: By name, as it is the server that imports it.
-CONNECTION = "deepnet_edu.course.connection.PromptConnection"
+from deepnet_edu import progress, serving
+
 #: JupyterLab's settings for the course: it asks no network for news.
 SETTINGS = Path(__file__).with_name("jupyterlab")
+#: Of what Jupyter can be told, that which decides who may come in, and by which address.
+PROMISED = {
+    **serving.PROMISED,
+    "sock": "",
+    "certfile": "",
+    "keyfile": "",
+    "client_ca": "",
+    "ssl_options": {},
+    "allow_remote_access": False,
+    "local_hostnames": ["localhost"],
+    "allow_origin": "",
+    "allow_origin_pat": "",
+    "allow_credentials": False,
+    "disable_check_xsrf": False,
+    "authenticate_prometheus": True,
+    "trust_xheaders": False,
+    "allow_external_kernels": False,
+    "extra_services": [],
+    "websocket_url": "",
+    "login_handler_class": LoginHandler,
+}
+
+
+class CourseServer(ServerApp):
+    """Jupyter's server, which keeps the promises of :mod:`deepnet_edu.serving`."""
+
+    def find_server_extensions(self) -> None:
+        """All but Voila's, which would run a voila.py of the working folder, whoever's that is."""
+        self.jpserver_extensions["voila.server_extension"] = False
+        super().find_server_extensions()
+
+    def init_configurables(self) -> None:
+        """Before anything is made by them, settings are what was promised."""
+        changed = serving.promise(self, PROMISED)
+        super().init_configurables()
+        serving.say(changed + serving.own_token(self.identity_provider), "lab")
+
+    def init_signal(self) -> None:
+        """A closed terminal ends the server and its kernels as SIGTERM does."""
+        super().init_signal()
+        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup ignores it
+            signal.signal(signal.SIGHUP, self._signal_stop)
 
 
 def start(workspace: Path, lesson: str, browser: bool) -> int:
@@ -22,29 +66,27 @@ def start(workspace: Path, lesson: str, browser: bool) -> int:
         browser: whether to open a browser, or only print the address.
 
     Returns:
-        JupyterLab's exit status.
+        The exit status.
     """
-    command = [
-        sys.executable,
-        "-m",
-        "jupyterlab",
+    arguments: list[Any] = [
         "--log-level=ERROR",
         f"--ServerApp.root_dir={workspace}",
-        "--ServerApp.ip=localhost",
-        f"--ServerApp.kernel_websocket_connection_class={CONNECTION}",
+        "--ServerApp.kernel_websocket_connection_class=deepnet_edu.serving.PromptConnection",
         f"--LabApp.default_url=/lab/tree/{lesson}.ipynb",
         f"--LabApp.app_settings_dir={SETTINGS}",
         "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
     ]
     if not browser:
-        command.append("--no-browser")
+        arguments.append("--no-browser")
     if hasattr(os, "geteuid") and os.geteuid() == 0:
-        command.append("--allow-root")
-    environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, progress.ENVIRONMENT: str(workspace / progress.FILE)}
-    server = subprocess.Popen(command, env=environment)
-    while True:
-        try:
-            return server.wait()
-        except KeyboardInterrupt:
-            # The terminal sent Ctrl-C to JupyterLab too: it asks whether to stop, and we wait for its answer.
-            continue
+        arguments.append("--allow-root")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ[progress.ENVIRONMENT] = str(workspace / progress.FILE)
+    serving.end_by_signals()
+    try:
+        with serving.folders():
+            LabApp.serverapp_class = CourseServer
+            LabApp.launch_instance(arguments)
+    except KeyboardInterrupt:  # before the server was there
+        return 130
+    return 0

@@ -7,7 +7,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from deepnet_edu.files import write_atomic
+from deepnet_edu.fields import checked
+from deepnet_edu.files import read_json, write_atomic
 from deepnet_edu.messages import UserError, unknown
 
 _FORMAT = "deepnet_edu.BytePairs 1"
@@ -33,6 +34,7 @@ class BytePairs:
 
     pad, start, end = range(3)
 
+    @checked()
     def __init__(self, merges: Sequence[str] = (), languages: Sequence[str] = ()) -> None:
         from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
@@ -54,6 +56,7 @@ class BytePairs:
         self.vocab_size = self._first + len(pieces)
 
     @classmethod
+    @checked()
     def train(cls, text: str | Iterable[str], vocab_size: int, languages: Sequence[str] = ()) -> "BytePairs":
         """Learn the merges from text, one string or many.
 
@@ -85,6 +88,7 @@ class BytePairs:
         merges = json.loads(learner.to_str())["model"]["merges"]
         return cls([" ".join(pair) for pair in merges], languages)
 
+    @checked()
     def encode(self, text: str) -> list[int]:
         """The tokens of ``text``, without any special one.
 
@@ -93,6 +97,7 @@ class BytePairs:
         """
         return next(self.encode_many([text]))
 
+    @checked()
     def encode_many(self, texts: Iterable[str]) -> Iterator[list[int]]:
         """The tokens of one text after the other, on all cores.
 
@@ -119,6 +124,7 @@ class BytePairs:
             raise ValueError(f"token {max(known) + self._first}: expected less than vocab_size, {self.vocab_size}.")
         return self._tokenizer.decode(known)
 
+    @checked()
     def tag(self, language: str) -> int:
         """The token that names ``language``.
 
@@ -133,6 +139,7 @@ class BytePairs:
             )
         return _reserved(()) + self.languages.index(language)
 
+    @checked()
     def save(self, path: Path | str) -> None:
         """Write everything into one JSON file.
 
@@ -152,6 +159,7 @@ class BytePairs:
         write_atomic(path, json.dumps(content | {"sha256": _digest(content)}, ensure_ascii=False, indent=0) + "\n")
 
     @classmethod
+    @checked()
     def load(cls, path: Path | str) -> "BytePairs":
         """Read what :meth:`save` wrote.
 
@@ -159,7 +167,7 @@ class BytePairs:
             UserError: the file is missing, damaged, or something else.
         """
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            content = read_json(Path(path))
             if content["format"] != _FORMAT:
                 raise ValueError(f"its format is {content['format']!r}")
             if content.pop("sha256") != _digest(content):

@@ -75,7 +75,7 @@ def check_numbers(least: int, **numbers: int) -> None:
             raise ValueError(f"{name}={value!r}: expected a whole number, {least} or more.")
 
 
-def fingerprint(*parts: NDArray[np.int32] | int) -> str:
+def fingerprint(*parts: NDArray[Any] | int) -> str:
     """16 hexadecimal digits that change with the tokens and settings in ``parts``, and with nothing else."""
     digest = sha256()
     for part in parts:

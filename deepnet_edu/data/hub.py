@@ -1,5 +1,7 @@
 """Text and translations from the Hugging Face hub, or from files of the same format (the extra ``[hub]``)."""
 
+import glob
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +12,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from deepnet_edu.data.epochs import check_numbers
 from deepnet_edu.data.translation import Pair
+from deepnet_edu.fields import checked
 from deepnet_edu.messages import UserError, unknown
 
 Item = TypeVar("Item", str, Pair)
@@ -17,6 +20,12 @@ Row = dict[str, Any]
 
 #: How Hugging Face datasets calls what a file of this ending holds.
 _FORMATS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet", ".txt": "text"}
+#: How it should read them: a mark of UTF-8 at the start is no text, and a document may be the word "null" or "NA".
+_SETTINGS: dict[str, dict[str, Any]] = {
+    "csv": {"keep_default_na": False, "na_values": [""], "encoding": "utf-8-sig"},
+    "text": {"encoding": "utf-8-sig"},
+}
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 class Preset(NamedTuple):
@@ -43,7 +52,9 @@ PRESETS = {
 
 @dataclass(frozen=True)
 class Rows(Generic[Item]):
-    """What was loaded, item by item, from the start each time it is asked. Rows that lack a text are left out.
+    """What was loaded, item by item, from the start each time it is asked.
+
+    Rows that lack a text are left out; a warning at the end says how many.
 
     Attributes:
         name: what it was asked for by.
@@ -60,13 +71,18 @@ class Rows(Generic[Item]):
     limit: int | None
 
     def __iter__(self) -> Iterator[Item]:
+        count = lacking = 0
         with _loading(self.name, self.streaming):
             for row in islice(self.dataset, self.limit):
                 item = self.read(row)
+                count, lacking = count + 1, lacking + (item is None)
                 if item is not None:
                     yield item
+        if lacking:
+            warnings.warn(f"{self.name}: {lacking} of {count} rows lack a text and were left out.", stacklevel=2)
 
 
+@checked()
 def load_text(
     name: str | Path,
     *,
@@ -79,7 +95,8 @@ def load_text(
     """Documents, one a row.
 
     Args:
-        name: of a set on the hub, or a folder or file: .json, .jsonl, .csv, .parquet, .txt.
+        name: of a set on the hub, or a folder or file: .json, .jsonl, .csv, .parquet, .txt, in UTF-8, or such a file
+            compressed, .gz.
         column: where the text is.
         config: the part of the set, where it has several.
         split: ``"train"``, ``"validation"`` or ``"test"``, as far as the set has them.
@@ -96,6 +113,7 @@ def load_text(
     return Rows(str(name), dataset, lambda row: row[column], streaming, limit)
 
 
+@checked()
 def load_translation(
     name: str | Path,
     source_language: str,
@@ -150,7 +168,7 @@ def _load(name: str, config: str | None, split: str, streaming: bool, limit: int
     if limit is not None:
         check_numbers(1, limit=limit)
     path, settings = Path(name), {"split": split, "streaming": streaming}
-    if path.suffix in _FORMATS and not path.is_file():
+    if _ending(path) in _FORMATS and not path.is_file():
         raise UserError(f"There is no file {name}: give its path from here, or the name of a set on the hub.")
     datasets = _datasets(name)
     with _loading(name, streaming):
@@ -164,11 +182,16 @@ def _load(name: str, config: str | None, split: str, streaming: bool, limit: int
 def _dataset(datasets: ModuleType, name: str, config: str | None, settings: dict[str, Any]) -> Any:
     path = Path(name)
     if path.is_file():
-        if path.suffix not in _FORMATS:
+        if _ending(path) not in _FORMATS:
             raise UserError(f"{name}: {unknown('ending', path.suffix, _FORMATS)}")
         if not path.stat().st_size:
             raise UserError(f"{name} is empty: give another file.")
-        return datasets.load_dataset(_FORMATS[path.suffix], data_files=name, **settings)
+        with path.open("rb") as file:
+            if file.read(2) in _UTF_16:
+                raise UserError(f"{name} is in UTF-16, expected UTF-8: {_converted(path, 'UTF-16')}")
+        kind = _FORMATS[_ending(path)]
+        # Brackets in a name would be a pattern.
+        return datasets.load_dataset(kind, data_files=glob.escape(name), **_SETTINGS.get(kind, {}), **settings)
     place = PRESETS[name].path if name in PRESETS and not path.exists() else name
     try:
         return datasets.load_dataset(place, config, **settings)
@@ -176,6 +199,16 @@ def _dataset(datasets: ModuleType, name: str, config: str | None, settings: dict
         if config is None or config in (names := datasets.get_dataset_config_names(place)):
             raise
         raise UserError(f"{place}: {unknown('configuration', config, names)}") from None
+
+
+def _ending(path: Path) -> str:
+    """The ending that says what is in a file, in small letters, of a compressed one that before ``.gz``."""
+    return Path(path.stem if path.suffix.lower() == ".gz" else path).suffix.lower()
+
+
+def _converted(path: Path, encoding: str) -> str:
+    """What to type for a file in UTF-8."""
+    return f"convert it, iconv -f {encoding} -t UTF-8 '{path}' > '{path.stem}.utf8{path.suffix}'"
 
 
 def _check(name: str, kind: str, wanted: str, row: Row) -> None:
@@ -204,6 +237,10 @@ def _loading(name: str, streaming: bool) -> Iterator[None]:
         # The library wraps what went wrong; that it did so says nothing.
         cause = error.__cause__ or error
         why = " ".join(f"{type(cause).__name__}: {cause}".split()).rstrip(".: ")
+        if isinstance(cause, UnicodeDecodeError) and Path(name).exists():
+            raise UserError(
+                f"{name} is not in UTF-8 ({why}). If it is in Latin-1, {_converted(Path(name), 'LATIN1')}"
+            ) from error
         if Path(name).exists() or isinstance(error, ValueError):
             raise UserError(f"{name} cannot be loaded ({why}).") from error
         if isinstance(error, FileNotFoundError):

@@ -12,6 +12,7 @@ from torch import Tensor
 from deepnet_edu.data.bpe import BytePairs
 from deepnet_edu.data.epochs import Epochs, check_numbers, fingerprint
 from deepnet_edu.data.text import VALIDATION_SHARE
+from deepnet_edu.fields import checked
 from deepnet_edu.models import Batch
 
 
@@ -37,6 +38,7 @@ class PackedText:
             given for the documents.
     """
 
+    @checked()
     def __init__(
         self,
         documents: Iterable[str],
@@ -77,6 +79,11 @@ class PackedText:
         return self.tokenizer.vocab_size
 
     @property
+    def identity(self) -> dict[str, Any]:
+        """What is read, as plain JSON: a checkpoint goes on with the same only."""
+        return {"text": self._epochs.data, "length": self.length, "batch_size": self.batch_size}
+
+    @property
     def chance(self) -> float:
         """Loss of the best guess that looks at no other token: the unigram entropy."""
         return self.unigram_entropy
@@ -89,15 +96,16 @@ class PackedText:
 
     def batch(self, generator: torch.Generator | None = None) -> Batch:
         """The next windows of the training part on the CPU, (B, T). The order is the text's own: nothing is drawn."""
-        return self._cut(self.train, torch.tensor([self._epochs.next() for _ in range(self.batch_size)]) * self.length)
+        windows = [self._epochs.next() for _ in range(self.batch_size)]
+        return self._cut(self.train, torch.tensor(windows, device="cpu") * self.length)
 
     def validation_batch(self, generator: torch.Generator) -> Batch:
         """Random windows of the held-out part on the CPU, (B, T)."""
         last = len(self.validation) - self.length
-        return self._cut(self.validation, torch.randint(last, (self.batch_size,), generator=generator))
+        return self._cut(self.validation, torch.randint(last, (self.batch_size,), generator=generator, device="cpu"))
 
     def _cut(self, data: Tensor, starts: Tensor) -> Batch:
-        windows = data[starts[:, None] + torch.arange(self.length + 1)].long()  # (B, T + 1)
+        windows = data[starts[:, None] + torch.arange(self.length + 1, device="cpu")].long()  # (B, T + 1)
         return Batch(inputs=windows[:, :-1], targets=windows[:, 1:])
 
     def state(self) -> dict[str, Any]:

@@ -4,10 +4,13 @@ from collections import Counter
 from functools import cached_property
 from itertools import pairwise
 from math import log
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from deepnet_edu.data.epochs import fingerprint
+from deepnet_edu.fields import Count, checked
 from deepnet_edu.models import Batch
 
 VALIDATION_SHARE = 0.1
@@ -33,9 +36,10 @@ class PythonDocs:
 
     vocab_size = 128
 
-    def __init__(self, length: int = 64, batch_size: int = 8) -> None:
+    @checked()
+    def __init__(self, length: int = 64, batch_size: Count = 8) -> None:
         text = "\n\n".join(python_documents())
-        data = torch.tensor(list(text.encode("ascii", errors="replace")))
+        data = torch.tensor(list(text.encode("ascii", errors="replace")), device="cpu")
         cut = int(len(data) * (1 - VALIDATION_SHARE))
         self.train, self.validation = data[:cut], data[cut:]
         if not 1 <= length < len(self.validation):
@@ -43,6 +47,11 @@ class PythonDocs:
                 f"length={length}: expected 1 to {len(self.validation) - 1} bytes, what the held-out part has."
             )
         self.length, self.batch_size = length, batch_size
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What is read, as plain JSON: a checkpoint goes on with the same only."""
+        return {"text": fingerprint(self.train.numpy()), "length": self.length, "batch_size": self.batch_size}
 
     @property
     def chance(self) -> float:
@@ -70,8 +79,8 @@ class PythonDocs:
         return self._windows(self.validation, generator)
 
     def _windows(self, data: Tensor, generator: torch.Generator) -> Batch:
-        starts = torch.randint(len(data) - self.length, (self.batch_size, 1), generator=generator)
-        windows = data[starts + torch.arange(self.length + 1)]  # (B, T + 1)
+        starts = torch.randint(len(data) - self.length, (self.batch_size, 1), generator=generator, device="cpu")
+        windows = data[starts + torch.arange(self.length + 1, device="cpu")]  # (B, T + 1)
         return Batch(inputs=windows[:, :-1], targets=windows[:, 1:])
 
 

@@ -6,6 +6,7 @@ from math import log
 import torch
 from torch import Tensor
 
+from deepnet_edu.fields import check_fields
 from deepnet_edu.models import IGNORED, Batch
 
 
@@ -24,6 +25,7 @@ class _RandomTokens:
     batch_size: int = 16
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name in ("vocab_size", "length", "batch_size"):
             least = 1 if name == "batch_size" else 2
             if getattr(self, name) < least:
@@ -40,7 +42,7 @@ class _RandomTokens:
 
     def batch(self, generator: torch.Generator) -> Batch:
         """A fresh random batch on the CPU, (B, T)."""
-        x = torch.randint(self.vocab_size, (self.batch_size, self.length), generator=generator)
+        x = torch.randint(self.vocab_size, (self.batch_size, self.length), generator=generator, device="cpu")
         return Batch(inputs=x, targets=self.answers(x))
 
 

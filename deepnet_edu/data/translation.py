@@ -12,6 +12,7 @@ from torch import Tensor
 
 from deepnet_edu.data.bpe import BytePairs
 from deepnet_edu.data.epochs import Epochs, check_numbers, fingerprint
+from deepnet_edu.fields import checked
 from deepnet_edu.models import IGNORED, Batch
 
 
@@ -54,6 +55,7 @@ class Translations:
         ValueError: a number is out of range, no pair is left, or a pair's language has no tag.
     """
 
+    @checked()
     def __init__(
         self,
         pairs: Iterable[Pair | tuple[str, str]],
@@ -91,6 +93,11 @@ class Translations:
     def __len__(self) -> int:
         """Number of pairs."""
         return len(self._sizes)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What is read, as plain JSON: a checkpoint goes on with the same only."""
+        return {"pairs": self._epochs.data, "max_tokens": self.max_tokens, "max_length": self.max_length}
 
     @property
     def vocab_size(self) -> int:

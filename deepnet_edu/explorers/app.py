@@ -1,17 +1,41 @@
-"""Explorers without a notebook: Voila, on localhost, with a token that it draws anew for each start."""
+"""Explorers without a notebook: Voila, on 127.0.0.1, with a token that it draws anew for each start."""
 
+import logging
 import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import nbformat
+from jupyter_core.paths import jupyter_config_path
 from nbformat import NotebookNode
+from voila.app import Voila
 
-from deepnet_edu import progress
+from deepnet_edu import progress, serving
 from deepnet_edu.explorers import EXPLORERS
+
+#: Of what Voila can be told, that which decides who may come in, and whether it prints its address.
+PROMISED = {**serving.PROMISED, "token": None, "auto_token": True, "log_level": logging.INFO}
+
+
+class Explorers(Voila):
+    """Voila, which keeps the promises of :mod:`deepnet_edu.serving`."""
+
+    def _config_file_paths_default(self) -> list[str]:
+        return list(jupyter_config_path())  # Voila would run a voila.py of the working folder, whoever's that is
+
+    def initialize(self, argv: list[str] | None = None) -> None:
+        """Once settings are read, they are what was promised."""
+        super().initialize(argv)
+        serving.end_by_signals()
+        self.changed = serving.promise(self, PROMISED)
+
+    def init_settings(self) -> dict[str, Any]:
+        """It answers to its own address alone: a page of somebody else's cannot reach it by another name."""
+        settings: dict[str, Any] = super().init_settings()
+        serving.say(self.changed + serving.own_token(self.identity_provider), "explore")
+        return {**settings, "allow_remote_access": False, "local_hostnames": ["localhost"]}
 
 
 def page(names: Sequence[str]) -> NotebookNode:
@@ -39,23 +63,26 @@ def start(names: Sequence[str], workspace: Path, browser: bool) -> int:
         browser: whether to open a browser, or only print the address.
 
     Returns:
-        Voila's exit status.
+        The exit status.
     """
-    environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if workspace.exists():
-        environment[progress.ENVIRONMENT] = str(workspace / progress.FILE)
-    with tempfile.TemporaryDirectory(prefix="deepnet_edu_") as folder:
-        file = Path(folder) / "explorers.ipynb"
-        nbformat.write(page(names), file)
-        command = [sys.executable, "-m", "voila", str(file), "--Voila.ip=localhost", "--token"]
-        command += ["--Voila.kernel_websocket_connection_class=deepnet_edu.course.connection.PromptConnection"]
-        # It is made for JupyterLab, and fails on a page of Voila's.
-        command += ["--VoilaConfiguration.extension_denylist=jupyterlab-jupytext"]
-        if not browser:
-            command.append("--no-browser")
-        server = subprocess.Popen(command, env=environment)
-        while True:
-            try:
-                return server.wait()
-            except KeyboardInterrupt:
-                continue  # the terminal sent Ctrl-C to Voila too: it ends, and we wait for that
+        os.environ[progress.ENVIRONMENT] = str(workspace / progress.FILE)
+    serving.end_by_signals()
+    try:
+        with serving.folders(), tempfile.TemporaryDirectory(prefix="deepnet_edu_") as folder:
+            file = Path(folder) / "explorers.ipynb"
+            nbformat.write(page(names), file)
+            arguments = [
+                str(file),
+                f"--Voila.connection_dir_root={folder}",  # Voila leaves them there when it ends early
+                "--Voila.kernel_websocket_connection_class=deepnet_edu.serving.PromptConnection",
+                # It is made for JupyterLab, and fails on a page of Voila's.
+                "--VoilaConfiguration.extension_denylist=jupyterlab-jupytext",
+            ]
+            if not browser:
+                arguments.append("--no-browser")
+            Explorers.launch_instance(arguments)
+    except KeyboardInterrupt:  # before the server was there
+        return 130
+    return 0

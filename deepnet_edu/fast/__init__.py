@@ -17,6 +17,6 @@ The layer that lessons show is :class:`deepnet_edu.transformer.TransformerLayer`
 
 from deepnet_edu.fast.native import HEAD_DIMS, LONGEST, MULTIPLE
 from deepnet_edu.fast.node import Observer, Store, run
-from deepnet_edu.fast.reading import RULES
+from deepnet_edu.fast.reading import RULES, transformed
 
-__all__ = ["HEAD_DIMS", "LONGEST", "MULTIPLE", "RULES", "Observer", "Store", "run"]
+__all__ = ["HEAD_DIMS", "LONGEST", "MULTIPLE", "RULES", "Observer", "Store", "run", "transformed"]

@@ -170,13 +170,14 @@ def _processor() -> str:
     )
 
 
+@torch.inference_mode(False)
 def _checked(library: ctypes.CDLL) -> ctypes.CDLL:
     """The library, if what it computes is what PyTorch computes; else an ArithmeticError."""
     for name, signature in _SIGNATURES.items():
         function = getattr(library, name)
         function.argtypes, function.restype = signature, None
-    generator = torch.Generator().manual_seed(0)
-    h, d = 3 * torch.randn(2, 64, generator=generator)
+    generator, f32 = torch.Generator().manual_seed(0), torch.float32  # whatever PyTorch's default is
+    h, d = 3 * torch.randn(2, 64, generator=generator, dtype=f32, device="cpu")
     with torch.enable_grad():
         x = h.clone().requires_grad_()
         a = F.gelu(x)
@@ -186,8 +187,9 @@ def _checked(library: ctypes.CDLL) -> ctypes.CDLL:
     if not (torch.allclose(a, b, atol=1e-6) and torch.allclose(dx, mine, atol=1e-6)):
         raise ArithmeticError("its GELU is not PyTorch's")
     B, T, H, D = 2, 13, 2, 8
-    qkv, do = torch.randn(B * T, 3 * H * D, generator=generator), torch.randn(B * T, H * D, generator=generator)
-    o, lse, dqkv = (torch.full(shape, torch.nan) for shape in (do.shape, (B, H, T), qkv.shape))
+    qkv, do = (torch.randn(B * T, n * H * D, generator=generator, dtype=f32, device="cpu") for n in (3, 1))
+    shapes = do.shape, (B, H, T), qkv.shape
+    o, lse, dqkv = (torch.full(shape, torch.nan, dtype=f32, device="cpu") for shape in shapes)
     with torch.enable_grad():
         x = qkv.clone().requires_grad_()
         q, k, v = x.view(B, T, 3, H, D).permute(2, 0, 3, 1, 4)

@@ -10,6 +10,7 @@ from deepnet_edu.attention import Context, MultiHeadAttention
 from deepnet_edu.fast import native
 from deepnet_edu.fast.parts import Matrix, Norm
 from deepnet_edu.residual import RESIDUALS, Residual
+from deepnet_edu.transformer import SubLayer, TransformerLayer
 
 #: The rules that the fast path knows, each exactly as it is: where the skip starts, and its constants skip and scale,
 #: by name, None for 1.
@@ -83,16 +84,29 @@ class Reading:
         return self.training == stack.training and not any(self.hooks)
 
 
+def transformed() -> str:
+    """Who else reads the operations now: a compiler, a tracer, a transformation such as vmap, a mode that counts them.
+
+    Returns:
+        A clause, empty if nobody does. Then values may be looked at, and products may be written where they belong.
+    """
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        return "the model is being compiled or transformed"
+    if torch.jit.is_tracing() or torch.autograd.forward_ad._current_level >= 0:
+        return "the model is being traced, or differentiated forward"
+    if torch._C._len_torch_dispatch_stack():
+        return "operations are being counted or replaced by a TorchDispatchMode, which must see all of them"
+    return ""
+
+
 def why_not(stack: Any, x: Tensor, context: Context) -> str:
     """What the fast path does not know about an input or what was asked for, a clause; empty if nothing."""
     if stack.compiled is not None:
         return "a compiled layer was asked for"
     if stack.offload:
         return "what checkpoints keep was sent to the CPU's memory, and it keeps its own"
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
-        return "the model is being compiled or transformed"
-    if torch.jit.is_tracing() or torch.autograd.forward_ad._current_level >= 0:
-        return "the model is being traced, or differentiated forward"
+    if others := transformed():
+        return others
     if x.device.type != "cpu":
         return f"it was measured on the CPU only, and x is on {x.device}"
     if torch.is_autocast_enabled("cpu"):
@@ -114,6 +128,9 @@ def read(stack: Any, x: Tensor, memory: Tensor | None) -> Reading | str:
     subs: list[Sub] = []
     hooks: list[Any] = []
     for layer in stack.layers:
+        kind = type(layer)
+        if kind is not TransformerLayer:
+            return f"it does not know {kind.__name__} in place of a layer"
         if not _untouched(layer, hooks):
             return "a layer has a hook, or a method of its own"
         for sublayer in layer._modules.values():
@@ -130,6 +147,9 @@ def read(stack: Any, x: Tensor, memory: Tensor | None) -> Reading | str:
 
 def _stranger(sublayer: Any, memory: Tensor | None, hooks: list[Any]) -> str:
     """What is unknown about a sub-layer, empty if nothing."""
+    kind = type(sublayer)
+    if kind is not SubLayer:
+        return f"it does not know {kind.__name__} in place of a sub-layer"
     branch, rule = sublayer._modules["branch"], sublayer._modules["residual"]
     if type(rule) not in _KNOWN:
         return f"it does not know the rule {rule.title}"

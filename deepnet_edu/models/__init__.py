@@ -10,8 +10,10 @@ from torch import nn
 
 from deepnet_edu.config import ModelConfig
 from deepnet_edu.embedding import TokenEmbedding
+from deepnet_edu.fields import Count, Seed, checked
 from deepnet_edu.initialization import initialize
-from deepnet_edu.models.base import IGNORED, Batch, Group, Model, evaluating
+from deepnet_edu.models.base import IGNORED, Batch, Group, Model, broken_weights, check_trainable, evaluating
+from deepnet_edu.models.sizes import as_device, check_memory, check_size, least_parameters
 from deepnet_edu.models.tasks import Classifier, LanguageModel, Translator
 from deepnet_edu.residual import Calibrated
 
@@ -24,9 +26,13 @@ __all__ = [
     "Model",
     "ModelConfig",
     "Translator",
+    "broken_weights",
     "build_empty",
     "build_model",
+    "check_memory",
+    "check_trainable",
     "evaluating",
+    "least_parameters",
     "random_batch",
 ]
 
@@ -40,7 +46,8 @@ _CLASSES: dict[str, type[Model]] = {
 _CALIBRATION = 4, 32
 
 
-def build_model(config: ModelConfig, seed: int = 0, device: torch.device | str = "cpu") -> Model:
+@checked(device=as_device)
+def build_model(config: ModelConfig, seed: Seed = 0, device: torch.device | str = "cpu") -> Model:
     """A freshly initialised model.
 
     A rule that takes constants from the data (Admin) measures them on a random batch; ``model.calibrate(batch)`` does
@@ -49,13 +56,21 @@ def build_model(config: ModelConfig, seed: int = 0, device: torch.device | str =
     Args:
         config: its shape.
         seed: the same seed gives the same weights on every device; PyTorch's global random state is left alone.
-        device: where the model goes, for example ``"cuda"``.
+        device: where the model goes, for example ``"cuda"``; on ``"meta"`` its weights have no numbers.
 
     Returns:
         A :class:`LanguageModel`, :class:`Translator` or :class:`Classifier`, by ``config.task``.
+
+    Raises:
+        ValueError: the machine has no such device, or too little memory.
     """
+    check_size(config, torch.device(device))
+    if torch.device(device).type == "meta":
+        with torch.device("meta"):
+            return build_empty(config)
     generator = torch.Generator().manual_seed(seed)
-    with torch.random.fork_rng(devices=[]), _collected_later():
+    # On the CPU, whatever PyTorch's default device is, and ready for gradients, whatever mode is on.
+    with torch.device("cpu"), torch.inference_mode(False), torch.random.fork_rng(devices=[]), _collected_later():
         model = build_empty(config)
         _draw_ends(model, generator)
         initialize(model, generator)
@@ -102,7 +117,8 @@ def _draw_ends(model: Model, generator: torch.Generator) -> None:
         nn.init.normal_(model.head.weight, std=factor * model.config.d_model**-0.5, generator=generator)
 
 
-def random_batch(config: ModelConfig, batch_size: int = 4, length: int = 32, seed: int = 0) -> Batch:
+@checked()
+def random_batch(config: ModelConfig, batch_size: Count = 4, length: Count = 32, seed: Seed = 0) -> Batch:
     """A batch of the right form with nothing to learn: uniform tokens, normal pixels.
 
     Args:
@@ -110,16 +126,21 @@ def random_batch(config: ModelConfig, batch_size: int = 4, length: int = 32, see
         batch_size: B.
         length: T, tokens per sequence; of an image, the largest square of so many patches.
         seed: of the draw.
+
+    Raises:
+        ValueError: the machine has too little memory.
     """
+    values = config.channels * config.patch_size**2 if config.task == "classification" else 2
+    check_memory(8 * values * batch_size * length, f"{batch_size:,} × {length:,} tokens", "take fewer")
     generator = torch.Generator().manual_seed(seed)
 
     def tokens(size: int) -> torch.Tensor:
-        return torch.randint(size, (batch_size, length), generator=generator)
+        return torch.randint(size, (batch_size, length), generator=generator, device="cpu")
 
     if config.task == "classification":
         side = config.patch_size * int(length**0.5)
-        images = torch.randn(batch_size, config.channels, side, side, generator=generator)
-        return Batch(images, torch.randint(config.n_classes, (batch_size,), generator=generator))
+        images = torch.randn(batch_size, config.channels, side, side, generator=generator, device="cpu")
+        return Batch(images, torch.randint(config.n_classes, (batch_size,), generator=generator, device="cpu"))
     if config.task == "translation":
         source, target = tokens(config.source_vocab_size or config.vocab_size), tokens(config.vocab_size)
         return Batch(source, target, target_inputs=target.roll(1, dims=1))

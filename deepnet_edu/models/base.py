@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from deepnet_edu.attention import Cache, Context, rotary
 from deepnet_edu.compiled import CompiledLayer
 from deepnet_edu.config import ModelConfig
-from deepnet_edu.embedding import PatchEmbedding, TokenEmbedding, position_ids
+from deepnet_edu.embedding import PatchEmbedding, TokenEmbedding, as_tokens, check_inside, may_look, position_ids
+from deepnet_edu.fields import check_argument
 from deepnet_edu.messages import unknown
 from deepnet_edu.residual import RESIDUALS, Projected, Residual, Scheduled, StackName, modules_inside, through
 from deepnet_edu.stack import Compile, Path, Stack, layers_together
@@ -28,8 +29,9 @@ class Batch:
     """What a model reads and what it should answer.
 
     Attributes:
-        inputs: (B, T) int64 tokens, of the source in translation; images (B, channels, height, width).
-        targets: (B, T) int64 tokens, -100 where no answer is wanted; (B,) classes of images.
+        inputs: (B, T) tokens, int64 or other whole numbers, of the source in translation; images (B, channels, height,
+            width).
+        targets: (B, T) tokens, likewise, -100 where no answer is wanted; (B,) classes of images.
         padding: (B, T) bool, True where an input is padding; None if there is none.
         target_inputs: (B, T') int64, what the decoder of a translation reads: the targets one step later.
         target_padding: (B, T') bool, of target_inputs.
@@ -41,10 +43,35 @@ class Batch:
     target_inputs: Tensor | None = None
     target_padding: Tensor | None = None
 
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not (value is None and field.default is None):
+                check_argument(value, Tensor, field.name)
+
     def to(self, device: torch.device | str) -> "Batch":
-        """The same batch on ``device``."""
+        """The same batch on ``device``; outside of ``torch.inference_mode()``, of tensors that backward may keep."""
+
+        def moved(tensor: Tensor) -> Tensor:
+            keep = tensor.is_inference() and not torch.is_inference_mode_enabled()
+            return (tensor.clone() if keep else tensor).to(device)
+
         tensors = (getattr(self, field.name) for field in fields(self))
-        return Batch(*(tensor if tensor is None else tensor.to(device) for tensor in tensors))  # type: ignore[arg-type]
+        return Batch(*(tensor if tensor is None else moved(tensor) for tensor in tensors))  # type: ignore[arg-type]
+
+
+def check_trainable(model: nn.Module) -> None:
+    """Raise a ValueError where PyTorch gives a parameter no gradient, whatever is asked."""
+    if made := next((name for name, weight in model.named_parameters() if weight.is_inference()), None):
+        raise ValueError(
+            f"The weights of {made} were made under torch.inference_mode(), and such tensors have no gradient: "
+            "build or load the model outside of it."
+        )
+
+
+def broken_weights(model: nn.Module) -> str | None:
+    """The name of the first parameter that holds a number that is not finite."""
+    return next((name for name, weight in model.named_parameters() if not weight.isfinite().all()), None)
 
 
 @contextmanager
@@ -70,6 +97,20 @@ class Model(nn.Module):
     head: nn.Linear
     rescale: nn.ModuleDict | None
 
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        known = getattr(destination, "_metadata", {})
+        if prefix[:-1] in known:  # weights of two rules may have the same names and shapes
+            known[prefix[:-1]]["rule"] = {"residual": self.config.residual, **self.config.override}
+
+    def _load_from_state_dict(
+        self, state_dict: Any, prefix: str, local_metadata: Any, strict: bool, *rest: Any
+    ) -> None:
+        there, here = local_metadata.get("rule"), {"residual": self.config.residual, **self.config.override}
+        if strict and there is not None and there != here:
+            rest[-1].append(f"These weights are of {there}, and this model is of {here}: build one of that rule.")
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *rest)
+
     def stacks(self) -> dict[StackName, Stack]:
         """The stacks by name, in the order in which a batch passes them."""
         raise NotImplementedError
@@ -84,11 +125,26 @@ class Model(nn.Module):
 
     def loss(self, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
         """Mean cross-entropy per answer, in nats; with label smoothing, of answers spread a little over all classes."""
+        check_argument(batch, Batch, "batch")
         return self.loss_of(self.logits(batch), batch, label_smoothing)
 
     @staticmethod
     def loss_of(logits: Tensor, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
-        """The same for logits that are known already."""
+        """The same for logits that are known already.
+
+        Raises:
+            ValueError: as :meth:`loss_to`, or all answers are asked for where the batch says that there is padding.
+        """
+        # Of images, and of the source of a translation, padding says nothing about answers.
+        padding = batch.padding if batch.target_inputs is None else batch.target_padding
+        if padding is not None and padding.shape == batch.targets.shape and may_look(padding):
+            asked = batch.targets != IGNORED
+            if bool(asked.any()) and bool(padding[asked].all()):
+                raise ValueError(
+                    "Every target that counts is where the batch has padding, so that nothing of the text is seen. "
+                    "padding is True where a token is padding, the opposite of Hugging Face's attention_mask: "
+                    "say padding=attention_mask == 0."
+                )
         return Model.loss_to(logits, batch.targets, label_smoothing)
 
     @staticmethod
@@ -97,10 +153,19 @@ class Model(nn.Module):
 
         Args:
             logits: of all classes.
-            targets: -100 where no answer is wanted.
+            targets: whole numbers, -100 where no answer is wanted; where that is everywhere, the loss is 0.
             label_smoothing: as above.
             answers: divide the sum by so many, of which these are a share; by default by their own number.
+
+        Raises:
+            ValueError: targets are of another shape, no whole numbers or, on the CPU, outside the classes.
         """
+        targets = as_tokens("Targets", targets)
+        if targets.shape != logits.shape[:-1]:
+            raise ValueError(
+                f"Targets of shape {tuple(targets.shape)}: expected {tuple(logits.shape[:-1])}, one for each answer."
+            )
+        check_inside("Target", targets, logits.shape[-1], "the model's answers", ignored=IGNORED)
         loss = F.cross_entropy(
             logits.flatten(0, -2),
             targets.flatten(),
@@ -108,7 +173,9 @@ class Model(nn.Module):
             label_smoothing=label_smoothing,
             reduction="mean" if answers is None else "sum",
         )
-        return loss if answers is None else loss / answers
+        if answers is not None:
+            return loss / answers
+        return torch.where((targets != IGNORED).any(), loss, torch.zeros_like(loss))  # a mean of nothing is NaN
 
     def answer(self, x: Tensor) -> Tensor:
         """(…, d_model) → logits."""

@@ -4,7 +4,8 @@ from dataclasses import KW_ONLY, asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from deepnet_edu.config import ModelConfig
-from deepnet_edu.messages import UserError, unknown
+from deepnet_edu.fields import check_fields, whole_number
+from deepnet_edu.messages import UserError, shown, unknown
 from deepnet_edu.planning.pipeline import chunks_of
 
 if TYPE_CHECKING:
@@ -41,10 +42,11 @@ class Plan:
     microbatches: int = 0
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name in ("data", "shard", "pipeline", "microbatches"):
             value, least = getattr(self, name), int(name != "microbatches")
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(f"{name}={value!r}: expected a whole number, {least} or more.")
+                raise ValueError(f"{name}={shown(value)}: expected a whole number, {least} or more.")
         if self.schedule not in SCHEDULES:
             raise ValueError(unknown("schedule", self.schedule, SCHEDULES))
         if self.pipeline == 1:
@@ -96,12 +98,14 @@ class Plan:
         for part in text.split(","):
             key, equals, value = (piece.strip() for piece in part.partition("="))
             if not equals or key not in known:
-                raise UserError(f"plan {text!r}: {unknown('key', key, known)} Write it as data=2,pipeline=2.")
-            given[key] = int(value) if value.lstrip("-").isdecimal() else value
+                raise UserError(f"plan {shown(text)}: {unknown('key', key, known)} Write it as data=2,pipeline=2.")
+            if key in given:
+                raise UserError(f"plan {shown(text)}: {key} has a value already: say it once.")
+            given[key] = value if (number := whole_number(value)) is None else number
         try:
             return cls(**given)  # type: ignore[arg-type]
         except ValueError as error:
-            raise UserError(f"plan {text!r}: {error}") from None
+            raise UserError(f"plan {shown(text)}: {error}") from None
 
     @classmethod
     def auto(cls, config: ModelConfig, gpus: int, memory: float, **how: Any) -> "Proposal":

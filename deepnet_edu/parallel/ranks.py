@@ -1,8 +1,11 @@
 """The ranks of a plan: who belongs together, and what they agree on."""
 
+import json
 import os
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import torch
@@ -10,12 +13,18 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
+from deepnet_edu.files import parse_json
 from deepnet_edu.messages import UserError
+from deepnet_edu.parallel.objects import only_data
 from deepnet_edu.parallel.plan import Plan
 
 T = TypeVar("T")
+#: Key of what stands for a path where ranks tell each other of one.
+_PATH = "path of a file or folder"
 #: The dimensions of the mesh. Neighbours in a share talk most, so they are neighbours on a machine, too.
 PIPELINE, SHARE = "pipeline", "share"
+#: Environment variable: the private folder where the ranks of one machine meet, which :func:`.launch` makes.
+MEETING = "DEEPNET_EDU_MEETING"
 
 
 class Ranks:
@@ -70,28 +79,38 @@ class Ranks:
         return bool(self.sum(torch.tensor([float(flag)], device=self.device)).item())
 
     def gather(self, value: T) -> list[T]:
-        """What each rank has."""
-        found: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(found, value)
-        return found
+        """What each rank has.
+
+        Args:
+            value: plain: what JSON can say, and paths. It goes as text, since unpickling would run what is sent.
+        """
+        mine = _written(value, self.device)
+        sizes = [torch.zeros(1, dtype=torch.long, device=self.device) for _ in range(dist.get_world_size())]
+        dist.all_gather(sizes, torch.tensor([len(mine)], device=self.device))
+        found = [mine.new_zeros(int(max(sizes))) for _ in sizes]
+        dist.all_gather(found, torch.cat([mine, mine.new_zeros(len(found[0]) - len(mine))]))
+        return [_read(text[: int(size)]) for text, size in zip(found, sizes, strict=True)]
 
     def on_first(self, work: Callable[[], T], answer: Callable[[str], UserError] = UserError) -> T:
         """What ``work`` returns on the first rank, on all; the others wait.
 
         Args:
-            work: what it returns is plain.
+            work: what it returns is plain, as for :meth:`gather`.
             answer: makes the sentence of what failed.
 
         Raises:
             UserError: it failed there; now on all ranks.
         """
-        found: list[Any] = [None, None]
-        if self.first:
-            found = list(_tried(work, answer))
-        dist.broadcast_object_list(found, src=0)
-        if found[1] is not None:
-            raise UserError(found[1])
-        return cast(T, found[0])
+        text = _written(_tried(work, answer) if self.first else None, self.device)
+        size = torch.tensor([len(text)], device=self.device)
+        dist.broadcast(size, src=0)
+        if not self.first:
+            text = text.new_zeros(int(size))
+        dist.broadcast(text, src=0)
+        found, failed = _read(text)
+        if failed is not None:
+            raise UserError(failed)
+        return cast(T, found)
 
     def together(self, work: Callable[[], T], answer: Callable[[str], UserError] = UserError) -> T:
         """What ``work`` returns here, once it has been done on all ranks.
@@ -124,6 +143,23 @@ class Ranks:
                     )
 
 
+def _written(value: Any, device: torch.device) -> Tensor:
+    """A plain value as text, in bytes."""
+    text = json.dumps(value, default=lambda path: {_PATH: str(path)})
+    return torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8).to(device)
+
+
+def _read(text: Tensor) -> Any:
+    def plain(value: Any) -> Any:
+        if isinstance(value, list):
+            return [plain(one) for one in value]
+        if not isinstance(value, dict):
+            return value
+        return Path(value[_PATH]) if _PATH in value else {key: plain(one) for key, one in value.items()}
+
+    return plain(parse_json(bytes(text.tolist()).decode()))
+
+
 def _tried(work: Callable[[], T], answer: Callable[[str], UserError]) -> tuple[T | None, str | None]:
     """What it returns, or the sentence about what failed."""
     try:
@@ -139,7 +175,7 @@ def _tried(work: Callable[[], T], answer: Callable[[str], UserError]) -> tuple[T
 @contextmanager
 def joined(plan: Plan, device: str = "cpu") -> Iterator[Ranks]:
     """The ranks of ``plan``: of the process group that there is, or of one that torchrun's environment describes, which
-    is then left again.
+    is then left again. What ranks send each other meanwhile is data (:mod:`.objects`).
 
     Args:
         plan: for all of them.
@@ -158,13 +194,44 @@ def joined(plan: Plan, device: str = "cpu") -> Iterator[Ranks]:
         initialise(device)
     if (ranks := dist.get_world_size()) != plan.ranks:
         raise UserError(f"The plan {plan.title} is for {plan.ranks} ranks, and there are {ranks}.")
-    yield Ranks(plan)
+    with only_data():
+        yield Ranks(plan)
     if own:
         dist.destroy_process_group()
 
 
+def meet() -> tuple[dist.Store, int, int]:
+    """Where all ranks find each other: in the folder of :func:`.launch`, or as torchrun's environment says.
+
+    Returns:
+        The store that they share, the number of this rank, and how many there are.
+
+    Raises:
+        UserError: somebody else can write in that folder.
+        ValueError: the environment does not say it.
+        RuntimeError: the first rank cannot be reached.
+    """
+    if MEETING not in os.environ:  # at rank 0's own port, or at that of the process that started the ranks
+        return next(iter(dist.rendezvous("env://")))
+    folder = Path(os.environ[MEETING])
+    try:
+        found = folder.lstat()
+    except OSError as error:
+        raise UserError(f"{folder}, where ranks meet: {error.strerror}.") from None
+    if not stat.S_ISDIR(found.st_mode) or (os.name != "nt" and (found.st_uid != os.geteuid() or found.st_mode & 0o077)):
+        raise UserError(
+            f"{folder} is where ranks meet, and somebody else can write there: it must be yours, mode 0700."
+        )
+    size = _number("WORLD_SIZE")
+    return dist.FileStore(str(folder / "store"), size), _number("RANK"), size
+
+
 def initialise(device: str, store: dist.Store | None = None) -> None:
     """Make the process group, gloo on CPUs and NCCL on GPUs, each rank on the GPU of its own number.
+
+    Args:
+        device: ``"cpu"`` or ``"cuda"``.
+        store: of :func:`meet`, where the ranks have met already.
 
     Raises:
         UserError: this machine has fewer GPUs than ranks.
@@ -177,8 +244,8 @@ def initialise(device: str, store: dist.Store | None = None) -> None:
             )
         torch.cuda.set_device(mine)
     backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
-    known = {} if store is None else {"store": store, "rank": _number("RANK"), "world_size": _number("WORLD_SIZE")}
-    dist.init_process_group(backend, **known)  # type: ignore[arg-type]
+    shared = store or meet()[0]
+    dist.init_process_group(backend, store=shared, rank=_number("RANK"), world_size=_number("WORLD_SIZE"))
 
 
 def _number(name: str) -> int:

@@ -12,6 +12,7 @@ import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 
+from deepnet_edu import files
 from deepnet_edu.files import digest
 
 
@@ -28,6 +29,7 @@ def write(folder: Path, tensors: dict[str, Tensor]) -> dict[str, tuple[int, str]
     Raises:
         OSError: it failed on a rank; on all of them.
     """
+    files.write_point(folder)
     try:
         dcp.save(tensors, storage_writer=dcp.HuggingFaceStorageWriter(str(folder), save_distributed=True))
     except CheckpointException as error:

@@ -2,6 +2,8 @@
 
 import re
 
+from deepnet_edu.fields import checked
+
 #: Floating point operations a second by the names that PyTorch reports, from the vendors' data sheets; dense, never
 #: with sparsity. Other models of the same family, such as H100 PCIe, have other peaks.
 _HALF = ("bf16", "fp16")
@@ -16,6 +18,7 @@ _PEAKS: tuple[tuple[str, tuple[str, ...], float], ...] = (
 )
 
 
+@checked()
 def peak_of(device_name: str, precision: str) -> float | None:
     """Floating point operations a second that a device can do at most, for model FLOPs utilisation.
 

@@ -3,11 +3,13 @@
 from typing import Any
 
 from deepnet_edu.config import ModelConfig
+from deepnet_edu.fields import checked
 from deepnet_edu.planning.memory import training_memory
 
 _SQRT = {"checkpoint_every": "auto"}
 
 
+@checked()
 def settings_that_fit(
     config: ModelConfig, sequences: int, tokens: int, limit_bytes: int, *, accumulate: int = 1, **how: Any
 ) -> list[tuple[dict[str, Any], int]]:
@@ -55,6 +57,7 @@ def settings_that_fit(
     return found
 
 
+@checked()
 def explain(
     config: ModelConfig, sequences: int, tokens: int, limit_bytes: int, *, accumulate: int = 1, **how: Any
 ) -> str:

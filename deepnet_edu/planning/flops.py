@@ -1,6 +1,7 @@
 """Floating point operations of a model, from the configuration alone: a multiplication and an addition are two."""
 
 from deepnet_edu.config import ModelConfig
+from deepnet_edu.fields import checked
 
 #: Rules with matrix products of their own, which are not counted.
 OWN_PRODUCTS = ("hyper_connections", "mhc", "dlcl", "ngpt")
@@ -31,6 +32,7 @@ def end_operations(config: ModelConfig, B: int, T: int) -> tuple[int, int]:
     return 2 * B * T * config.vocab_size * d, 0
 
 
+@checked()
 def flops_per_token(config: ModelConfig, tokens: int, *, source_tokens: int = 0) -> float | None:
     """What a training step must compute for each token: three forward passes, the backward pass being two of them.
 

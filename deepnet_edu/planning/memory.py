@@ -9,6 +9,7 @@ from typing import Any
 
 from deepnet_edu.config import NO_RESIDUAL, ModelConfig
 from deepnet_edu.fast import HEAD_DIMS, LONGEST, MULTIPLE, RULES
+from deepnet_edu.fields import checked
 from deepnet_edu.messages import unknown
 from deepnet_edu.planning.parameters import count_parameters
 from deepnet_edu.stack import layers_together
@@ -107,6 +108,7 @@ class MemoryPlan:
         return {**asdict(self), "total": self.total}
 
 
+@checked()
 def training_memory(
     config: ModelConfig,
     sequences: int,
@@ -240,17 +242,22 @@ class _Layers:
         """Of n layers of a stack, from ``first`` on, until the backward pass comes to them: all, or the states between
         groups of them; but one state where these are moved away."""
         if not every or every >= n:
-            return sum(self.layer(stack, first + i) for i in range(n))
+            return self._layers(stack, first, n)
         saved = _SAVED.get(self.config.residual, _Saved())
         d, rows = self.config.d_model, self.B * (self.S if stack == "encoder" else self.T)
-        states = [(saved.state + saved.growth * (first + i + 1)) * d * rows for i in range(0, n, every)]
-        return (2 if self.autocast else 1) * (max(states) if moved else sum(states))
+        groups = -(-n // every)
+        lowest, highest = ((saved.state + saved.growth * (first + i + 1)) * d * rows for i in (0, (groups - 1) * every))
+        return (2 if self.autocast else 1) * (highest if moved else groups * (lowest + highest) // 2)
 
     def again(self, stack: str, n: int, every: int, first: int = 0) -> int:
         """Of the group of layers that is computed again, the highest one; 0 where all is held."""
         if not every or every >= n:
             return 0
-        return sum(self.layer(stack, first + i) for i in range(n)[-every:])
+        return self._layers(stack, first + n - every, every)
+
+    def _layers(self, stack: str, first: int, n: int) -> int:
+        """Of n layers together, in closed form: from each to the next they grow by the same number."""
+        return n * (self.layer(stack, first) + self.layer(stack, first + n - 1)) // 2
 
     def layer(self, stack: str, i: int) -> int:
         """Of layer i."""

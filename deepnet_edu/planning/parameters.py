@@ -6,12 +6,14 @@ from functools import lru_cache
 import torch
 
 from deepnet_edu.config import NO_RESIDUAL, ModelConfig
-from deepnet_edu.models import build_empty
+from deepnet_edu.fields import checked
+from deepnet_edu.models import build_empty, least_parameters
 
 #: A stack is built with so many layers; the rest follows.
 _BUILT = (1, 2, 3)
 
 
+@checked()
 def count_parameters(config: ModelConfig) -> dict[str, int]:
     """Parameters of the ``"encoder"`` and the ``"decoder"``, of the ``"ends"`` (embeddings and head), and of ``"all"``.
 
@@ -20,6 +22,9 @@ def count_parameters(config: ModelConfig) -> dict[str, int]:
 
     Args:
         config: any.
+
+    Raises:
+        ValueError: a matrix is larger than any tensor can be.
     """
     if config.residual == NO_RESIDUAL:
         ends = dict(_built(config))["ends"]
@@ -43,7 +48,13 @@ def count_parameters(config: ModelConfig) -> dict[str, int]:
 
 @lru_cache(maxsize=256)
 def _built(config: ModelConfig) -> tuple[tuple[str, int], ...]:
-    with torch.device("meta"):
-        model = build_empty(config)
+    try:
+        with torch.device("meta"):
+            model = build_empty(config)
+    except (RuntimeError, OverflowError, TypeError):  # more bytes than PyTorch's numbers can count
+        raise ValueError(
+            f"d_model={config.d_model}, d_ff={config.d_ff}, vocab_size={config.vocab_size}: a layer or an embedding of "
+            f"{least_parameters(config):.1e} parameters is more than PyTorch can have in a tensor."
+        ) from None
     stacks = {name: sum(p.numel() for p in stack.parameters()) for name, stack in model.stacks().items()}
     return (*stacks.items(), ("ends", sum(p.numel() for p in model.parameters()) - sum(stacks.values())))

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from deepnet_edu.config import ModelConfig
+from deepnet_edu.fields import checked
 from deepnet_edu.models import build_empty
 from deepnet_edu.planning.memory import _SAVED, BOOKS, GAPS, OBJECTS, PRECISIONS, _Layers, _Saved, training_memory
 from deepnet_edu.planning.parameters import count_parameters
@@ -90,6 +91,7 @@ class _Stage:
         return "head" in self.ends
 
 
+@checked()
 def rank_memory(
     config: ModelConfig,
     sequences: int,
@@ -167,6 +169,7 @@ def rank_memory(
     return found
 
 
+@checked()
 def rank_traffic(
     config: ModelConfig,
     sequences: int,

@@ -1,11 +1,12 @@
 """Shapes that have a name, and shapes in a file."""
 
-import json
 from dataclasses import fields
 from pathlib import Path
 
 from deepnet_edu.config import ModelConfig
-from deepnet_edu.messages import UserError, unknown
+from deepnet_edu.fields import checked
+from deepnet_edu.files import read_json
+from deepnet_edu.messages import UserError, shown, unknown
 
 #: The benchmark's decoder, and the paper's models (arXiv 2203.00555, Sections 5 and 6), whose vocabulary of about
 #: 250,000 is inferred from their size.
@@ -28,6 +29,7 @@ SHAPES: dict[str, ModelConfig] = {
 }  # fmt: skip
 
 
+@checked()
 def find_shape(given: str) -> ModelConfig:
     """The shape of this name, or the one in this JSON file: the fields of :class:`~deepnet_edu.config.ModelConfig`.
 
@@ -44,13 +46,14 @@ def find_shape(given: str) -> ModelConfig:
         '{"architecture": "decoder", "task": "lm", "decoder_layers": 12, "d_model": 64, "n_heads": 4, "d_ff": 256, …}'
     )
     try:
-        content = json.loads(Path(given).read_text(encoding="utf-8"))
+        content = read_json(Path(given))
         if not isinstance(content, dict):
-            raise ValueError(f"expected an object, for example {example}")
+            raise ValueError("it is not an object")
         known = [field.name for field in fields(ModelConfig)]
         for name in content:
             if name not in known:
                 raise ValueError(unknown("field", name, known))
         return ModelConfig(**content)
     except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{given} holds no shape: {error}. Expected, for example: {example}") from None
+        why = error.strerror if isinstance(error, OSError) else str(error).rstrip(".")
+        raise UserError(f"{shown(given)} holds no shape: {why}. Expected, for example: {example}") from None

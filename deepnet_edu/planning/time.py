@@ -12,6 +12,7 @@ import torch
 
 from deepnet_edu.config import ModelConfig
 from deepnet_edu.fast import HEAD_DIMS, MULTIPLE
+from deepnet_edu.fields import checked
 from deepnet_edu.models import build_empty, random_batch
 from deepnet_edu.planning.flops import OWN_PRODUCTS, end_operations, layer_operations
 from deepnet_edu.planning.memory import PRECISIONS, _Layers, training_memory
@@ -123,6 +124,7 @@ class TimePlan:
         return {**asdict(self), "floor": self.floor, "total": self.total, "share": self.share}
 
 
+@checked()
 def training_time(
     config: ModelConfig,
     sequences: int,
@@ -166,6 +168,7 @@ def training_time(
     return _plan(counts, rate, LAUNCH, bandwidth, FITTED)
 
 
+@checked()
 def count_operations(
     config: ModelConfig,
     sequences: int,

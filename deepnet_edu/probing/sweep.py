@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from deepnet_edu import __version__
+from deepnet_edu.fields import Count, Several, checked
 from deepnet_edu.files import write_atomic
 from deepnet_edu.messages import UserError
 from deepnet_edu.models import ModelConfig, build_model, random_batch
@@ -50,13 +51,14 @@ class SweepRow:
         return asdict(self)
 
 
+@checked()
 def depth_sweep(
     configs: Iterable[ModelConfig],
     seeds: Sequence[int] = (0, 1, 2),
     *,
     file: Path | None = None,
-    length: int = 32,
-    batch_size: int = 4,
+    length: Several = 32,
+    batch_size: Count = 4,
     on_row: Callable[[SweepRow], None] | None = None,
 ) -> list[SweepRow]:
     """Probe each configuration with each seed, on a random batch of its own seed.

@@ -5,6 +5,8 @@ from typing import Literal, get_args
 import torch
 from torch import nn
 
+from deepnet_edu.compiled import unwrapped
+from deepnet_edu.fields import checked
 from deepnet_edu.messages import unknown
 from deepnet_edu.models import Batch, Model
 from deepnet_edu.probing.watch import check_batch, check_finite, differentiable, undisturbed
@@ -32,6 +34,7 @@ def update_group(model: Model, name: UpdateGroup) -> list[nn.Parameter]:
     return [parameter for parameter in stack if parameter in chosen[name]]
 
 
+@checked(model=unwrapped)
 def model_update(
     model: Model,
     batch: Batch,
@@ -59,6 +62,7 @@ def model_update(
     if not 0 < learning_rate < float("inf"):
         raise ValueError(f"learning_rate={learning_rate!r}: expected a positive number, for example 1e-3.")
     check_batch(model, batch)
+    batch = batch.to(batch.inputs.device)
     chosen = update_group(model, parameters)
     if not chosen:
         raise ValueError(f"The stacks have no {parameters}: nothing would be updated.")

@@ -11,7 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deepnet_edu.models import Batch, Model, evaluating
+from deepnet_edu.compiled import unwrapped
+from deepnet_edu.fields import checked
+from deepnet_edu.models import IGNORED, Batch, Model, broken_weights, check_trainable, evaluating
 from deepnet_edu.record import DepthProfile
 from deepnet_edu.stack import Stack
 from deepnet_edu.transformer import SubLayer
@@ -249,7 +251,8 @@ def check_batch(model: Model, batch: Batch) -> None:
     """Refuse what cannot be probed, before any work.
 
     Raises:
-        ValueError: the model has no sub-layers, sequences are shorter than two tokens, or the batch is elsewhere.
+        ValueError: the model has no sub-layers, or weights without numbers or gradients; sequences are shorter than two
+            tokens, no target counts, or the batch is elsewhere.
     """
     sublayers = model.sublayers()
     if not sublayers:
@@ -257,13 +260,18 @@ def check_batch(model: Model, batch: Batch) -> None:
             "The model has no sub-layers to probe: build it with build_model and at least one layer; "
             "for a model of another make, deepnet_edu.review.review(model)."
         )
+    check_trainable(model)
     device = sublayers[0].matrices()[0].device
+    if device.type == "meta":
+        raise ValueError("The model is on the device meta, where weights have no numbers: build it on another.")
     for tensor in (batch.inputs, batch.targets, batch.padding, batch.target_inputs, batch.target_padding):
         if tensor is not None and tensor.device != device:
             raise ValueError(f"The batch is on {tensor.device}, the model on {device}: use batch.to('{device}').")
     for tokens in (batch.inputs, batch.target_inputs):
         if tokens is not None and tokens.ndim == 2 and tokens.shape[1] < 2:
             raise ValueError("Sequences of one token cannot be compared with each other: give two tokens or more.")
+    if not (batch.targets != IGNORED).any():
+        raise ValueError(f"No target of the batch counts, all are {IGNORED}: there is no loss, and no gradient of one.")
 
 
 def check_finite(outputs: Tensor, model: Model) -> None:
@@ -272,16 +280,14 @@ def check_finite(outputs: Tensor, model: Model) -> None:
     Raises:
         ValueError: an output is not finite because a weight is not. Finite weights that overflow are a finding.
     """
-    if outputs.isfinite().all():
-        return
-    for name, parameter in model.named_parameters():
-        if not parameter.isfinite().all():
-            raise ValueError(
-                f"The weights of {name} are not finite: nothing that follows means anything. "
-                "Load an earlier checkpoint, or build the model again."
-            )
+    if not outputs.isfinite().all() and (name := broken_weights(model)):
+        raise ValueError(
+            f"The weights of {name} are not finite: nothing that follows means anything. "
+            "Load an earlier checkpoint, or build the model again."
+        )
 
 
+@checked(model=unwrapped)
 def probe(model: Model, batch: Batch, *, on_sublayer: Callable[[int, int], None] | None = None) -> DepthProfile:
     """Variance, length, token similarity, input share, LN's Jacobian and gradients of a model, by sub-layer.
 
@@ -289,7 +295,7 @@ def probe(model: Model, batch: Batch, *, on_sublayer: Callable[[int, int], None]
     training mode and the random state are afterwards what they were. Padding counts as tokens do.
 
     Args:
-        model: a model from build_model, trained or not.
+        model: a model from build_model, trained or not; wrappers such as torch.compile's are taken off.
         batch: inputs and targets on the model's device.
         on_sublayer: called behind each sub-layer of the forward pass with how many were seen, and how many there are;
             what it raises ends the probe, and the model is as it was.
@@ -301,6 +307,7 @@ def probe(model: Model, batch: Batch, *, on_sublayer: Callable[[int, int], None]
         ValueError: see :func:`check_batch` and :func:`check_finite`.
     """
     check_batch(model, batch)
+    batch = batch.to(batch.inputs.device)
     weights = [weight for sublayer in model.sublayers() for weight in sublayer.matrices()]
     with undisturbed(model), differentiable(weights), torch.enable_grad(), Watch(model, on_sublayer) as watch:
         loss = model.loss(batch)
@@ -311,9 +318,13 @@ def probe(model: Model, batch: Batch, *, on_sublayer: Callable[[int, int], None]
 
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Without dropout, and with the training mode and the random state as they were afterwards."""
+    """Without dropout, ready for gradients, and with the training mode and the random state as they were afterwards."""
     device = next(model.parameters()).device
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), evaluating(model):
+    with (
+        torch.inference_mode(False),
+        torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+        evaluating(model),
+    ):
         yield
 
 

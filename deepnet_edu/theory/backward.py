@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from deepnet_edu.fields import Several, checked
 from deepnet_edu.models import ModelConfig
 from deepnet_edu.record import Array
 from deepnet_edu.theory.forward import Numbers, StackRows, hermite
 
 
-def attention_backward(tokens: int, causal: bool) -> Array:
+@checked()
+def attention_backward(tokens: Several, causal: bool) -> Array:
     """What flat attention does to (variance, covariance) of a gradient on its way from its output to its values.
 
     With A the matrix of weights, 1/t for the t tokens that t sees: the value of token s gets Σ_t A_ts g_t. Independent
@@ -31,11 +33,12 @@ def attention_backward(tokens: int, causal: bool) -> Array:
         the scores.
     """
     T = tokens
-    seen = np.arange(1, T + 1) if causal else np.full(T, T)
-    weights = np.tril(np.ones((T, T)), 0 if causal else T) / seen[:, None]
-    own = float(np.square(weights).sum()) / T
-    column = weights.sum(0)
-    common = float(np.square(column).sum()) / T
+    own = common = 1.0
+    if causal:  # row t of A has t weights of 1/t, so its column s has Σ_{t≥s} 1/t
+        inverse = 1 / np.arange(1, T + 1)
+        own = float(inverse.sum())
+        common = float(np.square(inverse[::-1].cumsum()).sum()) / T
+    own /= T
     # Σ_{s≠s'} Σ_t A_ts A_ts' = T - T·own, since each row of A has sum 1; likewise for the columns' sums.
     pair_own, pair_common = (1 - own) / (T - 1), (T - common) / (T - 1)
     return np.array([[own, common - own], [pair_own, pair_common - pair_own]])

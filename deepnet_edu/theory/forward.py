@@ -10,7 +10,7 @@ import numpy as np
 from deepnet_edu.models import ModelConfig
 from deepnet_edu.record import Array
 from deepnet_edu.residual import RESIDUALS, Residual, Signal, StackName, numbers_only, place_at, sublayer_kinds
-from deepnet_edu.theory.moments import activation_correlation, attention_moments, relu_ffn_correlation
+from deepnet_edu.theory.moments import activation_correlation, attention_moments, rectified
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ def _signal(rule: Residual, config: ModelConfig) -> Signal:
 def _activation(activation: str, variance: float, gate: float, r: float) -> tuple[float, float, float]:
     """E[φ]², E[φ²] and E[φφ'] of two tokens with correlation r."""
     if activation == "relu":
-        return variance / (2 * pi), variance / 2, variance / 2 * relu_ffn_correlation(r)
+        return variance / (2 * pi), variance / 2, variance / 2 * rectified(r)
     if activation == "swiglu":  # SiLU of the gate times an independent W₁x
         c, total = hermite("silu", gate)
         return 0.0, variance * total, variance * r * horner(c, r)

@@ -7,11 +7,30 @@ of each feature, r the correlation of two tokens in the same feature; inputs are
 from dataclasses import dataclass
 from functools import lru_cache
 from math import acos, erf, exp, factorial, pi, sqrt
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
+from deepnet_edu.fields import Correlation, Count, NotNegative, Positive, Range, Several, checked
+from deepnet_edu.messages import unknown
 from deepnet_edu.record import Array
+
+Dropped = Annotated[float, Range(0, 1, "above")]
+
+
+def numbers(given: Any) -> Array:
+    """A list of numbers as an array, (n,).
+
+    Raises:
+        ValueError: it is something else.
+    """
+    try:
+        found = np.asarray(given, dtype=float)
+    except (TypeError, ValueError):
+        found = np.array(np.nan)
+    if found.ndim != 1 or not (np.abs(found) <= 1e100).all():
+        raise ValueError("Expected a list of finite numbers, one for each sub-layer, for example np.full(24, 0.1).")
+    return found
 
 
 @dataclass(frozen=True)
@@ -31,7 +50,10 @@ class Moments:
     gradient: float
 
 
-def linear_moments(fan_in: int, fan_out: int, weight_variance: float, variance: float, r: float = 0.0) -> Moments:
+@checked()
+def linear_moments(
+    fan_in: Count, fan_out: Count, weight_variance: NotNegative, variance: NotNegative, r: Correlation = 0.0
+) -> Moments:
     """y = Wx: variance fan_in·σ_w²·σ², covariance r times that; gradient factor fan_out·σ_w².
 
     Assumes weights independent of the input, of mean 0; an input of mean 0.
@@ -40,7 +62,8 @@ def linear_moments(fan_in: int, fan_out: int, weight_variance: float, variance: 
     return Moments(0.0, out, r * out, fan_out * weight_variance)
 
 
-def relu_moments(variance: float, r: float = 0.0) -> Moments:
+@checked()
+def relu_moments(variance: NotNegative, r: Correlation = 0.0) -> Moments:
     """max(0, x): mean σ/√(2π), variance σ²(π-1)/(2π), covariance σ²(πr + √(1-r²) - r·acos r - 1)/(2π), gradient ½.
 
     Second moment σ²/2, which is Lemma 1 of Xiong et al. (arXiv 2002.04745) feature by feature. Assumes x ~ N(0, σ²).
@@ -49,12 +72,14 @@ def relu_moments(variance: float, r: float = 0.0) -> Moments:
     return Moments(sqrt(variance / (2 * pi)), variance * (pi - 1) / (2 * pi), covariance, 0.5)
 
 
-def layer_norm_moments(variance: float, r: float = 0.0) -> Moments:
+@checked()
+def layer_norm_moments(variance: Positive, r: Correlation = 0.0) -> Moments:
     """LN: variance 1, covariance r, gradient factor 1/σ². Assumes many features; each token takes its own mean away."""
     return Moments(0.0, 1.0, r, 1 / variance)
 
 
-def layer_norm_jacobian(length: float, d_model: int) -> float:
+@checked()
+def layer_norm_jacobian(length: Positive, d_model: Count) -> float:
     """‖∂LN(x)/∂x‖₂ = √d/‖x‖₂, γ = 1 (arXiv 2002.04745, Lemma 3, there as a bound O(√d/‖x‖)).
 
     Exact for the spectral norm where x has mean 0 and d ≥ 3: two directions are lost, all others are divided by σ.
@@ -62,7 +87,10 @@ def layer_norm_jacobian(length: float, d_model: int) -> float:
     return sqrt(d_model) / length
 
 
-def attention_forward_moments(tokens: int, r: float, variance: float = 1.0, gain: float = 1.0) -> Moments:
+@checked()
+def attention_forward_moments(
+    tokens: Count, r: Correlation, variance: NotNegative = 1.0, gain: NotNegative = 1.0
+) -> Moments:
     """Bidirectional flat attention: variance and covariance (r + (1-r)/n)·σ²·gain, all tokens get the same.
 
     Its gradient factor is (1 + (n-1)r_g)/n for gradients correlated by r_g, :func:`attention_backward_factor`; here for
@@ -78,25 +106,34 @@ def attention_forward_moments(tokens: int, r: float, variance: float = 1.0, gain
     return Moments(0.0, out, out, gain * attention_backward_factor(tokens, 0.0))
 
 
-def attention_backward_factor(tokens: int, gradient_r: float, dropout: float = 0.0) -> float:
+@checked()
+def attention_backward_factor(tokens: Count, gradient_r: Correlation, dropout: Dropped = 0.0) -> float:
     """(1 + (n-1)·r_g·(1-p))/(n(1-p)): the factor on a gradient's variance that flat attention returns to its values."""
     return (1 + (tokens - 1) * gradient_r * (1 - dropout)) / (tokens * (1 - dropout))
 
 
-def softmax_variance(tokens: int, score_variance: float, r: float = 0.0) -> float:
+@checked()
+def softmax_variance(tokens: Count, score_variance: Annotated[float, Range(0, 300)], r: Correlation = 0.0) -> float:
     """Variance of one attention weight: (exp((1-r)σ²) - 1)/n². Assumes Gaussian scores, and n large beside exp(σ²)."""
     return (exp((1 - r) * score_variance) - 1) / tokens**2
 
 
-def relu_ffn_correlation(r: float, dropout: float = 0.0) -> float:
+@checked()
+def relu_ffn_correlation(r: Correlation, dropout: Dropped = 0.0) -> float:
     """r_out = (1-p)·(r + (√(1-r²) - r·acos r)/π): correlation of two tokens after W₂·max(0, W₁x).
 
     The second matrix turns the ReLU's mean into something that tokens share: even r = 0 gives 1/π.
     """
-    return (1 - dropout) * (r + (sqrt(1 - r * r) - r * acos(r)) / pi)
+    return (1 - dropout) * rectified(r)
 
 
-def attention_moments(tokens: int, similarity: float) -> tuple[float, float]:
+def rectified(r: float) -> float:
+    """The same without dropout and without a look at r, for loops."""
+    return r + (sqrt(1 - r * r) - r * acos(r)) / pi
+
+
+@checked()
+def attention_moments(tokens: Several, similarity: Correlation) -> tuple[float, float]:
     """Variance and covariance between positions, both means, of a causal uniform average of unit-variance tokens.
 
     Position i averages i tokens with correlation r: variance r + (1-r)/i, mean over i r + (1-r)·H_T/T. Two positions
@@ -112,13 +149,18 @@ def attention_moments(tokens: int, similarity: float) -> tuple[float, float]:
     return r + (1 - r) * harmonic / T, r + (1 - r) * 2 * (T - harmonic) / (T * (T - 1))
 
 
-def activation_correlation(activation: Literal["gelu", "silu"], sigma: float, order: int = 30) -> Array:
+@checked()
+def activation_correlation(
+    activation: Literal["gelu", "silu"], sigma: float, order: Annotated[int, Range(1, 100)] = 30
+) -> Array:
     """Coefficients c with E[φ(y)φ(z)] = Σ c[k]·r^k, for y, z ~ N(0, σ²) with correlation r (Mehler's formula).
 
     c[k] = E[φ(σu)·He_k(u)]²/k! for standard normal u, by Gauss-Hermite quadrature, so c[0] is the squared mean; the
     last coefficient takes the rest, so that r = 1 gives E[φ(z)²] exactly. φ(y) = y·Φ(y) for GELU, y/(1 + e^(-y)) for
     SiLU.
     """
+    if activation not in ("gelu", "silu"):
+        raise ValueError(unknown("activation", activation, ("gelu", "silu")))
     u, weights, hermite, factorials = _hermite(order)
     y = sigma * u
     gate = 0.5 * (1 + np.array([erf(v / sqrt(2)) for v in y])) if activation == "gelu" else 1 / (1 + np.exp(-y))

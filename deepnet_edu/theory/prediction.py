@@ -1,15 +1,23 @@
 """What a whole stack should look like at initialisation. NumPy only: a thousand layers cost a few milliseconds."""
 
+from typing import Annotated
+
 import numpy as np
 
-from deepnet_edu.models import ModelConfig
+from deepnet_edu.fields import Range, checked
+from deepnet_edu.models import ModelConfig, check_memory
 from deepnet_edu.record import DepthProfile
 from deepnet_edu.residual import RESIDUALS, StackName, sublayer_kinds
 from deepnet_edu.theory.backward import gradient_norms
 from deepnet_edu.theory.forward import StackRows, forward
 
+_LONGEST = 10**7
+#: Bytes that a layer takes here, about.
+_PER_LAYER = 2000
 
-def predict(config: ModelConfig, tokens: int, gain: float = 1.0) -> DepthProfile:
+
+@checked()
+def predict(config: ModelConfig, tokens: int, gain: Annotated[float, Range(1e-6, 1e6)] = 1.0) -> DepthProfile:
     """Variance, token similarity, input share and gradient by sub-layer at initialisation, as theory has them.
 
     Forward: each branch adds a variance f and a covariance g between tokens to the stream's own v and c, where the
@@ -38,8 +46,11 @@ def predict(config: ModelConfig, tokens: int, gain: float = 1.0) -> DepthProfile
     """
     if config.residual == "none":
         raise ValueError("residual='none': there are no layers, so there is nothing to predict.")
-    if tokens < 2:
-        raise ValueError(f"tokens={tokens}: tokens of a sequence are compared, give 2 or more.")
+    if not 2 <= tokens <= _LONGEST:
+        most = "" if tokens < 2 else f", at most {_LONGEST:,}"
+        raise ValueError(f"tokens={tokens}: tokens of a sequence are compared, give 2 or more{most}.")
+    layers = config.encoder_layers + config.decoder_layers
+    check_memory(_PER_LAYER * layers, f"A prediction of {layers:,} layers", "take fewer")
     stacks: dict[StackName, int] = {"encoder": config.encoder_layers, "decoder": config.decoder_layers}
     done: list[StackRows] = []
     memory = None

@@ -4,12 +4,15 @@ from math import log, sqrt
 
 import numpy as np
 
+from deepnet_edu.fields import Correlation, Count, NotNegative, Number, Several, Share, checked
 from deepnet_edu.record import Array
+from deepnet_edu.theory.moments import numbers
 
 EULER = 0.5772156649015329
 
 
-def variance_by_depth(f: Array, alpha: float = 1.0, var0: float = 1.0) -> Array:
+@checked(f=numbers)
+def variance_by_depth(f: Array, alpha: Number = 1.0, var0: NotNegative = 1.0) -> Array:
     """Variance of a stream without a norm on the sum, x ← αx + F: v ← α²v + f.
 
     Assumes that the branch's output is independent of the stream, so that variances add.
@@ -28,7 +31,8 @@ def variance_by_depth(f: Array, alpha: float = 1.0, var0: float = 1.0) -> Array:
     return np.array(v)
 
 
-def input_share(f: Array, alpha: float = 1.0) -> Array:
+@checked(f=numbers)
+def input_share(f: Array, alpha: Number = 1.0) -> Array:
     """Share of the variance that is still the input, for x ← LN(αx + F): the product of α²/(α² + f).
 
     Assumes that the branch's output is independent of the stream. With f = β⁴ and DeepNorm's constants the share
@@ -44,7 +48,8 @@ def input_share(f: Array, alpha: float = 1.0) -> Array:
     return np.asarray(np.cumprod(alpha**2 / (alpha**2 + f)))
 
 
-def pre_ln_variance(layers: int, per_layer: float, var0: float = 1.0) -> Array:
+@checked()
+def pre_ln_variance(layers: Count, per_layer: NotNegative, var0: NotNegative = 1.0) -> Array:
     """Pre-LN's stream: σ²_l = σ²_0 + c·l, since every branch sees a normalised input and adds the same.
 
     Assumes branches independent of the stream. Xiong et al. (arXiv 2002.04745, Lemma 2) bound it, for their weights, by
@@ -61,7 +66,8 @@ def pre_ln_variance(layers: int, per_layer: float, var0: float = 1.0) -> Array:
     return np.asarray(var0 + per_layer * np.arange(layers + 1))
 
 
-def layernorm_scaling_variance(layers: int, per_branch: float, var0: float = 1.0) -> float:
+@checked()
+def layernorm_scaling_variance(layers: Count, per_branch: NotNegative, var0: NotNegative = 1.0) -> float:
     """Variance at the top with LN(x)/√l: σ₀² + 2c·(ln L + 0.577), the harmonic sum, instead of σ₀² + 2cL.
 
     Assumes branches that are linear in their input and independent of the stream (arXiv 2502.05795; the constant is our
@@ -75,7 +81,8 @@ def layernorm_scaling_variance(layers: int, per_branch: float, var0: float = 1.0
     return var0 + 2 * per_branch * (log(layers) + EULER)
 
 
-def deepnorm_input_share(layers: int, s: float = 1.0) -> float:
+@checked()
+def deepnorm_input_share(layers: Count, s: NotNegative = 1.0) -> float:
     """What is left of the input after N layers: (1 + s·β⁴/α²)^(-2N), with β⁴/α² = 1/(8N√(2N)) exactly.
 
     ≈ exp(-s/(4√(2N))): a deeper stack starts closer to the identity. Assumes branches independent of the stream, of
@@ -88,7 +95,8 @@ def deepnorm_input_share(layers: int, s: float = 1.0) -> float:
     return float((1 + s / (8 * layers * sqrt(2 * layers))) ** (-2 * layers))
 
 
-def similarity_step(t: float, tokens: int, s: float) -> float:
+@checked()
+def similarity_step(t: Share, tokens: Several, s: NotNegative) -> float:
     """What one causal attention branch of Post-LN adds to the similarity t of tokens: Δ = s·f₁/(1 + s·f₂).
 
     f₁ = (1-t)(n-H_n)(nt+1)/(n(n-1)), f₂ = ((n-H_n)t + H_n - 1)/(n-1), H_n the harmonic number (from a secondary source:
@@ -108,7 +116,8 @@ def similarity_step(t: float, tokens: int, s: float) -> float:
     return s * f1 / (1 + s * f2)
 
 
-def post_ln_gradient_factors(similarity: float, tokens: int) -> tuple[float, float]:
+@checked()
+def post_ln_gradient_factors(similarity: Correlation, tokens: Count) -> tuple[float, float]:
     """What a Post-LN attention sub-layer does to a gradient: to the part of its own token, and to what all share.
 
     Own: 1/√(1 + r + (1-r)/n), nearly 1/√2 a layer once tokens are alike, since attention returns only 1/n of it.

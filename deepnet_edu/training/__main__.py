@@ -4,7 +4,9 @@ import argparse
 import json
 import os
 import shlex
+import signal
 from pathlib import Path
+from typing import Any
 
 from deepnet_edu.messages import UserError
 from deepnet_edu.parallel import Plan
@@ -20,7 +22,8 @@ def main() -> None:
     parser.add_argument("--plan", default="", help="data=2,pipeline=2 for example; data=RANKS by default")
     parser.add_argument("--set", dest="given", action="append", default=[], metavar="KEY=VALUE", help="steps=50")
     parser.add_argument("--out", type=Path, help="folder of the run, seen by all ranks; runs/NAME by default")
-    parser.add_argument("--resume", action="store_true", help="go on after the last checkpoint in that folder")
+    parser.add_argument("--resume", action="store_true", help="resume after the last checkpoint in that folder")
+    parser.add_argument("--take-over", action="store_true", help="resume a run whose machine is gone")
     parser.add_argument("--device", default="auto", help="cpu, cuda or auto")
     parser.add_argument("--json", dest="as_json", action="store_true", help="print JSON for a script")
     parser.add_argument("--go-on", default="", help=argparse.SUPPRESS)
@@ -36,17 +39,19 @@ def main() -> None:
         f"{run_file} --plan {plan_text} --resume"
     )
 
-    def work() -> None:
+    def work() -> int:
         find_device(given.device)
         plan = Plan.parse(plan_text)
         run = find_run(given.what, given.given)
         check_plan(plan, run, ranks)
         try:
-            result = carry_out(run, folder, device, given.resume, go_on, plan=plan, progress=not given.as_json)
+            how: dict[str, Any] = {"plan": plan, "progress": not given.as_json, "take_over": given.take_over}
+            result = carry_out(run, folder, device, given.resume, go_on, **how)
         except OSError as error:
             raise unwritten(error, folder, go_on) from None
         if os.environ.get("RANK", "0") == "0":
             print(json.dumps(result) if given.as_json else say_end(result))
+        return 128 + signal.SIGTERM if result["stopped"] else 0  # whoever started the ranks knows which signal it was
 
     if "RANK" not in os.environ:
         raise SystemExit(

@@ -3,7 +3,10 @@
 import sys
 import time
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
+from typing import Any
 
 from tqdm.auto import tqdm
 
@@ -34,15 +37,11 @@ class Bar:
         progress: bool = True,
         peak: float | None = None,
     ) -> None:
-        self._bar = tqdm(
-            total=steps,
-            initial=start,
-            disable=not progress,
-            unit="step",
-            mininterval=LOOKED_AT,
-            miniters=1,
-            dynamic_ncols=True,
-        )
+        how: dict[str, Any] = {"total": steps, "initial": start, "unit": "step", "mininterval": LOOKED_AT}
+        try:
+            self._bar = tqdm(disable=not progress, miniters=1, dynamic_ncols=True, **how)
+        except OSError:  # nobody can see it, as in _seen
+            self._bar = tqdm(disable=True, **how)
         if progress and not (sys.stderr.isatty() or hasattr(self._bar, "container")):  # goes to a file
             self._bar.mininterval = TO_FILE
         self._peak = peak
@@ -86,12 +85,22 @@ class Bar:
         self._flops += flops or 0.0
         self._marks.append((time.perf_counter(), self._tokens, self._flops))
         if not self._bar.disable:
-            self._bar.set_postfix_str(f"loss {loss:.3f}{self.text}", refresh=False)  # update() decides when to draw
-            self._bar.update()
+            with self._seen():
+                self._bar.set_postfix_str(f"loss {loss:.3f}{self.text}", refresh=False)  # update() decides when to draw
+                self._bar.update()
 
     def close(self) -> None:
         """Draw once more, and leave the bar as it is."""
-        self._bar.close()
+        with self._seen():
+            self._bar.close()
+
+    @contextmanager
+    def _seen(self) -> Iterator[None]:
+        """The bar is drawn no more where nobody can see it: the terminal was closed, or its file's disk is full."""
+        try:
+            yield
+        except OSError:
+            self._bar.disable = True
 
     def __enter__(self) -> "Bar":
         return self

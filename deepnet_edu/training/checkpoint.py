@@ -3,10 +3,11 @@
 A folder ``step-00000120`` holds model.safetensors and optimizer.safetensors, both by the names of the model's
 parameters, random.safetensors with the states of the random generators, state.json with everything else, and
 manifest.json with the size and SHA-256 of each. Many ranks write others, :mod:`.shared_checkpoint`, which are read here
-too.
+too. What is looked at before use is in :mod:`.integrity`.
 """
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict
@@ -18,27 +19,47 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from deepnet_edu.files import digest, fault_point, folder_atomic
+from deepnet_edu import files
+from deepnet_edu.files import digest, fault_point, folder_atomic, remedy
 from deepnet_edu.messages import UserError
-from deepnet_edu.training.step import TrainStep, seed_of
+from deepnet_edu.training.integrity import (
+    FOLDER,
+    MANIFEST,
+    MODEL,
+    OPTIMIZER,
+    RANDOM,
+    STATE,
+    VERSION,
+    CheckpointError,
+    Form,
+    State,
+    check_generator,
+    check_random,
+    check_same,
+    check_scaler,
+    check_tensors,
+    checkpoints,
+    read_state,
+    unusable,
+)
+from deepnet_edu.training.moments import by_buffer, by_parameter
+from deepnet_edu.training.step import FIRST_SCALE, TrainStep, seed_of
 
-FOLDER = "checkpoints"
-MANIFEST, STATE = "manifest.json", "state.json"
-VERSION = 1
+__all__ = ["CheckpointError", "checkpoints", "load", "path_of", "prune", "save", "verified"]
+
 #: A resumed run may have other values of these; of ``steps`` too, unless the schedule depends on it.
 MAY_CHANGE = ("steps", "profile_every", "save_every", "keep")
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
 
 
-class CheckpointError(UserError):
-    """A checkpoint that cannot be used. The message says why, and what to type."""
-
-
-def checkpoints(run: Path) -> list[Path]:
-    """The checkpoints of a run, oldest first."""
-    return sorted(path for path in (run / FOLDER).glob("step-*") if path.is_dir())
-
-
-def save(run: Path, step: TrainStep, generator: torch.Generator, tokens: int, data: dict[str, Any]) -> Path:
+def save(
+    run: Path,
+    step: TrainStep,
+    generator: torch.Generator,
+    tokens: int,
+    data: dict[str, Any],
+    reads: dict[str, Any] | None = None,
+) -> Path:
     """Write a checkpoint, then remove those that ``keep`` does not want any more.
 
     Args:
@@ -47,6 +68,7 @@ def save(run: Path, step: TrainStep, generator: torch.Generator, tokens: int, da
         generator: that the data are drawn from.
         tokens: that the run has read.
         data: the task's own state, plain JSON.
+        reads: what the data are, plain JSON.
 
     Returns:
         The checkpoint's folder.
@@ -60,17 +82,45 @@ def save(run: Path, step: TrainStep, generator: torch.Generator, tokens: int, da
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with folder_atomic(path, "checkpoint") as folder:
-            save_file(_owned(step.model.state_dict()), folder / "model.safetensors")
+            write_tensors(folder / MODEL, step.tensors())
             fault_point("checkpoint: half written")
-            save_file(_optimizer_state(step), folder / "optimizer.safetensors")
-            save_file(_random_state(step.device, generator), folder / "random.safetensors")
-            (folder / STATE).write_text(json.dumps(state_of(step, tokens, data), indent=1))
-            files = {file.name: [file.stat().st_size, digest(file)] for file in sorted(folder.iterdir())}
-            (folder / MANIFEST).write_text(json.dumps(files, indent=1))
+            write_tensors(folder / OPTIMIZER, by_parameter(step))
+            write_tensors(folder / RANDOM, _random_state(step.device, generator))
+            write_json(folder / STATE, state_of(step, tokens, data, reads))
+            write_json(folder / MANIFEST, {file.name: facts(file) for file in sorted(folder.iterdir())})
     except OSError as error:
         raise unwritten(path)(error.strerror or str(error)) from None
     prune(run, step.config.keep)
     return path
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """A safetensors file.
+
+    Raises:
+        OSError: it cannot be written; safetensors has an error of its own for that.
+    """
+    files.write_point(path)
+    try:
+        save_file(tensors, path)
+    except SafetensorError as error:
+        number = _OS_ERROR.search(str(error))
+        raise OSError(int(number[1]) if number else 0, str(error), str(path)) from None
+
+
+def write_json(path: Path, content: Any) -> None:
+    """A JSON file.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    files.write_point(path)
+    path.write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+def facts(file: Path) -> tuple[int, str]:
+    """What the manifest says of a file: its size and SHA-256."""
+    return file.stat().st_size, digest(file)
 
 
 def path_of(run: Path, step: TrainStep) -> Path:
@@ -78,8 +128,8 @@ def path_of(run: Path, step: TrainStep) -> Path:
     return run / FOLDER / f"step-{step.count:08}"
 
 
-def state_of(step: TrainStep, tokens: int, data: dict[str, Any]) -> dict[str, Any]:
-    """state.json: everything that is no tensor."""
+def state_of(step: TrainStep, tokens: int, data: dict[str, Any], reads: dict[str, Any] | None) -> dict[str, Any]:
+    """state.json: everything that is not a tensor, see :class:`~deepnet_edu.training.integrity.State`."""
     return {
         "version": VERSION,
         "step": step.count,
@@ -88,6 +138,7 @@ def state_of(step: TrainStep, tokens: int, data: dict[str, Any]) -> dict[str, An
         "train": asdict(step.config),
         "scaler": step.scaler.state_dict(),
         "data": data,
+        "reads": reads,
     }
 
 
@@ -95,27 +146,54 @@ def unwritten(path: Path) -> Callable[[str], UserError]:
     """Makes the sentence about a checkpoint that could not be written from the reason."""
     return lambda why: UserError(
         f"The checkpoint of step {int(path.name.removeprefix('step-'))} could not be written to {path.parent}: {why}. "
-        "Earlier checkpoints are as they were: make room, then go on with resume=True (--resume)."
+        f"Earlier checkpoints are as they were: {remedy(why)}, then resume with resume=True (--resume)."
     )
 
 
 def prune(run: Path, keep: int) -> None:
-    """Remove all checkpoints but the last ``keep``."""
-    for old in checkpoints(run)[:-keep]:
-        # Never a folder of this name with half of its files in it.
-        gone = old.with_name(f".{old.name}.gone.part")
-        shutil.rmtree(gone, ignore_errors=True)
-        old.rename(gone)
-        shutil.rmtree(gone)
+    """Remove all checkpoints but the last ``keep``.
+
+    Raises:
+        UserError: one cannot be removed.
+    """
+    try:
+        for old in checkpoints(run)[:-keep]:
+            # Never a folder of this name with half of its files in it.
+            old.rename(old.with_name(f".{old.name}.gone.part"))
+        tidy(run)
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise UserError(
+            f"The checkpoint is written, but an older one cannot be removed ({error.filename}: {why}): {remedy(why)}, "
+            "then resume with resume=True (--resume)."
+        ) from None
 
 
-def load(path: Path, step: TrainStep, generator: torch.Generator) -> dict[str, Any]:
+def tidy(run: Path) -> None:
+    """Remove what killed processes have left half written or half removed. Only the holder of the run's lock may.
+
+    Raises:
+        OSError: it cannot be removed.
+    """
+    for left in (run / FOLDER).glob(".step-*.part"):
+        left.unlink() if left.is_symlink() or not left.is_dir() else shutil.rmtree(left)
+
+
+def load(
+    path: Path,
+    step: TrainStep,
+    generator: torch.Generator,
+    reads: dict[str, Any] | None = None,
+    place: Callable[[dict[str, Any]], None] | None = None,
+) -> State:
     """Verify a checkpoint, then put all of it into place.
 
     Args:
         path: a checkpoint's folder.
         step: of a model of the same configuration, before its first step.
         generator: that the data are drawn from.
+        reads: what the data are; None: not compared.
+        place: puts the data back to their place, or raises, before anything else is changed.
 
     Returns:
         state.json.
@@ -123,15 +201,15 @@ def load(path: Path, step: TrainStep, generator: torch.Generator) -> dict[str, A
     Raises:
         CheckpointError: it is damaged, incomplete, of another configuration, or not one of ours. Nothing was changed.
     """
-    state = verified(path, step)
-    try:
-        random = load_file(path / "random.safetensors")
-        _load_shared(path, step, state) if "plan" in state else _load_own(path, step)
-    except SafetensorError as error:
-        raise unusable(path, f"one of its files is no safetensors file ({error})") from None
+    state = verified(path, step, generator, forms_of(step), reads)
+    random = load_file(path / RANDOM)
+    apply = _shared(path, step, state) if state.plan is not None else _own(path, step, state)
+    if place is not None:
+        place(state.data)
+    apply()
     generator.set_state(random["data"])
-    step.scaler.load_state_dict(state["scaler"])
-    step.count = state["step"]
+    step.scaler.load_state_dict(state.scaler)
+    step.count = state.step
     if "cpu" not in random:  # ranks draw anew at every step
         torch.manual_seed(seed_of(step.config.seed, step.count, 0))
         return state
@@ -141,135 +219,97 @@ def load(path: Path, step: TrainStep, generator: torch.Generator) -> dict[str, A
     return state
 
 
-def _load_shared(path: Path, step: TrainStep, state: dict[str, Any]) -> None:
-    """Weights and moments that many ranks have written."""
-    from deepnet_edu.parallel import storage  # takes long to load
-
-    try:
-        storage.read(path, {**_owned(step.model.state_dict()), **step.moments()})
-    except (ValueError, OSError) as error:
-        raise unusable(path, str(error)) from None
-    step.updates = state["updates"]
-
-
-def _load_own(path: Path, step: TrainStep) -> None:
-    """Weights and moments that one process has written."""
-    model, optimizer = (load_file(path / f"{name}.safetensors") for name in ("model", "optimizer"))
-    wanted = _owned(step.model.state_dict())
-    if {name: tensor.shape for name, tensor in model.items()} != {name: t.shape for name, t in wanted.items()}:
-        raise unusable(path, "its weights are not those of this model")
-    try:
-        moments = _optimizer_moments(step, optimizer)
-    except KeyError as error:
-        raise unusable(path, f"the optimizer's {error} is missing") from None
-    for name, tensor in model.items():
-        wanted[name].copy_(tensor)
-    for flat, moment in zip(step.flats, moments, strict=True):
-        step.optimizer.state[flat.tensors[0]] = moment
+def forms_of(step: TrainStep) -> dict[str, Form]:
+    """Type and shape of each weight and moment that a checkpoint of ``step`` has; of a rank, of what it holds."""
+    found = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in step.tensors().items()}
+    names = step.names()
+    for flat in step.flats:
+        for parameter in flat.parameters:
+            for kind in step.kinds:
+                found[f"{kind}/{names[parameter]}"] = parameter.dtype, tuple(parameter.shape)
+    return found
 
 
-def verified(path: Path, step: TrainStep) -> dict[str, Any]:
-    """state.json of an undamaged checkpoint that ``step`` can go on from.
+def verified(
+    path: Path,
+    step: TrainStep,
+    generator: torch.Generator,
+    wanted: dict[str, Form],
+    reads: dict[str, Any] | None = None,
+) -> State:
+    """state.json of an undamaged checkpoint that ``step`` can go on from, once all of it was looked through.
+
+    Args:
+        path: of the checkpoint.
+        step: that will go on from it.
+        generator: that the data are drawn from.
+        wanted: the weights and moments that it must have.
+        reads: what the data are; None: not compared.
 
     Raises:
-        CheckpointError: it is not.
+        CheckpointError: it is not one.
     """
-    state = _verified(path)
-    _check_same(path, state["model"], asdict(step.model.config), (), "model")
+    state = read_state(path)
+    check_same(path, state.model, asdict(step.model.config), (), "model")
     free = [name for name in MAY_CHANGE if name != "steps" or step.config.schedule != "cosine"]
-    _check_same(path, state["train"], asdict(step.config), free, "training")
+    check_same(path, state.train, asdict(step.config), free, "training")
+    if state.reads is not None and reads is not None:
+        check_same(path, {name: state.reads.get(name) for name in reads}, reads, (), "data")
+    check_scaler(path, state.scaler, step.scaler.state_dict())
+    moments = check_tensors(path, wanted, len(step.flats) if step.sees_all else None)
+    if step.kinds and not moments and not _never_updated(step, state):
+        raise unusable(path, "it has no state of the optimizer")
+    random = {"data": generator.get_state()} | ({} if state.plan is not None else {"cpu": torch.get_rng_state()})
+    check_random(path, {name: (torch.uint8, tuple(now.shape)) for name, now in random.items()}, "cuda")
+    saved = load_file(path / RANDOM)
+    for name in random:
+        check_generator(path, name, saved[name])
+    if "cuda" in saved and (saved["cuda"].dtype, saved["cuda"].shape) != (torch.uint8, (16,)):
+        raise unusable(path, f"{RANDOM}: cuda is not the state of a random generator")
     return state
 
 
-def _verified(path: Path) -> dict[str, Any]:
-    """state.json, once sizes and hashes of all files have been found right."""
-    try:
-        files = json.loads((path / MANIFEST).read_text())
-        if not isinstance(files, dict) or STATE not in files:
-            raise ValueError("not a manifest")
-        for name, (size, sha) in files.items():
-            file = path / name
-            if Path(name).name != name or not file.is_file():
-                raise unusable(path, f"{name} is missing")
-            if file.stat().st_size != size:
-                raise unusable(path, f"{name} has {file.stat().st_size:,} bytes instead of {size:,}")
-            if digest(file) != sha:
-                raise unusable(path, f"{name} has changed since it was written: its SHA-256 is another")
-        others = sorted(file.name for file in path.iterdir() if file.name not in (*files, MANIFEST))
-        if others:
-            raise unusable(path, f"{others[0]} does not belong there; nothing but the files of {MANIFEST} is read")
-        state = json.loads((path / STATE).read_text())
-        if state["version"] != VERSION:
-            raise unusable(path, f"it is of version {state['version']}, this library reads version {VERSION}")
-        return dict(state)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise unusable(path, f"{MANIFEST} or {STATE} is missing or damaged ({error})") from None
+def _never_updated(step: TrainStep, state: State) -> bool:
+    """Whether every step so far overflowed in fp16, each halving the scale, so that there are no moments yet."""
+    return state.scaler.get("scale") == FIRST_SCALE * 0.5**state.step if step.scaler.is_enabled() else False
 
 
-def unusable(path: Path, why: str) -> CheckpointError:
-    """The sentence, with the checkpoint before it where there is one."""
-    earlier = [other for other in checkpoints(path.parent.parent) if other.name < path.name]
-    offer = (
-        f"The one before it is {earlier[-1]}: delete {path.name} and resume again."
-        if earlier
-        else "There is none before it: delete it and start the run anew."
-    )
-    return CheckpointError(f"The checkpoint {path} cannot be used: {why}. {offer}")
+def _shared(path: Path, step: TrainStep, state: State) -> Callable[[], None]:
+    """Reads weights and moments that many ranks have written."""
+    from deepnet_edu.parallel import storage  # takes long to load
+
+    def apply() -> None:
+        try:
+            storage.read(path, {**step.tensors(), **step.moments()})
+        except (ValueError, OSError) as error:
+            raise unusable(path, str(error)) from None
+        assert state.updates is not None
+        step.updates = state.updates
+
+    return apply
 
 
-def _check_same(path: Path, saved: dict[str, Any], wanted: dict[str, Any], free: Any, what: str) -> None:
-    wanted = json.loads(json.dumps(wanted))  # tuples become lists, as they did in the file
-    for name in wanted:
-        if name not in free and saved.get(name) != wanted[name]:
-            raise CheckpointError(
-                f"The checkpoint {path} is of another {what} configuration: {name}={saved.get(name)!r} there, "
-                f"{wanted[name]!r} here. Resume with the same {name}, or start a new run in another folder."
-            )
+def _own(path: Path, step: TrainStep, state: State) -> Callable[[], None]:
+    """Puts weights and moments into place that one process has written, which are read now."""
+    model, optimizer = (load_file(path / name) for name in (MODEL, OPTIMIZER))
+    for name, count in optimizer.items():
+        if name.startswith("step/") and not _possible(count.item(), step, state):
+            raise unusable(path, f"{OPTIMIZER}: {name} is {count.item():g} after {state.step} steps")
+    moments = by_buffer(step, optimizer)
+
+    def apply() -> None:
+        wanted = step.tensors()
+        for name, tensor in model.items():
+            wanted[name].copy_(tensor)
+        for flat, moment in zip(step.flats, moments, strict=True):
+            step.optimizer.state[flat.tensors[0]] = moment
+
+    return apply
 
 
-def _owned(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Without the names that share another's memory, as tied embeddings do; safetensors holds each tensor once."""
-    seen: set[tuple[int, torch.Size]] = set()
-    found = {}
-    for name, tensor in tensors.items():
-        key = (tensor.data_ptr(), tensor.shape)
-        if key not in seen or not tensor.numel():
-            found[name] = tensor
-        seen.add(key)
-    return found
-
-
-def _optimizer_state(step: TrainStep) -> dict[str, Tensor]:
-    """The moments by parameter, ``exp_avg/stack.layers.0.…``, and the count of each group."""
-    names, found = step.names(), {}
-    for i, flat in enumerate(step.flats):
-        (buffer,) = flat.tensors
-        for key, value in step.optimizer.state.get(buffer, {}).items():
-            if value is None:
-                continue
-            if value.shape != buffer.shape:
-                found[f"{key}/{i}"] = value
-                continue
-            for parameter, piece in flat.pieces({buffer: value}):
-                found[f"{key}/{names[parameter]}"] = piece
-    return found
-
-
-def _optimizer_moments(step: TrainStep, saved: dict[str, Tensor]) -> list[dict[str, Tensor]]:
-    """The optimizer's state for each flat buffer, from what ``_optimizer_state`` made."""
-    names = step.names()
-    kinds = dict.fromkeys(name.partition("/")[0] for name in saved)
-    found = []
-    for i, flat in enumerate(step.flats):
-        state = {}
-        for kind in kinds:
-            if f"{kind}/{i}" in saved:
-                state[kind] = saved[f"{kind}/{i}"].to(step.device)
-                continue
-            pieces = [saved[f"{kind}/{names[parameter]}"].reshape(-1) for parameter in flat.parameters]
-            state[kind] = torch.cat(pieces).to(step.device)
-        found.append(state)
-    return found
+def _possible(updates: float, step: TrainStep, state: State) -> bool:
+    """Whether the optimizer may have updated so often: at every step but those that a loss scale skipped."""
+    return 0 <= updates <= state.step and updates % 1 == 0 if step.scaler.is_enabled() else updates == state.step
 
 
 def _random_state(device: torch.device, generator: torch.Generator) -> dict[str, Tensor]:

@@ -1,10 +1,12 @@
 """How to train: one dataclass, checked on creation."""
 
 import math
-from dataclasses import dataclass, fields
+import sys
+from dataclasses import dataclass
 from typing import Literal, get_args
 
-from deepnet_edu.messages import unknown
+from deepnet_edu.fields import check_fields
+from deepnet_edu.messages import shown, unknown
 from deepnet_edu.models import Group
 
 Schedule = Literal["constant", "inverse_sqrt", "cosine"]
@@ -18,7 +20,16 @@ _CHOICES = {
     "precision": get_args(Precision),
     "compile": get_args(Compile),
 }
-_WHOLE = {"steps": 1, "warmup": 0, "accumulate": 1, "profile_every": 0, "save_every": 0, "keep": 1}
+#: Least and greatest. A run of more steps than a billion has no end that anybody would see.
+_WHOLE = {
+    "steps": (1, 10**9),
+    "warmup": (0, 10**9),
+    "accumulate": (1, 10**6),
+    "seed": (0, 2**63 - 1),
+    "profile_every": (0, 10**9),
+    "save_every": (0, 10**9),
+    "keep": (1, 10**6),
+}
 _NOT_NEGATIVE = ("warmup_start", "final_learning_rate", "momentum", "weight_decay", "clip", "label_smoothing")
 
 
@@ -86,36 +97,38 @@ class TrainConfig:
     keep: int = 3
 
     def __post_init__(self) -> None:
-        for name, least in _WHOLE.items():
-            self._whole(name, least)
-        if self.checkpoint_every != "auto":
-            self._whole("checkpoint_every", 0, " or 'auto'")
+        check_fields(self, leave=(*_WHOLE, "checkpoint_every", "learning_rate", "epsilon", *_NOT_NEGATIVE))
+        for name, (least, most) in _WHOLE.items():
+            self._whole(name, least, most)
+        if not (isinstance(self.checkpoint_every, str) and self.checkpoint_every == "auto"):
+            self._whole("checkpoint_every", 0, 10**9, " or 'auto'")
         for name, valid in _CHOICES.items():
             if getattr(self, name) not in valid:
                 raise ValueError(unknown(name, getattr(self, name), valid))
         if self.parameters not in get_args(Group):
             raise ValueError(unknown("group of parameters", self.parameters, get_args(Group)))
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.type in (bool, "bool") and not isinstance(value, bool):
-                raise ValueError(f"{field.name}={value!r}: expected True or False.")
         for name in ("learning_rate", "epsilon"):
             if not (_is_number(value := getattr(self, name)) and value > 0):
-                raise ValueError(f"{name}={value!r}: expected a positive number, for example 3e-4.")
+                raise ValueError(f"{name}={shown(value)}: expected a positive number, for example 3e-4.")
         for name in _NOT_NEGATIVE:
             if not (_is_number(value := getattr(self, name)) and value >= 0):
-                raise ValueError(f"{name}={value!r}: expected 0 or more.")
+                raise ValueError(f"{name}={shown(value)}: expected 0 or more.")
         for name in ("label_smoothing", "momentum"):
             if getattr(self, name) >= 1:
                 raise ValueError(f"{name}={getattr(self, name)!r}: expected less than 1.")
-        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"betas={self.betas!r}: expected two numbers from 0 to below 1, for example (0.9, 0.999).")
+        betas = self.betas if isinstance(self.betas, tuple | list) else ()
+        if len(betas) != 2 or not all(_is_number(beta) and 0 <= beta < 1 for beta in betas):
+            raise ValueError(
+                f"betas={shown(self.betas)}: expected two numbers from 0 to below 1, for example (0.9, 0.999)."
+            )
         self._check_together()
 
-    def _whole(self, name: str, least: int, otherwise: str = "") -> None:
+    def _whole(self, name: str, least: int, most: int, otherwise: str = "") -> None:
         value = getattr(self, name)
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ValueError(f"{name}={value!r}: expected a whole number, {least} or more{otherwise}.")
+            raise ValueError(f"{name}={shown(value)}: expected a whole number, {least} or more{otherwise}.")
+        if value > most:
+            raise ValueError(f"{name}={shown(value)}: expected {most:,} at most.")
 
     def _check_together(self) -> None:
         """What contradicts something else, instead of being ignored."""
@@ -156,4 +169,5 @@ def learning_rate(step: int, config: TrainConfig) -> float:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether it is a number that a float can hold; Python's whole numbers may have any size."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max

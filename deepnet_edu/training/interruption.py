@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: the step that runs is finished and saved, and the run can go on later."""
+"""Signals that ask a run to end: the step at hand is finished and saved, and the run can be resumed later."""
 
 import signal
 import threading
@@ -7,6 +7,11 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
+#: Ctrl-C and ``kill``; a terminal that was closed; and what Slurm, for example, sends some time before its own end.
+#: Windows has two of them.
+ASKING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name))
+_ALWAYS = (signal.SIGINT, signal.SIGTERM)
+
 
 class Interrupted(Exception):
     """The run was asked to stop, and its state is saved.
@@ -14,28 +19,35 @@ class Interrupted(Exception):
     Attributes:
         step: that many steps are done.
         checkpoint: where they are.
+        signal: that asked for it.
     """
 
-    def __init__(self, step: int, checkpoint: Path) -> None:
-        super().__init__(f"Stopped after {step} steps, saved as {checkpoint}: go on with resume=True (--resume).")
-        self.step, self.checkpoint = step, checkpoint
+    def __init__(self, step: int, checkpoint: Path, number: int = signal.SIGTERM) -> None:
+        super().__init__(f"Stopped after {step} steps, saved as {checkpoint}: resume with resume=True (--resume).")
+        self.step, self.checkpoint, self.signal = step, checkpoint, number
 
 
 class Stop:
-    """While entered, the first SIGINT or SIGTERM only sets ``asked``; a second SIGINT is a KeyboardInterrupt again.
+    """While entered, the first signal of ``ASKING`` only sets ``asked``; a SIGINT behind it is a KeyboardInterrupt.
 
-    Signals reach the main thread only; elsewhere, or where nothing can be saved (``enabled``), all stays as it was.
+    What is ignored, as ``nohup`` ignores SIGHUP, stays ignored, and a program's own handler of SIGHUP or SIGUSR1 its
+    own. Signals reach the main thread only; elsewhere, or where nothing can be saved (``enabled``), nothing changes.
     One of many ranks is ``patient``: what starts it hands Ctrl-C on, and a second one must not end the save.
+
+    Attributes:
+        asked: the signal that came first; 0 where none did.
     """
 
     def __init__(self, enabled: bool, patient: bool = False) -> None:
-        self.asked, self._patient = False, patient
+        self.asked, self._patient = 0, patient
         self._enabled = enabled and threading.current_thread() is threading.main_thread()
         self._before: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {}
 
     def __enter__(self) -> "Stop":
-        if self._enabled:
-            for number in (signal.SIGINT, signal.SIGTERM):
+        for number in ASKING if self._enabled else ():
+            before = signal.getsignal(number)
+            known = before is not None and before is not signal.SIG_IGN  # None: not set by Python, nor to be set back
+            if before is signal.SIG_DFL or (known and number in _ALWAYS):
                 self._before[number] = signal.signal(number, self._ask)
         return self
 
@@ -46,4 +58,4 @@ class Stop:
     def _ask(self, number: int, _frame: FrameType | None) -> None:
         if self.asked and number == signal.SIGINT and not self._patient:
             raise KeyboardInterrupt
-        self.asked = True
+        self.asked = self.asked or number

@@ -1,13 +1,18 @@
 """What a run leaves in its folder while it goes on: a line per step, a line per profile, TensorBoard's events."""
 
 import json
+import os
 import re
 from contextlib import suppress
 from io import TextIOWrapper
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from deepnet_edu import files
+from deepnet_edu.fields import check
+from deepnet_edu.files import parse_json, remedy
 from deepnet_edu.messages import UserError
 from deepnet_edu.record import DepthProfile, History
 
@@ -17,7 +22,7 @@ METRICS, PROFILES, TENSORBOARD = "metrics.csv", "profiles.jsonl", "tensorboard"
 COLUMNS = ("step", "loss", "gradient_norm", "learning_rate", "scale", "tokens", "seconds")
 _HEADER = ",".join(COLUMNS) + "\n"
 #: How a line of either file starts.
-_STEP = re.compile(rb'(?:\{"step":)?(\d+),')
+_STEP = re.compile(rb'(?:\{"step":)?(\d{1,18}),')
 
 
 class RunLog:
@@ -30,6 +35,9 @@ class RunLog:
         folder: of the run; it is made if it is not there.
         resume_at: the first step that will be written, from 0, where a run goes on: lines of that step and later ones,
             written after the checkpoint, are cut away. None for a new run.
+
+    Attributes:
+        gap: which of the steps before are not in ``metrics.csv``, a sentence; empty where all are.
 
     Raises:
         UserError: a new run, and the folder holds one already; ``metrics.csv`` is something else; or the folder cannot
@@ -44,13 +52,17 @@ class RunLog:
             folder.mkdir(parents=True, exist_ok=True)
             for name in (METRICS, PROFILES):
                 _cut(folder / name, resume_at or 0)
+            self.gap = _gap(folder / METRICS, resume_at or 0)
             self._open(METRICS, _HEADER)
         except OSError as error:
-            raise _cannot(folder, error) from error
+            raise _cannot(folder, error) from None
         self._board = _board(folder / TENSORBOARD, resume_at)
 
     def _refuse(self, new: bool) -> None:
         metrics, profiles = self.folder / METRICS, self.folder / PROFILES
+        for path in (metrics, profiles):
+            if path.exists() and not path.is_file():
+                raise UserError(f"{path} is not a file: move it away, or choose another folder: --out FOLDER.")
         begun = next(metrics.open("rb"), b"") if metrics.is_file() else b""
         if not _HEADER.encode().startswith(begun):
             raise UserError(
@@ -60,7 +72,7 @@ class RunLog:
         steps = metrics.stat().st_size > len(_HEADER) if begun else False
         if new and (steps or profiles.exists() or any(self.folder.glob("checkpoints/step-*"))):
             raise UserError(
-                f"{self.folder} holds a run already, and nothing in it was changed: go on with it by --resume, or "
+                f"{self.folder} holds a run already, and nothing in it was changed: resume it with --resume, or "
                 "train(…, resume=True); or choose another folder, --out FOLDER, or train(…, out=…)."
             )
 
@@ -84,9 +96,12 @@ class RunLog:
         shown = ["" if number is None else repr(float(number)) for number in numbers.values()]
         self._add(METRICS, ",".join([str(step), *shown, str(tokens), f"{seconds:.6f}"]))
         if self._board is not None:
-            for name, number in numbers.items():
-                if number is not None:
-                    self._board.add_scalar(name, number, step)
+            try:
+                for name, number in numbers.items():
+                    if number is not None:
+                        self._board.add_scalar(name, number, step)
+            except OSError as error:
+                raise _cannot(self.folder / TENSORBOARD, error) from None
 
     def write_profile(self, step: int, profile: DepthProfile) -> None:
         """Add the stack as it was at a step, to four digits.
@@ -95,16 +110,33 @@ class RunLog:
             UserError: as :meth:`write`.
         """
         if PROFILES not in self._files:
-            self._open(PROFILES)
+            try:
+                self._open(PROFILES)
+            except OSError as error:
+                raise _cannot(self.folder / PROFILES, error) from None
         self._add(PROFILES, json.dumps({"step": step, **profile.to_dict()}, separators=(",", ":")))
+
+    def sync(self) -> None:
+        """See that all lines are on the disk, as the checkpoint is that follows.
+
+        Raises:
+            UserError: as :meth:`write`.
+        """
+        for name, file in self._files.items():
+            try:
+                os.fsync(file.fileno())
+            except OSError as error:
+                raise _cannot(self.folder / name, error) from None
 
     def close(self) -> None:
         """Close all files."""
+        # What could not be written then cannot be now, and was said.
         for file in self._files.values():
-            with suppress(OSError):  # what could not be written then cannot be now, and was said
+            with suppress(OSError):
                 file.close()
         if self._board is not None:
-            self._board.close()
+            with suppress(OSError):
+                self._board.close()
 
     def __enter__(self) -> "RunLog":
         return self
@@ -113,6 +145,7 @@ class RunLog:
         self.close()
 
     def _open(self, name: str, header: str = "") -> None:
+        files.write_point(self.folder / name)
         # A line at a time goes to the system; what comes after a kill is then the system's to write.
         file = self._files[name] = (self.folder / name).open("a", buffering=1, encoding="utf-8", newline="\n")
         if header and not file.tell():
@@ -120,9 +153,10 @@ class RunLog:
 
     def _add(self, name: str, line: str) -> None:
         try:
+            files.write_point(self.folder / name)
             self._files[name].write(line + "\n")
         except OSError as error:
-            raise _cannot(self.folder / name, error) from error
+            raise _cannot(self.folder / name, error) from None
 
 
 def _cut(path: Path, step: int) -> None:
@@ -142,10 +176,26 @@ def _cut(path: Path, step: int) -> None:
             stays += len(line)
 
 
+def _gap(path: Path, steps: int) -> str:
+    """A sentence about the steps before ``steps`` that the file lacks."""
+    there = set()
+    if path.exists():
+        with path.open("rb") as file:
+            there = {int(found[1]) for line in file if (found := _STEP.match(line))}
+    if len(there) >= steps:
+        return ""
+    first = next(step for step in count() if step not in there)
+    return (
+        f"{path} was changed: it lacks {steps - len(there):,} of the {steps:,} steps before the checkpoint, the first "
+        f"of them {first}. The run is resumed without them."
+    )
+
+
 def _cannot(path: Path, error: OSError) -> UserError:
+    why = error.strerror or str(error)
     return UserError(
-        f"{path} cannot be written ({error.strerror or error}): make room or mend that, then go on from the last "
-        "checkpoint by --resume, or train(…, resume=True); or choose another folder, --out FOLDER, or train(…, out=…)."
+        f"{path} cannot be written ({why}): {remedy(why)}, then resume from the last checkpoint with --resume, or "
+        "train(…, resume=True); or choose another folder, --out FOLDER, or train(…, out=…)."
     )
 
 
@@ -158,7 +208,7 @@ def _board(folder: Path, resume_at: int | None) -> Any:
     return SummaryWriter(str(folder), purge_step=resume_at, flush_secs=10)
 
 
-def read_metrics(folder: Path, label: str = "") -> History:
+def read_metrics(folder: Path | str, label: str = "") -> History:
     """The history that a run has written, finished, under way or killed.
 
     Args:
@@ -171,6 +221,7 @@ def read_metrics(folder: Path, label: str = "") -> History:
     Raises:
         UserError: the folder holds no ``metrics.csv``, or it was changed and a line is no step.
     """
+    folder = Path(folder)
     if not (folder / METRICS).is_file():
         raise UserError(f"{folder} holds no {METRICS}: expected the folder of a run, as train(…, out=…) makes it.")
     history = History(label or folder.name)
@@ -187,8 +238,10 @@ def read_metrics(folder: Path, label: str = "") -> History:
     if (folder / PROFILES).is_file():
         for number, line in _lines(folder / PROFILES):
             try:
-                values = json.loads(line)
-                step = values.pop("step")
+                values = parse_json(line)
+                check(step := values.pop("step"), int, "step")
+                for name, value in values.items():
+                    check(value, str if name == "label" else list[Any] | dict[str, list[Any]], name)
                 history.profiles[step] = DepthProfile.from_dict(values)
             except (ValueError, TypeError, KeyError, AttributeError) as error:
                 raise _no_step(folder / PROFILES, number, line) from error
@@ -201,4 +254,4 @@ def _lines(path: Path) -> list[tuple[int, str]]:
 
 
 def _no_step(path: Path, number: int, line: str) -> UserError:
-    return UserError(f"Line {number} of {path} is not what a run writes: {line[:60]!r}. Take the line out, or mend it.")
+    return UserError(f"Line {number} of {path} is not what a run writes: {line[:60]!r}. Take the line out, or fix it.")

@@ -1,15 +1,20 @@
 """The training loop: batches in, a history out; saved, resumed, interrupted, and a diagnosis when it diverges."""
 
 import math
+import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 
+from deepnet_edu.compiled import unwrapped
+from deepnet_edu.fields import checked
+from deepnet_edu.files import remedy
 from deepnet_edu.messages import UserError
 from deepnet_edu.models import Batch, Model
 from deepnet_edu.parallel import Plan, Ranks, joined
@@ -17,21 +22,25 @@ from deepnet_edu.planning import flops_per_token, peak_of
 from deepnet_edu.probing import Watch
 from deepnet_edu.record import DepthProfile, History
 from deepnet_edu.training.bar import Bar
-from deepnet_edu.training.checkpoint import checkpoints, load, save
+from deepnet_edu.training.checkpoint import checkpoints, load, save, tidy
+from deepnet_edu.training.claim import Claim, claimed
 from deepnet_edu.training.config import TrainConfig
 from deepnet_edu.training.diagnosis import TrainingDiverged, diagnose
+from deepnet_edu.training.integrity import FOLDER, State, step_of, unfit
 from deepnet_edu.training.interruption import Interrupted, Stop
-from deepnet_edu.training.log import RunLog, read_metrics
+from deepnet_edu.training.log import METRICS, RunLog, read_metrics
 from deepnet_edu.training.memory import answered, lengths
 from deepnet_edu.training.step import StepResult, TrainStep
 
 T = TypeVar("T")
 
 
+@runtime_checkable
 class Task(Protocol):
     """Anything that makes batches from a generator: the classes of :mod:`deepnet_edu.data`.
 
-    A task that remembers where it is has ``state()``, plain JSON, and ``load_state(state)``: checkpoints keep it.
+    A task that remembers where it is has ``state()``, plain JSON, and ``load_state(state)``: checkpoints keep it. They
+    keep ``identity``, too, plain JSON that tells these data from others; a dataclass has it in its fields.
     """
 
     def batch(self, generator: torch.Generator) -> Batch:
@@ -39,6 +48,7 @@ class Task(Protocol):
         ...
 
 
+@checked(model=unwrapped)
 def train(
     model: Model,
     task: Task,
@@ -57,7 +67,7 @@ def train(
         task: makes the batches.
         config: steps, learning rate and so on.
         out: folder of the run: its metrics and checkpoints; None to keep nothing.
-        resume: go on after the last checkpoint in ``out``, to the same bits as a run that was never stopped; from the
+        resume: resume after the last checkpoint in ``out``, to the same bits as a run that was never stopped; from the
             beginning where there is none yet.
         on_step: called after every step with the history so far, for example to redraw a picture.
         progress: show a bar with loss and tokens per second.
@@ -69,17 +79,19 @@ def train(
         The history of the run; of a resumed one, on other ranks than the first, from there on.
 
     Raises:
-        ValueError: the group of parameters to train is empty.
-        UserError: ``out`` holds a run already, its checkpoint cannot be used, the device cannot do what is asked, or
-            (OutOfMemory) it has not enough memory; the plan does not fit the ranks, or cannot do what is asked.
+        ValueError: an argument is of another type, or the group of parameters to train is empty.
+        UserError: ``out`` holds a run already, another process writes there, its disk is full, its checkpoint cannot be
+            used, the device cannot do what is asked, or (OutOfMemory) it has not enough memory; the plan does not fit
+            the ranks, or cannot do what is asked.
         TrainingDiverged: the loss or the gradient is not finite; the model keeps the weights from before that step.
-        Interrupted: SIGTERM or Ctrl-C; the run is saved (with ``out`` only).
+        Interrupted: SIGTERM, SIGHUP, SIGUSR1 or Ctrl-C; the run is saved (with ``out`` only).
     """
     folder = _folder(config, out, resume)
     generator = torch.Generator().manual_seed(config.seed)
     device = next(model.parameters()).device
     history, tokens, ranks, writes = History(model.config.title), 0, None, True
     with ExitStack() as entered:
+        entered.enter_context(torch.inference_mode(False))  # wherever it is called, what is trained needs gradients
         if plan is not None and plan.ranks > 1:
             ranks = entered.enter_context(joined(plan, device.type))
             device, writes = ranks.device, ranks.first
@@ -88,18 +100,18 @@ def train(
         entered.enter_context(_seeded(config.seed, device))
         step = entered.enter_context(_step(model, config, ranks))
         stop = entered.enter_context(Stop(enabled=folder is not None, patient=ranks is not None))
-        log = None
+        log = claim = None
         if folder is not None:
+            claims: list[Claim] = []
+            logs: list[RunLog] = []
+            _on_first(ranks, lambda: claims.append(_claim(entered, folder, resume)))
             if resume and (earlier := _on_first(ranks, lambda: checkpoints(folder))):
-                state = _load(earlier[-1], step, generator)
-                tokens = state["tokens"]
-                if state["data"]:
-                    task.load_state(state["data"])  # type: ignore[attr-defined]
-            opened: list[RunLog] = []
+                _ahead(earlier[-1], config.steps)
+                tokens = _load(earlier[-1], step, generator, task).tokens
             at = step.count if resume else None
-            _on_first(ranks, lambda: opened.append(entered.enter_context(RunLog(folder, at))))
-            if opened:
-                log, history = opened[0], read_metrics(folder, model.config.title)
+            _on_first(ranks, lambda: logs.append(_open(entered, folder, at)))
+            if logs:
+                (claim,), (log,), history = claims, logs, read_metrics(folder, model.config.title)
         peak = _peak(device, config, 1 if plan is None else plan.ranks)
         bar = entered.enter_context(Bar(config.steps, start=step.count, progress=progress and writes, peak=peak))
         while step.count < config.steps:
@@ -116,6 +128,8 @@ def train(
                     result = step(*batches)
             seconds, (read, flops) = time.perf_counter() - begin, _read(model, batches)
             tokens += read
+            if claim is not None:
+                claim.hold()
             _note(history, result, seconds, tokens)
             if log is not None:
                 log.write(i, **_line(result), tokens=tokens, seconds=seconds)
@@ -129,11 +143,13 @@ def train(
             if folder is None:
                 continue
             due = config.save_every > 0 and step.count % config.save_every == 0
-            asked = stop.asked if ranks is None else ranks.any(stop.asked)
+            asked = stop.asked if ranks is None else ranks.any(bool(stop.asked)) and (stop.asked or signal.SIGTERM)
             if due or asked or step.count == config.steps:
-                kept = _save(folder, step, generator, tokens, _state(task))
+                if log is not None:
+                    log.sync()
+                kept = _save(folder, step, generator, tokens, _state(task), _identity(task))
                 if asked and step.count < config.steps:
-                    raise Interrupted(step.count, kept)
+                    raise Interrupted(step.count, kept, asked)
     return history
 
 
@@ -161,12 +177,66 @@ def _save(run: Path, step: TrainStep, *rest: Any) -> Path:
     return shared_checkpoint.save(run, step, *rest)  # type: ignore[arg-type]
 
 
-def _load(path: Path, step: TrainStep, generator: torch.Generator) -> dict[str, Any]:
-    if step.sees_all:
-        return load(path, step, generator)
-    from deepnet_edu.training import shared_checkpoint
+def _load(path: Path, step: TrainStep, generator: torch.Generator, task: Task) -> State:
+    def place(state: dict[str, Any]) -> None:
+        if (bool(state) and not hasattr(task, "load_state")) or (not state and _state(task)):
+            remembers = "remember their place" if state else "do not remember their place"
+            raise unfit(path, f"it is of data that {remembers}, unlike these")
+        if state:
+            task.load_state(state)  # type: ignore[attr-defined]
 
-    return shared_checkpoint.load(path, step, generator)  # type: ignore[arg-type]
+    reads = _identity(task)
+    if step.sees_all:
+        found = load(path, step, generator, reads, place)
+    else:
+        from deepnet_edu.training import shared_checkpoint
+
+        found = shared_checkpoint.load(path, step, generator, reads, place)  # type: ignore[arg-type]
+    if found.reads is None:
+        _say(f"{path} does not say which data it is of, as older ones do not: see that these are the same.")
+    return found
+
+
+def _ahead(path: Path, steps: int) -> None:
+    """Refuse to resume a run at an end that it has passed."""
+    if (done := step_of(path) or 0) > steps:
+        raise UserError(f"{path} has {done} steps already, and steps={steps}: resume with steps={done} or more.")
+
+
+def _claim(entered: ExitStack, folder: Path, resume: bool) -> Claim:
+    """Be the only writer of the folder of a run, which has all that a run that is resumed must have."""
+    claim = entered.enter_context(claimed(folder, last=True))
+    try:
+        tidy(folder)
+        steps = resume and not checkpoints(folder) and len((folder / METRICS).read_bytes().splitlines()) > 1
+        if steps and (folder / FOLDER).exists():
+            _say(f"{folder} has no checkpoint: the run begins at its first step again.")
+        elif steps:
+            raise UserError(
+                f"{folder / METRICS} has the steps of a run, and {folder / FOLDER} is gone: put it back, or begin the "
+                "run anew in another folder, with --out FOLDER, or train(…, out=…)."
+            )
+    except FileNotFoundError:  # no step was taken yet
+        pass
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise UserError(f"{error.filename or folder}: {why}: {remedy(why)}, or choose another folder.") from None
+    return claim
+
+
+def _open(entered: ExitStack, folder: Path, at: int | None) -> RunLog:
+    """The log of a run whose first step to come is ``at``, None for a new one."""
+    log = entered.enter_context(RunLog(folder, at))
+    with suppress(OSError):  # then the first checkpoint will say it
+        (folder / FOLDER).mkdir(exist_ok=True)
+    if log.gap:
+        _say(log.gap)
+    return log
+
+
+def _say(sentence: str) -> None:
+    with suppress(OSError):  # the terminal was closed
+        print(sentence, file=sys.stderr)
 
 
 def _folder(config: TrainConfig, out: Path | str | None, resume: bool) -> Path | None:
@@ -207,6 +277,15 @@ def _peak(device: torch.device, config: TrainConfig, devices: int) -> float | No
 def _state(task: Task) -> dict[str, Any]:
     state = getattr(task, "state", None)
     return {} if state is None else state()
+
+
+def _identity(task: Task) -> dict[str, Any]:
+    """What the data are, plain JSON; empty where the task does not say."""
+    if (said := getattr(task, "identity", None)) is not None:
+        return dict(said)
+    names: list[str] = [field.name for field in fields(task)] if is_dataclass(task) else []
+    known = {name: getattr(task, name) for name in names}
+    return {name: value for name, value in known.items() if isinstance(value, int | float | str | bool)}
 
 
 def _line(result: StepResult) -> dict[str, Any]:

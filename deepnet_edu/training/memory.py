@@ -2,8 +2,9 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -51,7 +52,7 @@ def _known(model: Model, config: TrainConfig, batch: Batch) -> str:
             model.config,
             sequences,
             tokens,
-            _limit(device),
+            limit(device),
             accumulate=config.accumulate,
             source_tokens=source_tokens,
             checkpoint_every=0 if first is None else first.checkpoint_every,
@@ -73,7 +74,7 @@ def _known_of_rank(model: Model, config: TrainConfig, batch: Batch, plan: Plan) 
         "precision": "float32" if config.precision == "fp32" else "autocast",
         "device": (device := next(model.parameters()).device).type,
     }
-    memory = _limit(device) // (1 if device.type == "cuda" else int(os.environ.get("LOCAL_WORLD_SIZE", plan.ranks)))
+    memory = limit(device) // (1 if device.type == "cuda" else int(os.environ.get("LOCAL_WORLD_SIZE", plan.ranks)))
     said, advice = f"It was a rank of the plan {plan.title}", f"Try more shards or stages, {_ADVICE}"
     try:
         need = max(rank.total for rank in rank_memory(model.config, sequences, tokens, **asdict(plan), **how))
@@ -99,8 +100,11 @@ def lengths(model: Model, batch: Batch) -> tuple[int, int, int]:
     return len(inputs), inputs.shape[1], 0
 
 
-def _limit(device: torch.device) -> int:
-    """Bytes that the device has."""
+def limit(device: torch.device) -> int:
+    """Bytes that the device has; of the machine's memory, what the container may use."""
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with suppress(OSError, ValueError):  # no such file, or "max"
+        return min(there, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return there

@@ -187,7 +187,7 @@ def make_optimizer(
     graphed = {"capturable": True} if config.cuda_graph else {}
     if config.cuda_graph:  # the graph reads the learning rate where it lies
         for setting, flat in zip(settings, flats, strict=True):
-            setting["lr"] = torch.tensor(config.learning_rate, device=flat.tensors[0].device)
+            setting["lr"] = torch.tensor(config.learning_rate, dtype=torch.float32, device=flat.tensors[0].device)
     if config.optimizer == "sgd":
         fused = not any(isinstance(flat, CutParameters) for flat in flats)  # which PyTorch has for whole tensors only
         return torch.optim.SGD(settings, lr=config.learning_rate, momentum=config.momentum, fused=fused)

@@ -111,7 +111,7 @@ class ParallelStep(TrainStep):
         for flat in self.flats:
             flat.zero()
         # Each rank has all targets, so that none has to ask how many answers the others have.
-        self._answers = torch.stack([(batch.targets != IGNORED).sum() for batch in batches]).sum()
+        self._answers = torch.stack([(batch.targets != IGNORED).sum() for batch in batches]).sum().clamp_min(1)
         losses = []
         for i, batch in enumerate(batches):
             mine = share_of(batch, self.ranks.share, self.plan.shares, self.plan.pieces)

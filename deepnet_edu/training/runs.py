@@ -1,7 +1,6 @@
 """A run as three tables, from a preset or a TOML file, changed by ``key=value``, checked before anything starts."""
 
 import json
-import tomllib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import MISSING, asdict, dataclass, fields
@@ -10,8 +9,8 @@ from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from deepnet_edu.config import NO_RESIDUAL, ModelConfig
-from deepnet_edu.files import write_atomic
-from deepnet_edu.messages import UserError, unknown
+from deepnet_edu.files import parse_toml, read_text, write_atomic
+from deepnet_edu.messages import UserError, shown, unknown
 from deepnet_edu.training.checkpoint import MAY_CHANGE
 from deepnet_edu.training.config import TrainConfig
 from deepnet_edu.training.presets import PRESETS
@@ -103,18 +102,50 @@ def find_run(given: str, overrides: Sequence[str] = ()) -> Run:
         raise UserError(str(error)) from None
 
 
-def keep(run: Run, folder: Path) -> None:
-    """Write the run into its folder, from which ``find_run`` and ``check_same`` read it.
+def keep(run: Run, folder: Path) -> bool:
+    """Write the run into its folder, from which ``find_run`` and ``check_same`` read it. A file that says the same
+    already stays as it is, whatever else somebody wrote into it.
+
+    Returns:
+        Whether it was written.
 
     Raises:
+        UserError: the file says something else, and somebody has edited it.
         OSError: the folder cannot be written.
     """
+    path = folder / FILE
+    if path.exists():
+        if (there := find_run(str(path))) == run:
+            return False
+        if not is_ours(folder):
+            changed = ", ".join(_changed(there, run))
+            raise UserError(
+                f"{path} was written or edited by hand, and is not replaced: change {changed} in it, and resume "
+                "without --set; or begin another run with --out."
+            )
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / FILE, run.to_toml())
+    write_atomic(path, run.to_toml())
+    return True
+
+
+def is_ours(folder: Path) -> bool:
+    """Whether the file in a run's folder is as :func:`keep` writes it, so that nobody has anything to lose by it."""
+    try:
+        return find_run(str(folder / FILE)).to_toml() == read_text(folder / FILE)
+    except (UserError, OSError, ValueError):
+        return False
+
+
+def _changed(before: Run, now: Run) -> list[str]:
+    """The keys whose values differ."""
+    a, b = before.to_dict(), now.to_dict()
+    return [
+        f"{table}.{key}" for table in TABLES for key in a[table] | b[table] if a[table].get(key) != b[table].get(key)
+    ]
 
 
 def check_same(run: Run, folder: Path) -> None:
-    """See that ``run`` may go on in ``folder``: it is the run that was begun there, but for what is ``FREE``.
+    """See that ``run`` may be resumed in ``folder``: it is the run that was begun there, but for what is ``FREE``.
 
     Raises:
         UserError: it is another; the sentence names the first key that differs.
@@ -127,25 +158,27 @@ def check_same(run: Run, folder: Path) -> None:
             if before != now and f"{table}.{key}" not in free:
                 raise UserError(
                     f"{folder} was begun with {table}.{key}={before!r}, and now it is {now!r}: "
-                    f"go on with what stands in {folder / FILE}, or begin anew with another --out."
+                    f"resume with what stands in {folder / FILE}, or begin anew with another --out."
                 )
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:
     """The tables of a TOML file; what they hold is checked later."""
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = parse_toml(read_text(path))
     except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else f"it is no TOML ({error})"
+        why = error.strerror if isinstance(error, OSError) else f"it is {error}"
+        if str(error) in ("nested too deeply", "a number has thousands of digits"):
+            why = str(error)
         raise UserError(
-            f"{path} cannot be read: {why}. A preset is named without .toml: {', '.join(PRESETS)}."
+            f"{_name(path)} cannot be read: {why}. A preset is named without .toml: {', '.join(PRESETS)}."
         ) from None
     for name, table in content.items():
         if name not in TABLES:
             raise UserError(f"{path}: {unknown('table', name, TABLES)}")
         if not isinstance(table, dict):
             raise UserError(
-                f"{path}: {name}={table!r}: expected a table, [{name}] and below it one key = value a line."
+                f"{path}: {name}={shown(table)}: expected a table, [{name}] and below it one key = value a line."
             )
     return {table: content.get(table, {}) for table in TABLES}
 
@@ -154,19 +187,29 @@ def _override(text: str) -> tuple[str, str, Any]:
     """Table, key and value of ``key=value``."""
     name, equals, value = (part.strip() for part in text.partition("="))
     if not equals or not name:
-        raise UserError(f"--set {text!r}: expected key=value, for example --set steps=50.")
+        raise UserError(f"--set {shown(text)}: expected key=value, for example --set steps=50.")
     full = {f"{table}.{field.name}": (table, field.name) for table, cls in TABLES.items() for field in fields(cls)}
     # No two tables have a key in common (a test holds that), so its name alone is enough.
     known = full | {key: (table, key) for table, key in full.values()}
     if name not in known:
+        name = name[:60]
         raise UserError(_short(unknown("key", name, full if "." in name else sorted(known.keys() - full.keys()))))
     table, key = known[name]
     if _is_text(_kind(table, key)):
         return table, key, value.strip("\"'")
     try:
-        return table, key, tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        return table, key, value.strip("\"'")
+        read = parse_toml(f"value = {value}")
+    except ValueError as error:
+        if str(error).startswith("not TOML"):
+            return table, key, value.strip("\"'")
+        raise UserError(f"--set {name}={shown(value)}: its value is not one of a run ({error}).") from None
+    # Where a line break makes more of it, it is text.
+    return table, key, read["value"] if list(read) == ["value"] else value.strip("\"'")
+
+
+def _name(path: Path) -> str:
+    """A path for a sentence, however long it is."""
+    return text if len(text := str(path)) <= 200 else text[:200] + "…"
 
 
 def _short(sentence: str) -> str:
@@ -217,7 +260,8 @@ def _typed(name: str, value: Any, kind: Any) -> Any:
                 return _typed(name, value, one)
         kind = first
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        with suppress(OverflowError):  # the range of a float is not that of a whole number
+            return float(value)
     if get_origin(kind) is tuple and isinstance(value, list | tuple):
         inside = get_args(kind)[0]
         return tuple(_typed(name, item, inside) for item in value)
@@ -228,7 +272,7 @@ def _typed(name: str, value: Any, kind: Any) -> Any:
     expected = {bool: "true or false", int: "a whole number", float: "a number"}.get(
         kind, "text" if _is_text(kind) else "a list, for example [0.9, 0.98]"
     )
-    raise ValueError(f"{name}={value!r}: expected {expected}.")
+    raise ValueError(f"{name}={shown(value)}: expected {expected}.")
 
 
 def _toml(value: Any) -> str:

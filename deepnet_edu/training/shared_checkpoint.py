@@ -4,22 +4,30 @@ Instead of model.safetensors and optimizer.safetensors there is a file of each r
 single process's model, and moments as ``exp_avg/NAME``. They count as written when all are.
 """
 
-import json
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
-from deepnet_edu.files import digest, fault_point, folder_atomic
+from deepnet_edu.files import fault_point, folder_atomic
 from deepnet_edu.parallel import storage
 from deepnet_edu.training import checkpoint
+from deepnet_edu.training.integrity import MANIFEST, OPTIMIZER, RANDOM, STATE, State, unusable
 from deepnet_edu.training.parallel import ParallelStep
 
 
-def save(run: Path, step: ParallelStep, generator: torch.Generator, tokens: int, data: dict[str, Any]) -> Path:
+def save(
+    run: Path,
+    step: ParallelStep,
+    generator: torch.Generator,
+    tokens: int,
+    data: dict[str, Any],
+    reads: dict[str, Any] | None = None,
+) -> Path:
     """As :func:`.checkpoint.save`, by all ranks at the same time; the first writes the manifest, last, and renames.
 
     Raises:
@@ -36,32 +44,42 @@ def save(run: Path, step: ParallelStep, generator: torch.Generator, tokens: int,
         known = {name: facts for mine in ranks.gather(files) for name, facts in mine.items()}
 
         def finish() -> None:
-            save_file({"data": generator.get_state()}, folder / "random.safetensors")
-            state = {**checkpoint.state_of(step, tokens, data), "plan": step.plan.title, "updates": step.updates}
-            (folder / checkpoint.STATE).write_text(json.dumps(state, indent=1))
-            for file in (folder / "random.safetensors", folder / checkpoint.STATE):
-                known[file.name] = (file.stat().st_size, digest(file))
-            (folder / checkpoint.MANIFEST).write_text(json.dumps(known, indent=1))
+            checkpoint.write_tensors(folder / RANDOM, {"data": generator.get_state()})
+            state = checkpoint.state_of(step, tokens, data, reads)
+            checkpoint.write_json(folder / STATE, {**state, "plan": step.plan.title, "updates": step.updates})
+            for name in (RANDOM, STATE):
+                known[name] = checkpoint.facts(folder / name)
+            checkpoint.write_json(folder / MANIFEST, known)
             entered.close()
-            checkpoint.prune(run, step.config.keep)
 
         ranks.on_first(finish, checkpoint.unwritten(path))
+        ranks.on_first(lambda: checkpoint.prune(run, step.config.keep))
     return path
 
 
-def load(path: Path, step: ParallelStep, generator: torch.Generator) -> dict[str, Any]:
+def load(
+    path: Path,
+    step: ParallelStep,
+    generator: torch.Generator,
+    reads: dict[str, Any] | None = None,
+    place: Callable[[dict[str, Any]], None] | None = None,
+) -> State:
     """As :func:`.checkpoint.load`, by all ranks at the same time, whoever wrote it: the first one verifies it.
 
     Raises:
         UserError: it is damaged, incomplete, of another configuration, or not one of ours; on all ranks.
     """
-    state: dict[str, Any] = step.ranks.on_first(lambda: checkpoint.verified(path, step))
+    ranks = step.ranks
+    wanted = {name: form for held in ranks.gather(checkpoint.forms_of(step)) for name, form in held.items()}
+    state: State = ranks.on_first(lambda: checkpoint.verified(path, step, generator, wanted, reads))
+    if place is not None:
+        ranks.together(lambda: place(state.data))
     tensors = {**step.tensors(), **step.moments()}
-    step.ranks.together(lambda: storage.read(path, tensors), lambda why: checkpoint.unusable(path, why))
-    step.updates = state["updates"] if "updates" in state else _updates(path)
-    generator.set_state(load_file(path / "random.safetensors")["data"])
-    step.scaler.load_state_dict(state["scaler"])
-    step.count = state["step"]
+    ranks.together(lambda: storage.read(path, tensors), lambda why: unusable(path, why))
+    step.updates = _updates(path) if state.updates is None else state.updates
+    generator.set_state(load_file(path / RANDOM)["data"])
+    step.scaler.load_state_dict(state.scaler)
+    step.count = state.step
     return state
 
 
@@ -72,5 +90,5 @@ def _temporary(entered: ExitStack, path: Path) -> Path:
 
 def _updates(path: Path) -> int:
     """The optimizer's own count, where one process wrote it."""
-    with safe_open(path / "optimizer.safetensors", framework="pt") as file:
+    with safe_open(path / OPTIMIZER, framework="pt") as file:
         return int(file.get_tensor("step/0").item()) if "step/0" in set(file.keys()) else 0

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_type_hints
 
 from deepnet_edu.data import (
     BytePairs,
@@ -16,7 +16,8 @@ from deepnet_edu.data import (
     load_translation,
     python_documents,
 )
-from deepnet_edu.messages import unknown
+from deepnet_edu.fields import check
+from deepnet_edu.messages import shown, unknown
 from deepnet_edu.training.loop import Task
 
 Source = Literal["python_docs", "text", "translation"]
@@ -30,6 +31,8 @@ _ONLY = {
 }
 #: Texts that byte pairs are learned from, at most: more of them hardly change which pairs are frequent.
 _LEARNED_FROM = 1_000_000
+#: Sequences, tokens or documents: beyond it no index of PyTorch's kernels reaches.
+_MOST = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -71,10 +74,15 @@ class DataConfig:
     def __post_init__(self) -> None:
         if self.source not in get_args(Source):
             raise ValueError(unknown("source", self.source, get_args(Source)))
+        for name, kind in get_type_hints(DataConfig).items():
+            if kind is not int and name != "source":
+                check(getattr(self, name), kind, name)
         for name, least in (("sequences", 1), ("length", 2), ("max_tokens", 2), ("limit", 0)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"{name}={value!r}: expected a whole number, {least} or more.")
+                raise ValueError(f"{name}={shown(value)}: expected a whole number, {least} or more.")
+            if value > _MOST:
+                raise ValueError(f"{name}={shown(value)}: expected {_MOST:,} at most.")
         if self.tokenizer not in ("bytes", "bpe") and not self.tokenizer.endswith(".json"):
             raise ValueError(unknown("tokenizer", self.tokenizer, ("bytes", "bpe", "a file, for example bpe.json")))
         for field in fields(self):

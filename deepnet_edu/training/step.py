@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from deepnet_edu.compiled import plain_name
 from deepnet_edu.fast import Store
 from deepnet_edu.messages import UserError
-from deepnet_edu.models import IGNORED, Batch, Model
+from deepnet_edu.models import IGNORED, Batch, Model, check_trainable
 from deepnet_edu.residual import Scheduled
 from deepnet_edu.stack import Stack
 from deepnet_edu.training.config import TrainConfig, learning_rate
@@ -22,6 +23,8 @@ from deepnet_edu.training.optimizer import FlatParameters, buffer, make_optimize
 
 #: What autocast computes products in.
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+#: What optimizers count and scale in; bfloat16, where that is PyTorch's default, cannot count beyond 256.
+FLOAT = torch.float32
 #: Where loss scaling begins, and where a gradient that still overflows is no matter of scale any more.
 FIRST_SCALE, LEAST_SCALE = 2.0**16, 2.0**-10
 
@@ -110,7 +113,7 @@ class TrainStep:
         With a loss or gradient that is not finite nothing is updated; in fp16 the next step has half the scale.
 
         Raises:
-            ValueError: there are more or fewer batches.
+            ValueError: there are more or fewer batches, or none of their targets counts.
             RuntimeError: the model's parameters were replaced, moved or cast since the last step.
         """
         if len(batches) != self.config.accumulate:
@@ -120,7 +123,10 @@ class TrainStep:
             return self._replay(batches)
         self._hold()
         self.model.at_step(self.count)
-        loss, norm = self._gradients(batches)
+        with torch.enable_grad():
+            loss, norm = self._gradients(batches)
+        if not norm:
+            _refuse_silence(batches)
         rate = learning_rate(self.count, self.config)
         scale = self.scaler.get_scale() if self.scaler.is_enabled() else None
         finite = bool(torch.isfinite(loss) and torch.isfinite(norm))
@@ -139,6 +145,8 @@ class TrainStep:
         rate = learning_rate(self.count, self.config)
         self.set_rate(rate)
         loss, norm = (value.item() for value in self._recorded(batches))
+        if not norm:
+            _refuse_silence(batches)
         self.count += math.isfinite(loss) and math.isfinite(norm)
         return StepResult(loss, norm, rate)
 
@@ -176,7 +184,7 @@ class TrainStep:
             flat.zero()
         # As in one large batch, each answer counts once, whichever batch it is in.
         answers: list[Any] = [(batch.targets != IGNORED).sum() for batch in batches] if len(batches) > 1 else [1]
-        total = sum(answers)
+        total = sum(answers) if len(batches) == 1 else torch.stack(answers).sum().clamp_min(1)
         losses = []
         with self._stored():
             for batch, count in zip(batches, answers, strict=True):
@@ -224,18 +232,35 @@ class TrainStep:
                 settings["lr"] = rate * group.learning_rate_factor
 
     def names(self) -> dict[nn.Parameter, str]:
-        """Of the parameters, as checkpoints have them."""
-        return {parameter: name for name, parameter in self.model.named_parameters()}
+        """Of the parameters, as checkpoints have them: those of the plain model, where a part of it was compiled."""
+        return {parameter: plain_name(name) for name, parameter in self.model.named_parameters()}
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Of moments, as the optimizer names them."""
+        if self.config.optimizer == "adamw":
+            return "exp_avg", "exp_avg_sq"
+        return ("momentum_buffer",) if self.config.momentum else ()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Weights and saved buffers, without the names that share another's memory, as tied embeddings do."""
+        seen: set[tuple[int, torch.Size]] = set()
+        found = {}
+        for name, tensor in self.model.state_dict().items():
+            key = (tensor.data_ptr(), tensor.shape)
+            if key not in seen or not tensor.numel():
+                found[name] = tensor
+            seen.add(key)
+        return found
 
     def moments(self) -> dict[str, Tensor]:
         """What the optimizer remembers of each parameter, as views: ``exp_avg/stack.layers.0.…``.
 
         Before the first step it is made, all zeros, to be filled.
         """
-        adamw, names, found = self.config.optimizer == "adamw", self.names(), {}
-        kinds = ("exp_avg", "exp_avg_sq") if adamw else ("momentum_buffer",) if self.config.momentum else ()
+        names, found = self.names(), {}
         for flat in self.flats:
-            for kind in kinds:
+            for kind in self.kinds:
                 buffers = {}
                 for tensor in flat.tensors:
                     state = self.optimizer.state[tensor]
@@ -255,7 +280,7 @@ class TrainStep:
         for flat in self.flats if self.config.optimizer == "adamw" else ():
             for tensor in flat.tensors:
                 # Where the fused AdamW keeps it.
-                self.optimizer.state[tensor]["step"] = torch.tensor(float(count), device=tensor.device)
+                self.optimizer.state[tensor]["step"] = torch.tensor(float(count), dtype=FLOAT, device=tensor.device)
 
     def last_update(self) -> float | None:
         """How far the last update moved the trained weights, in shares of their 2-norm; None if that is not known.
@@ -279,8 +304,18 @@ def seed_of(seed: int, step: int, rank: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed} {step} {rank}".encode()).digest()[:8]) >> 1
 
 
+def _refuse_silence(batches: tuple[Batch, ...]) -> None:
+    """Say so where nothing was learned because nothing was asked."""
+    if not any((batch.targets != IGNORED).any() for batch in batches):
+        raise ValueError(
+            f"None of the step's targets counts, all are {IGNORED}: nothing can be learned. "
+            "Let the task's batches ask for at least one answer."
+        )
+
+
 def _refuse(model: Model, config: TrainConfig, device: torch.device) -> None:
     """What can be known before the first step."""
+    check_trainable(model)
     if config.cuda_graph and any(isinstance(rule, Scheduled) for rule in model.rules()):
         raise UserError(
             f"cuda_graph=True replays the same step, and residual={model.config.residual!r} changes from step to step: "

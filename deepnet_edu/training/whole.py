@@ -2,7 +2,8 @@
 
 import platform
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,15 +11,17 @@ import psutil
 import torch
 
 import deepnet_edu
+from deepnet_edu.files import remedy
 from deepnet_edu.messages import UserError
 from deepnet_edu.models import build_model
 from deepnet_edu.parallel import Plan, Ranks, joined
 from deepnet_edu.training.checkpoint import checkpoints
+from deepnet_edu.training.claim import LOCK, claimed
 from deepnet_edu.training.diagnosis import TrainingDiverged
 from deepnet_edu.training.interruption import Interrupted
 from deepnet_edu.training.log import METRICS
 from deepnet_edu.training.loop import Task, train
-from deepnet_edu.training.runs import FILE, Run, check_same, keep
+from deepnet_edu.training.runs import FILE, Run, check_same, find_run, is_ours, keep
 from deepnet_edu.training.sources import make_task
 
 #: Beside run.toml: the byte pairs that the run has learned.
@@ -27,7 +30,15 @@ T = TypeVar("T")
 
 
 def carry_out(
-    run: Run, folder: Path, device: str, resume: bool, go_on: str, *, plan: Plan | None = None, progress: bool = True
+    run: Run,
+    folder: Path,
+    device: str,
+    resume: bool,
+    go_on: str,
+    *,
+    plan: Plan | None = None,
+    progress: bool = True,
+    take_over: bool = False,
 ) -> dict[str, Any]:
     """Train, and keep everything in ``folder``.
 
@@ -35,31 +46,43 @@ def carry_out(
         run: from ``find_run``.
         folder: of the run; all ranks see it.
         device: ``"cpu"`` or ``"cuda"``.
-        resume: go on after the last checkpoint.
+        resume: resume after the last checkpoint.
         go_on: what to type for that.
         plan: of the ranks, of which this is one.
         progress: show a bar.
+        take_over: from a process on a machine that is gone, see :func:`~deepnet_edu.training.claim.claimed`.
 
     Returns:
-        What there is to say of it: folder, steps, loss, tokens, and whether it was stopped.
+        What there is to say of it: folder, steps, loss, tokens, whether it was stopped, and by which signal.
 
     Raises:
-        UserError: the folder holds another run or something else, the data cannot be had, the run diverged, or the
-            ranks do not agree.
+        UserError: the folder holds another run or something else, or another process writes there, the data cannot be
+            had, the run diverged, or the ranks do not agree.
         OSError: the disk is full.
     """
     many = plan is not None and plan.ranks > 1
-    with joined(plan, device) if plan is not None and many else nullcontext() as ranks:
+    with ExitStack() as entered:
+        ranks = entered.enter_context(joined(plan, device) if plan is not None and many else nullcontext())
         if ranks is not None:
             ranks.agree(_facts(run, ranks.plan, resume))
-        task = _task(run, folder, resume, go_on, ranks)
+
+        def claim() -> None:
+            _refuse(run, folder, resume, go_on)  # before there is anything of ours in a folder that is not
+            entered.enter_context(claimed(folder, take_over=take_over))
+
+        _on_first(ranks, folder, claim)
+        written: list[Path] = []
+        entered.callback(_withdraw, folder, written)
+        task = _task(run, folder, resume, go_on, ranks, written)
         # What is cut need not fit on one GPU.
         model = build_model(run.model, seed=run.train.seed, device="cpu" if many else device)
         result = {"folder": str(folder), "go_on": go_on, "stopped": False, "chance": getattr(task, "chance", None)}
+        result["signal"] = None
         try:
             history = train(model, task, run.train, out=folder, resume=resume, progress=progress, plan=plan)
         except Interrupted as stop:
-            return {**result, "steps": stop.step, "loss": None, "tokens": None, "stopped": True}
+            how = {"stopped": True, "signal": int(stop.signal)}
+            return {**result, "steps": stop.step, "loss": None, "tokens": None, **how}
         except (TrainingDiverged, ValueError) as error:  # a ValueError: the data have changed since the run was begun
             raise UserError(str(error)) from None
         if not history.loss:  # resumed at its end, on another rank than the first
@@ -134,7 +157,7 @@ def find_device(given: str) -> str:
 def say_end(result: dict[str, Any]) -> str:
     """The last words of a run."""
     if result["stopped"]:
-        return f"Stopped after {result['steps']} steps; they are saved. Go on with: {result['go_on']}"
+        return f"Stopped after {result['steps']} steps; they are saved. Resume with: {result['go_on']}"
     best = result["chance"] and f", beside {result['chance']:.3f} of the best guess that sees no other token"
     return (
         f"{result['steps']} steps, {result['tokens']:,} tokens: {result['folder']}\n"
@@ -149,11 +172,15 @@ def folder_of(what: str, out: Path | None) -> Path:
 
 def unwritten(error: OSError, folder: Path, go_on: str) -> UserError:
     """The sentence for a disk that is full, say."""
-    again = f"go on with {go_on}" if (folder / FILE).exists() else "run the same again"
-    return UserError(
-        f"{error.filename or folder}: {error.strerror or error}. What was saved before is as it was: "
-        f"mend that, then {again}"
-    )
+    again, why = "run the same again", error.strerror or str(error)
+    try:
+        if (folder / FILE).exists():
+            again = f"resume with {go_on}"
+    except OSError:  # a name that is too long
+        pass
+    where = str(error.filename or folder)
+    where = where if len(where) <= 200 else where[:200] + "…"
+    return UserError(f"{where}: {why}. What was saved before is as it was: {remedy(why)}, then {again}")
 
 
 def _facts(run: Run, plan: Plan, resume: bool) -> dict[str, Any]:
@@ -163,8 +190,18 @@ def _facts(run: Run, plan: Plan, resume: bool) -> dict[str, Any]:
     return {**versions, "plan": plan.title, "resume": resume, **tables}
 
 
-def _task(run: Run, folder: Path, resume: bool, go_on: str, ranks: Ranks | None) -> Task:
-    """The data, once the folder is known to be the run's. The first rank learns byte pairs, the others read them."""
+def _withdraw(folder: Path, written: list[Path]) -> None:
+    """Remove what was written for a run that came to no step, so that it is not in the way of the next one."""
+    if not (folder / METRICS).exists():
+        for path in written:
+            path.unlink(missing_ok=True)
+
+
+def _task(run: Run, folder: Path, resume: bool, go_on: str, ranks: Ranks | None, written: list[Path]) -> Task:
+    """The data, once the folder is known to be the run's. The first rank learns byte pairs, the others read them.
+
+    What is written for a run that begins is added to ``written``.
+    """
     made: list[Task] = []
     learned = folder / TOKENIZER
 
@@ -172,21 +209,34 @@ def _task(run: Run, folder: Path, resume: bool, go_on: str, ranks: Ranks | None)
         _refuse(run, folder, resume, go_on)
         known = learned if resume and learned.exists() else None
         made.append(make_task(run.data, run.model.vocab_size, seed=run.train.seed, tokenizer=known))
-        keep(run, folder)
+        if keep(run, folder) and not resume:
+            written.append(folder / FILE)
         if known is None and (tokenizer := getattr(made[0], "tokenizer", None)) is not None:
             tokenizer.save(learned)
+            if not resume:
+                written.append(learned)
 
     def follow() -> None:
         if not made:
             known = learned if learned.exists() else None
             made.append(make_task(run.data, run.model.vocab_size, seed=run.train.seed, tokenizer=known))
 
-    if ranks is None:
-        _said(begin)
-    else:
-        ranks.on_first(lambda: _said(begin), lambda why: UserError(f"{folder}: {why}. Mend that, then run it again."))
+    _on_first(ranks, folder, begin)
+    if ranks is not None:
         ranks.together(follow)
     return made[0]
+
+
+def _on_first(ranks: Ranks | None, folder: Path, work: Callable[[], None]) -> None:
+    """By the first rank, where there are many."""
+    if ranks is None:
+        _said(work)
+    else:
+        ranks.on_first(lambda: _said(work), partial(_failed, folder))
+
+
+def _failed(folder: Path, why: str) -> UserError:
+    return UserError(f"{folder}: {why}: {remedy(why)}, then run it again.")
 
 
 def _said(work: Callable[[], T]) -> T:
@@ -198,12 +248,23 @@ def _said(work: Callable[[], T]) -> T:
 
 def _refuse(run: Run, folder: Path, resume: bool, go_on: str) -> None:
     """Raise a UserError where the folder holds anything but this run, or, to begin one, anything at all."""
-    begun = (folder / FILE).exists()
-    if resume and not begun:
-        raise UserError(f"{folder} holds no run to go on with: leave --resume out.")
+    file, begun = folder / FILE, bool(checkpoints(folder)) or (folder / METRICS).exists()
     if resume:
+        if not file.exists() or not (begun or is_ours(folder)):
+            raise UserError(f"{folder} holds no run to resume: leave --resume out.")
         check_same(run, folder)
-    elif checkpoints(folder) or (folder / METRICS).exists():
-        raise UserError(f"{folder} holds a run already: go on with it, {go_on}, or begin another one with --out.")
-    elif not begun and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} is no empty folder: begin the run in another one with --out.")
+        return
+    if begun:
+        raise UserError(f"{folder} holds a run already: resume it, {go_on}, or begin another one with --out.")
+    if not folder.exists():
+        return
+    left = (f".{FILE}.", f".{TOKENIZER}.")  # half written by a process that was killed
+    if not folder.is_dir() or any(
+        path.name not in (FILE, LOCK) and not path.name.startswith(left) for path in folder.iterdir()
+    ):
+        raise UserError(f"{folder} is not an empty folder: begin the run in another one with --out.")
+    if file.exists() and not (is_ours(folder) and find_run(str(file)) == run):
+        raise UserError(
+            f"A run keeps a {FILE} of its own in its folder, and {file} is another: begin the run in another folder "
+            "with --out."
+        )

@@ -1,5 +1,6 @@
 """deepnet-edu run as a user types it; a shell script stands for the worker."""
 
+import io
 import json
 import os
 from pathlib import Path
@@ -8,7 +9,8 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from deepnet_edu.cli import app
+from deepnet_edu.batch.state import read_batch
+from deepnet_edu.cli import app, main
 from deepnet_edu.cli.batch import seconds
 from deepnet_edu.course.places import lesson_names
 from deepnet_edu.messages import UserError
@@ -73,11 +75,20 @@ def test_run_fails_says_why_and_goes_on(worker: Path) -> None:
     assert [one["name"] for one in batch["notebooks"]] == ["x y"]
 
 
+def test_what_was_asked_for_can_be_asked_for_again(worker: Path) -> None:
+    assert here("x y.ipynb", "--out", "out").exit_code == 0
+    Path("out/batch.json").write_text('{"request"')
+    said = "batch.json cannot be read (not JSON (Expecting ':' delimiter at line 1, column 11)): give --resume the"
+    assert said in refused("--resume", "--out", "out")
+    result = here("x y.ipynb", "--resume", "--out", "out", "--seeds", "2")
+    assert "2 of 2 runs are done" in result.output
+
+
 def test_the_rest_of_a_batch_is_done(worker: Path) -> None:
     Path("bad.ipynb").write_text("no")
     result = here("bad.ipynb", "x y.ipynb", "--out", "out")
     assert result.exit_code == 1
-    assert result.output.startswith("FAILED  bad cannot run: bad.ipynb is no notebook of format 4")
+    assert result.output.startswith("FAILED  bad cannot run: bad.ipynb is not a notebook: it is not JSON")
     assert "1 of 2 runs are done" in result.output
 
 
@@ -109,29 +120,60 @@ def test_a_dry_run_runs_nothing(worker: Path) -> None:
     Path("bad.ipynb").write_text("no")
     result = here("x y.ipynb", "bad.ipynb", "--dry-run")
     assert result.exit_code == 1
-    assert result.output.splitlines()[-1].startswith("bad cannot run: bad.ipynb is no notebook of format 4")
+    assert result.output.splitlines()[-1].startswith("bad cannot run: bad.ipynb is not a notebook: it is not JSON")
     every = json.loads(here("--dry-run", "--json").stdout)
     assert [run["notebook"] for run in every] == lesson_names()
     assert not any(path.is_dir() for path in Path().iterdir())
 
 
 def test_what_is_refused(worker: Path) -> None:
+    Path("loop").symlink_to("loop")
     for given, said in [
         (["--resume"], "Say which batch to go on with: --out runs/NAME."),
         (["--resume", "--out", "runs/nihgt"], "runs/nihgt holds no batch: begin one without --resume, with the names"),
         (["x y.ipynb", "--dry-run", "--timeout", "soon"], "--timeout soon: expected a time"),
-        (["x y.ipynb", "--out", "../elsewhere"], "--out ../elsewhere lies outside the working folder"),
+        (["x y.ipynb", "--out", "x y.ipynb"], "x y.ipynb is not an empty folder: choose another --out."),
+        (["x y.ipynb", "--out", "x" * 300], "(File name too long): choose another --out."),
+        (["x y.ipynb", "--out", "loop/runs"], "cannot be written (Too many levels of symbolic links)"),
+        (["x y.ipynb", "--take-over", "--out", "new"], "give it together with --resume"),
+        (["x y.ipynb", "--timeout", "٣s"], "--timeout ٣s: expected a time"),
+        (["x y.ipynb", "--cell-timeout", f"{'9' * 400}h"], "a year at most"),
+        (["x y.ipynb", "--seeds", "100000000"], "That makes 100,000,000 runs"),
+        (["x y.ipynb", "--set", "RATE=1e309"], "RATE='1e309' is too large for a number: expected a finite one."),
+        (["x y.ipynb", "--set", "RATE=-1e309"], "is too large for a number"),
         (["x y.ipynb", "--timings", "--slots", "2"], "--timings measures one run after the other"),
         (["x y.ipynb", "--timeout", "soon"], "--timeout soon: expected a time such as 90s, 30m or 2h."),
-        (["x y.ipynb", "--retries", "-1"], "--retries -1: expected 0 or more."),
+        (["x y.ipynb", "--retries", "-1"], "--retries '-1': expected a whole number from 0 to 100."),
         (["x y.ipynb", "--junit", "none/x.xml"], "--junit none/x.xml cannot be written (No such file or directory)"),
         (["x y.ipynb", "--memory", "0"], "--memory 0: expected GB, more than 0."),
         (["x y.ipynb", "--gpus", "0"], "--gpus 0: there is no GPU '0' here"),
         (["y.ipynb"], "There is no notebook y.ipynb in"),
+        (["x y.ipynb", "--kernel", "pyhton3"], "--kernel pyhton3: Unknown kernel 'pyhton3': did you mean 'python3'?"),
+        (["x y.ipynb", "--cwd", "nowhere"], "--cwd nowhere: there is no folder"),
+        (["x y.ipynb", "--cwd", "notebook", "--cluster", "tcp://127.0.0.1:1"], "--cwd notebook is for one machine"),
         (["x y.ipynb", "--set", "DEPHT=1"], "did you mean 'DEPTH'?"),
     ]:
         assert said in refused(*given)
     assert not any(path.is_dir() for path in Path().iterdir())
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a disk that is always full")
+@pytest.mark.parametrize("unbuffered", [False, True])
+@pytest.mark.parametrize("command", ["run x.ipynb --gpus none --out new", "run x.ipynb --dry-run --json", "report out"])
+def test_what_cannot_be_printed_is_said(
+    worker: Path, command: str, unbuffered: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_notebook(Path("x.ipynb"), "2")
+    make_run(worker.parent / "out", "x.0")
+    monkeypatch.setattr("sys.argv", ["deepnet-edu", *command.split()])
+    with open("/dev/full", "wb", buffering=0) as raw, io.TextIOWrapper(raw, "utf-8", write_through=unbuffered) as full:
+        monkeypatch.setattr("sys.stdout", full)
+        with pytest.raises(SystemExit) as ended:
+            main()
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == "What this prints cannot be written (No space left on device).\n"
+    if "new" in command:
+        assert [run.state for run in read_batch(Path("new"))] == ["done"]
 
 
 def test_times() -> None:

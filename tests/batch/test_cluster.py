@@ -5,6 +5,7 @@ No kernel is started here; benchmarks/batch_cluster.py does the same at length, 
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -24,12 +25,14 @@ from deepnet_edu.batch.folder import fill_folder
 from deepnet_edu.batch.local import Limits
 from deepnet_edu.batch.plan import Request, make_plan
 from deepnet_edu.batch.processes import MARK
+from deepnet_edu.batch.scheduler import run_scheduler
 from deepnet_edu.batch.slots import Slot
 from deepnet_edu.batch.state import read_batch
 from deepnet_edu.batch.watch import Lines
 from deepnet_edu.cli import app
 from deepnet_edu.files import KILL_AT
 from deepnet_edu.messages import UserError
+from tests.doors import beyond_loopback, doors
 
 pytest.importorskip("distributed", reason="the extra [cluster] is not installed")
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
@@ -225,6 +228,9 @@ def test_this_machines_workers_are_started_again_and_end(here: Machines) -> None
         wait_until(lambda: len(members.members() or {}) == 2)
         first = pids()
         assert len(first) == 2
+        for one in (process, here.scheduler):
+            assert (addresses := doors(one.pid))
+            assert not beyond_loopback(addresses)
         os.kill(first[0], signal.SIGKILL)
         wait_until(lambda: len(members.members() or {}) == 2 and first[0] not in pids() and len(pids()) == 2)
         last = pids()
@@ -239,20 +245,81 @@ def test_this_machines_workers_are_started_again_and_end(here: Machines) -> None
     assert not any(psutil.pid_exists(pid) for pid in {*first, *last})
 
 
+@pytest.mark.parametrize(
+    ("answers", "reason"),
+    [
+        (b"", "TimeoutError: nothing in 0.5 s"),
+        (None, "CommClosedError"),
+        (b"HTTP/1.0 400 Bad Request\r\n\r\n", "Error"),
+    ],
+)
+def test_what_listens_and_is_not_a_scheduler_is_said(
+    answers: bytes | None, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A web page says nothing until it is asked, and its port lies beside the scheduler's."""
+    monkeypatch.setattr(cluster, "CONNECT_S", 0.5)
+    monkeypatch.setattr(cluster, "SAY_S", 0.1)
+    said: list[str] = []
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+
+        def answer() -> socket.socket | None:
+            connection, _ = server.accept()
+            if answers is None:
+                connection.close()
+                return None
+            connection.sendall(answers)
+            return connection
+
+        future = pool.submit(answer)
+        with pytest.raises(
+            UserError, match=rf"{address} does not answer as a scheduler \(.*{reason}.*\): give the sch"
+        ):
+            Cluster(address, say=said.append)
+        if connection := future.result():
+            connection.close()
+    assert said == ([] if answers != b"" else [f"Waiting for a scheduler to answer at {address}, up to 0.5 s."])
+
+
 def test_addresses_that_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "CONNECT_S", 0.5)
     begin = time.monotonic()
-    with pytest.raises(UserError, match="No scheduler answers at tcp://127.0.0.1:1 .*: start one with dask scheduler"):
+    with pytest.raises(
+        UserError, match=r"No scheduler answers at tcp://127\.0\.0\.1:1: start one with deepnet-edu sch"
+    ):
         Cluster("tcp://127.0.0.1:1")
     assert time.monotonic() - begin < 30
-    for address in ("127.0.0.1:8786", "http://x:1", "tcp://x", "tcp://:8786", "tcp://x:1/y"):
-        with pytest.raises(UserError, match=r"is no scheduler's address: expected one such as tcp://127.0.0.1:8786\."):
+    for address in (
+        "127.0.0.1:8786",
+        "http://x:1",
+        "tcp://x",
+        "tcp://:8786",
+        "tcp://x:1/y",
+        "tcp://x:0",
+        "tcp://x:65536",
+    ):
+        with pytest.raises(
+            UserError, match=r"is not a scheduler's address: expected one such as tcp://127.0.0.1:8786\."
+        ):
             Cluster(address)
     with pytest.raises(UserError, match=r"tls://127.0.0.1:1 needs certificates"):
         Cluster("tls://127.0.0.1:1")
     slot = Slot(0, "", None, "CPU", 1)
     with pytest.raises(UserError, match="is another machine: say by which address it reaches this one, --host ADDRESS"):
         workers.run_workers("tcp://10.0.0.1:8786", [slot], None, None, print)
+    for port in (0, -1, 65536, 10**30):
+        with pytest.raises(UserError, match=rf"--port {port}: expected a port from 1 to 65535\."):
+            workers.run_workers("tcp://127.0.0.1:8786", [slot], None, port, print)
+        with pytest.raises(UserError, match=rf"--port {port}: expected a port"):
+            run_scheduler("127.0.0.1", port, print)
+    with pytest.raises(UserError, match=r"--port 65535: expected a port from 1 to 65534\."):
+        workers.run_workers("tcp://127.0.0.1:8786", [slot, slot], None, 65535, print)
+    for host in ("no.such.host.invalid", "192.0.2.1", "a" * 80 + ".x", ""):
+        with pytest.raises(UserError, match="this machine cannot listen there"):
+            workers.run_workers("tcp://127.0.0.1:8786", [slot], host, None, print)
+    taken = pytest.raises(UserError, match=r"cannot listen there \(Address already in use\)")
+    with socket.create_server(("127.0.0.1", 0)) as server, taken:
+        run_scheduler("127.0.0.1", server.getsockname()[1], print)
     for option in (["--slots", "2"], ["--timings"], ["--gpus", "0"]):
         refused = CliRunner().invoke(app, ["run", "00", "--cluster", "tcp://127.0.0.1:8786", *option]).exception
         assert "are for one machine; a cluster has what deepnet-edu workers gives it" in str(refused)

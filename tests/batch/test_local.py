@@ -6,14 +6,16 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import pytest
 
+from deepnet_edu import __version__
 from deepnet_edu.batch import folder as batch_folder
-from deepnet_edu.batch import local
-from deepnet_edu.batch.active import Active
+from deepnet_edu.batch.active import Active, environment
 from deepnet_edu.batch.folder import fill_folder, take_folder
 from deepnet_edu.batch.junit import check_place, write_junit
 from deepnet_edu.batch.local import Limits, Runner
@@ -24,7 +26,7 @@ from deepnet_edu.batch.state import Status
 from deepnet_edu.batch.timings import keep_timings
 from deepnet_edu.batch.watch import Lines, LiveTable
 from deepnet_edu.course.places import ROOT
-from deepnet_edu.lock import Holder, release
+from deepnet_edu.lock import HOST, Holder, release
 from deepnet_edu.messages import UserError
 from tests.batch.conftest import stand_in, write_notebook
 
@@ -65,7 +67,7 @@ GOOD = 'sed "s/777/$((2 * $1))/" "$0.ipynb" > partial.ipynb\n'
         ("kill -9 $$", {}, "killed", "its process was ended by signal 9: killed, crashed, or out of memory"),
         ("exit 6", {}, "failed", "the disk is full"),
         ("exit 7", {}, "failed", "its kernel did not start, 3 times over: see its log"),
-        ("echo NoSuchKernel: julia >&2; exit 5", {}, "failed", "papermill left no whole notebook: NoSuchKernel: julia"),
+        ("echo NoSuchKernel: julia >&2; exit 5", {}, "failed", f"NoSuchKernel: julia, on {HOST}: install it there, or"),
         ("printf '{\"cells\": [{' > partial.ipynb", {}, "failed", "papermill left no whole notebook: it said nothing"),
         (GOOD + "echo odd >&2; exit 1", {}, "failed", "papermill ended with status 1: odd"),
         ("sed s/record+json/x/ $0.ipynb > partial.ipynb", {}, "failed", "it calls record(), but recorded nothing"),
@@ -100,9 +102,10 @@ def test_how_a_run_can_end(run: Run, script: str, limits: dict[str, float], stat
 
 
 def test_memory_is_limited(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "memory_gb", lambda mark: 3.0)
+    monkeypatch.setattr("deepnet_edu.batch.active.resident_gb", lambda processes: 3.0)
     (one,) = run("sleep 600", memory_gb=2)
     assert (one.state, one.problems) == ("killed", ["it needed more than 2 GB of memory"])
+    assert one.memory_gb == 3.0
 
 
 def test_retries_and_what_follows_a_failure(run: Run) -> None:
@@ -148,7 +151,7 @@ def test_a_full_disk_ends_the_batch_and_no_process_stays(run: Run, monkeypatch: 
     assert [one.state for one in run(GOOD, seeds=2)] == ["done", "done"]
     with monkeypatch.context() as broken:
         broken.setattr(batch_folder, "write_atomic", lambda *_: os.open("/nowhere/at/all", os.O_RDONLY))
-        with pytest.raises(UserError, match="Mend that, and run the same again with --resume"):
+        with pytest.raises(UserError, match="Fix that, and run the same again with --resume"):
             run(GOOD)
 
 
@@ -173,6 +176,42 @@ def test_what_a_run_sees(run: Run, working: Path, monkeypatch: pytest.MonkeyPatc
     assert {path.name for path in place.iterdir()} == {"seen", "log.txt", "notebook.ipynb", "status.json"}
     assert one.seconds > 0
     assert one.versions.keys() == {"python", "torch", "deepnet_edu"}
+
+
+def test_a_folder_with_a_colon_is_no_list_of_folders(planned: Callable[..., Plan], working: Path) -> None:
+    (notebook,) = planned(str(write_notebook(working / "a:b" / "x.ipynb").relative_to(working))).notebooks.values()
+    seen = environment(Status("x.1", "x"), make_slots("none", 1, [])[0], notebook, "mark")
+    assert "a" not in [Path(part).name for part in seen["PYTHONPATH"].split(os.pathsep)]
+    assert seen["DEEPNET_EDU_NOTEBOOK_DIR"] == str(working / "a:b")  # from which the kernel takes it
+
+
+def test_what_goes_along_with_a_notebook_reaches_a_worker_of_a_cluster(
+    working: Path, stub: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("distributed", reason="the extra [cluster] is not installed")
+    from deepnet_edu.batch import remote
+
+    (working / "stub").write_text(f'cat sets/a.txt "$DEEPNET_EDU_NOTEBOOK_DIR/helper.py" >&2\nls >&2\n{GOOD}')
+    (working / "helper.py").write_text("# helps\n")
+    (working / "sets").mkdir()
+    (working / "sets" / "a.txt").write_text("data\n")
+    write_notebook(working / "x.ipynb", "import helper\nopen('sets/a.txt')")
+    plan = make_plan(Request(("x.ipynb",)))
+    (run,), (notebook,) = plan.runs, plan.notebooks.values()
+    monkeypatch.setattr("deepnet_edu.batch.active.start_worker", stand_in(*stub))
+    monkeypatch.setattr("distributed.get_worker", lambda: SimpleNamespace(local_directory=str(working)))
+    monkeypatch.setattr(remote, "Link", lambda topic: Lines(1, quiet=True))
+    beside = {name: path.read_bytes() for name, path in {**notebook.modules, **notebook.files}.items()}
+    task = remote.Task(run, notebook.data, "python3", 1, False, Limits(), __version__, "topic", beside)
+    for path in (working / "helper.py", working / "sets" / "a.txt"):
+        path.unlink()
+    reply = remote.run_here(task)
+    assert reply.run is not None
+    assert (reply.run.state, reply.run.problems) == ("done", [])
+    assert reply.log.decode().splitlines()[:2] == ["data", "# helps"]
+    far = replace(task, working=str(working / "nowhere"))
+    assert "has no folder" in remote.run_here(far).refused
+    assert "cannot use its GPU any more" in remote.refusal(replace(task, gpu=True), [])
 
 
 @pytest.mark.parametrize("lost", [BrokenPipeError, OSError, SystemExit])

@@ -3,19 +3,23 @@
 import csv
 import io
 import json
+import os
 import re
+from dataclasses import fields
 from html import escape
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 from typer.testing import CliRunner
 
 from deepnet_edu.batch import report
+from deepnet_edu.batch.folder import runs_as_they_are
 from deepnet_edu.batch.plots import sweep_pictures
 from deepnet_edu.batch.render import notebook_html, read_cells, traceback_of
 from deepnet_edu.batch.report import page
-from deepnet_edu.batch.state import read_batch
+from deepnet_edu.batch.state import Status, read_batch
 from deepnet_edu.batch.summary import compare, estimate, group_runs, student_t, summarize
 from deepnet_edu.cli import app
 from deepnet_edu.messages import UserError
@@ -215,6 +219,100 @@ def test_junit_of_a_batch_that_has_run(tmp_path: Path) -> None:
         call(tmp_path / "a", "--junit", tmp_path / "none" / "x.xml")
 
 
+PAYLOAD = """'"><script>ran()</script><meta http-equiv=refresh content=0>"""
+
+
+@pytest.mark.parametrize("name", [one.name for one in fields(Status)])
+def test_no_field_leaves_its_place(tmp_path: Path, name: str) -> None:
+    """Right or wrong in its type, in the page, and in the page of a comparison."""
+    good = make_run(tmp_path / "a", "x.good", metrics={"loss": 1.0}, parameters={"A": 1})
+    for i, value in enumerate(
+        [PAYLOAD, [PAYLOAD], {PAYLOAD: PAYLOAD}, {PAYLOAD: [{PAYLOAD: PAYLOAD}]}, [{"a": PAYLOAD}]]
+    ):
+        for state in ("done", "failed"):
+            folder = tmp_path / "a" / f"x.{i}{state}"
+            folder.mkdir()
+            content = {"version": 1, **vars(good), "id": folder.name, "state": state, name: value}
+            (folder / "status.json").write_text(json.dumps(content))
+    (tmp_path / "a" / "batch.json").write_text(json.dumps(dict.fromkeys(("profile", "created", "command"), PAYLOAD)))
+    runs = runs_as_they_are(tmp_path / "a")
+    html = page(tmp_path / "a", runs, (PAYLOAD, runs))
+    for sign in ("<script>ran", "<meta http-equiv=refresh", "'\"><"):
+        assert sign not in html
+    assert escape(PAYLOAD)[:20] in html
+
+
+def test_nothing_that_a_link_leads_to_is_shown(tmp_path: Path) -> None:
+    """A folder that somebody sent may have links to private files, under any of the names."""
+    private = tmp_path / "private"
+    make_run(private, "y.0", [code("secret")], host="secret", problems=["secret"])
+    (private / "log.txt").write_text("secret")
+    (private / "batch.json").write_text('{"profile": "secret", "command": ["secret"]}')
+    batch = tmp_path / "batch"
+    for name, linked in [("x.0", "log.txt"), ("x.1", "partial.ipynb"), ("x.2", "notebook.ipynb")]:
+        make_run(batch, name, state="failed", audited=name == "x.2", problems=["it broke"])
+        source = private / "log.txt" if linked == "log.txt" else private / "y.0" / "notebook.ipynb"
+        (batch / name / linked).symlink_to(source)
+    (batch / "x.3").mkdir()
+    (batch / "x.3" / "status.json").symlink_to(private / "y.0" / "status.json")
+    (batch / "y.0").symlink_to(private / "y.0")
+    (batch / "batch.json").symlink_to(private / "batch.json")
+    html = Path(call(batch).strip()).read_text()
+    assert "secret" not in html
+    assert html.count("a link, which is not followed") >= 4
+    for name in ("log.txt", "partial.ipynb"):  # nor is a pipe waited for
+        (batch / "x.0" / name).unlink(missing_ok=True)
+        os.mkfifo(batch / "x.0" / name)
+    assert "not a regular file" in Path(call(batch).strip()).read_text()
+
+
+def test_a_report_replaces_nothing_but_its_kind(tmp_path: Path) -> None:
+    make_sweep(tmp_path / "a")
+    mine = tmp_path / "mine.ipynb"
+    mine.write_text('{"cells": []}')
+    os.mkfifo(tmp_path / "pipe")
+    for option, name, said in [
+        ("--junit", "mine.ipynb", "is not a JUnit file, and stays as it is"),
+        ("--junit", "pipe", "is not a JUnit file"),
+        ("--junit", "a/batch.json", "is the place of the batch's own files"),
+        ("--junit", "a/00_x.000000000000/status.json", "is not a JUnit file"),
+        ("--junit", "a/report.html", "is the page's own place"),
+        ("--out", "mine.ipynb", "is not a report, and stays as it is"),
+        ("--out", "pipe", "is not a report"),
+        ("--out", "a/batch.json", "is not a report"),
+    ]:
+        with pytest.raises(UserError, match=said):
+            call(tmp_path / "a", option, tmp_path / name)
+    with pytest.raises(UserError, match="is the page's own place"):
+        call(tmp_path / "a", "--junit", tmp_path / "x.html", "--out", tmp_path / "x.html")
+    assert mine.read_text() == '{"cells": []}'
+    assert not (tmp_path / "x.html").exists()
+    (tmp_path / "empty.xml").touch()
+    for name in ("new.xml", "new.xml", "empty.xml"):
+        call(tmp_path / "a", "--junit", tmp_path / name)
+
+
+def test_one_malformed_output_hides_no_other() -> None:
+    odd: list[Any] = [
+        *(shown(**{kind: value}) for kind in ("png", "svg", "html") for value in (3, None, [1], {"a": 1})),
+        {"output_type": "error", "traceback": {"a": 1}},
+        {"output_type": "stream", "text": 3},
+        {"output_type": "display_data", "data": [1]},
+        {"output_type": ["x"], "data": {"text/plain": [[[1]]]}},
+        {},
+    ]
+    html = notebook_html(
+        [{"cell_type": "code", "source": "1", "metadata": None, "outputs": [*odd, shown(plain="seen")]}]
+    )
+    assert "<pre>seen</pre>" in html
+    assert html.count("[output that cannot be shown: ") >= 9
+    deep: list[Any] = []
+    for _ in range(5000):
+        deep = [deep]
+    html = notebook_html([{"cell_type": "markdown", "source": deep}, code("1", shown(plain=deep)), code("seen")])
+    assert ">seen</pre>" in html
+
+
 def test_what_is_refused(tmp_path: Path) -> None:
     make_sweep(tmp_path / "a")
     with pytest.raises(UserError, match="holds no batch: expected a folder that deepnet-edu run --out made"):
@@ -225,16 +323,17 @@ def test_what_is_refused(tmp_path: Path) -> None:
         call(tmp_path / "a", "--json", "--out", "x")
     mine = tmp_path / "mine.html"
     mine.write_text("<p>mine")
-    with pytest.raises(UserError, match="is no report, and stays as it is"):
+    with pytest.raises(UserError, match="is not a report, and stays as it is"):
         call(tmp_path / "a", "--out", mine)
     assert mine.read_text() == "<p>mine"
-    with pytest.raises(UserError, match="a is no report, and stays as it is"):
+    with pytest.raises(UserError, match="a is not a report, and stays as it is"):
         call(tmp_path / "a", "--out", tmp_path / "a")
     with pytest.raises(UserError, match="cannot be written .*choose another --out"):
         call(tmp_path / "a", "--out", tmp_path / "none" / "x.html")
     (tmp_path / "a" / "00_x.000000000000" / "status.json").write_text('{"version"')
-    with pytest.raises(UserError, match=r"status.json cannot be read .*--resume"):
-        call(tmp_path / "a")
+    said = json.loads(call(tmp_path / "a", "--json"))["runs"][0]
+    assert said["state"] == "failed"
+    assert re.search(r"status.json cannot be read .*--resume", said["problems"][0])
 
 
 def test_outputs_cannot_leave_their_place() -> None:

@@ -95,7 +95,7 @@ def chromium_page(folder: Path) -> Iterator:
         context.close()
 
 
-LAB = r"http://localhost:\d+/lab\S*\?token=\w+"
+LAB = r"http://127\.0\.0\.1:\d+/lab\S*\?token=\w+"
 
 
 @pytest.fixture

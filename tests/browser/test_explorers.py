@@ -31,7 +31,7 @@ def whole_page(tmp_path: Path) -> None:
 
 @pytest.fixture
 def voila_url(workspace: Path, tmp_path: Path) -> Iterator[str]:
-    address = r"http://localhost:\d+/\S*token=\w+"
+    address = r"http://127\.0\.0\.1:\d+/\S*token=\w+"
     with served(["explore", "--workspace", str(workspace)], address, tmp_path) as url:
         yield url
 

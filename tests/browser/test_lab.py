@@ -53,7 +53,7 @@ def test_lesson_00_from_the_learners_workspace(page, lab_url: str, workspace: Pa
 
 def test_the_server_asks_for_its_token(lab_url: str) -> None:
     base, _, token = lab_url.partition("/lab")
-    assert base.startswith("http://localhost:")
+    assert base.startswith("http://127.0.0.1:")
     with pytest.raises(urllib.error.HTTPError, match="403"):
         urllib.request.urlopen(f"{base}/api/contents")
     with urllib.request.urlopen(f"{base}/api/contents?{token.partition('?')[2]}") as answer:

@@ -1,5 +1,6 @@
 """A batch's report in Chromium: it sorts, filters, shows tracebacks; what outputs hold neither runs nor asks."""
 
+import json
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -97,6 +98,26 @@ def test_sorted_filtered_and_read(tmp_path: Path, page) -> None:
         assert page.evaluate("document.documentElement.scrollWidth") <= 700
     assert [url for url in asked if not url.startswith(("data:", address))] == []
     assert errors == []
+
+
+def test_a_forged_status_leads_nowhere(tmp_path: Path, page) -> None:
+    with listening() as (place, server):
+        folder = tmp_path / "batch"
+        make_run(folder, "x.0")
+        content = json.loads((folder / "x.0" / "status.json").read_text())
+        away = (
+            f'<a href="{place}" style="position:fixed;inset:0">x</a><meta http-equiv="refresh" content="0;url={place}">'
+        )
+        for name in content:
+            (folder / f"y.{name}").mkdir()
+            (folder / f"y.{name}" / "status.json").write_text(json.dumps({**content, "id": f"y.{name}", name: away}))
+        address = write(folder)
+        page.goto(address)
+        page.mouse.click(200, 200)
+        page.wait_for_timeout(300)
+        assert page.url == address
+        assert page.locator(f'a[href="{place}"]').count() == 0
+        assert not was_called(server)
 
 
 def test_what_outputs_hold_cannot_run(tmp_path: Path, page) -> None:

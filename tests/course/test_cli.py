@@ -264,7 +264,7 @@ def test_train_keeps_a_run_and_goes_on_with_it(tmp_path: Path, monkeypatch: pyte
     kept = Path("runs/laptop-1000/run.toml")
     before = kept.read_text()
     assert "decoder_layers = 4" in before
-    assert "go on with it, deepnet-edu train runs/laptop-1000/run.toml --resume" in refused("laptop-1000", *SMALL)
+    assert "resume it, deepnet-edu train runs/laptop-1000/run.toml --resume" in refused("laptop-1000", *SMALL)
     assert "was begun with model.d_ff=256, and now it is 128" in refused(
         "laptop-1000", *SMALL, "--set", "d_ff=128", "--resume"
     )
@@ -280,9 +280,9 @@ def test_train_keeps_a_run_and_goes_on_with_it(tmp_path: Path, monkeypatch: pyte
 
 def test_train_never_writes_over_something_else(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
-    assert "is no empty folder" in refused("laptop-1000", *SMALL, "--out", str(tmp_path))
-    assert "is no empty folder" in refused("laptop-1000", *SMALL, "--out", str(tmp_path / "mine.txt"))
-    assert "holds no run to go on with" in refused("laptop-1000", *SMALL, "--out", str(tmp_path), "--resume")
+    assert "is not an empty folder" in refused("laptop-1000", *SMALL, "--out", str(tmp_path))
+    assert "is not an empty folder" in refused("laptop-1000", *SMALL, "--out", str(tmp_path / "mine.txt"))
+    assert "holds no run to resume" in refused("laptop-1000", *SMALL, "--out", str(tmp_path), "--resume")
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
@@ -366,8 +366,8 @@ def test_train_is_stopped_and_goes_on(tmp_path: Path) -> None:
             time.sleep(0.1)
         process.send_signal(signal.SIGTERM)
         said, _ = process.communicate(timeout=60)
-    assert process.returncode == 0
-    go_on = shlex.split(said.split("Go on with: ")[1])
+    assert process.returncode == 128 + signal.SIGTERM
+    go_on = shlex.split(said.split("Resume with: ")[1])
     assert go_on == ["deepnet-edu", "train", "my run/run.toml", "--resume"]
     done = int(said.split()[2])
     assert (saved / f"step-{done:08}").is_dir()

@@ -28,10 +28,10 @@ def environment(**more: str) -> dict[str, str]:
     return {**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "TORCH_CPP_LOG_LEVEL": "ERROR", **more}
 
 
-def torchrun(ranks: int, *arguments: str | Path, **more: str) -> subprocess.CompletedProcess[str]:
-    """What so many ranks printed."""
-    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
-    return finished([*start, *map(str, arguments)], **more)
+#: How ranks of a module are started: as deepnet-edu train --gpus does, and as on many machines.
+LAUNCH = [sys.executable, "-c", "import sys; from deepnet_edu.parallel.launch import launch; "
+    "sys.exit(launch(int(sys.argv[1]), sys.argv[2], sys.argv[3:]))"]  # fmt: skip
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
 
 
 def finished(command: Sequence[str], **more: str) -> subprocess.CompletedProcess[str]:
@@ -49,9 +49,9 @@ def finished(command: Sequence[str], **more: str) -> subprocess.CompletedProcess
     return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
-def seen(ranks: int, folder: Path) -> list[dict[str, Any]]:
+def seen(ranks: int, folder: Path, start: Sequence[str]) -> list[dict[str, Any]]:
     """What each of so many ranks of ``worker.py`` saw, by case."""
-    done = torchrun(ranks, ROOT / "tests" / "distributed" / "worker.py", folder)
+    done = finished([*start, "tests.distributed.worker", str(folder)])
     assert done.returncode == 0, done.stdout + done.stderr
     return [json.loads((folder / f"{ranks}-{rank}.json").read_text()) for rank in range(ranks)]
 
@@ -71,13 +71,13 @@ def single(folder: Path, one_thread: None, chosen_path: None) -> list[float]:
 @pytest.fixture(scope="session")
 def four(folder: Path) -> list[dict[str, Any]]:
     """What each of four ranks saw."""
-    return seen(4, folder)
+    return seen(4, folder, [*TORCHRUN, "--nproc-per-node=4", "-m"])
 
 
 @pytest.fixture(scope="session")
 def two(folder: Path, single: list[float], four: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """What each of two ranks saw, which have gone on with the runs of others, too."""
-    return seen(2, folder)
+    return seen(2, folder, [*LAUNCH, "2"])
 
 
 def in_one_process(out: Path, **changes: Any) -> list[float]:

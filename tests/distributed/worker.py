@@ -19,7 +19,7 @@ import deepnet_edu
 from deepnet_edu.messages import UserError
 from deepnet_edu.models import build_model
 from deepnet_edu.parallel import Plan, joined
-from deepnet_edu.parallel.ranks import initialise
+from deepnet_edu.parallel.worker import run_rank
 from deepnet_edu.training import Interrupted, TrainingDiverged, TrainStep, train
 from deepnet_edu.training.parallel import ParallelStep
 from deepnet_edu.training.runs import find_run
@@ -232,12 +232,15 @@ def runs_of_two(folder: Path) -> dict[str, Any]:
 def main() -> None:
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float64)
-    initialise("cpu")
+    run_rank(all_cases, "cpu", "start the tests again")
+
+
+def all_cases() -> int:
     ranks, rank, folder = dist.get_world_size(), dist.get_rank(), Path(sys.argv[1])
     found: dict[str, Any] = {case.name: trained(case) for case in CASES[ranks]}
     found |= runs_of_four(folder) if ranks == 4 else runs_of_two(folder)
     (folder / f"{ranks}-{rank}.json").write_text(json.dumps(found))
-    dist.destroy_process_group()
+    return 0
 
 
 if __name__ == "__main__":

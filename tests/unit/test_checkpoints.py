@@ -142,7 +142,7 @@ DAMAGE = {
     "a flipped byte": (flipped, "SHA-256"),
     "cut short": (lambda file: os.truncate(file, file.stat().st_size - 7), r"bytes instead of"),
     "missing": (lambda file: file.unlink(), "is missing"),
-    "a pickle": (pickled, "no safetensors file"),
+    "a pickle": (pickled, "not a safetensors file"),
     "another file": (lambda file: file.with_name("model.pt").write_bytes(b"x"), r"model\.pt does not belong"),
 }
 

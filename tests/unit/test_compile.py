@@ -94,6 +94,25 @@ def test_kernels_equal_the_plain_path(every: int) -> None:
     assert graphs(model) == [1]
 
 
+def test_kernels_of_another_instruction_set_are_not_taken_from_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch's cache has no instruction set in its key, and with kernels of another one nothing compiles."""
+    tags = []
+
+    def compile_graph(graph: Any, _inputs: Any) -> Any:
+        tags.append(torch.compiler.config.cache_key_tag)
+        return graph.forward
+
+    monkeypatch.setattr(torch._dynamo, "lookup_backend", lambda _name: compile_graph)
+    config = small_config("deepnorm", "decoder", 2)
+    with torch.compiler.config.patch(cache_key_tag="a user's"):
+        for capability in ("AVX2", "DEFAULT"):
+            monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda capability=capability: capability)
+            model = build_model(config)
+            model.use_compiled("layer")
+            model.loss(random_batch(config, 2, 7))
+    assert tags == ["a user'sAVX2", "a user'sAVX2DEFAULT"]
+
+
 @pytest.mark.usefixtures("double")
 def test_checkpoints_compute_again_by_the_same_graph() -> None:
     config = small_config("pre_ln", "decoder", 5)

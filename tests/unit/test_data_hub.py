@@ -4,6 +4,7 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import gzip
 import json
 import sys
 from collections.abc import Iterator
@@ -218,3 +219,48 @@ def test_an_interrupted_download_goes_on_from_the_cache(monkeypatch: pytest.Monk
         "Loading somebody/texts was interrupted (TimeoutError: timed out after 10 s): "
         "nothing is lost, run the same again and it goes on with what is in the cache."
     )
+
+
+@STREAMING
+def test_words_that_look_like_nothing_are_text(tmp_path: Path, streaming: bool) -> None:
+    words = ["hello", "NA", "null", "None", "nan", "N/A", "world"]
+    (tmp_path / "words.csv").write_text("text\n" + "\n".join(words) + "\n")
+    assert list(load_text(tmp_path / "words.csv", streaming=streaming)) == words
+
+
+@STREAMING
+def test_rows_that_lack_a_text_are_counted(tmp_path: Path, streaming: bool) -> None:
+    (tmp_path / "gaps.csv").write_text('text,more\na,1\n"",2\nb,3\n')
+    rows = load_text(tmp_path / "gaps.csv", streaming=streaming)
+    with pytest.warns(UserWarning, match="1 of 3 rows lack a text and were left out"):
+        assert list(rows) == ["a", "b"]
+
+
+@STREAMING
+@pytest.mark.parametrize(
+    "name", ["corpus [v1].jsonl", "a*b?.jsonl", "a [1]/b.jsonl", "it's, ü.jsonl", "UPPER.JSONL", "x.jsonl.gz"]
+)
+def test_names_that_others_take_for_patterns(tmp_path: Path, name: str, streaming: bool) -> None:
+    content = b'{"text": "hello"}\n'
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    (tmp_path / "corpus v.jsonl").write_text('{"text": "another"}\n')
+    assert list(load_text(path, streaming=streaming)) == ["hello"]
+
+
+@pytest.mark.parametrize("ending", [".txt", ".csv"])
+def test_other_encodings_are_named_with_what_to_type(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"old{ending}"
+    for encoding, advice in (
+        ("utf-16", "in UTF-16, expected UTF-8: .*iconv -f UTF-16"),
+        ("latin-1", "iconv -f LATIN1"),
+    ):
+        path.write_bytes("text\nGrüße\n".encode(encoding))
+        with pytest.raises(
+            UserError, match=rf"old{ending} is .*{advice} -t UTF-8 '.*old{ending}' > 'old.utf8{ending}'"
+        ):
+            list(load_text(path))
+    path.write_bytes("text\nGrüße\n".encode("utf-8-sig"))
+    assert list(load_text(path))[-1] == "Grüße"
+    assert "\ufeff" not in "".join(load_text(path))

@@ -1,3 +1,4 @@
+import copy
 from dataclasses import replace
 from math import log
 
@@ -5,6 +6,7 @@ import pytest
 import torch
 
 from deepnet_edu import Batch, ModelConfig, build_model
+from tests.unit.rules import small_config
 
 SMALL = ModelConfig(
     architecture="decoder", task="lm", decoder_layers=2, d_model=16, n_heads=4, d_ff=32, vocab_size=11, max_length=6
@@ -100,3 +102,13 @@ def test_the_same_seed_gives_the_same_model_on_a_gpu() -> None:
     tokens = torch.randint(11, (3, 6))
     expected, actual = build_model(SMALL, seed=1)(tokens), build_model(SMALL, seed=1, device="cuda")(tokens.cuda())
     torch.testing.assert_close(actual.cpu(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_weights_of_another_rule_are_not_loaded_without_a_word() -> None:
+    """Names and shapes are those of Post-LN as well."""
+    post_ln, deepnorm = (build_model(small_config(rule, "decoder", 2)) for rule in ("post_ln", "deepnorm"))
+    with pytest.raises(RuntimeError, match=r"weights are of .*post_ln.* this model is of .*deepnorm"):
+        deepnorm.load_state_dict(post_ln.state_dict())
+    deepnorm.load_state_dict(post_ln.state_dict(), strict=False)  # who wants it has it
+    deepnorm.load_state_dict(dict(post_ln.state_dict()))
+    copy.deepcopy(post_ln).load_state_dict(post_ln.state_dict())

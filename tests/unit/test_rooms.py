@@ -12,7 +12,7 @@ PACKAGE = Path(deepnet_edu.__file__).parent
 ORDER = [
     "messages", "files", "fields", "lock", "scaling", "residual", "attention", "transformer", "fast", "compiled",
     "stack", "initialization", "embedding", "config", "models", "generation", "record", "planning", "parallel",
-    "theory", "probing", "review", "data", "training", "figures", "progress", "explorers", "checks",
+    "theory", "probing", "review", "data", "training", "figures", "progress", "serving", "explorers", "checks",
     "course", "batch", "cli", "__main__",
 ]  # fmt: skip
 NOTEBOOKS = {"IPython", "ipywidgets", "jupytext", "nbformat", "nbclient", "papermill", "jupyterlab"}

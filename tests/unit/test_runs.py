@@ -137,7 +137,7 @@ def test_a_wrong_value_is_one_sentence(overrides: list[str], message: str) -> No
         ("[model]\nstep = 3\n", "[model]: Unknown key 'step'"),
         ("[trian]\nsteps = 3\n", "Unknown table 'trian': did you mean 'train'?"),
         ("model = 3\n", "model=3: expected a table, [model]"),
-        ("[model\n", "cannot be read: it is no TOML"),
+        ("[model\n", "cannot be read: it is not TOML"),
         ("[train]\nsteps = 3\n", "[model] has no architecture: add architecture = …"),
         (None, "cannot be read: No such file or directory. A preset is named without .toml: laptop-1000"),
     ],
