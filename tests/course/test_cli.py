@@ -100,9 +100,10 @@ def test_a_full_disk_behind_what_is_printed(
 ) -> None:
     """Whether Python notices at once or at its end."""
     monkeypatch.setattr(sys, "argv", ["deepnet-edu", *arguments])
-    with open("/dev/full", "w") as disk, pytest.raises(SystemExit) as ended:
+    with open("/dev/full", "w") as disk:
         monkeypatch.setattr(sys, "stdout", disk)
-        main()
+        with pytest.raises(SystemExit) as ended:
+            main()
     assert ended.value.code == 1
     assert capsys.readouterr().err == "What this prints cannot be written (No space left on device).\n"
 
