@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -94,26 +93,19 @@ def test_doctor_looks_at_python_torch_and_jupyterlab(monkeypatch: pytest.MonkeyP
     assert doctor._jupyterlab().status == "problem"
 
 
-@pytest.fixture
-def full(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What this process prints goes to a disk that is full."""
-    with open("/dev/full", "w") as disk:
-        monkeypatch.setattr(sys, "stdout", disk)
-        yield
-        monkeypatch.undo()
-
-
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 @pytest.mark.parametrize("arguments", [["models", "--residuals"], ["plan", "small_1000", "--json"], ["--help"]])
 def test_a_full_disk_behind_what_is_printed(
-    full: None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], arguments: list[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str]
 ) -> None:
     """Whether Python notices at once or at its end."""
     monkeypatch.setattr(sys, "argv", ["deepnet-edu", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        main()
+    with open("/dev/full", "w") as disk:
+        monkeypatch.setattr(sys, "stdout", disk)
+        with pytest.raises(SystemExit) as ended:
+            main()
     assert ended.value.code == 1
-    assert capfd.readouterr().err == "What this prints cannot be written (No space left on device).\n"
+    assert capsys.readouterr().err == "What this prints cannot be written (No space left on device).\n"
 
 
 def test_ctrl_c_before_there_is_a_command_is_one_word(tmp_path: Path) -> None:
@@ -132,7 +124,7 @@ def test_ctrl_c_outside_of_a_command(monkeypatch: pytest.MonkeyPatch, capsys: py
     def stopped() -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("deepnet_edu.cli.app.app", stopped)
+    monkeypatch.setattr(sys.modules["deepnet_edu.cli.app"], "app", stopped)
     with pytest.raises(SystemExit) as ended:
         main()
     assert (ended.value.code, capsys.readouterr().err) == (130, "Stopped.\n")

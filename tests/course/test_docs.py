@@ -97,7 +97,10 @@ EXAMPLES = sorted(
 
 
 def words(line: str) -> list[str]:
-    return shlex.split(line.rstrip('" '))
+    try:
+        return shlex.split(line)
+    except ValueError:  # the end of a text that a shell passes on
+        return shlex.split(line.rstrip().removesuffix('"'))
 
 
 def parsed(arguments: list[str]) -> Any:
