@@ -92,7 +92,6 @@ class BytePairs:
         merges = json.loads(learner.to_str())["model"]["merges"]
         return cls([" ".join(pair) for pair in merges], languages)
 
-    @checked()
     def encode(self, text: str) -> list[int]:
         """The tokens of ``text``, without any special one.
 
