@@ -207,9 +207,7 @@ def _fits(value: Any, wanted: Any) -> bool:
         return isinstance(value, list) and all(_fits(one, inner[0]) for one in value)
     if origin is Sequence:
         return (
-            isinstance(value, Sequence)
-            and not isinstance(value, str | bytes)
-            and all(_fits(one, inner[0]) for one in value)
+            isinstance(value, Sequence) and not isinstance(value, bytes) and all(_fits(one, inner[0]) for one in value)
         )
     if origin is tuple:
         if not isinstance(value, list | tuple):
