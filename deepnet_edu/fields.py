@@ -3,6 +3,7 @@ uses them."""
 
 import inspect
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from functools import cache, wraps
@@ -47,22 +48,20 @@ class Range:
     """The numbers that an argument may be, never infinite, as a part of its type: ``Annotated[float, Range(0, 1)]``.
 
     Attributes:
-        least, most: included, but for an open end.
-        open: ``"below"``, ``"above"``, ``"both"``: an end that is not included.
+        least, most: the ends, both included.
+        open: whether ``most`` itself is too much.
     """
 
     least: float = -1e100
     most: float = 1e100
-    open: Literal["", "below", "above", "both"] = ""
+    open: bool = False
 
     def holds(self, value: Any) -> bool:
         """Whether a number is one of these."""
-        above = value > self.least if self.open in ("below", "both") else value >= self.least
-        return bool(above and (value < self.most if self.open in ("above", "both") else value <= self.most))
+        return bool(self.least <= value < self.most if self.open else self.least <= value <= self.most)
 
     def __str__(self) -> str:
-        least = f"more than {self.least:g}" if self.open in ("below", "both") else f"from {self.least:g}"
-        return f"{least} to {'less than ' if self.open in ('above', 'both') else ''}{self.most:g}"
+        return f"from {self.least:g} to {'less than ' if self.open else ''}{self.most:g}"
 
 
 #: What arguments of formulas may be. Larger ones overflow, and arrays of more entries fill the memory.
@@ -216,9 +215,7 @@ def _fits(value: Any, wanted: Any) -> bool:
         return isinstance(value, list) and all(_fits(one, inner[0]) for one in value)
     if origin is Sequence:
         return (
-            isinstance(value, Sequence)
-            and not isinstance(value, str | bytes)
-            and all(_fits(one, inner[0]) for one in value)
+            isinstance(value, Sequence) and not isinstance(value, bytes) and all(_fits(one, inner[0]) for one in value)
         )
     if origin is tuple:
         if not isinstance(value, list | tuple):
@@ -229,6 +226,8 @@ def _fits(value: Any, wanted: Any) -> bool:
         return isinstance(value, dict) and all(_fits(k, inner[0]) and _fits(v, inner[1]) for k, v in value.items())
     if origin is Iterable:
         return _iterable(value)
+    if wanted is float and isinstance(value, int) and abs(value) > sys.float_info.max:
+        return False
     if wanted in (int, float):
         return isinstance(value, Integral if wanted is int else Real) and not isinstance(value, bool)
     if isinstance(wanted, TypeVar):

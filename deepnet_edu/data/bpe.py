@@ -72,6 +72,8 @@ class BytePairs:
         from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
         reserved = _reserved(languages)
+        if vocab_size >= 2**31:
+            raise ValueError(f"vocab_size={shown(vocab_size)}: expected less than 2**31.")
         if vocab_size < reserved + _BYTES:
             raise ValueError(
                 f"vocab_size={vocab_size!r}: expected {reserved + _BYTES} or more, "
@@ -92,7 +94,6 @@ class BytePairs:
         merges = json.loads(learner.to_str())["model"]["merges"]
         return cls([" ".join(pair) for pair in merges], languages)
 
-    @checked()
     def encode(self, text: str) -> list[int]:
         """The tokens of ``text``, without any special one.
 
@@ -124,7 +125,7 @@ class BytePairs:
             ValueError: a token is beyond the vocabulary.
         """
         try:
-            known = [index(token) - self._first for token in tokens if token >= self._first]
+            known = [number - self._first for number in map(index, tokens) if number >= self._first]
         except TypeError:
             raise ValueError(f"tokens={shown(tokens)}: expected a list of whole numbers.") from None
         if known and max(known) >= self.vocab_size - self._first:

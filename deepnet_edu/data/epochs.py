@@ -7,6 +7,8 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from deepnet_edu.fields import shown
+
 Item = TypeVar("Item")
 
 
@@ -71,8 +73,9 @@ def check_numbers(least: int, **numbers: int) -> None:
         ValueError: one of them is not.
     """
     for name, value in numbers.items():
-        if not isinstance(value, int) or value < least:
-            raise ValueError(f"{name}={value!r}: expected a whole number, {least} or more.")
+        if not isinstance(value, int) or not least <= value < 2**63:
+            most = ", less than 2**63" if isinstance(value, int) and value > least else ""
+            raise ValueError(f"{name}={shown(value)}: expected a whole number, {least} or more{most}.")
 
 
 def fingerprint(*parts: NDArray[Any] | int) -> str:

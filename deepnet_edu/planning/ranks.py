@@ -169,7 +169,6 @@ def rank_memory(
     return found
 
 
-@checked()
 def rank_traffic(
     config: ModelConfig,
     sequences: int,

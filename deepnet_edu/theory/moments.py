@@ -15,7 +15,7 @@ from deepnet_edu.fields import Correlation, Count, NotNegative, Positive, Range,
 from deepnet_edu.messages import unknown
 from deepnet_edu.record import Array
 
-Dropped = Annotated[float, Range(0, 1, "above")]
+Dropped = Annotated[float, Range(0, 1, open=True)]
 
 
 def numbers(given: Any) -> Array:
@@ -26,7 +26,7 @@ def numbers(given: Any) -> Array:
     """
     try:
         found = np.asarray(given, dtype=float)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         found = np.array(np.nan)
     if found.ndim != 1 or not (np.abs(found) <= 1e100).all():
         raise ValueError("Expected a list of finite numbers, one for each sub-layer, for example np.full(24, 0.1).")

@@ -63,7 +63,7 @@ def pre_ln_variance(layers: Count, per_layer: NotNegative, var0: NotNegative = 1
     Returns:
         (L + 1,): the input's variance, then one value after each layer.
     """
-    return np.asarray(var0 + per_layer * np.arange(layers + 1))
+    return np.asarray(var0 + per_layer * np.arange(layers + 1.0))
 
 
 @checked()

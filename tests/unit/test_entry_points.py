@@ -76,7 +76,7 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "predict": (predict, {"config": CONFIG, "tokens": 8, "gain": 1.0}),
     "train": (partial(train, progress=False), {"model": MODEL, "task": TokenMap(11, 4, 2), "config": STEP}),
     "train in a folder": (
-        partial(train, MODEL, TokenMap(11, 4, 2), STEP, progress=False), {"out": None, "on_step": None, "plan": None}
+        partial(train, MODEL, TokenMap(11, 4, 2), STEP, progress=False), {"out": None, "plan": None}
     ),
     "greedy": (
         greedy, {"model": MODEL, "prompt": X, "max_new_tokens": 2, "end": 3, "padding": torch.zeros(2, 4).bool()}
@@ -229,6 +229,11 @@ def test_a_loader_of_pytorch_is_no_task() -> None:
     loader = torch.utils.data.DataLoader([1, 2])  # type: ignore[arg-type,var-annotated]
     with pytest.raises(ValueError, match=r"task=.*expected a Task, for example PythonDocs\(\), or any object with a"):
         train(MODEL, loader, STEP, progress=False)  # type: ignore[arg-type]
+
+
+def test_a_function_to_be_called_is_one() -> None:
+    with pytest.raises(ValueError, match="on_step='print': expected a function or None."):
+        train(MODEL, TokenMap(11, 4, 2), STEP, progress=False, on_step="print")  # type: ignore[arg-type]
 
 
 # --- sizes
