@@ -20,7 +20,7 @@ from deepnet_edu.parallel.plan import Plan
 
 T = TypeVar("T")
 #: Key of what stands for a path where ranks tell each other of one.
-_PATH = "path of a file or folder"
+_PATH, _DTYPE = "path of a file or folder", "dtype of a tensor"
 #: The dimensions of the mesh. Neighbours in a share talk most, so they are neighbours on a machine, too.
 PIPELINE, SHARE = "pipeline", "share"
 #: Environment variable: the private folder where the ranks of one machine meet, which :func:`.launch` makes.
@@ -145,7 +145,15 @@ class Ranks:
 
 def _written(value: Any, device: torch.device) -> Tensor:
     """A plain value as text, in bytes."""
-    text = json.dumps(value, default=lambda path: {_PATH: str(path)})
+
+    def plain(one: Any) -> dict[str, str]:
+        if isinstance(one, torch.dtype):
+            return {_DTYPE: str(one).removeprefix("torch.")}
+        if isinstance(one, Path):
+            return {_PATH: str(one)}
+        raise TypeError(f"{type(one).__name__} is not plain: ranks tell each other what JSON can say, paths and dtypes")
+
+    text = json.dumps(value, default=plain)
     return torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8).to(device)
 
 
@@ -155,6 +163,8 @@ def _read(text: Tensor) -> Any:
             return [plain(one) for one in value]
         if not isinstance(value, dict):
             return value
+        if isinstance(dtype := getattr(torch, str(value.get(_DTYPE)), None), torch.dtype):
+            return dtype
         return Path(value[_PATH]) if _PATH in value else {key: plain(one) for key, one in value.items()}
 
     return plain(parse_json(bytes(text.tolist()).decode()))

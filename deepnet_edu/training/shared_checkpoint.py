@@ -70,8 +70,9 @@ def load(
         UserError: it is damaged, incomplete, of another configuration, or not one of ours; on all ranks.
     """
     ranks = step.ranks
-    wanted = {name: form for held in ranks.gather(checkpoint.forms_of(step)) for name, form in held.items()}
-    state: State = ranks.on_first(lambda: checkpoint.verified(path, step, generator, wanted, reads))
+    held = ranks.gather(checkpoint.forms_of(step))  # as JSON, in which a shape is a list
+    wanted = {name: (dtype, tuple(shape)) for forms in held for name, (dtype, shape) in forms.items()}
+    state = State(**ranks.on_first(lambda: vars(checkpoint.verified(path, step, generator, wanted, reads))))
     if place is not None:
         ranks.together(lambda: place(state.data))
     tensors = {**step.tensors(), **step.moments()}

@@ -82,7 +82,9 @@ def test_outside_pytorch_is_as_it_was() -> None:
     assert distributed_c10d._unpickler is pickle.Unpickler
 
 
-@pytest.mark.parametrize("value", [None, 1.5, [1, "ä\x00"], {"a": [Path("x/y"), True]}, Path("z"), [None, "sentence"]])
+@pytest.mark.parametrize(
+    "value", [1.5, [1, "ä\x00"], {"a": [Path("x/y"), True]}, Path("z"), [torch.half, [2]], [None, "no"]]
+)
 def test_what_is_said_as_text_arrives(value: Any) -> None:
     assert _read(_written(value, torch.device("cpu"))) == value
 
