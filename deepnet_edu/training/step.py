@@ -6,20 +6,18 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from deepnet_edu.compiled import plain_name
 from deepnet_edu.fast import Store
-from deepnet_edu.messages import UserError
-from deepnet_edu.models import IGNORED, Batch, Model, check_trainable
-from deepnet_edu.residual import Scheduled
+from deepnet_edu.models import IGNORED, Batch, Model
 from deepnet_edu.stack import Stack
 from deepnet_edu.training.config import TrainConfig, learning_rate
 from deepnet_edu.training.graph import Recorded
 from deepnet_edu.training.optimizer import FlatParameters, buffer, make_optimizer, parameter_groups
+from deepnet_edu.training.preparation import prepare, refuse
 
 #: What autocast computes products in.
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -70,11 +68,11 @@ class TrainStep:
         chosen = list(model.group(config.parameters) if parameters is None else parameters)
         self.model, self.config = model, config
         self.device = next(model.parameters()).device
-        _refuse(model, config, self.device)
+        refuse(model, config, self.device)
         self.groups = parameter_groups(model, chosen, config.weight_decay)
         self.count = 0
         self._recorded = Recorded(self.on_device) if config.cuda_graph else None
-        self._restore = _set(model, config)
+        self._restore = prepare(model, config)
         self._frozen = {parameter: parameter.requires_grad for parameter in model.parameters()}
         self._owners = [
             (module._parameters, name, parameter)
@@ -311,45 +309,3 @@ def _refuse_silence(batches: tuple[Batch, ...]) -> None:
             f"None of the step's targets counts, all are {IGNORED}: nothing can be learned. "
             "Let the task's batches ask for at least one answer."
         )
-
-
-def _refuse(model: Model, config: TrainConfig, device: torch.device) -> None:
-    """What can be known before the first step."""
-    check_trainable(model)
-    if config.cuda_graph and any(isinstance(rule, Scheduled) for rule in model.rules()):
-        raise UserError(
-            f"cuda_graph=True replays the same step, and residual={model.config.residual!r} changes from step to step: "
-            "leave cuda_graph out."
-        )
-    if config.cuda_graph and device.type != "cuda":
-        raise UserError(
-            f"cuda_graph=True records the kernels of a GPU, and the model is on {device}: "
-            "move it there, build_model(config, device='cuda'), or leave cuda_graph out."
-        )
-    if config.tf32 and device.type != "cuda":
-        raise UserError(f"tf32=True is a mode of NVIDIA's GPUs, and the model is on {device}: leave tf32 out.")
-
-
-def _set(model: Model, config: TrainConfig) -> Any:
-    """Set the model as ``config`` says; what is returned sets it back."""
-    stacks = [stack for stack in model.stacks().values() if isinstance(stack, Stack)]
-    before = [(stack, stack.checkpoint_every, stack.offload, stack.compiled) for stack in stacks]
-    tf32 = torch.backends.cuda.matmul.allow_tf32
-
-    def restore() -> None:
-        for stack, every, offload, compiled in before:
-            stack.checkpoint_every, stack.offload, stack.compiled = every, offload, compiled
-        torch.backends.cuda.matmul.allow_tf32 = tf32
-
-    try:
-        if config.checkpoint_every:
-            model.checkpoint_every(config.checkpoint_every)
-        if config.offload:
-            model.offload(True)
-        if config.compile != "no":
-            model.use_compiled(config.compile)
-        torch.backends.cuda.matmul.allow_tf32 = tf32 or config.tf32
-    except ValueError:
-        restore()
-        raise
-    return restore
