@@ -136,6 +136,8 @@ def _sentence(error: Exception, graphs: int) -> str:
     cause = getattr(error, "inner_exception", None) or error
     reason = next((line.strip() for line in str(cause).splitlines() if line.strip()), "no reason given")
     mend = "change what a layer does, or use compile='no'."
-    if isinstance(error, torch._dynamo.exc.ShortenTraceback):  # what makes kernels failed
+    if type(cause).__name__ in ("InvalidCxxCompiler", "TritonMissing"):
         mend = "it needs a C++ compiler such as g++ on a CPU and Triton on a GPU; install that, or use compile='no'."
+    elif isinstance(error, torch._dynamo.exc.ShortenTraceback):  # what makes kernels failed
+        mend = "its kernels could not be made: TORCH_LOGS=inductor shows all of it; or use compile='no'."
     return f"compile='layer' failed ({type(cause).__name__}: {reason[:200].rstrip('.')}): {mend}"

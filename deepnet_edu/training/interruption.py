@@ -30,8 +30,9 @@ class Interrupted(Exception):
 class Stop:
     """While entered, the first signal of ``ASKING`` only sets ``asked``; a SIGINT behind it is a KeyboardInterrupt.
 
-    What is ignored, as ``nohup`` ignores SIGHUP, stays ignored, and a program's own handler of SIGHUP or SIGUSR1 its
-    own. Signals reach the main thread only; elsewhere, or where nothing can be saved (``enabled``), nothing changes.
+    SIGHUP and SIGUSR1 stay ignored where they are, as by ``nohup``, and with a program's own handler where there is
+    one. SIGINT is heard even if a shell has a process in the background ignore it. Signals reach the main thread only;
+    elsewhere, or where nothing can be saved (``enabled``), nothing changes.
     One of many ranks is ``patient``: what starts it hands Ctrl-C on, and a second one must not end the save.
 
     Attributes:
@@ -46,8 +47,10 @@ class Stop:
     def __enter__(self) -> "Stop":
         for number in ASKING if self._enabled else ():
             before = signal.getsignal(number)
-            known = before is not None and before is not signal.SIG_IGN  # None: not set by Python, nor to be set back
-            if before is signal.SIG_DFL or (known and (self._patient or number in _ALWAYS)):  # a rank has its own
+            if before is None:  # not set by Python, nor to be set back
+                continue
+            own = before not in (signal.SIG_DFL, signal.SIG_IGN)
+            if number in _ALWAYS or before is signal.SIG_DFL or (own and self._patient):  # a rank has its own
                 self._before[number] = signal.signal(number, self._ask)
         return self
 

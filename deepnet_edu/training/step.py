@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -247,7 +248,7 @@ class TrainStep:
         for name, tensor in self.model.state_dict().items():
             key = (tensor.data_ptr(), tensor.shape)
             if key not in seen or not tensor.numel():
-                found[name] = tensor
+                found[plain_name(name)] = tensor
             seen.add(key)
         return found
 
