@@ -202,7 +202,7 @@ def _override(text: str) -> tuple[str, str, Any]:
     except ValueError as error:
         if str(error).startswith("not TOML"):
             return table, key, value.strip("\"'")
-        raise UserError(f"--set {name}={shown(value)}: its value is not one of a run ({error}).") from None
+        raise UserError(f"--set {name}: its value is not one of a run ({error}).") from None
     # Where a line break makes more of it, it is text.
     return table, key, read["value"] if list(read) == ["value"] else value.strip("\"'")
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from deepnet_edu.course.places import RECORDS
 from deepnet_edu.record import MAX_UPDATE
 
-RECORDS = Path(__file__).parents[2] / "benchmarks/results"
+RESULTS = Path(__file__).parents[2] / "benchmarks/results"
 RECORD = json.loads((RECORDS / "updates.json").read_text(encoding="utf-8"))
 #: log-log slopes of the one-step update against depth, expected from an independent run with other batches and seeds.
 SLOPES = {
@@ -75,7 +76,7 @@ def test_pre_lns_variance_grows_with_depth() -> None:
 
 def test_depth_is_cheap() -> None:
     """Half of what the matrix products allow, and the other targets of docs/depth.md; a missing peer is named."""
-    record = json.loads((RECORDS / "depth.json").read_text(encoding="utf-8"))
+    record = json.loads((RESULTS / "depth.json").read_text(encoding="utf-8"))
     assert len(record["targets"]) == 11
     missed = {one["what"] for one in record["targets"] if one["met"] is False}
     assert not missed
@@ -85,7 +86,7 @@ def test_depth_is_cheap() -> None:
 
 
 def test_the_page_on_depth_has_the_tables_of_the_records(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(RECORDS.parent))
+    monkeypatch.syspath_prepend(str(RESULTS.parent))
     tables = importlib.import_module("tables")
     text = tables.PAGE.read_text(encoding="utf-8")
     assert tables.page(text) == text, "run python benchmarks/tables.py"

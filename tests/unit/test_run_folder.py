@@ -516,5 +516,5 @@ def test_an_out_with_a_name_too_long(tmp_path: Path) -> None:
 def test_what_train_is_given() -> None:
     model, task, config = build_model(MODEL), TokenMap(batch_size=2), TrainConfig(steps=1)
     for given, name in (((None, task, config), "model"), ((model, {}, config), "task"), ((model, task, "x"), "config")):
-        with pytest.raises(TypeError, match=rf"^{name}: expected "):
+        with pytest.raises(ValueError, match=rf"^{name}=.*: expected "):
             train(*given)  # type: ignore[arg-type]
