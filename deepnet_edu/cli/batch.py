@@ -201,7 +201,7 @@ def run(
 @app.command()
 def scheduler(
     host: Annotated[str, typer.Option(help="Address of this machine at which it listens.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Where it listens.")] = 8786,
+    port: Annotated[int, typer.Option(parser=whole("--port", 1, 65_535), metavar="N", help="Where it listens.")] = 8786,
 ) -> None:
     """Bring a Dask cluster's workers and runs together, until Ctrl-C.
 

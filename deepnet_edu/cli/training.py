@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deepnet_edu.cli.app import Json, app, print_table
+from deepnet_edu.cli.app import Json, app, print_table, whole
 from deepnet_edu.messages import UserError
 
 if TYPE_CHECKING:
@@ -43,7 +43,12 @@ def train(
     ] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
     gpus: Annotated[
-        int | None, typer.Option(help="So many GPUs of this machine; with --device cpu, so many processes.")
+        int | None,
+        typer.Option(
+            parser=whole("--gpus", 1, 4096),
+            metavar="N",
+            help="So many GPUs of this machine; with --device cpu, so many processes.",
+        ),
     ] = None,
     plan: Annotated[
         str | None,

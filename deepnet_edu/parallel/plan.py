@@ -42,8 +42,9 @@ class Plan:
     microbatches: int = 0
 
     def __post_init__(self) -> None:
-        check_fields(self)
-        for name in ("data", "shard", "pipeline", "microbatches"):
+        whole = ("data", "shard", "pipeline", "microbatches")
+        check_fields(self, leave=whole)
+        for name in whole:
             value, least = getattr(self, name), int(name != "microbatches")
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ValueError(f"{name}={shown(value)}: expected a whole number, {least} or more.")

@@ -7,7 +7,7 @@ import torch
 
 from deepnet_edu.config import NO_RESIDUAL, ModelConfig
 from deepnet_edu.fields import checked
-from deepnet_edu.models import build_empty, least_parameters
+from deepnet_edu.models import build_empty
 
 #: A stack is built with so many layers; the rest follows.
 _BUILT = (1, 2, 3)
@@ -52,9 +52,6 @@ def _built(config: ModelConfig) -> tuple[tuple[str, int], ...]:
         with torch.device("meta"):
             model = build_empty(config)
     except (RuntimeError, OverflowError, TypeError):  # more bytes than PyTorch's numbers can count
-        raise ValueError(
-            f"d_model={config.d_model}, d_ff={config.d_ff}, vocab_size={config.vocab_size}: a layer or an embedding of "
-            f"{least_parameters(config):.1e} parameters is more than PyTorch can have in a tensor."
-        ) from None
+        raise ValueError("A matrix of this model is larger than any tensor can be: use smaller sizes.") from None
     stacks = {name: sum(p.numel() for p in stack.parameters()) for name, stack in model.stacks().items()}
     return (*stacks.items(), ("ends", sum(p.numel() for p in model.parameters()) - sum(stacks.values())))

@@ -113,7 +113,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(os, "fsync", lambda _: None)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     ask = socket.getaddrinfo  # of names that are no numbers nobody is asked
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **how: ask(*a, **how, flags=socket.AI_NUMERICHOST))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **how: ask(*a, **{**how, "flags": socket.AI_NUMERICHOST}))
 
     def begins(*_: object, **__: object) -> None:
         raise Begun("its work")
@@ -122,6 +122,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         "deepnet_edu.models.build_empty",
         "deepnet_edu.batch.run.fill_folder",
         "deepnet_edu.course.build.executed",
+        "deepnet_edu.course.lab.LabApp.launch_instance",
+        "deepnet_edu.explorers.app.Explorers.launch_instance",
+        "distributed.cli.dask_scheduler.main",
     ):
         monkeypatch.setattr(name, begins)
     before = signal.signal(signal.SIGALRM, lambda *_: endless())

@@ -239,7 +239,7 @@ def test_a_function_to_be_called_is_one() -> None:
 # --- sizes
 
 
-@pytest.mark.parametrize("change", [{"decoder_layers": 10**9}, {"d_model": 10**12}, {"vocab_size": 10**13}])
+@pytest.mark.parametrize("change", [{"decoder_layers": 10**9}, {"d_model": 10**9}, {"vocab_size": 10**9}])
 def test_a_model_that_does_not_fit_is_refused_with_its_numbers(change: dict[str, int]) -> None:
     config = ModelConfig(**{**vars(CONFIG), **change})
     with pytest.raises(ValueError, match=r"A model of .* parameters needs .* GB of memory or more, this machine has"):

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 
+from deepnet_edu.data import TokenMap
 from deepnet_edu.messages import UserError
 from deepnet_edu.models import IGNORED, Batch, Model, ModelConfig, build_model, random_batch
 from deepnet_edu.parallel import Plan, joined
@@ -104,7 +105,7 @@ def test_a_plan_needs_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RANK", raising=False)
     model = build_model(small_config("deepnorm", "decoder"))
     with pytest.raises(UserError, match=r"needs 2 processes that know each other.*--gpus 2, or torchrun"):
-        train(model, None, TrainConfig(steps=1), plan=Plan(data=2), progress=False)  # type: ignore[arg-type]
+        train(model, TokenMap(), TrainConfig(steps=1), plan=Plan(data=2), progress=False)
     with pytest.raises(UserError, match="needs 4 processes"), joined(Plan(shard=2, pipeline=2)):
         pass
 
