@@ -238,8 +238,6 @@ def test_a_million_layers_are_planned_and_more_than_any_machine_holds_refused() 
     )
     assert training_memory(deep, 4, 64, checkpoint_every="auto").total < training_memory(deep, 4, 64).total
     with pytest.raises(ValueError, match="decoder_layers=1000000001: expected a whole number, 0 or more, at most 1,0"):
-        ValueError, match="decoder_layers=1000000001: expected a whole number, 0 or more, at most 1,000,000,000"
-    ):
         replace(deep, decoder_layers=10**9 + 1)
     with pytest.raises(ValueError, match="vocab_size=a number of very many digits"):
         replace(deep, vocab_size=10**5000)
