@@ -235,7 +235,7 @@ def test_plan_says_where_memory_goes(tmp_path: Path) -> None:
         ("run --seeds 100000000", "runs, each with a folder of its own"),
         ("run 01 --slots 1000000", "--slots 1,000,000 needs about 335,000.0 GB of memory"),
         ("lab --workspace /dev/null", "--workspace /dev/null is not a folder"),
-        ("workers tcp://127.0.0.1:8786 --host 192.0.2.1", "--host '192.0.2.1' is not an address of this machine"),
+        ("workers tcp://127.0.0.1:8786 --host 192.0.2.1", "--host '192.0.2.1': this machine cannot listen there"),
     ],
 )
 def test_what_no_machine_can_do_is_refused_before_it_begins(line: str, said: str) -> None:

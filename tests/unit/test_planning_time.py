@@ -107,7 +107,7 @@ def test_operations_that_are_not_counted() -> None:
     for residual in UNMEASURED:
         assert flops_per_token(replace(SHAPE, residual=residual), 8) is None
     for wrong in (0, -1, 2.0, True):
-        with pytest.raises(ValueError, match=f"^tokens={wrong!r}: expected a whole number, 1 or more.$"):
+        with pytest.raises(ValueError, match=f"^tokens={wrong!r}: expected a whole number"):
             flops_per_token(SHAPE, wrong)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="^source_tokens=-1: expected a whole number, 0 or more.$"):
         flops_per_token(SHAPES["deepnet_1000"], 8, source_tokens=-1)

@@ -348,7 +348,7 @@ def test_the_probe_command() -> None:
     ("words", "sentence"),
     [
         (("--residual", "deep_norm"), "did you mean 'deepnorm'"),
-        (("--layers", "0"), "decoder_layers=0: a stack needs at least one layer"),
+        (("--layers", "0"), "--layers '0': expected a whole number from 1"),
         (("--architecture", "decoders"), "Unknown architecture 'decoders'"),
         (("--residual", "t_fixup", "--layers", "2"), "T-Fixup is not defined for architecture 'decoder'"),
         (("--heads", "3"), "d_model=16 cannot be split into n_heads=3"),

@@ -300,7 +300,7 @@ def test_out_of_memory_is_answered_with_the_setting_that_would_fit(error, monkey
     model = small(layers=400)
     model.use_path("plain")
     task = TokenMap(vocab_size=8, length=64, batch_size=8)
-    monkeypatch.setattr(memory, "_limit", lambda _device: 450_000_000)
+    monkeypatch.setattr(memory, "limit", lambda _device: 450_000_000)
     monkeypatch.setattr(Model, "loss", lambda *_: (_ for _ in ()).throw(error))
     sentence = r"The formula says 0\.[56] GB, the device has 0\.\d GB\. .*checkpoint_every='auto' needs 0\.4 GB"
     with pytest.raises(OutOfMemory, match=sentence):
@@ -312,13 +312,13 @@ def test_a_rank_that_is_out_of_memory_hears_of_a_plan_that_would_do(monkeypatch:
     model, task = small(layers=400), TokenMap(vocab_size=8, length=64, batch_size=8)
     one, copies = task.batch(torch.Generator().manual_seed(0)), Plan(data=2)
     recipe = TrainConfig(steps=1)
-    monkeypatch.setattr(memory, "_limit", lambda _device: 2 * 450_000_000)
+    monkeypatch.setattr(memory, "limit", lambda _device: 2 * 450_000_000)
     with pytest.raises(OutOfMemory) as said, memory.answered(model, recipe, one, copies):
         raise MemoryError
     assert "It was a rank of the plan data=2, which needs 0." in str(said.value)
     assert "GB by formula, of 0.45 GB." in str(said.value)
     assert re.search(r"--plan pipeline=2\S* would do: |What would do: checkpoint_every='auto'", str(said.value))
-    monkeypatch.setattr(memory, "_limit", lambda _device: 2 * 80_000_000_000)
+    monkeypatch.setattr(memory, "limit", lambda _device: 2 * 80_000_000_000)
     advice = r"of 80 GB\. Try more shards or stages, checkpoint_every='auto', or fewer"
     with pytest.raises(OutOfMemory, match=advice), memory.answered(model, recipe, one, copies):
         raise MemoryError
