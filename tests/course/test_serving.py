@@ -246,7 +246,7 @@ def test_lab_by_its_own_token_on_loopback_until_the_terminal_closes(tmp_path: Pa
         said = log.read_text()
         assert "Your Jupyter settings of KernelManager.ip, allow_origin, " in said
         # A kernel that is loading still says that it was interrupted; the server says nothing of the kind.
-        assert "deepnet_edu" not in said.partition("Traceback")[2]
+        assert "course/lab.py" not in said.partition("Traceback")[2]
         assert not list((tmp_path / "tmp").glob("deepnet_edu_*"))
 
 
