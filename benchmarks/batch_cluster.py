@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -59,9 +59,13 @@ class Machines:
         self.start_scheduler()
 
     def start_scheduler(self) -> None:
-        """On the same port each time."""
+        """On the same port each time, until it listens."""
         command = ["-c", "from deepnet_edu.cli import main; main()", "scheduler", "--port", str(self.port)]
         self.scheduler = _start(command, dict(os.environ))
+        while self.scheduler.poll() is None:
+            with suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", self.port)):
+                return
+            time.sleep(0.05)
 
     def add(self, name: str, *, seconds: float | None = None, package: str = "", gpu: bool = False) -> None:
         """A worker; for tests one whose runs last some seconds and need no kernel, one with another package, or one
