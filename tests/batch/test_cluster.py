@@ -257,8 +257,8 @@ def test_what_listens_and_is_not_a_scheduler_is_said(
     answers: bytes | None, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A web page says nothing until it is asked, and its port lies beside the scheduler's."""
-    monkeypatch.setattr(cluster, "CONNECT_S", 0.5)
-    monkeypatch.setattr(cluster, "SAY_S", 0.1)
+    monkeypatch.setattr(cluster, "CONNECT_S", 60 if answers != b"" else 0.5)
+    monkeypatch.setattr(cluster, "SAY_S", 60 if answers != b"" else 0.1)
     said: list[str] = []
     with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
         address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
