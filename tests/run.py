@@ -26,9 +26,10 @@ NBVAL = ["--nbval-current-env", "--nbval-cell-timeout=300", "--nbval-sanitize-wi
 
 #: Tests that know no path, or ask for both themselves.
 _KNOW_NONE = (
-    "benchmarks", "checkpoints", "compile", "data", "data_bpe", "data_hub", "data_packing", "data_translation",
-    "explorer_figures", "explorers", "figures", "files", "fit", "packaging", "planning_time", "progress", "ranks",
-    "recomputation", "rooms", "runs", "scaling", "watching",
+    "benchmarks", "checkpoints", "checkpoints_forged", "compile", "data", "data_bpe", "data_hub", "data_packing",
+    "data_translation", "entry_points", "explorer_figures", "explorers", "fields", "figures", "files", "fit",
+    "lock", "messages", "objects", "packaging", "planning_time", "progress", "ranks", "recomputation", "rooms",
+    "run_folder", "runs", "scaling", "watching",
 )  # fmt: skip
 NO_PATH = [f"--ignore=tests/unit/test_{name}.py" for name in _KNOW_NONE]
 SMOKE = {"DEEPNET_EDU_PROFILE": "smoke"}

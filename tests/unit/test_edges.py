@@ -369,6 +369,7 @@ def test_a_layer_of_ones_own_is_run_as_it_is() -> None:
 
     model = build_model(replace(LM, decoder_layers=3))
     model.stack.layers[1] = Nothing()
+    model.use_path("auto")
     assert model(X).isfinite().all()
     assert "does not know Nothing" in model.stack.taken
 
