@@ -145,7 +145,7 @@ def test_what_a_rank_refuses_is_one_sentence_and_nothing_else(tmp_path: Path) ->
         (["--plan=data=2,shard=2"], "shards see their own share of the batch already"),
         (["--plan=pipeline=2,microbatches=1"], "schedule=1f1b keeps 2 ranks busy with 2 or more"),
         (["--plan=pipeline=2,microbatches=3"], "A batch of 4 sequences cannot be cut into 1 × 3 equal pieces"),
-        (["--gpus=0"], "--gpus 0: expected a whole number from 1"),
+        (["--gpus=0"], "--gpus '0': expected a whole number from 1"),
         (["--device=auto"], "PyTorch finds no GPU here. With --device cpu they are processes on this CPU"),
     ],
 )
