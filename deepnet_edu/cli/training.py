@@ -163,8 +163,6 @@ def plan_of(run: "Run", device: str, gpus: int | None, plan: str | None) -> "tup
     """The plan that was asked for, which fits the run, and why it is this one where nobody said so."""
     from deepnet_edu.training.whole import check_plan, find_plan
 
-    if gpus is not None and gpus < 1:
-        raise UserError(f"--gpus {gpus}: expected 1 or more.")
     chosen, why = find_plan(plan, run, gpus, device)
     check_plan(chosen, run, chosen.ranks if gpus is None else gpus)
     return chosen, why
