@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import psutil
@@ -260,24 +261,30 @@ def test_what_listens_and_is_not_a_scheduler_is_said(
     monkeypatch.setattr(cluster, "CONNECT_S", 60 if answers != b"" else 0.5)
     monkeypatch.setattr(cluster, "SAY_S", 60 if answers != b"" else 0.1)
     said: list[str] = []
-    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
+    with (
+        ThreadPoolExecutor(1) as pool,
+        ExitStack() as connections,
+        socket.create_server(("127.0.0.1", 0)) as server,
+    ):
         address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
 
-        def answer() -> socket.socket | None:
-            connection, _ = server.accept()
-            if answers is None:
-                connection.close()
-                return None
-            connection.sendall(answers)
-            return connection
+        def answer() -> None:
+            """All who come: Dask comes again where it saw the first connection end before it was made."""
+            with suppress(OSError):  # closed below
+                while True:
+                    connection, _ = server.accept()
+                    if answers is None:
+                        connection.close()
+                    else:
+                        connections.enter_context(connection)
+                        connection.sendall(answers)
 
-        future = pool.submit(answer)
+        pool.submit(answer)
         with pytest.raises(
             UserError, match=rf"{address} does not answer as a scheduler \(.*{reason}.*\): give the sch"
         ):
             Cluster(address, say=said.append)
-        if connection := future.result():
-            connection.close()
+        server.shutdown(socket.SHUT_RDWR)
     assert said == ([] if answers != b"" else [f"Waiting for a scheduler to answer at {address}, up to 0.5 s."])
 
 
