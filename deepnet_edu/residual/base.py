@@ -80,10 +80,14 @@ class Residual(nn.Module):
     """A residual rule at one place. Subclasses override the verbs that differ from the plain sum x + F(x).
 
     Class attributes: ``title`` (as written in text), ``formula`` (as computed), ``source`` (paper), ``init`` (what is
-    special about its initial weights and constants, empty if nothing), ``sure`` (``"verified"``: formula read in the
-    paper or its authors' code; ``"secondary"``: only in somebody's write-up), ``architectures`` that the paper defines
-    it for, ``elsewhere``, why not for the others, and ``growing``, whether each layer adds a tensor to the state, so
-    that none can use what was compiled for another.
+    special about its initial weights and constants, empty if nothing), ``sure`` (``"verified"``: formula, initial
+    values, where it applies, what is learned and what follows the step of training were all read in the paper or its
+    authors' code; ``"secondary"``: some of it only in somebody else's text), ``read_in``, where they were read (section
+    of the paper; repository and file), ``departs``, where this rule is not the authors' and why, empty if nowhere,
+    ``architectures`` that the paper defines it for, ``elsewhere``, why not for the others, and ``growing``, whether
+    each layer adds a tensor to the state, so that none can use what was compiled for another.
+    Every rule here draws Xavier-normal weights where it names no others, adds biases to its projections, and takes LN
+    as the configuration's ``norm`` has it, so that rules can be compared: ``departs`` does not repeat that.
     ``constants`` holds the rule's numbers, exact, by name.
     """
 
@@ -92,6 +96,8 @@ class Residual(nn.Module):
     source: ClassVar[str]
     init: ClassVar[str] = ""
     sure: ClassVar[Literal["verified", "secondary"]] = "verified"
+    read_in: ClassVar[str] = ""
+    departs: ClassVar[str] = ""
     architectures: ClassVar[tuple[Architecture, ...]] = EVERYWHERE
     elsewhere: ClassVar[str] = ""
     growing: ClassVar[bool] = False
@@ -115,7 +121,7 @@ class Residual(nn.Module):
     @classmethod
     def facts(cls) -> dict[str, Any]:
         """What the class says of itself, for tables."""
-        names = ("title", "formula", "source", "init", "sure", "architectures", "elsewhere")
+        names = ("title", "formula", "source", "init", "sure", "read_in", "departs", "architectures", "elsewhere")
         return {name: getattr(cls, name) for name in names}
 
     def start(self, x: Tensor) -> State:
