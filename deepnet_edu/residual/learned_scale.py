@@ -41,7 +41,8 @@ class Admin(Calibrated):
 class BranchNorm(Scheduled):
     """BranchNorm: x ← LN(x + aF(x)), a = min(1, t/T) at training step t = 1, 2, … (arXiv 2305.02790).
 
-    T = 4,000. The formula is from its abstract and a note on it, the schedule from memory.
+    T = 4,000. Only the abstract was read, and others' notes: they name the formula and a largest step T. That a grows
+    in proportion to t, and to 1 at T = 4,000, is from memory.
     """
 
     title = "BranchNorm"
@@ -49,6 +50,7 @@ class BranchNorm(Scheduled):
     source = "arXiv 2305.02790"
     init = "a = min(1, t/4000) at step t"
     sure = "secondary"
+    read_in = "the abstract, and others' notes for the formula; the schedule was read nowhere"
     T = 4000
     a: Tensor
 
