@@ -18,7 +18,7 @@ for _name in ("_scaled_dot_product_flash_attention", "_scaled_dot_product_flash_
     _on_cpu = _name.replace("attention", "attention_for_cpu")
     flop_registry.setdefault(getattr(torch.ops.aten, _on_cpu), flop_registry[getattr(torch.ops.aten, _name)])
 
-SLOTS: tuple[Slot, ...] = ("query", "key", "value", "rotated_query", "rotated_key", "mixed")
+SLOTS: tuple[Slot, ...] = ("query", "key", "value", "rotated", "mixed")
 
 
 def check_heads(d_model: int, n_heads: int) -> None:
@@ -214,7 +214,7 @@ class MultiHeadAttention(nn.Module):
         q, k, v = through(self.inside, "query", q), through(self.inside, "key", k), through(self.inside, "value", v)
         if context.turn is not None:
             q, k = rotate(q, context.turn), rotate(k, context.turn)
-        q, k = through(self.inside, "rotated_query", q), through(self.inside, "rotated_key", k)
+        q, k = through(self.inside, "rotated", q), through(self.inside, "rotated", k)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
         if context.cache is not None:
             k, v = context.cache.extend(self, k, v)

@@ -110,7 +110,10 @@ class SubLayer(nn.Module):
 
 
 class TransformerLayer(nn.Module):
-    """Self-attention, cross-attention where there is a memory, then feed-forward, each a :class:`SubLayer`."""
+    """Self-attention, cross-attention where there is a memory, then feed-forward, each a :class:`SubLayer`.
+
+    What a rule has once a layer lies with the lowest sub-layer (:meth:`~deepnet_edu.residual.Residual.share`).
+    """
 
     self_attention: SubLayer
     ffn: SubLayer
@@ -119,6 +122,8 @@ class TransformerLayer(nn.Module):
         super().__init__()
         for sublayer in sublayers:
             self.add_module(sublayer.residual.place.sublayer, sublayer)
+        for other in sublayers[1:]:
+            other.residual.share(sublayers[0].residual)
 
     def forward(self, state: State, context: Context = NOTHING) -> State:
         """The state after all sub-layers."""

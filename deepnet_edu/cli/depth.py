@@ -166,7 +166,7 @@ def models(
         for rule in rules:
             if rule["departs"]:
                 print(f"{rule['name']} departs from its authors: {rule['departs']}")
-        print("Where each was read, and why it is not defined elsewhere: deepnet-edu models --residuals --json")
+        print("Why not elsewhere: deepnet-edu models --residuals --json")
     else:
         for one in tasks:
             print(f"ModelConfig({one['architecture']!r}, {one['task']!r}, …)")

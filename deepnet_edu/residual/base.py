@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,11 +26,12 @@ State = tuple[Tensor, ...]
 _NUMBERS_ONLY: ContextVar[bool] = ContextVar("numbers_only", default=False)
 Role = Literal["query", "key", "value", "output", "ffn_in", "ffn_gate", "ffn_out", "embedding", "position", "head"]
 #: Where a rule may put a module inside a branch, and the shape of what passes there:
-#: query, key, value: projections, (B, T, n_heads, head_dim), before any rotation; rotated_query, rotated_key: after it;
+#: query, key, value: projections, (B, T, n_heads, head_dim), before any rotation; rotated: self-attention's query and
+#: key after it, both by one module;
 #: mixed: attention's weighted values before the output projection, (B, T, d_model);
 #: ffn_in: before the activation, (B, T, d_ff), or (B, T, 2·d_ff) with a gate; hidden: after it, (B, T, d_ff);
 #: logits: (…, vocab_size), asked of the first place of the stack that the head reads.
-Slot = Literal["query", "key", "value", "rotated_query", "rotated_key", "mixed", "ffn_in", "hidden", "logits"]
+Slot = Literal["query", "key", "value", "rotated", "mixed", "ffn_in", "hidden", "logits"]
 
 EVERYWHERE: tuple[Architecture, ...] = ("encoder", "decoder", "encoder_decoder")
 ONE_STACK: tuple[Architecture, ...] = ("encoder", "decoder")
@@ -81,14 +82,14 @@ class Residual(nn.Module):
 
     Class attributes: ``title`` (as written in text), ``formula`` (as computed), ``source`` (paper), ``init`` (what is
     special about its initial weights and constants, empty if nothing), ``sure`` (``"verified"``: formula, initial
-    values, where it applies, what is learned and what follows the step of training were all read in the paper or its
-    authors' code; ``"secondary"``: some of it only in somebody else's text), ``read_in``, where they were read (section
-    of the paper; repository and file), ``departs``, where this rule is not the authors' and why, empty if nowhere,
-    ``architectures`` that the paper defines it for, ``elsewhere``, why not for the others, and ``growing``, whether
-    each layer adds a tensor to the state, so that none can use what was compiled for another.
-    Every rule here draws Xavier-normal weights where it names no others, adds biases to its projections, and takes LN
-    as the configuration's ``norm`` has it, so that rules can be compared: ``departs`` does not repeat that.
-    ``constants`` holds the rule's numbers, exact, by name.
+    values, scope, learned parameters and schedule were read in the paper or its authors' code, where ``source`` says;
+    ``"secondary"``: some of it was not), ``departs``, where it is not its authors' rule and why, empty if nowhere,
+    ``architectures`` that the paper defines it for, ``elsewhere``, why not for the others, ``growing``, whether each
+    layer adds a tensor to the state, so that none can use what was compiled for another, and ``per_layer``, names of
+    parameters that a layer has once, for all its sub-layers. ``constants`` holds the rule's numbers, exact, by name.
+
+    So that rules can be compared, all draw Xavier-normal weights where they name no others, have biases in their
+    projections, and mean by LN what the configuration's ``norm`` says: ``departs`` does not repeat that.
     """
 
     title: ClassVar[str]
@@ -96,11 +97,11 @@ class Residual(nn.Module):
     source: ClassVar[str]
     init: ClassVar[str] = ""
     sure: ClassVar[Literal["verified", "secondary"]] = "verified"
-    read_in: ClassVar[str] = ""
     departs: ClassVar[str] = ""
     architectures: ClassVar[tuple[Architecture, ...]] = EVERYWHERE
     elsewhere: ClassVar[str] = ""
     growing: ClassVar[bool] = False
+    per_layer: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, place: Place, d_model: int) -> None:
         super().__init__()
@@ -108,6 +109,18 @@ class Residual(nn.Module):
         self.place = place
         self.d_model = d_model
         self.constants: dict[str, float] = {}
+        self._lowest: tuple[Residual, ...] = ()
+
+    def share(self, lowest: "Residual") -> None:
+        """Use, from now on, what is ``per_layer`` of ``lowest``, the rule of the same layer's lowest sub-layer."""
+        for name in self.per_layer:
+            delattr(self, name)
+            self._lowest = (lowest,)  # in a tuple, and so no part of this module: a shared parameter has one name
+
+    @property
+    def lowest(self) -> Self:
+        """The rule that holds what is ``per_layer``: of the layer's lowest sub-layer, or itself where it is alone."""
+        return cast(Self, self._lowest[0]) if self._lowest else self
 
     @classmethod
     def check(cls, architecture: Architecture) -> None:
@@ -121,7 +134,7 @@ class Residual(nn.Module):
     @classmethod
     def facts(cls) -> dict[str, Any]:
         """What the class says of itself, for tables."""
-        names = ("title", "formula", "source", "init", "sure", "read_in", "departs", "architectures", "elsewhere")
+        names = ("title", "formula", "source", "init", "sure", "departs", "architectures", "elsewhere")
         return {name: getattr(cls, name) for name in names}
 
     def start(self, x: Tensor) -> State:
@@ -170,12 +183,23 @@ class Residual(nn.Module):
         """Standard deviation of a weight's initial normal distribution: Xavier's, gain·√(2/(fan_in + fan_out))."""
         return self.gain(role) * (2.0 / (fan_in + fan_out)) ** 0.5
 
-    def learning_rate_factor(self, matrix: bool) -> float:
-        """The factor on the learning rate of this sub-layer's matrices, or of its other parameters."""
+    @classmethod
+    def decays(cls, name: str, parameter: nn.Parameter) -> bool:
+        """Whether weight decay is for a parameter: for matrices and embeddings, not for vectors, norms and numbers.
+
+        Args:
+            name: within the sub-layer, ``"branch.qkv.weight"`` or ``"residual.norm.weight"``; of embeddings and head,
+                which are asked for too, within the model, ``"head.weight"``.
+            parameter: itself.
+        """
+        return parameter.ndim > 1
+
+    def learning_rate_factor(self, name: str) -> float:
+        """The factor on the learning rate of a parameter of this sub-layer, by its name within it."""
         return 1.0
 
-    def epsilon_factor(self) -> float:
-        """The factor on AdamW's ε for the parameters of this sub-layer."""
+    def epsilon_factor(self, name: str) -> float:
+        """The factor on AdamW's ε for a parameter of this sub-layer, by its name within it."""
         return 1.0
 
     def norm_layer(self, width: int | None = None) -> nn.Module:

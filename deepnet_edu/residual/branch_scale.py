@@ -13,13 +13,15 @@ from deepnet_edu.residual.place import Place
 class ReZero(Residual):
     """ReZero: x ← x + αF(x), α a learned scalar that starts at 0, and no norm (arXiv 2003.04887, Section 3).
 
-    At the first step the stack is the identity and only α has a gradient.
+    At the first step the stack is the identity and only α has a gradient. A layer has one α for its two or three
+    sub-layers, as ``resweight`` in the authors' code.
     """
 
     title = "ReZero"
     formula = "x ← x + αF(x)"
-    source = "arXiv 2003.04887, Section 3"
-    init = "α = 0, learned"
+    source = "arXiv 2003.04887, Section 3; majumderb/rezero, rezero/transformer/rztx.py"
+    init = "α = 0, learned, one a layer"
+    per_layer = ("alpha",)
 
     def __init__(self, place: Place, d_model: int) -> None:
         super().__init__(place, d_model)
@@ -32,7 +34,7 @@ class ReZero(Residual):
     def write(self, state: State, branch: Tensor) -> State:
         """x + αF(x)."""
         (x,) = state
-        return (x + self.alpha * branch,)
+        return (x + self.lowest.alpha * branch,)
 
     def signal(self) -> Signal | None:
         """The first α on the branch, no norm."""
@@ -43,14 +45,15 @@ class ReZero(Residual):
 class SkipInit(ReZero):
     """SkipInit: x ← x + αF(x), α a learned scalar that starts at 1/√L for L sub-layers (arXiv 2002.10444).
 
-    Made for residual networks without batch normalisation. Its other choice, α = 0, is ReZero.
+    Made for residual networks without batch normalisation, and so with an α for each branch. Its other choice is
+    α = 0, as in ReZero.
     """
 
     title = "SkipInit"
-    source = "arXiv 2002.10444"
-    init = "α = 1/√L, learned"
+    source = "arXiv 2002.10444, as others quote it"
+    init = "α = 1/√L, learned, one a sub-layer"
     sure = "secondary"
-    read_in = "others' notes that quote the paper"
+    per_layer = ()
 
     def first_alpha(self) -> float:
         """1/√L."""
@@ -68,9 +71,10 @@ class TFixup(Residual):
 
     title = "T-Fixup"
     formula = "x ← x + F(x)"
-    source = "Huang et al., ICML 2020"
+    source = (
+        "Huang et al., ICML 2020; layer6ai-labs/T-Fixup, fairseq/modules/transformer_layer.py, models/transformer.py"
+    )
     init = "value, output, FFN × 0.67·N^(-1/4) or (9M)^(-1/4); embeddings × (9N)^(-1/4)"
-    read_in = "layer6ai-labs/T-Fixup: fairseq/modules/transformer_layer.py, fairseq/models/transformer.py"
     departs = (
         "With positions that are added, tokens start √½ smaller than the authors': here a token has variance ½ before "
         "the rule's factor and its position the other ½, under every rule."
@@ -98,14 +102,15 @@ class TFixup(Residual):
 class LayerScale(PreLN):
     """LayerScale: x ← x + λ ⊙ F(LN(x)), λ a learned vector that starts small (arXiv 2103.17239).
 
-    λ = 0.1 up to 18 layers, 10⁻⁵ up to 24, 10⁻⁶ deeper; the authors' code has 10⁻⁵ for its small 36-layer model too.
+    λ = 0.1 up to 18 layers, 10⁻⁵ up to 24, 10⁻⁶ deeper. The authors' code has the last two (and 10⁻⁵ for its smallest
+    model of 36 layers too); 0.1 is from memory of the paper.
     """
 
     title = "LayerScale"
     formula = "x ← x + λ ⊙ F(LN(x)), LN at the end"
-    source = "arXiv 2103.17239"
+    source = "arXiv 2103.17239; facebookresearch/deit, cait_models.py"
     init = "λ = 0.1 (≤ 18 layers), 1e-5 (≤ 24), 1e-6"
-    read_in = "the paper's section on LayerScale, as quoted; facebookresearch/deit: cait_models.py"
+    sure = "secondary"
     architectures = ("encoder",)
     elsewhere = "its λ by depth were found for image encoders."
 
@@ -133,9 +138,8 @@ class LayerNormScaling(PreLN):
 
     title = "LayerNorm scaling"
     formula = "x ← x + F(LN(x)/√l), LN at the end"
-    source = "arXiv 2502.05795"
+    source = "arXiv 2502.05795; lmsdss/LayerNorm-Scaling, peft_pretraining/modeling_llama.py, LNS"
     init = "1/√l, l the layer from 1"
-    read_in = "lmsdss/LayerNorm-Scaling: README.md, peft_pretraining/modeling_llama.py"
     architectures = ONE_STACK
     elsewhere = "l counts the layers of one stack, and the paper has no cross-attention."
     depth_scale: Tensor
@@ -160,14 +164,13 @@ class DeepScaleLM(PreLN):
     The skip shrinks as the branch grows. Both FFN matrices start with variance √(2/(d_model·d_ff)), which keeps a
     variance of 1 through a ReLU, value and output with 1/d_model: the authors divide by the square root of the
     correlation between tokens, measured on their data, here taken as 1, its bound. Their variance stays 1 that way,
-    forward and backward. Ours falls to 0.5 … 0.75 with independent tokens, whose average attention makes smaller.
+    forward and backward. Ours settles between 0.5 and 0.8 with independent tokens, which attention averages.
     """
 
     title = "DeepScaleLM"
     formula = "x ← λx + βF(LN(x)), LN at the end"
-    source = "arXiv 2403.09635"
+    source = "arXiv 2403.09635; akhilkedia/TranformersGetStable, megatron/model/utils.py, transformer.py"
     init = "β² = 2/L, λ² = 1 - β²; unit-variance weights for equal tokens"
-    read_in = "akhilkedia/TranformersGetStable: simulations, megatron/model/{utils,transformer}.py, make_figs.sh"
     departs = (
         "The correlation of tokens in attention's initial weights is 1, not measured on the data: so the variance of "
         "independent tokens does not stay 1."
@@ -201,13 +204,14 @@ class GPAS(PreLN):
     """GPAS: x ← (x + F(LN(x)))·(1 - SiLU(a)), the factor without a gradient to x (arXiv 2506.22049).
 
     x ← x - SiLU(a)·stopgrad(x) after each sum: activations shrink on the way up, gradients do not on the way down.
-    a is a learned scalar that starts at 0.
+    a is a learned scalar that starts at 0, one a layer for both of its sums (``gpas_block`` in the authors' code).
     """
 
     title = "GPAS"
     formula = "x ← (x + F(LN(x)))·(1 - SiLU(a)), LN at the end"
-    source = "arXiv 2506.22049"
-    init = "a = 0, learned"
+    source = "arXiv 2506.22049; dandingsky/GPAS, peft_pretraining/modeling_llama.py, pre_gpas"
+    init = "a = 0, learned, one a layer"
+    per_layer = ("a",)
     architectures = ONE_STACK
     elsewhere = "the paper has no cross-attention."
 
@@ -218,11 +222,16 @@ class GPAS(PreLN):
     def write(self, state: State, branch: Tensor) -> State:
         """x + F, less SiLU(a) of it."""
         x = state[0] + branch
-        return (x - F.silu(self.a) * x.detach(),)
+        return (x - F.silu(self.lowest.a) * x.detach(),)
 
     def signal(self) -> Signal | None:
         """Pre-LN's: the factor is 1 at first."""
         return Signal(norm_read=True, norm_finish=True)
+
+
+def _hidden(name: str) -> bool:
+    """Whether a parameter is of a block: its matrices, biases and norm."""
+    return name.startswith(("branch.", "residual.norm."))
 
 
 class _DepthScaled(PreLN):
@@ -246,13 +255,13 @@ class _DepthScaled(PreLN):
         """m^(-a) on the branch."""
         return Signal(branch=self.constants["branch_scale"], norm_read=True, norm_finish=True)
 
-    def learning_rate_factor(self, matrix: bool) -> float:
-        """m^(a-1), for AdamW."""
-        return float(self.m ** (self.exponent - 1))
+    def learning_rate_factor(self, name: str) -> float:
+        """m^(a-1), for AdamW; 1 for the norm at the end."""
+        return float(self.m ** (self.exponent - 1)) if _hidden(name) else 1.0
 
-    def epsilon_factor(self) -> float:
-        """m^(-a)."""
-        return float(self.m**-self.exponent)
+    def epsilon_factor(self, name: str) -> float:
+        """m^(-a); 1 for the norm at the end."""
+        return float(self.m**-self.exponent) if _hidden(name) else 1.0
 
 
 @RESIDUALS.register("complete_p")
@@ -260,15 +269,13 @@ class CompleteP(_DepthScaled):
     """CompleteP: x ← x + m^(-1)·F(LN(x)), m = n_layers/2, AdamW's ε × 1/m (arXiv 2505.01618, Table 1).
 
     Depth-μP with exponent a = 1: the best learning rate stays where it is, at any depth. Width is not scaled here.
+    The factors are for matrices, biases and norms of the blocks, not for the last norm, embeddings and head.
     """
 
     title = "CompleteP"
     formula = "x ← x + m^(-1)·F(LN(x)), LN at the end"
-    source = "arXiv 2505.01618, Table 1"
-    read_in = "Table 1; EleutherAI/nanoGPT-mup, branch completep: model.py, train.py"
-    departs = (
-        "ε is scaled for the blocks alone, as in the paper's table; the authors' code scales it for all parameters."
-    )
+    source = "arXiv 2505.01618, Table 1; EleutherAI/nanoGPT-mup, branch completep, model.py"
+    departs = "ε is scaled in the blocks alone, as in the paper's table; its authors' code scales it everywhere."
     init = "m = layers/2; learning rate × 1, ε × 1/m"
     architectures = ("decoder",)
     elsewhere = "its table is for a decoder-only language model."
@@ -279,14 +286,13 @@ class CompleteP(_DepthScaled):
 class DepthMuP(_DepthScaled):
     """Depth-μP: x ← x + m^(-1/2)·F(LN(x)), m = n_layers/2, AdamW's learning rate × m^(-1/2) (arXiv 2310.02244).
 
-    CompleteP with exponent a = 1/2; ε × m^(-1/2).
+    CompleteP with exponent a = 1/2, as that paper's table and code have it (``depth_alpha_exp``); ε × m^(-1/2).
     """
 
     title = "Depth-μP"
     formula = "x ← x + m^(-1/2)·F(LN(x)), LN at the end"
-    source = "arXiv 2310.02244"
-    read_in = "arXiv 2505.01618, Table 1, with a = 1/2; EleutherAI/nanoGPT-mup, branch completep: model.py, train.py"
-    departs = "ε is scaled for the blocks alone, as in that table; its authors' code scales it for all parameters."
+    source = "arXiv 2310.02244, as in 2505.01618, Table 1; EleutherAI/nanoGPT-mup, branch completep, model.py"
+    departs = "ε is scaled in the blocks alone, as in that table; its authors' code scales it everywhere."
     init = "m = layers/2; learning rate and ε × m^(-1/2)"
     architectures = ("decoder",)
     elsewhere = "the table that we follow is for a decoder-only language model."

@@ -13,7 +13,6 @@ class PostLN(Residual):
     title = "Post-LN"
     formula = "x ← LN(x + F(x))"
     source = "arXiv 1706.03762, Section 3.1"
-    read_in = "Section 3.1"
 
     def __init__(self, place: Place, d_model: int) -> None:
         super().__init__(place, d_model)
@@ -35,8 +34,7 @@ class PreLN(Residual):
 
     title = "Pre-LN"
     formula = "x ← x + F(LN(x)), LN at the end"
-    source = "arXiv 2002.04745, Section 3"
-    read_in = "Section 3, Table 1"
+    source = "arXiv 2002.04745, Section 3, Table 1"
 
     def __init__(self, place: Place, d_model: int) -> None:
         super().__init__(place, d_model)
@@ -69,9 +67,10 @@ class DSInit(PostLN):
 
     title = "DS-Init"
     formula = "x ← LN(x + F(x)), weights × 1/√l"
-    source = "arXiv 1908.11365"
+    source = (
+        "arXiv 1908.11365; bzhangGo/zero, docs/depth_scale_init_and_merged_attention/README.md, models/transformer.py"
+    )
     init = "all weights × 1/√l, l the layer from 1"
-    read_in = "bzhangGo/zero: docs/depth_scale_init_and_merged_attention/README.md, models/transformer.py"
     departs = (
         "Normal weights of the variance that the paper's uniform ones have; std × 1/√l as in the paper, not l^(-1/4)."
     )
@@ -90,9 +89,8 @@ class MixLN(PreLN):
 
     title = "Mix-LN"
     formula = "x ← LN(x + F(x)) in the first quarter of the layers, x ← x + F(LN(x)) above, LN at the end"
-    source = "arXiv 2412.13795"
+    source = "arXiv 2412.13795; pixeli99/MixLN, peft_pretraining/modeling_llama.py"
     init = "a = 1/4 of the layers are Post-LN"
-    read_in = "pixeli99/MixLN: README.md, peft_pretraining/modeling_llama.py"
     architectures = ONE_STACK
     elsewhere = "its quarter is of one stack, and the paper has no cross-attention."
 

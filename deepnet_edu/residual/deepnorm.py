@@ -17,8 +17,7 @@ class DeepNorm(Residual):
 
     title = "DeepNorm"
     formula = "x ← LN(αx + F(x))"
-    source = "arXiv 2203.00555, Figure 2"
-    read_in = "Figure 2, Sections 4.1 to 4.3, Appendix B"
+    source = "arXiv 2203.00555, Figure 2, Appendix B"
     init = "gain β of value, output and FFN"
     alpha: Tensor
 
@@ -58,11 +57,7 @@ class DeepNormGLM(DeepNorm):
     """
 
     title = "DeepNorm (GLM-130B)"
-    source = "arXiv 2210.02414"
-    read_in = (
-        "the paper's text; THUDM/SwissArmyTransformer: sat/model/official/glm130B_model.py; THUDM/GLM-130B: "
-        "configs/model_glm_130b.sh"
-    )
+    source = "arXiv 2210.02414; THUDM/SwissArmyTransformer, sat/model/official/glm130B_model.py"
     departs = (
         "GLM-130B has one more norm, at the stack's input. It is left out so that the rule differs from DeepNorm by "
         "two constants alone; the input has variance 1 here anyway."
@@ -86,9 +81,8 @@ class Keel(Residual):
 
     title = "Keel"
     formula = "x ← LN(αx + F(LN(x)))"
-    source = "arXiv 2601.19895, Section 3.1"
+    source = "arXiv 2601.19895, version 2, Section 3.1"
     init = "α = L sub-layers, 1 in the first layer, whose attention has no outer LN"
-    read_in = "the paper's text, Section 3.1"
     departs = "The paper has decoders only: an encoder is ours. LN is what norm says, and the paper's is norm='rms'."
     architectures = ONE_STACK
     elsewhere = "α = L counts the sub-layers of one stack."

@@ -16,9 +16,8 @@ class B2T(Residual):
 
     title = "B2T"
     formula = "x' ← LN(x + F(x)), and after the FFN x ← LN(x + x' + FFN(x'))"
-    source = "arXiv 2206.00330"
+    source = "arXiv 2206.00330; takase/b2t_connection, fairseq/modules/transformer_layer.py"
     init = "weights × layers^(-1/2)"
-    read_in = "takase/b2t_connection: fairseq/modules/transformer_layer.py"
 
     def __init__(self, place: Place, d_model: int) -> None:
         super().__init__(place, d_model)
@@ -46,16 +45,14 @@ class DLCL(Residual):
     """DLCL: x_{l+1} = Σ_{k ≤ l} W_{lk} LN(y_k), y_k what layer k gave, W_{lk} = 1/(l+1) at first (arXiv 1906.01787).
 
     y_0, the stack's input, is taken as it is; the first layer reads W_{00} y_0. Inside a layer x ← x + F(LN(x)). What
-    the last layer gives is mixed too, and LN(x) leaves the stack. The state is x, y_0 and all LN(y_k) so far, so memory
-    and time grow with the square of the depth.
+    the last layer gives is mixed too, and LN(x) leaves the stack. The authors' LN on the embedding, off by default, is
+    left out. The state is x, y_0 and all LN(y_k) so far, so memory and time grow with the square of the depth.
     """
 
     title = "DLCL"
     formula = "x_{l+1} = Σ_{k ≤ l} W_{lk} LN(y_k), x ← x + F(LN(x)) inside a layer, LN at the end"
-    source = "arXiv 1906.01787"
+    source = "arXiv 1906.01787; wangqiangneu/dlcl, fairseq/modules/layer_history.py, fairseq/models/dlcl_transformer.py"
     init = "W_{lk} = 1/(l+1), learned; y_0 without LN"
-    read_in = "wangqiangneu/dlcl: fairseq/modules/layer_history.py, fairseq/models/dlcl_transformer.py"
-    departs = "The authors can also put one LN on the embedding, which is off by default (normalize_embed); here never."
     growing = True
 
     def __init__(self, place: Place, d_model: int) -> None:

@@ -32,13 +32,9 @@ class NormFormer(PreLN):
 
     title = "NormFormer"
     formula = "x ← x + LN(Attn(LN(x))), x ← x + W₂LN(φ(W₁LN(x))), LN at the end"
-    source = "arXiv 2110.09456"
+    source = "arXiv 2110.09456, as others quote it; facebookresearch/fairseq, its layer, as microsoft/ResiDual has it"
     init = "head factors 1, learned"
     sure = "secondary"
-    read_in = (
-        "facebookresearch/fairseq: examples/normformer/README.md and its layer, as microsoft/ResiDual copied it; the "
-        "paper's own equations only as others quote them"
-    )
     departs = "The paper's learned scale on the skip, for small models only, is left out."
     architectures = ONE_STACK
     elsewhere = "the paper has no cross-attention."
@@ -72,11 +68,8 @@ class SubLN(PreLN):
 
     title = "Sub-LN"
     formula = "x ← x + W₂LN(φ(W₁LN(x))), LN at the end"
-    source = "arXiv 2210.06423"
+    source = "arXiv 2210.06423, Sections 2 and 3.1; TorchScale 0.3.0, component/multihead_attention.py"
     init = "gain γ = √ln(2N) of value, output and FFN"
-    read_in = (
-        "Sections 2 and 3.1; TorchScale 0.3.0: torchscale/component/multihead_attention.py, feedforward_network.py"
-    )
 
     def __init__(self, place: Place, d_model: int) -> None:
         super().__init__(place, d_model)
@@ -110,9 +103,8 @@ class PeriLN(PreLN):
 
     title = "Peri-LN"
     formula = "x ← x + LN(F(LN(x))), LN at both ends"
-    source = "arXiv 2502.02732"
+    source = "arXiv 2502.02732, its abstract, and Eq. 3 as others quote it; allenai/OLMo-core, PeriNormTransformerBlock"
     sure = "secondary"
-    read_in = "the abstract, and others' notes that quote Eq. 3; allenai/OLMo-core: PeriNormTransformerBlock"
 
     def __init__(self, place: Place, d_model: int) -> None:
         super().__init__(place, d_model)
@@ -143,8 +135,9 @@ class HybridNorm(Residual):
 
     title = "HybridNorm"
     formula = "x ← LN(x + Attn(LN(Q), LN(K), LN(V))), x ← x + FFN(x), LN at the end"
-    source = "arXiv 2503.04598"
-    read_in = "BryceZhuo/HybridNorm: README.md, dense_model/olmo/model.py and configs/exps/1.2B-dense-HybriedNorm.yaml"
+    source = (
+        "arXiv 2503.04598; BryceZhuo/HybridNorm, dense_model/olmo/model.py, configs/exps/1.2B-dense-HybriedNorm.yaml"
+    )
     departs = (
         "Weights are Xavier-normal, as under every rule, so that rules can be compared; the authors' configuration has "
         "Megatron's, whose output matrices shrink with depth."
@@ -199,10 +192,9 @@ class Stable(PreLN):
 
     title = "Stable-Transformer"
     formula = "x ← x + F(SN(x)), SN at the end"
-    source = "OpenReview lkRjnNW0gb"
+    source = "OpenReview lkRjnNW0gb, its page and reviews"
     init = "σ = 1/(√fan_in + √fan_out); StableAtten not found"
     sure = "secondary"
-    read_in = "the paper's page and reviews on OpenReview"
     departs = "Attention is the ordinary one: StableAtten's formula is in no text that we could read."
     architectures = ONE_STACK
     elsewhere = "the paper has a GPT-2 and a ViT, and no cross-attention."

@@ -11,12 +11,13 @@ from deepnet_edu.residual.place import Place
 class Admin(Calibrated):
     """Admin: x ← LN(ω ⊙ x + F(x)), ω a learned vector that starts as measured (arXiv 2004.08249).
 
-    ω₁ = 1 and ω_{i+1}² = Var[ω_i x] + Var[F_i] = 1 + Σ_{j ≤ i} Var[F_j], from one forward pass before training.
+    ω₁ = 1 and ω_{i+1}² = Var[ω_i x] + Var[F_i] = 1 + Σ_{j ≤ i} Var[F_j], from one forward pass before training, in each
+    stack from its bottom up. The pass has no dropout here, and has it in the authors' code.
     """
 
     title = "Admin"
     formula = "x ← LN(ω ⊙ x + F(x))"
-    source = "arXiv 2004.08249"
+    source = "arXiv 2004.08249; LiyuanLucasLiu/Transformer-Clinic, fairseq/fairseq/modules/transformer_layer.py"
     init = "ω² = 1 + Σ Var F below, measured in one pass"
 
     def __init__(self, place: Place, d_model: int) -> None:
@@ -47,10 +48,9 @@ class BranchNorm(Scheduled):
 
     title = "BranchNorm"
     formula = "x ← LN(x + aF(x))"
-    source = "arXiv 2305.02790"
+    source = "arXiv 2305.02790, its abstract; the formula as others quote it"
     init = "a = min(1, t/4000) at step t"
     sure = "secondary"
-    read_in = "the abstract, and others' notes for the formula; the schedule was read nowhere"
     T = 4000
     a: Tensor
 

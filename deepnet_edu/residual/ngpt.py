@@ -31,15 +31,16 @@ class NGPT(Projected):
     """nGPT: h ← norm(h + |α| ⊙ (norm(F(h)) - norm(h))), norm to length 1, α learned from 0.05 (arXiv 2410.01131).
 
     Every row or column of a weight that meets the stream has length 1, after each step too. Query and key have length
-    s, softmax's factor is √head_dim, what enters the activation is scaled by s·√d_model, and so are logits by s
-    (values of s and of their units as in the authors' code). Use it with ``position="rotary"`` and
-    ``activation="swiglu"``, as the paper does. Ordinary biases stay, at 0 at first.
+    s, one s for both, softmax's factor is √head_dim, what enters the activation is scaled by s·√d_model, and so are
+    logits by s (values of s and of their units as in the authors' code). Nothing decays, and the authors train without
+    warm-up (Section 2.6, step 7). Use it with ``position="rotary"`` and ``activation="swiglu"``, as the paper does.
+    Ordinary biases stay, at 0 at first.
     """
 
     title = "nGPT"
     formula = "h ← norm(h + |α| ⊙ (norm(F(h)) - norm(h)))"
-    source = "arXiv 2410.01131"
-    init = "α = 0.05, learned; all weights of length 1"
+    source = "arXiv 2410.01131, Section 2; NVIDIA/ngpt, model.py"
+    init = "α = 0.05, learned; all weights of length 1; no weight decay"
     architectures = ("decoder",)
     elsewhere = "it normalises one embedding, one head and causal self-attention."
 
@@ -65,11 +66,16 @@ class NGPT(Projected):
 
     def inside(self, slot: Slot, width: int, heads: int) -> nn.Module | None:
         """Lengths of query and key, and scales of what enters the activation and of the logits."""
-        if slot in ("rotated_query", "rotated_key"):
+        if slot == "rotated":
             return _Scaled((heads, width // heads), 1.0, self.unit, unit_length=True)
         if slot == "ffn_in":
             return _Scaled((width,), self.d_model**0.5, 1.0)
         return _Scaled((width,), 1.0, self.unit) if slot == "logits" else None
+
+    @classmethod
+    def decays(cls, name: str, parameter: nn.Parameter) -> bool:
+        """Nothing does: lengths are fixed, and a smaller s is another model."""
+        return False
 
     def project(self, weights: Mapping[Role, Tensor]) -> None:
         """Length 1 along d_model."""

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deepnet_edu.residual.base import ONE_STACK, RESIDUALS, Residual, State
+from deepnet_edu.residual.base import ONE_STACK, RESIDUALS, Residual, Role, State
 from deepnet_edu.residual.place import Place
 
 
@@ -20,8 +20,7 @@ class ResiDual(Residual):
 
     title = "ResiDual"
     formula = "x ← LN(x + F(x)), r ← r + F(x), y = x + LN(r)"
-    source = "arXiv 2304.14802, Section 3"
-    read_in = "Section 3; microsoft/ResiDual: resi_dual"
+    source = "arXiv 2304.14802, Section 3; microsoft/ResiDual, resi_dual"
 
     def __init__(self, place: Place, d_model: int) -> None:
         super().__init__(place, d_model)
@@ -59,6 +58,8 @@ class _Streams(Residual):
     """
 
     N_STREAMS = 4
+    STATIC = ("residual.pre", "residual.post", "residual.res")
+    DYNAMIC = ("residual.dynamic", "residual.scale")
     architectures = ONE_STACK
     elsewhere = "the paper has no cross-attention."
 
@@ -66,6 +67,11 @@ class _Streams(Residual):
         super().__init__(place, d_model)
         self.norm = self.norm_layer()
         self.final_norm = self.norm_layer() if place.is_last else None
+
+    @classmethod
+    def decays(cls, name: str, parameter: nn.Parameter) -> bool:
+        """Of H, what depends on the token and not the constants: they hold the skip (2409.19606, Section 4)."""
+        return name in cls.DYNAMIC or (name not in cls.STATIC and super().decays(name, parameter))
 
     def h_pre(self, X: Tensor) -> Tensor:
         """What the branch reads of each stream: (B, T, n)."""
@@ -106,13 +112,14 @@ class HyperConnections(_Streams):
     """Hyper-connections: X ← H_res X + H_postᵀ F(LN(H_pre X)), n = 4 streams, LN(Σ X) at the end (arXiv 2409.19606).
 
     H = constant + s·tanh(LN(X)w), stream by stream. At first H_res = I, H_post = 1, H_pre reads stream i mod n at
-    sub-layer i, and w = 0, s = 0.01.
+    sub-layer i, and w = 0, s = 0.01. Output projection and last FFN matrix start √n times as large, since n streams are
+    summed at the end, and the constants do not decay (both Section 4, "Implementation").
     """
 
     title = "Hyper-connections"
     formula = "X ← H_res X + H_postᵀ F(LN(H_pre X)), LN(Σ X) at the end"
-    source = "arXiv 2409.19606"
-    init = "n = 4; H_res = I, H_post = 1, H_pre one stream in turn"
+    source = "arXiv 2409.19606, Sections 2 and 4, Algorithm 2"
+    init = "n = 4; H_res = I, H_post = 1, H_pre one stream in turn; output, FFN's last × √n"
 
     def __init__(self, place: Place, d_model: int) -> None:
         super().__init__(place, d_model)
@@ -138,13 +145,20 @@ class HyperConnections(_Streams):
         res, _, post = self._dynamic(X)
         return self.post + self.scale[1] * post, self.res + self.scale[0] * res
 
+    def gain(self, role: Role) -> float:
+        """√n for the last matrix of a branch."""
+        return float(self.N_STREAMS**0.5) if role in ("output", "ffn_out") else 1.0
+
 
 def sinkhorn(logits: Tensor, steps: int = 20) -> Tensor:
-    """exp(logits) with its rows and columns divided by their sums in turn: almost doubly stochastic. (…, n, n)."""
+    """exp(logits) with its columns, then its rows divided by their sums, again and again: (…, n, n) → the same.
+
+    Rows sum to 1, columns almost (arXiv 2512.24880, Equation 9). A released kernel of a later model ends on columns.
+    """
     matrix = (logits - logits.amax((-2, -1), keepdim=True)).exp()
     for _ in range(steps):
-        matrix = matrix / matrix.sum(-1, keepdim=True)
         matrix = matrix / matrix.sum(-2, keepdim=True)
+        matrix = matrix / matrix.sum(-1, keepdim=True)
     return matrix
 
 
@@ -153,15 +167,18 @@ class ManifoldHyperConnections(_Streams):
     """mHC: X ← H_res X + H_postᵀ F(LN(H_pre X)), n = 4 streams, H_res doubly stochastic (arXiv 2512.24880).
 
     h = constant + s·RMSNorm(all streams)w; H_pre = sigmoid(h), H_post = 2·sigmoid(h), H_res = 20 Sinkhorn steps on
-    exp(h). A doubly stochastic matrix has norm 1, and so have products of them, at any depth. LN(Σ X) at the end.
-    At first w = 0, s = 0.01, H_pre = 1/n, H_post = 1, and H_res near I (its constant is 4 on the diagonal: our choice).
+    exp(h) (Equations 7 to 9). A doubly stochastic matrix has norm 1, and so have products of them, at any depth.
+    LN(Σ X) at the end. At first s = 0.01 (Table 5).
+
+    What the paper does not say is our choice: w = 0 at first, as in hyper-connections; constants that give H_pre = 1/n
+    and H_post = 1, the fixed maps of its Table 1, and H_res near I, by 4 on the diagonal; and that constants do not
+    decay, as in hyper-connections.
     """
 
     title = "mHC"
     formula = "X ← H_res X + H_postᵀ F(LN(H_pre X)), H_res doubly stochastic, LN(Σ X) at the end"
-    source = "arXiv 2512.24880"
+    source = "arXiv 2512.24880, version 2, Equations 7 to 9, Table 5"
     init = "n = 4; H_res near I, H_post = 1, H_pre = 1/n"
-    sure = "secondary"
 
     def __init__(self, place: Place, d_model: int) -> None:
         super().__init__(place, d_model)
@@ -175,7 +192,7 @@ class ManifoldHyperConnections(_Streams):
     def _dynamic(self, X: Tensor) -> Tensor:
         """RMSNorm(all streams)w: (B, T, n² + 2n)."""
         flat = X.flatten(-2)
-        return F.rms_norm(flat, (flat.shape[-1],), eps=1e-5) @ self.dynamic
+        return F.rms_norm(flat, (flat.shape[-1],), eps=1e-20) @ self.dynamic
 
     def h_pre(self, X: Tensor) -> Tensor:
         """sigmoid(h)."""

@@ -48,7 +48,7 @@ class TrainConfig:
         betas: AdamW's.
         epsilon: AdamW's.
         momentum: SGD's.
-        weight_decay: on matrices and embeddings only.
+        weight_decay: on matrices and embeddings only, unless the residual rule says otherwise.
         clip: largest 2-norm of the whole gradient, 0 for no clipping.
         label_smoothing: share of each answer that is spread over all classes (the paper: 0.1).
         accumulate: batches whose gradients make one step, weighted by their answers: as one large batch would.

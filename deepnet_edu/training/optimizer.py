@@ -9,7 +9,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from deepnet_edu.compiled import plain_name
 from deepnet_edu.models import Model
+from deepnet_edu.residual import RESIDUALS, Residual
 from deepnet_edu.training.config import TrainConfig
 
 
@@ -21,7 +23,7 @@ class ParameterGroup:
         parameters: in the order of the model.
         learning_rate_factor: of the residual rule, for these.
         epsilon_factor: likewise.
-        weight_decay: 0 for norms and biases.
+        weight_decay: 0 where the residual rule says that they do not decay.
     """
 
     parameters: list[nn.Parameter]
@@ -36,15 +38,23 @@ def parameter_groups(model: Model, chosen: Iterable[nn.Parameter], weight_decay:
     Raises:
         ValueError: nothing was chosen.
     """
-    factors = {
-        parameter: (sublayer.residual.learning_rate_factor(parameter.ndim > 1), sublayer.residual.epsilon_factor())
+    inside = {
+        parameter: (sublayer.residual, name)
         for sublayer in model.sublayers()
-        for parameter in sublayer.parameters()
+        for name, parameter in sublayer.named_parameters()
     }
+    names = {parameter: plain_name(name) for name, parameter in model.named_parameters()}
+    outside = RESIDUALS.get(model.config.residual, Residual)
     groups: dict[tuple[float, float, float], list[nn.Parameter]] = {}
     for parameter in chosen:
-        decay = weight_decay if parameter.ndim > 1 else 0.0
-        groups.setdefault((*factors.get(parameter, (1.0, 1.0)), decay), []).append(parameter)
+        factors = 1.0, 1.0
+        if parameter in inside:
+            rule, name = inside[parameter]
+            factors = rule.learning_rate_factor(name), rule.epsilon_factor(name)
+            decays = rule.decays(name, parameter)
+        else:
+            decays = outside.decays(names[parameter], parameter)
+        groups.setdefault((*factors, weight_decay if decays else 0.0), []).append(parameter)
     if not groups:
         raise ValueError("There is nothing to train: the group of parameters is empty.")
     return [ParameterGroup(parameters, *settings) for settings, parameters in groups.items()]

@@ -364,7 +364,7 @@ def test_the_table_of_rules() -> None:
     result = CliRunner().invoke(app, ["models", "--residuals", "--json"])
     table = json.loads(result.output)
     assert [row["name"] for row in table] == list(RESIDUALS)
-    said = {"title", "formula", "source", "init", "sure", "read_in", "departs", "architectures", "elsewhere"}
+    said = {"title", "formula", "source", "init", "sure", "departs", "architectures", "elsewhere"}
     assert table[0].keys() == {"name", *said}
     plain = CliRunner().invoke(app, ["models", "--residuals"]).output
     assert all(f"{row['name']} departs from its authors: {row['departs']}" in plain for row in table if row["departs"])

@@ -97,9 +97,10 @@ def test_admin_measures_what_its_recursion_says(architecture: Architecture) -> N
 
 @pytest.mark.parametrize(("residual", "rate", "epsilon"), [("complete_p", 1.0, 0.125), ("depth_mup", 8**-0.5, 8**-0.5)])
 def test_depth_scales_the_optimizer(residual: str, rate: float, epsilon: float) -> None:
-    """16 layers are m = 8 times the base depth; embeddings and head are left alone."""
+    """16 layers are m = 8 times the base depth; embeddings, head and the last norm are left alone."""
     model = build_model(small_config(residual, "decoder", 16))
-    stack, ends = set(model.group("stack")), set(model.group("ends"))
+    final_norm = set(model.rules()[-1].final_norm.parameters())  # type: ignore[operator, union-attr]
+    stack, ends = set(model.group("stack")) - final_norm, set(model.group("ends")) | final_norm
     for group in parameter_groups(model, model.parameters(), weight_decay=0.1):
         inside = set(group.parameters) <= stack
         assert inside or set(group.parameters) <= ends
