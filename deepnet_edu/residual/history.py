@@ -58,7 +58,7 @@ class DLCL(Residual):
     def __init__(self, place: Place, d_model: int) -> None:
         super().__init__(place, d_model)
         self.norm = self.norm_layer()
-        self.first_weight = nn.Parameter(torch.ones(())) if place.is_first else None
+        self.first_weight = nn.Parameter(torch.ones(1)) if place.is_first else None
         self.final_norm = self.norm_layer() if place.is_last else None
         self.history_norm: nn.Module | None = None
         if place.sublayer == "ffn":

@@ -172,7 +172,7 @@ def test_what_a_probe_sees_of_resi_dual_at_the_end_is_what_the_stack_returns(nor
 def test_dlcl_starts_with_means_and_a_first_layer_that_reads_the_input() -> None:
     stack = Stack("decoder", "dlcl", encoder_layers=0, decoder_layers=3, shape=SHAPE)
     weights = [p.tolist() for name, p in stack.named_parameters() if name.endswith(("history_weight", "first_weight"))]
-    assert weights[0] == 1.0
+    assert weights[0] == [1.0]
     for layer, row in enumerate(weights[1:], 1):
         assert row == pytest.approx([1 / (layer + 1)] * (layer + 1))
     x = torch.randn(1, 2, 12)
