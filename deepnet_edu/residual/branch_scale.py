@@ -1,5 +1,7 @@
 """Rules that scale the branch: with no norm at all, or in front of or behind Pre-LN's."""
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,7 +23,7 @@ class ReZero(Residual):
     formula = "x ← x + αF(x)"
     source = "arXiv 2003.04887, Section 3; majumderb/rezero, rezero/transformer/rztx.py"
     init = "α = 0, learned, one a layer"
-    per_layer = ("alpha",)
+    per_layer: ClassVar[tuple[str, ...]] = ("alpha",)
 
     def __init__(self, place: Place, d_model: int) -> None:
         super().__init__(place, d_model)
