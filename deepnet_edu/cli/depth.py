@@ -163,6 +163,9 @@ def models(
                 for rule in rules
             ],
         )
+        for rule in rules:
+            if rule["departs"]:
+                print(f"{rule['name']} departs from its authors: {rule['departs']}")
         print("Why not elsewhere: deepnet-edu models --residuals --json")
     else:
         for one in tasks:

@@ -29,14 +29,16 @@ PRECISIONS: dict[str, tuple[int, int, int, int]] = {
 @dataclass(frozen=True)
 class _Saved:
     """What autograd keeps of one layer by the plain path: d·d_model + ff·d_ff + more numbers a token, and attention's
-    one a head; of a cross-attention d_cross·d_model + more_cross, and 2·d_model a token of the memory. Growth: so many
-    d_model more with each layer below; state: d_models between layers. A test counts them."""
+    one a head; of a cross-attention d_cross·d_model + more_cross, and 2·d_model a token of the memory. By_head: what
+    more a head of self-attention keeps for norms of its own; growth: so many d_model more with each layer below; state:
+    d_models between layers. A test counts them."""
 
     d: int = 8
     ff: int = 2
     more: int = 4
     d_cross: int = 4
     more_cross: int = 2
+    by_head: int = 0
     growth: int = 0
     state: int = 1
 
@@ -50,9 +52,9 @@ _SAVED: dict[str, _Saved] = {
     "gpas": _Saved(d=10),
     "stable": _Saved(d=10),
     "keel": _Saved(d=10, more=8),
-    "hybrid_norm": _Saved(d=10, more=8),
+    "hybrid_norm": _Saved(d=10, more=2, by_head=6),
     "peri_ln": _Saved(d=10, more=8, d_cross=5, more_cross=4),
-    "sub_ln": _Saved(d=9, ff=3, more=8, d_cross=5, more_cross=4),
+    "sub_ln": _Saved(d=9, ff=3, more=8),
     "normformer": _Saved(d=10, ff=3, more=8),
     "dlcl": _Saved(d=11, more=6, growth=1),
     "ngpt": _Saved(d=16, ff=3, more=20),
@@ -275,7 +277,9 @@ class _Layers:
         dropped = d if c.dropout else 0
         inside = {"gelu": 0, "relu": -ff, "swiglu": 2 * ff}[c.activation] + (2 * d if c.position == "rotary" else 0)
         numbers = (saved.d + saved.growth * i) * d + saved.ff * ff + saved.more + H + inside + 2 * dropped
-        numbers += saved.more // 2 * per_norm
+        numbers += saved.more // 2 * per_norm + saved.by_head * H
+        if c.norm == "rms":
+            numbers += saved.by_head // 2 * (d - H)
         # What matrices and attention read is narrow, what norms and sums read is not.
         narrow = 6 * d + saved.ff * ff + inside + 2 * dropped
         if not looks_up:

@@ -83,10 +83,13 @@ class Residual(nn.Module):
     Class attributes: ``title`` (as written in text), ``formula`` (as computed), ``source`` (paper), ``init`` (what is
     special about its initial weights and constants, empty if nothing), ``sure`` (``"verified"``: formula, initial
     values, scope, learned parameters and schedule were read in the paper or its authors' code, where ``source`` says;
-    ``"secondary"``: some of it was not), ``architectures`` that the paper defines it for, ``elsewhere``, why not for
-    the others, ``growing``, whether each layer adds a tensor to the state, so that none can use what was compiled for
-    another, and ``per_layer``, names of parameters that a layer has once, for all its sub-layers.
-    ``constants`` holds the rule's numbers, exact, by name.
+    ``"secondary"``: some of it was not), ``departs``, where it is not its authors' rule and why, empty if nowhere,
+    ``architectures`` that the paper defines it for, ``elsewhere``, why not for the others, ``growing``, whether each
+    layer adds a tensor to the state, so that none can use what was compiled for another, and ``per_layer``, names of
+    parameters that a layer has once, for all its sub-layers. ``constants`` holds the rule's numbers, exact, by name.
+
+    So that rules can be compared, all draw Xavier-normal weights where they name no others, have biases in their
+    projections, and mean by LN what the configuration's ``norm`` says: ``departs`` does not repeat that.
     """
 
     title: ClassVar[str]
@@ -94,6 +97,7 @@ class Residual(nn.Module):
     source: ClassVar[str]
     init: ClassVar[str] = ""
     sure: ClassVar[Literal["verified", "secondary"]] = "verified"
+    departs: ClassVar[str] = ""
     architectures: ClassVar[tuple[Architecture, ...]] = EVERYWHERE
     elsewhere: ClassVar[str] = ""
     growing: ClassVar[bool] = False
@@ -130,7 +134,7 @@ class Residual(nn.Module):
     @classmethod
     def facts(cls) -> dict[str, Any]:
         """What the class says of itself, for tables."""
-        names = ("title", "formula", "source", "init", "sure", "architectures", "elsewhere")
+        names = ("title", "formula", "source", "init", "sure", "departs", "architectures", "elsewhere")
         return {name: getattr(cls, name) for name in names}
 
     def start(self, x: Tensor) -> State:

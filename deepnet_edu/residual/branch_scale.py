@@ -52,7 +52,7 @@ class SkipInit(ReZero):
     """
 
     title = "SkipInit"
-    source = "arXiv 2002.10444"
+    source = "arXiv 2002.10444, as others quote it"
     init = "α = 1/√L, learned, one a sub-layer"
     sure = "secondary"
     per_layer = ()
@@ -67,13 +67,20 @@ class TFixup(Residual):
     """T-Fixup: x ← x + F(x), no norm, smaller weights instead (Huang et al., ICML 2020).
 
     Encoder: value, output and FFN × 0.67·N^(-1/4); decoder: × (9M)^(-1/4); embeddings × (9N)^(-1/4) and (9M)^(-1/4).
-    The authors' code has another √2 on the value, which only undoes its library's default.
+    The authors' code has another √2 on the value, which only undoes its library's default. A token starts at
+    √½·(9N)^(-1/4), beside a position of variance ½; the authors' at (9N)^(-1/4), beside the same.
     """
 
     title = "T-Fixup"
     formula = "x ← x + F(x)"
-    source = "Huang et al., ICML 2020"
+    source = (
+        "Huang et al., ICML 2020; layer6ai-labs/T-Fixup, fairseq/modules/transformer_layer.py, models/transformer.py"
+    )
     init = "value, output, FFN × 0.67·N^(-1/4) or (9M)^(-1/4); embeddings × (9N)^(-1/4)"
+    departs = (
+        "With positions that are added, tokens start √½ smaller than the authors': here a token has variance ½ before "
+        "the rule's factor and its position the other ½, under every rule."
+    )
     architectures = ("encoder_decoder",)
     elsewhere = "its constants are derived for an encoder and the decoder that looks at it."
 
@@ -156,16 +163,20 @@ class LayerNormScaling(PreLN):
 class DeepScaleLM(PreLN):
     """DeepScaleLM: x ← λx + βF(LN(x)), λ² + β² = 1, β² = 2/L for L sub-layers (arXiv 2403.09635).
 
-    The skip shrinks as the branch grows, so that the variance stays 1 forward and backward. Both FFN matrices start
-    with variance √(2/(d_model·d_ff)), which keeps it through a ReLU, value and output with 1/d_model: the authors
-    divide by the square root of the correlation between tokens, measured on their data, here taken as 1, its bound.
+    The skip shrinks as the branch grows. Both FFN matrices start with variance √(2/(d_model·d_ff)), which keeps a
+    variance of 1 through a ReLU, value and output with 1/d_model: the authors divide by the square root of the
+    correlation between tokens, measured on their data, here taken as 1, its bound. Their variance stays 1 that way,
+    forward and backward. Ours settles between 0.5 and 0.8 with independent tokens, which attention averages.
     """
 
     title = "DeepScaleLM"
     formula = "x ← λx + βF(LN(x)), LN at the end"
-    source = "arXiv 2403.09635"
-    init = "β² = 2/L, λ² = 1 - β²; unit-variance weights"
-    sure = "secondary"
+    source = "arXiv 2403.09635; akhilkedia/TranformersGetStable, megatron/model/utils.py, transformer.py"
+    init = "β² = 2/L, λ² = 1 - β²; unit-variance weights for equal tokens"
+    departs = (
+        "The correlation of tokens in attention's initial weights is 1, not measured on the data: so the variance of "
+        "independent tokens does not stay 1."
+    )
     architectures = ONE_STACK
     elsewhere = "L counts the sub-layers of one stack."
     skip: Tensor
@@ -266,6 +277,7 @@ class CompleteP(_DepthScaled):
     title = "CompleteP"
     formula = "x ← x + m^(-1)·F(LN(x)), LN at the end"
     source = "arXiv 2505.01618, Table 1; EleutherAI/nanoGPT-mup, branch completep, model.py"
+    departs = "ε is scaled in the blocks alone, as in the paper's table; its authors' code scales it everywhere."
     init = "m = layers/2; learning rate × 1, ε × 1/m"
     architectures = ("decoder",)
     elsewhere = "its table is for a decoder-only language model."
@@ -282,6 +294,7 @@ class DepthMuP(_DepthScaled):
     title = "Depth-μP"
     formula = "x ← x + m^(-1/2)·F(LN(x)), LN at the end"
     source = "arXiv 2310.02244, as in 2505.01618, Table 1; EleutherAI/nanoGPT-mup, branch completep, model.py"
+    departs = "ε is scaled in the blocks alone, as in that table; its authors' code scales it everywhere."
     init = "m = layers/2; learning rate and ε × m^(-1/2)"
     architectures = ("decoder",)
     elsewhere = "the table that we follow is for a decoder-only language model."

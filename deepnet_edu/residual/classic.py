@@ -34,7 +34,7 @@ class PreLN(Residual):
 
     title = "Pre-LN"
     formula = "x ← x + F(LN(x)), LN at the end"
-    source = "arXiv 2002.04745, Section 3"
+    source = "arXiv 2002.04745, Section 3, Table 1"
 
     def __init__(self, place: Place, d_model: int) -> None:
         super().__init__(place, d_model)
@@ -67,8 +67,13 @@ class DSInit(PostLN):
 
     title = "DS-Init"
     formula = "x ← LN(x + F(x)), weights × 1/√l"
-    source = "arXiv 1908.11365"
+    source = (
+        "arXiv 1908.11365; bzhangGo/zero, docs/depth_scale_init_and_merged_attention/README.md, models/transformer.py"
+    )
     init = "all weights × 1/√l, l the layer from 1"
+    departs = (
+        "Normal weights of the variance that the paper's uniform ones have; std × 1/√l as in the paper, not l^(-1/4)."
+    )
 
     def gain(self, role: Role) -> float:
         """1/√l."""
@@ -84,7 +89,7 @@ class MixLN(PreLN):
 
     title = "Mix-LN"
     formula = "x ← LN(x + F(x)) in the first quarter of the layers, x ← x + F(LN(x)) above, LN at the end"
-    source = "arXiv 2412.13795"
+    source = "arXiv 2412.13795; pixeli99/MixLN, peft_pretraining/modeling_llama.py"
     init = "a = 1/4 of the layers are Post-LN"
     architectures = ONE_STACK
     elsewhere = "its quarter is of one stack, and the paper has no cross-attention."

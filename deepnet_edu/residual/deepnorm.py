@@ -17,7 +17,7 @@ class DeepNorm(Residual):
 
     title = "DeepNorm"
     formula = "x ← LN(αx + F(x))"
-    source = "arXiv 2203.00555, Figure 2"
+    source = "arXiv 2203.00555, Figure 2, Appendix B"
     init = "gain β of value, output and FFN"
     alpha: Tensor
 
@@ -53,11 +53,15 @@ class DeepNormGLM(DeepNorm):
     """GLM-130B's constants: x ← LN(αx + F(x)) with α = (2N)^(1/2) and β = (2N)^(-1/2) (arXiv 2210.02414).
 
     Called DeepNorm there, but with twice the paper's exponents. Under Adam-like steps the sum of Theorem 4.2 then is
-    √2 at every depth, where DeepNorm's own constants give √(2N).
+    √2 at every depth, where DeepNorm's own constants give √(2N). GLM-130B's code also normalises the stack's input.
     """
 
     title = "DeepNorm (GLM-130B)"
-    source = "arXiv 2210.02414"
+    source = "arXiv 2210.02414; THUDM/SwissArmyTransformer, sat/model/official/glm130B_model.py"
+    departs = (
+        "GLM-130B has one more norm, at the stack's input. It is left out so that the rule differs from DeepNorm by "
+        "two constants alone; the input has variance 1 here anyway."
+    )
     architectures = ONE_STACK
     elsewhere = "GLM-130B is one stack of N layers, and says nothing of two."
 
@@ -69,16 +73,17 @@ class DeepNormGLM(DeepNorm):
 
 @RESIDUALS.register("keel")
 class Keel(Residual):
-    """Keel: x ← LN(αx + F(LN(x))), α = L, the number of sub-layers (arXiv 2601.19895).
+    """Keel: x ← LN(αx + F(LN(x))), α = L, the number of sub-layers (arXiv 2601.19895, Section 3.1).
 
-    Known to us from two write-ups that agree; a third one has LN(αx + (1-α)F).
+    The bottom is another: the first attention adds plainly, x ← x + F(LN(x)), and the first feed-forward has α = 1. The
+    paper's norms have a gain and no bias: ``norm="rms"``.
     """
 
     title = "Keel"
     formula = "x ← LN(αx + F(LN(x)))"
-    source = "arXiv 2601.19895"
-    init = "α = L sub-layers"
-    sure = "secondary"
+    source = "arXiv 2601.19895, version 2, Section 3.1"
+    init = "α = L sub-layers, 1 in the first layer, whose attention has no outer LN"
+    departs = "The paper has decoders only: an encoder is ours. LN is what norm says, and the paper's is norm='rms'."
     architectures = ONE_STACK
     elsewhere = "α = L counts the sub-layers of one stack."
     alpha: Tensor
@@ -86,18 +91,21 @@ class Keel(Residual):
     def __init__(self, place: Place, d_model: int) -> None:
         super().__init__(place, d_model)
         self.constant("alpha", float(place.count))
+        self.bottom = place.layer == 0
         self.branch_norm = self.norm_layer()
-        self.norm = self.norm_layer()
+        self.norm = None if place.is_first else self.norm_layer()
 
     def read(self, state: State) -> Tensor:
         """LN(x)."""
         return self.branch_norm(state[0])
 
     def write(self, state: State, branch: Tensor) -> State:
-        """LN(αx + F(LN(x)))."""
+        """LN(αx + F(LN(x))), at the very bottom x + F(LN(x))."""
         (x,) = state
-        return (self.norm(self.alpha * x + branch),)
+        x = (x if self.bottom else self.alpha * x) + branch
+        return (x if self.norm is None else self.norm(x),)
 
     def signal(self) -> Signal | None:
-        """As DeepNorm's, with a norm before the branch too."""
-        return Signal(skip=self.constants["alpha"], norm_read=True, norm_sum=True)
+        """As DeepNorm's, with a norm before the branch too; at the bottom no α, and no norm around attention's sum."""
+        skip = 1.0 if self.bottom else self.constants["alpha"]
+        return Signal(skip=skip, norm_read=True, norm_sum=self.norm is not None)

@@ -16,7 +16,7 @@ class B2T(Residual):
 
     title = "B2T"
     formula = "x' ← LN(x + F(x)), and after the FFN x ← LN(x + x' + FFN(x'))"
-    source = "arXiv 2206.00330"
+    source = "arXiv 2206.00330; takase/b2t_connection, fairseq/modules/transformer_layer.py"
     init = "weights × layers^(-1/2)"
 
     def __init__(self, place: Place, d_model: int) -> None:
@@ -44,20 +44,22 @@ class B2T(Residual):
 class DLCL(Residual):
     """DLCL: x_{l+1} = Σ_{k ≤ l} W_{lk} LN(y_k), y_k what layer k gave, W_{lk} = 1/(l+1) at first (arXiv 1906.01787).
 
-    y_0 is the stack's input. Inside a layer x ← x + F(LN(x)). The state is x and all LN(y_k) so far, so memory and time
-    grow with the square of the depth.
+    y_0, the stack's input, is taken as it is; the first layer reads W_{00} y_0. Inside a layer x ← x + F(LN(x)). What
+    the last layer gives is mixed too, and LN(x) leaves the stack. The authors' LN on the embedding, off by default, is
+    left out. The state is x, y_0 and all LN(y_k) so far, so memory and time grow with the square of the depth.
     """
 
     title = "DLCL"
-    formula = "x_{l+1} = Σ_{k ≤ l} W_{lk} LN(y_k), x ← x + F(LN(x)) inside a layer"
-    source = "arXiv 1906.01787"
-    init = "W_{lk} = 1/(l+1), learned"
+    formula = "x_{l+1} = Σ_{k ≤ l} W_{lk} LN(y_k), x ← x + F(LN(x)) inside a layer, LN at the end"
+    source = "arXiv 1906.01787; wangqiangneu/dlcl, fairseq/modules/layer_history.py, fairseq/models/dlcl_transformer.py"
+    init = "W_{lk} = 1/(l+1), learned; y_0 without LN"
     growing = True
 
     def __init__(self, place: Place, d_model: int) -> None:
         super().__init__(place, d_model)
         self.norm = self.norm_layer()
-        self.first_norm = self.norm_layer() if place.is_first else None
+        self.first_weight = nn.Parameter(torch.ones(())) if place.is_first else None
+        self.final_norm = self.norm_layer() if place.is_last else None
         self.history_norm: nn.Module | None = None
         if place.sublayer == "ffn":
             known = place.layer + 2  # the input and the layers up to this one
@@ -65,9 +67,8 @@ class DLCL(Residual):
             self.history_weight = nn.Parameter(torch.full((known,), 1 / known))
 
     def start(self, x: Tensor) -> State:
-        """LN(y₀) is both the first layer's input and the history."""
-        y = x if self.first_norm is None else self.first_norm(x)
-        return (y, y)
+        """W₀₀y₀, the first layer's input, and y₀, the history."""
+        return (x if self.first_weight is None else self.first_weight * x, x)
 
     def read(self, state: State) -> Tensor:
         """LN(x)."""
@@ -82,3 +83,9 @@ class DLCL(Residual):
         history.append(self.history_norm(x))
         mixed = torch.einsum("k,kbtd->btd", self.history_weight, torch.stack(history))
         return (mixed, *history)
+
+    def finish(self, state: State) -> Tensor:
+        """LN(x)."""
+        if self.final_norm is None:
+            raise RuntimeError("Only the last sub-layer of a stack can finish a DLCL state.")
+        return self.final_norm(state[0])

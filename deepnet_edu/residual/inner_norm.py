@@ -1,7 +1,6 @@
 """Rules with a norm inside the branch: before the last matrix, after it, or on query, key and value."""
 
 from math import log, sqrt
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -23,30 +22,20 @@ class _HeadScale(nn.Module):
         return (x.view(B, T, len(self.factor), -1) * self.factor[:, None]).view(B, T, d_model)
 
 
-class _AllHeads(nn.Module):
-    """A norm over all heads of a projection together. (B, T, heads, head_dim) → the same."""
-
-    def __init__(self, norm: nn.Module) -> None:
-        super().__init__()
-        self.norm = norm
-
-    def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, self.norm(x.flatten(-2))).view_as(x)
-
-
 @RESIDUALS.register("normformer")
 class NormFormer(PreLN):
     """NormFormer: x ← x + LN(Attn(LN(x))), x ← x + W₂LN(φ(W₁LN(x))), LN at the end (arXiv 2110.09456).
 
-    Each attention head also has a learned factor, 1 at first, before the output projection. The paper's further scale
-    on the skip, for small models only, is left out.
+    Each attention head also has a learned factor, 1 at first, before the output projection, as the paper has it; the
+    authors' code multiplies after that projection, when a feature no longer belongs to one head.
     """
 
     title = "NormFormer"
     formula = "x ← x + LN(Attn(LN(x))), x ← x + W₂LN(φ(W₁LN(x))), LN at the end"
-    source = "arXiv 2110.09456"
+    source = "arXiv 2110.09456, as others quote it; facebookresearch/fairseq, its layer, as microsoft/ResiDual has it"
     init = "head factors 1, learned"
     sure = "secondary"
+    departs = "The paper's learned scale on the skip, for small models only, is left out."
     architectures = ONE_STACK
     elsewhere = "the paper has no cross-attention."
 
@@ -71,15 +60,15 @@ class NormFormer(PreLN):
 
 @RESIDUALS.register("sub_ln")
 class SubLN(PreLN):
-    """Sub-LN: x ← x + W₂LN(φ(W₁LN(x))), attention likewise, LN at the end (Magneto, arXiv 2210.06423).
+    """Sub-LN: x ← x + W₂LN(φ(W₁LN(x))), self-attention likewise, LN at the end (Magneto, arXiv 2210.06423).
 
-    Value, output and FFN are drawn with gain γ: √ln(2N) in a single stack; in an encoder-decoder √(⅓ ln(3M) ln(2N)) in
-    the encoder, √ln(3M) in the decoder. Query, key and cross-attention keep 1.
+    Cross-attention has the first norm only. Value, output and FFN are drawn with gain γ: √ln(2N) in a single stack; in
+    an encoder-decoder √(⅓ ln(3M) ln(2N)) in the encoder, √ln(3M) in the decoder. Query, key and cross-attention keep 1.
     """
 
     title = "Sub-LN"
     formula = "x ← x + W₂LN(φ(W₁LN(x))), LN at the end"
-    source = "arXiv 2210.06423"
+    source = "arXiv 2210.06423, Sections 2 and 3.1; TorchScale 0.3.0, component/multihead_attention.py"
     init = "gain γ = √ln(2N) of value, output and FFN"
 
     def __init__(self, place: Place, d_model: int) -> None:
@@ -96,21 +85,25 @@ class SubLN(PreLN):
         return 1.0 if role in ("query", "key") or self.place.sublayer == "cross_attention" else self.gamma
 
     def inside(self, slot: Slot, width: int, heads: int) -> nn.Module | None:
-        """A norm before the last matrix of each branch."""
-        return self.norm_layer(width) if slot in ("mixed", "hidden") else None
+        """A norm before the last matrix of each branch but cross-attention."""
+        cross = self.place.sublayer == "cross_attention"
+        return self.norm_layer(width) if slot in ("mixed", "hidden") and not cross else None
 
     def signal(self) -> Signal | None:
-        """Norms before the branch and before its last matrix."""
-        return Signal(norm_read=True, norm_inside=True, norm_finish=True)
+        """Norms before the branch and, but for cross-attention, before its last matrix."""
+        return Signal(norm_read=True, norm_inside=self.place.sublayer != "cross_attention", norm_finish=True)
 
 
 @RESIDUALS.register("peri_ln")
 class PeriLN(PreLN):
-    """Peri-LN: x ← x + LN(F(LN(x))), and LN at both ends of the stack (arXiv 2502.02732)."""
+    """Peri-LN: x ← x + LN(F(LN(x))), and LN at both ends of the stack (arXiv 2502.02732).
+
+    The lower of those two, on the embedding, is optional in the paper, as we were told; here it is always there.
+    """
 
     title = "Peri-LN"
     formula = "x ← x + LN(F(LN(x))), LN at both ends"
-    source = "arXiv 2502.02732"
+    source = "arXiv 2502.02732, its abstract, and Eq. 3 as others quote it; allenai/OLMo-core, PeriNormTransformerBlock"
     sure = "secondary"
 
     def __init__(self, place: Place, d_model: int) -> None:
@@ -136,13 +129,19 @@ class PeriLN(PreLN):
 class HybridNorm(Residual):
     """HybridNorm: x ← LN(x + Attn(LN(Q), LN(K), LN(V))), x ← x + FFN(x), LN at the end (arXiv 2503.04598).
 
-    The norms of query, key and value go over all heads together. The paper's variant * with a Pre-LN first layer is
-    left out.
+    Query, key and value are normalised head by head, over head_dim features, with one gain for all heads. The paper's
+    variant * with a Pre-LN first layer is left out.
     """
 
     title = "HybridNorm"
     formula = "x ← LN(x + Attn(LN(Q), LN(K), LN(V))), x ← x + FFN(x), LN at the end"
-    source = "arXiv 2503.04598"
+    source = (
+        "arXiv 2503.04598; BryceZhuo/HybridNorm, dense_model/olmo/model.py, configs/exps/1.2B-dense-HybriedNorm.yaml"
+    )
+    departs = (
+        "Weights are Xavier-normal, as under every rule, so that rules can be compared; the authors' configuration has "
+        "Megatron's, whose output matrices shrink with depth."
+    )
     architectures = ONE_STACK
     elsewhere = "the paper has no cross-attention, so no norms of its query, key and value."
 
@@ -163,8 +162,8 @@ class HybridNorm(Residual):
         return self.final_norm(state[0])
 
     def inside(self, slot: Slot, width: int, heads: int) -> nn.Module | None:
-        """Norms of query, key and value."""
-        return _AllHeads(self.norm_layer(width)) if slot in ("query", "key", "value") else None
+        """Norms of query, key and value, of one head's features."""
+        return self.norm_layer(width // heads) if slot in ("query", "key", "value") else None
 
     def signal(self) -> Signal | None:
         """Norms of the values and around attention's sum; the FFN has none."""
@@ -193,9 +192,10 @@ class Stable(PreLN):
 
     title = "Stable-Transformer"
     formula = "x ← x + F(SN(x)), SN at the end"
-    source = "OpenReview lkRjnNW0gb"
+    source = "OpenReview lkRjnNW0gb, its page and reviews"
     init = "σ = 1/(√fan_in + √fan_out); StableAtten not found"
     sure = "secondary"
+    departs = "Attention is the ordinary one: StableAtten's formula is in no text that we could read."
     architectures = ONE_STACK
     elsewhere = "the paper has a GPT-2 and a ViT, and no cross-attention."
 

@@ -42,12 +42,13 @@ class Admin(Calibrated):
 class BranchNorm(Scheduled):
     """BranchNorm: x ← LN(x + aF(x)), a = min(1, t/T) at training step t = 1, 2, … (arXiv 2305.02790).
 
-    T = 4,000. The formula is from its abstract and a note on it, the schedule from memory.
+    T = 4,000. Only the abstract was read, and others' notes: they name the formula and a largest step T. That a grows
+    in proportion to t, and to 1 at T = 4,000, is from memory.
     """
 
     title = "BranchNorm"
     formula = "x ← LN(x + aF(x))"
-    source = "arXiv 2305.02790"
+    source = "arXiv 2305.02790, its abstract; the formula as others quote it"
     init = "a = min(1, t/4000) at step t"
     sure = "secondary"
     T = 4000

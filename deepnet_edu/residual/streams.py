@@ -20,7 +20,7 @@ class ResiDual(Residual):
 
     title = "ResiDual"
     formula = "x ← LN(x + F(x)), r ← r + F(x), y = x + LN(r)"
-    source = "arXiv 2304.14802, Section 3"
+    source = "arXiv 2304.14802, Section 3; microsoft/ResiDual, resi_dual"
 
     def __init__(self, place: Place, d_model: int) -> None:
         super().__init__(place, d_model)
@@ -46,7 +46,8 @@ class ResiDual(Residual):
     def stream(self, state: State) -> Tensor:
         """x + LN(r), as if the stack ended here; the norm's own parameters exist only at its end."""
         x, r = state
-        return x + F.layer_norm(r, (self.d_model,))
+        shape = (self.d_model,)
+        return x + (F.layer_norm(r, shape) if self.place.norm == "layer" else F.rms_norm(r, shape, eps=1e-5))
 
 
 class _Streams(Residual):

@@ -131,7 +131,7 @@ def forward(
 
 def _pattern(config: ModelConfig, stack: StackName, gain: float) -> list[Numbers]:
     """What the rule says at the places of one layer, or of all of them. Making a rule costs far more than asking it, so
-    most are not made: where the first two layers, the middle one and the last two agree, all do."""
+    most are not made: where the second layer, the middle one and the last two agree, all above the first do."""
     per_layer = len(sublayer_kinds(stack, config.encoder_layers))
     layers = config.encoder_layers if stack == "encoder" else config.decoder_layers
 
@@ -140,8 +140,8 @@ def _pattern(config: ModelConfig, stack: StackName, gain: float) -> list[Numbers
 
     with numbers_only():
         looked_at = [layer(n) for n in sorted({0, 1, layers // 2, layers - 2, layers - 1}) if 0 <= n < layers]
-        if all(one == looked_at[0] for one in looked_at):
-            return looked_at[0]
+        if all(one == looked_at[-1] for one in looked_at[1:]):
+            return looked_at[0] if looked_at[0] == looked_at[-1] else looked_at[0] + looked_at[-1] * (layers - 1)
         return [numbers for n in range(layers) for numbers in layer(n)]
 
 

@@ -1,12 +1,13 @@
 """What several tests of the rules share: every (rule, architecture) that is claimed, small models and random stacks."""
 
-from typing import cast
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import nn
 
 from deepnet_edu.models import ModelConfig
-from deepnet_edu.residual import RESIDUALS, Architecture
+from deepnet_edu.residual import RESIDUALS, Architecture, StackName
 from deepnet_edu.stack import Stack
 from deepnet_edu.transformer import Shape
 
@@ -31,11 +32,17 @@ def small_config(residual: str, architecture: Architecture, layers: int = 2, **c
     return ModelConfig(architecture, TASK[architecture], residual=residual, **depths(architecture, layers), **sizes)
 
 
-def random_stack(residual: str, architecture: Architecture, layers: int) -> Stack:
-    """The last stack of a model, all parameters random, norms too: a gain of 1 or a bias of 0 would hide mistakes."""
+def random_stack(
+    residual: str, architecture: Architecture, layers: int, name: StackName | None = None, other: int = 0, **shape: Any
+) -> Stack:
+    """A stack of a model, the last one if no other is named, all parameters random, norms too: a gain of 1 or a bias of
+    0 would hide mistakes. Other: layers of the model's other stack, where it is not as deep."""
     torch.manual_seed(1)
-    name = "encoder" if architecture == "encoder" else "decoder"
-    stack = Stack(cast(Architecture, name), residual, shape=SHAPE, **depths(architecture, layers))  # type: ignore[arg-type]
+    name = name or ("encoder" if architecture == "encoder" else "decoder")
+    sizes = depths(architecture, layers)
+    if other:
+        sizes["decoder_layers" if name == "encoder" else "encoder_layers"] = other
+    stack = Stack(name, residual, shape=replace(SHAPE, **shape), **sizes)
     for parameter in stack.parameters():
         nn.init.normal_(parameter, mean=0.1, std=0.4)
     return stack

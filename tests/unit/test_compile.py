@@ -19,7 +19,7 @@ from deepnet_edu.stack import Stack
 from tests.unit.rules import small_config
 
 #: Where the first layer is of another kind than those above: its state is another view, or its rule is.
-TWO_KINDS = {"mix_ln", "resi_dual", "hyper_connections", "mhc"}
+TWO_KINDS = {"mix_ln", "keel", "resi_dual", "hyper_connections", "mhc"}
 RULES = [
     (name, "decoder" if "decoder" in rule.architectures else rule.architectures[0])
     for name, rule in RESIDUALS.items()

@@ -364,7 +364,9 @@ def test_the_table_of_rules() -> None:
     result = CliRunner().invoke(app, ["models", "--residuals", "--json"])
     table = json.loads(result.output)
     assert [row["name"] for row in table] == list(RESIDUALS)
-    assert table[0].keys() == {"name", "title", "formula", "source", "init", "sure", "architectures", "elsewhere"}
+    said = {"title", "formula", "source", "init", "sure", "departs", "architectures", "elsewhere"}
+    assert table[0].keys() == {"name", *said}
     plain = CliRunner().invoke(app, ["models", "--residuals"]).output
+    assert all(f"{row['name']} departs from its authors: {row['departs']}" in plain for row in table if row["departs"])
     assert all(f"{name} " in plain and rule.formula in plain for name, rule in RESIDUALS.items())
     assert "ModelConfig('encoder_decoder', 'translation', …)" in CliRunner().invoke(app, ["models"]).output

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from deepnet_edu.attention import Cache, Context
 from deepnet_edu.models import ModelConfig, build_model, random_batch
-from deepnet_edu.residual import RESIDUALS, Architecture, Place, Residual
+from deepnet_edu.probing import probe
+from deepnet_edu.residual import RESIDUALS, Architecture, Norm, Place, Residual
 from deepnet_edu.residual.base import Registry
 from deepnet_edu.stack import Stack
 from tests.unit.rules import CLAIMS, SHAPE, random_stack, small_config
@@ -112,7 +113,7 @@ def test_a_second_stream_costs_the_others_nothing() -> None:
     assert sizes["rezero"][1] == sizes["post_ln"][1] - 4 * 2 * 12 + 2  # a scalar a layer, no norms
 
 
-@pytest.mark.parametrize("residual", ["pre_ln", "resi_dual", "hybrid_norm", "mhc"])
+@pytest.mark.parametrize("residual", ["pre_ln", "resi_dual", "hybrid_norm", "dlcl", "mhc"])
 def test_only_the_last_place_finishes(residual: str) -> None:
     rule = RESIDUALS[residual](Place("decoder", 0, "self_attention", 0, 4, 0, 2), 8)
     with pytest.raises(RuntimeError, match="last sub-layer"):
@@ -159,3 +160,42 @@ def test_a_new_rule_is_one_class() -> None:
             replace(config, residual="hal")
     finally:
         del RESIDUALS._rules["half"]
+
+
+@pytest.mark.parametrize("norm", ["layer", "rms"])
+def test_what_a_probe_sees_of_resi_dual_at_the_end_is_what_the_stack_returns(norm: Norm) -> None:
+    rule = RESIDUALS["resi_dual"](Place("decoder", 0, "ffn", 1, 2, 0, 1, norm), 8)
+    state = (torch.randn(2, 3, 8), torch.randn(2, 3, 8) + 1)
+    torch.testing.assert_close(rule.stream(state), rule.finish(state))
+
+
+def test_dlcl_starts_with_means_and_a_first_layer_that_reads_the_input() -> None:
+    stack = Stack("decoder", "dlcl", encoder_layers=0, decoder_layers=3, shape=SHAPE)
+    weights = [p.tolist() for name, p in stack.named_parameters() if name.endswith(("history_weight", "first_weight"))]
+    assert weights[0] == 1.0
+    for layer, row in enumerate(weights[1:], 1):
+        assert row == pytest.approx([1 / (layer + 1)] * (layer + 1))
+    x = torch.randn(1, 2, 12)
+    assert torch.equal(stack.start(x)[0], x)
+
+
+@pytest.mark.parametrize("position", ["learned", "rotary"])
+def test_where_a_token_of_t_fixup_starts(position: str) -> None:
+    """(9N)^(-1/4), the authors', by itself; √½ of it, as the rule says, where a position is added."""
+    sizes = {"d_model": 64, "n_heads": 4, "d_ff": 8, "vocab_size": 300, "residual": "t_fixup", "position": position}
+    model = build_model(ModelConfig("encoder_decoder", "translation", 2, 6, **sizes))
+    share = 0.5 if position == "learned" else 1.0
+    for end, layers in zip(model.embeddings(), (6, 2), strict=True):
+        assert end.token.weight.std().item() == pytest.approx(share**0.5 * (9 * layers) ** -0.25, rel=0.03)  # type: ignore[union-attr]
+    assert "√½" in RESIDUALS["t_fixup"].departs
+
+
+@pytest.mark.parametrize(("equal", "least", "most"), [(True, 0.95, 1.05), (False, 0.5, 0.85)])
+def test_deepscale_lm_keeps_a_variance_of_one_for_equal_tokens_only(equal: bool, least: float, most: float) -> None:
+    sizes = {"d_model": 64, "n_heads": 4, "d_ff": 256, "vocab_size": 64, "activation": "relu", "position": "rotary"}
+    config = ModelConfig("decoder", "lm", 24, residual="deepscale_lm", **sizes)
+    batch = random_batch(config, 8, 32)
+    tokens = batch.inputs[:, :1].expand(-1, 32) if equal else batch.inputs
+    variance = probe(build_model(config), replace(batch, inputs=tokens.contiguous())).variance
+    assert variance is not None
+    assert least < variance[-1] < most

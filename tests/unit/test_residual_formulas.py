@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from deepnet_edu.attention import Context
-from deepnet_edu.residual import RESIDUALS, Architecture, Place
+from deepnet_edu.residual import RESIDUALS, Architecture, Place, StackName
 from tests.unit.rules import CLAIMS, random_stack
 
 HEADS = 3
@@ -17,6 +17,9 @@ Slots = dict[str, Callable[[Tensor], Tensor]]
 
 
 def ln(x: Tensor, p: dict[str, Tensor], name: str) -> Tensor:
+    """LayerNorm, or RMSNorm, which has a gain alone."""
+    if name + ".bias" not in p:
+        return x / (x.square().mean(-1, keepdim=True) + 1e-5).sqrt() * p[name + ".weight"]
     c = x - x.mean(-1, keepdim=True)
     return c / (c.square().mean(-1, keepdim=True) + 1e-5).sqrt() * p[name + ".weight"] + p[name + ".bias"]
 
@@ -50,8 +53,12 @@ class Sub:
 
     def ffn(self, x: Tensor) -> Tensor:
         h = self.at("ffn_in", self.linear("ffn_in", x))
-        gelu = h * 0.5 * (1 + h.clone().detach().apply_(lambda z: erf(z / sqrt(2))))
-        return self.linear("ffn_out", self.at("hidden", gelu))
+        if h.shape[-1] == 2 * self.w["ffn_out.weight"].shape[1]:  # SwiGLU
+            up, gate = h.tensor_split(2, dim=-1)
+            active = gate / (1 + (-gate).exp()) * up
+        else:
+            active = h * 0.5 * (1 + h.clone().detach().apply_(lambda z: erf(z / sqrt(2))))
+        return self.linear("ffn_out", self.at("hidden", active))
 
     def attention(self, x: Tensor) -> Tensor:
         B, T, d = x.shape
@@ -82,6 +89,7 @@ class Case:
     N: int
     M: int
     n: int
+    stack: str = "decoder"
 
     @property
     def L(self) -> int:
@@ -96,10 +104,13 @@ class Case:
         return next(g.p for g in self.subs if (g.layer, g.kind) == (f.layer, "self_attention"))
 
 
-def case_of(state: dict[str, Tensor], architecture: Architecture, n: int, memory: Tensor | None) -> Case:
-    kinds = (
-        ["self_attention", "cross_attention", "ffn"] if architecture == "encoder_decoder" else ["self_attention", "ffn"]
-    )
+def case_of(
+    state: dict[str, Tensor], architecture: Architecture, n: int, memory: Tensor | None, stack: str = "", other: int = 0
+) -> Case:
+    """Other: layers of the model's other stack, n if nothing is said."""
+    stack = stack or ("encoder" if architecture == "encoder" else "decoder")
+    cross = ["cross_attention"] if architecture == "encoder_decoder" and stack == "decoder" else []
+    kinds = ["self_attention", *cross, "ffn"]
     subs = []
     for layer in range(n):
         for kind in kinds:
@@ -108,8 +119,11 @@ def case_of(state: dict[str, Tensor], architecture: Architecture, n: int, memory
             p = {key.removeprefix("residual."): value for key, value in own.items() if key.startswith("residual.")}
             w = {key.removeprefix("branch."): value for key, value in own.items() if key.startswith("branch.")}
             last = layer == n - 1 and kind == "ffn"
-            subs.append(Sub(kind, layer + 1, last, p, w, architecture != "encoder", memory))
-    return Case(subs, n if "encoder" in architecture else 0, n if "decoder" in architecture else 0, n)
+            subs.append(Sub(kind, layer + 1, last, p, w, stack == "decoder", memory))
+    depth = {
+        name: (n if name == stack else other or n) if name in architecture else 0 for name in ("encoder", "decoder")
+    }
+    return Case(subs, depth["encoder"], depth["decoder"], n, stack)
 
 
 def post_ln(x: Tensor, c: Case) -> Tensor:
@@ -153,8 +167,19 @@ def no_norm(factor: Callable[[Case, Sub], Tensor | float]) -> Callable[[Tensor, 
     return run
 
 
+def deepnorm_alpha(c: Case) -> float:
+    """The paper's Figure 2."""
+    if not c.N or not c.M:
+        return (2 * c.n) ** 0.25
+    return 0.81 * (c.N**4 * c.M) ** (1 / 16) if c.stack == "encoder" else (3 * c.M) ** 0.25
+
+
 def keel(x: Tensor, c: Case) -> Tensor:
-    for f in c.subs:
+    """Section 3.1: no outer norm and no α at the first attention, no α at the first feed-forward."""
+    attention, ffn, *others = c.subs
+    x = x + attention(ln(x, attention.p, "branch_norm"))
+    x = ln(x + ffn(ln(x, ffn.p, "branch_norm")), ffn.p, "norm")
+    for f in others:
         x = ln(c.L * x + f(ln(x, f.p, "branch_norm")), f.p, "norm")
     return x
 
@@ -210,9 +235,11 @@ def normformer(x: Tensor, c: Case) -> Tensor:
 
 
 def sub_ln(x: Tensor, c: Case) -> Tensor:
+    """Section 2: two norms in each sub-layer, but one in cross-attention."""
     for f in c.subs:
-        f.slots["hidden"] = lambda h, f=f: ln(h, f.w, "after.hidden")
-        f.slots["mixed"] = lambda y, f=f: ln(y, f.w, "inside.mixed")
+        if f.kind != "cross_attention":
+            f.slots["hidden"] = lambda h, f=f: ln(h, f.w, "after.hidden")
+            f.slots["mixed"] = lambda y, f=f: ln(y, f.w, "inside.mixed")
         x = x + f(ln(x, f.p, "norm"))
     return ln(x, c.last, "final_norm")
 
@@ -227,7 +254,9 @@ def peri_ln(x: Tensor, c: Case) -> Tensor:
 def hybrid_norm(x: Tensor, c: Case) -> Tensor:
     for attention, ffn in zip(c.subs[::2], c.subs[1::2], strict=True):
         for name in ("query", "key", "value"):
-            attention.slots[name] = lambda t, name=name, f=attention: ln(t, f.w, f"inside.{name}.norm")
+            attention.slots[name] = lambda t, name=name, f=attention: torch.cat(
+                [ln(head, f.w, f"inside.{name}") for head in t.tensor_split(HEADS, dim=-1)], dim=-1
+            )
         z = ln(x + attention(x), attention.p, "norm")
         x = z + ffn(z)
     return ln(x, c.last, "final_norm")
@@ -254,14 +283,19 @@ def b2t(x: Tensor, c: Case) -> Tensor:
 
 
 def dlcl(x: Tensor, c: Case) -> Tensor:
-    y = ln(x, c.subs[0].p, "first_norm")
-    history, x = [y], y
+    """The authors' layer_history.py: a lower triangle of weights, no norm on the embedding, a last norm on the mix."""
+    W = torch.zeros(c.n + 1, c.n + 1)
+    W[0, 0] = c.subs[0].p["first_weight"]
     for f in c.subs:
-        x = x + f(ln(x, f.p, "norm"))
         if f.kind == "ffn":
-            history.append(ln(x, f.p, "history_norm"))
-            x = sum(w * y for w, y in zip(f.p["history_weight"], history, strict=True))
-    return x
+            W[f.layer, : f.layer + 1] = f.p["history_weight"]
+    history = [x]
+    for layer in range(c.n):
+        x = sum(W[layer, k] * y for k, y in enumerate(history))
+        for f in c.subs[layer * c.L // c.n : (layer + 1) * c.L // c.n]:
+            x = x + f(ln(x, f.p, "norm"))
+        history.append(ln(x, f.p, "history_norm"))
+    return ln(sum(W[c.n, k] * y for k, y in enumerate(history)), c.last, "final_norm")
 
 
 def resi_dual(x: Tensor, c: Case) -> Tensor:
@@ -325,7 +359,7 @@ def ngpt(x: Tensor, c: Case) -> Tensor:
 REFERENCE: dict[str, Callable[[Tensor, Case], Tensor]] = {
     "post_ln": post_ln,
     "pre_ln": pre_ln,
-    "deepnorm": skip_scaled(lambda c: (3 * c.M) ** 0.25 if c.N and c.M else (2 * c.n) ** 0.25),
+    "deepnorm": skip_scaled(deepnorm_alpha),
     "deepnorm_glm": skip_scaled(lambda c: sqrt(2 * c.n)),
     "admin": admin,
     "rezero": no_norm(lambda c, f: c.layer(f)["alpha"]),
@@ -363,11 +397,29 @@ def test_no_rule_without_a_formula() -> None:
 @pytest.mark.parametrize("layers", [1, 4])
 @pytest.mark.parametrize(("residual", "architecture"), CLAIMS)
 def test_equals_its_formula(residual: str, architecture: Architecture, layers: int) -> None:
-    stack = random_stack(residual, architecture, layers)
-    memory = torch.randn(2, 3, 12) if architecture == "encoder_decoder" else None
+    compare(residual, architecture, layers, "encoder" if architecture == "encoder" else "decoder", 0)
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize(("residual", "architecture"), CLAIMS)
+def test_equals_its_formula_with_rms_norm_and_swiglu(residual: str, architecture: Architecture) -> None:
+    name: StackName = "encoder" if architecture == "encoder" else "decoder"
+    compare(residual, architecture, 3, name, 0, norm="rms", activation="swiglu")
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize("stack", ["encoder", "decoder"])
+@pytest.mark.parametrize("residual", [name for name, architecture in CLAIMS if architecture == "encoder_decoder"])
+def test_equals_its_formula_in_stacks_of_two_depths(residual: str, stack: StackName) -> None:
+    compare(residual, "encoder_decoder", 3, stack, 7)
+
+
+def compare(residual: str, architecture: Architecture, layers: int, name: StackName, other: int, **shape: str) -> None:
+    stack = random_stack(residual, architecture, layers, name, other, **shape)
+    memory = torch.randn(2, 3, 12) if architecture == "encoder_decoder" and name == "decoder" else None
     x = 0.5 * torch.randn(2, 5, 12) + 0.7
     with torch.no_grad():
-        expected = REFERENCE[residual](x, case_of(stack.state_dict(), architecture, layers, memory))
+        expected = REFERENCE[residual](x, case_of(stack.state_dict(), architecture, layers, memory, name, other))
         torch.testing.assert_close(stack(x, context=Context(memory=memory)), expected, rtol=1e-9, atol=1e-9)
 
 
