@@ -271,13 +271,13 @@ class CompleteP(_DepthScaled):
     """CompleteP: x ← x + m^(-1)·F(LN(x)), m = n_layers/2, AdamW's ε × 1/m (arXiv 2505.01618, Table 1).
 
     Depth-μP with exponent a = 1: the best learning rate stays where it is, at any depth. Width is not scaled here.
-    The factors are for matrices, biases and norms of the blocks, not for the last norm, embeddings and head.
+    The factors are for matrices, biases and norms of the blocks, not for the last norm, embeddings and head, as in the
+    authors' code since it was mended (arXiv 2512.22382 found that it scaled every ε).
     """
 
     title = "CompleteP"
     formula = "x ← x + m^(-1)·F(LN(x)), LN at the end"
     source = "arXiv 2505.01618, Table 1; EleutherAI/nanoGPT-mup, branch completep, model.py"
-    departs = "ε is scaled in the blocks alone, as in the paper's table; its authors' code scales it everywhere."
     init = "m = layers/2; learning rate × 1, ε × 1/m"
     architectures = ("decoder",)
     elsewhere = "its table is for a decoder-only language model."
@@ -294,7 +294,6 @@ class DepthMuP(_DepthScaled):
     title = "Depth-μP"
     formula = "x ← x + m^(-1/2)·F(LN(x)), LN at the end"
     source = "arXiv 2310.02244, as in 2505.01618, Table 1; EleutherAI/nanoGPT-mup, branch completep, model.py"
-    departs = "ε is scaled in the blocks alone, as in that table; its authors' code scales it everywhere."
     init = "m = layers/2; learning rate and ε × m^(-1/2)"
     architectures = ("decoder",)
     elsewhere = "the table that we follow is for a decoder-only language model."
