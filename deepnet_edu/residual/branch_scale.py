@@ -1,5 +1,7 @@
 """Rules that scale the branch: with no norm at all, or in front of or behind Pre-LN's."""
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,7 +23,7 @@ class ReZero(Residual):
     formula = "x ← x + αF(x)"
     source = "arXiv 2003.04887, Section 3; majumderb/rezero, rezero/transformer/rztx.py"
     init = "α = 0, learned, one a layer"
-    per_layer = ("alpha",)
+    per_layer: ClassVar[tuple[str, ...]] = ("alpha",)
 
     def __init__(self, place: Place, d_model: int) -> None:
         super().__init__(place, d_model)
@@ -269,13 +271,13 @@ class CompleteP(_DepthScaled):
     """CompleteP: x ← x + m^(-1)·F(LN(x)), m = n_layers/2, AdamW's ε × 1/m (arXiv 2505.01618, Table 1).
 
     Depth-μP with exponent a = 1: the best learning rate stays where it is, at any depth. Width is not scaled here.
-    The factors are for matrices, biases and norms of the blocks, not for the last norm, embeddings and head.
+    The factors are for matrices, biases and norms of the blocks, not for the last norm, embeddings and head, as in the
+    authors' code since it was mended (arXiv 2512.22382 found that it scaled every ε).
     """
 
     title = "CompleteP"
     formula = "x ← x + m^(-1)·F(LN(x)), LN at the end"
     source = "arXiv 2505.01618, Table 1; EleutherAI/nanoGPT-mup, branch completep, model.py"
-    departs = "ε is scaled in the blocks alone, as in the paper's table; its authors' code scales it everywhere."
     init = "m = layers/2; learning rate × 1, ε × 1/m"
     architectures = ("decoder",)
     elsewhere = "its table is for a decoder-only language model."
@@ -292,7 +294,6 @@ class DepthMuP(_DepthScaled):
     title = "Depth-μP"
     formula = "x ← x + m^(-1/2)·F(LN(x)), LN at the end"
     source = "arXiv 2310.02244, as in 2505.01618, Table 1; EleutherAI/nanoGPT-mup, branch completep, model.py"
-    departs = "ε is scaled in the blocks alone, as in that table; its authors' code scales it everywhere."
     init = "m = layers/2; learning rate and ε × m^(-1/2)"
     architectures = ("decoder",)
     elsewhere = "the table that we follow is for a decoder-only language model."

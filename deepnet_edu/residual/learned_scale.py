@@ -12,13 +12,14 @@ class Admin(Calibrated):
     """Admin: x ← LN(ω ⊙ x + F(x)), ω a learned vector that starts as measured (arXiv 2004.08249).
 
     ω₁ = 1 and ω_{i+1}² = Var[ω_i x] + Var[F_i] = 1 + Σ_{j ≤ i} Var[F_j], from one forward pass before training, in each
-    stack from its bottom up. The pass has no dropout here, and has it in the authors' code.
+    stack from its bottom up.
     """
 
     title = "Admin"
     formula = "x ← LN(ω ⊙ x + F(x))"
     source = "arXiv 2004.08249; LiyuanLucasLiu/Transformer-Clinic, fairseq/fairseq/modules/transformer_layer.py"
     init = "ω² = 1 + Σ Var F below, measured in one pass"
+    departs = "The pass that measures has no dropout; the authors' has."
 
     def __init__(self, place: Place, d_model: int) -> None:
         super().__init__(place, d_model)

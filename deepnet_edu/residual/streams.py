@@ -168,17 +168,17 @@ class ManifoldHyperConnections(_Streams):
 
     h = constant + s·RMSNorm(all streams)w; H_pre = sigmoid(h), H_post = 2·sigmoid(h), H_res = 20 Sinkhorn steps on
     exp(h) (Equations 7 to 9). A doubly stochastic matrix has norm 1, and so have products of them, at any depth.
-    LN(Σ X) at the end. At first s = 0.01 (Table 5).
-
-    What the paper does not say is our choice: w = 0 at first, as in hyper-connections; constants that give H_pre = 1/n
-    and H_post = 1, the fixed maps of its Table 1, and H_res near I, by 4 on the diagonal; and that constants do not
-    decay, as in hyper-connections.
+    LN(Σ X) at the end. At first w = 0, s = 0.01, H_pre = 1/n, H_post = 1, and H_res is near I.
     """
 
     title = "mHC"
     formula = "X ← H_res X + H_postᵀ F(LN(H_pre X)), H_res doubly stochastic, LN(Σ X) at the end"
     source = "arXiv 2512.24880, version 2, Equations 7 to 9, Table 5"
     init = "n = 4; H_res near I, H_post = 1, H_pre = 1/n"
+    departs = (
+        "Where the paper is silent: constants that give the fixed H_pre and H_post of its Table 1 and, by 4 on the "
+        "diagonal, an H_res near I; w = 0 at first and no weight decay of the constants, as in hyper-connections."
+    )
 
     def __init__(self, place: Place, d_model: int) -> None:
         super().__init__(place, d_model)

@@ -85,6 +85,7 @@ def _more(ranks: int) -> list[Case]:
         *(Case("pipeline=2", "decoder", rule) for rule in others),
         Case("pipeline=2", "decoder", "dlcl", train={"checkpoint_every": 1}),
         Case("pipeline=2", "decoder", "ngpt", {"position": "rotary", "activation": "swiglu"}),
+        Case("pipeline=2", "encoder_decoder", "rezero"),
         Case("pipeline=2", "decoder", "branch_norm", train=twice),
         Case("pipeline=2", "decoder", "deepnorm", tied),
         Case("pipeline=2", "encoder_decoder", "deepnorm", tied),

@@ -45,7 +45,7 @@ def test_gradients(residual: str, architecture: Architecture) -> None:
     stack = random_stack(residual, architecture, 2)
     memory = torch.randn(1, 4, 12) if architecture == "encoder_decoder" else None
     x = (0.5 * torch.randn(1, 3, 12) + 0.7).requires_grad_()
-    own = list(stack.sublayers()[-1].residual.parameters())[:2]
+    own = list(stack.sublayers()[-1].residual.lowest.parameters())[:2]
     chosen = [stack.sublayers()[0].branch.output.weight, *own]
     assert torch.autograd.gradcheck(lambda x, *_: stack(x, context=Context(memory=memory)), (x, *chosen))
 
