@@ -25,6 +25,8 @@ def test_says_what_it_is(residual: str) -> None:
     assert first in (rule.__doc__ or "")  # docstring, table and pictures state the same formula
     assert rule.source.split(",")[0].split(";")[0].split(" ")[-1] in (rule.__doc__ or "")
     assert rule.sure in ("verified", "secondary")
+    # A section of the paper, or a file of its authors; where less was read, how: its abstract, others' quotations.
+    assert any(mark in rule.source for mark in (".py", "Section", "Figure", "Equation", "abstract", "quote", "review"))
     assert bool(rule.elsewhere) == (len(rule.architectures) < 3)
 
 
