@@ -88,17 +88,13 @@ class Decoder(nn.Module):
         return self.head(self.end(x))
 
 
-def train(arm: str, layers: int, seed: int) -> dict[str, Any]:
-    """One run: the stack alone, y = (5x + 3) mod 16 at each position. The loss before each update, in nats."""
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
-    model, draws, loss_by_step = Decoder(arm, layers, seed), torch.Generator().manual_seed(1000 + seed), []
+def learn(model: Decoder, draws: torch.Generator, steps: int = STEPS) -> list[float]:
+    """Train the stack alone on y = (5x + 3) mod 16 at each position; the loss before each update, in nats."""
     for ends in (model.token, model.position, model.head):
         ends.requires_grad_(False)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=RATE, weight_decay=0.0)
-    begin = time.perf_counter()
-    for step in range(STEPS):
+    optimizer, losses = torch.optim.AdamW(trained, lr=RATE, weight_decay=0.0), []
+    for step in range(steps):
         x = torch.randint(VOCABULARY, (SEQUENCES, TOKENS), generator=draws)
         loss = nn.functional.cross_entropy(model(x).flatten(0, 1), ((5 * x + 3) % VOCABULARY).flatten())
         optimizer.zero_grad()
@@ -106,9 +102,19 @@ def train(arm: str, layers: int, seed: int) -> dict[str, Any]:
         nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.param_groups[0]["lr"] = RATE * min(1.0, (step + 1) / WARMUP)
         optimizer.step()
-        loss_by_step.append(round(loss.item(), 4))
+        losses.append(loss.item())
+    return losses
+
+
+def train(arm: str, layers: int, seed: int) -> dict[str, Any]:
+    """One run, on one thread."""
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    begin = time.perf_counter()
+    losses = learn(Decoder(arm, layers, seed), torch.Generator().manual_seed(1000 + seed))
     seconds = round((time.perf_counter() - begin) / STEPS, 3)
-    return {"arm": arm, "layers": layers, "seed": seed, "loss": loss_by_step, "seconds_per_step": seconds}
+    rounded = [round(loss, 4) for loss in losses]
+    return {"arm": arm, "layers": layers, "seed": seed, "loss": rounded, "seconds_per_step": seconds}
 
 
 def last_five(loss: list[float]) -> float:
