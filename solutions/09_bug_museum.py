@@ -9,13 +9,13 @@
 #     opening: >-
 #       The method is one line and two constants. Yet many published implementations differ from the paper, and none of
 #       those shown here raises an error. This lesson is a museum of such bugs. You build the instruments that see them, mend five
-#       rooms, visit five more, and leave with a checklist for anybody's code.
+#       rooms, visit eight more, and leave with a checklist for anybody's code.
 #     objectives: >-
 #       find a wrong α, a wrong gain and cloned layers in code that you have never seen, say which instrument sees which
 #       bug, and review a model before it costs a training run.
 #     prerequisites: lessons 01, 02 and 07. Lesson 06 helps with the constants.
 #     minutes: 80
-#     paper: Figure 2; every room holds a repository against it.
+#     paper: Figure 2; most rooms hold a repository against it.
 # ---
 
 # %% tags=["parameters"]
@@ -922,6 +922,86 @@ hang(
 # %% [markdown]
 # A test written at 32 layers passes this room for ever. So test at **two** depths. (Labels: as in room 3.)
 #
+# **Room 11: layers for sub-layers.** A paper on another rule compares itself with DeepNorm, and gives the constants for L
+# sub-layers: $\alpha = L^{1/4}$, $\beta = L^{-1/4}$. A layer has two sub-layers, $L = 2M$. So α is DeepNorm's, and
+# $\beta = (8M)^{-1/4} = (4L)^{-1/4}$ is $\sqrt2$ times smaller than the one given.
+
+# %%
+printed = {
+    "as printed": lambda sublayers: sublayers**-0.25,
+    "DeepNorm": lambda sublayers: beta_of_depth(sublayers // 2),
+}
+for name, beta_of in printed.items():
+    added = 1 - instruments(stack(50, beta=beta_of(100)))[2]
+    print(
+        f"{name:10} at 50 layers: α²β² = {sqrt(100) * beta_of(100) ** 2:.1f}, the branches add {added:.1%} of the variance"
+    )
+before, after = (beta_of(512) for beta_of in printed.values())
+hang(11, "layers for sub-layers", "β at 512 sub-layers", alpha_beta(256)[1], before, after)
+
+# %% [markdown]
+# Two matrices make a branch, so each branch is twice as strong, and adds four times the variance. The check of room 3,
+# $\alpha^2\beta^2 = \tfrac12$, sees it at once.
+#
+# **Room 12: factors behind the mixer.** NormFormer gives each head a factor, which starts at 1, *before* the output matrix
+# mixes the heads. One library multiplies *after* it, where a quarter of the features is a quarter of every head.
+
+
+# %%
+def published_factors(mixed, output, factors):
+    return (output(mixed).unflatten(-1, (HEADS, -1)) * factors[:, None]).flatten(-2)
+
+
+def head_factors(mixed, output, factors):
+    return output((mixed.unflatten(-1, (HEADS, -1)) * factors[:, None]).flatten(-2))
+
+
+@torch.no_grad()
+def switched_off(scale):
+    """How much of head 0 is gone when its factor is 0: 1 for all of it."""
+    output, mixed, silent, off = stack(1)[0].self_attn.out_proj, X, X.clone(), torch.ones(HEADS)
+    silent[..., : WIDTH // HEADS], off[0] = 0, 0
+    heard = [scale(mixed, output, factors) - scale(silent, output, factors) for factors in (torch.ones(HEADS), off)]
+    return 1 - (heard[1].square().sum() / heard[0].square().sum()).item()
+
+
+output = stack(1)[0].self_attn.out_proj
+same = [scale(X, output, torch.ones(HEADS)) for scale in (published_factors, head_factors)]
+print("the same function while all factors are 1:", torch.allclose(*same))
+hang(12, "head factors after mixing", "of a head, gone", 1, switched_off(published_factors), switched_off(head_factors))
+
+# %% [markdown]
+# No test at initialisation sees this one. Turn each switch, and see what it turns.
+#
+# **Room 13: zeros of one layer.** ReZero is $x + \alpha_l F_l(x)$ with $\alpha_l = 0$ at first, so the stack starts as the
+# identity, and looks healthy whatever its layers are. They are copies again, made by `torch.nn.TransformerEncoder`.
+
+
+# %%
+def rezero(x, f, norm, alpha):
+    return x + alpha * f(x)
+
+
+def gate_gradients(make, layers=12):
+    """How many different gradients the α of so many layers get in the first step."""
+    gated = stack(layers, join=rezero, beta=1.0, make=make)
+    for one in gated:
+        one.alpha = torch.zeros((), requires_grad=True)
+    y = gated(X)
+    signal = torch.randn(y.shape, generator=torch.Generator().manual_seed(SEED))
+    gradients = torch.autograd.grad((y * signal).sum(), [one.alpha for one in gated])
+    return len({f"{gradient.item():.4g}" for gradient in gradients})
+
+
+hang(13, "zeros of one layer", "gradients of 12 α", 12, *map(gate_gradients, (published_copies, fresh_copies)))
+
+# %% [markdown]
+# All twelve α take the same first step, and twelve equal branches add up in amplitude.
+#
+# > **Labels.** 11: Keel (arXiv 2601.19895), which gives it for its baseline; whether its runs used this value is not known.
+# > 12: facebookresearch/fairseq at 00b6434, `c_attn` in `modules/transformer_layer.py`. 13: majumderb/rezero at bfea86b,
+# > `Transformer` in `rezero/transformer/rztx.py`.
+#
 # ## The museum in one picture
 #
 # Every row is a published bug, and what its instrument read, as a multiple of what the paper asks for.
@@ -929,7 +1009,7 @@ hang(
 
 # %%
 def museum_wall(rows):
-    figure, (ax,) = new_figure(1, width=9.5, height=5.6)
+    figure, (ax,) = new_figure(1, width=9.5, height=6.6)
     left, right = 2e-3, 3e3
     ax.axvline(1, color="#009E73", linewidth=6, alpha=0.25)
     for i, (_, _, asked, before, after) in enumerate(rows):
@@ -1017,12 +1097,12 @@ for name, bug in patients_8.items():
 # | ask | how | the rooms that fail it |
 # |---|---|---|
 # | 1. Is α on the skip? | fit what the norm sees as a·x + b·F, with independent x and F | 1 |
-# | 2. Is α that of *this* depth and architecture? | at two depths, with N ≠ M; α²β² = ½ in a single stack | 3, 6, 10 |
+# | 2. Is α that of *this* depth and architecture? | at two depths, with N ≠ M; α²β² = ½ in a single stack | 3, 6, 10, 11 |
 # | 3. Does a norm see the sum? | the largest number in the stream at 24 layers | 5 |
-# | 4. Are the layers drawn apart? | compare matrices, every pair | 2 |
-# | 5. Do value, output, feed-forward have gain β? | measure each matrix, packed ones slice by slice | 3, 4, 6, 7, 8, 9 |
+# | 4. Are the layers drawn apart? | compare matrices, every pair | 2, 13 |
+# | 5. Do value, output, feed-forward have gain β? | measure each matrix, packed ones slice by slice | 3, 4, 6, 7, 8, 9, 11 |
 # | 6. Do query and key have gain 1? | the same | 7, 8 |
-# | 7. Did the switch arrive? | count what changed when it was flipped; misspell it and expect an error | 5 |
+# | 7. Did the switch arrive? | count what changed when it was flipped; misspell it and expect an error | 5, 12 |
 # | 8. Is the signal alive at depth? | token similarity, input share; then the gradient | 1 and 2 together |
 #
 # Do it before training, on the deepest model that you mean to train. It takes seconds.
@@ -1063,6 +1143,41 @@ print(
 )
 
 # %% [markdown]
+# One more choice is PyTorch's. Under autocast to bfloat16 only matrix products and the like are computed in 16 bits. αx + F
+# is a sum of float32 and bfloat16, which is float32; and on a GPU `layer_norm` returns float32 whatever it reads. So a stream
+# with a norm on every sum takes 4 bytes a number, and twice the memory traffic. Here is a norm that keeps what it gets, and
+# what that costs:
+
+
+# %%
+def narrow(x, f, norm, alpha):
+    s = alpha * x + f(x)
+    with torch.autocast(x.device.type, enabled=False):  # its sums are in float32 all the same
+        return F.layer_norm(s, (WIDTH,), norm.weight.to(s.dtype), norm.bias.to(s.dtype))
+
+
+@torch.no_grad()
+def by_autocast(join, x, layers=200):
+    with torch.autocast("cpu", torch.bfloat16):
+        return stack(layers, join=join)(x)
+
+
+exact = stack(200)(X).detach()
+wide, thin = by_autocast(deepnorm, X), by_autocast(narrow, X.bfloat16())
+added = sqrt(1 - input_share(X, exact).item())
+print("bytes a number:", wide.element_size(), "by autocast alone,", thin.element_size(), "with the other norm")
+rounding = [((y - exact).norm() / exact.norm()).item() for y in (wide, thin)]
+print("rounding at 200 layers is below a hundredth of what all branches add:", [r / added < 0.01 for r in rounding])
+print("                                           more than a third of it:", [r / added > 1 / 3 for r in rounding])
+
+# %% tags=["nbval-ignore-output"]
+kit.record(branches_add=added, rounding_of_float32_stream=rounding[0], rounding_of_bfloat16_stream=rounding[1])
+
+# %% [markdown]
+# A branch of DeepNorm is small beside αx, and bfloat16 keeps three digits of the sum. So at 200 layers 4% is rounding, where
+# all branches together add 6%; at 1,000 layers, as much again as they add. Half the bytes are for shallow stacks. (At
+# initialisation. Labels: PyTorch issues 66707 and, for RMSNorm since torch 2.12, 188955.)
+#
 # ## For those who want more
 
 # %% [markdown] exercise="slice_gains" difficulty=1 importance=3 minutes=4

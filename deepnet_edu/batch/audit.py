@@ -61,7 +61,7 @@ def audit(notebook: dict[str, Any], *, ended: dict[str, Any] | None) -> list[str
                 problems.append(f"a widget's callback raised {output.get('ename')}: {output.get('evalue', '')[:200]}")
         if FAULT in str(said := widget.get("state", {}).get("value", "")):
             problems.append(re.sub(r"<[^>]*>", "", str(said))[:200])
-    problems += [*_faults(ended), *_vanished(code, ended or {})]
+    problems += [*told(ended, "faults"), *_vanished(code, ended or {})]
     skipped = [str(n) for n, cell in code if cell["execution_count"] is None and not _tagged(cell, SKIP)]
     if skipped:
         problems.append(f"did not run: cell{'s' if len(skipped) > 1 else ''} {', '.join(skipped)}")
@@ -93,7 +93,7 @@ def recorded(notebook: dict[str, Any]) -> dict[str, Any]:
 def out_of_memory(notebook: dict[str, Any], ended: dict[str, Any] | None) -> bool:
     """Whether something in a notebook that went wrong found the GPU's memory full, itself or as the cause of another
     exception."""
-    said = _faults(ended)
+    said = told(ended, "faults")
     for output in _outputs(notebook):
         if output.get("output_type") == "error":
             lines = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(output.get("traceback", []))).splitlines()
@@ -123,8 +123,9 @@ def take_markers(notebook: dict[str, Any]) -> None:
     notebook["cells"] = [one for one in notebook["cells"] if not _tagged(one, "papermill-error-cell-tag")]
 
 
-def _faults(ended: dict[str, Any] | None) -> list[str]:
-    found = (ended or {}).get("faults")  # anybody can display something of that type
+def told(ended: dict[str, Any] | None, what: str) -> list[str]:
+    """What the kernel said at its end: its ``"faults"``, which make a run failed, or its ``"notes"``, which do not."""
+    found = (ended or {}).get(what)  # anybody can display something of that type
     return [str(one)[:300] for one in found] if isinstance(found, list) else []
 
 

@@ -43,7 +43,7 @@ LOSSES = 3
 #: What the worker's status of a run says and the client's does not know.
 _FOUND = (
     "state", "exit", "host", "pid", "device", "gpu", "versions", "started", "ended", "seconds", "memory_gb", "problems",
-    "audited", "metrics",
+    "notes", "audited", "metrics",
 )  # fmt: skip
 
 

@@ -58,13 +58,15 @@ def load_ipython_extension(shell: Any) -> None:
 
 
 def end() -> dict[str, Any]:
-    """What happened: ``faults``, a sentence each; ``memory``, the most that this process held, in bytes; whether a GPU
-    was ``unused``; matplotlib's ``backend``, and how many ``figures`` are open in it."""
+    """What happened: ``faults``, a sentence each; ``notes``, what data sets left out; ``memory``, the most that this
+    process held, in bytes; whether a GPU was ``unused``; matplotlib's ``backend`` and number of open ``figures``."""
     multiprocessing.active_children()  # which looks whether they have ended
     found = [*_faults.values(), *_unawaited(), *_fallen_back()]
     torch = sys.modules.get("torch")
     unused = bool(os.environ.get(GPU) and torch and not torch.cuda.is_initialized())
     told = {"faults": list(dict.fromkeys(found))[:_MOST], "memory": _memory(), "unused": unused}
+    data = sys.modules.get("deepnet_edu.data.left_out")
+    told["notes"] = list(dict.fromkeys(data.SAID if data else ()))[:_MOST]
     if pyplot := sys.modules.get("matplotlib.pyplot"):
         told |= {"backend": pyplot.get_backend(), "figures": len(pyplot.get_fignums())}
     return told

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from deepnet_edu.batch import worker
 from deepnet_edu.batch.active import Active, log_tail
-from deepnet_edu.batch.audit import audit, expects, out_of_memory, recorded, take_end, take_markers
+from deepnet_edu.batch.audit import audit, expects, out_of_memory, recorded, take_end, take_markers, told
 from deepnet_edu.course import places
 from deepnet_edu.files import fault_point, read_json, write_atomic
 
@@ -16,7 +16,7 @@ MOST_BYTES = 2**31
 
 
 def judge(active: Active, cell_timeout: float | None) -> bool:
-    """Audit what a run has left; set its state, problems and metrics. A whole notebook stands as ``notebook.ipynb``.
+    """Audit what a run has left; set its state, problems, notes and metrics; a whole notebook is ``notebook.ipynb``.
 
     Args:
         active: its process has ended.
@@ -56,6 +56,7 @@ def judge(active: Active, cell_timeout: float | None) -> bool:
         run.problems = [f"papermill left no whole notebook: {said[0][-300:]}"]
         return False
     run.problems, run.metrics = audit(notebook, ended=ended), recorded(notebook)
+    run.notes = told(ended, "notes")
     if exit_ and not run.problems and (ended is None or not expects(notebook)):
         run.problems = [f"papermill ended with status {exit_}: {said[0][-300:]}"]
     if not run.problems:

@@ -72,6 +72,8 @@ def write_junit(path: Path, name: str, runs: Sequence[Status]) -> None:
             ElementTree.SubElement(case, kind, message=message, type=run.state)
         elif run.state != "done":
             ElementTree.SubElement(case, "skipped", message=run.state)
+        if run.notes:
+            ElementTree.SubElement(case, "system-out").text = "\n".join(map(_printable, run.notes))
     with _refusing(path):
         _keep_others(path)
         write_atomic(path, ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n")

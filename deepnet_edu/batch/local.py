@@ -218,7 +218,8 @@ class Runner:
         self.tries[run.id] = self.tries.get(run.id, 0) + 1
         run.state, run.attempts, run.started, run.ended = "running", run.attempts + 1, now(), None
         run.host, run.pid, run.device, run.gpu = HOST, os.getpid(), slot.device, slot.gpu
-        run.versions, run.problems, run.exit, run.audited, run.metrics = self._versions, [], None, False, {}
+        run.versions, run.exit, run.audited = self._versions, None, False
+        run.problems, run.notes, run.metrics = [], [], {}
         try:
             run.write(folder)
             lend(notebook.files, folder)

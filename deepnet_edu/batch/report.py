@@ -72,6 +72,7 @@ def page(folder: Path, runs: Sequence[Status], other: tuple[str, Sequence[Status
     parts = {
         "Summary": _summary(folder, runs),
         "Failures": "".join(_failure(folder, i, run) for i, run in enumerate(runs) if failed(run)),
+        "Notes": _noted(runs),
         "Means": _means(groups),
         "Sweeps": _sweeps(groups),
         "Comparison": _comparison(other[0], compare(runs, other[1])) if other else "",
@@ -133,6 +134,16 @@ def _failure(folder: Path, number: int, run: Status) -> str:
         f'<h3><span class="bad">{escape(run.state)}</span> <a href="#notebook-{number}">{escape(_name(run))}</a></h3>'
         f"<ul>{said}</ul>" + (f'<pre class="error">{escape(traceback)}</pre>' if traceback else "")
     )
+
+
+def _noted(runs: Sequence[Status]) -> str:
+    """What is no failure, and a reader of the numbers should know."""
+    said = [
+        f'<li><a href="#notebook-{i}">{escape(_name(run))}</a>: {escape(note)}</li>'
+        for i, run in enumerate(runs)
+        for note in run.notes
+    ]
+    return f"<ul>{''.join(said)}</ul>" if said else ""
 
 
 def _means(groups: Sequence[Group]) -> str:

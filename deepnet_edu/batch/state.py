@@ -44,6 +44,7 @@ class Status:
         seconds: wall time.
         memory_gb: the largest, in GB.
         problems: what the audit found, a sentence each.
+        notes: what a reader of its metrics should know and is no failure, such as rows of the data that were left out.
         audited: whether the audit has been done.
         metrics: what ``kit.record`` wrote.
     """
@@ -69,6 +70,7 @@ class Status:
     seconds: float | None = 0.0
     memory_gb: float | None = None
     problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     audited: bool = False
     metrics: dict[str, Any] = field(default_factory=dict)
 

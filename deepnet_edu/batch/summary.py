@@ -234,7 +234,7 @@ def as_table(runs: Sequence[Status]) -> str:
         {"run": run.id, "notebook": run.notebook, "profile": run.profile, "state": run.state, "seed": run.seed}
         | {"attempts": run.attempts, "device": run.device, "seconds": run.seconds, "memory_gb": run.memory_gb}
         | {column: getattr(run, what).get(name) for column, what, name in columns}
-        | {"problems": " ".join(run.problems)}
+        | {"problems": " ".join(run.problems), "notes": " ".join(run.notes)}
         for run in runs
     ]
     return write_csv(rows)

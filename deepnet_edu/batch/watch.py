@@ -46,8 +46,8 @@ class Lines:
         """A run has ended; ``again`` says how it is tried again, if it is."""
         self.count += not again
         self._tell(f"{result(run)} [{self.count}/{self.total}]")
-        for problem in run.problems:
-            self._tell(f"        {problem}")
+        for sentence in (*run.problems, *run.notes):
+            self._tell(f"        {sentence}")
         if again:
             self._tell(f"        It is tried again, {again}.")
 

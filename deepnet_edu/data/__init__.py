@@ -1,7 +1,8 @@
-"""Data: token tasks and real text that need no download, translations, and what the Hugging Face hub has."""
+"""Data: token tasks and real text that need no download, masked, translated, and what the Hugging Face hub has."""
 
 from deepnet_edu.data.bpe import BytePairs
 from deepnet_edu.data.hub import PRESETS, load_text, load_translation
+from deepnet_edu.data.masking import MaskedText, mask_tokens
 from deepnet_edu.data.packing import PackedText
 from deepnet_edu.data.text import PythonDocs, python_documents
 from deepnet_edu.data.tokens import PreviousToken, TokenMap
@@ -10,6 +11,7 @@ from deepnet_edu.data.translation import Pair, Translations
 __all__ = [
     "PRESETS",
     "BytePairs",
+    "MaskedText",
     "PackedText",
     "Pair",
     "PreviousToken",
@@ -18,5 +20,6 @@ __all__ = [
     "Translations",
     "load_text",
     "load_translation",
+    "mask_tokens",
     "python_documents",
 ]

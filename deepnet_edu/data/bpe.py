@@ -94,6 +94,11 @@ class BytePairs:
         merges = json.loads(learner.to_str())["model"]["merges"]
         return cls([" ".join(pair) for pair in merges], languages)
 
+    @property
+    def text_tokens(self) -> range:
+        """The tokens that stand for text: all but the special ones and the tags."""
+        return range(self._first, self.vocab_size)
+
     def encode(self, text: str) -> list[int]:
         """The tokens of ``text``, without any special one.
 

@@ -1,7 +1,6 @@
 """Text and translations from the Hugging Face hub, or from files of the same format (the extra ``[hub]``)."""
 
 import glob
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from types import ModuleType
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from deepnet_edu.data.epochs import check_numbers
+from deepnet_edu.data.left_out import leave_out
 from deepnet_edu.data.translation import Pair
 from deepnet_edu.fields import checked
 from deepnet_edu.messages import UserError, unknown
@@ -79,7 +79,7 @@ class Rows(Generic[Item]):
                 if item is not None:
                     yield item
         if lacking:
-            warnings.warn(f"{self.name}: {lacking} of {count} rows lack a text and were left out.", stacklevel=2)
+            leave_out(f"{self.name}: {lacking} of {count} rows lack a text and were left out.")
 
 
 @checked()

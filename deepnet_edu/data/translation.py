@@ -12,6 +12,7 @@ from torch import Tensor
 
 from deepnet_edu.data.bpe import BytePairs
 from deepnet_edu.data.epochs import Epochs, check_numbers, fingerprint
+from deepnet_edu.data.left_out import leave_out
 from deepnet_edu.fields import checked
 from deepnet_edu.messages import shown
 from deepnet_edu.models import IGNORED, Batch
@@ -45,7 +46,8 @@ class Translations:
         pairs: :class:`Pair` or plain (source, target).
         tokenizer: of both languages.
         max_tokens: most tokens of a batch on either side, padding included.
-        max_length: most tokens of a sequence, tag and end included; pairs beyond it are dropped and counted.
+        max_length: most tokens of a sequence, tag and end included; pairs beyond it are left out; a warning says how
+            many.
         bucketing: pairs of like length go into a batch together; else whatever comes next.
         seed: of the order.
 
@@ -86,6 +88,9 @@ class Translations:
         self._sizes = np.maximum(self._source_lengths, targets.lengths() - 1)
         if not len(self):
             raise ValueError(f"No pair to translate: {self.dropped} were longer than max_length={max_length}.")
+        if self.dropped:
+            longer = f"have more tokens than max_length={max_length}"
+            leave_out(f"{self.dropped} of {self.dropped + len(self)} pairs {longer} and were left out.")
         data = fingerprint(
             *(np.frombuffer(side.tokens, np.int32) for side in (sources, targets)), max_tokens, bucketing
         )

@@ -40,10 +40,12 @@ class Run:
     data: DataConfig
 
     def __post_init__(self) -> None:
-        if self.model.task != self.data.task:
+        task = self.model.task
+        if task not in self.data.tasks:
+            made = " or ".join(map(repr, self.data.tasks))
             raise ValueError(
-                f"data.source={self.data.source!r} makes batches for task={self.data.task!r}, "
-                f"and model.task={self.model.task!r}: change one of them."
+                f"data.source={self.data.source!r} makes batches for task={made}, and model.task={task!r}: "
+                "change one of them."
             )
         if self.train.parameters == "stack" and self.model.residual == NO_RESIDUAL:
             raise ValueError("train.parameters='stack' and model.residual='none': there is no stack to train.")
@@ -52,12 +54,12 @@ class Run:
                 f"data.length={self.data.length} is more than model.max_length={self.model.max_length}: "
                 f"use --set max_length={self.data.length}, or shorter sequences."
             )
+        least = self.data.least_vocab_size(task)
         for name in ("vocab_size", "source_vocab_size"):
             size = getattr(self.model, name)
-            if size < self.data.least_vocab_size and (size or name == "vocab_size"):
-                raise ValueError(
-                    f"model.{name}={size}: {self.data.title} has {self.data.least_vocab_size} tokens or more."
-                )
+            if size < least and (size or name == "vocab_size"):
+                besides = ", the mask token among them" if task == "mlm" else ""
+                raise ValueError(f"model.{name}={size}: {self.data.title} has {least} tokens or more{besides}.")
 
     def to_toml(self) -> str:
         """The three tables, every field written out, as :func:`find_run` reads them."""

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args, get_type_hints
 
 from deepnet_edu.data import (
     BytePairs,
+    MaskedText,
     PackedText,
     Pair,
     PythonDocs,
@@ -100,9 +101,9 @@ class DataConfig:
             raise ValueError(f"length={self.length} is more than a batch holds, max_tokens={self.max_tokens}.")
 
     @property
-    def task(self) -> str:
-        """The task that the batches are made for: ``"lm"`` or ``"translation"``."""
-        return "translation" if self.source == "translation" else "lm"
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks that batches are made for: ``"lm"`` and ``"mlm"``, or ``"translation"``."""
+        return ("translation",) if self.source == "translation" else ("lm", "mlm")
 
     @property
     def title(self) -> str:
@@ -116,12 +117,10 @@ class DataConfig:
         targets = {direction.split("-")[1] for direction in self.directions}
         return sorted(targets) if len(self.directions) > 1 else []
 
-    @property
-    def least_vocab_size(self) -> int:
-        """Tokens that a model must know at least."""
-        if self._is_plain:
-            return PythonDocs.vocab_size
-        return BytePairs(languages=self.languages).vocab_size
+    def least_vocab_size(self, task: str) -> int:
+        """Tokens that a model for this task must know at least, the mask token of ``"mlm"`` among them."""
+        of_text = PythonDocs.vocab_size if self._is_plain else BytePairs(languages=self.languages).vocab_size
+        return of_text + (task == "mlm")
 
     @property
     def batch_shape(self) -> tuple[int, int]:
@@ -135,35 +134,46 @@ class DataConfig:
         return self.source == "python_docs" and self.tokenizer == "bytes"
 
 
-def make_task(data: DataConfig, vocab_size: int, *, seed: int = 0, tokenizer: Path | None = None) -> Task:
+def make_task(
+    data: DataConfig, vocab_size: int, task: str = "", *, seed: int = 0, tokenizer: Path | None = None
+) -> Task:
     """Load what ``data`` names, and make batches of it.
 
     Args:
         data: what to read.
         vocab_size: of the model: so many byte pairs are learned, special tokens and tags included.
+        task: of the model, one of ``data.tasks``; the first of them where it is left out.
         seed: of the order.
         tokenizer: a file with the byte pairs of an earlier run, instead of what ``data.tokenizer`` says.
 
     Returns:
         :class:`~deepnet_edu.data.PythonDocs`, or, with the attribute ``tokenizer``,
-        :class:`~deepnet_edu.data.PackedText` or :class:`~deepnet_edu.data.Translations`.
+        :class:`~deepnet_edu.data.PackedText` or :class:`~deepnet_edu.data.Translations`; for ``"mlm"`` a
+        :class:`~deepnet_edu.data.MaskedText` of one of the first two.
 
     Raises:
         UserError: the set cannot be loaded, or the tokenizer's file cannot be read.
-        ValueError: the data are too short, or have more tokens than the model.
+        ValueError: the data are too short, or have more tokens than the model, or there are none for this task.
     """
+    if task and task not in data.tasks:
+        raise ValueError(unknown("task", task, data.tasks))
+    mask = int(task == "mlm")  # a token more than the text has
+    text: PythonDocs | PackedText
     if data._is_plain:
-        return PythonDocs(data.length, data.sequences)
-    pairs = _byte_pairs(data, vocab_size, tokenizer)
-    if pairs.vocab_size > vocab_size:
-        raise ValueError(
-            f"The tokenizer has {pairs.vocab_size} tokens and the model vocab_size={vocab_size}: "
-            f"use --set vocab_size={pairs.vocab_size}."
-        )
-    if data.source == "translation":
-        sentences = (pair for direction in data.directions for pair in _translation(data, direction))
-        return Translations(sentences, pairs, max_tokens=data.max_tokens, max_length=data.length, seed=seed)
-    return PackedText(_documents(data), pairs, length=data.length, batch_size=data.sequences, seed=seed)
+        text = PythonDocs(data.length, data.sequences)
+    else:
+        pairs = _byte_pairs(data, vocab_size - mask, tokenizer)
+        if pairs.vocab_size + mask > vocab_size:
+            besides = " and the mask token" if mask else ""
+            raise ValueError(
+                f"The tokenizer has {pairs.vocab_size} tokens{besides} and the model vocab_size={vocab_size}: "
+                f"use --set vocab_size={pairs.vocab_size + mask}."
+            )
+        if data.source == "translation":
+            sentences = (pair for direction in data.directions for pair in _translation(data, direction))
+            return Translations(sentences, pairs, max_tokens=data.max_tokens, max_length=data.length, seed=seed)
+        text = PackedText(_documents(data), pairs, length=data.length, batch_size=data.sequences, seed=seed)
+    return MaskedText(text) if mask else text
 
 
 def _byte_pairs(data: DataConfig, vocab_size: int, file: Path | None) -> BytePairs:

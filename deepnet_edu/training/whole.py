@@ -97,7 +97,7 @@ def check_plan(plan: Plan, run: Run, ranks: int) -> None:
         UserError: it does not.
     """
     # Batches of translations have as many sequences as fit: some are there twice, without answers, where it must be.
-    sequences = run.data.sequences if run.data.task == "lm" else plan.shares * plan.pieces
+    sequences = plan.shares * plan.pieces if run.model.task == "translation" else run.data.sequences
     plan.check(run.model, ranks, sequences)
 
 
@@ -130,7 +130,7 @@ def find_plan(text: str | None, run: Run, gpus: int | None, device: str) -> tupl
         run.model,
         gpus,
         memory,
-        sequences=sequences if run.data.task == "lm" else 0,  # a batch of translations is cut at any place
+        sequences=0 if run.model.task == "translation" else sequences,  # a batch of translations is cut at any place
         tokens=tokens,
         precision="float32" if run.train.precision == "fp32" else "autocast",
         checkpoint_every=run.train.checkpoint_every,
@@ -205,10 +205,13 @@ def _task(run: Run, folder: Path, resume: bool, go_on: str, ranks: Ranks | None,
     made: list[Task] = []
     learned = folder / TOKENIZER
 
+    def make(tokenizer: Path | None) -> Task:
+        return make_task(run.data, run.model.vocab_size, run.model.task, seed=run.train.seed, tokenizer=tokenizer)
+
     def begin() -> None:
         _refuse(run, folder, resume, go_on)
         known = learned if resume and learned.exists() else None
-        made.append(make_task(run.data, run.model.vocab_size, seed=run.train.seed, tokenizer=known))
+        made.append(make(known))
         if keep(run, folder) and not resume:
             written.append(folder / FILE)
         if known is None and (tokenizer := getattr(made[0], "tokenizer", None)) is not None:
@@ -219,7 +222,7 @@ def _task(run: Run, folder: Path, resume: bool, go_on: str, ranks: Ranks | None,
     def follow() -> None:
         if not made:
             known = learned if learned.exists() else None
-            made.append(make_task(run.data, run.model.vocab_size, seed=run.train.seed, tokenizer=known))
+            made.append(make(known))
 
     _on_first(ranks, folder, begin)
     if ranks is not None:

@@ -6,6 +6,7 @@ The kernel's extension is loaded into a Python of its own here, which takes a fr
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,19 @@ def test_what_died_unseen_is_told_and_what_was_handled_is_not() -> None:
     for (cell, said), faults in zip(TOLD.items(), found, strict=False):
         assert [said in one for one in faults] == [True], (cell, faults)
     assert dict(zip(FINE, found[len(TOLD) :], strict=True)) == {cell: [] for cell in FINE}
+
+
+def test_what_a_data_set_left_out_is_told_once_whatever_becomes_of_warnings(monkeypatch: pytest.MonkeyPatch) -> None:
+    from deepnet_edu.batch import inside
+    from deepnet_edu.data import BytePairs, Translations, left_out
+
+    monkeypatch.setattr(left_out, "SAID", [])
+    assert inside.end()["notes"] == []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for _ in range(2):
+            Translations([("a", "b"), ("c", "d" * 9), ("e", "f")], BytePairs(), max_length=5)
+    assert inside.end()["notes"] == ["1 of 3 pairs have more tokens than max_length=5 and were left out."]
 
 
 def test_the_kernels_own_tasks_alarm_nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

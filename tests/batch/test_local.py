@@ -25,6 +25,7 @@ from deepnet_edu.batch.slots import Gpu, make_slots
 from deepnet_edu.batch.state import Status
 from deepnet_edu.batch.timings import keep_timings
 from deepnet_edu.batch.watch import Lines, LiveTable
+from deepnet_edu.batch.worker import END_MIME
 from deepnet_edu.course.places import ROOT
 from deepnet_edu.lock import HOST, Holder, release
 from deepnet_edu.messages import UserError
@@ -99,6 +100,15 @@ def test_how_a_run_can_end(run: Run, script: str, limits: dict[str, float], stat
     assert one.problems[0].startswith(problem)
     (again,) = run(GOOD)
     assert (again.state, again.attempts, again.problems, again.metrics) == ("done", 2, [], {"double": 0})
+
+
+def test_rows_that_the_data_lack_are_noted_and_fail_nothing(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    note = "words.csv: 1 of 3 rows lack a text and were left out."
+    told = json.dumps({END_MIME: {"notes": [note, 7]}})[1:-1]
+    (one,) = run(f"""sed -e "s/777/8/" -e 's|"{END_MIME}": {{}}|{told}|' "$0.ipynb" > partial.ipynb""")
+    assert (one.state, one.problems, one.notes) == ("done", [], [note, "7"])
+    Lines(1).ended(one, "")
+    assert note in capsys.readouterr().out
 
 
 def test_memory_is_limited(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -135,6 +135,19 @@ def test_the_page(tmp_path: Path) -> None:
     call(tmp_path / "depths")  # a report may be made again
 
 
+def test_notes_are_shown_and_fail_nothing(tmp_path: Path) -> None:
+    note = "w<o>rds.csv: 1 of 3 rows lack a text and were left out."
+    make_run(tmp_path / "a", "x.0", [code("1")], notes=[note], metrics={"loss": 0.5})
+    html = Path(call(tmp_path / "a", "--junit", tmp_path / "a.xml").strip()).read_text()
+    assert '<span class="good">1 done</span>' in html
+    assert "w&lt;o&gt;rds.csv: 1 of 3 rows lack a text and were left out." in html[html.index('id="notes-head"') :]
+    assert "0.5 (n = 1)" in html
+    (row,) = csv.DictReader(io.StringIO(call(tmp_path / "a", "--csv")))
+    assert (row["state"], row["problems"], row["notes"]) == ("done", "", note)
+    suite = ElementTree.parse(tmp_path / "a.xml").getroot()
+    assert (suite.get("failures"), suite.findtext("testcase/system-out")) == ("0", note)
+
+
 def test_pictures_say_what_they_show(tmp_path: Path) -> None:
     by_depth, by_rule = sweep_pictures(group_runs(make_sweep(tmp_path)))
     assert by_depth.alt == (

@@ -114,7 +114,8 @@ def test_a_place_in_other_data_is_refused() -> None:
 
 def test_pairs_that_are_too_long_are_dropped_and_counted() -> None:
     pairs = [("a" * 9, "b"), ("a" * 10, "b"), ("a", "b" * 9), ("a", "b" * 10), Pair("a" * 9, "b", "de")]
-    task = Translations(pairs, BYTES, max_length=10)
+    with pytest.warns(UserWarning, match="3 of 5 pairs have more tokens than max_length=10 and were left out"):
+        task = Translations(pairs, BYTES, max_length=10)
     assert (len(task), task.dropped) == (2, 3)
     assert Counter(read(task.batch(NOBODY))) == Counter([("a" * 9, "b"), ("a", "b" * 9)])
 
