@@ -127,7 +127,7 @@ def review(
                 name_stacks(subs, depth)
             first = first or subs
             alphas, betas = _constants(first, depth)
-            unseen = missed(trace, subs) if sublayers is None else len(found) - len(subs)
+            unseen = _unseen(trace, found, sublayers is None)
             look = Look(subs, unseen, _gradients(model, trace, subs))
             modes.append(rows.in_one_mode(look, alphas))
     seen = {name: rows.of_both(row, modes[1][name]) for name, row in modes[0].items()}
@@ -170,6 +170,14 @@ def name_stacks(subs: Sequence[SubLayer], depth: tuple[int, int] | None) -> None
             name = "encoder" if depth[0] else "decoder"
         for sub in piece:
             sub.view.stack = sub.view.stack or name
+
+
+def _unseen(trace: Trace, found: Sequence[SubLayer | None], searched: bool) -> str:
+    if searched:
+        count = missed(trace, [sub for sub in found if sub is not None])
+        return f"{count} matrices belong to no sub-layer that was found: to branches too faint to see?" if count else ""
+    count = sum(sub is None for sub in found)
+    return f"{count} of {len(found)} sub-layers could not be watched" if count else ""
 
 
 def _sees_later(piece: Sequence[SubLayer]) -> bool:

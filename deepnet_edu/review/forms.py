@@ -12,7 +12,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from itertools import combinations, groupby, pairwise
+from itertools import combinations, groupby
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +22,10 @@ from deepnet_edu.review.views import SubLayerView
 
 #: Roundings up to which one tensor is a multiple or a sum of others: what is smaller than that beside it is not seen.
 ROUNDINGS = 4
-#: No comparison is finer than this: squares of it are the rounding of float64.
-LEAST = 1e-7
+#: No comparison is finer than this: least squares in float64 are not.
+LEAST = 1e-12
+#: Roundings below which a branch is too faint beside its stream for the place of the norm to be sure.
+FAINT = 16
 #: So many of the latest activations of the stream's size are tried as parts of a sum: no sub-layer gives as many.
 WINDOW = 14
 
@@ -53,6 +55,14 @@ class SubLayer:
     outside: bool = False
     kind: str | None = None
     window: list[Call] = field(default_factory=list)
+
+    @property
+    def faint(self) -> bool:
+        """Whether the branch is so small beside the stream that rounding blurs what it is added to."""
+        if self.total is None or not self.total.size:
+            return False
+        least = FAINT * torch.finfo(self.total.value.dtype).eps
+        return abs(fit(self.total, [self.x, self.f, *self.beside])[0][1]) * self.f.size < least * self.total.size
 
     @property
     def tops(self) -> set[Activation]:
@@ -143,20 +153,22 @@ def pieces(subs: Sequence[SubLayer]) -> list[list[SubLayer]]:
 
 
 def missed(trace: Trace, subs: Sequence[SubLayer]) -> int:
-    """How often matrices were used that belong to no sub-layer found: their branch may be too small to be seen.
+    """How many uses of matrices belong to no sub-layer that was found: their branch may be too faint to be seen.
 
     Behind the last sub-layer up to two that give the stream's width are a head's.
     """
+    if not subs:
+        return 0
     count = 0
     for _, group in groupby(subs, key=lambda sub: sub.view.stack):
         own = list(group)
         claimed = {call for sub in own for call in sub.window}
-        calls = [call for call in trace.between(own[0].x.time, own[-1].f.time) if call.matrices]
-        free = [call not in claimed for call in calls]
-        count += sum(here and not before for before, here in pairwise([False, *free]))
-    last = subs[-1].f if subs else None
-    after = [] if last is None else trace.between(last.time, trace.calls[-1].end)
-    return count + (sum(bool(c.matrices) and c.output is not None and c.output.fits(last) for c in after) > 2)
+        between = trace.between(own[0].x.time, own[-1].f.time)
+        count += sum(bool(call.matrices) and call not in claimed for call in between)
+    last = subs[-1].f
+    after = trace.between(last.time, trace.calls[-1].end)
+    wide = [call for call in after if call.matrices and call.output is not None and call.output.fits(last)]
+    return count + (len(wide) if len(wide) > 2 else 0)
 
 
 def fit(target: Activation, parts: Sequence[Activation]) -> tuple[list[float], float]:
@@ -182,10 +194,11 @@ class _Sum:
 
     def __init__(self, s: Activation, group: list[Activation]) -> None:
         self.group, self.limit = group, _exact(s)
-        columns = torch.stack([one.sample / one.size for one in [*group, s]])
-        gram = columns @ columns.T
-        self.gram, self.along = gram[:-1, :-1], gram[:-1, -1]
-        self.alone = (1 - self.along.square()).clamp_min(0).sqrt()  # what a multiple of each leaves
+        *columns, self.goal = (one.sample / one.size for one in [*group, s])
+        self.columns = torch.stack(columns) if columns else self.goal.new_zeros(0, len(self.goal))
+        self.gram, self.along = self.columns @ self.columns.T, self.columns @ self.goal
+        # What a multiple of each leaves: of vectors of length 1, since 1 - cos² would be rounded.
+        self.alone = (self.goal - self.along[:, None] * self.columns).norm(dim=1)
         self.pairs = self._fits(2)
 
     def same(self) -> Activation | None:
@@ -214,13 +227,16 @@ class _Sum:
         right = self.along[index]
         factors = torch.linalg.solve(matrices, right)
         left = (1 - (factors * right).sum(1)).clamp_min(0).sqrt()
-        fewer = self.alone.min()
+        near = (left < max(self.limit, 1e-6)).nonzero().flatten()
+        sums = (factors[near, :, None] * self.columns[index[near]]).sum(1)
+        left[near] = (self.goal - sums).norm(dim=1)
         # Each part must explain more than rounding does, however small it is beside the others.
-        good = (left < self.limit) & (left < 0.7 * fewer) & (fewer > LEAST)
+        fewer = self.alone.min()
+        good = (left < self.limit) & (left < 0.7 * fewer) & (fewer > self.limit / ROUNDINGS)
         if parts > 2:
             good &= (factors.abs() > 5 * self.limit).all(1)
         if good.any():
-            good &= left <= 2 * left[good].min() + LEAST / 5
+            good &= left <= 2 * left[good].min() + self.limit / 20
         return [[self.group[i] for i in index[row].tolist()] for row in good.nonzero().flatten().tolist()]
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -23,6 +24,9 @@ ENTRIES = 4096
 #: DeepNorm's first and last layer have the same gradient at every depth, within this factor.
 MAX_RATIO = 1.6
 
+NAME_MODULES = "Name the modules: review(model, sublayers=[SubLayerView(branch=…, norm=…), …])."
+NAME_WEIGHTS = "Name them: SubLayerView(branch=…, norm=…, weights={'value': …, 'output': …})."
+IN_DOUBLE = "Review it in double precision: model.double(), with inputs of float64."
 Status = Literal["PASS", "FAIL", "UNKNOWN"]
 
 
@@ -39,11 +43,28 @@ class Row:
 
 @dataclass
 class Look:
-    """One run: the sub-layers in it, how many could not be seen, and the gradients of their last matrices."""
+    """One run: the sub-layers in it, what could not be seen, and the gradients of their last matrices."""
 
     subs: list[SubLayer]
-    unseen: int
+    unseen: str
     gradients: list[Tensor | None]
+
+    def without(self, known: int) -> str:
+        """What cannot be said if ``known`` of the sub-layers tell."""
+        n = len(self.subs)
+        if self.faint and known < n:
+            return f"{self.faint} branches are too faint beside their stream to be told from rounding"
+        return self.unseen or (f"{n - known} of {n} sub-layers could not be watched" if known < n else "")
+
+    @cached_property
+    def faint(self) -> int:
+        """How many branches are lost in rounding."""
+        return sum(sub.faint for sub in self.subs)
+
+    @property
+    def remedy(self) -> str:
+        """What to type to see more."""
+        return IN_DOUBLE if self.faint else NAME_MODULES
 
     def stack(self, name: str) -> list[SubLayer]:
         """The sub-layers of one stack."""
@@ -72,14 +93,15 @@ def _skip(look: Look, alphas: dict[str, float]) -> Row:
     fits: list[tuple[float, float, float, float, bool]] = []
     for sub in look.subs:
         total = sub.total
-        if total is None or not (total.fits(sub.x) and total.fits(sub.f)):
+        if total is None or not (total.fits(sub.x) and total.fits(sub.f)) or sub.faint:
             continue
         if not all(torch.isfinite(one.sample).all() for one in (total, sub.x, sub.f)):
             return Row(name, "FAIL", "numbers that are not finite", expected, "The stream overflows: see the norm.")
         (a, b, *_), left = fit(total, [sub.x, sub.f, *sub.beside])
         fits.append((a, b, left, alphas[sub.view.stack or "decoder"], bool(sub.beside)))
     if not fits:
-        return Row(name, "UNKNOWN", "no sub-layer with a norm and a branch that could be watched", expected)
+        found = look.without(0) or "no sub-layer with a norm and a branch that could be watched"
+        return Row(name, "UNKNOWN", found, expected, look.remedy)
     a, b, left, alpha, parallel = max(
         fits, key=lambda one: max(abs(one[0] / (one[1] * one[3]) - 1) if one[1] else 9.0, one[2])
     )
@@ -88,11 +110,9 @@ def _skip(look: Look, alphas: dict[str, float]) -> Row:
         return Row(name, "UNKNOWN", f"{found} and {left:.0%} that is neither", expected, "Is there another sum?")
     if parallel:
         return Row(name, "FAIL", found, expected, "Branches share one sum: DeepNorm gives each its own, and a norm.")
-    unseen = len(look.subs) + look.unseen - len(fits)
     if b and abs(a / (b * alpha) - 1) <= TOLERANCE:
-        if unseen:
-            seen = f"{found}, but {unseen} of {unseen + len(fits)} sub-layers could not be watched"
-            return Row(name, "UNKNOWN", seen, expected, "Name the modules: review(model, sublayers=[…]).")
+        if unseen := look.without(len(fits)):
+            return Row(name, "UNKNOWN", f"{found}, but {unseen}", expected, look.remedy)
         return Row(name, "PASS", found, expected)
     mend = "α is of another depth or exponent."
     if a and abs(b / (a * alpha) - 1) <= TOLERANCE:
@@ -104,9 +124,10 @@ def _skip(look: Look, alphas: dict[str, float]) -> Row:
 
 def _norm_outside(look: Look) -> Row:
     name, expected = "norm outside", "F reads the stream, and the norm sees the sum"
-    known = [sub for sub in look.subs if sub.norm is not None]
+    known = [sub for sub in look.subs if sub.norm is not None and not sub.faint]
     if not known:
-        return Row(name, "UNKNOWN", "no norm could be watched", expected)
+        found = look.without(0) if look.faint else "no norm could be watched"
+        return Row(name, "UNKNOWN", found, expected, look.remedy)
     inside = sum(sub.inside for sub in known)
     if inside:
         return Row(
@@ -120,10 +141,8 @@ def _norm_outside(look: Look) -> Row:
     if alone:
         found = f"in {alone} of {len(known)} sub-layers no norm sees the sum, only the branch's output"
         return Row(name, "FAIL", found, expected, "Put the norm after the sum.")
-    unseen = len(look.subs) + look.unseen - len(known)
-    if unseen:
-        found = f"the norm sees the sum, but {unseen} of {unseen + len(known)} sub-layers show no norm"
-        return Row(name, "UNKNOWN", found, expected)
+    if unseen := look.without(len(known)):
+        return Row(name, "UNKNOWN", f"the norm sees the sum, but {unseen}", expected, look.remedy)
     return Row(name, "PASS", "the norm sees the sum", expected)
 
 
@@ -160,9 +179,6 @@ def _entries(weight: Tensor) -> Tensor:
     if len(flat) > ENTRIES:
         flat = flat[torch.randperm(len(flat), generator=torch.Generator().manual_seed(0))[:ENTRIES].to(flat.device)]
     return flat.double()
-
-
-NAME_WEIGHTS = "Name them: SubLayerView(branch=…, norm=…, weights={'value': …, 'output': …})."
 
 
 def gains(name: str, subs: Sequence[SubLayer], roles: tuple[str, ...], wanted: dict[str, float]) -> Row:
@@ -229,9 +245,8 @@ def _gradient_through(look: Look) -> Row:
     if cut:
         found = f"in {cut} of {len(known)} sub-layers no gradient gets from F(x) to x"
         return Row(name, "FAIL", found, expected, "Is there a detach() or a no_grad() in the branch? Take it out.")
-    unseen = len(look.subs) + look.unseen - len(known)
-    if unseen or not known:
-        return Row(name, "UNKNOWN", f"{unseen} of {unseen + len(known)} sub-layers could not be watched", expected)
+    if unseen := look.without(len(known)):
+        return Row(name, "UNKNOWN", unseen, expected, NAME_MODULES)
     return Row(name, "PASS", f"it does in all {len(known)} sub-layers", expected)
 
 

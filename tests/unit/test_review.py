@@ -101,10 +101,18 @@ WILD = {
 @pytest.mark.parametrize("name", list(WILD))
 def test_a_published_mistake_is_found_by_name(name: str) -> None:
     recipe, rows, sentence = WILD[name]
-    found = judged(recipe)
+    model = stack(recipe)
+    if name.startswith("9"):  # its branches are 3e-7 of the stream: single precision hardly sees them
+        single = review(model, X)
+        assert single[GAIN].status == "FAIL"
+        assert {single[row].status for row in (ALPHA, NORM)} == {"UNKNOWN"}
+        assert "too faint beside their stream" in single[ALPHA].found
+        model = model.double()
+    found = review(model, X.to(next(model.parameters()).dtype), depth=(0, LAYERS))
     assert {row.name for row in found.rows if row.status == "FAIL"} >= rows
-    # Where the mistake is one of constants, order or copies, the rest of the model is not blamed.
-    assert set(failing(found)) <= rows | {SIGNAL} | ({ALPHA} if NORM in rows else set())
+    # Where the mistake is one of constants, order or copies, the rest of the model is not blamed. Upper branches of a
+    # stream that overflows are not even seen.
+    assert set(failing(found)) <= rows | {SIGNAL} | ({ALPHA, THROUGH} if NORM in rows else set())
     assert any(sentence in row.mend for row in found.rows if row.name in rows)
     assert not found.passed
 

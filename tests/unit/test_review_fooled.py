@@ -95,7 +95,7 @@ def test_layers_too_weak_to_be_seen_do_not_pass() -> None:
                 linear.weight.mul_(1e-9)  # type: ignore[operator, union-attr]
     found = review(model, X, depth=(0, LAYERS))
     assert found["α on the skip"].status == "UNKNOWN"
-    assert "could not be watched" in found["α on the skip"].found
+    assert "12 matrices belong to no sub-layer that was found" in found["α on the skip"].found
 
 
 def test_tokens_that_are_alike_from_the_start_are_the_batchs_fault() -> None:
