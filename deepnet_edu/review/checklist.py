@@ -6,37 +6,38 @@ Paper: x ← LN(αx + F(x)); Xavier-normal, gain β on value, output and feed-fo
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
-from itertools import pairwise
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from deepnet_edu.models import Batch
-from deepnet_edu.probing.watch import differentiable, input_share, token_similarity, undisturbed
-from deepnet_edu.record import MAX_TOKEN_SIMILARITY
-from deepnet_edu.review.views import SubLayerView, find_sublayers, run_on
+from deepnet_edu.models import Model
+from deepnet_edu.residual import StackName
+from deepnet_edu.review import rows
+from deepnet_edu.review.forms import SubLayer, find, follow, layout, missed, pieces
+from deepnet_edu.review.roles import assign
+from deepnet_edu.review.rows import Look, Row
+from deepnet_edu.review.trace import Trace, observed
+from deepnet_edu.review.views import Inputs, SubLayerView, run_on, views_of_ours
 from deepnet_edu.scaling import deepnorm_constants
 
-#: Relative error up to which a fitted α or a measured gain counts as the paper's.
-TOLERANCE = 0.05
-#: Weights of different layers that correlate more than this were not drawn independently.
-MAX_CORRELATION = 0.2
-#: DeepNorm's first and last layer have the same gradient at every depth, within this factor.
-MAX_RATIO = 1.6
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the checklist: what was found, what was expected, and what to mend where that is not the same."""
-
-    name: str
-    status: Literal["PASS", "FAIL", "UNKNOWN"]
-    found: str
-    expected: str
-    mend: str = ""
+#: The rows, as they are shown.
+ORDER = (
+    "α on the skip",
+    "norm outside",
+    "independent layers",
+    "gain of value, output and FFN",
+    "gain of query and key",
+    "gain of the norms",
+    "gradient through F",
+    "signal at depth",
+)
+UNRECOGNISED = (
+    "No attention or feed-forward layers were recognised: name them, "
+    "review(model, sublayers=[SubLayerView(branch=layer.attention, norm=layer.norm1, "
+    "weights={'value': layer.attention.v.weight, …}), …], run=lambda model: model(x))."
+)
 
 
 @dataclass(frozen=True)
@@ -68,277 +69,175 @@ class Review:
         return {"passed": self.passed, "rows": [asdict(row) for row in self.rows]}
 
 
-@dataclass
-class _Seen:
-    """What passed one sub-layer during a run: F's input and output, the norm's input and output, and who came first."""
-
-    branch_in: list[Tensor] = field(default_factory=list)
-    branch_out: list[Tensor] = field(default_factory=list)
-    norm_in: list[Tensor] = field(default_factory=list)
-    norm_out: list[Tensor] = field(default_factory=list)
-
-    @property
-    def complete(self) -> bool:
-        return all((self.branch_in, self.branch_out, self.norm_in, self.norm_out))
-
-    @property
-    def norm_is_inside(self) -> bool:
-        """Whether F reads what the norm gives."""
-        return self.norm_out[0].shape == self.branch_in[0].shape and torch.equal(self.norm_out[0], self.branch_in[0])
-
-
 def review(
     model: nn.Module,
-    batch: Batch | Tensor | tuple[Tensor, ...] | None = None,
+    batch: Inputs | None = None,
     *,
     sublayers: Sequence[SubLayerView] | None = None,
-    run: Callable[[nn.Module], Tensor] | None = None,
+    run: Callable[[nn.Module], Any] | None = None,
     depth: tuple[int, int] | None = None,
 ) -> Review:
     """Check a freshly initialised model that claims DeepNorm.
 
-    Finds its way in our models, in torch.nn's Transformer layers, and in layers with the attribute names of fairseq and
-    TorchScale; one that torch.compile wrapped is unwrapped. The model, its gradients, mode and random state are
-    afterwards what they were.
+    Runs the model once in evaluation and once in training mode, without dropout's randomness, and finds its sub-layers
+    by what they do: a sum of the stream and a branch, with a norm before or behind. Encoder and decoder are told apart
+    by the attention mask, and so are time and batch. The model, its buffers, gradients, hooks, mode and random state
+    are afterwards what they were.
 
     Args:
         model: any model; freshly initialised, since training changes the gains.
-        batch: what to run it on: a :class:`Batch` for our models, the input tensor (or a tuple of them) that another
-            model is called with. By default our models and torch.nn's encoders get random inputs.
-        sublayers: where to look, from the bottom up, encoder first, if the model is of another make.
-        run: calls the model and returns its output, (B, T, …), where ``model(batch)`` is not enough.
+        batch: what to run it on: a :class:`Batch` for our models; for others the tensor, the tuple of tensors, or the
+            dict of tensors by keyword that the model is called with. By default our models and torch.nn's encoders get
+            random inputs. Two sequences of three tokens or more, without padding, show most.
+        sublayers: where to look, from the bottom up, encoder first, if nothing is found or too little.
+        run: calls the model and returns its output, where ``model(batch)`` is not enough.
         depth: layers of encoder and decoder, if the sub-layers do not tell.
 
     Raises:
         TypeError: the model is not a torch.nn.Module, or the batch is not what such a model reads.
-        ValueError: no sub-layers were found, batch and run were both given, or nothing tells how to run the model; the
-            message says what to type.
+        ValueError: no sub-layers were found, batch and run were both given, or nothing tells how to run the model, or
+            how many layers it has; the message says what to type.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"review checks a torch.nn.Module, and got {type(model).__name__}: review(model, batch).")
     if batch is not None and run is not None:
         raise ValueError("Give review either batch or run, not both: run has its own inputs.")
-    model = getattr(model, "_orig_mod", model)  # torch.compile's wrapper calls no hooks inside it
-    views = list(sublayers) if sublayers is not None else find_sublayers(model)
-    if not views:
-        raise ValueError(
-            "No attention or feed-forward layers were recognised: name them, "
-            "review(model, sublayers=[SubLayerView(branch=layer.attention, norm=layer.norm1, "
-            "weights={'value': layer.attention.v.weight, …}), …], run=lambda model: model(x))."
-        )
+    model = getattr(model, "_orig_mod", model)  # torch.compile's wrapper
+    if sublayers is None and isinstance(model, Model):
+        sublayers = views_of_ours(model)
+    if not any(True for _ in model.parameters()) or (sublayers is not None and not sublayers):
+        raise ValueError(UNRECOGNISED)
     run = run or run_on(model, batch)
-    seen, gradients = _watch(model, views, run)
-    N, M = depth if depth is not None else _depth(views)
-    if not (N and M):  # a single stack is what it is called with
-        views = [replace(view, stack="encoder" if N else "decoder") for view in views]
-    constants = deepnorm_constants(N, M)
-    expected = {"encoder": constants.encoder, "decoder": constants.decoder}
-    alphas = {name: stack.alpha for name, stack in expected.items() if stack is not None}
-    betas = {name: stack.beta for name, stack in expected.items() if stack is not None}
-    return Review(
-        (
-            _skip(views, seen, alphas),
-            _norm_outside(seen),
-            _independent(views),
-            _gains("gain of value, output and FFN", views, ("value", "output", "ffn_in", "ffn_gate", "ffn_out"), betas),
-            _gains("gain of query and key", views, ("query", "key"), dict.fromkeys(betas, 1.0)),
-            _signal(views, seen, gradients),
-        )
-    )
+    first: list[SubLayer] = []
+    modes: list[dict[str, Row]] = []
+    with observed(model):
+        for training in (False, True):
+            model.train(training)
+            trace = Trace(model, run)
+            found = find(trace) if sublayers is None else follow(trace, [replace(view) for view in sublayers])
+            subs = [sub for sub in found if sub is not None]
+            if not (subs or first):
+                raise ValueError(UNRECOGNISED)
+            if len(subs) == len(first):
+                for sub, known in zip(subs, first, strict=True):
+                    sub.view, sub.kind = known.view, known.kind
+            else:
+                for sub in subs:
+                    assign(sub)
+                name_stacks(subs, depth)
+            first = first or subs
+            alphas, betas = _constants(first, depth)
+            unseen = _unseen(trace, found, sublayers is None)
+            look = Look(subs, unseen, _gradients(model, trace, subs))
+            modes.append(rows.in_one_mode(look, alphas))
+    seen = {name: rows.of_both(row, modes[1][name]) for name, row in modes[0].items()}
+    for row in (
+        rows.independent(first),
+        rows.gains("gain of value, output and FFN", first, ("value", "output", "ffn_in", "ffn_gate", "ffn_out"), betas),
+        rows.gains("gain of query and key", first, ("query", "key"), dict.fromkeys(betas, 1.0)),
+    ):
+        seen[row.name] = row
+    return Review(tuple(seen[name] for name in ORDER))
 
 
-def _depth(views: Sequence[SubLayerView]) -> tuple[int, int]:
-    """Layers of encoder and decoder: as many as there are feed-forward branches."""
-    counts = Counter(view.stack for view in views if "ffn_out" in view.weights)
-    return counts["encoder"], counts["decoder"]
+def find_sublayers(model: nn.Module, batch: Inputs | None = None) -> list[SubLayerView]:
+    """The sub-layers that :func:`review` finds in a model run on a batch, to be completed by hand where it needs that.
+
+    Raises:
+        TypeError, ValueError: as for :func:`review`; a model in which nothing is found gives an empty list.
+    """
+    if isinstance(model, Model):
+        return views_of_ours(model)
+    run = run_on(model, batch)
+    with observed(model):
+        model.eval()
+        subs = find(Trace(model, run))
+        for sub in subs:
+            assign(sub)
+        name_stacks(subs, None)
+    return [sub.view for sub in subs]
 
 
-# --- looking
+def name_stacks(subs: Sequence[SubLayer], depth: tuple[int, int] | None) -> None:
+    """Name encoder and decoder where the views do not.
+
+    A decoder's tokens see earlier ones only, or it has cross-attention; an encoder's see all. What follows the stream
+    of the sub-layer below is of the same stack.
+    """
+    for piece in pieces(subs):
+        name: StackName = "encoder" if _sees_later(piece) else "decoder"
+        if depth is not None and not all(depth):
+            name = "encoder" if depth[0] else "decoder"
+        for sub in piece:
+            sub.view.stack = sub.view.stack or name
 
 
-def _watch(
-    model: nn.Module, views: Sequence[SubLayerView], run: Callable[[nn.Module], Tensor]
-) -> tuple[list[_Seen], list[Tensor | None]]:
-    """One run with everything noted, and the gradients of all last matrices for a random signal at the top."""
-    seen = [_Seen() for _ in views]
+def _unseen(trace: Trace, found: Sequence[SubLayer | None], searched: bool) -> str:
+    if searched:
+        count = missed(trace, [sub for sub in found if sub is not None])
+        return f"{count} matrices belong to no sub-layer that was found: to branches too faint to see?" if count else ""
+    count = sum(sub is None for sub in found)
+    return f"{count} of {len(found)} sub-layers could not be watched" if count else ""
+
+
+def _sees_later(piece: Sequence[SubLayer]) -> bool:
+    if any(sub.kind == "cross" for sub in piece):
+        return False
+    found = (layout(sub) for sub in piece if sub.kind == "attention")
+    return any(one.causal is False for one in found if one is not None and one.clear)
+
+
+def _constants(subs: Sequence[SubLayer], depth: tuple[int, int] | None) -> tuple[dict[str, float], dict[str, float]]:
+    """α and β by stack. Two stacks of which none looks at the other are two models."""
+    counts = Counter(sub.view.stack for sub in subs if sub.kind == "ffn")
+    N, M = depth if depth is not None else (counts["encoder"], counts["decoder"])
+    if not (N or M):
+        raise ValueError("How many layers does this model have? review(model, …, depth=(N, M)), encoder and decoder.")
+    if not (N and M):
+        for sub in subs:
+            sub.view.stack = "encoder" if N else "decoder"
+    joined = depth is not None or any(sub.kind == "cross" for sub in subs)
+    both = deepnorm_constants(N, M)
+    encoder, decoder = (both, both) if joined or not (N and M) else (deepnorm_constants(N, 0), deepnorm_constants(0, M))
+    found = {"encoder": encoder.encoder, "decoder": decoder.decoder}
+    known = {name: stack for name, stack in found.items() if stack is not None}
+    return {name: stack.alpha for name, stack in known.items()}, {name: stack.beta for name, stack in known.items()}
+
+
+def _gradients(model: nn.Module, trace: Trace, subs: Sequence[SubLayer]) -> list[Tensor | None]:
+    """Gradients of all last matrices for a random signal at the top, None for what is no part of a parameter."""
     parameters = list(model.parameters())
-    with ExitStack() as stack:
-        for view, notes in zip(views, seen, strict=True):
-            hooks = [
-                (view.first or view.branch).register_forward_pre_hook(_keep_input(notes.branch_in), with_kwargs=True),
-                view.branch.register_forward_hook(_keep_output(notes.branch_out)),
-            ]
-            if view.norm is not None:
-                hooks.append(view.norm.register_forward_pre_hook(_keep_input(notes.norm_in), with_kwargs=True))
-                hooks.append(view.norm.register_forward_hook(_keep_output(notes.norm_out)))
-            for hook in hooks:
-                stack.callback(hook.remove)
-        stack.enter_context(undisturbed(model))
-        stack.enter_context(differentiable(parameters))
-        stack.enter_context(torch.enable_grad())
-        output = run(model)
-        signal = torch.randn(output.shape, generator=torch.Generator().manual_seed(1)).to(output)
-        lasts = [view.weights.get("ffn_out", view.weights.get("output")) for view in views]
-        owners = [_owner(weight, parameters) for weight in lasts]
-        known = [owner for owner in owners if owner is not None]
-        found = dict(zip(known, torch.autograd.grad((output * signal).sum(), known, allow_unused=True), strict=True))
-    return seen, [None if owner is None else found[owner] for owner in owners]
+    lasts = [sub.view.weights.get("ffn_out", sub.view.weights.get("output")) for sub in subs]
+    owners = [None if weight is None else _owner(weight, parameters) for weight in lasts]
+    known = list(dict.fromkeys(owner for owner in owners if owner is not None))
+    if not known or not trace.output.requires_grad:
+        return [None] * len(subs)
+    signal = torch.randn(trace.output.shape, generator=torch.Generator().manual_seed(1)).to(trace.output)
+    goal = (trace.output * signal).sum()
+    gradients = torch.autograd.grad(goal, known, retain_graph=True, allow_unused=True)
+    found = dict(zip(known, gradients, strict=True))
+    return [
+        None if weight is None or owner is None or found[owner] is None else _part(found[owner], weight, owner)
+        for weight, owner in zip(lasts, owners, strict=True)
+    ]
 
 
-def _owner(weight: Tensor | None, parameters: Sequence[nn.Parameter]) -> nn.Parameter | None:
-    """The parameter that is this weight."""
-    return next((parameter for parameter in parameters if parameter is weight), None)
+def _owner(weight: Tensor, parameters: Sequence[nn.Parameter]) -> nn.Parameter | None:
+    """The parameter that this weight is, or is a slice of."""
+    for parameter in parameters:
+        if parameter is weight:
+            return parameter
+    for parameter in parameters:
+        if parameter.untyped_storage().data_ptr() == weight.untyped_storage().data_ptr():
+            start = parameter.storage_offset()
+            if start <= weight.storage_offset() < start + parameter.numel():
+                return parameter
+    return None
 
 
-def _keep_input(notes: list[Tensor]) -> Any:
-    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        value = args[0] if args else kwargs.get("query", next(iter(kwargs.values())))
-        notes.append(value.detach())
-
-    return hook
-
-
-def _keep_output(notes: list[Tensor]) -> Any:
-    def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        notes.append((output[0] if isinstance(output, tuple) else output).detach())
-
-    return hook
-
-
-def _fit(target: Tensor, x: Tensor, f: Tensor) -> tuple[float, float, float]:
-    """a and b of target ≈ a·x + b·f by least squares, and the part of the target that is left."""
-    columns = torch.stack([x.flatten(), f.flatten()], dim=1).double()
-    goal = target.flatten().double()
-    a, b = torch.linalg.lstsq(columns, goal[:, None]).solution.flatten().tolist()
-    left = (goal - columns @ torch.tensor([a, b], dtype=torch.double, device=goal.device)).norm() / goal.norm()
-    return a, b, left.item()
-
-
-# --- judging
-
-
-def _skip(views: Sequence[SubLayerView], seen: Sequence[_Seen], alphas: dict[str, float]) -> Row:
-    name = "α on the skip"
-    expected = " and ".join(f"α = {alpha:.4g} ({stack})" for stack, alpha in alphas.items())
-    fits: list[tuple[float, float, float, float]] = []
-    for i, (view, notes) in enumerate(zip(views, seen, strict=True)):
-        if not notes.complete:
-            continue
-        if not notes.norm_is_inside:
-            target, x = notes.norm_in[0], notes.branch_in[0]
-        else:  # x + F(LN(x)): the sum is what the next norm sees
-            above = zip(seen[i + 1 :], views[i + 1 :], strict=True)
-            after = [s.norm_in[0] for s, v in above if v.stack == view.stack and s.norm_in]
-            if not after:
-                continue
-            target, x = after[0], notes.norm_in[0]
-        f = notes.branch_out[0]
-        if not target.shape == x.shape == f.shape:
-            continue
-        if torch.isfinite(target).all() and torch.isfinite(f).all():
-            fits.append((*_fit(target, x, f), alphas[view.stack]))
-        else:
-            return Row(name, "FAIL", "numbers that are not finite", expected, "The stream overflows: see the norm.")
-    if not fits:
-        return Row(name, "UNKNOWN", "no sub-layer with a norm and a branch that could be watched", expected)
-    a, b, left, alpha = max(fits, key=lambda fit: max(abs(fit[0] / (fit[1] * fit[3]) - 1) if fit[1] else 9.0, fit[2]))
-    found = f"the norm sees {a:.4g}·x + {b:.4g}·F(x)"
-    if left > TOLERANCE:
-        return Row(name, "UNKNOWN", f"{found} and {left:.0%} that is neither", expected, "Is there another sum?")
-    if abs(a / (b * alpha) - 1) <= TOLERANCE:
-        return Row(name, "PASS", found, expected)
-    mend = "α is of another depth or exponent."
-    if abs(b / (a * alpha) - 1) <= TOLERANCE:
-        mend = "α multiplies the branch: write norm(alpha * x + f), not norm(x + alpha * f)."
-    elif abs(a / b - 1) <= TOLERANCE:
-        mend = "There is no α: write norm(alpha * x + f)."
-    return Row(name, "FAIL", found, expected, mend)
-
-
-def _norm_outside(seen: Sequence[_Seen]) -> Row:
-    name, expected = "norm outside", "F reads the stream, and the norm sees the sum"
-    known = [notes for notes in seen if notes.complete]
-    if not known:
-        return Row(name, "UNKNOWN", "no norm could be watched", expected)
-    inside = sum(notes.norm_is_inside for notes in known)
-    if inside:
-        return Row(
-            name,
-            "FAIL",
-            f"in {inside} of {len(known)} sub-layers F reads the norm's output: Pre-LN",
-            expected,
-            "With α on the skip a Pre-LN stream grows as α to the power of the depth: put the norm after the sum.",
-        )
-    return Row(name, "PASS", "the norm sees the sum", expected)
-
-
-def _independent(views: Sequence[SubLayerView]) -> Row:
-    name, expected = "independent layers", f"weights of different layers correlate by less than {MAX_CORRELATION}"
-    by_role: dict[tuple[str, str, torch.Size], list[Tensor]] = {}
-    for view in views:
-        for role, weight in view.weights.items():
-            by_role.setdefault((view.stack, role, weight.shape), []).append(weight.detach())
-    highest = 0.0
-    for weights in by_role.values():
-        flat = [weight.flatten().double() for weight in weights]
-        for one, other in pairwise(flat):
-            one, other = one - one.mean(), other - other.mean()
-            scale = one.norm() * other.norm()
-            highest = max(highest, (one @ other / scale).abs().item() if scale > 0 else 0.0)
-    found = f"neighbours correlate by {highest:.2f} at most"
-    if highest > MAX_CORRELATION:
-        mend = "Layers are copies of one: build each anew. Copies add up in amplitude, and no α survives that."
-        return Row(name, "FAIL", found, expected, mend)
-    return Row(name, "PASS", found, expected)
-
-
-def _gains(name: str, views: Sequence[SubLayerView], roles: tuple[str, ...], gains: dict[str, float]) -> Row:
-    expected = " and ".join(f"{gain:.4g} ({stack})" for stack, gain in gains.items())
-    found: dict[tuple[str, str], list[float]] = {}
-    for view in views:
-        for role in roles:
-            if role in view.weights:
-                weight = view.weights[role].detach().double()
-                fan_out, fan_in = weight.shape
-                gain = weight.square().mean().sqrt().item() * ((fan_in + fan_out) / 2) ** 0.5
-                found.setdefault((view.stack, role), []).append(gain)
-    if not found:
-        return Row(name, "UNKNOWN", "no such weights were found", expected)
-    means = {key: sum(values) / len(values) for key, values in found.items()}
-    text = ", ".join(f"{role} {value:.4g}" for (_, role), value in means.items())
-    wrong = {key: value for key, value in means.items() if abs(value / gains[key[0]] - 1) > TOLERANCE}
-    if not wrong:
-        return Row(name, "PASS", text, expected)
-    (stack, role), value = max(wrong.items(), key=lambda item: abs(item[1] / gains[item[0][0]] - 1))
-    mend = (
-        f"{role} of the {stack} is {value / gains[stack]:.2g} times what it should be: "
-        "nn.init.xavier_normal_(weight, gain=…) on each matrix of its own, also on each third of a packed one."
-    )
-    return Row(name, "FAIL", text, expected, mend)
-
-
-def _signal(views: Sequence[SubLayerView], seen: Sequence[_Seen], gradients: Sequence[Tensor | None]) -> Row:
-    name = "signal at depth"
-    expected = f"token similarity below {MAX_TOKEN_SIMILARITY}, first/last gradient within a factor {MAX_RATIO}"
-    facts, failed = [], []
-    for stack in dict.fromkeys(view.stack for view in views):
-        own = [i for i, view in enumerate(views) if view.stack == stack]
-        complete = [seen[i] for i in own if seen[i].complete]
-        if complete and complete[-1].norm_out[0].ndim == 3:
-            first, top = complete[0].branch_in[0], complete[-1].norm_out[0]
-            similarity = token_similarity(top).item()
-            share = input_share(first, top).item() if first.shape == top.shape else float("nan")
-            facts.append(f"{stack}: token similarity {similarity:.3f}, input share {share:.2g}")
-            if not similarity < MAX_TOKEN_SIMILARITY:
-                failed.append("tokens have become alike")
-        ffn = [gradients[i] for i in own if "ffn_out" in views[i].weights]
-        norms = [gradient.norm().item() for gradient in ffn if gradient is not None]
-        if len(norms) > 1:
-            ratio = norms[0] / norms[-1] if norms[-1] else float("inf")
-            facts.append(f"first/last gradient {ratio:.2g}")
-            if not 1 / MAX_RATIO <= ratio <= MAX_RATIO:
-                failed.append("the gradient changes on its way down")
-    if not facts:
-        return Row(name, "UNKNOWN", "nothing could be watched", expected)
-    mend = f"{' and '.join(failed)}: mend the rows above first." if failed else ""
-    return Row(name, "FAIL" if failed else "PASS", ", ".join(facts), expected, mend)
+def _part(gradient: Tensor, weight: Tensor, owner: nn.Parameter) -> Tensor:
+    """The slice of a parameter's gradient that belongs to a slice of the parameter."""
+    if weight is owner or not owner.is_contiguous():
+        return gradient
+    offset = weight.storage_offset() - owner.storage_offset()
+    return gradient.contiguous().as_strided(weight.shape, weight.stride(), offset)

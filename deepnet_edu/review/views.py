@@ -1,7 +1,7 @@
-"""Finding the sub-layers of a model of a known make: ours, torch.nn's, fairseq's and TorchScale's."""
+"""Where to look in a model, and how to run it."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 from deepnet_edu.models import Batch, Model, random_batch
 from deepnet_edu.residual import StackName
+
+#: What a model is called with: ours with a Batch, others with a tensor, a tuple of them, or a dict of them by keyword.
+Inputs = Batch | Tensor | tuple[Any, ...] | Mapping[str, Any]
 
 
 @dataclass
@@ -18,70 +21,33 @@ class SubLayerView:
     Attributes:
         branch: the module F: attention, or all of the feed-forward; its first argument is what F reads.
         norm: the sub-layer's LayerNorm or RMSNorm.
-        weights: its matrices by role: query, key, value, output, ffn_in, ffn_out; each (fan_out, fan_in).
-        stack: ``"encoder"`` or ``"decoder"``.
+        weights: its matrices by role: query, key, value, output, ffn_in, ffn_gate, ffn_out; each (fan_out, fan_in),
+            whole parameters or slices of them. Left empty, they are looked for.
+        stack: ``"encoder"`` or ``"decoder"``; by default the attention mask tells.
         first: where F begins, if that is another module than where it ends.
     """
 
     branch: nn.Module
     norm: nn.Module | None
-    weights: Mapping[str, Tensor]
-    stack: StackName = "decoder"
+    weights: Mapping[str, Tensor] = field(default_factory=dict)
+    stack: StackName | None = None
     first: nn.Module | None = None
 
 
-def find_sublayers(model: nn.Module) -> list[SubLayerView]:
-    """The sub-layers of a model of a known make, from the bottom up; an empty list for others."""
-    if isinstance(model, Model):
-        return [
-            SubLayerView(
-                s.branch,
-                getattr(s.residual, "norm", None),
-                {str(role): weight for role, weight in s.branch.weights().items()},
-                s.residual.place.stack,
-            )
-            for s in model.sublayers()
-        ]
-    views: list[SubLayerView] = []
-    for module in model.modules():
-        if isinstance(module, nn.TransformerEncoderLayer | nn.TransformerDecoderLayer):
-            views += _of_torch(module)
-        elif all(hasattr(module, name) for name in ("self_attn", "self_attn_layer_norm", "final_layer_norm")):
-            views += _of_fairseq(module)
-    return views
+def views_of_ours(model: Model) -> list[SubLayerView]:
+    """The sub-layers of a model of this package, which knows them."""
+    return [
+        SubLayerView(
+            s.branch,
+            getattr(s.residual, "norm", None),
+            {str(role): weight for role, weight in s.branch.weights().items()},
+            s.residual.place.stack,
+        )
+        for s in model.sublayers()
+    ]
 
 
-def _of_torch(layer: Any) -> list[SubLayerView]:
-    decoder = isinstance(layer, nn.TransformerDecoderLayer)
-    stack: StackName = "decoder" if decoder else "encoder"
-    attentions = [(layer.self_attn, layer.norm1)] + ([(layer.multihead_attn, layer.norm2)] if decoder else [])
-    views = []
-    for attention, norm in attentions:
-        query, key, value = attention.in_proj_weight.chunk(3)
-        weights = {"query": query, "key": key, "value": value, "output": attention.out_proj.weight}
-        views.append(SubLayerView(attention, norm, weights, stack))
-    ffn = {"ffn_in": layer.linear1.weight, "ffn_out": layer.linear2.weight}
-    last = layer.norm3 if decoder else layer.norm2
-    return [*views, SubLayerView(layer.linear2, last, ffn, stack, first=layer.linear1)]
-
-
-def _of_fairseq(layer: Any) -> list[SubLayerView]:
-    decoder = hasattr(layer, "encoder_attn")
-    stack: StackName = "decoder" if decoder else "encoder"
-    attentions = [(layer.self_attn, layer.self_attn_layer_norm)]
-    if decoder and layer.encoder_attn is not None:
-        attentions.append((layer.encoder_attn, layer.encoder_attn_layer_norm))
-    views = []
-    for attention, norm in attentions:
-        names = {"query": "q_proj", "key": "k_proj", "value": "v_proj", "output": "out_proj"}
-        weights = {role: getattr(attention, name).weight for role, name in names.items()}
-        views.append(SubLayerView(attention, norm, weights, stack))
-    ffn = getattr(layer, "ffn", layer)
-    matrices = {"ffn_in": ffn.fc1.weight, "ffn_out": ffn.fc2.weight}
-    return [*views, SubLayerView(ffn.fc2, layer.final_layer_norm, matrices, stack, first=ffn.fc1)]
-
-
-def run_on(model: nn.Module, batch: Batch | Tensor | tuple[Tensor, ...] | None) -> Callable[[nn.Module], Tensor]:
+def run_on(model: nn.Module, batch: Inputs | None) -> Callable[[nn.Module], Any]:
     """How a model is run on a batch; without one, our models and torch.nn's encoders are run on random inputs.
 
     Raises:
@@ -95,13 +61,22 @@ def run_on(model: nn.Module, batch: Batch | Tensor | tuple[Tensor, ...] | None) 
         return lambda _: model.logits(given)
     if batch is None and isinstance(model, nn.TransformerEncoder | nn.TransformerEncoderLayer):
         parameter = next(model.parameters())
-        width = next(module.embed_dim for module in model.modules() if isinstance(module, nn.MultiheadAttention))
-        batch = torch.randn(4, 32, width, generator=torch.Generator().manual_seed(0)).to(parameter)
+        attention = next(module for module in model.modules() if isinstance(module, nn.MultiheadAttention))
+        size = (4, 32) if attention.batch_first else (32, 4)
+        batch = torch.randn(*size, attention.embed_dim, generator=torch.Generator().manual_seed(0)).to(parameter)
     if batch is None:
-        raise ValueError("How is this model run? review(model, run=lambda model: model(x)) with an x that it accepts.")
+        raise ValueError(
+            "How is this model run? review(model, x) with an x that it accepts, or review(model, run=lambda model: …)."
+        )
+    if isinstance(batch, Mapping) and batch and any(isinstance(one, Tensor) for one in batch.values()):
+        by_name = dict(batch)
+        return lambda model: model(**by_name)
     inputs = batch if isinstance(batch, tuple) else (batch,)
     if not inputs or not all(isinstance(one, Tensor) for one in inputs):
-        raise TypeError(f"A model of another make is called with a tensor or a tuple of tensors, not {_named(batch)}.")
+        raise TypeError(
+            "A model of another make is called with a tensor, a tuple of tensors, or a dict of them by keyword, "
+            f"not {_named(batch)}."
+        )
     return lambda model: model(*inputs)
 
 
