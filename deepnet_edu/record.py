@@ -50,7 +50,8 @@ class DepthProfile:
         label: what was predicted or measured, for legends.
         variance: mean square of the stream's features after each sub-layer.
         token_similarity: mean cosine between different tokens of the same sequence.
-        input_share: part of the stream's variance that is still the stack's own input at that token (cosine squared).
+        input_share: part of the stream's variance that is still the stack's own input at that token: the cosine
+            squared, without the 1/(d - 1) that chance gives, so 0 for a stream that knows nothing of it.
         gradient_norm: 2-norm of the loss gradient in the matrices of the sub-layer's branch.
         norm: mean length of the stream's tokens, ‖x‖₂.
         norm_gain: mean over tokens of rms(γ)/σ(u) at the rule's norm, u its input: the size of LN's Jacobian, √d/‖u‖
@@ -58,6 +59,8 @@ class DepthProfile:
         gradient_by_role: 2-norm of the loss gradient by role of the weight, NaN where a sub-layer has no such weight.
         stack, layer, sublayer: where each value was taken, empty where that is not known: the stack's name, the layer
             from 0, the kind of the sub-layer.
+        input_similarity: by stack, how alike the tokens are that enter it
+            (:func:`~deepnet_edu.probing.input_similarity`); empty where that is not known.
     """
 
     label: str
@@ -71,6 +74,7 @@ class DepthProfile:
     stack: tuple[str, ...] = ()
     layer: tuple[int, ...] = ()
     sublayer: tuple[str, ...] = ()
+    input_similarity: dict[str, float] = field(default_factory=dict)
 
     @property
     def depth(self) -> Array:

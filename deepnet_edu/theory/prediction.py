@@ -21,16 +21,14 @@ def predict(config: ModelConfig, tokens: int, gain: Annotated[float, Range(1e-6,
     """Variance, token similarity, input share and gradient by sub-layer at initialisation, as theory has them.
 
     Forward: each branch adds a variance f and a covariance g between tokens to the stream's own v and c, where the
-    rule's :class:`~deepnet_edu.residual.Signal` puts them. Attention averages its values with flat scores
-    (:func:`attention_moments` in a decoder, r + (1 - r)/T where every token sees all), between two matrices of the
-    rule's own standard deviation; a feed-forward branch keeps E[φ(y)φ(z)] (:func:`activation_correlation`).
+    rule's :class:`~deepnet_edu.residual.Signal` puts them. Attention averages its values by Gaussian scores
+    (:func:`~deepnet_edu.theory.moments.attention_weights`), between two matrices of the rule's own standard deviation; a
+    feed-forward branch keeps E[φ(y)φ(z)] (:func:`activation_correlation`).
 
     Backward: the same two numbers of the gradient, through :mod:`deepnet_edu.theory.backward`.
 
     Assumes wide layers, branches independent of the stream, an input of variance 1 with independent tokens, and one
-    correlation for all pairs of positions. Where tokens collapse (Post-LN) the last one is rough. Real scores are not
-    flat, so real averages cancel less: a norm right behind the average (Sub-LN, Peri-LN) makes the similarity of the
-    first layers too high here, by up to 0.45 in an encoder, where flat scores make all tokens equal.
+    correlation for all pairs of positions. Where tokens collapse (Post-LN) the last one is rough.
 
     Args:
         config: architecture, rule and shape.
