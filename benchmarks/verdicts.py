@@ -12,10 +12,10 @@ it the task: no more is wanted of the number. Decided before the first model was
 
     python benchmarks/verdicts.py                    # all that is missing
     python benchmarks/verdicts.py --only keel mhc    # measure these again: names, rules, or beginnings of names
-    python benchmarks/verdicts.py --list
+    python benchmarks/verdicts.py --table            # write the tables of docs/verdicts.md from the record
 
-Writes results/verdicts_*.json after every model, so that what was interrupted goes on; a row that is deleted is measured
-again.
+Writes results/verdicts_*.json after every model, so that what was interrupted goes on; a row that was deleted is
+measured again.
 """
 
 import argparse
@@ -27,6 +27,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from hashlib import sha256
 from importlib.metadata import version
 from math import isfinite, log
 from pathlib import Path
@@ -42,8 +43,8 @@ from deepnet_edu.data import PreviousToken, TokenMap
 from deepnet_edu.files import write_atomic
 from deepnet_edu.models import Model
 from deepnet_edu.probing import model_update
-from deepnet_edu.record import History
-from deepnet_edu.residual import RESIDUALS, Residual
+from deepnet_edu.record import DepthProfile, History
+from deepnet_edu.residual import RESIDUALS, Residual, sublayer_kinds
 from deepnet_edu.residual.base import State
 from deepnet_edu.training import TrainingDiverged
 
@@ -59,6 +60,9 @@ TASKS: dict[str, Any] = {
 ENOUGH = {"token_map": 0.5, "previous_token": 0.25}
 NOTHING = 0.1
 
+PAGE = RESULTS.parents[1] / "docs" / "verdicts.md"
+OUTCOMES = ("trains", "partly", "does not")
+WORDS = ("PASS", "UNSURE", "FAIL", "refused")
 PARTS = ("rules", "changed", "deep", "untrained")
 
 Change = Callable[[Model], None]
@@ -286,7 +290,7 @@ def everywhere(rule: str, layers: int) -> Case:
 
 def cases() -> list[Case]:
     """The whole set, in the order in which it is measured."""
-    found = [everywhere(rule, layers) for layers in (12, 48) for rule in RESIDUALS]
+    found = [everywhere(rule, 12) for rule in RESIDUALS]
     found += _changed(24)
     found += [everywhere(rule, n) for n in (6, 24) for rule in ("deepnorm", "post_ln", "pre_ln", "sub_ln", "peri_ln")]
     found += [everywhere("post_ln", n) for n in (8, 10, 16, 20)]
@@ -295,15 +299,17 @@ def cases() -> list[Case]:
     found += [Case(f"{rule}-translator-8", translator(rule, 8)) for rule in ("deepnorm", "pre_ln", "post_ln")]
     for rule in ("deepnorm", "post_ln"):
         found += [Case(f"{rule}-patches-12", patches(rule, 12)), Case(f"{rule}-one_patch-12", patches(rule, 12))]
+    found += [everywhere(rule, 48) for rule in RESIDUALS]
     found += [everywhere(rule, 96) for rule in ("deepnorm", "pre_ln", "post_ln", "sub_ln", "peri_ln", "deepscale_lm")]
     found += [everywhere(rule, 200) for rule in ("deepnorm", "pre_ln", "post_ln")]
     found += [everywhere(rule, 500) for rule in ("deepnorm", "pre_ln", "post_ln")]
     # Not trained: where theory and measurement once said PASS and FAIL.
     shapes = {"d_model": 64, "n_heads": 4, "d_ff": 256}
     for rule in ("post_ln", "pre_ln", "sub_ln", "peri_ln", "deepnorm", "keel", "layernorm_scaling", "deepscale_lm"):
-        for n in (12, 96, 500):
+        for n in (12, 96):
             found.append(Case(f"{rule}-wide-{n}", decoder(rule, n, **shapes), trained=False))
             found.append(Case(f"{rule}-wide_encoder-{n}", encoder(rule, n, **shapes), trained=False))
+        found.append(Case(f"{rule}-wide-500", decoder(rule, 500, **shapes), trained=False))
     return found
 
 
@@ -333,6 +339,8 @@ def _changed(n: int) -> list[Case]:
         case("deepnorm", "no_skip", rewritten(no_skip)),
         case("pre_ln", "alpha_on_skip", rewritten(alpha_on_the_skip(alpha))),
         case("pre_ln", "alpha_below_1", rewritten(alpha_on_the_skip(0.9))),
+        case("pre_ln", "alpha_1.2", rewritten(alpha_on_the_skip(1.2))),
+        case("pre_ln", "alpha_1.5", rewritten(alpha_on_the_skip(1.5))),
         case("deepnorm", "head_0", head_of_zeros, parameters="all"),
         case("deepnorm", "last_norm_0", last_norm_of_zeros),
         case("deepnorm", "relu", activation="relu"),
@@ -349,35 +357,33 @@ def _changed(n: int) -> list[Case]:
         case("deepnorm", "same_token_rotary", batch=same_token, position="rotary"),
         case("deepnorm", "one_token", batch=one_token),
     ]
-    for rule in ("deepnorm", "pre_ln", "post_ln"):
-        found += [
-            case(rule, "clones", cloned),
-            case(rule, "last_matrix_0", scaled(0.0, "output", "ffn_out")),
-            case(rule, "embedding_1e3", embedding(1e3)),
-            case(rule, "embedding_1e-3", embedding(1e-3)),
-            case(rule, "gamma_1e-4", gamma(1e-4)),
-            case(rule, "branches_1e-8", scaled(1e-8)),
-            case(rule, "pytorch", defaults_of_pytorch),
-        ]
-    for rule in ("deepnorm", "pre_ln"):
-        found += [
-            case(rule, "embedding_30", embedding(30.0)),
-            case(rule, "embedding_1e6", embedding(1e6)),
-            case(rule, "gamma_0.1", gamma(0.1)),
-            case(rule, "gamma_10", gamma(10.0)),
-            case(rule, "branches_0.03", scaled(0.03)),
-            case(rule, "branches_3", scaled(3.0)),
-            case(rule, "branches_0", scaled(0.0)),
-            case(rule, "inner_0", scaled(0.0, layers=inner)),
-            case(rule, "inner_1e-8", scaled(1e-8, layers=inner)),
-            case(rule, "lower_half_0", scaled(0.0, layers=lambda layer, n: layer < n // 2)),
-            case(rule, "attention_0", scaled(0.0, "value", "output")),
-            case(rule, "attention_1e-6", scaled(1e-3, "value", "output")),
-            case(rule, "ffn_0", scaled(0.0, "ffn_in", "ffn_out")),
-            case(rule, "query_key_30", scaled(30.0, "query", "key")),
-            case(rule, "query_key_0", scaled(0.0, "query", "key")),
-        ]
-    return found
+    changes: dict[str, Change] = {
+        "embedding_1e3": embedding(1e3),
+        "branches_1e-8": scaled(1e-8),
+        "last_matrix_0": scaled(0.0, "output", "ffn_out"),
+        "embedding_1e6": embedding(1e6),
+        "inner_0": scaled(0.0, layers=inner),
+        "attention_0": scaled(0.0, "value", "output"),
+        "gamma_1e-4": gamma(1e-4),
+        "embedding_1e-3": embedding(1e-3),
+        "clones": cloned,
+        "embedding_30": embedding(30.0),
+        "inner_1e-8": scaled(1e-8, layers=inner),
+        "lower_half_0": scaled(0.0, layers=lambda layer, n: layer < n // 2),
+        "gamma_0.1": gamma(0.1),
+        "branches_0.03": scaled(0.03),
+        "branches_3": scaled(3.0),
+        "branches_0": scaled(0.0),
+        "query_key_30": scaled(30.0, "query", "key"),
+        "pytorch": defaults_of_pytorch,
+        "attention_1e-6": scaled(1e-3, "value", "output"),
+        "ffn_0": scaled(0.0, "ffn_in", "ffn_out"),
+        "gamma_10": gamma(10.0),
+        "query_key_0": scaled(0.0, "query", "key"),
+    }
+    found += [case(rule, what, change) for what, change in changes.items() for rule in ("pre_ln", "deepnorm")]
+    few = ("embedding_1e3", "branches_1e-8", "last_matrix_0", "gamma_1e-4", "embedding_1e-3", "clones", "pytorch")
+    return found + [case("post_ln", what, changes[what]) for what in few]
 
 
 # --- what is measured
@@ -567,6 +573,79 @@ def _keep(rows: dict[str, dict[str, Any]], case: Case) -> None:
     write_atomic(file, json.dumps(head, indent=1).removesuffix("\n}") + f',\n "models": [\n{lines}\n]\n}}\n')
 
 
+# --- what judge says of them
+
+
+def profile_of(case: Case, kept: dict[str, Any]) -> DepthProfile:
+    """The measured profile of a row, with the places that follow from the shape."""
+    shape = case.config
+    where = [
+        (stack, layer, kind)
+        for stack, layers in (("encoder", shape.encoder_layers), ("decoder", shape.decoder_layers))
+        for layer in range(layers)
+        for kind in sublayer_kinds(stack, shape.encoder_layers)  # type: ignore[arg-type]
+    ]
+    stack, layer, sublayer = (list(part) for part in zip(*where, strict=True))
+    return DepthProfile.from_dict({"label": case.name, "stack": stack, "layer": layer, "sublayer": sublayer, **kept})
+
+
+def said(case: Case, row: dict[str, Any], when: str = "profile") -> str:
+    """``"PASS"``, ``"FAIL"``, ``"UNSURE"`` or ``"refused"``; ``when``: at the start, or ``"after three steps"``."""
+    if "refused" in row:
+        return "refused"
+    kept = row["profile"] if when == "profile" else row[when]["profile"]
+    return profile_of(case, kept).judge().word
+
+
+def halves(rows: dict[str, dict[str, Any]]) -> tuple[list[str], list[str]]:
+    """The names on which thresholds were chosen, and those that they are judged on: every second one of each outcome,
+    in the order of a hash of the names."""
+    chosen, judged = [], []
+    for kind in OUTCOMES:
+        names = [name for name, row in rows.items() if row.get("outcome") == kind]
+        names.sort(key=lambda name: sha256(name.encode()).hexdigest())
+        chosen += names[::2]
+        judged += names[1::2]
+    return chosen, judged
+
+
+def confusion(names: list[str], rows: dict[str, dict[str, Any]]) -> dict[tuple[str, str], list[str]]:
+    """The names by what training did and what was said."""
+    by_name = {case.name: case for case in cases()}
+    found: dict[tuple[str, str], list[str]] = {(kind, word): [] for kind in OUTCOMES for word in WORDS}
+    for name in names:
+        found[rows[name]["outcome"], said(by_name[name], rows[name])].append(name)
+    return found
+
+
+def tables(rows: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """The tables of docs/verdicts.md, by name."""
+    chosen, judged = halves(rows)
+    head = "| training | half | " + " | ".join(WORDS) + " |\n| --- | --- |" + " --- |" * len(WORDS)
+    lines, wrong = [head], ["| model | said | training | token map | previous token |\n| --- | --- | --- | --- | --- |"]
+    for kind in OUTCOMES:
+        for half, names in (("chosen on", chosen), ("judged on", judged)):
+            found = confusion(names, rows)
+            lines.append(f"| {kind} | {half} | " + " | ".join(str(len(found[kind, word])) for word in WORDS) + " |")
+            errors = ("FAIL",) if kind == "trains" else ("PASS",)
+            for name in (name for word in errors for name in found[kind, word]):
+                shares = {task: f"{one['learned']:.0%}" for task, one in rows[name]["training"].items()}
+                wrong.append(
+                    f"| {name} ({half}) | {errors[0]} | {kind} | {shares.get('token_map', '')} | "
+                    f"{shares.get('previous_token', '')} |"
+                )
+    return {"confusion": "\n".join(lines), "errors": "\n".join(wrong)}
+
+
+def page(text: str, rows: dict[str, dict[str, Any]]) -> str:
+    """The page with the tables that the record gives."""
+    for name, table in tables(rows).items():
+        begin, end = f"<!-- {name}, from the record -->", f"<!-- end of {name} -->"
+        before, rest = text.split(begin)
+        text = f"{before}{begin}\n\n{table}\n\n{end}{rest.split(end)[1]}"
+    return text
+
+
 def perform(case: Case) -> dict[str, Any]:
     """A row of the record."""
     begin = time.perf_counter()
@@ -591,13 +670,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", default=[], help="names, rules, or beginnings of names")
     parser.add_argument("--part", choices=PARTS, nargs="+", default=PARTS, help="one file of the record")
-    parser.add_argument("--list", action="store_true", help="print the set and stop")
+    parser.add_argument("--table", action="store_true", help="write the tables of docs/verdicts.md, and stop")
     arguments = parser.parse_args()
     chosen = [case for case in cases() if part(case) in arguments.part]
     if arguments.only:
         chosen = [c for c in chosen if any(c.name == o or c.name.startswith(f"{o}-") for o in arguments.only)]
-    if arguments.list:
-        print(*(case.name for case in chosen), sep="\n")
+    if arguments.table:
+        text = PAGE.read_text(encoding="utf-8")
+        write_atomic(PAGE, page(text, read()))
         return
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)

@@ -275,7 +275,7 @@ def check_batch(model: Model, batch: Batch) -> None:
 
     Raises:
         ValueError: the model has no sub-layers, or weights without numbers or gradients; sequences are shorter than two
-            tokens, no target counts, or the batch is elsewhere.
+            tokens or images than two patches, no target counts, or the batch is elsewhere.
     """
     sublayers = model.sublayers()
     if not sublayers:
@@ -293,6 +293,12 @@ def check_batch(model: Model, batch: Batch) -> None:
     for tokens in (batch.inputs, batch.target_inputs):
         if tokens is not None and tokens.ndim == 2 and tokens.shape[1] < 2:
             raise ValueError("Sequences of one token cannot be compared with each other: give two tokens or more.")
+        side = model.config.patch_size
+        if tokens is not None and tokens.ndim == 4 and tokens.shape[2] * tokens.shape[3] < 2 * side**2:
+            raise ValueError(
+                f"Images of {tokens.shape[2]} × {tokens.shape[3]} pixels are one patch, and patches are compared with "
+                f"each other: give two or more of patch_size={side}."
+            )
     if not (batch.targets != IGNORED).any():
         raise ValueError(f"No target of the batch counts, all are {IGNORED}: there is no loss, and no gradient of one.")
 
@@ -324,7 +330,7 @@ def probe(model: Model, batch: Batch, *, on_sublayer: Callable[[int, int], None]
             what it raises ends the probe, and the model is as it was.
 
     Returns:
-        The measured profile; ``.judge()`` says PASS or FAIL.
+        The measured profile; ``.judge()`` says PASS, FAIL or UNSURE.
 
     Raises:
         ValueError: see :func:`check_batch` and :func:`check_finite`.

@@ -293,7 +293,7 @@ def test_a_rule_of_ones_own_is_seen_everywhere() -> None:
 def test_prediction_knows_that_scores_are_not_flat(architecture: str) -> None:
     """What the first attention adds, and its gradient beside the FFN's: flat scores would say half and six tenths."""
     task, layers = SHAPES[architecture]
-    one = {name: 1 for name in layers}
+    one = dict.fromkeys(layers, 1)
     shape = ModelConfig(architecture, task, residual="pre_ln", position="rotary", **one, **WIDE)
     added = [probe(build_model(shape, seed), random_batch(shape, 8, 32, seed)).variance[0] - 1 for seed in range(4)]
     assert np.mean(added) == pytest.approx(predict(shape, tokens=32).variance[0] - 1, rel=0.15)
