@@ -61,6 +61,7 @@ ENOUGH = {"token_map": 0.5, "previous_token": 0.25}
 NOTHING = 0.1
 
 PAGE = RESULTS.parents[1] / "docs" / "verdicts.md"
+LATER = "after three steps"
 OUTCOMES = ("trains", "partly", "does not")
 WORDS = ("PASS", "UNSURE", "FAIL", "refused")
 PARTS = ("rules", "changed", "deep", "untrained")
@@ -111,7 +112,7 @@ def cloned(model: Model) -> None:
     """Every layer has the first one's weights, as copy.deepcopy makes them."""
     for stack in model.stacks().values():
         for layer in stack.layers[1:]:
-            layer.load_state_dict(stack.layers[0].state_dict())
+            layer.load_state_dict(stack.layers[0].state_dict(), strict=False)  # the last has a final norm of its own
 
 
 def embedding(factor: float) -> Change:
@@ -458,7 +459,7 @@ def measure(case: Case) -> dict[str, Any]:
     if gradient is not None and (gradient == 0).any() and case.trained:
         # What a rule that starts at 0 looks like after a few steps.
         _train(model, case, "token_map", 1e-3, steps=3)
-        found["after three steps"] = {
+        found[LATER] = {
             "profile": _plain(probe(model, batch).to_dict()),
             "updates": _updates(model, batch),
         }
@@ -621,6 +622,7 @@ def confusion(names: list[str], rows: dict[str, dict[str, Any]]) -> dict[tuple[s
 def tables(rows: dict[str, dict[str, Any]]) -> dict[str, str]:
     """The tables of docs/verdicts.md, by name."""
     chosen, judged = halves(rows)
+    by_name = {case.name: case for case in cases()}
     head = "| training | half | " + " | ".join(WORDS) + " |\n| --- | --- |" + " --- |" * len(WORDS)
     lines, wrong = [head], ["| model | said | training | token map | previous token |\n| --- | --- | --- | --- | --- |"]
     for kind in OUTCOMES:
@@ -634,7 +636,21 @@ def tables(rows: dict[str, dict[str, Any]]) -> dict[str, str]:
                     f"| {name} ({half}) | {errors[0]} | {kind} | {shares.get('token_map', '')} | "
                     f"{shares.get('previous_token', '')} |"
                 )
-    return {"confusion": "\n".join(lines), "errors": "\n".join(wrong)}
+    updates = ["| training | SGD: least | median | most | Adam's size: least | median | most |\n|" + " --- |" * 7]
+    for kind in OUTCOMES:
+        cells = []
+        for step in ("sgd matrices", "sign matrices"):
+            found = [row.get("updates", {}).get(step) for row in rows.values() if row.get("outcome") == kind]
+            values = sorted(value for value in found if value is not None)
+            cells += [f"{value:.2g}" for value in (values[0], values[len(values) // 2], values[-1])]
+        updates.append(f"| {kind} | " + " | ".join(cells) + " |")
+    later = [
+        f"| {name} | {said(by_name[name], row)} | {said(by_name[name], row, LATER)} | {row['outcome']} |"
+        for name, row in rows.items()
+        if LATER in row
+    ]
+    after = "\n".join(["| model | at the start | after three steps | training |\n| --- | --- | --- | --- |", *later])
+    return {"confusion": "\n".join(lines), "errors": "\n".join(wrong), "updates": "\n".join(updates), "later": after}
 
 
 def page(text: str, rows: dict[str, dict[str, Any]]) -> str:
