@@ -1,14 +1,16 @@
 """Signals at initialisation and the first update by depth, rule and group of parameters; writes updates.json.
 
 What facts about DeepNorm rest on: token similarity, gradient ratio and variance by rule with Xavier-normal weights (our
-own) and with PyTorch's default Linear initialisation times β (TorchScale's), and how ‖ΔF‖ grows with depth.
+own) and with PyTorch's default Linear initialisation times β (TorchScale's), and how ‖ΔF‖ grows with depth. Updates
+and ratios of gradients differ from seed to seed by factors: their means are geometric, and their spread is the factor
+exp(sd of ln). It is 1.02 for DeepNorm, and 2 to 7 for a deep Post-LN: such a mean is no number to quote without it.
 
 Run with: python benchmarks/updates.py (about two minutes)
 """
 
 import json
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from math import sqrt
@@ -57,8 +59,14 @@ def draw_as_torchscale(model: Model, seed: int) -> Model:
     return model
 
 
+def geometric(values: Sequence[float]) -> tuple[float, float]:
+    """The geometric mean, and the factor of its spread: one standard deviation is from mean/factor to mean·factor."""
+    logs = np.log(values)
+    return float(np.exp(logs.mean())), float(np.exp(logs.std(ddof=1)))
+
+
 def updates() -> Iterator[dict[str, Any]]:
-    """A row per rule, step and group: the update by depth, mean over seeds, and its slope."""
+    """A row per rule, step and group: the update by depth, geometric mean over seeds, its factor, and its slope."""
     for rule, rate in LEARNING_RATE.items():
         for step in ("sgd", "sign"):
             for group in ("matrices", "biases", "norms", "all"):
@@ -75,20 +83,21 @@ def updates() -> Iterator[dict[str, Any]]:
                         for seed in SEEDS
                     ]
                     by_depth.append(found)
-                means = [float(np.mean(found)) for found in by_depth]
+                means, factors = zip(*map(geometric, by_depth), strict=True)
                 slopes = [slope(UPDATE_DEPTHS, values) for values in zip(*by_depth, strict=True)]
                 yield {
                     "residual": rule,
                     "step": step,
                     "parameters": group,
                     "update": [float(f"{mean:.4g}") for mean in means],
+                    "factor": [float(f"{factor:.3g}") for factor in factors],
                     "slope": round(slope(UPDATE_DEPTHS, means), 3),
                     "slope by seed": [round(value, 3) for value in slopes],
                 }
 
 
 def profiles() -> Iterator[dict[str, Any]]:
-    """A row per rule, init and depth: what a probe sees, mean and standard deviation over seeds."""
+    """A row per rule, init and depth: what a probe sees, mean and standard deviation over seeds, of ratios as above."""
     for init in ("xavier", "torchscale"):
         for rule in ("deepnorm", "post_ln", "pre_ln", "sub_ln"):
             for layers in PROFILE_DEPTHS:
@@ -112,14 +121,18 @@ def profiles() -> Iterator[dict[str, Any]]:
                         )
                     )
                 names = ("token similarity", "gradient ratio", "FFN gradient ratio", "variance", "W2 gradient · √N")
-                mean, spread = np.mean(rows, axis=0), np.std(rows, axis=0, ddof=1)
+                columns = dict(zip(names, np.array(rows).T, strict=True))
+                found = {name: geometric(column) for name, column in columns.items() if "gradient" in name}
+                linear = {name: column for name, column in columns.items() if name not in found}
                 yield {
                     "init": init,
                     "residual": rule,
                     "layers": layers,
                     "seeds": len(rows),
-                    **{name: float(f"{value:.4g}") for name, value in zip(names, mean, strict=True)},
-                    "spread": {name: float(f"{value:.2g}") for name, value in zip(names, spread, strict=True)},
+                    **{name: float(f"{column.mean():.4g}") for name, column in linear.items()},
+                    **{name: float(f"{mean:.4g}") for name, (mean, _) in found.items()},
+                    "spread": {name: float(f"{column.std(ddof=1):.2g}") for name, column in linear.items()},
+                    "factor": {name: float(f"{factor:.3g}") for name, (_, factor) in found.items()},
                 }
 
 

@@ -8,36 +8,9 @@ from typing import Any
 import numpy as np
 
 from deepnet_edu.messages import unknown
+from deepnet_edu.verdict import Array, Found, Verdict, judge_stack, with_update, worst
 
-Array = np.ndarray[Any, np.dtype[np.float64]]
-
-#: A stack whose tokens are more alike than this has nothing left to tell them apart by.
-MAX_TOKEN_SIMILARITY = 0.99
-#: From here on tokens are nearly alike, and what is left of the input decides.
-NEARLY_ALIKE = 0.9
-#: Share of the input below which the stream has forgotten it, where tokens are nearly alike.
-MIN_INPUT_SHARE = 1e-3
-#: The gradient of the first layer may differ from that of the last by at most this factor, either way.
-MAX_GRADIENT_RATIO = 1e3
-#: Root mean square change of the answers per unit of learning rate, for one SGD step on the matrices: the paper's goal
-#: is of the order of 1 (DeepNorm has 0.1 at every depth, Post-LN 10 to 200: see benchmarks/results).
-MAX_UPDATE = 10.0
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """PASS or FAIL of a profile, with the number and the threshold that decided.
-
-    Attributes:
-        passed: whether the signal gets through, forward and backward.
-        reason: one sentence.
-    """
-
-    passed: bool
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{'PASS' if self.passed else 'FAIL'}: {self.reason}"
+__all__ = ["Array", "Curve", "DepthProfile", "History", "Verdict"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +23,8 @@ class DepthProfile:
         label: what was predicted or measured, for legends.
         variance: mean square of the stream's features after each sub-layer.
         token_similarity: mean cosine between different tokens of the same sequence.
-        input_share: part of the stream's variance that is still the stack's own input at that token (cosine squared).
+        input_share: part of the stream's variance that is still the stack's own input at that token: the cosine
+            squared, without the 1/(d - 1) that chance gives, so 0 for a stream that knows nothing of it.
         gradient_norm: 2-norm of the loss gradient in the matrices of the sub-layer's branch.
         norm: mean length of the stream's tokens, ‖x‖₂.
         norm_gain: mean over tokens of rms(γ)/σ(u) at the rule's norm, u its input: the size of LN's Jacobian, √d/‖u‖
@@ -58,6 +32,9 @@ class DepthProfile:
         gradient_by_role: 2-norm of the loss gradient by role of the weight, NaN where a sub-layer has no such weight.
         stack, layer, sublayer: where each value was taken, empty where that is not known: the stack's name, the layer
             from 0, the kind of the sub-layer.
+        input_similarity: by stack, how alike the tokens are that enter it
+            (:func:`~deepnet_edu.probing.input_similarity`); empty where that is not known.
+        known_errors: of a prediction, by quantity, what the record of measurements has it off by, in words.
     """
 
     label: str
@@ -71,6 +48,8 @@ class DepthProfile:
     stack: tuple[str, ...] = ()
     layer: tuple[int, ...] = ()
     sublayer: tuple[str, ...] = ()
+    input_similarity: dict[str, float] = field(default_factory=dict)
+    known_errors: dict[str, str] = field(default_factory=dict)
 
     @property
     def depth(self) -> Array:
@@ -108,16 +87,33 @@ class DepthProfile:
                 return tuple(one for one, keep in zip(value, chosen, strict=True) if keep)
             return value
 
-        return DepthProfile(**{name: part(value) for name, value in vars(self).items()})
+        known = {name: part(value) for name, value in vars(self).items()}
+        known["input_similarity"] = {name: value for name, value in self.input_similarity.items() if name == stack}
+        return DepthProfile(**known)
+
+    def gradient_by_layer(self) -> Array:
+        """(layers,) 2-norms of the gradient in the matrices of each layer, stack by stack.
+
+        Raises:
+            ValueError: the gradient is not known.
+        """
+        if self.gradient_norm is None:
+            raise ValueError("This profile has no gradients: probe(model, batch) measures them.")
+        n = len(self.gradient_norm)
+        places = list(zip(self.stack, self.layer, strict=True)) or [("", i // 2) for i in range(n)]
+        first = [i for i in range(n) if i == 0 or places[i] != places[i - 1]]
+        return np.asarray(np.sqrt(np.add.reduceat(np.square(self.gradient_norm), first)))
 
     def judge(self, update: float | None = None) -> Verdict:
-        """PASS if each stack's output still tells tokens apart, the gradient reaches the bottom and one step is small.
+        """PASS if each stack's output still tells tokens apart and the gradient reaches every layer; UNSURE if that
+        cannot be said of this input, or before a step of training.
 
         No single ratio decides: in a Post-LN stack with Xavier weights the first and the last gradient may be
-        alike while all tokens are the same.
+        alike while all tokens are the same. How often it errs is in docs/verdicts.md.
 
         Args:
-            update: what :func:`~deepnet_edu.probing.model_update` measured for one SGD step on the matrices, if it was.
+            update: what :func:`~deepnet_edu.probing.model_update` measured for one SGD step on the matrices, if it was;
+                the reason then says it. It decides only where it is not finite.
 
         Raises:
             ValueError: token similarity or gradient is missing, or there are no sub-layers.
@@ -130,39 +126,17 @@ class DepthProfile:
         if len(stacks) > 1:
             verdicts = {stack: self.of(stack).judge() for stack in stacks}
             reason = "; ".join(f"{stack}: {verdict.reason.rstrip('.')}" for stack, verdict in verdicts.items()) + "."
-            return _with_update(Verdict(all(verdict.passed for verdict in verdicts.values()), reason), update)
-        return _with_update(self._judge_stack(self.token_similarity, self.gradient_norm), update)
-
-    def _judge_stack(self, similarity: Array, gradient: Array) -> Verdict:
-        if not (np.isfinite(similarity).all() and np.isfinite(gradient).all()):
-            first = int(np.argmin(np.isfinite(similarity) & np.isfinite(gradient)))
-            return Verdict(False, f"not finite from sub-layer {first + 1} on.")
-        top = similarity[-1]
-        if top > MAX_TOKEN_SIMILARITY:
-            return Verdict(False, f"tokens collapse: similarity {top:.3f} at the top, above {MAX_TOKEN_SIMILARITY}.")
-        share = None if self.input_share is None else self.input_share[-1]
-        if share is not None and share < MIN_INPUT_SHARE and top > NEARLY_ALIKE:
-            return Verdict(
-                False,
-                f"the input is lost: its share is {share:.1e} at the top, below {MIN_INPUT_SHARE:.0e}, "
-                f"and token similarity {top:.3f}, above {NEARLY_ALIKE}.",
-            )
-        if not gradient.any():
-            return Verdict(
-                False, "no matrix has a gradient: where a rule starts its branches at 0 (ReZero), take a step first."
-            )
-        # As many sub-layers as a layer has, at each end: their kinds differ in size.
-        per_layer = max(1, len(set(self.sublayer))) if self.sublayer else 2
-        low, high = gradient[:per_layer].mean(), gradient[-per_layer:].mean()
-        ratio = low / high if high > 0 else np.inf
-        if not 1 / MAX_GRADIENT_RATIO <= ratio <= MAX_GRADIENT_RATIO:
-            return Verdict(False, f"first/last layer gradient {ratio:.1e}, beyond a factor {MAX_GRADIENT_RATIO:.0f}.")
-        return Verdict(
-            True,
-            f"token similarity {top:.3f} at the top (at most {MAX_TOKEN_SIMILARITY}), "
-            + (f"input share {share:.2g}, " if share is not None else "")
-            + f"first/last layer gradient {ratio:.2g} (within a factor {MAX_GRADIENT_RATIO:.0f}).",
+            return with_update(Verdict(worst([verdict.passed for verdict in verdicts.values()]), reason), update)
+        found = Found(
+            self.token_similarity,
+            self.gradient_norm,
+            self.gradient_by_layer(),
+            self.sublayer,
+            self.input_share,
+            self.variance,
+            max(self.input_similarity.values(), default=None),
         )
+        return with_update(judge_stack(found), update)
 
     def to_dict(self, every: int = 1) -> dict[str, Any]:
         """What is known, as plain JSON values of four digits; ``every`` thins the sub-layers, counted from the top."""
@@ -193,16 +167,6 @@ class DepthProfile:
             return np.array([np.nan if x is None else x for x in value], dtype=np.float64)
 
         return cls(**{name: read(name, value) for name, value in values.items()})
-
-
-def _with_update(verdict: Verdict, update: float | None) -> Verdict:
-    """The verdict with what one step of training does to the answers, where that was measured."""
-    if update is None:
-        return verdict
-    found = f"one SGD step on the matrices changes the answers by {update:.3g} per unit of learning rate"
-    if not update <= MAX_UPDATE:  # NaN fails too
-        return Verdict(False, f"{found}, above {MAX_UPDATE:g}; {verdict.reason}")
-    return Verdict(verdict.passed, f"{verdict.reason.rstrip('.')}; {found} (at most {MAX_UPDATE:g}).")
 
 
 @dataclass(frozen=True)

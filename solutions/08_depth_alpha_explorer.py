@@ -94,8 +94,8 @@ guess_memory.compare("α = 2")
 # %% [markdown]
 # Four things to have seen:
 #
-# - The share of the input falls off a cliff. By theory less than a thousandth is left at α = 1.5, about half at 2.0, more than
-#   nine tenths at 2.8.
+# - The share of the input falls off a cliff. By theory less than a thousandth is left at α = 1.5, two fifths at 2.0, nine
+#   tenths at 2.8.
 # - The paper's α has room. There a gain of 3 costs a part of the input; at α = 2 it costs everything.
 # - Where the input goes, the tokens become alike. What is left is what all of them share.
 # - Variance says nothing here. The norm sets it to 1, alive or dead.
@@ -111,8 +111,8 @@ guess_memory.compare("α = 2")
 # Here β is tied to α by $\beta = 1/(\sqrt{2}\,\alpha)$, so one constant is free.
 #
 # A branch is two matrices of gain β, so its variance is $f = s\beta^4$. Here s is the variance of a branch whose weights
-# have gain 1. It is 1 for two square matrices (lesson 01), and about 0.2 for the layers of this lesson, in theory, while
-# tokens differ.
+# have gain 1. It is 1 for two square matrices (lesson 01), and about 0.2 for the layers of this lesson, with flat attention
+# scores, while tokens differ.
 #
 # Write `edge_alpha(layers, share, s)`: the α at which the part `share` of the input's variance is left at the top of
 # `layers` layers.
@@ -187,9 +187,9 @@ assert 0.25 < found < 0.75
 kit.record(layers=depth, alpha=alpha, input_share=found, s=s)
 
 # %% [markdown]
-# The real stack keeps less than half: its s is nearer 0.3. The formula takes s as a constant. But as tokens become alike,
-# attention's average cancels less and the branch grows louder; that real scores are not flat adds a little. (One seed; the
-# machine may change the last digits.)
+# The real stack keeps less than half: its s is nearer 0.3. Real scores are not flat, so attention's average cancels less:
+# theory that counts them, `predict`, has 0.26. And the formula takes s as a constant, but as tokens become alike the average
+# cancels less and less, and the branch grows louder. (One seed; the machine may change the last digits.)
 #
 # ## Remembering is not yet learning
 #

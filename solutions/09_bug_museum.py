@@ -476,7 +476,7 @@ print("                                    mended above 0.98:", instruments(afte
 # ## Room 3: a minus and a slash
 #
 # **Symptom.** Two repositories, twelve layers each. In one of them the stack is nearly the identity: all of the input comes
-# out again. In the other almost nothing of it does. (A random direction would have a share of 1/64, 1.6%.)
+# out again. In the other almost nothing of it does. (The 1/63 that a random direction would share with it is taken out.)
 
 # %%
 N = 12

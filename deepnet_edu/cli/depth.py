@@ -30,7 +30,7 @@ def probe(
 ) -> None:
     """Measure a freshly initialised model on random tokens, sub-layer by sub-layer, and judge it.
 
-    Exit status 1 says FAIL.
+    Exit status 1 says FAIL, 3 UNSURE.
 
     Example: deepnet-edu probe --residual deepnorm --layers 1000 --json
     """
@@ -66,7 +66,11 @@ def probe(
         raise UserError(str(error)) from None
     verdict = profile.judge(found)
     if as_json:
-        print(json.dumps({**asdict(verdict), "update": found, **profile.to_dict()}, ensure_ascii=False))
+        print(
+            json.dumps(
+                {**asdict(verdict), "verdict": verdict.word, "update": found, **profile.to_dict()}, ensure_ascii=False
+            )
+        )
     else:
         shown = max(1, len(profile.stack) // 10)
         columns = ["variance", "token_similarity", "input_share", "gradient_norm", "norm_gain"]
@@ -80,7 +84,7 @@ def probe(
             ],
         )
         print(f"{profile.label}: {verdict}")
-    raise typer.Exit(0 if verdict.passed else 1)
+    raise typer.Exit({"PASS": 0, "FAIL": 1, "UNSURE": 3}[verdict.word])
 
 
 @app.command()

@@ -17,7 +17,7 @@ from deepnet_edu.explorers.measured import (
 )
 from deepnet_edu.figures.signal import SignalFigure, SignalView
 from deepnet_edu.residual import RESIDUALS
-from deepnet_edu.theory import predict
+from deepnet_edu.theory.prediction import predicted as predict_quietly
 
 DEPTHS = [int(depth) for depth in spread(1, MAX_DEPTH, 60, 6, 12, 24, 48, 50, 100, 200, 400, 500, 1000, MAX_DEPTH)]
 WIDTHS = [16, 32, 64]
@@ -91,9 +91,10 @@ class SignalExplorer(Explorer):
     def view(self, measured: Any) -> SignalView:
         """Theory, and the points that belong to exactly these settings."""
         settings = self.settings()
-        predicted = predict(settings.config, TOKENS, settings.gain)
+        predicted = predict_quietly(settings.config, TOKENS, settings.gain)
         judged = predicted.judge()
         verdict = "PASS: tokens differ, and the gradient reaches the bottom." if judged.passed else str(judged)
+        off = "".join(f" Known to be off: {error}." for error in predicted.known_errors.values())
         source = "a real model of this depth, measured just now, seed 0"
         points = measured[1] if measured is not None and measured[0] == settings else None
         if points is None:
@@ -106,7 +107,7 @@ class SignalExplorer(Explorer):
         return SignalView(
             settings.residual,
             f"{RESIDUALS[settings.residual].title}, {settings.depth:,} layers, d = {settings.d_model}{constants}{gain}",
-            f"theory says {verdict}",
+            f"theory says {verdict}{off}",
             by_layer(predicted),
             points,
             source,

@@ -2,7 +2,7 @@
 
 from deepnet_edu.probing.sweep import SweepRow, depth_sweep, judge_sweep, slope
 from deepnet_edu.probing.update import Step, UpdateGroup, model_update, update_group
-from deepnet_edu.probing.watch import Watch, input_share, probe, token_similarity
+from deepnet_edu.probing.watch import Watch, input_share, input_similarity, probe, token_similarity
 
 __all__ = [
     "Step",
@@ -11,6 +11,7 @@ __all__ = [
     "Watch",
     "depth_sweep",
     "input_share",
+    "input_similarity",
     "judge_sweep",
     "model_update",
     "probe",

@@ -32,8 +32,28 @@ def token_similarity(x: Tensor) -> Tensor:
 
 
 def input_share(x0: Tensor, x: Tensor) -> Tensor:
-    """Share of x's variance over features that lies along x0, token by token, then averaged. Both (B, T, d)."""
-    return F.cosine_similarity(x0 - x0.mean(-1, keepdim=True), x - x.mean(-1, keepdim=True), dim=-1).square().mean()
+    """Share of x's variance over features that lies along x0, token by token, then averaged. Both (B, T, d), d ≥ 3.
+
+    Two directions that know nothing of each other share 1/(d - 1) by chance: that is taken out, so that the mean is 0
+    for them, and 1 for equal ones.
+    """
+    cosine = F.cosine_similarity(x0 - x0.mean(-1, keepdim=True), x - x.mean(-1, keepdim=True), dim=-1)
+    return _above_chance(cosine.square().mean(), x.shape[-1])
+
+
+def _above_chance(share: Tensor, d: int) -> Tensor:
+    """Squared cosines between vectors of d features of mean 0, without what chance gives them."""
+    chance = 1 / max(2, d - 1)  # a width of 2 leaves one direction, where all is chance
+    return (share - chance) / (1 - chance)
+
+
+def input_similarity(x: Tensor) -> Tensor:
+    """How alike a stack's input is, by what it does not tell apart: the mean cosine between the tokens of a sequence,
+    or, where that is more, between sequences at the same position, where positions differ and tokens do not.
+    x: (B, T, d) → scalar tensor.
+    """
+    ways = [way for way in (x, x.transpose(0, 1)) if way.shape[1] > 1]
+    return torch.stack([token_similarity(way) for way in ways]).max()
 
 
 # Below, n sub-layers are measured at once, from their states x: (n, B, T, d), with ‖x‖² as square: (n, B, T).
@@ -78,6 +98,7 @@ class Watch:
         self._norm_inputs = _Waiting(self._measure_gains)
         self._inverses: list[tuple[int, Tensor]] = []
         self._inputs: dict[str, Tensor] = {}
+        self._alike: dict[str, Tensor] = {}
         self._name: dict[Stack, str] = {
             stack: name for name, stack in model.stacks().items() if isinstance(stack, Stack)
         }
@@ -133,6 +154,7 @@ class Watch:
     def _enter_stack(self, stack: str, x: Tensor) -> None:
         self._states.flush()  # of another pass, with another input
         self._inputs[stack] = F.normalize(x - x.mean(-1, keepdim=True), dim=-1)
+        self._alike[stack] = input_similarity(x.float() if x.dtype in (torch.float16, torch.bfloat16) else x)
 
     def _before(self, sublayer: nn.Module, args: tuple[Any, ...]) -> None:
         assert isinstance(sublayer, SubLayer)
@@ -147,9 +169,9 @@ class Watch:
 
     def _measure_states(self, indices: list[int], x: Tensor, stack: Any) -> None:
         square = torch.linalg.vecdot(x, x)  # (n, B, T)
-        share = torch.linalg.vecdot(x, self._inputs[stack].to(x.dtype)).square_().div_(_spread(x))
+        share = torch.linalg.vecdot(x, self._inputs[stack].to(x.dtype)).square_().div_(_spread(x)).mean((1, 2))
         variance = square.mean((1, 2)) / x.shape[-1]
-        found = (variance, square.sqrt().mean((1, 2)), _similarity(x, square), share.mean((1, 2)))
+        found = (variance, square.sqrt().mean((1, 2)), _similarity(x, square), _above_chance(share, x.shape[-1]))
         self._measured.append((indices, slice(0, 4), torch.stack(found, 1)))
 
     def _measure_gains(self, indices: list[int], u: Tensor, kind: Any) -> None:
@@ -198,6 +220,7 @@ class Watch:
             stack=tuple(place.stack for place in places),
             layer=tuple(place.layer for place in places),
             sublayer=tuple(place.sublayer for place in places),
+            input_similarity={stack: alike.item() for stack, alike in self._alike.items()},
         )
 
 
@@ -252,7 +275,7 @@ def check_batch(model: Model, batch: Batch) -> None:
 
     Raises:
         ValueError: the model has no sub-layers, or weights without numbers or gradients; sequences are shorter than two
-            tokens, no target counts, or the batch is elsewhere.
+            tokens or images than two patches, no target counts, or the batch is elsewhere.
     """
     sublayers = model.sublayers()
     if not sublayers:
@@ -270,6 +293,12 @@ def check_batch(model: Model, batch: Batch) -> None:
     for tokens in (batch.inputs, batch.target_inputs):
         if tokens is not None and tokens.ndim == 2 and tokens.shape[1] < 2:
             raise ValueError("Sequences of one token cannot be compared with each other: give two tokens or more.")
+        side = model.config.patch_size
+        if tokens is not None and tokens.ndim == 4 and tokens.shape[2] * tokens.shape[3] < 2 * side**2:
+            raise ValueError(
+                f"Images of {tokens.shape[2]} × {tokens.shape[3]} pixels are one patch, and patches are compared with "
+                f"each other: give two or more of patch_size={side}."
+            )
     if not (batch.targets != IGNORED).any():
         raise ValueError(f"No target of the batch counts, all are {IGNORED}: there is no loss, and no gradient of one.")
 
@@ -301,7 +330,7 @@ def probe(model: Model, batch: Batch, *, on_sublayer: Callable[[int, int], None]
             what it raises ends the probe, and the model is as it was.
 
     Returns:
-        The measured profile; ``.judge()`` says PASS or FAIL.
+        The measured profile; ``.judge()`` says PASS, FAIL or UNSURE.
 
     Raises:
         ValueError: see :func:`check_batch` and :func:`check_finite`.

@@ -10,7 +10,10 @@ import numpy as np
 from deepnet_edu.models import ModelConfig
 from deepnet_edu.record import Array
 from deepnet_edu.residual import RESIDUALS, Residual, Signal, StackName, numbers_only, place_at, sublayer_kinds
-from deepnet_edu.theory.moments import activation_correlation, attention_moments, rectified
+from deepnet_edu.theory.moments import activation_correlation, attention_weights, rectified
+
+#: exp(-σ²) of scores is taken of at most this σ².
+MAX_SCORES = 300.0
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,7 @@ class Numbers:
         kind: of the sub-layer.
         signal: where its norms and factors stand.
         first, gate, second: fan_in·σ² of value, or of ffn_in and ffn_gate; and of output or ffn_out.
+        query, key: fan_in·σ² of these.
     """
 
     kind: str
@@ -28,12 +32,15 @@ class Numbers:
     first: float
     gate: float
     second: float
+    query: float = 0.0
+    key: float = 0.0
 
 
 class Rows(NamedTuple):
     """Variances _v and covariances between tokens _c, (n,) each, one number for each sub-layer: of the stream before
     it, of what the branch sees, of what its first matrix gives (values, or what the activation gets), of what its last
     matrix gets, before and after a norm there, of what it returns, of the sum before its norm, of the stream behind it.
+    own and pair are what attention leaves of independent values, and what two averages share; 1 and 0 elsewhere.
     """
 
     in_v: Array
@@ -50,6 +57,8 @@ class Rows(NamedTuple):
     out_v: Array
     out_c: Array
     share: Array
+    own: Array
+    pair: Array
 
 
 @dataclass(frozen=True)
@@ -85,13 +94,12 @@ def forward(
     own = 1.0 if config.position == "rotary" else 0.5  # the token's part of variance 1, the position's beside
     ends = _rule(config, stack, 0).ends_gain("embedding")
     v, c, share = own * ends**2 + 1 - own, 0.0, 1.0
-    flat = (1 / tokens, 1 / tokens)
-    causal = attention_moments(tokens, 0.0)
     found: list[float] = []
     for place in pattern * repeated:
         signal = place.signal
         seen_v, seen_c = (1.0, c / v) if signal.norm_read else (v, c)
         seen_v, seen_c = seen_v * signal.read**2, seen_c * signal.read**2
+        own, pair = 1.0, 0.0
         if place.kind == "ffn":
             inner_v, inner_c = seen_v * place.first, seen_c * place.first
             mean, hidden_v, hidden_c = _activation(
@@ -100,15 +108,21 @@ def forward(
             if signal.norm_inside and config.norm == "layer":
                 hidden_v, hidden_c = hidden_v - mean, hidden_c - mean
         else:
+            queries = place.query * seen_v, min(seen_c / seen_v, 1.0)
             if place.kind == "cross_attention":
                 assert memory is not None
                 seen_v, seen_c = memory
             inner_v, inner_c = seen_v * place.first, seen_c * place.first
             value_v, value_c = inner_v, inner_c
+            scores, similarity = queries[0] * place.key * seen_v, queries[1]
             if signal.norm_value and place.kind == "self_attention":
                 value_v, value_c = 1.0, inner_c / inner_v
-            a, b = causal if stack == "decoder" and place.kind == "self_attention" else flat
-            hidden_v, hidden_c = value_c + (value_v - value_c) * a, value_c + (value_v - value_c) * b
+                scores = 1.0  # such a rule norms query and key too (HybridNorm)
+            causal = stack == "decoder" and place.kind == "self_attention"
+            # Scores of more have found their key.
+            scores = min(scores, MAX_SCORES) * max(0.0, 1 - seen_c / seen_v)
+            own, pair = map(float, attention_weights(tokens, causal, scores, similarity))
+            hidden_v, hidden_c = value_c + (value_v - value_c) * own, value_c + (value_v - value_c) * pair
         raw_hidden_v = hidden_v
         if signal.norm_inside:
             hidden_v, hidden_c = 1.0, hidden_c / hidden_v
@@ -123,7 +137,7 @@ def forward(
         # One list of numbers: thousands of small tuples would call the garbage collector, which takes 0.2 s.
         found += (
             v, c, seen_v, seen_c, inner_v, inner_c, raw_hidden_v, hidden_v, hidden_c, raw_branch_v, sum_v, out_v,
-            out_c, share,
+            out_c, share, own, pair,
         )  # fmt: skip
         v, c = out_v, out_c
     return StackRows(stack, pattern, Rows(*np.array(found).reshape(-1, len(Rows._fields)).T))
@@ -157,7 +171,8 @@ def _ask(config: ModelConfig, rule: Residual, gain: float) -> Numbers:
         first, gate = (g * d * rule.std(role, d, ff) ** 2 for role in ("ffn_in", "ffn_gate"))
         return Numbers(kind, signal, first, gate, g * ff * rule.std("ffn_out", ff, d) ** 2)
     first, second = (g * d * rule.std(role, d, d) ** 2 for role in ("value", "output"))
-    return Numbers(kind, signal, first, 0.0, second)
+    query, key = (d * rule.std(role, d, d) ** 2 for role in ("query", "key"))
+    return Numbers(kind, signal, first, 0.0, second, query, key)
 
 
 def _signal(rule: Residual, config: ModelConfig) -> Signal:

@@ -16,6 +16,7 @@ from deepnet_edu.messages import unknown
 from deepnet_edu.record import Array
 
 Dropped = Annotated[float, Range(0, 1, open=True)]
+Scores = Annotated[float, Range(0, 300)]
 
 
 def numbers(given: Any) -> Array:
@@ -113,7 +114,7 @@ def attention_backward_factor(tokens: Count, gradient_r: Correlation, dropout: D
 
 
 @checked()
-def softmax_variance(tokens: Count, score_variance: Annotated[float, Range(0, 300)], r: Correlation = 0.0) -> float:
+def softmax_variance(tokens: Count, score_variance: Scores, r: Correlation = 0.0) -> float:
     """Variance of one attention weight: (exp((1-r)σ²) - 1)/n². Assumes Gaussian scores, and n large beside exp(σ²)."""
     return (exp((1 - r) * score_variance) - 1) / tokens**2
 
@@ -133,20 +134,59 @@ def rectified(r: float) -> float:
 
 
 @checked()
-def attention_moments(tokens: Several, similarity: Correlation) -> tuple[float, float]:
-    """Variance and covariance between positions, both means, of a causal uniform average of unit-variance tokens.
+def attention_moments(tokens: Several, similarity: Correlation, score_variance: Scores = 0.0) -> tuple[float, float]:
+    """Variance and covariance between positions, both means, of a causal average of unit-variance tokens.
 
-    Position i averages i tokens with correlation r: variance r + (1-r)/i, mean over i r + (1-r)·H_T/T. Two positions
-    i < j share i tokens: covariance r + (1-r)/j, mean over pairs r + (1-r)·2(T - H_T)/(T(T-1)).
-    Lemma 4.1 (arXiv 2203.00555) bounds the variance by 1. Assumes flat scores, as at initialisation.
+    With flat scores position i averages i tokens with correlation r: variance r + (1-r)/i, mean over i
+    r + (1-r)·H_T/T. Two positions i < j share i tokens: covariance r + (1-r)/j, mean over pairs
+    r + (1-r)·2(T - H_T)/(T(T-1)). With others see :func:`attention_weights`.
+    Lemma 4.1 (arXiv 2203.00555) bounds the variance by 1.
 
     Args:
         tokens: T, at least 2.
         similarity: r, correlation between any two tokens.
+        score_variance: σ² of the scores of independent tokens; 0 where scores are flat.
     """
-    T, r = tokens, similarity
-    harmonic = float(np.sum(1 / np.arange(1, T + 1)))
-    return r + (1 - r) * harmonic / T, r + (1 - r) * 2 * (T - harmonic) / (T * (T - 1))
+    r = similarity
+    own, pair = attention_weights(tokens, True, score_variance * (1 - r), r)
+    return r + (1 - r) * own, r + (1 - r) * pair
+
+
+def attention_weights(tokens: int, causal: bool, variance: Any, r: Any) -> tuple[Any, Any]:
+    """Σ_s A_ts² and Σ_s A_ts·A_t's, means over positions t and over pairs of them: what of independent values is left
+    in an average, and what two averages share.
+
+    Gaussian scores of variance σ² among the keys of a query make softmax weights with E[A²] = exp(σ²)/t² for many
+    tokens t, and two queries of correlation r have E[A·A'] = exp(rσ²)/t² (:func:`softmax_variance` is their difference
+    for r = 0). A query that sees one token gives it weight 1; between the two stands 1/(1 + (t - 1)·exp(-σ²)), our own.
+    With flat scores, σ² = 0, both are exact: 1/T, or means of 1/t in a decoder. Takes numbers, or arrays of them.
+
+    Args:
+        tokens: T.
+        causal: whether tokens see the past alone.
+        variance: σ² of the scores among the keys of one query; what all keys have in common moves none.
+        r: correlation of two queries.
+    """
+    T = tokens
+    own, pair = np.exp(-variance), np.exp(-r * variance)
+    if not causal:
+        return 1 / (1 + (T - 1) * own), 1 / (1 + (T - 1) * pair)
+    return _harmonic(T, own) / T, 2 * (T - _harmonic(T, pair)) / (pair * T * (T - 1))
+
+
+def _harmonic(n: int, q: Any) -> Any:
+    """Σ 1/(1 + kq) for k from 0 to n - 1, the harmonic number H_n for q = 1, as (ψ(n + 1/q) - ψ(1/q))/q."""
+    return (_digamma(n + 1 / q) - _digamma(1 / q)) / q
+
+
+def _digamma(x: Any) -> Any:
+    """ψ(x) for x ≥ 1: six steps up, then Stirling's series, to 1e-10."""
+    below = 0.0
+    for k in range(6):
+        below = below + 1 / (x + k)
+    x = x + 6
+    y = 1 / (x * x)
+    return np.log(x) - 0.5 / x - y * (1 / 12 - y * (1 / 120 - y * (1 / 252 - y * (1 / 240 - y / 132)))) - below
 
 
 @checked()

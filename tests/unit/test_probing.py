@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -42,8 +43,14 @@ def test_token_similarity_by_pairs() -> None:
 def test_input_share_is_the_squared_correlation() -> None:
     a, b = torch.randn(2, 3, 8, dtype=torch.float64), torch.randn(2, 3, 8, dtype=torch.float64)
     expected = [np.corrcoef(a[i, j], b[i, j])[0, 1] ** 2 for i in range(2) for j in range(3)]
-    assert input_share(a, b).item() == pytest.approx(np.mean(expected))
+    assert input_share(a, b).item() == pytest.approx((np.mean(expected) - 1 / 7) / (1 - 1 / 7))
     assert input_share(a, 3 * a + 2).item() == pytest.approx(1)
+
+
+def test_directions_that_know_nothing_of_each_other_share_nothing() -> None:
+    """1/(d - 1) is chance: 20,000 pairs of tokens of 16 features, whose mean of squared cosines is 0.067."""
+    a, b = torch.randn(2, 100, 200, 16, generator=torch.Generator().manual_seed(0))
+    assert input_share(a, b).item() == pytest.approx(0, abs=0.003)
 
 
 @pytest.mark.parametrize("residual", ["post_ln", "pre_ln", "deepnorm", "resi_dual"])
@@ -88,7 +95,7 @@ def test_similarity_and_share_far_from_zero() -> None:
     found = torch.linalg.vecdot(x + 1000, F.normalize(x0 - x0.mean(-1, keepdim=True), dim=-1)).square() / _spread(
         x + 1000
     )
-    assert found.mean().item() == pytest.approx(share.item(), rel=0.02)
+    assert (found.mean().item() - 1 / 63) / (1 - 1 / 63) == pytest.approx(share.item(), abs=3e-4)
 
 
 @pytest.mark.parametrize("frozen", [False, True])
@@ -123,27 +130,51 @@ def test_verdicts_at_init() -> None:
 
 
 @pytest.mark.parametrize(
-    ("similarity", "gradient", "reason"),
+    ("similarity", "gradient", "passed", "reason"),
     [
-        ([0.1, 0.2], [1.0, 1.0], None),
-        ([0.1, 0.999], [1.0, 1.0], "tokens collapse"),
-        ([0.1, 0.2], [1e-9, 1.0], "first/last layer gradient"),
-        ([0.1, 0.2], [1.0, 1e-9], "first/last layer gradient"),
-        ([0.1, 0.2], [0.0, 0.0], "no matrix has a gradient"),
-        ([0.1, np.nan], [1.0, 1.0], "not finite from sub-layer 2"),
-        ([0.1, 0.2], [np.inf, 1.0], "not finite from sub-layer 1"),
+        ([0.1, 0.2], [1.0, 1.0], True, "token similarity 0.200 at the top"),
+        ([0.1, 0.999], [1.0, 1.0], False, "tokens collapse"),
+        ([0.1, 0.2], [1e-9, 1.0], None, "1 of 2 sub-layers, from 1 to 1, have next to no gradient"),
+        ([0.1, 0.2], [1.0, 1e-9], None, "1 of 2 sub-layers, from 2 to 2, have next to no gradient"),
+        ([0.1, 0.2, 0.2, 0.2], [1.0, 0.0, 0.0, 1.0], None, "2 of 4 sub-layers, from 2 to 3, have next to no gradient"),
+        ([0.1, 0.2], [0.0, 0.0], None, "no matrix has a gradient"),
+        ([0.1, np.nan], [1.0, 1.0], False, "not finite from sub-layer 2 on: the forward pass overflows"),
+        ([0.1, 0.2], [np.inf, 1.0], False, "the gradient is not finite in 1 of 2 sub-layers, from 1 down"),
     ],
 )
-def test_judge(similarity: list, gradient: list, reason: str | None) -> None:
-    repeat = 2 if "sub-layer" not in (reason or "") else 1
-    profile = DepthProfile(
-        "x",
-        token_similarity=np.repeat(np.array(similarity), repeat),
-        gradient_norm=np.repeat(np.array(gradient), repeat),
-    )
+def test_judge(similarity: list, gradient: list, passed: bool | None, reason: str) -> None:
+    """What is not known to harm is UNSURE: models whose first, last or inner layers had no gradient have trained."""
+    profile = DepthProfile("x", token_similarity=np.array(similarity), gradient_norm=np.array(gradient))
     verdict = profile.judge()
-    assert verdict.passed == (reason is None)
-    assert reason is None or reason in verdict.reason
+    assert verdict.passed is passed
+    assert reason in verdict.reason
+    assert str(verdict).startswith({True: "PASS: ", False: "FAIL: ", None: "UNSURE: "}[passed])
+
+
+def test_an_input_without_differences_is_not_the_models_fault() -> None:
+    """The same token everywhere, and an embedding of equal rows, whose positions still differ."""
+    same = replace(BATCH, inputs=torch.full_like(BATCH.inputs, 3))
+    for position in ("learned", "rotary"):
+        model = build_model(config(layers=4, position=position))
+        verdict = probe(model, same).judge()
+        assert verdict.passed is None
+        assert "the stack's input is collapsed: similarity 1.0000" in verdict.reason
+        assert probe(model, BATCH).judge().passed
+        with torch.no_grad():
+            model.embed.token.weight.copy_(model.embed.token.weight[:1].expand_as(model.embed.token.weight))
+        assert "input is collapsed" in probe(model, BATCH).judge().reason
+
+
+def test_a_loud_embedding_drowns_the_branches_of_pre_ln_and_not_of_deepnorm() -> None:
+    for residual, passed in (("pre_ln", False), ("deepnorm", True)):
+        model = build_model(config(residual, layers=4))
+        assert probe(model, BATCH).judge().passed
+        with torch.no_grad():
+            for parameter in model.embed.parameters():
+                parameter.mul_(1000)
+        verdict = probe(model, BATCH).judge()
+        assert verdict.passed is passed
+        assert passed or "the input drowns the branches: the stream has variance 8.8e+05" in verdict.reason
 
 
 def test_what_is_not_known_cannot_be_judged() -> None:
@@ -165,6 +196,11 @@ def test_probe_refuses() -> None:
         probe(build_model(config()), Batch(BATCH.inputs[:, :1], BATCH.targets[:, :1]))
     with pytest.raises(ValueError, match=r"The batch is on meta, the model on cpu: use batch.to\('cpu'\)"):
         probe(build_model(config()), BATCH.to("meta"))
+    shape = {"d_model": 16, "n_heads": 2, "d_ff": 32, "n_classes": 4}
+    images = build_model(ModelConfig("encoder", "classification", encoder_layers=2, **shape))
+    with pytest.raises(ValueError, match="Images of 4 × 4 pixels are one patch"):
+        probe(images, Batch(torch.randn(3, 1, 4, 4), torch.tensor([0, 1, 2])))
+    assert probe(images, Batch(torch.randn(3, 1, 4, 8), torch.tensor([0, 1, 2]))).judge().passed
 
 
 def test_theory_by_hand() -> None:
@@ -208,8 +244,6 @@ SHAPES = {
 }
 #: More than one sum and its norms, or measured on data: nothing is predicted.
 UNPREDICTED = {"admin", "b2t", "dlcl", "resi_dual", "hyper_connections", "mhc", "ngpt"}
-#: A norm behind attention's average: flat scores make tokens too similar.
-NORM_BEHIND_AVERAGE = {"sub_ln", "normformer", "peri_ln"}
 PREDICTED = [
     (name, architecture)
     for name, rule in RESIDUALS.items()
@@ -235,8 +269,7 @@ def test_prediction_meets_measurement_at_init(residual: str, architecture: str) 
     assert (measured.stack, measured.layer, measured.sublayer) == (predicted.stack, predicted.layer, predicted.sublayer)
     np.testing.assert_allclose(measured.variance, predicted.variance, rtol=0.2)
     np.testing.assert_allclose(measured.input_share, predicted.input_share, atol=0.1)
-    close = 0.5 if residual in NORM_BEHIND_AVERAGE else 0.12
-    np.testing.assert_allclose(measured.token_similarity, predicted.token_similarity, atol=close)
+    np.testing.assert_allclose(measured.token_similarity, predicted.token_similarity, atol=0.12)
     # Relative to the last layer's: within a third, over all rules and both stacks.
     np.testing.assert_allclose(gradients(predicted), gradients(measured), rtol=0.33)
     if residual == "deepnorm":  # weak branches: first order is all there is
@@ -286,13 +319,18 @@ def test_a_rule_of_ones_own_is_seen_everywhere() -> None:
         del RESIDUALS._rules["half"]
 
 
-def test_prediction_fails_where_it_says_so() -> None:
-    """Scores are not flat for a stream of variance 1: the first attention adds about twice what averaging predicts."""
-    shape = config("pre_ln", layers=1, **WIDE)
-    measured, predicted = probe(build_model(shape), WIDE_BATCH), predict(shape, tokens=32)
-    assert measured.variance is not None
-    assert predicted.variance is not None
-    assert (measured.variance[0] - 1) / (predicted.variance[0] - 1) > 1.3
+@pytest.mark.parametrize("architecture", ["decoder", "encoder"])
+def test_prediction_knows_that_scores_are_not_flat(architecture: str) -> None:
+    """What the first attention adds, and its gradient beside the FFN's: flat scores would say half and six tenths."""
+    task, layers = SHAPES[architecture]
+    one = dict.fromkeys(layers, 1)
+    shape = ModelConfig(architecture, task, residual="pre_ln", position="rotary", **one, **WIDE)
+    added = [probe(build_model(shape, seed), random_batch(shape, 8, 32, seed)).variance[0] - 1 for seed in range(4)]
+    assert np.mean(added) == pytest.approx(predict(shape, tokens=32).variance[0] - 1, rel=0.15)
+    shape = ModelConfig(architecture, task, residual="deepnorm", **layers, **WIDE)
+    gradient = probe(build_model(shape), random_batch(shape, 8, 32)).gradient_norm.reshape(-1, 2).mean(0)
+    expected = predict(shape, tokens=32).gradient_norm.reshape(-1, 2).mean(0)
+    assert gradient[0] / gradient[1] == pytest.approx(expected[0] / expected[1], rel=0.12)
 
 
 def test_no_prediction_is_refused() -> None:

@@ -11,9 +11,9 @@ from deepnet_edu.course.places import ROOT
 PACKAGE = Path(deepnet_edu.__file__).parent
 ORDER = [
     "messages", "files", "fields", "lock", "scaling", "residual", "attention", "transformer", "fast", "compiled",
-    "stack", "initialization", "embedding", "config", "models", "generation", "record", "planning", "parallel",
-    "theory", "probing", "review", "data", "training", "figures", "progress", "serving", "explorers", "checks",
-    "course", "batch", "cli", "__main__",
+    "stack", "initialization", "embedding", "config", "models", "generation", "verdict", "record", "planning",
+    "parallel", "theory", "probing", "review", "data", "training", "figures", "progress", "serving", "explorers",
+    "checks", "course", "batch", "cli", "__main__",
 ]  # fmt: skip
 NOTEBOOKS = {"IPython", "ipywidgets", "jupytext", "nbformat", "nbclient", "papermill", "jupyterlab"}
 

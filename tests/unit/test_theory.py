@@ -1,6 +1,6 @@
 """Each formula against a measurement where it should hold, and a case where it does not."""
 
-from math import pi, sqrt
+from math import e, pi, sqrt
 
 import numpy as np
 import pytest
@@ -353,6 +353,45 @@ def test_a_gradient_through_flat_attention(causal: bool) -> None:
         gram = back @ back.T / d
         variance, covariance = gram.diag().mean().item(), ((gram.sum() - gram.diag().sum()) / (n * (n - 1))).item()
         assert t.attention_backward(n, causal) @ [1.0, c] == pytest.approx([variance, covariance], rel=0.1, abs=0.01)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("r", [0.0, 0.5])
+def test_attention_with_scores_that_are_not_flat(causal: bool, r: float) -> None:
+    """Σ A² and Σ A·A' of real softmax weights, from queries and keys of tokens with correlation r and scores of
+    variance 1; and a gradient through them."""
+    n, d, heads = 24, 64, 300
+    generator = torch.Generator().manual_seed(0)
+
+    def tokens() -> torch.Tensor:
+        """Queries or keys of fresh matrices: the tokens' correlation stays."""
+        shared, own = (torch.randn(heads, size, d, generator=generator, dtype=torch.float64) for size in (1, n))
+        return r**0.5 * shared + (1 - r) ** 0.5 * own
+
+    scores = tokens() @ tokens().transpose(1, 2) / d**0.5
+    if causal:
+        scores.masked_fill_(torch.ones(n, n).triu(1).bool(), -torch.inf)
+    A = scores.softmax(-1)
+    gram = A @ A.transpose(1, 2)
+    own = gram.diagonal(dim1=1, dim2=2).mean().item()
+    pair = ((gram.sum() - gram.diagonal(dim1=1, dim2=2).sum()) / (heads * n * (n - 1))).item()
+    assert t.attention_weights(n, causal, 1 - r, r) == pytest.approx((own, pair), rel=0.2)
+    back = A.transpose(1, 2) @ A  # of independent gradients: covariances between the values of two tokens
+    variance = back.diagonal(dim1=1, dim2=2).mean().item()
+    covariance = ((back.sum() - back.diagonal(dim1=1, dim2=2).sum()) / (heads * n * (n - 1))).item()
+    found = t.attention_backward(n, causal, 1.0, r) @ [1.0, 0.0]
+    assert found == pytest.approx([variance, covariance], rel=0.2)
+    if not causal:
+        assert t.attention_moments(n, r) != t.attention_moments(n, r, 1.0)
+
+
+def test_flat_scores_are_the_known_averages() -> None:
+    harmonic = sum(1 / k for k in range(1, 31))
+    assert t.attention_weights(30, True, 0.0, 0.3) == pytest.approx((harmonic / 30, 2 * (30 - harmonic) / (30 * 29)))
+    assert t.attention_weights(30, False, 0.0, 0.3) == pytest.approx((1 / 30, 1 / 30))
+    # Scores that are far apart leave a query one key; a billion tokens are no more work than ten.
+    assert t.attention_weights(30, False, 300.0, 0.0)[0] == pytest.approx(1)
+    assert t.attention_weights(10**9, True, 1.0, 0.0)[0] == pytest.approx(e * 21.3 / 1e9, rel=0.1)
 
 
 def test_a_prediction_of_2000_layers_asks_few_rules(monkeypatch: pytest.MonkeyPatch) -> None:
