@@ -5,7 +5,7 @@ graph where they differ in tensors alone, which is what rules keep their constan
 checks before it uses a graph makes this safe: a layer of another kind gets a graph of its own.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import count
 from types import FunctionType
 from typing import Any, cast
@@ -14,9 +14,10 @@ import torch
 from torch import nn
 
 from deepnet_edu.attention import Context
+from deepnet_edu.fast.code import Code, Sources
+from deepnet_edu.fast.snapshot import hooks
 from deepnet_edu.messages import UserError, unknown
 from deepnet_edu.residual import State
-from deepnet_edu.transformer import TransformerLayer
 
 _numbers = count()
 #: What torch.compile calls the module that it wraps.
@@ -84,6 +85,9 @@ class CompiledLayer:
         self.backend = backend
         self.graphs = 0
         self._function: Callable[..., Any] | None = None
+        self._sources: Sources | None = None
+        self._classes: set[type] = set()
+        self._hooked: set[nn.Module] = set()
 
     def __call__(self, layer: nn.Module, state: State, context: Context) -> State:
         """The state after ``layer``, a :class:`~deepnet_edu.transformer.TransformerLayer`.
@@ -91,12 +95,24 @@ class CompiledLayer:
         Raises:
             UserError: it cannot be compiled: no compiler, say, or layers of too many kinds.
         """
+        if layer in self._hooked:
+            return cast(State, layer(state, context))
         if self._function is None:
             self._function = self._made()
         try:
             return cast(State, self._function(layer, state, context))
         except (torch._dynamo.exc.TorchDynamoException, torch._dynamo.exc.FailOnRecompileLimitHit) as error:
             raise UserError(_sentence(error, self.graphs)) from error
+
+    def ready(self, layers: Iterable[nn.Module]) -> "CompiledLayer":
+        """This, for ``layers`` as they are now: torch.compile sees neither that a class has got another method, nor a
+        hook. In the one case graphs are made again, and layers with hooks run uncompiled."""
+        modules = {layer: list(layer.modules()) for layer in layers}
+        classes = {type(module) for inside in modules.values() for module in inside}
+        self._hooked = {layer for layer, inside in modules.items() if any(map(hooks, inside))}
+        if classes != self._classes or self._sources is None or not self._sources.hold():
+            self._classes, self._sources, self._function = classes, Sources(map(Code, classes)), None
+        return self
 
     def __reduce__(self) -> tuple[type, tuple[str]]:
         """A copy compiles for itself."""
@@ -112,11 +128,14 @@ class CompiledLayer:
             return made
 
         # PyTorch keeps graphs, and what it knows of sizes that vary, by code and its name: each stack has its own.
-        forward = TransformerLayer.forward
-        code = forward.__code__.replace(co_name=f"layer_{next(_numbers)}")
-        own = FunctionType(code, forward.__globals__, code.co_name, forward.__defaults__)
+        code = _run.__code__.replace(co_name=f"layer_{next(_numbers)}")
+        own = FunctionType(code, _run.__globals__, code.co_name)
         # Without fullgraph what cannot be compiled would run uncompiled, and nobody would know.
         return torch.compile(own, fullgraph=True, backend=counted)
+
+
+def _run(layer: Any, state: State, context: Context) -> Any:
+    return layer(state, context)
 
 
 def _tell_processors_apart() -> None:

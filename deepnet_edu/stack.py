@@ -57,12 +57,14 @@ class Stack(nn.Module):
         taken: the path of the last forward pass and, where that is the plain one, why.
         observer: looks at the stream on its way up, or None.
         store: what a training run keeps from step to step for the fast path, or None.
+        readings: what the fast path has read of this stack and compared, or None.
     """
 
     path: Path = "auto"
     taken: str = "none yet"
     observer: Any = None
     store: fast.Store | None = None
+    readings: fast.Readings | None = None
     compiled: CompiledLayer | None = None
     offload: bool = False
 
@@ -149,6 +151,8 @@ class Stack(nn.Module):
         every = self.checkpoint_every
         # An observer's hooks want to be called, and decoding makes another shape with each token.
         compiled = self.compiled if self.observer is None and context.cache is None else None
+        if compiled is not None:
+            compiled.ready(self.layers)
         if not (every and torch.is_grad_enabled() and context.cache is None):
             return self._run(compiled, first, last - first, context, *state)
         with self._kept_elsewhere(state[0]):

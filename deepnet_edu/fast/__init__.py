@@ -16,7 +16,8 @@ The layer that lessons show is :class:`deepnet_edu.transformer.TransformerLayer`
 """
 
 from deepnet_edu.fast.native import HEAD_DIMS, LONGEST, MULTIPLE
-from deepnet_edu.fast.node import Observer, Store, run
-from deepnet_edu.fast.reading import RULES, transformed
+from deepnet_edu.fast.node import Observer, Store
+from deepnet_edu.fast.path import Readings, run, transformed
+from deepnet_edu.fast.reading import knows
 
-__all__ = ["HEAD_DIMS", "LONGEST", "MULTIPLE", "RULES", "Observer", "Store", "run", "transformed"]
+__all__ = ["HEAD_DIMS", "LONGEST", "MULTIPLE", "Observer", "Readings", "Store", "knows", "run", "transformed"]

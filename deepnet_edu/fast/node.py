@@ -10,7 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from deepnet_edu.attention import Context
 from deepnet_edu.fast.branches import Work, compiled, workplace
 from deepnet_edu.fast.parts import Norm
-from deepnet_edu.fast.reading import Reading, Sub, read, why_not
+from deepnet_edu.fast.reading import Reading, Sub
 
 
 class Observer(Protocol):
@@ -34,7 +34,7 @@ class Store:
     """
 
     def __init__(self) -> None:
-        self.reading: Reading | None = None
+        self.readings: dict[bool, Reading] = {}
         self.signature: tuple[Any, ...] = ()
         self.work: Work = {}
         self.kept: list[list[Tensor]] = []
@@ -60,7 +60,7 @@ class Run:
             part.library = library
         B, T = x.shape[:2]
         S = T if memory is None else memory.shape[1]
-        signature = (x.shape, S, x.dtype, self.every, len(self.subs), library is None)
+        signature = (reading, x.shape, S, x.dtype, self.every, len(self.subs), library is None)
         self.kept: list[list[Tensor]] = []
         if self.store is not None and self.store.signature == signature:
             self.work, self.kept, self.scratch = self.store.work, self.store.kept, self.store.scratch
@@ -120,7 +120,11 @@ class Run:
         if norm.owner is not None:
             observer.saw_norm(norm.owner, inverse)
             if after:
-                observer.saw(norm.owner, s.view(self.shape))
+                self.saw(observer, norm.owner, s)
+
+    def saw(self, observer: Observer, module: Any, s: Tensor) -> None:
+        """The stream after a sub-layer, as its rule shows it."""
+        observer.saw(module, module.residual.stream((s.view(self.shape),)))
 
     def climb(
         self,
@@ -161,7 +165,7 @@ class Run:
                 break
             u = sub.add(s if sub.after else u, work.inner(kept), out)
             if observer is not None and not sub.after:
-                observer.saw(sub.module, u.view(self.shape))
+                self.saw(observer, sub.module, u)
         return u
 
     def backward(self, dy: Tensor, memory: Tensor | None, train: bool) -> tuple[Tensor, Tensor | None]:
@@ -243,15 +247,16 @@ class Node(torch.autograd.Function):
         run.states, saved = saved[: ctx.states], iter(saved[ctx.states :])
         run.kept = [[next(saved) for _ in range(size)] for size in ctx.sizes]
         gradients: list[Tensor] = []
-        if any(wanted):
-            sizes = [w.numel() for w in run.weights]
-            pieces = x.new_zeros(sum(sizes)).split(sizes)
-            gradients = [piece.view_as(w) for piece, w in zip(pieces, run.weights, strict=True)]
-            run.bind(gradients)
-        dx, d_memory = run.backward(dy[0], memory, train=any(wanted))
-        # Autograd takes what nobody else holds, and copies the rest.
-        run.kept = []
-        run.bind([])
+        with run.reading.lock:
+            if any(wanted):
+                sizes = [w.numel() for w in run.weights]
+                pieces = x.new_zeros(sum(sizes)).split(sizes)
+                gradients = [piece.view_as(w) for piece, w in zip(pieces, run.weights, strict=True)]
+                run.bind(gradients)
+            dx, d_memory = run.backward(dy[0], memory, train=any(wanted))
+            # Autograd takes what nobody else holds, and copies the rest.
+            run.kept = []
+            run.bind([])
         return None, dx, d_memory, *(gradients[i] if need else None for i, need in enumerate(wanted))
 
 
@@ -269,37 +274,8 @@ def _differentiable(run: Run, x: Tensor, memory: Tensor | None, dy: Tensor, need
     """The gradients as functions of their inputs, by the plain path."""
     inputs = [x, memory, *run.weights][: len(needed) - 1]
     with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # its other kernels have no second derivative
-        y = run.stack.plain(x, Context(memory=memory))
+        stack = run.stack
+        y = stack.finish(stack.between((x,), Context(memory=memory), 0, len(stack.layers)))
     wanted = [tensor for tensor, need in zip(inputs, needed[1:], strict=True) if need]
     found = iter(torch.autograd.grad(y, wanted, dy, create_graph=True, allow_unused=True))  # type: ignore[arg-type]
     return [next(found) if need else None for need in needed[1:]]
-
-
-def run(stack: Any, x: Tensor, context: Context) -> tuple[Tensor | None, str]:
-    """The stack's output and how it was made, or None and the reason why only the plain path can make it.
-
-    Args:
-        stack: a :class:`~deepnet_edu.stack.Stack` with layers.
-        x: (B, T, d_model).
-        context: as the stack got it.
-    """
-    reason = why_not(stack, x, context)
-    if reason:
-        return None, reason
-    store: Store | None = stack.store
-    if store is not None and store.reading is not None and store.reading.holds(stack):
-        reading = store.reading
-    else:
-        found = read(stack, x, context.memory)
-        if isinstance(found, str):
-            return None, found
-        reading = found
-        if store is not None:
-            store.reading = reading
-    memory = context.memory if reading.looks_up else None
-    weights = reading.weights
-    train = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, memory, *weights))
-    one = Run(stack, reading, x, memory, train)
-    if not train:
-        return one.forward(x, memory, train=False), one.how
-    return Node.apply(one, x, memory, *(weights if one.store is None else weights[:1])), one.how

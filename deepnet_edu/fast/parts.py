@@ -12,19 +12,18 @@ _norm_backward = torch.ops.aten.native_layer_norm_backward.default
 class Matrix:
     """A linear map, and where the gradients of its parameters are added."""
 
-    __slots__ = ("bias", "d_bias", "d_weight", "library", "transposed", "weight")
+    __slots__ = ("bias", "d_bias", "d_weight", "library", "weight")
     d_weight: Any
     d_bias: Any
 
     def __init__(self, module: nn.Module) -> None:
         parameters: dict[str, Any] = module._parameters
         self.weight, self.bias = parameters["weight"], parameters["bias"]
-        self.transposed: Tensor = self.weight.t()
         self.library: Any = None
 
     def forward(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         """xWᵀ + b."""
-        return torch.addmm(self.bias, x, self.transposed, out=out)
+        return torch.addmm(self.bias, x, self.weight.t(), out=out)
 
     def backward(self, dy: Tensor, x: Tensor) -> None:
         """Add the gradients for an input x and the gradient dy of the output."""

@@ -1,193 +1,198 @@
-"""What of a stack the fast path knows, and the stack as the fast path sees it."""
+"""A stack as the fast path sees it, and what of it the fast path does not know.
 
-from typing import Any
+A layer is known by its parts, and what it does with them by what its rule says of itself, ``signal()``, in the numbers
+that it has now. Whether that is what the layer computes is not decided here: :mod:`deepnet_edu.fast.proof` compares.
+"""
+
+from contextlib import suppress
+from threading import RLock
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deepnet_edu.attention import Context, MultiHeadAttention
-from deepnet_edu.fast import native
+from deepnet_edu.fast.code import Code
 from deepnet_edu.fast.parts import Matrix, Norm
-from deepnet_edu.residual import RESIDUALS, Residual
-from deepnet_edu.transformer import SubLayer, TransformerLayer
+from deepnet_edu.fast.snapshot import Snapshot, Unknown
+from deepnet_edu.residual import RESIDUALS, Scheduled, Signal, StackName, numbers_only, place_at, sublayer_kinds
 
-#: The rules that the fast path knows, each exactly as it is: where the skip starts, and its constants skip and scale,
-#: by name, None for 1.
-RULES: dict[str, tuple[str, str | None, str | None]] = {
-    "post_ln": ("after", None, None),
-    "ds_init": ("after", None, None),
-    "deepnorm": ("after", "alpha", None),
-    "deepnorm_glm": ("after", "alpha", None),
-    "pre_ln": ("before", None, None),
-    "complete_p": ("before", None, "branch_scale"),
-    "depth_mup": ("before", None, "branch_scale"),
-    "deepscale_lm": ("before", "skip", "beta"),
+#: A sub-layer by the matrices of its branch: the first, the last, and the one for the memory.
+BRANCHES = {
+    ("ffn_in", "ffn_out"): "ffn",
+    ("qkv", "output"): "self_attention",
+    ("query", "key_value", "output"): "cross_attention",
 }
-_KNOWN: dict[type[Residual], tuple[str, str | None, str | None]] = {RESIDUALS[name]: how for name, how in RULES.items()}
-#: Longer sequences are better served by PyTorch's attention, which keeps no weights.
-LONGEST = native.LONGEST
+_ORDINARY = {"weight": nn.Parameter, "bias": nn.Parameter}
+#: Of so many kinds a layer each is compared; a stack of more goes by the plain path.
+KINDS = 8
+#: Of one kind with different numbers, so many layers are compared.
+NUMBERS = 4
 
 
 class Sub:
-    """A sub-layer as this file sees it; ``norm`` stands in front of its branch, wherever it comes from."""
+    """A sub-layer as this folder sees it; ``norm`` is the one before its branch, wherever it comes from."""
 
     __slots__ = ("after", "branch", "first", "kind", "last", "memory", "module", "norm", "parts", "scale", "skip")
     memory: Matrix
 
-    def __init__(self, module: Any, norm: Norm | None) -> None:
-        branch, rule = module.branch, module.residual
-        start, skip, scale = _KNOWN[type(rule)]
-        self.module, self.branch, self.norm, self.kind = module, branch, norm, rule.place.sublayer
-        self.after = start == "after"
-        self.skip = 1.0 if skip is None else rule.constants[skip]
-        self.scale = 1.0 if scale is None else rule.constants[scale]
+    def __init__(self, module: Any, kind: str, norm: Norm | None, signal: Signal) -> None:
+        self.module, self.branch, self.norm, self.kind = module, module.branch, norm, kind
+        self.after, self.skip, self.scale = signal.norm_sum, signal.skip, signal.branch
         self.parts: list[Matrix | Norm] = [] if norm is None else [norm]
-        if self.kind == "ffn":
-            self.first, self.last = Matrix(branch.ffn_in), Matrix(branch.ffn_out)
-        elif self.kind == "self_attention":
-            self.first, self.last = Matrix(branch.qkv), Matrix(branch.output)
-        else:
-            self.first, self.last, self.memory = Matrix(branch.query), Matrix(branch.output), Matrix(branch.key_value)
+        *lower, self.last = (Matrix(inner) for inner in self.branch._modules.values())
+        self.first = lower[0]
+        if len(lower) > 1:
+            self.memory = lower[1]
             self.parts.append(self.memory)
         self.parts += [self.first, self.last]
 
     def add(self, start: Tensor, inner: Tensor, out: Tensor | None) -> Tensor:
         """u = skip·start + scale·(inner·Wᵀ + b)."""
         bias = self.last.bias if self.scale == 1 else self.last.bias * self.scale
-        return torch.add(bias, start, alpha=self.skip, out=out).addmm_(inner, self.last.transposed, alpha=self.scale)
+        return torch.add(bias, start, alpha=self.skip, out=out).addmm_(inner, self.last.weight.t(), alpha=self.scale)
 
 
 class Reading:
     """A stack's sub-layers from the bottom up, and the norm at its top.
 
+    Args:
+        stack: a :class:`~deepnet_edu.stack.Stack` with layers.
+        memory: what its cross-attentions look at, or None.
+
     Attributes:
-        subs, top: these.
+        subs, top: sub-layers and norm.
         parts: all matrices and norms.
         weights: their parameters, weight and bias in turn.
+        per_layer: sub-layers of a layer.
         looks_up: whether there are cross-attentions.
-        hooks: what must stay empty for the reading to hold.
-        training: the mode that the stack was read in.
+        compared: the numbers of the layers that are compared with the plain path, some of each kind.
+        snapshot: what must stay as it is for the reading to hold.
+        proofs: what comparing them has shown, by what it depends on: a reason, empty where they were equal.
+        lock: held by a backward pass without a store: a part knows one place for its gradients.
+
+    Raises:
+        Unknown: there is something that the fast path does not know.
     """
 
-    def __init__(self, stack: Any, subs: list[Sub], hooks: list[Any]) -> None:
-        self.subs, self.hooks, self.training = subs, hooks, stack.training
-        rule = subs[-1].module.residual
-        self.top = Norm(rule.norm, subs[-1].module) if subs[-1].after else Norm(rule.final_norm, None)
-        self.parts = [part for sub in subs for part in sub.parts] + [self.top]
+    def __init__(self, stack: Any, memory: Tensor | None) -> None:
+        self.subs: list[Sub] = []
+        self.snapshot = Snapshot()
+        self._branches: dict[str, Any] = {}
+        kinds: dict[Any, dict[Any, int]] = {}  # of layers, and of each kind one with these numbers
+        for index, layer in enumerate(stack.layers):
+            first, numbers = len(self.subs), len(self.snapshot.numbers)
+            key = self._layer(layer, memory)
+            subs = self.subs[first:]
+            values = (*((s.skip, s.scale) for s in subs), *(n.item() for n in self.snapshot.numbers[numbers:]))
+            kinds.setdefault(key, {}).setdefault(values, index)
+        self.per_layer = len(subs)
+        if len({tuple(s.kind for s in self.subs[i : i + len(subs)]) for i in range(0, len(self.subs), len(subs))}) > 1:
+            raise Unknown("one layer has other sub-layers than another")
+        if len(kinds) > KINDS:
+            raise Unknown(f"its layers are of {len(kinds)} kinds, and it compares no more than {KINDS}")
+        # Of many numbers, a few from the first layer to the last.
+        self.compared = sorted(
+            index for one in kinds.values() for index in list(one.values())[:: -(-len(one) // NUMBERS)]
+        )
+        last = subs[-1]
+        self.top = _norm(last.module, "norm") if last.after else _norm(last.module, "final_norm")
+        self.parts = [part for sub in self.subs for part in sub.parts] + [self.top]
         self.weights: list[nn.Parameter] = [w for part in self.parts for w in (part.weight, part.bias)]
-        self.per_layer = len(subs) // len(stack.layers)
-        self.looks_up = any(sub.kind == "cross_attention" for sub in subs[: self.per_layer])
+        self.looks_up = any(sub.kind == "cross_attention" for sub in subs)
+        self.dtype = last.first.weight.dtype
+        self.proofs: dict[Any, str] = {}
+        self.lock = RLock()
+        self.snapshot.close(stack, Code(type(stack), ("plain",)))
 
-    def holds(self, stack: Any) -> bool:
-        """Whether the stack can be taken as read, in a training run that has not replaced its parts."""
-        return self.training == stack.training and not any(self.hooks)
+    def _layer(self, layer: Any, memory: Tensor | None) -> tuple[Any, ...]:
+        """Read one layer; returns what its code can tell it apart by from another."""
+        sublayers = list(layer.children())
+        if not sublayers or not all(s._modules.keys() == {"branch", "residual"} for s in sublayers):
+            raise Unknown(f"it does not know {type(layer).__name__} in place of a layer")
+        keys = [self._seen(layer)]
+        for sublayer in sublayers:
+            branch, rule = sublayer.branch, sublayer.residual
+            signal = form(rule)
+            if sublayer.training and (sublayer.dropout or sublayer.drop_branch):
+                raise Unknown("dropout is on")
+            kind = _kind(branch)
+            if kind == "cross_attention" and memory is None:
+                raise Unknown("there is no memory")
+            inside = [self._seen(branch), *map(self._inner, branch._modules.values())]
+            if self._branches.setdefault(kind, inside) != inside:
+                raise Unknown(f"the {kind.replace('_', '-')} of one layer is unlike that of another")
+            below = self.subs[-1] if self.subs else None
+            if below is not None and below.after != signal.norm_sum:
+                raise Unknown("norms are in other places in one layer than in another")
+            norms = [self._inner(norm) for norm in rule._modules.values() if norm is not None]
+            keys += [kind, *inside, self._seen(sublayer), self._seen(rule), *norms]
+            owner = sublayer if not signal.norm_sum else None if below is None else below.module
+            self.subs.append(Sub(sublayer, kind, None if owner is None else _norm(owner, "norm"), signal))
+        return tuple(keys)
+
+    def _seen(self, module: Any) -> Any:
+        """Of a module that is neither norm nor matrix."""
+        for name in module._parameters:
+            raise Unknown(f"{type(module).__name__} learns {name}")
+        return self.snapshot.add(module)
+
+    def _inner(self, module: Any) -> Any:
+        """Of a norm or a matrix."""
+        if type(module) is not nn.LayerNorm and type(module) is not nn.Linear:
+            raise Unknown(f"it does not know {type(module).__name__} in this place")
+        if {name: type(p) for name, p in module._parameters.items()} != _ORDINARY:
+            raise Unknown(f"the parameters of a {type(module).__name__} are no ordinary ones")
+        return self.snapshot.add(module)
 
 
-def transformed() -> str:
-    """Who else reads the operations now: a compiler, a tracer, a transformation such as vmap, a mode that counts them.
+def _kind(branch: Any) -> str:
+    """Of a branch, by its matrices."""
+    if getattr(branch, "gated", False):
+        raise Unknown("it does not know SwiGLU")
+    kind = BRANCHES.get(tuple(branch._modules))
+    if kind is None or (kind == "ffn" and branch.activation not in (F.gelu, F.relu)):
+        raise Unknown("a branch has a module of its own inside, or another activation")
+    return kind
 
-    Returns:
-        A clause, empty if nobody does. Then values may be looked at, and products may be written where they belong.
+
+def _norm(sublayer: Any, name: str) -> Norm:
+    """A norm of a sub-layer's rule."""
+    norm = sublayer.residual._modules.get(name)
+    if norm is None:
+        raise Unknown(f"the rule {sublayer.residual.title} has no {name}")
+    return Norm(norm, None if name == "final_norm" else sublayer)
+
+
+def form(rule: Any) -> Signal:
+    """What a rule says of itself, in the numbers that it has now.
+
+    Raises:
+        Unknown: the fast path cannot compute that.
     """
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
-        return "the model is being compiled or transformed"
-    if torch.jit.is_tracing() or torch.autograd.forward_ad._current_level >= 0:
-        return "the model is being traced, or differentiated forward"
-    if torch._C._len_torch_dispatch_stack():
-        return "operations are being counted or replaced by a TorchDispatchMode, which must see all of them"
-    return ""
-
-
-def why_not(stack: Any, x: Tensor, context: Context) -> str:
-    """What the fast path does not know about an input or what was asked for, a clause; empty if nothing."""
-    if stack.compiled is not None:
-        return "a compiled layer was asked for"
-    if stack.offload:
-        return "what checkpoints keep was sent to the CPU's memory, and it keeps its own"
-    if others := transformed():
-        return others
-    if x.device.type != "cpu":
-        return f"it was measured on the CPU only, and x is on {x.device}"
-    if torch.is_autocast_enabled("cpu"):
-        return "autocast is on, and it computes in the precision of x"
-    if type(x) is not Tensor or x.dtype not in (torch.float32, torch.float64):
-        return f"it computes in float32 or float64, and x is {x.dtype}"
-    if context.cache is not None or context.turn is not None:
-        return "there is a key/value cache, or positions are rotary"
-    if context.padding is not None or context.memory_padding is not None:
-        return "there is padding"
-    longest = max(x.shape[1], 0 if context.memory is None else context.memory.shape[1])
-    if not x.numel() or longest > LONGEST:
-        return f"sequences have {longest} tokens, and it knows 1 to {LONGEST}"
-    return ""
-
-
-def read(stack: Any, x: Tensor, memory: Tensor | None) -> Reading | str:
-    """The stack, or what the fast path does not know about it."""
-    subs: list[Sub] = []
-    hooks: list[Any] = []
-    for layer in stack.layers:
-        kind = type(layer)
-        if kind is not TransformerLayer:
-            return f"it does not know {kind.__name__} in place of a layer"
-        if not _untouched(layer, hooks):
-            return "a layer has a hook, or a method of its own"
-        for sublayer in layer._modules.values():
-            reason = _stranger(sublayer, memory, hooks)
-            if reason:
-                return reason
-            before = _KNOWN[type(sublayer.residual)][0] == "before"
-            owner = sublayer if before else subs[-1].module if subs else None
-            subs.append(Sub(sublayer, None if owner is None else Norm(owner.residual.norm, owner)))
-    if subs[0].first.weight.dtype != x.dtype:
-        return f"x is {x.dtype} and the weights are {subs[0].first.weight.dtype}"
-    return Reading(stack, subs, hooks)
-
-
-def _stranger(sublayer: Any, memory: Tensor | None, hooks: list[Any]) -> str:
-    """What is unknown about a sub-layer, empty if nothing."""
-    kind = type(sublayer)
-    if kind is not SubLayer:
-        return f"it does not know {kind.__name__} in place of a sub-layer"
-    branch, rule = sublayer._modules["branch"], sublayer._modules["residual"]
-    if type(rule) not in _KNOWN:
-        return f"it does not know the rule {rule.title}"
-    if sublayer.training and (sublayer.dropout or sublayer.drop_branch):
-        return "dropout is on"
-    if isinstance(branch, MultiHeadAttention):
-        inside, activation = branch.inside, F.gelu
-        if branch.cross and memory is None:
-            return "there is no memory"
+    signal = rule.signal()
+    if rule._parameters:
+        why = f"which learns {' and '.join(rule._parameters)}"
+    elif isinstance(rule, Scheduled):
+        why = "whose numbers follow the step of training"
+    elif signal is None:
+        why = "which has no signal()"
+    elif signal.norm_value or signal.norm_inside or signal.norm_branch or signal.read != 1:
+        why = "which does more than norm and add"
+    elif signal.norm_sum == signal.norm_read or signal.norm_sum == signal.norm_finish:
+        why = "whose norms are in other places than Post-LN's and Pre-LN's"
     else:
-        inside, activation = branch.before or branch.after, branch.activation
-        if branch.gated:
-            return "it does not know SwiGLU"
-    if inside is not None or activation not in (F.gelu, F.relu):
-        return "a branch has a module of its own inside, or another activation"
-    inner = [*branch._modules.values(), *rule._modules.values()]
-    touched = [
-        module for module in (sublayer, branch, rule, *inner) if module is not None and not _untouched(module, hooks)
-    ]
-    if touched:
-        return "a sub-layer has a hook, or a method of its own"
-    for module in inner:
-        if type(module) is nn.LayerNorm or type(module) is nn.Linear:
-            parameters = module._parameters
-            if type(parameters["weight"]) is not nn.Parameter or type(parameters["bias"]) is not nn.Parameter:
-                return f"the parameters of a {type(module).__name__} are no ordinary ones"
-        elif module is not None:
-            return f"it does not know {type(module).__name__} in this place"
-    return ""
+        return cast(Signal, signal)
+    raise Unknown(f"it does not know the rule {rule.title}, {why}")
 
 
-def _untouched(module: nn.Module, hooks: list[Any]) -> bool:
-    """Whether nobody has hung a hook on a module, or given it a method of its own; where hooks would be goes to
-    ``hooks``."""
-    own = vars(module)
-    where = (own["_forward_hooks"], own["_forward_pre_hooks"], own["_backward_hooks"], own["_backward_pre_hooks"])
-    hooks += where
-    return not any(where) and own.keys().isdisjoint(_METHODS)
-
-
-_METHODS = frozenset({"forward", "start", "read", "write", "finish"})
+def knows(residual: str, encoder_layers: int, decoder_layers: int) -> bool:
+    """Whether the fast path can compute the layers of a model with this rule, as it is built."""
+    stacks: dict[StackName, int] = {"encoder": encoder_layers, "decoder": decoder_layers}
+    forms = set()
+    with numbers_only(), suppress(Unknown):
+        for stack, layers in stacks.items():
+            for index in (0, len(sublayer_kinds(stack, encoder_layers)) * layers - 1) if layers else ():
+                forms.add(form(RESIDUALS[residual](place_at(index, stack, encoder_layers, decoder_layers), 1)).norm_sum)
+        return len(forms) == 1
+    return False

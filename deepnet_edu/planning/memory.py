@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from deepnet_edu.config import NO_RESIDUAL, ModelConfig
-from deepnet_edu.fast import HEAD_DIMS, LONGEST, MULTIPLE, RULES
+from deepnet_edu.fast import HEAD_DIMS, LONGEST, MULTIPLE, knows
 from deepnet_edu.fields import checked
 from deepnet_edu.messages import unknown
 from deepnet_edu.planning.parameters import count_parameters
@@ -225,7 +225,8 @@ def _matrices(config: ModelConfig, vocabulary: int) -> int:
 def _fast_knows(config: ModelConfig, longest: int, precision: str) -> bool:
     plain = config.dropout == 0 and config.stochastic_depth == 0 and config.position != "rotary"
     parts = config.norm == "layer" and config.activation != "swiglu" and precision in ("float32", "float64")
-    return config.residual in RULES and plain and parts and longest <= LONGEST
+    known = knows(config.residual, config.encoder_layers, config.decoder_layers)
+    return known and plain and parts and longest <= LONGEST
 
 
 @dataclass(frozen=True)

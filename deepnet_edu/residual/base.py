@@ -224,17 +224,29 @@ class Residual(nn.Module):
         if not _NUMBERS_ONLY.get():
             self.register_buffer(name, torch.tensor(number), persistent=False)
 
+    def current(self, name: str) -> float:
+        """A constant as the verbs use it now, whoever has changed it; where there is no tensor of it, as it was made."""
+        tensor = getattr(self, name, None)
+        return self.constants[name] if tensor is None else float(tensor)
+
     def set_constant(self, name: str, value: float) -> None:
         """Change a number of the rule, in place."""
         self.constants[name] = value
         self.get_buffer(name).fill_(value)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Residual":
-        """As nn.Module's, but a constant that changes its precision is rounded once, from its exact value."""
+        """As nn.Module's, but a constant that changes its precision is rounded once, from its exact value; one that was
+        changed by hand is kept."""
+        exact = [name for name in self.constants.keys() & self._buffers.keys() if self._is_exact(name)]
         super()._apply(fn, recurse)
-        for name in self.constants.keys() & self._buffers.keys():
+        for name in exact:
             self.get_buffer(name).fill_(self.constants[name])
         return self
+
+    def _is_exact(self, name: str) -> bool:
+        """Whether a buffer is its constant, but for its precision; one that holds no number yet is to be."""
+        buffer = self.get_buffer(name)
+        return type(buffer) is not Tensor or buffer.is_meta or bool((buffer == self.constants[name]).all())
 
 
 def itself(parameter: Tensor) -> Tensor:

@@ -156,7 +156,7 @@ class LayerNormScaling(PreLN):
 
     def signal(self) -> Signal | None:
         """The branch sees LN(x)/√l."""
-        return Signal(read=self.constants["depth_scale"], norm_read=True, norm_finish=True)
+        return Signal(read=self.current("depth_scale"), norm_read=True, norm_finish=True)
 
 
 @RESIDUALS.register("deepscale_lm")
@@ -194,7 +194,7 @@ class DeepScaleLM(PreLN):
 
     def signal(self) -> Signal | None:
         """λ on the skip, β on the branch."""
-        return Signal(skip=self.constants["skip"], branch=self.constants["beta"], norm_read=True, norm_finish=True)
+        return Signal(skip=self.current("skip"), branch=self.current("beta"), norm_read=True, norm_finish=True)
 
     def std(self, role: Role, fan_in: int, fan_out: int) -> float:
         """(2/(fan_in·fan_out))^¼ in the FFN, fan_in^(-½) in attention."""
@@ -255,7 +255,7 @@ class _DepthScaled(PreLN):
 
     def signal(self) -> Signal | None:
         """m^(-a) on the branch."""
-        return Signal(branch=self.constants["branch_scale"], norm_read=True, norm_finish=True)
+        return Signal(branch=self.current("branch_scale"), norm_read=True, norm_finish=True)
 
     def learning_rate_factor(self, name: str) -> float:
         """m^(a-1), for AdamW; 1 for the norm at the end."""

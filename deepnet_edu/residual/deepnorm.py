@@ -41,7 +41,7 @@ class DeepNorm(Residual):
 
     def signal(self) -> Signal | None:
         """α on the skip, the norm around the sum."""
-        return Signal(skip=self.constants["alpha"], norm_sum=True)
+        return Signal(skip=self.current("alpha"), norm_sum=True)
 
     def gain(self, role: Role) -> float:
         """1 for query and key, which cannot change the size of the output (Lemma 4.1); β for all other weights."""
@@ -107,5 +107,5 @@ class Keel(Residual):
 
     def signal(self) -> Signal | None:
         """As DeepNorm's, with a norm before the branch too; at the bottom no α, and no norm around attention's sum."""
-        skip = 1.0 if self.bottom else self.constants["alpha"]
+        skip = 1.0 if self.bottom else self.current("alpha")
         return Signal(skip=skip, norm_read=True, norm_sum=self.norm is not None)

@@ -12,15 +12,15 @@ from torch import Tensor, nn
 
 from deepnet_edu import TrainConfig, build_model, probe, train
 from deepnet_edu.attention import Context
-from deepnet_edu.fast import LONGEST, RULES, Store, native
+from deepnet_edu.fast import LONGEST, Store, knows, native
 from deepnet_edu.models import Batch, Model, ModelConfig, random_batch
 from deepnet_edu.residual import RESIDUALS
 from deepnet_edu.stack import Stack
 from deepnet_edu.training import TrainStep
 from deepnet_edu.transformer import Shape
-from tests.unit.rules import CLAIMS, TASK, small_config
+from tests.unit.rules import CLAIMS, TASK, depths, small_config
 
-KNOWN = [(rule, architecture) for rule, architecture in CLAIMS if rule in RULES]
+KNOWN = [(rule, architecture) for rule, architecture in CLAIMS if knows(rule, *depths(architecture, 5).values())]
 SETTINGS = TrainConfig(steps=9, learning_rate=1e-2, warmup=0, clip=1.0, weight_decay=0.1, betas=(0.9, 0.99))
 
 
