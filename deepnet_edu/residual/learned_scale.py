@@ -49,7 +49,7 @@ class BranchNorm(Scheduled):
 
     title = "BranchNorm"
     formula = "x ← LN(x + aF(x))"
-    source = "arXiv 2305.02790, its abstract; the formula as others quote it"
+    source = "arXiv 2305.02790, its abstract; the formula as others quote it, the schedule from memory"
     init = "a = min(1, t/4000) at step t"
     sure = "secondary"
     T = 4000
