@@ -1143,10 +1143,10 @@ print(
 )
 
 # %% [markdown]
-# One more choice is PyTorch's. Under autocast to bfloat16 only matrix products and the like are computed in 16 bits. αx + F
-# is a sum of float32 and bfloat16, which is float32; and on a GPU `layer_norm` returns float32 whatever it reads. So a stream
-# with a norm on every sum takes 4 bytes a number, and twice the memory traffic. Here is a norm that keeps what it gets, and
-# what that costs:
+# One more choice is PyTorch's. Under `torch.autocast` to bfloat16 (lesson 10) only matrix products and the like are computed
+# in 16 bits. αx + F is a sum of float32 and bfloat16, which is float32; and on a GPU `layer_norm` returns float32 whatever it
+# reads. So a stream with a norm on every sum takes 4 bytes a number, and twice the memory traffic. Here is a norm that keeps
+# what it gets, and what that costs:
 
 
 # %%

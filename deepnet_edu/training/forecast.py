@@ -39,7 +39,7 @@ class Forecast:
         parameters: by part, and ``"all"``.
         memory: bytes by part, and ``"total"``, of one batch; see :func:`~deepnet_edu.planning.training_memory`.
         steps: of the run.
-        tokens_per_step: that the model answers; of a translation at most.
+        tokens_per_step: that the model reads, at a position each; of a translation at most.
         operations_per_step: floating point operations in the step's matrix products; None for rules whose products
             nobody counted.
         again_per_step: of these, what checkpoints compute a second time.
