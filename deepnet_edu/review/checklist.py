@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from deepnet_edu.models import Model
 from deepnet_edu.residual import StackName
 from deepnet_edu.review import rows
-from deepnet_edu.review.forms import SubLayer, find, follow, layout, missed, pieces
+from deepnet_edu.review.dependence import layout
+from deepnet_edu.review.forms import SubLayer, carry, find, follow, missed, pieces
 from deepnet_edu.review.roles import assign
 from deepnet_edu.review.rows import Look, Row
 from deepnet_edu.review.trace import Trace, observed
@@ -108,28 +109,25 @@ def review(
     if not any(True for _ in model.parameters()) or (sublayers is not None and not sublayers):
         raise ValueError(UNRECOGNISED)
     run = run or run_on(model, batch)
-    first: list[SubLayer] = []
     modes: list[dict[str, Row]] = []
     with observed(model):
-        for training in (False, True):
-            model.train(training)
-            trace = Trace(model, run)
-            found = find(trace) if sublayers is None else follow(trace, [replace(view) for view in sublayers])
-            subs = [sub for sub in found if sub is not None]
-            if not (subs or first):
-                raise ValueError(UNRECOGNISED)
-            if len(subs) == len(first):
-                for sub, known in zip(subs, first, strict=True):
-                    sub.view, sub.kind = known.view, known.kind
-            else:
-                for sub in subs:
-                    assign(sub)
-                name_stacks(subs, depth)
-            first = first or subs
-            alphas, betas = _constants(first, depth)
-            unseen = _unseen(trace, found, sublayers is None)
-            look = Look(subs, unseen, _gradients(model, trace, subs))
-            modes.append(rows.in_one_mode(look, alphas))
+        model.eval()
+        trace = Trace(model, run)
+        first = _look(trace, sublayers)
+        if not first:
+            raise ValueError(UNRECOGNISED)
+        _name(first, depth)
+        alphas, betas = _constants(first, depth)
+        unseen = _unseen(trace, first, sublayers)
+        modes.append(rows.in_one_mode(Look(first, unseen, _gradients(model, trace, first)), alphas))
+        model.train()
+        second = Trace(model, run)
+        subs = carry(first, trace, second)
+        if subs is None:
+            subs = _look(second, sublayers)
+            _name(subs, depth, first)
+            unseen = _unseen(second, subs, sublayers)
+        modes.append(rows.in_one_mode(Look(subs, unseen, _gradients(model, second, subs)), alphas))
     seen = {name: rows.of_both(row, modes[1][name]) for name, row in modes[0].items()}
     for row in (
         rows.independent(first),
@@ -152,32 +150,42 @@ def find_sublayers(model: nn.Module, batch: Inputs | None = None) -> list[SubLay
     with observed(model):
         model.eval()
         subs = find(Trace(model, run))
-        for sub in subs:
-            assign(sub)
-        name_stacks(subs, None)
+        _name(subs, None)
     return [sub.view for sub in subs]
 
 
-def name_stacks(subs: Sequence[SubLayer], depth: tuple[int, int] | None) -> None:
-    """Name encoder and decoder where the views do not.
+def _look(trace: Trace, views: Sequence[SubLayerView] | None) -> list[SubLayer]:
+    """The sub-layers of a run: those at the views, or all that are found."""
+    return find(trace) if views is None else follow(trace, [replace(view) for view in views])
+
+
+def _unseen(trace: Trace, subs: Sequence[SubLayer], views: Sequence[SubLayerView] | None) -> str:
+    """A sentence on what could not be seen, empty if all was."""
+    if views is not None:
+        count = len(views) - len(subs)
+        return f"{count} of {len(views)} sub-layers could not be watched" if count else ""
+    count = missed(trace, subs)
+    return f"{count} matrices belong to no sub-layer that was found: to branches too faint to see?" if count else ""
+
+
+def _name(subs: Sequence[SubLayer], depth: tuple[int, int] | None, known: Sequence[SubLayer] = ()) -> None:
+    """Name kinds, matrices and stacks, as they are known or as they are found.
 
     A decoder's tokens see earlier ones only, or it has cross-attention; an encoder's see all. What follows the stream
     of the sub-layer below is of the same stack.
     """
+    if len(subs) == len(known):
+        for sub, other in zip(subs, known, strict=True):
+            sub.view, sub.kind = other.view, other.kind
+        return
+    for sub in subs:
+        assign(sub)
     for piece in pieces(subs):
         name: StackName = "encoder" if _sees_later(piece) else "decoder"
         if depth is not None and not all(depth):
             name = "encoder" if depth[0] else "decoder"
         for sub in piece:
             sub.view.stack = sub.view.stack or name
-
-
-def _unseen(trace: Trace, found: Sequence[SubLayer | None], searched: bool) -> str:
-    if searched:
-        count = missed(trace, [sub for sub in found if sub is not None])
-        return f"{count} matrices belong to no sub-layer that was found: to branches too faint to see?" if count else ""
-    count = sum(sub is None for sub in found)
-    return f"{count} of {len(found)} sub-layers could not be watched" if count else ""
 
 
 def _sees_later(piece: Sequence[SubLayer]) -> bool:

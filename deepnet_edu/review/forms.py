@@ -10,20 +10,16 @@ taken from names: a sum is one where its numbers are.
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import cache
-from itertools import combinations, groupby
+from dataclasses import dataclass, field, replace
+from itertools import groupby
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from deepnet_edu.review.sums import Sum, exact, fit
 from deepnet_edu.review.trace import Activation, Call, Trace
 from deepnet_edu.review.views import SubLayerView
 
-#: Roundings up to which one tensor is a multiple or a sum of others: what is smaller than that beside it is not seen.
-ROUNDINGS = 4
-#: No comparison is finer than this: least squares in float64 are not.
-LEAST = 1e-12
 #: Roundings below which a branch is too faint beside its stream for the place of the norm to be sure.
 FAINT = 16
 #: So many of the latest activations of the stream's size are tried as parts of a sum: no sub-layer gives as many.
@@ -42,6 +38,7 @@ class SubLayer:
         norm: the call of the sub-layer's norm.
         inside: whether the branch reads the norm's output; ``outside``: whether the norm reads the sum.
         window: the calls that made f from x, in order.
+        named: whether its modules were given, and not found.
         kind: attention, cross-attention or feed-forward, None where that is not known.
     """
 
@@ -55,11 +52,12 @@ class SubLayer:
     outside: bool = False
     kind: str | None = None
     window: list[Call] = field(default_factory=list)
+    named: bool = False
 
     @property
     def faint(self) -> bool:
         """Whether the branch is so small beside the stream that rounding blurs what it is added to."""
-        if self.total is None or not self.total.size:
+        if self.named or self.total is None or not self.total.size:
             return False
         least = FAINT * torch.finfo(self.total.value.dtype).eps
         return abs(fit(self.total, [self.x, self.f, *self.beside])[0][1]) * self.f.size < least * self.total.size
@@ -87,7 +85,7 @@ def find(trace: Trace) -> list[SubLayer]:
     return found
 
 
-def _between_modules(trace: Trace) -> Iterator[tuple[Activation, "_Sum"]]:
+def _between_modules(trace: Trace) -> Iterator[tuple[Activation, Sum]]:
     """What neither a matrix nor a norm gave and is no multiple of something earlier, beside the latest of its size."""
     earlier: dict[torch.Size, list[Activation]] = {}
     norms = set(trace.norms)
@@ -95,7 +93,7 @@ def _between_modules(trace: Trace) -> Iterator[tuple[Activation, "_Sum"]]:
         group = earlier.setdefault(activation.value.shape, [])
         between = activation.maker is None or not (activation.maker in norms or activation.maker.matrices)
         if between and activation.size:
-            tried = _Sum(activation, [one for one in group[-WINDOW:] if one.size])
+            tried = Sum(activation, [one for one in group[-WINDOW:] if one.size])
             activation.same = tried.same()
             if activation.same is None:
                 yield activation, tried
@@ -105,8 +103,8 @@ def _between_modules(trace: Trace) -> Iterator[tuple[Activation, "_Sum"]]:
             group.append(activation)
 
 
-def follow(trace: Trace, views: Sequence[SubLayerView]) -> list[SubLayer | None]:
-    """The sub-layers at given modules; None for one that was not called, or not on a stream."""
+def follow(trace: Trace, views: Sequence[SubLayerView]) -> list[SubLayer]:
+    """The sub-layers at given modules, without those that were not called."""
     sums = [activation for activation, _ in _between_modules(trace)]
     calls: dict[nn.Module, list[Call]] = {}
     for call in sorted(trace.calls, key=lambda call: call.start):
@@ -119,18 +117,17 @@ def follow(trace: Trace, views: Sequence[SubLayerView]) -> list[SubLayer | None]
         turn[module] = turn.get(module, 0) + 1
         return calls[module][turn[module] - 1]
 
-    found: list[SubLayer | None] = []
+    found: list[SubLayer] = []
     for view in views:
         begins, ends = next_call(view.first), next_call(view.branch)
         norm = next_call(view.norm)
         begins = begins or ends
         if begins is None or ends is None or ends.output is None or not begins.inputs:
-            found.append(None)
             continue
         read, f = begins.inputs[0], ends.output
         inside = norm is not None and norm.output is not None and norm.output.origin is read.origin
         x = norm.inputs[0] if inside and norm is not None else read
-        sub = SubLayer(view, x.origin, f, norm=norm, inside=inside)
+        sub = SubLayer(view, x.origin, f, norm=norm, inside=inside, named=True)
         sub.window = [call for call in trace.calls if begins.start <= call.start and call.end <= ends.end]
         if norm is not None and not inside and norm.start > ends.end and norm.inputs:
             sub.outside, sub.total = True, norm.inputs[0]
@@ -138,6 +135,30 @@ def follow(trace: Trace, views: Sequence[SubLayerView]) -> list[SubLayer | None]
             sub.total = _sum_of(sums, sub)
         found.append(sub)
     return found
+
+
+def carry(subs: Sequence[SubLayer], before: Trace, now: Trace) -> list[SubLayer] | None:
+    """The same sub-layers in a second run, if all numbers in it are those of the first."""
+    if [call.module for call in before.calls] != [call.module for call in now.calls]:
+        return None
+    both = list(zip(before.activations, now.activations, strict=False))
+    if len(before.activations) != len(now.activations) or not all(torch.equal(a.sample, b.sample) for a, b in both):
+        return None
+    tensors, calls = dict(both), dict(zip(before.calls, now.calls, strict=True))
+    for old, new in both:
+        new.same = None if old.same is None else tensors[old.same]
+    return [
+        replace(
+            sub,
+            x=tensors[sub.x],
+            f=tensors[sub.f],
+            total=None if sub.total is None else tensors[sub.total],
+            beside=tuple(tensors[other] for other in sub.beside),
+            norm=None if sub.norm is None else calls[sub.norm],
+            window=[calls[call] for call in sub.window],
+        )
+        for sub in subs
+    ]
 
 
 def pieces(subs: Sequence[SubLayer]) -> list[list[SubLayer]]:
@@ -171,78 +192,9 @@ def missed(trace: Trace, subs: Sequence[SubLayer]) -> int:
     return count + (len(wide) if len(wide) > 2 else 0)
 
 
-def fit(target: Activation, parts: Sequence[Activation]) -> tuple[list[float], float]:
-    """Factors of target ≈ Σ factor·part by least squares, and the part of the target that is left."""
-    columns = torch.stack([part.sample for part in parts], dim=1)
-    goal = target.sample
-    factors = torch.linalg.lstsq(columns, goal[:, None]).solution.flatten()
-    left = (goal - columns @ factors).norm() / goal.norm().clamp_min(1e-300)
-    return factors.tolist(), left.item()
-
-
 def reads(call: Call, activation: Activation) -> bool:
     """Whether a call was given this tensor, or a multiple of it."""
     return any(one.origin is activation.origin for one in call.inputs)
-
-
-def _exact(activation: Activation) -> float:
-    return max(ROUNDINGS * torch.finfo(activation.value.dtype).eps, LEAST)
-
-
-class _Sum:
-    """A tensor, and the earlier ones that it may be made of."""
-
-    def __init__(self, s: Activation, group: list[Activation]) -> None:
-        self.group, self.limit = group, _exact(s)
-        *columns, self.goal = (one.sample / one.size for one in [*group, s])
-        self.columns = torch.stack(columns) if columns else self.goal.new_zeros(0, len(self.goal))
-        self.gram, self.along = self.columns @ self.columns.T, self.columns @ self.goal
-        # What a multiple of each leaves: of vectors of length 1, since 1 - cos² would be rounded.
-        self.alone = (self.goal - self.along[:, None] * self.columns).norm(dim=1)
-        self.pairs = self._fits(2)
-
-    def same(self) -> Activation | None:
-        """What it is a multiple of, if nothing was added."""
-        if self.pairs or not self.group or self.alone.min() >= self.limit:
-            return None
-        return self.group[int(self.alone.argmin())]
-
-    def decompositions(self) -> list[list[Activation]]:
-        """Two or three whose sum it is, with factors: first those with the latest stream and the earliest branches.
-
-        So a scaled branch counts as the branch, and a stream that a faint branch hardly changed as what it is now.
-        """
-        found = sorted(self.pairs or self._fits(3), key=lambda parts: -parts[0].time)
-        normed = {one: one.maker.inputs[0] for one in self.group if one.maker is not None and one.maker.inputs}
-        streams = {parts[0] for parts in found}
-        return [parts for parts in found if normed.get(parts[0]) not in streams] or found
-
-    def _fits(self, parts: int) -> list[list[Activation]]:
-        if len(self.group) < parts:
-            return []
-        index = _choices(len(self.group), parts).to(self.gram.device)
-        matrices = self.gram[index[:, :, None], index[:, None, :]]
-        usable = torch.linalg.det(matrices).abs() > 1e-9
-        index, matrices = index[usable], matrices[usable]
-        right = self.along[index]
-        factors = torch.linalg.solve(matrices, right)
-        left = (1 - (factors * right).sum(1)).clamp_min(0).sqrt()
-        near = (left < max(self.limit, 1e-6)).nonzero().flatten()
-        sums = (factors[near, :, None] * self.columns[index[near]]).sum(1)
-        left[near] = (self.goal - sums).norm(dim=1)
-        # Each part must explain more than rounding does, however small it is beside the others.
-        fewer = self.alone.min()
-        good = (left < self.limit) & (left < 0.7 * fewer) & (fewer > self.limit / ROUNDINGS)
-        if parts > 2:
-            good &= (factors.abs() > 5 * self.limit).all(1)
-        if good.any():
-            good &= left <= 2 * left[good].min() + self.limit / 20
-        return [[self.group[i] for i in index[row].tolist()] for row in good.nonzero().flatten().tolist()]
-
-
-@cache
-def _choices(n: int, parts: int) -> Tensor:
-    return torch.tensor(list(combinations(range(n), parts)))
 
 
 def _sublayers(trace: Trace, total: Activation, x: Activation, branches: list[Activation]) -> list[SubLayer]:
@@ -301,72 +253,6 @@ def _sum_of(sums: Sequence[Activation], sub: SubLayer) -> Activation | None:
     for s in sums[bisect_left(sums, sub.f.time, key=lambda one: one.time) :][:WINDOW]:
         if s.fits(sub.x) and s.fits(sub.f) and s is not sub.f:
             left = fit(s, [sub.x, sub.f])[1]
-            if left < _exact(s) and left < 0.7 * fit(s, [sub.x])[1]:
+            if left < exact(s) and left < 0.7 * fit(s, [sub.x])[1]:
                 return s
     return None
-
-
-# --- what depends on what
-
-
-def dependence(f: Activation, x: Activation, row: int | None) -> Tensor | None:
-    """Gradient of f in x, (tokens, width): of one row of f, or of all; None where no gradient gets from f to x."""
-    if f.edge is None or x.edge is None:
-        return None
-    noise = torch.randn(f.value.shape, generator=torch.Generator().manual_seed(2)).to(f.value)
-    if row is not None:
-        noise = noise * (torch.arange(len(noise), device=noise.device) == row)[:, None]
-    if f.tensor._version == f.version:
-        goal = (f.tensor * noise.reshape(f.shape)).sum()
-        (found,) = torch.autograd.grad([goal], [x.edge], retain_graph=True, allow_unused=True)
-    else:  # something was added to it in place; this way takes PyTorch seconds, the first time
-        weight = [noise.reshape(f.shape)]
-        (found,) = torch.autograd.grad([f.edge], [x.edge], weight, retain_graph=True, allow_unused=True)
-    return None if found is None else found.detach().reshape(x.value.shape)
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How tokens see each other. ``axis``: the axis of time in the stream's shape, None where no token sees another;
-    ``causal``: whether a token sees earlier ones only; ``clear``: whether all that could be found out."""
-
-    axis: int | None = None
-    causal: bool | None = None
-    clear: bool = True
-
-
-def layout(sub: SubLayer) -> Layout | None:
-    """Which axis of the stream is time, and whether attention has a mask: from two tokens in the middle, by gradient.
-
-    None where no gradient tells.
-    """
-    shape = sub.x.shape[:-1]
-    if len(shape) > 2 or not sub.x.fits(sub.f) or (sub.x.shape != sub.f.shape and len(sub.f.shape) != 2):
-        return None
-    low = [(n - 1) // 2 for n in shape]
-    places = [low, [min(i + 1, n - 1) for i, n in zip(low, shape, strict=True)]]
-    axes: set[int] = set()
-    later = stray = False
-    for place in places:
-        touched = _touched(sub, place)
-        if touched is None:
-            return None
-        for other in touched:
-            moved = [axis for axis in range(len(shape)) if other[axis] != place[axis]]
-            axes.update(moved)
-            stray |= len(moved) > 1
-            later |= any(other[axis] > place[axis] for axis in moved)
-    if len(shape) == 1 and axes:  # several sequences in one row, or one?
-        touched = _touched(sub, [shape[0] - 1])
-        stray = touched is None or [0] not in touched
-    if stray or len(axes) > 1:
-        return Layout(clear=False)
-    return Layout(axes.pop(), not later) if axes else Layout()
-
-
-def _touched(sub: SubLayer, place: list[int]) -> list[list[int]] | None:
-    """The places of the stream that the branch's output at one place depends on."""
-    shape = sub.x.shape[:-1]
-    row = place[0] if len(shape) == 1 else place[0] * shape[1] + place[1]
-    gradient = dependence(sub.f, sub.x, row)
-    return None if gradient is None else (gradient != 0).any(-1).reshape(shape).nonzero().tolist()

@@ -5,7 +5,8 @@ import re
 import torch
 from torch import Tensor, nn
 
-from deepnet_edu.review.forms import SubLayer, dependence, reads
+from deepnet_edu.review.dependence import dependence
+from deepnet_edu.review.forms import SubLayer, reads
 from deepnet_edu.review.trace import Call
 
 #: Words by which query, key and value are known, in the last part of a module's name.

@@ -10,7 +10,9 @@ from torch import Tensor
 
 from deepnet_edu.probing.watch import input_share, token_similarity
 from deepnet_edu.record import MAX_TOKEN_SIMILARITY
-from deepnet_edu.review.forms import Layout, SubLayer, dependence, fit, layout
+from deepnet_edu.review.dependence import Layout, dependence, layout
+from deepnet_edu.review.forms import SubLayer
+from deepnet_edu.review.sums import fit
 from deepnet_edu.review.trace import Activation
 
 #: Relative error up to which a fitted α or a measured gain counts as the paper's.
