@@ -104,6 +104,10 @@ def main() -> None:
     for row in rows(only):
         print(row, flush=True)
         found[row["residual"], row["architecture"], row["layers"]] = row
+        _keep([found[key] for key in sorted(found)])
+
+
+def _keep(rows: list[dict[str, Any]]) -> None:
     head = {
         "what": "Theory over measurement at initialisation, and the factor of its standard error",
         "command": "python benchmarks/predictions.py",
@@ -117,7 +121,7 @@ def main() -> None:
         "shape": {**SHAPE, "tokens": TOKENS, "sequences": SEQUENCES},
         "seeds": SEEDS,
     }
-    lines = ",\n".join(json.dumps(found[key]) for key in sorted(found))
+    lines = ",\n".join(map(json.dumps, rows))
     write_atomic(FILE, json.dumps(head, indent=1).removesuffix("\n}") + f',\n "rows": [\n{lines}\n]\n}}\n')
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from deepnet_edu.messages import unknown
-from deepnet_edu.verdict import Array, Found, Verdict, judge_stack, with_update, worst
+from deepnet_edu.verdict import MAX_TOKEN_SIMILARITY, Array, Found, Verdict, judge_stack, with_update, worst
 
-__all__ = ["Array", "Curve", "DepthProfile", "History", "Verdict"]
+__all__ = ["MAX_TOKEN_SIMILARITY", "Array", "Curve", "DepthProfile", "History", "Verdict"]
 
 
 @dataclass(frozen=True)
