@@ -38,18 +38,27 @@ def import_torchscale() -> Any:
         version("torchscale")
     except PackageNotFoundError:
         raise ImportError(MISSING) from None
-    if "timm" not in sys.modules:
-        layers = types.ModuleType("timm.models.layers")
-        layers.drop_path = _drop_path  # type: ignore[attr-defined]
-        sys.modules |= {"timm": types.ModuleType("timm"), "timm.models": types.ModuleType("timm.models")}
-        sys.modules["timm.models.layers"] = layers
-    from torchscale.architecture.config import DecoderConfig, EncoderConfig
-    from torchscale.architecture.decoder import Decoder
-    from torchscale.architecture.encoder import Encoder
+    missing = {} if "timm" in sys.modules else _stand_in()
+    sys.modules |= missing
+    try:
+        from torchscale.architecture.config import DecoderConfig, EncoderConfig
+        from torchscale.architecture.decoder import Decoder
+        from torchscale.architecture.encoder import Encoder
+    finally:
+        for name in missing:  # the real one may be asked for later
+            del sys.modules[name]
 
     return types.SimpleNamespace(
         Encoder=Encoder, Decoder=Decoder, EncoderConfig=EncoderConfig, DecoderConfig=DecoderConfig
     )
+
+
+def _stand_in() -> dict[str, types.ModuleType]:
+    """As much of timm as TorchScale imports: a part that is never on here, and no torchvision."""
+    names = ("timm", "timm.models", "timm.models.layers")
+    modules = {name: types.ModuleType(name) for name in names}
+    modules["timm.models.layers"].drop_path = _drop_path  # type: ignore[attr-defined]
+    return modules
 
 
 def _drop_path(x: Tensor, drop_prob: float, training: bool) -> Tensor:

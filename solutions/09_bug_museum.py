@@ -1088,9 +1088,9 @@ for name, bug in patients_8.items():
     print(f"{name}: agree {agree}; fails: {', '.join(seen) or 'nothing'}")
 
 # %% [markdown]
-# Two rows of the checklist are not yours: *norm outside* asks whether the norm sees the sum, and *signal at depth* looks at
-# tokens and gradients, as the first picture did. They are needed: the scaled skip without a norm fails there, and its α is
-# perfect.
+# Four rows of the checklist are not yours: *norm outside* asks whether the norm sees the sum, *gain of the norms* whether
+# its factors start at 1, *gradient through F* whether a branch is detached, and *signal at depth* looks at tokens and
+# gradients, as the first picture did. They are needed: the scaled skip without a norm fails there, and its α is perfect.
 #
 # ### A checklist for anybody's DeepNorm
 #
@@ -1109,9 +1109,10 @@ for name, bug in patients_8.items():
 #
 # ### Bring your own
 #
-# Put a model of your own in the next cell. `review` finds its way in `torch.nn`'s Transformer layers and in layers with the
-# names of fairseq and TorchScale; for others its message says what to type. Nothing at hand? Take one of the museum's,
-# `review(stack(8, join=wrong_side), run=run, depth=(0, 8))`. Here is a patient who claims nothing: PyTorch's encoder.
+# Put a model of your own in the next cell, as `review(model, x)` with an input that it accepts. `review` runs it and looks
+# for sums of a stream and a branch, whatever the modules are called; where it finds none, its message says what to type.
+# Nothing at hand? Take one of the museum's, `review(stack(8, join=wrong_side), run=run, depth=(0, 8))`. Here is a patient
+# that claims nothing: PyTorch's encoder.
 
 # %% tags=["nbval-ignore-output"]
 torch.manual_seed(SEED)

@@ -171,14 +171,14 @@ class Trace:
 
     @torch.no_grad()
     def _acts_as_norm(self, call: Call) -> bool:
-        if call.output is None or len(call.inputs) != 1 or call.inputs[0].shape != call.output.shape:
+        if call.output is None or len(call.inputs) != 1 or not call.output.fits(call.inputs[0]):
             return False
         if any(parameter.ndim > 1 for parameter in call.module.parameters()):
             return False
         if isinstance(call.module, nn.LayerNorm | nn.RMSNorm):
             return True
-        x = call.inputs[0]
-        noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x.value)
+        shape = call.output.shape
+        noise = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(call.output.value)
         try:
             one, other = call.module(noise), call.module(4 * noise)
         except Exception:  # it is called in another way, and no norm is
