@@ -58,7 +58,9 @@ def test_theory_and_measurement_say_the_same_of_every_model_that_theory_knows(ve
             expected = predicted(case.config, 16).judge()
         except ValueError:
             continue
-        assert expected.word == verdicts.said(case, row), case.name
+        found = verdicts.said(case, row, with_update=False)
+        # One may be unsure where the other is not: never PASS here and FAIL there.
+        assert {expected.word, found} != {"PASS", "FAIL"}, case.name
         seen += 1
     assert seen >= 40
 
