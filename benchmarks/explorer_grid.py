@@ -27,7 +27,7 @@ from deepnet_edu.explorers import grid, measured
 from deepnet_edu.files import write_atomic
 from deepnet_edu.models import ModelConfig
 from deepnet_edu.residual import RESIDUALS
-from deepnet_edu.theory import predict
+from deepnet_edu.theory.prediction import predicted
 
 PARTIAL = Path(__file__).parents[1] / "runs" / "explorer_grid.json"
 SIGNAL_DEPTHS = (6, 12, 24, 50, 100, 200, 400, 1000, 2000)
@@ -61,7 +61,7 @@ def tasks() -> Iterator[tuple[str, dict[str, Any]]]:
 def predictable(residual: str) -> bool:
     """Whether theory has lines for it."""
     try:
-        predict(measured.decoder(residual, 4), measured.TOKENS)
+        predicted(measured.decoder(residual, 4), measured.TOKENS)
     except ValueError:
         return False
     return True

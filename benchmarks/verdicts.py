@@ -29,7 +29,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from importlib.metadata import version
-from math import isfinite, log
+from math import isfinite, isnan, log, nan
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ from deepnet_edu.record import DepthProfile, History
 from deepnet_edu.residual import RESIDUALS, Residual, sublayer_kinds
 from deepnet_edu.residual.base import State
 from deepnet_edu.training import TrainingDiverged
+from deepnet_edu.verdict import MAX_UPDATE, MAX_VARIANCE, NEARLY_ALIKE, STILL_INPUT
 
 RESULTS = Path(__file__).parent / "results"
 SHAPE = {"d_model": 32, "n_heads": 2, "d_ff": 128, "max_length": 16}
@@ -61,6 +62,8 @@ ENOUGH = {"token_map": 0.5, "previous_token": 0.25}
 NOTHING = 0.1
 
 PAGE = RESULTS.parents[1] / "docs" / "verdicts.md"
+#: The thresholds whose place the record shows.
+THRESHOLDS = {"similarity": NEARLY_ALIKE, "variance": MAX_VARIANCE, "update": MAX_UPDATE}
 LATER = "after three steps"
 OUTCOMES = ("trains", "partly", "does not")
 WORDS = ("PASS", "UNSURE", "FAIL", "refused")
@@ -590,24 +593,48 @@ def profile_of(case: Case, kept: dict[str, Any]) -> DepthProfile:
     return DepthProfile.from_dict({"label": case.name, "stack": stack, "layer": layer, "sublayer": sublayer, **kept})
 
 
-def said(case: Case, row: dict[str, Any], when: str = "profile") -> str:
+def said(case: Case, row: dict[str, Any], when: str = "profile", with_update: bool = True) -> str:
     """``"PASS"``, ``"FAIL"``, ``"UNSURE"`` or ``"refused"``; ``when``: at the start, or ``"after three steps"``."""
     if "refused" in row:
         return "refused"
-    kept = row["profile"] if when == "profile" else row[when]["profile"]
-    return profile_of(case, kept).judge().word
+    kept = row if when == "profile" else row[when]
+    update = kept["updates"].get("sgd matrices", 0.0) if with_update else None
+    return profile_of(case, kept["profile"]).judge(float("nan") if with_update and update is None else update).word
 
 
 def halves(rows: dict[str, dict[str, Any]]) -> tuple[list[str], list[str]]:
-    """The names on which thresholds were chosen, and those that they are judged on: every second one of each outcome,
-    in the order of a hash of the names."""
+    """The names on which thresholds were set, and those that they are judged on, by a hash of the name."""
     chosen, judged = [], []
-    for kind in OUTCOMES:
-        names = [name for name, row in rows.items() if row.get("outcome") == kind]
-        names.sort(key=lambda name: sha256(name.encode()).hexdigest())
-        chosen += names[::2]
-        judged += names[1::2]
+    for name, row in rows.items():
+        if row.get("outcome"):
+            (judged if sha256(name.encode()).digest()[0] % 2 else chosen).append(name)
     return chosen, judged
+
+
+def bounds(names: list[str], rows: dict[str, dict[str, Any]]) -> dict[str, tuple[float, float]]:
+    """Between which values each threshold may lie: the most that a model has that trains, and the least that one has
+    that does not, of those that no other criterion speaks of."""
+    by_name = {case.name: case for case in cases()}
+    found: dict[str, tuple[list[float], list[float]]] = {
+        what: ([], []) for what in ("similarity", "variance", "update")
+    }
+    for name in names:
+        row = rows[name]
+        if "profile" not in row or row["outcome"] == "partly" or by_name[name].batch is not None:
+            continue
+        profile = profile_of(by_name[name], row["profile"])
+        assert profile.token_similarity is not None
+        assert profile.input_share is not None
+        assert profile.variance is not None
+        top, share, variance = profile.token_similarity[-1], profile.input_share[-1], profile.variance[-1]
+        update = row["updates"].get("sgd matrices")
+        values = {"similarity": top, "variance": variance if share > STILL_INPUT else None, "update": update}
+        trains = row["outcome"] == "trains"
+        speaks = [what for what, value in values.items() if value is not None and value > THRESHOLDS[what]]
+        for what, value in values.items():
+            if value is not None and isfinite(value) and (trains or speaks == [what]):
+                found[what][0 if trains else 1].append(value)
+    return {what: (max(low, default=nan), min(high, default=nan)) for what, (low, high) in found.items()}
 
 
 def confusion(names: list[str], rows: dict[str, dict[str, Any]]) -> dict[tuple[str, str], list[str]]:
@@ -626,7 +653,7 @@ def tables(rows: dict[str, dict[str, Any]]) -> dict[str, str]:
     head = "| training | half | " + " | ".join(WORDS) + " |\n| --- | --- |" + " --- |" * len(WORDS)
     lines, wrong = [head], ["| model | said | training | token map | previous token |\n| --- | --- | --- | --- | --- |"]
     for kind in OUTCOMES:
-        for half, names in (("chosen on", chosen), ("judged on", judged)):
+        for half, names in (("set on", chosen), ("judged on", judged)):
             found = confusion(names, rows)
             lines.append(f"| {kind} | {half} | " + " | ".join(str(len(found[kind, word])) for word in WORDS) + " |")
             errors = ("FAIL",) if kind == "trains" else ("PASS",)
@@ -650,7 +677,19 @@ def tables(rows: dict[str, dict[str, Any]]) -> dict[str, str]:
         if LATER in row
     ]
     after = "\n".join(["| model | at the start | after three steps | training |\n| --- | --- | --- | --- |", *later])
-    return {"confusion": "\n".join(lines), "errors": "\n".join(wrong), "updates": "\n".join(updates), "later": after}
+    limits = ["| threshold | is | half | most that trains | least that does not |\n| --- | --- | --- | --- | --- |"]
+    for half, names in (("set on", chosen), ("judged on", judged)):
+        for what, (low, high) in bounds(names, rows).items():
+            limits.append(
+                f"| {what} | {THRESHOLDS[what]:g} | {half} | {low:.3g} | {'' if isnan(high) else f'{high:.3g}'} |"
+            )
+    return {
+        "bounds": "\n".join(limits),
+        "confusion": "\n".join(lines),
+        "errors": "\n".join(wrong),
+        "updates": "\n".join(updates),
+        "later": after,
+    }
 
 
 def page(text: str, rows: dict[str, dict[str, Any]]) -> str:

@@ -113,7 +113,7 @@ class DepthProfile:
 
         Args:
             update: what :func:`~deepnet_edu.probing.model_update` measured for one SGD step on the matrices, if it was;
-                the reason then says it. It decides only where it is not finite.
+                a very large one fails, a small one says nothing.
 
         Raises:
             ValueError: token similarity or gradient is missing, or there are no sub-layers.

@@ -13,14 +13,16 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 
 #: A stack whose tokens are more alike than this has nothing left to tell them apart by.
 MAX_TOKEN_SIMILARITY = 0.99
-#: From here on tokens are nearly alike, and what is left of the input decides.
+#: From here on tokens are nearly alike: Post-LN of 12 layers has 0.94 and does not train, Pre-LN of 1,000 has 0.92 to
+#: 0.98 and learns half of its task. The input's share does not part them: for both it is below the noise of a batch.
 NEARLY_ALIKE = 0.9
-#: Share of the input, above chance, below which the stream has forgotten it, where tokens are nearly alike.
-MIN_INPUT_SHARE = 0.01
 #: An input whose tokens are more alike than this says nothing of the stack that reads it.
 MAX_INPUT_SIMILARITY = 0.999
 #: A stream of more variance than this that is still its input is too loud for branches, which read it normalised.
 MAX_VARIANCE, STILL_INPUT = 3e4, 0.99
+#: Root mean square change of the answers per unit of learning rate, for one SGD step on the matrices. Of the models
+#: that train the largest is 220, and the smallest is 0: there is no lower bound (branches of 1e-8 train, by Adam).
+MAX_UPDATE = 1e3
 #: A sub-layer with less gradient than this part of the largest of its kind does not live before others have moved.
 LIVING = 1e-6
 
@@ -117,20 +119,20 @@ def _forward(found: Found) -> Verdict | None:
     top = float(found.similarity[-1])
     if top > MAX_TOKEN_SIMILARITY:
         return Verdict(False, f"tokens collapse: similarity {top:.3f} at the top, above {MAX_TOKEN_SIMILARITY}.")
+    if top > NEARLY_ALIKE:
+        share = "" if found.share is None else f", input share {found.share[-1]:.2g}"
+        return Verdict(
+            None,
+            f"tokens are nearly alike: similarity {top:.3f} at the top{share}. Above {NEARLY_ALIKE} some stacks learn "
+            f"something and some nothing, above {MAX_TOKEN_SIMILARITY} none does.",
+        )
     if found.share is None:
         return None
-    share = float(found.share[-1])
-    if share < MIN_INPUT_SHARE and top > NEARLY_ALIKE:
-        return Verdict(
-            False,
-            f"the input is lost: its share above chance is {share:.2g} at the top, below {MIN_INPUT_SHARE}, "
-            f"and token similarity {top:.3f}, above {NEARLY_ALIKE}.",
-        )
-    if found.variance is not None and found.variance[-1] > MAX_VARIANCE and share > STILL_INPUT:
+    if found.variance is not None and found.variance[-1] > MAX_VARIANCE and found.share[-1] > STILL_INPUT:
         return Verdict(
             False,
             f"the input drowns the branches: the stream has variance {found.variance[-1]:.1e} at the top, above "
-            f"{MAX_VARIANCE:.0e}, and is still its input (share {share:.3f}). Look at the embedding's size.",
+            f"{MAX_VARIANCE:.0e}, and is still its input (share {found.share[-1]:.3f}). Look at the embedding's size.",
         )
     return None
 
@@ -159,11 +161,11 @@ def _backward(found: Found) -> Verdict | None:
 
 
 def with_update(verdict: Verdict, update: float | None) -> Verdict:
-    """The verdict with what one step of training does to the answers, where that was measured. Only one that is not
-    finite decides: large or small, it does not say which models train (docs/verdicts.md)."""
+    """The verdict with what one step of training does to the answers, where that was measured. Only a very large one
+    decides, and a small one nothing (docs/verdicts.md)."""
     if update is None:
         return verdict
     found = f"one SGD step on the matrices changes the answers by {update:.3g} per unit of learning rate"
-    if not np.isfinite(update):
-        return Verdict(False, f"{found}; {verdict.reason}")
-    return Verdict(verdict.passed, f"{verdict.reason.rstrip('.')}; {found}.")
+    if not update <= MAX_UPDATE:  # NaN fails too
+        return Verdict(False, f"{found}, above {MAX_UPDATE:g}; {verdict.reason}")
+    return Verdict(verdict.passed, f"{verdict.reason.rstrip('.')}; {found} (at most {MAX_UPDATE:g}).")

@@ -125,8 +125,8 @@ def slope(depths: Sequence[float], values: Sequence[float]) -> float:
 def judge_sweep(rows: Sequence[SweepRow], quantity: str = "update") -> Verdict:
     """PASS if every run passed, FAIL if one failed, else UNSURE; with the power of depth by which ``quantity`` grows.
 
-    The power decides nothing: Pre-LN's update grows as depth^0.8 and trains at 500 layers, where GLM-130B's constants
-    make it fall (docs/verdicts.md).
+    The power decides nothing: the update of GLM-130B's constants falls with depth, and Post-LN's differs from seed to
+    seed by factors (docs/verdicts.md).
 
     Raises:
         ValueError: less than two depths.

@@ -9,7 +9,8 @@ from deepnet_edu.compiled import unwrapped
 from deepnet_edu.fields import checked
 from deepnet_edu.messages import unknown
 from deepnet_edu.models import Batch, Model
-from deepnet_edu.probing.watch import check_batch, check_finite, differentiable, undisturbed
+from deepnet_edu.probing.refusal import check_batch, check_finite
+from deepnet_edu.probing.watch import differentiable, undisturbed
 
 Step = Literal["sgd", "sign"]
 UpdateGroup = Literal["all", "matrices", "biases", "norms"]

@@ -40,7 +40,7 @@ def test_few_verdicts_are_wrong_on_the_half_that_chose_nothing(verdicts: Any) ->
     """No FAIL of a model that trains; a PASS of one that does not is rare, and the page names it."""
     rows = verdicts.read()
     chosen, judged = verdicts.halves(rows)
-    assert abs(len(chosen) - len(judged)) <= 3
+    assert 0.35 < len(chosen) / (len(chosen) + len(judged)) < 0.65
     for names in (chosen, judged):
         found = verdicts.confusion(names, rows)
         trains, does_not = (sum(len(found[kind, word]) for word in verdicts.WORDS) for kind in ("trains", "does not"))
@@ -58,7 +58,9 @@ def test_theory_and_measurement_say_the_same_of_every_model_that_theory_knows(ve
             expected = predicted(case.config, 16).judge()
         except ValueError:
             continue
-        assert expected.word == verdicts.said(case, row), case.name
+        found = verdicts.said(case, row, with_update=False)
+        # One may be unsure where the other is not: never PASS here and FAIL there.
+        assert {expected.word, found} != {"PASS", "FAIL"}, case.name
         seen += 1
     assert seen >= 40
 
@@ -78,14 +80,16 @@ def test_a_prediction_that_is_known_to_be_off_says_so_once() -> None:
 
 
 def test_known_errors_are_those_of_the_record(verdicts: Any) -> None:
-    """Of all rows, what is off by more than 20% and by more than twice its standard error."""
+    """Of all rows, what is off by more than 20%, and not by seeds alone: by twice a standard error, or a large one."""
     config = importlib.import_module("predictions").config
     for rows in errors._rows().values():
         for row in rows:
             off = {
                 name
                 for name in errors.QUANTITIES
-                if (pair := row[name]) and max(pair[0], 1 / pair[0]) > max(1.2, pair[1] ** 2)
+                if (pair := row[name])
+                and (off_by := max(pair[0], 1 / pair[0])) > 1.2
+                and (off_by > pair[1] ** 2 or pair[1] > 1.2)
             }
             known = errors.known_errors(config(row["residual"], row["architecture"], row["layers"]))
             assert known.keys() == off
