@@ -1105,7 +1105,7 @@ for name, bug in patients_8.items():
 # | 7. Did the switch arrive? | count what changed when it was flipped; misspell it and expect an error | 5, 12 |
 # | 8. Is the signal alive at depth? | token similarity, input share; then the gradient | 1 and 2 together |
 #
-# Do it before training, on the deepest model that you mean to train. It takes seconds.
+# Do it before training, on the deepest model that you mean to train. It takes seconds, and at 1,000 layers about a minute.
 #
 # ### Bring your own
 #

@@ -214,7 +214,9 @@ def _constants(subs: Sequence[SubLayer], depth: tuple[int, int] | None) -> tuple
 
 def _gradients(model: nn.Module, trace: Trace, subs: Sequence[SubLayer]) -> list[Tensor | None]:
     """Gradients of all last matrices for a random signal at the top, None for what is no part of a parameter."""
-    parameters = list(model.parameters())
+    parameters: dict[int, list[nn.Parameter]] = {}
+    for parameter in model.parameters():
+        parameters.setdefault(parameter.untyped_storage().data_ptr(), []).append(parameter)
     lasts = [sub.view.weights.get("ffn_out", sub.view.weights.get("output")) for sub in subs]
     owners = [None if weight is None else _owner(weight, parameters) for weight in lasts]
     known = list(dict.fromkeys(owner for owner in owners if owner is not None))
@@ -230,16 +232,12 @@ def _gradients(model: nn.Module, trace: Trace, subs: Sequence[SubLayer]) -> list
     ]
 
 
-def _owner(weight: Tensor, parameters: Sequence[nn.Parameter]) -> nn.Parameter | None:
-    """The parameter that this weight is, or is a slice of."""
-    for parameter in parameters:
-        if parameter is weight:
+def _owner(weight: Tensor, parameters: dict[int, list[nn.Parameter]]) -> nn.Parameter | None:
+    """The parameter that this weight is, or is a slice of; ``parameters`` by where they are stored."""
+    for parameter in parameters.get(weight.untyped_storage().data_ptr(), []):
+        start = parameter.storage_offset()
+        if start <= weight.storage_offset() < start + parameter.numel():
             return parameter
-    for parameter in parameters:
-        if parameter.untyped_storage().data_ptr() == weight.untyped_storage().data_ptr():
-            start = parameter.storage_offset()
-            if start <= weight.storage_offset() < start + parameter.numel():
-                return parameter
     return None
 
 

@@ -21,7 +21,7 @@ from deepnet_edu.review.trace import Activation, Call, Trace
 from deepnet_edu.review.views import SubLayerView
 
 #: Roundings below which a branch is too faint beside its stream for the place of the norm to be sure.
-FAINT = 16
+FAINT = 4
 #: So many of the latest activations of the stream's size are tried as parts of a sum: no sub-layer gives as many.
 WINDOW = 14
 
@@ -128,7 +128,7 @@ def follow(trace: Trace, views: Sequence[SubLayerView]) -> list[SubLayer]:
         inside = norm is not None and norm.output is not None and norm.output.origin is read.origin
         x = norm.inputs[0] if inside and norm is not None else read
         sub = SubLayer(view, x.origin, f, norm=norm, inside=inside, named=True)
-        sub.window = [call for call in trace.calls if begins.start <= call.start and call.end <= ends.end]
+        sub.window = trace.between(begins.start, ends.end)
         if norm is not None and not inside and norm.start > ends.end and norm.inputs:
             sub.outside, sub.total = True, norm.inputs[0]
         else:
