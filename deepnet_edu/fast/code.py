@@ -21,7 +21,7 @@ import torch
 #: Where a layer begins to run: a call, a rule's verbs, and what Python asks for by itself.
 ENTRIES = ("__call__", "forward", "start", "read", "write", "finish", "__getattr__", "__getattribute__")
 #: Builtin functions that only compute, as classes do. Others print, read, look names up, or tell two objects apart.
-_PURE = {"abs", "all", "any", "divmod", "isinstance", "issubclass", "len", "max", "min", "pow", "round", "sorted", "sum"}
+_PURE = {"abs", "all", "any", "isinstance", "issubclass", "len", "max", "min", "pow", "round", "sorted", "sum"}
 #: What PyTorch's own code looks into for every attribute.
 _INSIDE = {"__dict__", "_buffers", "_modules", "_parameters"}
 _CHANGES = {"STORE_ATTR", "DELETE_ATTR", "STORE_GLOBAL", "DELETE_GLOBAL", "IMPORT_NAME"}
@@ -85,7 +85,7 @@ class Code:
             self._look(name, cell.cell_contents)
         for name in outer & space.keys():
             self.uses.append((space, name))
-            if isinstance(space[name], ModuleType):
+            if isinstance(space[name], ModuleType | type):
                 self._parts_of(vars(space[name]), names)
             if ours:
                 self._look(name, space[name])
@@ -102,11 +102,13 @@ class Code:
             self._inherited(name)
 
     def _parts_of(self, module: Any, names: Iterable[str]) -> None:
-        """Look at what somebody has put into a module of PyTorch."""
+        """Look at what somebody has put into a module of PyTorch, and at all that a class of ours has."""
+        ours = "__module__" in module and not _made_by_torch(module) and module["__module__"] != "builtins"
         for name in module.keys() & names:
             self.uses.append((module, name))
-            if isinstance(module[name], FunctionType) and not _of_torch(module[name].__globals__):
-                self._look(name, module[name])
+            value = module[name]
+            if ours or (isinstance(value, FunctionType) and not _of_torch(value.__globals__)):
+                self._look(name, value)
 
     def _refuse(self, what: str) -> None:
         self.trouble = self.trouble or f"the code of {self._title} {what}, which a comparison of numbers cannot show"

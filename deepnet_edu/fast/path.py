@@ -17,7 +17,7 @@ from deepnet_edu.fast.snapshot import Unknown
 
 #: Longer sequences are better served by PyTorch's attention, which keeps no weights.
 LONGEST = native.LONGEST
-_HOOKS_OF_ALL = ("_global_forward_hooks", "_global_forward_pre_hooks", "_global_backward_hooks", "_global_backward_pre_hooks")
+_HOOKS_OF_ALL = [f"_global_{when}_hooks" for when in ("forward", "forward_pre", "backward", "backward_pre")]
 
 
 class Readings(dict[bool, Reading]):
@@ -85,7 +85,9 @@ def _read(stack: Any, memory: Tensor | None) -> Reading:
     known: dict[bool, Reading] = stack.readings if store is None else store.readings
     reading = known.get(stack.training)
     # A training step has just looked at its parameters.
-    if reading is not None and reading.snapshot.holds(parameters=store is None) and not (reading.looks_up and memory is None):
+    if reading is not None and reading.snapshot.holds(parameters=store is None):
+        if reading.looks_up and memory is None:
+            raise Unknown("there is no memory")
         return reading
     known.pop(stack.training, None)
     return known.setdefault(stack.training, Reading(stack, memory))
@@ -114,10 +116,10 @@ def run(stack: Any, x: Tensor, context: Context) -> tuple[Tensor | None, str]:
         reading.proofs[depends_on] = proof(stack, reading, *depends_on[:2])
     if reading.proofs[depends_on]:
         return None, reading.proofs[depends_on]
-    state = stack.start(x)
+    (u,) = stack.start(x)
     weights = reading.weights
-    train = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (*state, memory, *weights))
-    one = Run(stack, reading, *state, memory, train)
+    train = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (u, memory, *weights))
+    one = Run(stack, reading, u, memory, train)
     if not train:
-        return one.forward(*state, memory, train=False), one.how
-    return Node.apply(one, *state, memory, *(weights if one.store is None else weights[:1])), one.how
+        return one.forward(u, memory, train=False), one.how
+    return Node.apply(one, u, memory, *(weights if one.store is None else weights[:1])), one.how

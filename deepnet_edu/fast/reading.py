@@ -170,9 +170,12 @@ def form(rule: Any) -> Signal:
     Raises:
         Unknown: the fast path cannot compute that.
     """
-    signal = rule.signal()
+    vectors = [name for name, buffer in rule._buffers.items() if buffer is not None and buffer.numel() != 1]
+    signal = None if rule._parameters or vectors else rule.signal()
     if rule._parameters:
         why = f"which learns {' and '.join(rule._parameters)}"
+    elif vectors:
+        why = f"whose {vectors[0]} is not one number"
     elif isinstance(rule, Scheduled):
         why = "whose numbers follow the step of training"
     elif signal is None:

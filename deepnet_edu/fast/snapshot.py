@@ -113,7 +113,7 @@ class Snapshot:
 def hooks(module: nn.Module) -> bool:
     """Whether a module has any."""
     own = vars(module)
-    return any([own[name] for name in _HOOKS])
+    return any(own[name] for name in _HOOKS)
 
 
 def _keep(where: tuple[list[Any], list[str]], inside: dict[str, Any], names: Any) -> None:

@@ -158,8 +158,12 @@ class Residual(nn.Module):
         return state[0]
 
     def signal(self) -> Signal | None:
-        """What the rule does to variances at initialisation, for :func:`deepnet_edu.theory.predict`; None where
-        :class:`Signal` cannot say it. A subclass that changes a verb says it again."""
+        """What the rule does, in the numbers that it has now (:meth:`current`); None where :class:`Signal` cannot say it.
+
+        :func:`deepnet_edu.theory.predict` believes it. The fast path takes it where the norms are ``norm`` and
+        ``final_norm``, and compares: where the verbs do something else, the plain path runs. A subclass that changes a
+        verb says it again.
+        """
         return None
 
     def gain(self, role: Role) -> float:
@@ -225,9 +229,9 @@ class Residual(nn.Module):
             self.register_buffer(name, torch.tensor(number), persistent=False)
 
     def current(self, name: str) -> float:
-        """A constant as the verbs use it now, whoever has changed it; where there is no tensor of it, as it was made."""
-        tensor = getattr(self, name, None)
-        return self.constants[name] if tensor is None else float(tensor)
+        """A constant as the verbs use it now, whoever has changed it; without a tensor of it, as it was made."""
+        value = getattr(self, name, self.constants[name])
+        return value.item() if isinstance(value, Tensor) else float(value)
 
     def set_constant(self, name: str, value: float) -> None:
         """Change a number of the rule, in place."""

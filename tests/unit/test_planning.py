@@ -16,6 +16,7 @@ from deepnet_edu.models import Model, ModelConfig, random_batch
 from deepnet_edu.planning import SHAPES, count_parameters, find_shape, training_memory
 from deepnet_edu.planning.limits import probe_needs, refuse_beyond
 from deepnet_edu.planning.memory import _Layers
+from deepnet_edu.residual import RESIDUALS
 from deepnet_edu.training import TrainConfig, TrainStep
 from tests.unit.rules import CLAIMS, small_config
 
