@@ -139,7 +139,7 @@ class Residual(nn.Module):
         return state[0]
 
     def signal(self) -> Signal | None:
-        """What the rule does, in the numbers that it has now (:meth:`current`); None where :class:`Signal` cannot say it.
+        """What the rule does, in the numbers that it has now (:meth:`current`), or None: :class:`Signal` cannot say it.
 
         :func:`deepnet_edu.theory.predict` believes it. The fast path takes it where the norms are ``norm`` and
         ``final_norm``, and compares: where the verbs do something else, the plain path runs. A subclass that changes a
