@@ -12,11 +12,10 @@ A stack is cut at its sums u. With N_i the norm in front of branch F_i, both fam
 In Post-LN and DeepNorm the skip starts *after* the norm, which belongs to the sub-layer below (N_1 is nothing); in
 Pre-LN it starts *before*. The stack returns the norm of the last u.
 
-The layer that lessons show is :class:`deepnet_edu.transformer.TransformerLayer`, and what counts is what it computes.
-So a stack is read (``reading``), what was read is compared with the plain path on a few layers (``proof``), which
-stand for all only where their code cannot tell them apart (``code``), and before it is used again it is looked
-through for changes (``snapshot``). What is unknown, different or cannot be compared goes by the plain path, with the
-reason in ``taken``.
+The layer that lessons show is :class:`deepnet_edu.transformer.TransformerLayer`, and what it computes is what counts.
+So a stack is read (``reading``), what was read is compared with the plain path on a few layers (``proof``), which stand
+for all only where their code cannot tell them apart (``code``), and before it is used again it is looked through for
+changes (``snapshot``). What is unknown, different or beyond comparison goes by the plain path, and ``taken`` says why.
 """
 
 from deepnet_edu.fast.native import HEAD_DIMS, LONGEST, MULTIPLE

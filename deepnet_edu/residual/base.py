@@ -120,7 +120,8 @@ class Residual(nn.Module):
     @property
     def lowest(self) -> Self:
         """The rule that holds what is ``per_layer``: of the layer's lowest sub-layer, or itself where it is alone."""
-        return cast(Self, self._lowest[0]) if self._lowest else self
+        holder: Self = self._lowest[0] if self._lowest else self  # type: ignore[assignment]
+        return holder
 
     @classmethod
     def check(cls, architecture: Architecture) -> None:
@@ -158,7 +159,7 @@ class Residual(nn.Module):
         return state[0]
 
     def signal(self) -> Signal | None:
-        """What the rule does, in the numbers that it has now (:meth:`current`); None where :class:`Signal` cannot say.
+        """What the rule does, in the numbers that it has now (:meth:`current`), or None: :class:`Signal` cannot say it.
 
         :func:`deepnet_edu.theory.predict` believes it. The fast path takes it where the norms are ``norm`` and
         ``final_norm``, and compares: where the verbs do something else, the plain path runs. A subclass that changes a

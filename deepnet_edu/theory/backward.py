@@ -15,7 +15,7 @@ from deepnet_edu.fields import Correlation, Several, checked
 from deepnet_edu.models import ModelConfig
 from deepnet_edu.record import Array
 from deepnet_edu.theory.forward import Numbers, StackRows, hermite
-from deepnet_edu.theory.moments import Scores, attention_weights
+from deepnet_edu.theory.moments import Scores, weights_of_scores
 
 
 @checked()
@@ -37,7 +37,7 @@ def attention_backward(
         (2, 2): rows give the new variance and covariance. Exact for independent weights and flat scores, else after
         :func:`~deepnet_edu.theory.moments.attention_weights`; it ignores what goes through the scores.
     """
-    return averaged_back(tokens, *attention_weights(tokens, causal, score_variance * (1 - similarity), similarity))
+    return averaged_back(tokens, *weights_of_scores(tokens, causal, score_variance * (1 - similarity), similarity))
 
 
 def averaged_back(tokens: int, own: Any, pair: Any) -> Array:

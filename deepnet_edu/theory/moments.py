@@ -148,18 +148,19 @@ def attention_moments(tokens: Several, similarity: Correlation, score_variance: 
         score_variance: σ² of the scores of independent tokens; 0 where scores are flat.
     """
     r = similarity
-    own, pair = attention_weights(tokens, True, score_variance * (1 - r), r)
+    own, pair = weights_of_scores(tokens, True, score_variance * (1 - r), r)
     return r + (1 - r) * own, r + (1 - r) * pair
 
 
-def attention_weights(tokens: int, causal: bool, variance: Any, r: Any) -> tuple[Any, Any]:
+@checked()
+def attention_weights(tokens: Several, causal: bool, variance: Scores, r: Correlation) -> tuple[float, float]:
     """Σ_s A_ts² and Σ_s A_ts·A_t's, means over positions t and over pairs of them: what of independent values is left
     in an average, and what two averages share.
 
     Gaussian scores of variance σ² among the keys of a query make softmax weights with E[A²] = exp(σ²)/t² for many
     tokens t, and two queries of correlation r have E[A·A'] = exp(rσ²)/t² (:func:`softmax_variance` is their difference
     for r = 0). A query that sees one token gives it weight 1; between the two stands 1/(1 + (t - 1)·exp(-σ²)), our own.
-    With flat scores, σ² = 0, both are exact: 1/T, or means of 1/t in a decoder. Takes numbers, or arrays of them.
+    With flat scores, σ² = 0, both are exact: 1/T, or means of 1/t in a decoder.
 
     Args:
         tokens: T.
@@ -167,6 +168,12 @@ def attention_weights(tokens: int, causal: bool, variance: Any, r: Any) -> tuple
         variance: σ² of the scores among the keys of one query; what all keys have in common moves none.
         r: correlation of two queries.
     """
+    own, pair = weights_of_scores(tokens, causal, variance, r)
+    return float(own), float(pair)
+
+
+def weights_of_scores(tokens: int, causal: bool, variance: Any, r: Any) -> tuple[Any, Any]:
+    """:func:`attention_weights` of numbers or of arrays of them, unchecked."""
     T = tokens
     own, pair = np.exp(-variance), np.exp(-r * variance)
     if not causal:
