@@ -141,15 +141,20 @@ class DepthProfile:
     def to_dict(self, every: int = 1) -> dict[str, Any]:
         """What is known, as plain JSON values of four digits; ``every`` thins the sub-layers, counted from the top."""
 
+        def number(x: float) -> float | None:
+            return float(f"{x:.4g}") if math.isfinite(x) else None
+
         def plain(value: Any) -> Any:
             if isinstance(value, dict):
                 return {key: plain(array) for key, array in value.items()}
             if isinstance(value, tuple):
                 return list(value[::-every][::-1])
+            if isinstance(value, float):
+                return number(value)
             if not isinstance(value, np.ndarray):
                 return value
             # As Python's numbers, which are formatted four times as fast as NumPy's: there are 26,000 at 1,000 layers.
-            return [float(f"{x:.4g}") if math.isfinite(x) else None for x in value[::-every][::-1].tolist()]
+            return [number(x) for x in value[::-every][::-1].tolist()]
 
         return {name: plain(value) for name, value in vars(self).items() if value is not None and len(value)}
 
@@ -161,7 +166,7 @@ class DepthProfile:
             if isinstance(value, dict):
                 return {role: read(role, array) for role, array in value.items()}
             if not isinstance(value, list):
-                return value
+                return np.nan if value is None else value
             if name in ("stack", "layer", "sublayer"):
                 return tuple(value)
             return np.array([np.nan if x is None else x for x in value], dtype=np.float64)

@@ -21,6 +21,10 @@ METRICS, PROFILES, TENSORBOARD = "metrics.csv", "profiles.jsonl", "tensorboard"
 #: empty. tokens: read so far. seconds: of this step.
 COLUMNS = ("step", "loss", "gradient_norm", "learning_rate", "scale", "tokens", "seconds")
 _HEADER = ",".join(COLUMNS) + "\n"
+#: What of a profile is not by sub-layer.
+_PROFILE: dict[str, Any] = {
+    "label": str, "input_similarity": dict[str, float | None], "known_errors": dict[str, str],
+}  # fmt: skip
 #: How a line of either file starts.
 _STEP = re.compile(rb'(?:\{"step":)?(\d{1,18}),')
 
@@ -241,7 +245,7 @@ def read_metrics(folder: Path | str, label: str = "") -> History:
                 values = parse_json(line)
                 check(step := values.pop("step"), int, "step")
                 for name, value in values.items():
-                    check(value, str if name == "label" else list[Any] | dict[str, list[Any]], name)
+                    check(value, _PROFILE.get(name, list[Any] | dict[str, list[Any]]), name)
                 history.profiles[step] = DepthProfile.from_dict(values)
             except (ValueError, TypeError, KeyError, AttributeError) as error:
                 raise _no_step(folder / PROFILES, number, line) from error

@@ -196,6 +196,7 @@ def test_what_is_ignored_stays_ignored_and_own_handlers_stay(tmp_path: Path) -> 
 def test_the_terminal_is_closed(tmp_path: Path) -> None:
     pid, terminal = pty.fork()
     if not pid:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever started the tests by nohup has it ignored
         try:
             sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))  # noqa: SIM115
             sys.argv = ["deepnet-edu", "train", "laptop-1000", f"--out={tmp_path / 'run'}", *small("steps=1000000")]
