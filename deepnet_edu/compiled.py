@@ -84,7 +84,7 @@ class CompiledLayer:
             raise ValueError(unknown("backend", backend, known))
         self.backend = backend
         self.graphs = 0
-        self._function: Callable[..., Any] | None = None
+        self._functions: dict[Callable[..., Any], Callable[..., Any]] = {}
         self._sources: Sources | None = None
         self._classes: set[type] = set()
         self._hooked: set[nn.Module] = set()
@@ -95,12 +95,17 @@ class CompiledLayer:
         Raises:
             UserError: it cannot be compiled: no compiler, say, or layers of too many kinds.
         """
-        if layer in self._hooked:
-            return cast(State, layer(state, context))
-        if self._function is None:
-            self._function = self._made()
+        return cast(State, layer(state, context)) if layer in self._hooked else self._do(_call, layer, state, context)
+
+    def inside(self, layer: nn.Module, state: State, context: Context) -> State:
+        """The same for a layer whose call has begun, and done what its hooks ask for: its ``forward``, compiled."""
+        return self._do(_forward, layer, state, context)
+
+    def _do(self, what: Callable[..., Any], layer: nn.Module, state: State, context: Context) -> State:
+        if what not in self._functions:
+            self._functions[what] = self._made(what)
         try:
-            return cast(State, self._function(layer, state, context))
+            return cast(State, self._functions[what](layer, state, context))
         except (torch._dynamo.exc.TorchDynamoException, torch._dynamo.exc.FailOnRecompileLimitHit) as error:
             raise UserError(_sentence(error, self.graphs)) from error
 
@@ -111,14 +116,14 @@ class CompiledLayer:
         classes = {type(module) for inside in modules.values() for module in inside}
         self._hooked = {layer for layer, inside in modules.items() if any(map(hooks, inside))}
         if classes != self._classes or self._sources is None or not self._sources.hold():
-            self._classes, self._sources, self._function = classes, Sources(map(Code, classes)), None
+            self._classes, self._sources, self._functions = classes, Sources(map(Code, classes)), {}
         return self
 
     def __reduce__(self) -> tuple[type, tuple[str]]:
         """A copy compiles for itself."""
         return CompiledLayer, (self.backend,)
 
-    def _made(self) -> Callable[..., Any]:
+    def _made(self, what: Callable[..., Any]) -> Callable[..., Any]:
         compile_graph = torch._dynamo.lookup_backend(self.backend)
 
         def counted(graph: Any, inputs: Any, **settings: Any) -> Any:
@@ -128,14 +133,18 @@ class CompiledLayer:
             return made
 
         # PyTorch keeps graphs, and what it knows of sizes that vary, by code and its name: each stack has its own.
-        code = _run.__code__.replace(co_name=f"layer_{next(_numbers)}")
-        own = FunctionType(code, _run.__globals__, code.co_name)
+        code = what.__code__.replace(co_name=f"layer_{next(_numbers)}")
+        own = FunctionType(code, what.__globals__, code.co_name)
         # Without fullgraph what cannot be compiled would run uncompiled, and nobody would know.
         return torch.compile(own, fullgraph=True, backend=counted)
 
 
-def _run(layer: Any, state: State, context: Context) -> Any:
+def _call(layer: Any, state: State, context: Context) -> Any:
     return layer(state, context)
+
+
+def _forward(layer: Any, state: State, context: Context) -> Any:
+    return type(layer).forward(layer, state, context)
 
 
 def _tell_processors_apart() -> None:

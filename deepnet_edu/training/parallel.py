@@ -285,9 +285,11 @@ def _compile_inside(model: Model) -> list[nn.Module]:
     changed: list[nn.Module] = []
     for stack in model.stacks().values():
         if isinstance(stack, Stack) and stack.compiled is not None:
+            compiled = stack.compiled.ready(stack.layers)
             for layer in stack.layers:
-                layer.forward = partial(stack.compiled, layer)
-                changed.append(layer)
+                if "forward" not in vars(layer):  # somebody's own stays, and runs as it is
+                    layer.forward = partial(compiled.inside, layer)
+                    changed.append(layer)
             stack.compiled = None
     return changed
 
