@@ -4,6 +4,7 @@ With DEEPNET_EDU_TEST_PATH=plain in the environment every stack goes by the plai
 """
 
 import os
+import warnings
 from collections.abc import Iterator
 
 import pytest
@@ -32,10 +33,12 @@ def random_numbers() -> None:
 
 
 @pytest.fixture(autouse=True)
-def denormal_numbers() -> Iterator[None]:
-    """As they were after a test that set up a lesson, which makes them 0."""
+def outside_lessons() -> Iterator[None]:
+    """Denormal numbers and warnings are as they were after a test that set up a lesson."""
+    form = warnings.formatwarning
     yield
     torch.set_flush_denormal(False)
+    warnings.formatwarning = form
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -54,6 +55,7 @@ def setup(seed: int, profile: str) -> torch.device:
 
     On the CPU one thread: the lessons' matrices are small, and sharing one between threads costs more than it saves.
     Numbers below 1e-38 become 0: the vanished gradients of a Post-LN stack would otherwise take five times as long.
+    A warning is its sentence, without the file of the kernel's that the cell lies in.
 
     Raises:
         RuntimeError: the profile is ``"gpu"`` and there is none.
@@ -69,7 +71,12 @@ def setup(seed: int, profile: str) -> torch.device:
     torch.manual_seed(seed)
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
+    warnings.formatwarning = _sentence
     return torch.device("cuda" if profile in ("gpu", "record") and torch.cuda.is_available() else "cpu")
+
+
+def _sentence(message: Warning | str, category: type[Warning], *_: object, **__: object) -> str:
+    return f"{category.__name__}: {message}\n"
 
 
 def record(**values: float | int | str | bool | Sequence[float]) -> None:

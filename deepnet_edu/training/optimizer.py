@@ -39,7 +39,7 @@ def parameter_groups(model: Model, chosen: Iterable[nn.Parameter], weight_decay:
         ValueError: nothing was chosen.
     """
     inside = {
-        parameter: (sublayer.residual, name)
+        parameter: (sublayer.residual, plain_name(name))
         for sublayer in model.sublayers()
         for name, parameter in sublayer.named_parameters()
     }

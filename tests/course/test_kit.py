@@ -1,3 +1,4 @@
+import warnings
 from pathlib import Path
 
 import matplotlib
@@ -26,6 +27,7 @@ def test_setup_is_repeatable() -> None:
     kit.setup(3, "cpu")
     assert torch.equal(first, torch.rand(1))
     assert torch.tensor(1e-39).mul(1.0).item() == 0  # denormal numbers are flushed
+    assert warnings.formatwarning("is off", UserWarning, "/tmp/ipykernel_1/2.py", 7) == "UserWarning: is off\n"
     assert matplotlib.rcParams["axes.prop_cycle"].by_key()["color"][0] == line_style("post_ln")["color"]
 
 
