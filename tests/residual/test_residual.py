@@ -1,0 +1,203 @@
+"""The interface that all rules share, and what is true of every one of them."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from deepnet_edu.attention import Cache, Context
+from deepnet_edu.models import ModelConfig, build_model, random_batch
+from deepnet_edu.probing import probe
+from deepnet_edu.residual import RESIDUALS, Architecture, Norm, Place, Residual
+from deepnet_edu.residual.base import Registry
+from deepnet_edu.stack import Stack
+from tests.rules import CLAIMS, SHAPE, random_stack, small_config
+
+SIZES = {"d_model": 12, "n_heads": 3, "d_ff": 20}
+
+
+@pytest.mark.parametrize("residual", list(RESIDUALS))
+def test_says_what_it_is(residual: str) -> None:
+    rule = RESIDUALS[residual]
+    assert rule.source
+    first = rule.formula.split(",")[0].split(" in the ")[0]
+    assert first in (rule.__doc__ or "")  # docstring, table and pictures state the same formula
+    assert rule.source.split(",")[0].split(";")[0].split(" ")[-1] in (rule.__doc__ or "")
+    assert rule.sure in ("verified", "secondary")
+    # A section of the paper, or a file of its authors; where less was read, how: its abstract, others' quotations.
+    assert any(mark in rule.source for mark in (".py", "Section", "Figure", "Equation", "abstract", "quote", "review"))
+    assert bool(rule.elsewhere) == (len(rule.architectures) < 3)
+
+
+@pytest.mark.parametrize("residual", [name for name, rule in RESIDUALS.items() if rule.elsewhere])
+def test_other_architectures_are_refused_with_the_reason(residual: str) -> None:
+    rule = RESIDUALS[residual]
+    for architecture in {"encoder", "decoder", "encoder_decoder"} - set(rule.architectures):
+        with pytest.raises(ValueError, match=f"not defined for architecture '{architecture}'.*another residual here"):
+            small_config(residual, architecture)  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize(("residual", "architecture"), CLAIMS)
+def test_gradients(residual: str, architecture: Architecture) -> None:
+    """Autograd's gradient against finite differences; GPAS stops its own on purpose."""
+    if residual == "gpas":
+        pytest.skip("stops a gradient on purpose: test_gpas_leaves_the_gradient_alone")
+    stack = random_stack(residual, architecture, 2)
+    memory = torch.randn(1, 4, 12) if architecture == "encoder_decoder" else None
+    x = (0.5 * torch.randn(1, 3, 12) + 0.7).requires_grad_()
+    own = list(stack.sublayers()[-1].residual.lowest.parameters())[:2]
+    chosen = [stack.sublayers()[0].branch.output.weight, *own]
+    assert torch.autograd.gradcheck(lambda x, *_: stack(x, context=Context(memory=memory)), (x, *chosen))
+
+
+@pytest.mark.usefixtures("double")
+def test_gpas_leaves_the_gradient_alone() -> None:
+    """Forward the stream shrinks by 1 - SiLU(a), backward it passes as if it did not."""
+    rule = RESIDUALS["gpas"](Place("decoder", 0, "ffn", 1, 2, 0, 1), 4)
+    with torch.no_grad():
+        rule.a.fill_(1.0)  # type: ignore[union-attr]
+    x = torch.randn(1, 2, 4, requires_grad=True)
+    (y,) = rule.write((x,), torch.zeros(1, 2, 4))
+    torch.testing.assert_close(y, x * (1 - nn.functional.silu(torch.tensor(1.0))))
+    y.sum().backward()
+    torch.testing.assert_close(x.grad, torch.ones_like(x))
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize("position", ["learned", "rotary"])
+@pytest.mark.parametrize(("residual", "architecture"), [claim for claim in CLAIMS if claim[1] != "encoder"])
+def test_cached_decoding_equals_uncached(residual: str, architecture: Architecture, position: str) -> None:
+    config = replace(small_config(residual, architecture), position=position, d_model=24)
+    model, batch, cache = build_model(config), random_batch(config, 2, 7), Cache()
+    with torch.no_grad():
+        expected = model.logits(batch)
+        if architecture == "decoder":
+            parts = [model(part, cache=cache) for part in batch.inputs.split([3, 1, 2, 1], dim=1)]
+        else:
+            memory = model.encode(batch.inputs)  # type: ignore[operator]
+            assert batch.target_inputs is not None
+            parts = [model.decode(part, memory, cache=cache) for part in batch.target_inputs.split([3, 1, 2, 1], 1)]  # type: ignore[operator]
+    assert cache.length == 7
+    torch.testing.assert_close(torch.cat(parts, 1), expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize("every", [1, 2])
+@pytest.mark.parametrize(("residual", "architecture"), CLAIMS)
+def test_checkpointing_equals_none(residual: str, architecture: Architecture, every: int) -> None:
+    """With dropout: the second forward pass must draw the same features."""
+    config = replace(small_config(residual, architecture, layers=3), dropout=0.2, stochastic_depth=0.2)
+    results = []
+    for layers in (0, every):
+        model = build_model(config)
+        model.checkpoint_every(layers)
+        torch.manual_seed(3)
+        loss = model.loss(random_batch(config, 2, 6))
+        loss.backward()
+        results.append((loss.detach(), [p.grad for p in model.parameters()]))
+    torch.testing.assert_close(results[0], results[1], rtol=1e-12, atol=1e-12)
+
+
+def test_a_second_stream_costs_the_others_nothing() -> None:
+    x = torch.randn(2, 4, 12)
+    sizes = {}
+    for residual, architecture in CLAIMS:
+        if architecture == "decoder":
+            stack = Stack("decoder", residual, encoder_layers=0, decoder_layers=2, shape=SHAPE)
+            state = stack.layers[0].self_attention.residual.start(x)  # type: ignore[union-attr, operator]
+            sizes[residual] = (len(state), sum(p.numel() for p in stack.parameters()))
+    several = {"resi_dual", "b2t", "dlcl"}
+    assert {name for name in sizes if sizes[name][0] > 1} == several
+    assert sizes["post_ln"] == sizes["deepnorm"]
+    assert sizes["pre_ln"][1] == sizes["post_ln"][1] + 2 * 12  # its final norm
+    assert sizes["rezero"][1] == sizes["post_ln"][1] - 4 * 2 * 12 + 2  # a scalar a layer, no norms
+
+
+@pytest.mark.parametrize("residual", ["pre_ln", "resi_dual", "hybrid_norm", "dlcl", "mhc"])
+def test_only_the_last_place_finishes(residual: str) -> None:
+    rule = RESIDUALS[residual](Place("decoder", 0, "self_attention", 0, 4, 0, 2), 8)
+    with pytest.raises(RuntimeError, match="last sub-layer"):
+        rule.finish(rule.start(torch.randn(1, 2, 8)))
+
+
+def test_constants_stay_exact_when_the_precision_changes() -> None:
+    rule = RESIDUALS["deepnorm"](Place("decoder", 0, "ffn", 1, 2000, 0, 1000), 8)
+    assert rule.alpha.dtype == torch.float32
+    assert rule.double().alpha.item() == 2000**0.25
+    assert "alpha" not in rule.state_dict()  # it follows from the depth
+
+
+def test_registry_names_the_nearest() -> None:
+    with pytest.raises(KeyError, match="did you mean 'deepnorm'"):
+        RESIDUALS["deep_norm"]
+    assert "deepnorm" in RESIDUALS
+    assert "x" not in RESIDUALS
+
+
+def test_a_name_is_taken_once() -> None:
+    registry = Registry()
+    registry.register("mine")(Residual)
+    with pytest.raises(ValueError, match="'mine' is taken by Residual"):
+        registry.register("mine")(Residual)
+
+
+def test_a_new_rule_is_one_class() -> None:
+    """x + ½F(x), registered here, builds and runs with no other change."""
+
+    class Half(Residual):
+        """x ← x + ½F(x)."""
+
+        title, formula, source = "Half", "x ← x + ½F(x)", "this test"
+
+        def write(self, state: tuple[Tensor, ...], branch: Tensor) -> tuple[Tensor, ...]:
+            return (state[0] + 0.5 * branch,)
+
+    RESIDUALS.register("half")(Half)
+    try:
+        config = ModelConfig("decoder", "lm", decoder_layers=2, vocab_size=7, residual="half", **SIZES)
+        assert build_model(config)(torch.zeros(1, 3, dtype=torch.long)).shape == (1, 3, 7)
+        with pytest.raises(ValueError, match="'half'"):
+            replace(config, residual="hal")
+    finally:
+        del RESIDUALS._rules["half"]
+
+
+@pytest.mark.parametrize("norm", ["layer", "rms"])
+def test_what_a_probe_sees_of_resi_dual_at_the_end_is_what_the_stack_returns(norm: Norm) -> None:
+    rule = RESIDUALS["resi_dual"](Place("decoder", 0, "ffn", 1, 2, 0, 1, norm), 8)
+    state = (torch.randn(2, 3, 8), torch.randn(2, 3, 8) + 1)
+    torch.testing.assert_close(rule.stream(state), rule.finish(state))
+
+
+def test_dlcl_starts_with_means_and_a_first_layer_that_reads_the_input() -> None:
+    stack = Stack("decoder", "dlcl", encoder_layers=0, decoder_layers=3, shape=SHAPE)
+    weights = [p.tolist() for name, p in stack.named_parameters() if name.endswith(("history_weight", "first_weight"))]
+    assert weights[0] == [1.0]
+    for layer, row in enumerate(weights[1:], 1):
+        assert row == pytest.approx([1 / (layer + 1)] * (layer + 1))
+    x = torch.randn(1, 2, 12)
+    assert torch.equal(stack.start(x)[0], x)
+
+
+@pytest.mark.parametrize("position", ["learned", "rotary"])
+def test_where_a_token_of_t_fixup_starts(position: str) -> None:
+    """(9N)^(-1/4), the authors', by itself; √½ of it, as the rule says, where a position is added."""
+    sizes = {"d_model": 64, "n_heads": 4, "d_ff": 8, "vocab_size": 300, "residual": "t_fixup", "position": position}
+    model = build_model(ModelConfig("encoder_decoder", "translation", 2, 6, **sizes))
+    share = 0.5 if position == "learned" else 1.0
+    for end, layers in zip(model.embeddings(), (6, 2), strict=True):
+        assert end.token.weight.std().item() == pytest.approx(share**0.5 * (9 * layers) ** -0.25, rel=0.03)  # type: ignore[union-attr]
+    assert "√½" in RESIDUALS["t_fixup"].departs
+
+
+@pytest.mark.parametrize(("equal", "least", "most"), [(True, 0.95, 1.05), (False, 0.5, 0.85)])
+def test_deepscale_lm_keeps_a_variance_of_one_for_equal_tokens_only(equal: bool, least: float, most: float) -> None:
+    sizes = {"d_model": 64, "n_heads": 4, "d_ff": 256, "vocab_size": 64, "activation": "relu", "position": "rotary"}
+    config = ModelConfig("decoder", "lm", 24, residual="deepscale_lm", **sizes)
+    batch = random_batch(config, 8, 32)
+    tokens = batch.inputs[:, :1].expand(-1, 32) if equal else batch.inputs
+    variance = probe(build_model(config), replace(batch, inputs=tokens.contiguous())).variance
+    assert variance is not None
+    assert least < variance[-1] < most
