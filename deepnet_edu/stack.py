@@ -1,5 +1,6 @@
 """The stack: independent layers one above the other, by the plain path or the fast one."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, cast
 
@@ -188,12 +189,29 @@ def calibrate(stack: Stack, x: Tensor, context: Context = NOTHING) -> Tensor:
     """
     if not stack.layers:
         return x
-    sublayers = stack.sublayers()
-    state = sublayers[0].residual.start(x)
     below: float | None = None
-    for sublayer in sublayers:
-        rule, f = sublayer.residual, sublayer.branched(state, context)
-        if isinstance(rule, Calibrated):
-            below = rule.calibrate(state, f, below)
-        state = rule.write(state, f)
-    return sublayers[-1].residual.finish(state)
+
+    def measuring_first(rule: Calibrated) -> Callable[[State, Tensor], State]:
+        write = rule.write
+
+        def measured(state: State, branch: Tensor) -> State:
+            nonlocal below
+            below = rule.calibrate(state, branch, below)
+            return write(state, branch)
+
+        return measured
+
+    rules = [sublayer.residual for sublayer in stack.sublayers() if isinstance(sublayer.residual, Calibrated)]
+    own = [{name: verb for name, verb in vars(rule).items() if name == "write"} for rule in rules]
+    try:
+        # The layers run as they are, whoever has edited them; only the verb is told to measure first.
+        for rule in rules:
+            vars(rule)["write"] = measuring_first(rule)
+        state = stack.start(x)
+        for layer in stack.layers:
+            state = unwrapped(layer)(state, context)
+        return stack.finish(state)
+    finally:
+        for rule, verb in zip(rules, own, strict=True):
+            del vars(rule)["write"]
+            vars(rule).update(verb)

@@ -88,13 +88,11 @@ def measured_stack(rule, layers, seed, alpha=None, beta=None):
 
 @cache
 def updates(rule, step, group):
-    """How far one step of one group of parameters moves the answers, by depth: mean over the seeds."""
-    return np.array(
-        [
-            np.mean([model_update(*measured_stack(rule, n, s), step, group, LEARNING_RATE[rule]) for s in seeds])
-            for n in depths
-        ]
-    )
+    """How far one step of one group of parameters moves the answers, by depth: geometric mean over the seeds."""
+    found = [
+        [model_update(*measured_stack(rule, n, s), step, group, LEARNING_RATE[rule]) for s in seeds] for n in depths
+    ]
+    return np.exp(np.log(found).mean(1))  # Post-LN's seeds differ by factors
 
 
 def by_depth(lines, ylabel, least, most, log=True):

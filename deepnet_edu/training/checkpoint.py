@@ -20,8 +20,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from deepnet_edu import files
+from deepnet_edu.compiled import plain_name
 from deepnet_edu.files import digest, fault_point, folder_atomic, remedy
 from deepnet_edu.messages import UserError
+from deepnet_edu.residual import Residual, numbers_only
 from deepnet_edu.training.integrity import (
     FOLDER,
     MANIFEST,
@@ -33,6 +35,7 @@ from deepnet_edu.training.integrity import (
     CheckpointError,
     Form,
     State,
+    check_constants,
     check_generator,
     check_random,
     check_same,
@@ -86,7 +89,7 @@ def save(
             fault_point("checkpoint: half written")
             write_tensors(folder / OPTIMIZER, by_parameter(step))
             write_tensors(folder / RANDOM, _random_state(step.device, generator))
-            write_json(folder / STATE, state_of(step, tokens, data, reads))
+            write_json(folder / STATE, state_of(step, tokens, data, reads, constants_of(step)))
             write_json(folder / MANIFEST, {file.name: facts(file) for file in sorted(folder.iterdir())})
     except OSError as error:
         raise unwritten(path)(error.strerror or str(error)) from None
@@ -128,7 +131,9 @@ def path_of(run: Path, step: TrainStep) -> Path:
     return run / FOLDER / f"step-{step.count:08}"
 
 
-def state_of(step: TrainStep, tokens: int, data: dict[str, Any], reads: dict[str, Any] | None) -> dict[str, Any]:
+def state_of(
+    step: TrainStep, tokens: int, data: dict[str, Any], reads: dict[str, Any] | None, constants: dict[str, float]
+) -> dict[str, Any]:
     """state.json: everything that is not a tensor, see :class:`~deepnet_edu.training.integrity.State`."""
     return {
         "version": VERSION,
@@ -139,7 +144,23 @@ def state_of(step: TrainStep, tokens: int, data: dict[str, Any], reads: dict[str
         "scaler": step.scaler.state_dict(),
         "data": data,
         "reads": reads,
+        "constants": constants,
     }
+
+
+def constants_of(step: TrainStep) -> dict[str, float]:
+    """Constants of residual rules that were set in the built model, by name: all others follow from its config."""
+    found = {}
+    for place, rule in step.model.named_modules():
+        if not isinstance(rule, Residual) or not rule.constants:
+            continue
+        with numbers_only():
+            made = type(rule)(rule.place, rule.d_model).constants
+        for name, value in made.items():
+            held, now = getattr(rule, name, None), rule.current(name)
+            if now != (torch.tensor(value, dtype=held.dtype).item() if isinstance(held, Tensor) else value):
+                found[f"{plain_name(place)}.{name}"] = now
+    return found
 
 
 def unwritten(path: Path) -> Callable[[str], UserError]:
@@ -201,7 +222,7 @@ def load(
     Raises:
         CheckpointError: it is damaged, incomplete, of another configuration, or not one of ours. Nothing was changed.
     """
-    state = verified(path, step, generator, forms_of(step), reads)
+    state = verified(path, step, generator, forms_of(step), constants_of(step), reads)
     random = load_file(path / RANDOM)
     apply = _shared(path, step, state) if state.plan is not None else _own(path, step, state)
     if place is not None:
@@ -235,6 +256,7 @@ def verified(
     step: TrainStep,
     generator: torch.Generator,
     wanted: dict[str, Form],
+    constants: dict[str, float],
     reads: dict[str, Any] | None = None,
 ) -> State:
     """state.json of an undamaged checkpoint that ``step`` can go on from, once all of it was looked through.
@@ -244,6 +266,7 @@ def verified(
         step: that will go on from it.
         generator: that the data are drawn from.
         wanted: the weights and moments that it must have.
+        constants: that were set by hand in the model, of all ranks.
         reads: what the data are; None: not compared.
 
     Raises:
@@ -255,6 +278,8 @@ def verified(
     check_same(path, state.train, asdict(step.config), free, "training")
     if state.reads is not None and reads is not None:
         check_same(path, {name: state.reads.get(name) for name in reads}, reads, (), "data")
+    if state.constants is not None:
+        check_constants(path, state.constants, constants)
     check_scaler(path, state.scaler, step.scaler.state_dict())
     moments = check_tensors(path, wanted, len(step.flats) if step.sees_all else None)
     if step.kinds and not moments and not _never_updated(step, state):

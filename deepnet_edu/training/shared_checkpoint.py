@@ -42,10 +42,11 @@ def save(
         files = ranks.together(lambda: storage.write(folder, tensors), checkpoint.unwritten(path))
         fault_point(f"checkpoint: written by {ranks.rank}")
         known = {name: facts for mine in ranks.gather(files) for name, facts in mine.items()}
+        constants = _constants(step)
 
         def finish() -> None:
             checkpoint.write_tensors(folder / RANDOM, {"data": generator.get_state()})
-            state = checkpoint.state_of(step, tokens, data, reads)
+            state = checkpoint.state_of(step, tokens, data, reads, constants)
             checkpoint.write_json(folder / STATE, {**state, "plan": step.plan.title, "updates": step.updates})
             for name in (RANDOM, STATE):
                 known[name] = checkpoint.facts(folder / name)
@@ -72,7 +73,8 @@ def load(
     ranks = step.ranks
     held = ranks.gather(checkpoint.forms_of(step))  # as JSON, in which a shape is a list
     wanted = {name: (dtype, tuple(shape)) for forms in held for name, (dtype, shape) in forms.items()}
-    state = State(**ranks.on_first(lambda: vars(checkpoint.verified(path, step, generator, wanted, reads))))
+    constants = _constants(step)
+    state = State(**ranks.on_first(lambda: vars(checkpoint.verified(path, step, generator, wanted, constants, reads))))
     if place is not None:
         ranks.together(lambda: place(state.data))
     tensors = {**step.tensors(), **step.moments()}
@@ -82,6 +84,11 @@ def load(
     step.scaler.load_state_dict(state.scaler)
     step.count = state.step
     return state
+
+
+def _constants(step: ParallelStep) -> dict[str, float]:
+    """Of all ranks, of which each holds some layers."""
+    return {name: value for mine in step.ranks.gather(checkpoint.constants_of(step)) for name, value in mine.items()}
 
 
 def _temporary(entered: ExitStack, path: Path) -> Path:

@@ -2,16 +2,19 @@
 
 from dataclasses import replace
 from math import log
+from typing import cast
 
 import pytest
 import torch
 
 from deepnet_edu import Batch, TrainConfig, build_model, train
+from deepnet_edu.attention import NOTHING, Context
 from deepnet_edu.models import Model, ModelConfig, random_batch
-from deepnet_edu.residual import Architecture
+from deepnet_edu.residual import Architecture, State
 from deepnet_edu.residual.learned_scale import Admin, BranchNorm
 from deepnet_edu.residual.ngpt import NGPT
 from deepnet_edu.training.optimizer import parameter_groups
+from deepnet_edu.transformer import SubLayer
 from tests.rules import CLAIMS, small_config
 
 
@@ -93,6 +96,35 @@ def test_admin_measures_what_its_recursion_says(architecture: Architecture) -> N
             assert rule.omega[0].item() ** 2 == pytest.approx(total, rel=0.05)
             total += branches[sublayer.branch]
         assert total > 1.5
+
+
+@pytest.mark.usefixtures("double")
+def test_admin_measures_the_layers_as_they_are_edited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Branches that a sub-layer's own forward makes louder add more to ω²; an edited verb is kept."""
+    config = small_config("admin", "decoder", layers=3, d_model=48)
+    batch = random_batch(config, 8, 16, seed=5)
+
+    def second_omega(times: float) -> float:
+        """ω² of the second place where every branch counts so many times: Var x + times²·Var F."""
+
+        def forward(self: SubLayer, state: State, context: Context = NOTHING) -> State:
+            return self.residual.write(state, times * self.branched(state, context))
+
+        with monkeypatch.context() as edit:
+            edit.setattr(SubLayer, "forward", forward)
+            model = build_model(config)
+            model.calibrate(batch)
+        assert not any("write" in vars(rule) for rule in model.rules())
+        return cast(Admin, model.rules()[1]).omega[0].item() ** 2
+
+    one, two, three = map(second_omega, (1, 2, 3))
+    assert (three - one) / (two - one) == pytest.approx(8 / 3)
+    own = build_model(config)
+    rule = own.rules()[0]
+    rule.write = lambda state, branch: (0 * state[0],)  # type: ignore[method-assign]
+    edited = rule.write
+    own.calibrate(batch)
+    assert rule.write is edited
 
 
 @pytest.mark.parametrize(("residual", "rate", "epsilon"), [("complete_p", 1.0, 0.125), ("depth_mup", 8**-0.5, 8**-0.5)])

@@ -176,6 +176,32 @@ def test_another_configuration_is_refused_by_the_name_that_differs(saved: Path) 
         train(other, TokenMap(batch_size=2), RECIPE, out=saved, resume=True, progress=False)
 
 
+def with_alpha(factor: float) -> Model:
+    """α of the second layer's feed-forward, set by hand in the built model."""
+    model = build_model(MODEL)
+    model.rules()[3].get_buffer("alpha").mul_(factor)
+    return model
+
+
+def test_constants_that_were_set_by_hand_are_set_again_or_the_run_does_not_go_on(tmp_path: Path, saved: Path) -> None:
+    def go(model: Model, out: Path, steps: int = 6) -> Model:
+        recipe = replace(RECIPE, steps=steps)
+        train(model, TokenMap(batch_size=2), recipe, out=out, resume=True, progress=False)
+        return model
+
+    by_hand, whole_run = tmp_path / "by_hand", tmp_path / "whole"
+    go(with_alpha(2.0), by_hand)
+    alpha = with_alpha(1.0).rules()[3].current("alpha")
+    name = r"stack\.layers\.1\.ffn\.residual\.alpha'"
+    with pytest.raises(CheckpointError, match=rf"{name} is {2 * alpha:g} there, the formula's here.*set them in the"):
+        go(build_model(MODEL), by_hand, 9)
+    with pytest.raises(CheckpointError, match=rf"{name} is {2 * alpha:g} there, {3 * alpha:g} here"):
+        go(with_alpha(3.0), by_hand, 9)
+    with pytest.raises(CheckpointError, match=rf"{name} is the formula's there, {2 * alpha:g} here"):
+        go(with_alpha(2.0), saved, 60)
+    assert same(go(with_alpha(2.0), by_hand, 9), go(with_alpha(2.0), whole_run, 9))
+
+
 def test_a_run_is_never_overwritten(saved: Path) -> None:
     with pytest.raises(UserError, match=r"holds a run already.*--resume"):
         run(saved, resume=False)
