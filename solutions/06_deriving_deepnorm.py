@@ -675,12 +675,12 @@ print("control:    slope 0, within 0.1:", bool(abs(depth_slope(depths, ours)) < 
 
 # %% [markdown]
 # With norms, biases, embedding and head frozen, "bounded" is a flat line. With everything stepping, DeepNorm's update
-# grows almost in proportion to depth. It still is far smaller than Post-LN's: at 96 layers 2.5 against 2,200, in the
-# record. The paper's own Figure 5 calls it "nearly constant"; read off the picture it rises by a factor of 5 to 8 from
+# grows almost in proportion to depth. It still is far smaller than Post-LN's: at 96 layers 2.4 against 1,600, in the
+# record, where Post-LN's seeds lie a factor of 3 apart. The paper's own Figure 5 calls it "nearly constant"; read off the picture it rises by a factor of 5 to 8 from
 # 6-6 to 100-100 layers.
 #
 # And with fixed steps? In the record everything together grows with slope 0.69 for DeepNorm and 0.77 for GLM's constants; at 96
-# layers GLM's update is still the smaller one, 326 against 456. Flat matrices do not make a flat network.
+# layers GLM's update is still the smaller one, 326 against 455. Flat matrices do not make a flat network.
 #
 # Is the theorem wrong then? No. It is about matrices, under SGD. And it is about one step: the update is proportional to
 # η, and all of the paper's runs have a [warm-up](glossary.md), which keeps the first η small for every group.
