@@ -36,7 +36,10 @@ from deepnet_edu.messages import UserError
 from tests.doors import beyond_loopback, doors
 
 pytest.importorskip("distributed", reason="the extra [cluster] is not installed")
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+pytestmark = [
+    pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL"),
+    pytest.mark.xdist_group("cluster"),  # its scheduler takes seconds to start
+]
 COMMAND = [sys.executable, "-c", "from deepnet_edu.cli import main; main()"]
 
 

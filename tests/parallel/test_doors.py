@@ -17,9 +17,9 @@ from deepnet_edu.messages import UserError
 from deepnet_edu.parallel import launch as launcher
 from deepnet_edu.parallel.launch import launch
 from deepnet_edu.training.log import read_metrics
+from tests.doors import beyond_loopback, doors, family
 from tests.parallel.conftest import ROOT, environment
 from tests.parallel.test_runs import CPU, SMALL, started, wait_for_steps
-from tests.doors import beyond_loopback, doors, family
 
 #: One that needs no PyTorch: it takes what it does on rank 0, and on the others, from its arguments.
 RANK = "tests.parallel.rank"

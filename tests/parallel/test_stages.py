@@ -1,4 +1,4 @@
-"""What of many ranks one process can see: shares of a batch, stages, seeds. The rest is in test_steps.py and test_runs.py."""
+"""What one process can see of many ranks: batch shares, stages, seeds. test_steps.py and test_runs.py have the rest."""
 
 import copy
 
