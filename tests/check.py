@@ -1,8 +1,8 @@
 """In less than three minutes: ruff, mypy, and the quick tests of what changed since main; `make check` calls this.
 
-Which tests: first the changed test files and those named as a changed file of the package; then all of the rooms in
-which something changed, or of the house for what is in no room; then those of the rooms that import these. Of each the
-shortest first, until two processes are busy for LIMIT seconds, by tests/durations.json. What does not fit is named.
+Which tests: first the changed test files and those named as a changed file of the package; then the quick tests of the
+rooms in which something changed, or of the house for what is in no room; then those of the rooms that import these. Of
+each the shortest first, until two processes are busy for LIMIT seconds, by tests/durations.json. The rest is named.
 
 Since main: since the branch left it. On main itself, or without it: what is not committed, or else the last commit.
 """
@@ -10,7 +10,8 @@ Since main: since the branch left it. On main itself, or without it: what is not
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from tests.plugin import Durations, file_of
@@ -30,7 +31,7 @@ def main() -> None:
     chosen, late, left_out = choose(by_nearness(paths), known)
     print(f"Tests: {', '.join(chosen)}.")
     if left_out or late:
-        print("Left to make test:", ", ".join([*left_out, *late_by_file(late, known)]) + ".")
+        print("Left to make test:", ", ".join([*left_out, *by_file(late, known)]) + ".")
     sys.exit(session([*chosen, *(f"--deselect={test}" for test in late)]))
 
 
@@ -110,8 +111,8 @@ def importing(rooms: Iterable[str]) -> set[str]:
     return {room_of(path) for path, text in files.items() if named.search(text)}
 
 
-def choose(levels: Iterable[Iterable[str]], known: Durations) -> tuple[list[str], list[str], list[str]]:
-    """Test files, those of their long tests that do not fit, and test files that do not fit, with their seconds."""
+def choose(levels: Sequence[Sequence[str]], known: Durations) -> tuple[list[str], list[str], list[str]]:
+    """Test files, those of their long tests that are left out, and test files that are, with their seconds."""
     left = 2.0 * LIMIT - sum(known.files.get(file, 0) for file in ALWAYS)
     chosen, late, left_out = [*ALWAYS], [], []
 
@@ -125,22 +126,22 @@ def choose(levels: Iterable[Iterable[str]], known: Durations) -> tuple[list[str]
                 continue
             chosen.append(file)
             left -= quick(file)
-            for test, seconds in sorted(known.tests.items(), key=lambda item: item[1]):
+            for test, seconds in known.tests.items():
                 if file_of(test) == file:
-                    if seconds > left:
-                        late.append(test)
-                    else:
+                    if level is levels[0] and seconds <= left:
                         left -= seconds
+                    else:
+                        late.append(test)
     return chosen, late, left_out
 
 
-def late_by_file(late: Iterable[str], known: Durations) -> Iterator[str]:
-    """How many long tests are left out, of each file."""
-    by_file: dict[str, list[str]] = {}
-    for test in late:
-        by_file.setdefault(file_of(test), []).append(test)
-    for file, tests in by_file.items():
-        yield f"{len(tests)} long tests of {file} ({sum(known.tests[test] for test in tests):.0f} s)"
+def by_file(tests: Iterable[str], known: Durations) -> Iterator[str]:
+    """The files of long tests, with the seconds of these."""
+    seconds: Counter[str] = Counter()
+    for test in tests:
+        seconds[file_of(test)] += known.tests[test]
+    for file, together in seconds.items():
+        yield f"long tests of {file} ({together:.0f} s)"
 
 
 if __name__ == "__main__":

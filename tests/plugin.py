@@ -27,21 +27,22 @@ SHOWN = 15
 
 @dataclass(frozen=True)
 class Durations:
-    """Seconds of each file, and of the long tests of long files."""
+    """Seconds of each file, and of the long tests of long files, where they are units of their own."""
 
     files: dict[str, float] = field(default_factory=dict)
     tests: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, seconds: dict[str, float]) -> "Durations":
-        """From the seconds of each test."""
+        """From the seconds of each test, given as xdist names it."""
         files: Counter[str] = Counter()
-        for test, length in seconds.items():
-            files[file_of(test)] += length
+        for item, length in seconds.items():
+            files[file_of(item)] += length
         tests = {
-            test: round(length, 1)
-            for test, length in sorted(seconds.items())
-            if length > LONG_TEST and files[file_of(test)] > LONG_FILE and not is_notebook(file_of(test))
+            item: round(length, 1)
+            for item, length in sorted(seconds.items())
+            if length > LONG_TEST and files[file_of(item)] > LONG_FILE
+            if not split(item)[1] and not is_notebook(file_of(item))
         }
         return cls({file: round(length, 1) for file, length in sorted(files.items())}, tests)
 
@@ -140,7 +141,7 @@ class Times:
         if self.lost and not exitstatus:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         elif not exitstatus and self.config.option.keep_durations:
-            Durations.of({split(item)[0]: length for item, length in self.seconds.items()}).write(self.config.rootpath)
+            Durations.of(self.seconds).write(self.config.rootpath)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -51,8 +51,8 @@ def test_units_are_files_groups_and_long_tests() -> None:
 
 def test_long_tests_of_long_files_are_kept_by_themselves() -> None:
     seconds = {"tests/a.py::y": 0.26, "tests/a.py::x": 10.0, "tests/b.py::x": 9.0, "solutions/x.ipynb::Cell 0": 11.0}
-    known = Durations.of(seconds)
-    assert known.files == {"solutions/x.ipynb": 11.0, "tests/a.py": 10.3, "tests/b.py": 9.0}
+    known = Durations.of({**seconds, "tests/c.py::x@group": 12.0})
+    assert known.files == {"solutions/x.ipynb": 11.0, "tests/a.py": 10.3, "tests/b.py": 9.0, "tests/c.py": 12.0}
     assert known.tests == {"tests/a.py::x": 10.0}
 
 
