@@ -117,6 +117,36 @@ def test_a_process_that_dies_at_its_end_fails_the_session(folder: Path) -> None:
     assert found.returncode == 1
 
 
+def test_since_when_files_have_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check, "ROOT", tmp_path)
+    for name in [name for name in os.environ if name.startswith("GIT_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+
+    def commit(name: str) -> None:
+        (tmp_path / name).write_text(name)
+        assert check.git("add", ".") is not None
+        assert check.git("-c", "user.name=x", "-c", "user.email=x", "commit", "-m", name) is not None
+
+    assert check.changed() == ([], "There is no git history here, so that nothing is known to have changed")
+    check.git("init", "--initial-branch=main")
+    commit("first")
+    assert check.changed() == ([], "Nothing is changed, and git knows no commit before the last")
+    commit("second")
+    assert check.changed()[0] == ["second"]
+    (tmp_path / "new").touch()
+    (tmp_path / "first").write_text("edited")
+    assert check.changed() == (["first", "new"], "Not committed")
+    check.git("checkout", "-b", "branch")
+    commit("third")
+    (tmp_path / "fourth").touch()
+    files, since = check.changed()
+    assert files == ["first", "new", "third", "fourth"]
+    assert since.startswith("Since main, ")
+    check.git("branch", "-m", "main", "trunk")
+    assert check.changed() == (["fourth"], "Not committed")
+
+
 def test_what_is_checked_after_a_change() -> None:
     nearest, rooms, further = check.by_nearness(["deepnet_edu/planning/time.py", "tests/test_lock.py", "README.md"])
     assert nearest == ["tests/planning/test_time.py", "tests/test_lock.py"]
