@@ -36,10 +36,7 @@ from deepnet_edu.messages import UserError
 from tests.doors import beyond_loopback, doors
 
 pytest.importorskip("distributed", reason="the extra [cluster] is not installed")
-pytestmark = [
-    pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL"),
-    pytest.mark.xdist_group("cluster"),  # its scheduler takes seconds to start
-]
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
 COMMAND = [sys.executable, "-c", "from deepnet_edu.cli import main; main()"]
 
 
