@@ -127,6 +127,8 @@ class Times:
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Print the slowest units."""
+        if not self.seconds:
+            return
         known = Durations.read(self.config.rootpath)
         units: Counter[str] = Counter()
         for item, length in self.seconds.items():
