@@ -1,9 +1,12 @@
 # make lab    set up .venv, open JupyterLab on your own copy of the lessons
 # make test   set up .venv, run everything that CI runs
-# make test-processors  the same as other processors would, some hours; with STEPS=quick the unit tests alone
+# make check  under three minutes: ruff, mypy, and the quick tests of what changed since main
+# make test-processors  test as other processors would, some hours; with STEPS=quick the rooms of the package alone
 # make build  rebuild the notebooks from solutions/*.py
-# make course run all lessons at the size of this machine, audit them, report on one page; time and memory: docs/timings.json
-# make record train the recorded runs of lessons 00 and 08 and of the laptop's preset (about two hours)
+# make course run all lessons at the size of this machine, audit them, report on one page; time and memory:
+#             docs/timings.json; then their slow proofs (tests marked course)
+# make record train the recorded runs of lessons 00 and 08 and of the laptop's preset (about two hours); then the tests
+#             marked record
 # make bench  compare with other libraries, and measure
 # make clean  remove what these made, never your workspace
 
@@ -16,7 +19,7 @@ unexport PYTHONHOME PYTHONPATH
 
 COURSE := runs/course-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: lab test test-processors build course record bench clean
+.PHONY: lab test check test-processors build course record bench clean
 
 lab:
 	@$(PYTHON) install.py
@@ -25,6 +28,10 @@ lab:
 test:
 	@$(PYTHON) install.py --dev
 	$(BIN)/python tests/run.py
+
+check:
+	@$(PYTHON) install.py --dev
+	$(BIN)/python -m tests.check
 
 test-processors:
 	@$(PYTHON) install.py --dev
@@ -35,15 +42,17 @@ build:
 	$(BIN)/deepnet-edu build
 
 course:
-	@$(PYTHON) install.py
+	@$(PYTHON) install.py --dev
 	$(BIN)/deepnet-edu run --profile $(if $(shell nvidia-smi -L 2>/dev/null | grep ^GPU),gpu,cpu) --slots 1 --timings --out $(COURSE); \
 	status=$$?; $(BIN)/deepnet-edu report $(COURSE) && exit $$status
+	$(BIN)/python tests/run.py --marked course
 
 record:
-	@$(PYTHON) install.py
+	@$(PYTHON) install.py --dev
 	$(BIN)/deepnet-edu run 00 11 --profile record --slots 1 --resume --out runs/record
 	$(BIN)/python benchmarks/explorer_grid.py
 	$(BIN)/python benchmarks/laptop_1000.py
+	$(BIN)/python tests/run.py --marked record
 
 bench:
 	@$(PYTHON) install.py --dev

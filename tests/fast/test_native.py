@@ -14,6 +14,8 @@ from torch import nn
 
 from deepnet_edu.fast import native
 
+pytestmark = pytest.mark.xdist_group("native")  # compiled once
+
 
 @pytest.fixture
 def compiled() -> Any:

@@ -1,12 +1,9 @@
-"""A room imports only from rooms above it, and only the last ones know that notebooks exist; types agree."""
+"""A room imports only from rooms above it, and only the last ones know that notebooks exist."""
 
 import ast
-import subprocess
-import sys
 from pathlib import Path
 
 import deepnet_edu
-from deepnet_edu.course.places import ROOT
 
 PACKAGE = Path(deepnet_edu.__file__).parent
 ORDER = [
@@ -67,9 +64,3 @@ def test_the_first_names_load() -> None:
     for name in deepnet_edu.__all__:
         assert getattr(deepnet_edu, name) is not None
     assert set(deepnet_edu.__all__) <= set(dir(deepnet_edu))
-
-
-def test_types_agree() -> None:
-    """Here, and not before all tests, since mypy uses one core and pytest has two."""
-    found = subprocess.run([sys.executable, "-m", "mypy"], cwd=ROOT, capture_output=True, text=True)
-    assert found.returncode == 0, found.stdout + found.stderr
