@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,83 +31,100 @@ SEED = 0
 print(SEED + 1)
 
 # %% tags=["headline"]
-from matplotlib.figure import Figure
+from IPython.display import HTML
 
-from deepnet_edu.figures import Picture
+HTML('<img alt="nothing" src="data:image/png;base64,iVBORw0KGgo=">')
 
-Picture(Figure(), alt="nothing")
+# %%
+import ipywidgets
+
+ipywidgets.IntSlider()
 """
 )
+#: What is made of it.
+NAMES = ["lessons/00_x.ipynb", "solutions/00_x.ipynb", "docs/images/00_x.png"]
+
+
+def lay_out(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    """Let the builder work in ``folder``."""
+    for name in ("lessons", "solutions", "references"):
+        (folder / name).mkdir(exist_ok=True)
+        patch.setattr(build, name.upper(), folder / name)
+    patch.setattr(build, "IMAGES", folder / "docs" / "images")
+
+
+@pytest.fixture(scope="module")
+def built_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project that is built: a kernel takes seconds to start."""
+    folder = tmp_path_factory.mktemp("built")
+    with pytest.MonkeyPatch.context() as patch:
+        lay_out(folder, patch)
+        (folder / "solutions" / "00_x.py").write_text(SOURCE)
+        build.build_all()
+    return folder
 
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("lessons", "solutions"):
-        (tmp_path / name).mkdir()
-    monkeypatch.setattr(build, "LESSONS", tmp_path / "lessons")
-    monkeypatch.setattr(build, "SOLUTIONS", tmp_path / "solutions")
-    monkeypatch.setattr(build, "IMAGES", tmp_path / "docs" / "images")
-    monkeypatch.setattr(build, "REFERENCES", tmp_path / "references")
+    """A project of one source."""
+    lay_out(tmp_path, monkeypatch)
     (tmp_path / "solutions" / "00_x.py").write_text(SOURCE)
     return tmp_path
 
 
-def test_one_source_makes_two_notebooks(project: Path) -> None:
-    names = ["lessons/00_x.ipynb", "solutions/00_x.ipynb", "docs/images/00_x.png"]
-    assert build.build_all() == [f"built {name}" for name in names]
+@pytest.fixture
+def built(built_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same, built."""
+    shutil.copytree(built_once, tmp_path, dirs_exist_ok=True)
+    lay_out(tmp_path, monkeypatch)
+    return tmp_path
+
+
+def test_one_source_makes_two_notebooks_and_always_the_same(project: Path, built_once: Path) -> None:
+    assert build.build_all() == [f"built {name}" for name in NAMES]
     lesson = nbformat.read(project / "lessons" / "00_x.ipynb", as_version=4)
     solution = nbformat.read(project / "solutions" / "00_x.ipynb", as_version=4)
     assert [cell.id for cell in lesson.cells] == [cell.id for cell in solution.cells]
     assert lesson.cells[2].metadata.tags == ["parameters"]
     assert lesson.cells[3].outputs == []
     assert solution.cells[3].outputs[0].text == "1\n"
+    assert solution.cells[5].outputs[0].data.keys() == {"text/plain"}  # a widget's id is random
     assert (project / "docs" / "images" / "00_x.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_two_builds_are_byte_identical_and_the_second_does_nothing(project: Path) -> None:
-    build.build_all()
-    files = sorted(project.rglob("*.ipynb"))
-    first = [path.read_bytes() for path in files]
+    for name in NAMES:
+        assert (project / name).read_bytes() == (built_once / name).read_bytes()
     assert build.build_all() == []
-    for path in files:
-        path.unlink()
-    build.build_all()
-    assert [path.read_bytes() for path in files] == first
 
 
-def test_check_names_what_is_not_up_to_date(project: Path) -> None:
-    build.build_all()
-    (project / "solutions" / "00_x.py").write_text(SOURCE + "# changed\n")
-    before = (project / "lessons" / "00_x.ipynb").read_bytes()
+def test_check_names_what_is_not_up_to_date(built: Path) -> None:
+    (built / "solutions" / "00_x.py").write_text(SOURCE + "# changed\n")
+    before = (built / "lessons" / "00_x.ipynb").read_bytes()
     with pytest.raises(UserError, match=r"lessons/00_x.ipynb, solutions/00_x.ipynb. Run: deepnet-edu build"):
         build.build_all(check=True)
-    assert (project / "lessons" / "00_x.ipynb").read_bytes() == before
+    assert (built / "lessons" / "00_x.ipynb").read_bytes() == before
 
 
-def test_a_cell_that_fails_leaves_the_old_solution(project: Path) -> None:
-    build.build_all()
-    before = (project / "solutions" / "00_x.ipynb").read_bytes()
-    (project / "solutions" / "00_x.py").write_text(SOURCE + "\n# %%\n1 / 0\n")
+def test_a_cell_that_fails_leaves_the_old_solution(built: Path) -> None:
+    before = (built / "solutions" / "00_x.ipynb").read_bytes()
+    (built / "solutions" / "00_x.py").write_text(SOURCE + "\n# %%\n1 / 0\n")
     with pytest.raises(UserError, match=r"00_x: a cell of the solution failed[\s\S]*ZeroDivisionError"):
         build.build_all()
-    assert (project / "solutions" / "00_x.ipynb").read_bytes() == before
+    assert (built / "solutions" / "00_x.ipynb").read_bytes() == before
 
 
-def test_prose_changes_without_a_new_run_and_code_does_not(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    build.build_all()
+def test_prose_changes_without_a_new_run_and_code_does_not(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ran = []
     real = build.executed
     monkeypatch.setattr(build, "executed", lambda *arguments: ran.append(1) or real(*arguments))
-    source = project / "solutions" / "00_x.py"
+    source = built / "solutions" / "00_x.py"
     source.write_text(SOURCE.replace("Some text.", "Better text."))
     assert build.build_all() == ["built lessons/00_x.ipynb", "built solutions/00_x.ipynb"]
-    solution = nbformat.read(project / "solutions" / "00_x.ipynb", as_version=4)
+    solution = nbformat.read(built / "solutions" / "00_x.ipynb", as_version=4)
     assert solution.cells[1].source == "Better text."
     assert solution.cells[3].outputs[0].text == "1\n"
     assert not ran
     source.write_text(SOURCE.replace("SEED + 1", "SEED + 2"))
     build.build_all()
-    assert nbformat.read(project / "solutions" / "00_x.ipynb", as_version=4).cells[3].outputs[0].text == "2\n"
+    assert nbformat.read(built / "solutions" / "00_x.ipynb", as_version=4).cells[3].outputs[0].text == "2\n"
     assert len(ran) == 1
     monkeypatch.setattr(build, "package_digest", lambda: "another package")
     build.build_all()
@@ -114,28 +132,16 @@ def test_prose_changes_without_a_new_run_and_code_does_not(project: Path, monkey
     assert build.build_all(check=True) == []  # of what the outputs were made is nbval's business
 
 
-def test_a_widgets_random_id_does_not_stay(project: Path) -> None:
-    widget = "\n# %%\nimport ipywidgets\n\nipywidgets.IntSlider()\n"
-    (project / "solutions" / "00_x.py").write_text(SOURCE + widget)
+def test_a_split_cell_is_code_that_changed(built: Path) -> None:
+    source = built / "solutions" / "00_x.py"
+    source.write_text(SOURCE.replace("import ipywidgets\n", "import ipywidgets\n\n# %%"))
     build.build_all()
-    first = (project / "solutions" / "00_x.ipynb").read_bytes()
-    (project / "solutions" / "00_x.ipynb").unlink()
-    build.build_all()
-    assert (project / "solutions" / "00_x.ipynb").read_bytes() == first
-
-
-def test_a_split_cell_is_code_that_changed(project: Path) -> None:
-    build.build_all()
-    source = project / "solutions" / "00_x.py"
-    source.write_text(SOURCE.replace("from matplotlib.figure", "import sys\n\n# %%\nfrom matplotlib.figure"))
-    build.build_all()
-    assert len(nbformat.read(project / "solutions" / "00_x.ipynb", as_version=4).cells) == 6
+    assert len(nbformat.read(built / "solutions" / "00_x.ipynb", as_version=4).cells) == 7
 
 
 @pytest.mark.parametrize("damage", ["<<<<<<< HEAD\n{", ""])
-def test_a_damaged_solution_or_a_lost_picture_is_made_anew(project: Path, damage: str) -> None:
-    build.build_all()
-    solution, image = project / "solutions" / "00_x.ipynb", project / "docs" / "images" / "00_x.png"
+def test_a_damaged_solution_or_a_lost_picture_is_made_anew(built: Path, damage: str) -> None:
+    solution, image = built / "solutions" / "00_x.ipynb", built / "docs" / "images" / "00_x.png"
     solution.write_text(damage)
     with pytest.raises(UserError, match="solutions/00_x.ipynb"):
         build.build_all(check=True)
@@ -146,11 +152,10 @@ def test_a_damaged_solution_or_a_lost_picture_is_made_anew(project: Path, damage
     assert build.build_all() == ["built docs/images/00_x.png"]
 
 
-def test_what_has_no_source_any_more_is_named(project: Path) -> None:
-    build.build_all()
-    (project / "solutions" / "00_x.py").rename(project / "solutions" / "00_z.py")
-    build.build_all()
-    with pytest.raises(UserError, match=r"no source any more for lessons/00_x.ipynb, solutions/00_x.ipynb: delete it"):
+def test_what_has_no_source_any_more_is_named(built: Path) -> None:
+    for name in NAMES[:2]:
+        shutil.copy(built / name, (built / name).with_stem("00_z"))
+    with pytest.raises(UserError, match=r"no source any more for lessons/00_z.ipynb, solutions/00_z.ipynb: delete it"):
         build.build_all(check=True)
 
 
@@ -181,31 +186,30 @@ def test_only_some_solutions(project: Path) -> None:
     assert (project / "lessons" / "00_x.ipynb").exists()
 
 
-def test_killed_in_the_middle_of_a_build_nothing_is_half_written(project: Path) -> None:
-    build.build_all()
-    before = {path: path.read_bytes() for path in project.rglob("*.ipynb")}
+def test_killed_in_the_middle_of_a_build_nothing_is_half_written(built: Path) -> None:
+    before = {path: path.read_bytes() for path in built.rglob("*.ipynb")}
     slow = SOURCE + "\n# %%\nimport time\nfrom pathlib import Path\nPath('started').touch()\ntime.sleep(600)\n"
-    (project / "solutions" / "00_x.py").write_text(slow)
+    (built / "solutions" / "00_x.py").write_text(slow)
     names = ("LESSONS", "SOLUTIONS", "IMAGES", "REFERENCES")
     code = "from pathlib import Path\nfrom deepnet_edu.course import build\n"
     code += "".join(f"build.{name} = Path({str(getattr(build, name))!r})\n" for name in names)
     process = subprocess.Popen([sys.executable, "-c", code + "build.build_all()"], start_new_session=True)
     deadline = time.monotonic() + 60
-    while not (project / "solutions" / "started").exists():
+    while not (built / "solutions" / "started").exists():
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    solution = project / "solutions" / "00_x.ipynb"
+    solution = built / "solutions" / "00_x.ipynb"
     assert solution.read_bytes() == before[solution]
-    for path in project.rglob("*.ipynb"):
+    for path in built.rglob("*.ipynb"):
         nbformat.validate(nbformat.read(path, as_version=4))
     with pytest.raises(UserError, match=r"solutions/00_x.ipynb. Run: deepnet-edu build"):
         build.build_all(check=True)
-    (project / "solutions" / "00_x.py").write_text(SOURCE)
+    (built / "solutions" / "00_x.py").write_text(SOURCE)
     build.build_all()
-    assert {path: path.read_bytes() for path in project.rglob("*.ipynb")} == before
+    assert {path: path.read_bytes() for path in built.rglob("*.ipynb")} == before
 
 
 @pytest.mark.parametrize("path", sorted(SOLUTIONS.glob("*.ipynb")), ids=lambda path: path.stem)

@@ -1,4 +1,7 @@
-"""What lesson 00 claims, held against its committed record: three seeds and the controls."""
+"""What lesson 00 claims, held against its committed record: three seeds and the controls.
+
+And a thousand layers, live, for seven steps; `make course` runs the lesson at that depth.
+"""
 
 from math import log
 from pathlib import Path
@@ -7,7 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from deepnet_edu import ModelConfig, TrainConfig, build_model, train
 from deepnet_edu.course.kit import Results
+from deepnet_edu.data import TokenMap
 
 RECORD = Results("lesson_00")
 
@@ -17,6 +22,11 @@ def ends(**wanted: Any) -> list[float]:
 
 
 MAP = {"task": "token_map", "layers": 1000, "parameters": "stack", "learning_rate": 3e-4, "warmup": 20}
+
+
+def config(rule: str, layers: int) -> ModelConfig:
+    shape = RECORD.head["shape"]
+    return ModelConfig("decoder", "lm", decoder_layers=layers, vocab_size=16, residual=rule, **shape)
 
 
 def test_token_map_three_seeds() -> None:
@@ -76,13 +86,21 @@ def test_the_record_says_where_it_comes_from() -> None:
 
 def test_one_recorded_run_can_be_repeated() -> None:
     """The short control without layers, again: the same losses."""
-    from deepnet_edu import ModelConfig, TrainConfig, build_model, train
-    from deepnet_edu.data import TokenMap
-
     (run,) = RECORD.select(task="token_map", layers=0, seed=1, learning_rate=3e-3)
-    model = build_model(ModelConfig("decoder", "lm", vocab_size=16, residual="none", **RECORD.head["shape"]), seed=1)
+    model = build_model(config("none", layers=0), seed=1)
     settings = TrainConfig(steps=20, learning_rate=3e-3, warmup=20, parameters="ends", seed=1)
     assert train(model, TokenMap(), settings, progress=False).loss == pytest.approx(run["loss"][:20], abs=2e-3)
+
+
+def test_a_thousand_layers_learn_and_post_ln_does_not() -> None:
+    """The lesson's race without its warm-up, as the record has it too: seven steps tell them apart."""
+    last = {}
+    for rule in ("deepnorm", "post_ln"):
+        model = build_model(config(rule, layers=1000), seed=0)
+        settings = TrainConfig(steps=7, learning_rate=3e-4, warmup=0, parameters="stack", seed=0)
+        last[rule] = np.mean(train(model, TokenMap(), settings, progress=False).loss[-3:])
+    assert last["deepnorm"] < log(16) - 0.3
+    assert last["post_ln"] > log(16) - 0.1
 
 
 def test_a_missing_record_or_run_says_what_to_type() -> None:
