@@ -194,8 +194,8 @@ CHANGED = {
     "range(a)": "pass|a|range(a + 1)|range(a - 1)",
     "np(a, b=c)": "pass|np(a)|np(a + 1, b=c)|np(a - 1, b=c)|np(a, b=c + 1)|np(a, b=c - 1)",
     "np(a, b)": "pass|np(b, a)|np(a + 1, b)|np(a - 1, b)|np(a, b + 1)|np(a, b - 1)",
-    "for i in a:\n    b": "pass|for i in a + 1:\n    b|for i in a - 1:\n    b|for i in a:\n    pass|for i in a:\n    b + 1"
-    "|for i in a:\n    b - 1",
+    "for i in a:\n    b": "pass|for i in a + 1:\n    b|for i in a - 1:\n    b|for i in a:\n    pass"
+    "|for i in a:\n    b + 1|for i in a:\n    b - 1",
     "lambda a, b: a * b": "pass|lambda a, b: a + b|lambda a, b: a / b|lambda a, b: a|lambda a, b: b"
     "|lambda a, b: (a + 1) * b|lambda a, b: (a - 1) * b|lambda a, b: b * b|lambda a, b: a * (b + 1)"
     "|lambda a, b: a * (b - 1)|lambda a, b: a * a",
