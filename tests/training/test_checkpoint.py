@@ -10,9 +10,11 @@ import signal
 import time
 from dataclasses import replace
 from pathlib import Path
+from threading import RLock
 
 import pytest
 import torch
+from tqdm.auto import tqdm
 
 from deepnet_edu import ModelConfig, TrainConfig, build_model, train
 from deepnet_edu.data import TokenMap
@@ -47,6 +49,7 @@ def killed(out: Path, after: float | None = None, **environment: str) -> bool:
     """Whether a run of its own process, forked from this one, was killed before it was done."""
     child = os.fork()
     if not child:
+        tqdm.set_lock(RLock())  # forked processes share tqdm's lock, and who is killed never gives it back
         os.environ.update(environment)
         run(out)
         os._exit(0)
