@@ -37,7 +37,7 @@ from tests.zygote import Python
 pytest.importorskip("distributed", reason="the extra [cluster] is not installed")
 pytestmark = [
     pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL"),
-    pytest.mark.xdist_group("cluster"),  # one scheduler for all of them
+    pytest.mark.xdist_group("zygote"),  # and one scheduler for all of them
 ]
 COMMAND = ["-c", "from deepnet_edu.cli import main; main()"]
 

@@ -18,7 +18,7 @@ from deepnet_edu.messages import UserError
 from tests.batch.conftest import SCRIPT, stand_in
 from tests.zygote import Python
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no sh")
+pytestmark = [pytest.mark.skipif(os.name == "nt", reason="Windows has no sh"), pytest.mark.xdist_group("zygote")]
 
 
 @pytest.fixture(autouse=True)

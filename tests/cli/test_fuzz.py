@@ -24,6 +24,8 @@ import pytest
 import typer.main
 from typer.testing import CliRunner
 
+import deepnet_edu.planning.ranks
+import deepnet_edu.planning.time  # noqa: F401  before a test replaces what they import
 from deepnet_edu.cli import app
 from deepnet_edu.course import places
 from deepnet_edu.messages import MOST_SHOWN, UserError

@@ -18,7 +18,7 @@ from deepnet_edu.messages import UserError
 from tests.course.source import HEAD
 from tests.zygote import Python
 
-pytestmark = pytest.mark.xdist_group("build")  # its original takes a kernel
+pytestmark = pytest.mark.xdist_group("zygote")  # and its original takes a kernel
 SOURCE = (
     HEAD
     + """
