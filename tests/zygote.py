@@ -12,23 +12,29 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import cache
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-_SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(
-    [
-        "torch",
-        "distributed.cli.dask_scheduler",
-        "distributed.cli.dask_worker",
-        "deepnet_edu.cli",
-        "deepnet_edu.batch.remote",
-        "deepnet_edu.batch.run",
-        "deepnet_edu.batch.scheduler",
-        "deepnet_edu.course.build",
-    ]
-)
+LOADED = [
+    "torch",
+    "distributed.cli.dask_scheduler",
+    "distributed.cli.dask_worker",
+    "deepnet_edu.cli",
+    "deepnet_edu.batch.remote",
+    "deepnet_edu.batch.run",
+    "deepnet_edu.batch.scheduler",
+    "deepnet_edu.course.build",
+]
+
+
+@cache
+def _server() -> Any:
+    """Windows has none."""
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(LOADED)
+    return server
 
 
 class Python:
@@ -48,9 +54,9 @@ class Python:
         env: Mapping[str, str] | None = None,
         stdout: Path | str = os.devnull,
     ) -> None:
-        reader, self.stdin = _SERVER.Pipe(duplex=False)
+        reader, self.stdin = _server().Pipe(duplex=False)
         given = (arguments, cwd or Path.cwd(), dict(os.environ if env is None else env), stdout, reader)
-        self._process = _SERVER.Process(target=_begin, args=given, daemon=True)
+        self._process = _server().Process(target=_begin, args=given, daemon=True)
         self._process.start()
         reader.close()
 
