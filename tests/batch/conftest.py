@@ -52,6 +52,12 @@ def planned(working: Path) -> Callable[..., Plan]:
     return plan
 
 
+@pytest.fixture(autouse=True)
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A runner looks after its runs more often than it does after notebooks: here they end at once."""
+    monkeypatch.setattr("deepnet_edu.batch.local.LOOK_S", 0.01)
+
+
 @pytest.fixture
 def stub(tmp_path: Path) -> list[str]:
     """The command of ``SCRIPT``, which leaves a notebook that recorded twice its seed."""

@@ -6,8 +6,6 @@ No kernel is started here; benchmarks/batch_cluster.py does the same at length, 
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -34,16 +32,23 @@ from deepnet_edu.cli import app
 from deepnet_edu.files import KILL_AT
 from deepnet_edu.messages import UserError
 from tests.doors import beyond_loopback, doors
+from tests.zygote import Python
 
 pytest.importorskip("distributed", reason="the extra [cluster] is not installed")
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
-COMMAND = [sys.executable, "-c", "from deepnet_edu.cli import main; main()"]
+pytestmark = [
+    pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL"),
+    pytest.mark.xdist_group("zygote"),  # and one scheduler for all of them
+]
+COMMAND = ["-c", "from deepnet_edu.cli import main; main()"]
 
 
 @pytest.fixture(scope="module")
 def here() -> Iterator[Machines]:
-    with machines() as made:
-        yield made
+    """Its processes are forked: they take no seconds to start."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batch_cluster, "_start", lambda arguments, environment: Python(*arguments, env=environment))
+        with machines() as made:
+            yield made
 
 
 @pytest.fixture
@@ -150,14 +155,15 @@ def test_the_runner_is_killed_and_resumed(tmp_path: Path, notebook: Path, here: 
         here.kill(name)
     here.add("slow", seconds=81)
     command = [*COMMAND, "run", notebook.name, "--seeds", "2", "--cluster", here.address, "--resume", "--out", "batch"]
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL) as process:
+    with Python(*command, cwd=tmp_path) as process:
         wait_until(lambda: running("81"))
         process.kill()
     wait_until(lambda: not running("81"))
     assert sorted(run.state for run in read_batch(tmp_path / "batch")) == ["queued", "running"]
     here.kill("slow")
     here.add("quick", seconds=0.2)
-    said = subprocess.run(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True, check=True).stdout
+    assert Python(*command, cwd=tmp_path, stdout=tmp_path / "said").wait(60) == 0
+    said = (tmp_path / "said").read_text()
     assert "on quick, slot 0" in said
     assert "2 of 2 runs are done: batch" in said
     assert sorted((run.state, run.attempts) for run in read_batch(tmp_path / "batch")) == [("done", 1), ("done", 2)]
@@ -171,11 +177,10 @@ def test_the_runner_is_killed_while_a_result_is_copied_back(
         here.kill(name)
     here.add("quick", seconds=0.1)
     command = [*COMMAND, "run", notebook.name, "--seeds", "3", "--cluster", here.address, "--resume", "--out", "batch"]
-    doomed = subprocess.run(command, cwd=tmp_path, stdout=subprocess.DEVNULL, env={**os.environ, KILL_AT: point})
-    assert doomed.returncode == -signal.SIGKILL
+    assert Python(*command, cwd=tmp_path, env={**os.environ, KILL_AT: point}).wait(60) == -signal.SIGKILL
     before = read_batch(tmp_path / "batch")  # each is whole
     assert not [run for run in before if run.state == "done"]
-    subprocess.run(command, cwd=tmp_path, stdout=subprocess.DEVNULL, check=True)
+    assert Python(*command, cwd=tmp_path).wait(60) == 0
     assert batch_faults.look(tmp_path / "batch", {run.id: run for run in before}, seeds=3) == []
     assert sorted(run.attempts for run in read_batch(tmp_path / "batch")) == [1, 1, 2]
 
@@ -216,12 +221,12 @@ def test_a_run_that_loses_many_workers_is_given_up(
     assert (run.state, run.problems) == ("killed", ["its worker slow was lost, the last of 1"])
 
 
-def test_this_machines_workers_are_started_again_and_end(here: Machines) -> None:
+def test_this_machines_workers_are_started_again_and_end(tmp_path: Path, here: Machines) -> None:
     for name in list(here.workers):
         here.kill(name)
     command = [*COMMAND, "workers", here.address, "--gpus", "none", "--slots", "2"]
     members = Cluster(here.address)
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with Python(*command, stdout=tmp_path / "said") as process:
 
         def pids() -> list[int]:
             return [child.pid for child in psutil.Process(process.pid).children()]
@@ -236,10 +241,9 @@ def test_this_machines_workers_are_started_again_and_end(here: Machines) -> None
         wait_until(lambda: len(members.members() or {}) == 2 and first[0] not in pids() and len(pids()) == 2)
         last = pids()
         process.send_signal(signal.SIGINT)
-        said, _ = process.communicate(timeout=30)
+        assert process.wait(60) == 0
     members.close()
-    assert process.returncode == 0
-    assert said.splitlines() == [
+    assert (tmp_path / "said").read_text().splitlines() == [
         f"2 workers for {here.address}, until Ctrl-C.",
         "Worker 0 has ended (-9): it is started again.",
     ]

@@ -1,10 +1,12 @@
 """Whoever is killed, a batch that is resumed has each run done once. benchmarks/batch_faults.py does it at length, and
 with kernels; here a shell script stands for worker and kernel."""
 
+import json
 import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,8 +16,20 @@ from deepnet_edu.batch.slots import make_slots
 from deepnet_edu.lock import HOST
 from deepnet_edu.messages import UserError
 from tests.batch.conftest import SCRIPT, stand_in
+from tests.zygote import Python
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no sh")
+pytestmark = [pytest.mark.skipif(os.name == "nt", reason="Windows has no sh"), pytest.mark.xdist_group("zygote")]
+
+
+@pytest.fixture(autouse=True)
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A runner is a process of its own that was forked: most of a trial would be its start."""
+
+    def start(folder: Path, *given: Any) -> Python:
+        task = json.dumps([str(folder), *given])
+        return Python("-m", "benchmarks.batch_faults", "--runner", task, cwd=folder.parent)
+
+    monkeypatch.setattr(batch_faults, "start", start)
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,10 @@ OBSERVE: dict[str, Callable[[Callable, np.random.Generator], Any]] = {
     "checkpointed_numbers": lambda f, g: f(*_group(g)),
     "attainable_rate": lambda f, g: f(*(int(n) for n in g.integers(1, 50, 3)), *g.uniform(1, 99, 2), 4),
     "model_flops_utilisation": lambda f, g: f(g.uniform(1, 9), *(int(n) for n in g.integers(1, 50, 4)), 1e4),
-    "best_group": lambda f, g: f(*_group(g)[::2], int(g.integers(1, 90))),
+    # Sizes are often small: then the best group is a whole number of layers, of one, or more than the state has.
+    "best_group": lambda f, g: f(
+        int(g.integers(8, 40)), *(int(n) for n in g.integers(1, 10, 2) ** g.integers(1, 3, 2))
+    ),
     "flat_buffer": _see_buffer,
 }
 

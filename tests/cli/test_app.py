@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from click.testing import Result
@@ -25,22 +27,60 @@ def look(name: str, findings: list[doctor.Finding]) -> doctor.Finding:
     return next(finding for finding in findings if finding.name.startswith(name))
 
 
-COMMANDS = ["doctor", "lab", "progress", "run", "report", "build", "probe", "plan", "bench", "models", "train"]
+COMMANDS = [command.callback.__name__ for command in app.registered_commands if command.callback]
+SCRIPT = str(Path(sys.executable).with_name("deepnet-edu"))
 
 
-def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [str(Path(sys.executable).with_name("deepnet-edu")), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, timeout=120)
+class Ended(NamedTuple):
+    """How a command ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
 
 
-@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
-def test_every_command_has_help_with_an_example(command: list[str]) -> None:
-    result = run(*command, "--help")
-    assert result.returncode == 0
-    assert "deepnet-edu " in result.stdout if not command else f"Example: deepnet-edu {command[0]}" in result.stdout
+Run = Callable[..., Ended]
 
 
-def test_doctor_finds_this_machine_ready(tmp_path: Path) -> None:
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """The command line from its entry point on, in this process: to start a Python and load torch takes seconds."""
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")  # which the entry point would set
+
+    def go(*arguments: str) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["deepnet-edu", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return Ended(int(ended.value.code or 0), *capsys.readouterr())
+
+    return go
+
+
+@pytest.mark.parametrize("command", [[SCRIPT], [sys.executable, "-m", "deepnet_edu"]], ids=["script", "module"])
+def test_the_command_is_installed(command: list[str]) -> None:
+    result = subprocess.run([*command, "--help"], capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "Start with: deepnet-edu lab" in " ".join(result.stdout.split())
+
+
+def test_every_command_has_help_with_an_example_and_loads_no_torch_for_it() -> None:
+    """In a Python that has loaded nothing before."""
+    code = (
+        "import sys\nfrom deepnet_edu.cli import main\n"
+        "for name in sys.argv[1:]:\n"
+        "    sys.argv = ['deepnet-edu', name, '--help']\n"
+        "    try: main()\n"
+        "    except SystemExit as ended: print('ended', ended.code or 0, 'torch' in sys.modules)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code, *COMMANDS], capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+    *pages, rest = result.stdout.split("ended 0 False\n")
+    assert rest == ""
+    for name, page in zip(COMMANDS, pages, strict=True):
+        assert f"Example: deepnet-edu {name}" in page
+
+
+def test_doctor_finds_this_machine_ready(run: Run, tmp_path: Path) -> None:
     result = run("doctor", "--json", "--workspace", str(tmp_path))
     assert result.returncode == 0, result.stdout
     report = json.loads(result.stdout)
@@ -54,7 +94,7 @@ def test_doctor_finds_this_machine_ready(tmp_path: Path) -> None:
     assert not any(tmp_path.iterdir())
 
 
-def test_doctor_names_the_command_that_mends_a_workspace(tmp_path: Path) -> None:
+def test_doctor_names_the_command_that_mends_a_workspace(run: Run, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     result = run("doctor", "--workspace", str(tmp_path / "file" / "work"))
     assert result.returncode == 1
@@ -130,19 +170,13 @@ def test_ctrl_c_outside_of_a_command(monkeypatch: pytest.MonkeyPatch, capsys: py
     assert (ended.value.code, capsys.readouterr().err) == (130, "Stopped.\n")
 
 
-def test_python_m_is_the_command() -> None:
-    found = subprocess.run([sys.executable, "-m", "deepnet_edu", "models", "--json"], capture_output=True, text=True)
-    assert found.returncode == 0
-    assert json.loads(found.stdout)
-
-
-def test_a_lesson_that_does_not_exist() -> None:
+def test_a_lesson_that_does_not_exist(run: Run) -> None:
     result = run("lab", "00_a_thousand_layer")
     assert result.returncode == 1
     assert result.stderr.strip() == "Unknown lesson '00_a_thousand_layer': did you mean '00_a_thousand_layers'?"
 
 
-def test_a_workspace_that_cannot_be_written(tmp_path: Path) -> None:
+def test_a_workspace_that_cannot_be_written(run: Run, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     result = run("lab", "--workspace", str(tmp_path / "file" / "work"))
     assert result.returncode == 1
@@ -150,7 +184,7 @@ def test_a_workspace_that_cannot_be_written(tmp_path: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
-def test_progress(tmp_path: Path) -> None:
+def test_progress(run: Run, tmp_path: Path) -> None:
     note(tmp_path / ".progress.json", "input_share", "done")
     note(tmp_path / ".progress.json", "cloned_growth", "tried")
     result = run("progress", "--workspace", str(tmp_path))
@@ -172,7 +206,7 @@ def test_lessons_by_number_name_or_file() -> None:
         find_lesson("../../etc/passwd")
 
 
-def test_notebooks_are_up_to_date_with_their_sources() -> None:
+def test_notebooks_are_up_to_date_with_their_sources(run: Run) -> None:
     result = run("build", "--check")
     assert result.returncode == 0, result.stderr
 
@@ -196,11 +230,11 @@ def test_doctor_misses_what_is_not_installed(tmp_path: Path, monkeypatch: pytest
     assert finding.mend == "python install.py --again"
 
 
-def test_doctor_prints_brackets_as_they_are(tmp_path: Path) -> None:
+def test_doctor_prints_brackets_as_they_are(run: Run, tmp_path: Path) -> None:
     assert "my[draft]x: can be written" in run("doctor", "--workspace", str(tmp_path / "my[draft]x")).stdout
 
 
-def test_plan_says_where_memory_goes(tmp_path: Path) -> None:
+def test_plan_says_where_memory_goes(run: Run, tmp_path: Path) -> None:
     result = run("plan", "small_1000", "--checkpoint-every", "1", "--json")
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout)
@@ -253,7 +287,7 @@ def test_a_line_that_cannot_be_read_is_one_line_and_says_where_help_is() -> None
     assert result.stderr.count("\n") == 1
 
 
-def test_bench_runs_a_benchmark_of_the_clone() -> None:
+def test_bench_runs_a_benchmark_of_the_clone(run: Run) -> None:
     result = run("bench", "depth", "--help")
     assert result.returncode == 0
     refused = run("bench", "deth")
@@ -376,10 +410,9 @@ def test_train_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows knows no SIGTERM that a process could answer")
-def test_train_is_stopped_and_goes_on(tmp_path: Path) -> None:
-    script = str(Path(sys.executable).with_name("deepnet-edu"))
+def test_train_is_stopped_and_goes_on(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = ["--set", "decoder_layers=4", "--set", "steps=1000000", "--set", "save_every=5", "--out", "my run"]
-    command = [script, "train", "laptop-1000", *own]
+    command = [SCRIPT, "train", "laptop-1000", *own]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         saved = tmp_path / "my run" / "checkpoints"
         while process.poll() is None and not list(saved.glob("step-*")):
@@ -391,8 +424,7 @@ def test_train_is_stopped_and_goes_on(tmp_path: Path) -> None:
     assert go_on == ["deepnet-edu", "train", "my run/run.toml", "--resume"]
     done = int(said.split()[2])
     assert (saved / f"step-{done:08}").is_dir()
-    again = subprocess.run(
-        [script, *go_on[1:], "--set", f"steps={done + 1}", "--json"], cwd=tmp_path, capture_output=True, text=True
-    )
+    monkeypatch.chdir(tmp_path)
+    again = run(*go_on[1:], "--set", f"steps={done + 1}", "--json")
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout)["tokens"] == 512 * (done + 1)

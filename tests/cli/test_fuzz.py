@@ -24,6 +24,8 @@ import pytest
 import typer.main
 from typer.testing import CliRunner
 
+import deepnet_edu.planning.ranks
+import deepnet_edu.planning.time  # noqa: F401  before a test replaces what they import
 from deepnet_edu.cli import app
 from deepnet_edu.course import places
 from deepnet_edu.messages import MOST_SHOWN, UserError
@@ -36,8 +38,10 @@ ROUNDS = int(os.environ.get("DEEPNET_EDU_FUZZ", "1"))
 VALUES, LINES = 8, 10
 SECONDS, MEMORY = 20, 6 * 2**30
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-#: What a command that needs an argument gets when its options are tried.
-ARGUMENTS = {"plan": "small_1000", "report": "batch", "train": "laptop-1000", "workers": "tcp://127.0.0.1:8786"}
+#: What a command that needs an argument gets when its options are tried; without one, run would plan all lessons.
+ARGUMENTS = {
+    "plan": "small_1000", "report": "batch", "run": "00", "train": "laptop-1000", "workers": "tcp://127.0.0.1:8786",
+}  # fmt: skip
 
 
 class Begun(BaseException):

@@ -4,20 +4,21 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from itertools import pairwise
 from pathlib import Path
 
 import nbformat
 import pytest
+from nbformat import NotebookNode
 
 from deepnet_edu.course import build
 from deepnet_edu.course.places import LESSONS, SOLUTIONS
 from deepnet_edu.messages import UserError
 from tests.course.source import HEAD
+from tests.zygote import Python
 
+pytestmark = pytest.mark.xdist_group("zygote")  # and its original takes a kernel
 SOURCE = (
     HEAD
     + """
@@ -31,9 +32,11 @@ SEED = 0
 print(SEED + 1)
 
 # %% tags=["headline"]
-from IPython.display import HTML
+from matplotlib.figure import Figure
 
-HTML('<img alt="nothing" src="data:image/png;base64,iVBORw0KGgo=">')
+from deepnet_edu.figures import Picture
+
+Picture(Figure(), alt="nothing")
 
 # %%
 import ipywidgets
@@ -41,58 +44,82 @@ import ipywidgets
 ipywidgets.IntSlider()
 """
 )
-#: What is made of it.
-NAMES = ["lessons/00_x.ipynb", "solutions/00_x.ipynb", "docs/images/00_x.png"]
+MADE = ["lessons/00_x.ipynb", "solutions/00_x.ipynb", "docs/images/00_x.png"]
 
 
-def lay_out(folder: Path, patch: pytest.MonkeyPatch) -> None:
-    """Let the builder work in ``folder``."""
-    for name in ("lessons", "solutions", "references"):
-        (folder / name).mkdir(exist_ok=True)
-        patch.setattr(build, name.upper(), folder / name)
+def begin(folder: Path, patch: pytest.MonkeyPatch) -> Path:
+    """A project of one lesson, which the builder takes for its own."""
+    for name in ("lessons", "solutions"):
+        (folder / name).mkdir()
+    patch.setattr(build, "LESSONS", folder / "lessons")
+    patch.setattr(build, "SOLUTIONS", folder / "solutions")
     patch.setattr(build, "IMAGES", folder / "docs" / "images")
+    patch.setattr(build, "REFERENCES", folder / "references")
+    (folder / "solutions" / "00_x.py").write_text(SOURCE)
+    return folder
 
 
 @pytest.fixture(scope="module")
-def built_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project that is built: a kernel takes seconds to start."""
-    folder = tmp_path_factory.mktemp("built")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project that has been built, and its solution executed by a kernel."""
     with pytest.MonkeyPatch.context() as patch:
-        lay_out(folder, patch)
-        (folder / "solutions" / "00_x.py").write_text(SOURCE)
+        folder = begin(tmp_path_factory.mktemp("original"), patch)
         build.build_all()
     return folder
 
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project of one source."""
-    lay_out(tmp_path, monkeypatch)
-    (tmp_path / "solutions" / "00_x.py").write_text(SOURCE)
-    return tmp_path
+    return begin(tmp_path, monkeypatch)
 
 
 @pytest.fixture
-def built(built_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The same, built."""
-    shutil.copytree(built_once, tmp_path, dirs_exist_ok=True)
-    lay_out(tmp_path, monkeypatch)
-    return tmp_path
+def built(project: Path, original: Path) -> Path:
+    """A copy of the original."""
+    shutil.copytree(original, project, dirs_exist_ok=True)
+    return project
 
 
-def test_one_source_makes_two_notebooks_and_always_the_same(project: Path, built_once: Path) -> None:
-    assert build.build_all() == [f"built {name}" for name in NAMES]
-    lesson = nbformat.read(project / "lessons" / "00_x.ipynb", as_version=4)
-    solution = nbformat.read(project / "solutions" / "00_x.ipynb", as_version=4)
+@pytest.fixture
+def ran(original: Path, monkeypatch: pytest.MonkeyPatch) -> list[NotebookNode]:
+    """What is executed, without a kernel: a cell puts out what it did in the original, a new one nothing."""
+    notebooks: list[NotebookNode] = []
+    first = nbformat.read(original / "solutions" / "00_x.ipynb", as_version=4)
+    known = {cell.source: cell for cell in first.cells if cell.cell_type == "code"}
+
+    def executed(notebook: NotebookNode, folder: Path) -> NotebookNode:
+        notebooks.append(result := nbformat.from_dict(notebook))
+        for cell in result.cells:
+            if cell.source in known:
+                cell.outputs, cell.execution_count = known[cell.source].outputs, known[cell.source].execution_count
+        return result
+
+    monkeypatch.setattr(build, "executed", executed)
+    return notebooks
+
+
+def solution_of(project: Path) -> NotebookNode:
+    return nbformat.read(project / "solutions" / "00_x.ipynb", as_version=4)
+
+
+def test_one_source_makes_two_notebooks(original: Path) -> None:
+    lesson = nbformat.read(original / "lessons" / "00_x.ipynb", as_version=4)
+    solution = solution_of(original)
     assert [cell.id for cell in lesson.cells] == [cell.id for cell in solution.cells]
     assert lesson.cells[2].metadata.tags == ["parameters"]
     assert lesson.cells[3].outputs == []
     assert solution.cells[3].outputs[0].text == "1\n"
-    assert solution.cells[5].outputs[0].data.keys() == {"text/plain"}  # a widget's id is random
-    assert (project / "docs" / "images" / "00_x.png").read_bytes().startswith(b"\x89PNG")
-    for name in NAMES:
-        assert (project / name).read_bytes() == (built_once / name).read_bytes()
+    assert solution.cells[5].outputs[0].data == {"text/plain": "IntSlider(value=0)"}  # without the widget's random id
+    assert (original / "docs" / "images" / "00_x.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_two_builds_are_byte_identical_and_the_second_does_nothing(built: Path) -> None:
     assert build.build_all() == []
+    first = {name: (built / name).read_bytes() for name in MADE}
+    for name in MADE:
+        (built / name).unlink()
+    assert build.build_all() == [f"built {name}" for name in MADE]
+    assert {name: (built / name).read_bytes() for name in MADE} == first
 
 
 def test_check_names_what_is_not_up_to_date(built: Path) -> None:
@@ -111,20 +138,19 @@ def test_a_cell_that_fails_leaves_the_old_solution(built: Path) -> None:
     assert (built / "solutions" / "00_x.ipynb").read_bytes() == before
 
 
-def test_prose_changes_without_a_new_run_and_code_does_not(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ran = []
-    real = build.executed
-    monkeypatch.setattr(build, "executed", lambda *arguments: ran.append(1) or real(*arguments))
+def test_prose_changes_without_a_new_run_and_code_does_not(
+    built: Path, ran: list[NotebookNode], monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = built / "solutions" / "00_x.py"
     source.write_text(SOURCE.replace("Some text.", "Better text."))
     assert build.build_all() == ["built lessons/00_x.ipynb", "built solutions/00_x.ipynb"]
-    solution = nbformat.read(built / "solutions" / "00_x.ipynb", as_version=4)
+    solution = solution_of(built)
     assert solution.cells[1].source == "Better text."
     assert solution.cells[3].outputs[0].text == "1\n"
     assert not ran
     source.write_text(SOURCE.replace("SEED + 1", "SEED + 2"))
     build.build_all()
-    assert nbformat.read(built / "solutions" / "00_x.ipynb", as_version=4).cells[3].outputs[0].text == "2\n"
+    assert solution_of(built).cells[3].outputs == []  # the new run's, which knows no such cell
     assert len(ran) == 1
     monkeypatch.setattr(build, "package_digest", lambda: "another package")
     build.build_all()
@@ -132,30 +158,34 @@ def test_prose_changes_without_a_new_run_and_code_does_not(built: Path, monkeypa
     assert build.build_all(check=True) == []  # of what the outputs were made is nbval's business
 
 
-def test_a_split_cell_is_code_that_changed(built: Path) -> None:
+def test_a_split_cell_is_code_that_changed(built: Path, ran: list[NotebookNode]) -> None:
     source = built / "solutions" / "00_x.py"
-    source.write_text(SOURCE.replace("import ipywidgets\n", "import ipywidgets\n\n# %%"))
+    source.write_text(SOURCE.replace("from matplotlib.figure", "import sys\n\n# %%\nfrom matplotlib.figure"))
     build.build_all()
-    assert len(nbformat.read(built / "solutions" / "00_x.ipynb", as_version=4).cells) == 7
+    assert len(ran) == 1
+    assert len(solution_of(built).cells) == 7
 
 
 @pytest.mark.parametrize("damage", ["<<<<<<< HEAD\n{", ""])
-def test_a_damaged_solution_or_a_lost_picture_is_made_anew(built: Path, damage: str) -> None:
+def test_a_damaged_solution_or_a_lost_picture_is_made_anew(built: Path, ran: list[NotebookNode], damage: str) -> None:
     solution, image = built / "solutions" / "00_x.ipynb", built / "docs" / "images" / "00_x.png"
+    before = solution.read_bytes()
     solution.write_text(damage)
     with pytest.raises(UserError, match="solutions/00_x.ipynb"):
         build.build_all(check=True)
     assert build.build_all() == ["built solutions/00_x.ipynb"]
+    assert solution.read_bytes() == before
+    assert len(ran) == 1
     image.unlink()
     with pytest.raises(UserError, match="docs/images/00_x.png"):
         build.build_all(check=True)
     assert build.build_all() == ["built docs/images/00_x.png"]
 
 
-def test_what_has_no_source_any_more_is_named(built: Path) -> None:
-    for name in NAMES[:2]:
-        shutil.copy(built / name, (built / name).with_stem("00_z"))
-    with pytest.raises(UserError, match=r"no source any more for lessons/00_z.ipynb, solutions/00_z.ipynb: delete it"):
+def test_what_has_no_source_any_more_is_named(built: Path, ran: list[NotebookNode]) -> None:
+    (built / "solutions" / "00_x.py").rename(built / "solutions" / "00_z.py")
+    build.build_all()
+    with pytest.raises(UserError, match=r"no source any more for lessons/00_x.ipynb, solutions/00_x.ipynb: delete it"):
         build.build_all(check=True)
 
 
@@ -179,7 +209,7 @@ def test_no_sources_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         build.build_all(check=True)
 
 
-def test_only_some_solutions(project: Path) -> None:
+def test_only_some_solutions(project: Path, ran: list[NotebookNode]) -> None:
     (project / "solutions" / "01_y.py").write_text(SOURCE)
     assert "built solutions/01_y.ipynb" in build.build_all(only=["01_y"])
     assert not (project / "solutions" / "00_x.ipynb").exists()
@@ -193,7 +223,7 @@ def test_killed_in_the_middle_of_a_build_nothing_is_half_written(built: Path) ->
     names = ("LESSONS", "SOLUTIONS", "IMAGES", "REFERENCES")
     code = "from pathlib import Path\nfrom deepnet_edu.course import build\n"
     code += "".join(f"build.{name} = Path({str(getattr(build, name))!r})\n" for name in names)
-    process = subprocess.Popen([sys.executable, "-c", code + "build.build_all()"], start_new_session=True)
+    process = Python("-c", code + "build.build_all()")
     deadline = time.monotonic() + 60
     while not (built / "solutions" / "started").exists():
         assert time.monotonic() < deadline
@@ -243,7 +273,7 @@ def test_lessons_have_no_outputs_and_a_parameters_cell(path: Path) -> None:
     assert "SEED" in parameters.source
 
 
-def compared(cell: nbformat.NotebookNode) -> bool:
+def compared(cell: NotebookNode) -> bool:
     """Whether nbval compares something that this cell prints."""
     return (
         cell.cell_type == "code"

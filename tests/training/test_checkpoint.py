@@ -10,9 +10,11 @@ import signal
 import time
 from dataclasses import replace
 from pathlib import Path
+from threading import RLock
 
 import pytest
 import torch
+from tqdm.auto import tqdm
 
 from deepnet_edu import ModelConfig, TrainConfig, build_model, train
 from deepnet_edu.data import TokenMap
@@ -47,6 +49,7 @@ def killed(out: Path, after: float | None = None, **environment: str) -> bool:
     """Whether a run of its own process, forked from this one, was killed before it was done."""
     child = os.fork()
     if not child:
+        tqdm.set_lock(RLock())  # forked processes share tqdm's lock, and who is killed never gives it back
         os.environ.update(environment)
         run(out)
         os._exit(0)
@@ -61,11 +64,17 @@ def uninterrupted() -> Model:
     return whole()
 
 
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("original") / "run"
+    run(out)
+    return out
+
+
 @pytest.fixture
-def saved(tmp_path: Path) -> Path:
+def saved(original: Path, tmp_path: Path) -> Path:
     """A finished run with checkpoints of steps 36, 39 and 40."""
-    run(tmp_path / "run")
-    return tmp_path / "run"
+    return Path(shutil.copytree(original, tmp_path / "run"))
 
 
 def same(a: Model, b: Model) -> bool:
