@@ -90,7 +90,7 @@ def is_notebook(file: str) -> bool:
 
 
 def split(item: str) -> tuple[str, str]:
-    """A test's name and its group: with ``--dist loadgroup``, xdist writes the group behind the name, after an @."""
+    """A test's name and its group, which stands behind the name after an @: see :func:`name_group`."""
     if item.rfind("@") > item.rfind("]"):
         test, _, group = item.rpartition("@")
         return test, group
@@ -164,10 +164,23 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LongestFirst
     return LongestFirst(config, log)
 
 
-@pytest.hookimpl(trylast=True)  # when xdist has named the groups
+def name_group(item: pytest.Item) -> None:
+    """Write a test's group behind its name, which is all that the process that shares out knows of it.
+
+    xdist 3.8 does so for ``--dist loadgroup``, but in an attribute that pytest 9.2 does not read any more.
+    """
+    groups = sorted({str(mark.args[0]) for mark in item.iter_markers("xdist_group")})
+    behind = f"@{'_'.join(groups)}"
+    if groups and not item.nodeid.endswith(behind):
+        item._id = type(item._id).parse(item.nodeid + behind)  # type: ignore[attr-defined]
+
+
+@pytest.hookimpl(trylast=True)  # when conftests have given their marks
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """The tests of the longest unit first."""
     if hasattr(config, "workerinput"):
+        for item in items:
+            name_group(item)
         known = Durations.read(config.rootpath)
         lengths = known.units(item.nodeid for item in items)
         items.sort(key=lambda item: -lengths[known.unit(item.nodeid)])

@@ -101,6 +101,18 @@ def test_the_longest_begins_first_and_what_it_took_is_kept(folder: Path) -> None
     assert not measured.tests
 
 
+def test_a_group_stays_on_one_process(folder: Path) -> None:
+    marked = 'import pytest\npytestmark = pytest.mark.xdist_group("pair")\n'
+    for name in "ac":
+        path = folder / "tests" / f"test_{name}.py"
+        path.write_text(marked + path.read_text())
+    found = in_two_processes(folder)
+    assert found.returncode == 0, found.stdout + found.stderr
+    begun = [(folder / f"gw{which}").read_text().split() for which in (0, 1)]
+    pair = {f"tests/test_{name}.py::test_{which}@pair" for name in "ac" for which in (1, 2)}
+    assert pair in [{*tests} for tests in begun]
+
+
 def test_a_process_that_dies_fails_the_session(folder: Path) -> None:
     (folder / "tests" / "test_d.py").write_text("import os\ndef test_dies(): os._exit(0)\n")
     found = in_two_processes(folder)
