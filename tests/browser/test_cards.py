@@ -1,7 +1,7 @@
 """Every exercise's card, untouched, wrong and right, as JupyterLab shows it: whole, and readable in light and in dark.
 
-No lesson runs for it: the checks judge here, and a kernel only hands their cards to the page. Three lessons are answered
-in test_exercises.
+No lesson runs for it: the checks judge here, and a kernel only hands their cards to the page. Three lessons are
+answered in test_exercises.
 """
 
 import json
@@ -9,6 +9,7 @@ from collections import Counter
 from importlib import import_module
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
@@ -57,6 +58,22 @@ def cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Result]:
     return cards
 
 
+def faults(card: Result, bar: str, look: dict[str, Any]) -> list[str]:
+    """What a learner could not read on the card, or should not have to."""
+    text = " ".join(look["text"].split())
+    parts = [f"{HEADS[card.state]} {card.exercise}", card.sentence, card.expected, card.got, card.bar, bar]
+    found = [f"{part!r} is not shown" for part in (" ".join(part.split()) for part in parts) if part not in text]
+    found += ["no sentence"] if not card.sentence and card.state != "done" else []
+    found += ["an escape code"] if not text.isprintable() else []
+    found += [f"text taken for <{element}>" for element in look["elements"] if element not in ELEMENTS]
+    found += ["wider than its place"] if not look["fits"] else []
+    return found + [
+        f"<{element}> has a contrast of {contrast:.2f}"
+        for element, contrast in look["contrasts"]
+        if contrast < (BOLD if element == "B" else PLAIN)
+    ]
+
+
 def test_every_exercises_card_untouched_wrong_and_right(
     page, lab_url: str, whole_page: None, workspace: Path, cards: list[Result]
 ) -> None:
@@ -73,21 +90,14 @@ def test_every_exercises_card_untouched_wrong_and_right(
     shown = page.locator(".jp-OutputArea-output")
     shown.nth(len(cards) - 1).wait_for(timeout=180_000)
     total = Counter(check.lesson_of.values())
+    found = []
     for theme in THEMES:
         choose_theme(page, theme)
         done: Counter[str] = Counter()
         for card, look in zip(cards, shown.evaluate_all(LOOK), strict=True):
-            where, text = (theme, card, look), " ".join(look["text"].split())
             lesson = check.lesson_of[card.exercise]
             done[lesson] += card.state == "done"
-            assert card.sentence or card.state == "done", where
             bar = f"{done[lesson]} of {total[lesson]} done"
-            for part in (f"{HEADS[card.state]} {card.exercise}", card.sentence, card.expected, card.got, card.bar, bar):
-                assert " ".join(part.split()) in text, (part, *where)
-            assert done[lesson] == 0 or "█" in text, where
-            assert text.isprintable(), where  # no escape codes
-            assert {*look["elements"]} <= ELEMENTS, where
-            assert look["fits"], where
-            for element, contrast in look["contrasts"]:
-                assert contrast >= (BOLD if element == "B" else PLAIN), (element, contrast, *where)
+            found += [f"{theme}, {card.exercise}, {card.state}: {fault}" for fault in faults(card, bar, look)]
+    assert not found, "\n".join(found)
     assert not errors
