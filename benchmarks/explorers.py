@@ -27,7 +27,7 @@ from jupyter_client import BlockingKernelClient
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from deepnet_edu.explorers import EXPLORERS
 from deepnet_edu.files import write_atomic
-from tests.browser.conftest import CHROMIUM, LAB, chromium_page, served
+from tests.browser.conftest import CHROMIUM, LAB, WINDOW, chromium, served
 
 RESULTS = Path(__file__).parent / "results" / "explorers.json"
 MEDIAN_MS, P95_MS, MEASURED_S, GROWTH_MB = 60, 120, 2.0, 20
@@ -202,8 +202,9 @@ def run(moves: int) -> dict[str, Any]:
     try:
         with (
             served(["lab", "00", "--workspace", str(workspace)], LAB, folder) as url,
-            chromium_page(folder) as page,
+            chromium() as browser,
         ):
+            page = browser.new_page(viewport=WINDOW)
             nbformat.write(notebook(), workspace / "bench.ipynb")
             page.goto(url.replace("00_a_thousand_layers", "bench"))
             page.get_by_text("Python 3").first.wait_for(timeout=60_000)

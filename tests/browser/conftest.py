@@ -1,5 +1,6 @@
-"""JupyterLab as `deepnet-edu lab` starts it, and Chromium to drive it."""
+"""One JupyterLab, as `deepnet-edu lab` starts it, and one Chromium to drive it, for all tests of this folder."""
 
+import json
 import os
 import re
 import shutil
@@ -8,30 +9,34 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+HERE = Path(__file__).parent
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
 START_TIMEOUT_S = 180
+WINDOW: Any = {"width": 1280, "height": 900}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Stay in one process, since they share both; without Chromium, say so."""
     missing = pytest.mark.skip(reason="needs Chromium: apt install chromium")
     for item in items:
-        if "browser" in item.keywords and not CHROMIUM and not os.environ.get("CI"):
-            item.add_marker(missing)
-
-
-@pytest.fixture
-def workspace(tmp_path: Path) -> Path:
-    return tmp_path / "workspace"
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.browser)
+            item.add_marker(pytest.mark.xdist_group("browser"))
+            if not CHROMIUM and not os.environ.get("CI"):
+                item.add_marker(missing)
 
 
 def free_port() -> int:
@@ -79,43 +84,157 @@ def served(command: list[str], address: str, folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def chromium_page(folder: Path) -> Iterator:
-    """A page of a fresh Chromium."""
+def chromium() -> Iterator[Any]:
+    """While entered, Chromium runs. Playwright ends with it: until then this process can run no other event loop."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        context = playwright.chromium.launch_persistent_context(
-            str(folder / "profile"),
-            executable_path=CHROMIUM,
-            headless=True,
-            args=FLAGS,
-            viewport={"width": 1280, "height": 900},
-        )
-        yield context.pages[0]
-        context.close()
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
+        yield browser
+        browser.close()
 
 
 LAB = r"http://127\.0\.0\.1:\d+/lab\S*\?token=\w+"
 
 
-@pytest.fixture
-def lab_url(workspace: Path, tmp_path: Path) -> Iterator[str]:
-    """The address that BROWSER=none make lab prints."""
-    with served(["lab", "00", "--workspace", str(workspace)], LAB, tmp_path) as address:
-        yield address
+@dataclass(frozen=True)
+class Lab:
+    """JupyterLab, while it runs.
+
+    Attributes:
+        address: as it was printed; it opens lesson 00.
+        folder: the workspace, the same untouched, and Jupyter's own folders lie in it.
+    """
+
+    address: str
+    folder: Path
+
+    @property
+    def workspace(self) -> Path:
+        return self.folder / "workspace"
+
+    @property
+    def untouched(self) -> Path:
+        return self.folder / "untouched"
+
+    @property
+    def settings(self) -> Path:
+        """What a page has changed: theme, layout, and which notebooks are open."""
+        return self.folder / "config" / "lab"
+
+    def ask(self, what: str, method: str = "GET") -> Any:
+        """The server's answer."""
+        base, _, query = self.address.partition("/lab")
+        request = urllib.request.Request(f"{base}/api/{what}?{query.partition('?')[2]}", method=method)
+        with urllib.request.urlopen(request) as answer:
+            return json.loads(answer.read() or "null")
+
+    def end_kernels(self) -> None:
+        """As an evening does."""
+        for session in self.ask("sessions"):
+            self.ask(f"sessions/{session['id']}", "DELETE")
+        for kernel in self.ask("kernels"):  # of a page that was closed while it opened a notebook
+            self.ask(f"kernels/{kernel['id']}", "DELETE")
+
+    def reset(self) -> None:
+        """No kernel, and all files as they were when it started."""
+        self.end_kernels()
+        shutil.rmtree(self.settings, ignore_errors=True)
+        shutil.rmtree(self.workspace)
+        shutil.copytree(self.untouched, self.workspace)
+
+
+@pytest.fixture(scope="package")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """What `BROWSER=none make lab` starts."""
+    folder = tmp_path_factory.mktemp("lab")
+    with served(["lab", "00", "--workspace", str(folder / "workspace")], LAB, folder) as address:
+        lab = Lab(address, folder)
+        shutil.copytree(lab.workspace, lab.untouched)
+        yield lab
+
+
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Any]:
+    with chromium() as browser:
+        yield browser
 
 
 @pytest.fixture
-def page(tmp_path: Path) -> Iterator:
-    with chromium_page(tmp_path) as page:
-        yield page
+def page(browser: Any) -> Iterator[Any]:
+    """A page that knows nothing of others, as of a Chromium just installed."""
+    context = browser.new_context(viewport=WINDOW)
+    yield context.new_page()
+    context.close()
+
+
+@pytest.fixture
+def lab_url(lab: Lab, page: Any) -> Iterator[str]:
+    """The address that `BROWSER=none make lab` prints; what the page does there is undone after the test."""
+    yield lab.address
+    page.close()  # first: it saves its layout whenever that changes
+    lab.reset()
+
+
+@pytest.fixture
+def workspace(lab: Lab) -> Path:
+    return lab.workspace
+
+
+@pytest.fixture
+def whole_page(lab: Lab, lab_url: str) -> None:
+    """JupyterLab does not render outputs far from the window; here it shall render all."""
+    settings = lab.settings / "user-settings" / "@jupyterlab" / "notebook-extension"
+    settings.mkdir(parents=True, exist_ok=True)
+    (settings / "tracker.jupyterlab-settings").write_text('{"windowingMode": "none"}')
+
+
+def collect_errors(page: Any) -> list[str]:
+    """What page and console complain of, but for addresses outside, which cannot be reached here."""
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on(
+        "console",
+        lambda message: (
+            errors.append(message.text)
+            if message.type == "error" and "ERR_NAME_NOT_RESOLVED" not in message.text
+            else None
+        ),
+    )
+    return errors
+
+
+THEMES = ("JupyterLab Light", "JupyterLab Dark")
+#: Contrast of an element's text with what lies behind it, as WCAG 2.2 defines it.
+CONTRAST = """element => {
+    const rgba = text => { const v = text.match(/[\\d.]+/g).map(Number); return v.length < 4 ? [...v, 1] : v; };
+    const light = color => color.slice(0, 3).map(v => v / 255)
+        .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+        .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+    let behind = element;
+    while (rgba(getComputedStyle(behind).backgroundColor)[3] === 0) behind = behind.parentElement;
+    const back = rgba(getComputedStyle(behind).backgroundColor);
+    let opacity = 1;
+    for (let e = element; e !== behind; e = e.parentElement) opacity *= Number(getComputedStyle(e).opacity);
+    const front = rgba(getComputedStyle(element).color).map((v, i) => opacity * v + (1 - opacity) * back[i]);
+    const [high, low] = [light(front), light(back)].sort((a, b) => b - a);
+    return (high + 0.05) / (low + 0.05);
+}"""
+
+
+def choose_theme(page: Any, theme: str) -> None:
+    """By the menu, as people do."""
+    page.get_by_role("menuitem", name="Settings", exact=True).click()
+    page.locator(".lm-Menu-item", has_text="Theme").first.hover()
+    page.locator(".lm-Menu-itemLabel").get_by_text(theme, exact=True).click()
+    page.wait_for_function(f"document.body.dataset.jpThemeName === '{theme}'")
 
 
 CONNECTED = """() => fetch("/api/kernels").then(answer => answer.json())
     .then(kernels => kernels.some(kernel => kernel.connections > 0 && kernel.execution_state === "idle"))"""
 
 
-def run_all(page, last: str = "") -> None:
+def run_all(page: Any, last: str = "") -> None:
     """Run > Run All Cells once the kernel is there; then wait for the output that says ``last``, if one is given."""
     from playwright.sync_api import TimeoutError
 
@@ -138,9 +257,10 @@ def run_all(page, last: str = "") -> None:
     # again: go to the end until it stays.
     end = page.get_by_role("heading", name="In three sentences").first
     output = page.locator(".jp-OutputArea-output", has_text=last)
-    for _ in range(300):
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline:
         end.scroll_into_view_if_needed()
         if output.count() and output.first.is_visible():
             break
-        page.wait_for_timeout(1000)
+        page.wait_for_timeout(250)
     output.wait_for(timeout=1000)

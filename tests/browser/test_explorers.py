@@ -1,6 +1,5 @@
 """Explorers moved by keyboard in JupyterLab and in Voila; their pictures without a kernel and in exported HTML."""
 
-import json
 import subprocess
 import sys
 import urllib.request
@@ -12,53 +11,19 @@ import pytest
 
 from deepnet_edu.explorers import EXPLORERS
 from deepnet_edu.explorers.app import page as explorer_page
-from tests.browser.conftest import run_all, served
-from tests.browser.test_exercises import CONTRAST
-
-pytestmark = pytest.mark.browser
+from tests.browser.conftest import CONTRAST, THEMES, Lab, choose_theme, collect_errors, run_all, served
 
 NAMES = list(EXPLORERS)
 FREE_HANDLE = ".noUi-target:not([disabled]) .noUi-handle"
 
 
-@pytest.fixture
-def whole_page(tmp_path: Path) -> None:
-    """JupyterLab keeps outputs far from the window off the page; here all shall be there."""
-    settings = tmp_path / "config" / "lab" / "user-settings" / "@jupyterlab" / "notebook-extension"
-    settings.mkdir(parents=True)
-    (settings / "tracker.jupyterlab-settings").write_text('{"windowingMode": "none"}')
-
-
-@pytest.fixture
-def voila_url(workspace: Path, tmp_path: Path) -> Iterator[str]:
+@pytest.fixture(scope="module")
+def voila_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """What `deepnet-edu explore` prints."""
+    folder = tmp_path_factory.mktemp("voila")
     address = r"http://127\.0\.0\.1:\d+/\S*token=\w+"
-    with served(["explore", "--workspace", str(workspace)], address, tmp_path) as url:
+    with served(["explore", "--workspace", str(folder / "workspace")], address, folder) as url:
         yield url
-
-
-def collect_errors(page) -> list[str]:
-    """What page and console complain of, but for addresses outside, which cannot be reached here."""
-    errors: list[str] = []
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on(
-        "console",
-        lambda message: (
-            errors.append(message.text)
-            if message.type == "error" and "ERR_NAME_NOT_RESOLVED" not in message.text
-            else None
-        ),
-    )
-    return errors
-
-
-def end_kernels(lab_url: str) -> None:
-    """As an evening does."""
-    base, _, query = lab_url.partition("/lab")
-    token = query.partition("?")[2]
-    with urllib.request.urlopen(f"{base}/api/sessions?{token}") as answer:
-        for session in json.load(answer):
-            end = urllib.request.Request(f"{base}/api/sessions/{session['id']}?{token}", method="DELETE")
-            urllib.request.urlopen(end).close()
 
 
 def move_all(page) -> None:
@@ -86,7 +51,7 @@ def move_all(page) -> None:
 
 
 def test_in_jupyterlab_by_keyboard_then_without_a_kernel_then_as_html(
-    page, whole_page: None, lab_url: str, workspace: Path, tmp_path: Path
+    page, lab: Lab, lab_url: str, whole_page: None, workspace: Path, tmp_path: Path
 ) -> None:
     notebook = workspace / "explorers.ipynb"
     nbformat.write(explorer_page(NAMES), notebook)
@@ -102,15 +67,12 @@ def test_in_jupyterlab_by_keyboard_then_without_a_kernel_then_as_html(
     # A number that cannot be: a sentence, readable in both themes, and the kernel lives on.
     signal = page.locator(".deepnet-edu-explorer").first
     field = signal.get_by_placeholder("depth (layers)")
-    for theme in ("JupyterLab Light", "JupyterLab Dark"):
+    for theme in THEMES:
         field.fill("10,000")
         field.press("Enter")
         sentence = signal.get_by_role("status").filter(has_text="type a whole number from 1 to 2,000")
         sentence.wait_for(timeout=10_000)
-        page.get_by_role("menuitem", name="Settings", exact=True).click()
-        page.locator(".lm-Menu-item", has_text="Theme").first.hover()
-        page.locator(".lm-Menu-itemLabel").get_by_text(theme, exact=True).click()
-        page.wait_for_function(f"document.body.dataset.jpThemeName === '{theme}'")
+        choose_theme(page, theme)
         assert sentence.evaluate(CONTRAST) >= 4.5
         assert signal.locator("label").first.evaluate(CONTRAST) >= 4.5
     field.fill("50")
@@ -126,7 +88,7 @@ def test_in_jupyterlab_by_keyboard_then_without_a_kernel_then_as_html(
     assert not [output for output in outputs if output.output_type == "error"]
 
     # Opened again the kernel knows nothing of the widgets, as on the next day.
-    end_kernels(lab_url)
+    lab.end_kernels()
     page.goto("about:blank")
     page.goto(url)
     page.locator("img.deepnet-edu-still").nth(len(NAMES) - 1).wait_for(timeout=180_000)
@@ -139,7 +101,7 @@ def test_in_jupyterlab_by_keyboard_then_without_a_kernel_then_as_html(
     saved.metadata = nbformat.NotebookNode(kernelspec={"name": "gone", "display_name": "Gone", "language": "none"})
     nbformat.write(saved, notebook)
     page.goto("about:blank")
-    end_kernels(lab_url)
+    lab.end_kernels()
     page.goto(url)
     page.locator(".jp-Dialog-button", has_text="No Kernel").click(timeout=180_000)
     stills = page.locator("img.deepnet-edu-still")

@@ -7,9 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.browser.conftest import run_all
-
-pytestmark = pytest.mark.browser
+from tests.browser.conftest import Lab, run_all
 
 
 def test_lesson_00_from_the_learners_workspace(page, lab_url: str, workspace: Path) -> None:
@@ -51,8 +49,8 @@ def test_lesson_00_from_the_learners_workspace(page, lab_url: str, workspace: Pa
     assert not problems
 
 
-def test_the_server_asks_for_its_token(lab_url: str) -> None:
-    base, _, token = lab_url.partition("/lab")
+def test_the_server_asks_for_its_token(lab: Lab) -> None:
+    base, _, token = lab.address.partition("/lab")
     assert base.startswith("http://127.0.0.1:")
     with pytest.raises(urllib.error.HTTPError, match="403"):
         urllib.request.urlopen(f"{base}/api/contents")
