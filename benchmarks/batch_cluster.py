@@ -44,16 +44,15 @@ CELLS = [
     "time.sleep(0.2)",
     f"from IPython.display import display\ndisplay({{'{RECORD_MIME}': {{'double': 2 * SEED}}}}, raw=True)",
 ]
-START_S = 60.0
+START_S = 300.0
 
 
 class Machines:
     """A scheduler and workers on loopback, each a process of its own."""
 
     def __init__(self) -> None:
-        with socket.socket() as one:
-            one.bind(("127.0.0.1", 0))
-            self.port = one.getsockname()[1]
+        self.port = free_port()
+        self._home = tempfile.TemporaryDirectory()
         self.address = f"tcp://127.0.0.1:{self.port}"
         self.workers: dict[str, subprocess.Popen[bytes]] = {}
         self.start_scheduler()
@@ -66,14 +65,25 @@ class Machines:
             with suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", self.port)):
                 return
             time.sleep(0.05)
+        raise RuntimeError(f"the scheduler has ended with status {self.scheduler.returncode}")
 
     def add(self, name: str, *, seconds: float | None = None, package: str = "", gpu: bool = False) -> None:
-        """A worker; for tests one whose runs last some seconds and need no kernel, one with another package, or one
-        that says it has a GPU."""
+        """A worker; for tests one whose runs last some seconds (see :meth:`last`) and need no kernel, one with another
+        package, or one that says it has a GPU."""
         options = ["--host", "127.0.0.1", "--no-nanny", *NO_PAGE, "--nthreads", "1", "--name", name]
         options += ["--resources", "GPU=1"] if gpu else []
-        task = json.dumps([seconds, package, [self.address, *options]])
+        if seconds is not None:
+            self.last(name, seconds)
+        stubbed = None if seconds is None else str(self._seconds(name))
+        task = json.dumps([stubbed, package, [self.address, *options]])
         self.workers[name] = _start(["-m", "benchmarks.batch_cluster", "--worker", task], dict(os.environ))
+
+    def last(self, name: str, seconds: float) -> None:
+        """From now on the runs of that worker last so long."""
+        self._seconds(name).write_text(f"{seconds:g}")
+
+    def _seconds(self, name: str) -> Path:
+        return Path(self._home.name) / name
 
     def kill(self, name: str) -> None:
         """By SIGKILL."""
@@ -87,6 +97,15 @@ class Machines:
             self.kill(name)
         self.scheduler.kill()
         self.scheduler.wait()
+        self._home.cleanup()
+
+
+def free_port() -> int:
+    """One that the system gives to no connection by itself, so that it stays free while the scheduler is away."""
+    while True:
+        with suppress(OSError), socket.socket() as one:
+            one.bind(("127.0.0.1", port := random.randrange(20_000, 30_000)))
+            return port
 
 
 def _start(arguments: list[str], environment: dict[str, str]) -> "subprocess.Popen[bytes]":
@@ -111,10 +130,10 @@ def machines() -> Iterator[Machines]:
         made.close()
 
 
-def work(seconds: float | None, package: str, arguments: list[str]) -> None:
+def work(seconds: str | None, package: str, arguments: list[str]) -> None:
     """What a worker's process does."""
     if seconds is not None:
-        active.start_worker = stub(seconds)
+        active.start_worker = stub(Path(seconds))
     if package:
         places.package_digest = lambda: package
     if "GPU=1" in arguments:
@@ -122,8 +141,9 @@ def work(seconds: float | None, package: str, arguments: list[str]) -> None:
     remote.main(arguments)
 
 
-def stub(seconds: float) -> Any:
-    """In place of ``start_worker``: a process that needs no kernel; its notebook is there at once."""
+def stub(seconds: float | Path) -> Any:
+    """In place of ``start_worker``: a process that needs no kernel; its notebook is there at once. It lasts so many
+    seconds, or as many as a file says then."""
 
     def cell(source: str, data: dict[str, Any]) -> dict[str, Any]:
         output = {"output_type": "display_data", "data": data, "metadata": {}}
@@ -142,7 +162,7 @@ def stub(seconds: float) -> Any:
         # As the real one, it ends when standard input closes.
         waits = "import select, sys; select.select([0], [], [], float(sys.argv[1]))"
         return subprocess.Popen(
-            [sys.executable, "-SIc", waits, str(seconds)],
+            [sys.executable, "-SIc", waits, seconds.read_text() if isinstance(seconds, Path) else f"{seconds:g}"],
             cwd=folder,
             env=environment,
             stdin=subprocess.PIPE,

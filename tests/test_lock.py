@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -68,31 +67,23 @@ def test_a_lock_outlives_a_stepped_clock(tmp_path: Path, monkeypatch: pytest.Mon
         assert take(path) is None
 
 
-def test_a_heartbeat_is_seen_and_a_silent_one_taken_over(tmp_path: Path) -> None:
+def test_a_heartbeat_is_seen_and_a_silent_one_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "lock.json"
     path.write_text(json.dumps(vars(ELSEWHERE)))
-    over = threading.Event()
-
-    def live() -> None:
-        while not over.wait(0.05):
-            beat(path)
-
-    thread = threading.Thread(target=live)
-    thread.start()
-    assert not silent(path, ELSEWHERE, 2.0)
-    over.set()
-    thread.join()
-    assert silent(path, ELSEWHERE, 0.3)
+    with monkeypatch.context() as alive:
+        alive.setattr(time, "sleep", lambda _: beat(path))
+        assert not silent(path, ELSEWHERE, 60)
+    assert silent(path, ELSEWHERE, 0.05)
     assert take(path) == ELSEWHERE
     assert take(path, over=ELSEWHERE) is None
-    assert not silent(path, ELSEWHERE, 0.3)  # it is another's now
+    assert not silent(path, ELSEWHERE, 0.05)  # it is another's now
 
 
 def test_the_future_delays_nobody(tmp_path: Path) -> None:
     path = tmp_path / "lock.json"
     path.write_text(json.dumps(vars(ELSEWHERE)))
     os.utime(path, (time.time() + 3600,) * 2)
-    assert silent(path, ELSEWHERE, 0.2)
+    assert silent(path, ELSEWHERE, 0.05)
 
 
 def test_a_lock_beats_and_is_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

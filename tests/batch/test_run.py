@@ -44,10 +44,6 @@ display(png(P.linear_gradient("L")))
 #: A process that a cell leaves behind.
 SLEEP = ["sleep", f"600.{os.getpid()}"]
 NOTEBOOKS: dict[str, list[str]] = {
-    "never ends": [
-        f"import subprocess, time\nsubprocess.Popen({SLEEP}, start_new_session=True)\n"
-        f"subprocess.Popen({SLEEP}, start_new_session=True, env={{'PATH': '/bin:/usr/bin'}})\ntime.sleep(600)"
-    ],
     "good ä": [
         "import helper, os\nprint(os.environ['DEEPNET_EDU_PROFILE'], SEED, RATE, NAME, DEEP, helper.NAME)",
         "from deepnet_edu.course.places import RECORD_MIME\nfrom IPython.display import display\n"
@@ -55,21 +51,26 @@ NOTEBOOKS: dict[str, list[str]] = {
         "record(loss=0.5)\nrecord(loss=0.25, depths=[1, 2])",
         PICTURES,
         "1 / 0",
-        "assert open('data.csv').read() == '1,2'",
+        "assert open('data.csv').read() == '1,2'\n"
+        "import psutil\nsockets = psutil.Process().net_connections('inet')\n"  # its kernel is reached by nobody else
+        "assert not [one for one in sockets if one.status == 'LISTEN' and not one.laddr.ip.startswith('127.')]",
         "raise SystemError('nobody runs it')",
         "import os\nimport matplotlib.pyplot as plt\nplt.plot([1])\nplt.show()\n"
         "assert os.path.samefile(os.environ['DEEPNET_EDU_NOTEBOOK_DIR'], os.path.dirname(helper.__file__))\n"
         "assert os.environ['DEEPNET_EDU_CWD'] == ''",
         "",
     ],
-    "pictures": [PICTURES + "display(png(P.new('RGB', (9, 9), 'white')))\ndisplay(png(P.new('RGB', (9, 9), 'navy')))"],
-    "listens": [
-        "import psutil\nsockets = psutil.Process().net_connections('inet')\n"
-        "assert not [one for one in sockets if one.status == 'LISTEN' and not one.laddr.ip.startswith('127.')]"
-    ],
     "raises": ["1 / 0", "2"],
-    # What nobody handles, and what goes on in the meantime; a magic ends it in its own way.
-    "behind": [
+    "magic": ["%nosuchmagic 3", "2"],
+    "exits": ["import sys\nsys.exit(0)\nassert False"],
+    "dies": ["import os\nos._exit(1)"],
+    # All that comes to its end, and is no success.
+    "faults": [
+        PICTURES + "display(png(P.new('RGB', (9, 9), 'white')))\ndisplay(png(P.new('RGB', (9, 9), 'navy')))",
+        "import matplotlib\nmatplotlib.use('Agg')\nimport matplotlib.pyplot as plt\nplt.plot([1])\nplt.show()",
+        CALLBACK,
+        "if False:\n    kit.record(loss=0)",
+        # What nobody handles, and what goes on in the meantime.
         "import asyncio, threading\nasync def load(): raise RuntimeError('lost')\nt = asyncio.create_task(load())\n"
         "threading.Thread(target=open, args=('nowhere',), name='loader').start()\nawait asyncio.sleep(0.1)",
         "class Gone:\n    def __del__(self): raise RuntimeError('no failure')\nGone()",
@@ -78,20 +79,22 @@ NOTEBOOKS: dict[str, list[str]] = {
         f"for one in (['sh', '-c', '{' '.join(SLEEP)} & exit'], {SLEEP}):\n"
         "    subprocess.Popen(one, start_new_session=True, env=bare)",
     ],
-    "magic": ["%nosuchmagic 3", "2"],
-    "no show": ["import matplotlib\nmatplotlib.use('Agg')\nimport matplotlib.pyplot as plt\nplt.plot([1])\nplt.show()"],
-    "exits": ["import sys\nsys.exit(0)\nassert False"],
-    "dies": ["import os\nos._exit(1)"],
-    "callback": [CALLBACK],
-    "records nothing": ["if False:\n    kit.record(loss=0)"],
 }
+NEVER_ENDS = (
+    f"import subprocess, time\nsubprocess.Popen({SLEEP}, start_new_session=True)\n"
+    f"subprocess.Popen({SLEEP}, start_new_session=True, env={{'PATH': '/bin:/usr/bin'}})\ntime.sleep(600)"
+)
 
 
 BAD = {
-    "pictures": ("failed", ["cell 2 drew a picture with nothing in it"]),
-    "behind": (
+    "faults": (
         "failed",
         [
+            "cell 2 drew a picture with nothing in it",
+            "figures of cell 3 are not shown: matplotlib's backend Agg only writes files; remove "
+            "matplotlib.use() or MPLBACKEND from the notebook",
+            "a widget's callback raised ZeroDivisionError: division by zero",
+            "it calls record(), but recorded nothing",
             "the thread loader raised FileNotFoundError: [Errno 2] No such file or directory: 'nowhere'",
             "the asyncio task load raised RuntimeError: lost, and nothing awaited it",
         ],
@@ -100,19 +103,9 @@ BAD = {
         "failed",
         ["cell 2 failed: UsageError: Line magic function `%nosuchmagic` not found.", "did not run: cell 3"],
     ),
-    "no show": (
-        "failed",
-        [
-            "figures of cell 2 are not shown: matplotlib's backend Agg only writes files; remove "
-            "matplotlib.use() or MPLBACKEND from the notebook"
-        ],
-    ),
     "raises": ("failed", ["cell 2 raised ZeroDivisionError: division by zero", "did not run: cell 3"]),
     "exits": ("failed", ["cell 2 raised SystemExit: 0"]),
     "dies": ("killed", ["its kernel died: killed, crashed, or out of memory"]),
-    "callback": ("failed", ["a widget's callback raised ZeroDivisionError: division by zero"]),
-    "records nothing": ("failed", ["it calls record(), but recorded nothing"]),
-    "never ends": ("timed out", ["a cell took longer than 30 s"]),
 }
 
 
@@ -134,12 +127,24 @@ def test_what_papermill_may_call_a_success_is_found(working: Path, monkeypatch: 
     given = ("SEED=7", "RATE=1e-5", "NAME=a/../b; c")
     plan = make_plan(Request(tuple(f"{name}.ipynb" for name in NOTEBOOKS), "smoke", given))
     folder, slots = working / "out", make_slots("none", 2, [])
-    runs = {run.notebook: run for run in run_batch(plan, folder, slots, Limits(cell_timeout=30), quiet=True)}
+    runs = {run.notebook: run for run in run_batch(plan, folder, slots, Limits(), quiet=True)}
     good = runs.pop("good ä")
     went_well(good, folder / good.id)
-    assert runs.pop("listens").state == "done"  # its kernel is reached by nobody else
     assert {name: (run.state, run.problems) for name, run in runs.items()} == BAD
-    for run in runs.values():
+    left_nothing(folder, [*runs.values()])
+
+
+def test_a_cell_that_never_ends_is_ended(working: Path) -> None:
+    write_notebook(Path("never ends.ipynb"), NEVER_ENDS)
+    plan, folder = make_plan(Request(("never ends.ipynb",))), working / "out"
+    (run,) = run_batch(plan, folder, make_slots("none", 1, []), Limits(cell_timeout=5), quiet=True)
+    assert (run.state, run.problems) == ("timed out", ["a cell took longer than 5 s"])
+    left_nothing(folder, [run])
+
+
+def left_nothing(folder: Path, runs: list[Status]) -> None:
+    """Of runs that did not end well there is the notebook, if it came to its end, and no process."""
+    for run in runs:
         assert (folder / run.id / "notebook.ipynb").exists() == (run.state == "failed")
         assert not marked(str(folder / run.id))
         assert not [path for path in (folder / run.id).iterdir() if path.is_socket()]

@@ -5,7 +5,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,42 @@ def environment(**more: str) -> dict[str, str]:
 LAUNCH = [sys.executable, "-c", "import sys; from deepnet_edu.parallel.launch import launch; "
     "sys.exit(launch(int(sys.argv[1]), sys.argv[2], sys.argv[3:]))"]  # fmt: skip
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+#: The command, a model that is small, and two ranks of this machine.
+COMMAND = [sys.executable, "-c", "from deepnet_edu.cli import main; main()"]
+SMALL = [
+    f"--set={text}"
+    for text in ("decoder_layers=2", "d_model=16", "n_heads=2", "d_ff=16", "save_every=5", "sequences=4", "length=16")
+]
+CPU = ["--gpus=2", "--device=cpu"]
+
+
+@contextmanager
+def training(*arguments: str, **more: str) -> Iterator[subprocess.Popen[str]]:
+    """deepnet-edu train, which does not outlive the block; nor do its ranks, which end with it."""
+    process = subprocess.Popen(
+        [*COMMAND, "train", *arguments], env=environment(**more), cwd=ROOT, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def wait_until(what: Callable[[], Any], process: subprocess.Popen[str] | None = None) -> None:
+    """Until it is true; the process must live so long."""
+    end = time.monotonic() + LIMIT
+    while not what():
+        assert process is None or process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def wait_for_steps(process: subprocess.Popen[str], out: Path, steps: int) -> None:
+    """Until a run that the process trains has as many."""
+    table = out / "metrics.csv"
+    wait_until(lambda: table.exists() and table.read_text().count("\n") > steps, process)
 
 
 def finished(command: Sequence[str], **more: str) -> subprocess.CompletedProcess[str]:

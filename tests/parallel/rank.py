@@ -15,7 +15,8 @@ def main() -> None:
     elif what == "exit 0 after a signal":
         signal.signal(signal.SIGUSR1, lambda *_: os._exit(0))
     elif what == "wait for a signal":
-        signal.signal(signal.SIGUSR1, lambda number, _: os._exit(128 + number))
+        for one in SIGNALS:
+            signal.signal(one, lambda number, _: os._exit(128 + number))
     elif what == "ignores SIGHUP":
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
         time.sleep(0.5)
@@ -27,7 +28,7 @@ def main() -> None:
     elif what.startswith("exit"):
         sys.exit(int(what.split()[1]))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-    time.sleep(60)
+    time.sleep(120)
 
 
 if __name__ == "__main__":

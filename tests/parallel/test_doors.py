@@ -3,10 +3,9 @@
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,10 +15,10 @@ import pytest
 from deepnet_edu.messages import UserError
 from deepnet_edu.parallel import launch as launcher
 from deepnet_edu.parallel.launch import launch
-from deepnet_edu.training.log import read_metrics
+from deepnet_edu.parallel.ranks import MEETING
+from deepnet_edu.parallel.worker import run_rank
 from tests.doors import beyond_loopback, doors, family
-from tests.parallel.conftest import ROOT, environment
-from tests.parallel.test_runs import CPU, SMALL, started, wait_for_steps
+from tests.parallel.conftest import CPU, LIMIT, ROOT, SMALL, training, wait_for_steps, wait_until
 
 #: One that needs no PyTorch: it takes what it does on rank 0, and on the others, from its arguments.
 RANK = "tests.parallel.rank"
@@ -29,50 +28,78 @@ def running(process: psutil.Process) -> bool:
     return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
 
-def wait_until_ended(processes: list[psutil.Process], seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while any(running(one) for one in processes):
-        assert time.monotonic() < end, processes
-        time.sleep(0.1)
-
-
 def test_ranks_listen_on_loopback_alone_and_end_with_a_killed_launcher(tmp_path: Path) -> None:
     out, temporary = tmp_path / "run", tmp_path / "tmp"
     temporary.mkdir()
-    command = [sys.executable, "-c", "from deepnet_edu.cli import main; main()", "train", "laptop-1000", *SMALL, *CPU]
+    asked = [*SMALL, *CPU, "--set=steps=100000", "--plan=pipeline=2", f"--out={out}"]
     where = {"TMPDIR": str(temporary), "GLOO_SOCKET_IFNAME": "no such interface"}
-    process = subprocess.Popen(
-        [*command, "--set=steps=100000", "--plan=pipeline=2", f"--out={out}"], env=environment(**where), cwd=ROOT,
-        text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True,
-    )  # fmt: skip
-    try:
-        wait_for_steps(out, 2)
+    with training("laptop-1000", *asked, **where) as process:
+        wait_for_steps(process, out, 2)
         assert (addresses := doors(process.pid))  # those of gloo
         assert not beyond_loopback(addresses)
         (meeting,) = temporary.glob("deepnet_edu_*")
         assert meeting.stat().st_mode & 0o777 == 0o700
         ranks = family(process.pid)[1:]
         assert len(ranks) == 2
-    finally:
         process.kill()
-    wait_until_ended(ranks, 20)
-    _, errors = process.communicate(timeout=20)
+        wait_until(lambda: not any(running(one) for one in ranks))
+        _, errors = process.communicate(timeout=LIMIT)
     assert f"Process {process.pid}, which had started the ranks, has ended. All ranks have stopped; resume" in errors
     assert "Traceback" not in errors
     assert not [path.name for path in temporary.iterdir() if path.name.startswith(("deepnet_edu_", "torchelastic_"))]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
-def test_a_signal_during_the_start_ends_all_without_a_traceback(number: int, tmp_path: Path) -> None:
-    """PyTorch is still being loaded; a signal in training itself is in test_runs.py."""
-    process = started("laptop-1000", *SMALL, "--set=steps=100000", *CPU, f"--out={tmp_path / 'run'}")
-    end = time.monotonic() + 60
-    while len(family(process.pid)) < 3 and time.monotonic() < end:
-        time.sleep(0.02)
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 128 + number
+def test_a_signal_during_the_start_ends_all_without_a_traceback(tmp_path: Path) -> None:
+    """PyTorch is still being loaded; a signal in training itself is in test_command.py, and others are below."""
+    with training("laptop-1000", *SMALL, "--set=steps=100000", *CPU, f"--out={tmp_path / 'run'}") as process:
+        wait_until(lambda: len(family(process.pid)) == 3, process)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=LIMIT)
+    assert process.returncode == 128 + signal.SIGINT
     assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("number", launcher.SIGNALS)
+def test_a_signal_that_had_to_wait_for_a_rank_ends_it_without_a_word(
+    number: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The launcher holds it back until the rank can answer."""
+    (meeting := tmp_path / "meeting").mkdir(mode=0o700)
+    child = os.fork()
+    if not child:
+        status = 99
+        try:
+            signal.pthread_sigmask(signal.SIG_BLOCK, launcher.SIGNALS)
+            os.kill(os.getpid(), number)
+            os.environ |= {MEETING: str(meeting), "RANK": "0", "WORLD_SIZE": "1"}
+            run_rank(lambda: 98, "cpu", "again")
+        except SystemExit as end:
+            status = end.code if isinstance(end.code, int) else 97
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 128 + number
+    assert capfd.readouterr() == ("", "")
+
+
+@contextmanager
+def sending(number: int, handler: signal.Handlers | None = None) -> Iterator[None]:
+    """A signal to this process, again and again: the first may come before all ranks are there."""
+    over = threading.Event()
+
+    def send() -> None:
+        while not over.wait(0.1):
+            os.kill(os.getpid(), number)
+
+    # One of our own: what comes before or after the launcher's would end the tests.
+    before = signal.signal(number, handler or (lambda *_: None))
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        signal.signal(number, before)
 
 
 @pytest.mark.parametrize(
@@ -85,24 +112,42 @@ def test_a_signal_during_the_start_ends_all_without_a_traceback(number: int, tmp
         (["exit 1", "wait"], 1),
         (["kill", "wait"], 1),
         (["exit 1", "stubborn"], 1),
-        (["wait for a signal", "wait for a signal"], 128 + signal.SIGUSR1),
-        (["exit 0 after a signal", "exit 0 after a signal"], 0),  # it was done before
     ],
 )
 def test_the_exit_status_tells_what_became_of_the_ranks(
     ranks: list[str], status: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    monkeypatch.setattr(launcher, "GRACE", 0.5 if "stubborn" in ranks else LIMIT)
+    assert launched(ranks, monkeypatch, tmp_path) == status
+
+
+@pytest.mark.parametrize("number", launcher.SIGNALS)
+def test_a_signal_is_handed_on_and_the_exit_status_tells_it(
+    number: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with sending(number):
+        assert launched(["wait for a signal"] * 2, monkeypatch, tmp_path) == 128 + number
+
+
+def test_ranks_that_were_done_before_a_signal_are_done(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with sending(signal.SIGUSR1):
+        assert launched(["exit 0 after a signal"] * 2, monkeypatch, tmp_path) == 0
+
+
+def test_an_ignored_hangup_stays_ignored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with sending(signal.SIGHUP, signal.SIG_IGN):
+        assert launched(["ignores SIGHUP"] * 2, monkeypatch, tmp_path) == 0
+
+
+def launched(ranks: list[str], monkeypatch: pytest.MonkeyPatch, temporary: Path) -> int:
+    """The launcher's exit status; signals are as they were, and nothing is left of the meeting."""
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(launcher, "GRACE", 2.0)
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
     handlers = {number: signal.getsignal(number) for number in launcher.SIGNALS}
-    if "signal" in ranks[0]:
-        # Whenever it comes: a rank holds it back until it can answer.
-        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGUSR1)).start()
-        monkeypatch.setitem(handlers, signal.SIGUSR1, signal.SIG_DFL)
-    assert launch(2, RANK, ranks) == status
+    status = launch(len(ranks), RANK, ranks)
     assert {number: signal.getsignal(number) for number in launcher.SIGNALS} == handlers
-    assert not list(tmp_path.iterdir())
+    assert not list(temporary.iterdir())
+    return status
 
 
 @pytest.mark.parametrize(("other", "who"), [("kill", "All ranks were"), ("exit 143", "A rank was")])
@@ -116,13 +161,6 @@ def test_no_place_to_meet_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
     with pytest.raises(UserError, match=r"none can be made \(No such file or directory\): set TMPDIR to one"):
         launch(2, RANK, ["exit 0", "exit 0"])
-
-
-def test_an_ignored_hangup_stays_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGHUP)).start()
-    assert launch(2, RANK, ["ignores SIGHUP", "ignores SIGHUP"]) == 0
 
 
 def address(text: str) -> SimpleNamespace:
@@ -149,12 +187,3 @@ def test_loopback_is_found_by_its_address(
     else:
         with pytest.raises(UserError, match=r"no network interface here has the address 127\.0\.0\.1 alone"):
             launcher._environment(2)
-
-
-def test_an_ended_run_has_all_its_steps(tmp_path: Path) -> None:
-    """With a plan that talks by every kind of message, to its end: status 0, and nothing is left of the meeting."""
-    out = tmp_path / "run"
-    process = started("laptop-1000", *SMALL, "--set=steps=2", *CPU, "--plan=shard=2", f"--out={out}")
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
-    assert len(read_metrics(out).loss) == 2

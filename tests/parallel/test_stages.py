@@ -1,17 +1,19 @@
-"""What of many ranks one process can see: shares of a batch, stages, seeds. The rest is in test_steps and test_runs."""
+"""What of many ranks one process can see: shares, stages, seeds; the rest is in test_steps.py and test_runs.py."""
 
 import copy
 
 import pytest
 import torch
+from torch import nn
 
 from deepnet_edu.data import TokenMap
 from deepnet_edu.messages import UserError
 from deepnet_edu.models import IGNORED, Batch, Model, ModelConfig, build_model, random_batch
 from deepnet_edu.parallel import Plan, joined
 from deepnet_edu.parallel.stages import Elsewhere, Run, Stage, cut, owners, runs, tensors_of
-from deepnet_edu.residual import RESIDUALS
+from deepnet_edu.residual import RESIDUALS, Architecture
 from deepnet_edu.training import TrainConfig, train
+from deepnet_edu.training.optimizer import parameter_groups
 from deepnet_edu.training.parallel import share_of
 from deepnet_edu.training.step import seed_of
 from tests.rules import CLAIMS, TASK, small_config
@@ -43,25 +45,67 @@ def test_stages_are_equal_runs_of_layers() -> None:
     assert owners(small_config("deepnorm", "decoder", layers=5), 4) == [0, 3]
 
 
-@pytest.mark.parametrize(("residual", "architecture"), CLAIMS)
-@pytest.mark.parametrize("stages", [2, 3])
-def test_stages_one_after_the_other_are_the_model(residual: str, architecture: str, stages: int, double: None) -> None:
-    """Every rule's state crosses, and every stage has only its own."""
-    config = small_config(residual, architecture, layers=3)  # type: ignore[arg-type]
+#: Each claim with its numbers of stages: two stages of an encoder-decoder meet between its stacks, three within them.
+CUTS = [(*claim, stages) for claim in CLAIMS for stages in ((2, 3) if claim[1] == "encoder_decoder" else (3,))]
+
+
+@pytest.mark.parametrize(("residual", "architecture", "stages"), CUTS)
+def test_stages_one_after_the_other_are_the_model(
+    residual: str, architecture: Architecture, stages: int, double: None
+) -> None:
+    """Every rule's state crosses forward, and its gradient back, as it is sent; every stage has only its own."""
+    config = small_config(residual, architecture, layers=3 if architecture == "encoder_decoder" else 4)
     model = build_model(config)
     batch = random_batch(config, 3, 5)
-    expected = model.logits(batch)
-    state: tuple[torch.Tensor, ...] = ()
-    held = 0
-    for index in range(stages):
-        one = copy.deepcopy(model)
-        (stage,) = cut(one, stages, [index])
-        held += sum(parameter.numel() for parameter in one.parameters())
-        assert {id(p) for p in stage.parameters()} == {id(p) for p in one.parameters()}
-        out = stage(*state, **tensors_of(batch))
-        state = out if isinstance(out, tuple) else (out,)
-    torch.testing.assert_close(state[0], expected)
-    assert held == sum(parameter.numel() for parameter in model.parameters())
+    copies = [copy.deepcopy(model) for _ in range(stages)]
+    parts = [cut(one, stages, [index])[0] for index, one in enumerate(copies)]
+    for one, part in zip(copies, parts, strict=True):
+        assert {id(p) for p in part.parameters()} == {id(p) for p in one.parameters()}
+    received: list[tuple[torch.Tensor, ...]] = [()]
+    sent: list[tuple[torch.Tensor, ...]] = []
+    for part in parts:
+        out = part(*received[-1], **tensors_of(batch))
+        sent.append(out if isinstance(out, tuple) else (out,))
+        received.append(tuple(tensor.detach().requires_grad_() for tensor in sent[-1]))
+    torch.testing.assert_close(sent[-1][0], model.logits(batch))
+    Model.loss_to(sent[-1][0], batch.targets).backward()
+    for out, arrived in zip(sent[-2::-1], received[-2:0:-1], strict=True):
+        gradients = [tensor.grad for tensor in arrived]
+        assert all(one is not None and one.is_contiguous() for one in (*out, *gradients))
+        torch.autograd.backward(out, gradients)
+    model.loss(batch).backward()
+    found = [(name, parameter.grad) for one in copies for name, parameter in one.named_parameters()]
+    assert sorted(name for name, _ in found) == sorted(name for name, _ in model.named_parameters())
+    for name, gradient in found:
+        torch.testing.assert_close(gradient, model.get_parameter(name).grad, msg=lambda said, name=name: name + said)
+
+
+@pytest.mark.parametrize(("residual", "architecture"), CLAIMS)
+def test_stages_are_updated_as_the_model_is(residual: str, architecture: Architecture, double: None) -> None:
+    """Weight decay and learning rates, what a rule does at a step, and what it puts back after it."""
+
+    def settings(one: Model) -> dict[str, tuple[float, ...]]:
+        names = {parameter: name for name, parameter in one.named_parameters()}
+        return {
+            names[parameter]: (group.learning_rate_factor, group.epsilon_factor, group.weight_decay)
+            for group in parameter_groups(one, one.parameters(), 0.1)
+            for parameter in group.parameters
+        }
+
+    model = build_model(small_config(residual, architecture))
+    nn.utils.vector_to_parameters(1.5 * nn.utils.parameters_to_vector(model.parameters()), model.parameters())
+    copies = [copy.deepcopy(model) for _ in range(2)]
+    for index, one in enumerate(copies):
+        cut(one, 2, [index])
+    assert settings(copies[0]) | settings(copies[1]) == settings(model)
+    for one in (model, *copies):
+        one.at_step(7)
+        one.project()
+    whole = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    found = [(name, tensor) for one in copies for name, tensor in (*one.named_parameters(), *one.named_buffers())]
+    assert {name for name, _ in found} == set(whole)
+    for name, tensor in found:
+        torch.testing.assert_close(tensor, whole[name], rtol=0, atol=0)
 
 
 def test_a_stage_of_images() -> None:

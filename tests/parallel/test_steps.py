@@ -9,6 +9,7 @@ from deepnet_edu.parallel import Plan
 from deepnet_edu.parallel.stages import runs
 from tests.parallel.cases import CASES, REFUSED, Case
 
+pytestmark = pytest.mark.xdist_group("ranks")
 TOLERANCE = 1e-6
 ALL = [(ranks, case) for ranks, cases in CASES.items() for case in cases]
 

@@ -6,7 +6,8 @@ import shutil
 import signal
 import sys
 from dataclasses import replace
-from functools import cache
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,16 @@ from torch.distributed.tensor import DTensor
 import deepnet_edu
 from deepnet_edu.messages import UserError
 from deepnet_edu.models import build_model
-from deepnet_edu.parallel import Plan, joined
+from deepnet_edu.parallel import Plan, Ranks, joined
 from deepnet_edu.parallel.worker import run_rank
 from deepnet_edu.training import Interrupted, TrainingDiverged, TrainStep, train
 from deepnet_edu.training.parallel import ParallelStep
 from deepnet_edu.training.runs import find_run
 from deepnet_edu.training.whole import carry_out
 from tests.parallel.cases import CASES, MODEL, RECIPE, REFUSED, STEPS, TASK, WRITTEN, Case, run_of
+
+#: Losses and gradient norms of one process, and its weights.
+Alone = tuple[list[tuple[float, float]], dict[str, Tensor]]
 
 
 def whole(tensor: Tensor) -> Tensor:
@@ -35,10 +39,7 @@ def local(tensor: Tensor) -> Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-@cache
-def alone(name: str) -> tuple[list[tuple[float, float]], dict[str, Tensor]]:
-    """Losses, gradient norms and weights of one process."""
-    case = next(case for case in CASES[dist.get_world_size()] if name == key(case))
+def alone(case: Case) -> Alone:
     model = build_model(case.config)
     with TrainStep(model, case.recipe) as step:
         results = [step(*case.batches(i)) for i in range(STEPS)]
@@ -50,11 +51,22 @@ def key(case: Case) -> str:
     return f"{case.config} {case.recipe}"
 
 
-def trained(case: Case) -> dict[str, Any]:
+def all_alone(folder: Path) -> dict[str, Alone]:
+    """Of all cases by their keys; each rank computes some of them."""
+    many, rank = dist.get_world_size(), dist.get_rank()
+    cases = {key(case): case for case in CASES[many]}
+    for i, case in enumerate(cases.values()):
+        if i % many == rank:
+            torch.save(alone(case), folder / f"{many}-alone-{i}.pt")
+    dist.barrier()
+    return {name: torch.load(folder / f"{many}-alone-{i}.pt") for i, name in enumerate(cases)}
+
+
+def trained(case: Case, single: Alone, ranks: Ranks) -> dict[str, Any]:
     """How far from one process this rank came, and what it held."""
-    losses, weights = alone(key(case))
+    losses, weights = single
     model = build_model(case.config)
-    with joined(Plan.parse(case.plan)) as ranks, ParallelStep(model, case.recipe, ranks) as step:
+    with ParallelStep(model, case.recipe, ranks) as step:
         results = [step(*case.batches(i)) for i in range(STEPS)]
         tensors = {name: whole(tensor) for name, tensor in step.tensors().items()}
         return {
@@ -182,10 +194,10 @@ def rounded(plan: str, precision: str) -> list[float]:
         torch.set_default_dtype(torch.float64)
 
 
-def compiled(plan: str) -> dict[str, Any]:
+def compiled(plan: str, singles: dict[str, Alone]) -> dict[str, Any]:
     """How far a plan with compiled layers is from one process without, and how many graphs it made."""
     case = Case(plan, "decoder", "deepnorm")
-    losses, weights = alone(key(case))
+    losses, weights = singles[key(case)]
     model = build_model(case.config)
     model.use_compiled("layer", "eager")
     stacks = list(model.stacks().values())
@@ -206,7 +218,7 @@ def runs_of_four(folder: Path) -> dict[str, Any]:
     return {"four": run(run_of(folder, "four"), WRITTEN["four"], resume=False)}  # type: ignore[arg-type]
 
 
-def runs_of_two(folder: Path) -> dict[str, Any]:
+def runs_of_two(folder: Path, singles: dict[str, Alone]) -> dict[str, Any]:
     found: dict[str, Any] = {"two": run(run_of(folder, "two"), WRITTEN["two"], resume=False)}  # type: ignore[arg-type]
     for name, plan in [("four", "data=2"), ("four", "pipeline=2"), ("single", "shard=2"), ("single", "pipeline=2")]:
         found[f"{name} under {plan}"] = run(at_three(folder, name, f"{name} {plan}"), plan)
@@ -223,7 +235,7 @@ def runs_of_two(folder: Path) -> dict[str, Any]:
     found["diverged"] = diverged()
     found["dropout"] = [dropped("pipeline=2"), dropped("pipeline=2"), dropped("data=2")]
     found["profiles"] = profiled()
-    found["compiled"] = compiled("shard=2")
+    found["compiled"] = compiled("shard=2", singles)
     for plan, precision in [("data=1", "fp32"), ("data=2", "fp16"), ("shard=2", "bf16"), ("pipeline=2", "bf16")]:
         found[f"{plan} {precision}"] = rounded(plan, precision)
     return found
@@ -236,10 +248,14 @@ def main() -> None:
 
 
 def all_cases() -> int:
-    ranks, rank, folder = dist.get_world_size(), dist.get_rank(), Path(sys.argv[1])
-    found: dict[str, Any] = {case.name: trained(case) for case in CASES[ranks]}
-    found |= runs_of_four(folder) if ranks == 4 else runs_of_two(folder)
-    (folder / f"{ranks}-{rank}.json").write_text(json.dumps(found))
+    many, rank, folder = dist.get_world_size(), dist.get_rank(), Path(sys.argv[1])
+    singles = all_alone(folder)
+    found: dict[str, Any] = {}
+    for plan, cases in groupby(sorted(CASES[many], key=attrgetter("plan")), attrgetter("plan")):
+        with joined(Plan.parse(plan)) as ranks:  # once for all of its cases: ranks take a while to find each other
+            found |= {case.name: trained(case, singles[key(case)], ranks) for case in cases}
+    found |= runs_of_four(folder) if many == 4 else runs_of_two(folder, singles)
+    (folder / f"{many}-{rank}.json").write_text(json.dumps(found))
     return 0
 
 

@@ -10,7 +10,6 @@ import select
 import shutil
 import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -116,24 +115,16 @@ def test_the_lock_of_a_process_that_was_killed_holds_nobody_off(left: str, tmp_p
 def test_another_machine_is_waited_for_and_then_taken_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(lock, "SILENCE", 0.4)
+    monkeypatch.setattr(lock, "SILENCE", 0.1)
     assert command("laptop-1000", f"--out={tmp_path}", *small()).exit_code == 0
     again = [tmp_path / FILE, "--resume", "--set=steps=6", "--device=cpu"]
     (tmp_path / LOCK).write_text(json.dumps(vars(ELSEWHERE)))
     assert f"process {PARENT.pid} on elsewhere" in (said := sentence(*again))
     assert "resume with --take-over" in said
-    over = threading.Event()
-
-    def live() -> None:
-        while not over.wait(0.05):
-            beat(tmp_path / LOCK)
-
-    thread = threading.Thread(target=live)
-    thread.start()
-    assert "on elsewhere, since" in (said := sentence(*again, "--take-over"))
+    with monkeypatch.context() as alive:
+        alive.setattr(time, "sleep", lambda _: beat(tmp_path / LOCK))
+        assert "on elsewhere, since" in (said := sentence(*again, "--take-over"))
     assert "which is alive" in said
-    over.set()
-    thread.join()
     done = command(*again, "--take-over")
     assert done.exit_code == 0
     assert "for a sign of life of process" in done.stderr
