@@ -61,11 +61,17 @@ def uninterrupted() -> Model:
     return whole()
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("finished") / "run"
+    run(out)
+    return out
+
+
 @pytest.fixture
-def saved(tmp_path: Path) -> Path:
+def saved(finished: Path, tmp_path: Path) -> Path:
     """A finished run with checkpoints of steps 36, 39 and 40."""
-    run(tmp_path / "run")
-    return tmp_path / "run"
+    return Path(shutil.copytree(finished, tmp_path / "run"))
 
 
 def same(a: Model, b: Model) -> bool:
