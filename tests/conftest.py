@@ -1,26 +1,22 @@
-"""What all tests share: one thread, so that sums do not change, a seed, float64 on request, and the path of stacks.
+"""What all tests share: one thread, so that sums do not change, a seed, float64 on request, and the path of stacks."""
 
-With DEEPNET_EDU_TEST_PATH=plain in the environment every stack goes by the plain path, layer after layer.
-"""
-
-import os
 import warnings
 from collections.abc import Iterator
+from functools import cache
+from typing import Any
 
 import pytest
 import torch
 
+from deepnet_edu.fast import knows
+from deepnet_edu.models import ModelConfig
+from deepnet_edu.residual import RESIDUALS
 from deepnet_edu.stack import Stack
 
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:
     torch.set_num_threads(1)
-
-
-@pytest.fixture(autouse=True, scope="session")
-def chosen_path() -> None:
-    Stack.path = os.environ.get("DEEPNET_EDU_TEST_PATH", "auto")  # type: ignore[assignment]
 
 
 @pytest.fixture(autouse=True)
@@ -47,3 +43,39 @@ def double() -> Iterator[None]:
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture(params=["auto", "plain"])
+def both_paths(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The test runs twice: by the path that stacks take by themselves, the fast one where it can, and by the plain one."""
+    monkeypatch.setattr(Stack, "path", request.param)
+    return str(request.param)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the plain form of a test whose parameters name something that goes by the plain path by itself."""
+    again = [item for item in items if _repeats(getattr(item, "callspec", None))]
+    if again:
+        config.hook.pytest_deselected(items=again)
+        items[:] = [item for item in items if item not in again]
+
+
+def _repeats(call: Any) -> bool:
+    return call is not None and call.params.get("both_paths") == "plain" and _unknown(call.params)
+
+
+def _unknown(value: Any) -> bool:
+    """Whether the fast path does not know what a parameter names: a rule, a part, a model or its settings."""
+    if isinstance(value, ModelConfig):
+        value = vars(value)
+    if isinstance(value, dict):
+        return any(map(_unknown, value.values()))
+    return isinstance(value, str) and value in _names_unknown()
+
+
+@cache
+def _names_unknown() -> set[str]:
+    depths = ((4, 0), (0, 4), (4, 4))
+    return {"rotary", "swiglu", "rms", "none"} | {
+        name for name, rule in RESIDUALS.items() if not any(knows(name, *layers) for layers in depths)
+    }

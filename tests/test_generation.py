@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from itertools import product
 
 import pytest
@@ -38,15 +38,21 @@ def logits_after(model: Model, prompt: Tensor, written: Tensor) -> Tensor:
         return model(torch.cat([prompt, written], 1))[:, -1]
 
 
-def all_log_probabilities(model: Model, prompt: Tensor, vocabulary: int, longest: int) -> dict[tuple[int, ...], float]:
-    """log P of every sequence up to ``longest`` tokens, level by level."""
+LONGEST = 4
+PROMPTS = torch.randint(4, (3, 3), generator=torch.Generator().manual_seed(5))
+
+
+@cache
+def all_log_probabilities(config: ModelConfig, seed: int, row: int) -> dict[tuple[int, ...], float]:
+    """log P of every sequence up to ``LONGEST`` tokens after a prompt, level by level."""
+    model, prompt = peaked(config, seed), PROMPTS[row : row + 1]
     known = {(): 0.0}
-    for n in range(longest):
-        prefixes = list(product(range(vocabulary), repeat=n))
+    for n in range(LONGEST):
+        prefixes = list(product(range(config.vocab_size), repeat=n))
         written = torch.tensor(prefixes, dtype=torch.long).view(len(prefixes), n)
         log_p = logits_after(model, prompt.expand(len(prefixes), -1), written).log_softmax(-1).tolist()
-        for prefix, row in zip(prefixes, log_p, strict=True):
-            known |= {(*prefix, token): known[prefix] + row[token] for token in range(vocabulary)}
+        for prefix, following in zip(prefixes, log_p, strict=True):
+            known |= {(*prefix, token): known[prefix] + following[token] for token in range(config.vocab_size)}
     return known
 
 
@@ -140,19 +146,17 @@ def test_enough_beams_find_the_best_of_all_sequences(
     config: ModelConfig, end: int | None, length_penalty: float
 ) -> None:
     config = replace(config, vocab_size=4)
-    longest = 4
-    prompts = torch.randint(4, (3, 3), generator=torch.Generator().manual_seed(5))
     for seed in range(2):
         model = peaked(config, seed)
         tokens, scores = beam_search(
-            model, prompts, longest, beams=64, length_penalty=length_penalty, end=end, **settings(config)
+            model, PROMPTS, LONGEST, beams=64, length_penalty=length_penalty, end=end, **settings(config)
         )
         for row in range(3):
-            every = all_log_probabilities(model, prompts[row : row + 1], 4, longest)
+            every = all_log_probabilities(config, seed, row)
             known = {
                 s: log_p / len(s) ** length_penalty
                 for s, log_p in every.items()
-                if s and end not in s[:-1] and (len(s) == longest or s[-1] == end)
+                if s and end not in s[:-1] and (len(s) == LONGEST or s[-1] == end)
             }
             best = max(known, key=known.__getitem__)
             found = tokens[row].tolist()

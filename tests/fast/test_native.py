@@ -126,6 +126,13 @@ def test_it_can_be_left_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> N
     assert fresh(monkeypatch, tmp_path) == (None, "DEEPNET_EDU_NATIVE is 0")
 
 
+@pytest.fixture
+def unoptimized(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The compiler has nothing to make quick, which is what takes it seconds."""
+    run = native._run
+    monkeypatch.setattr(native, "_run", lambda command: run([part for part in command if part != "-O3"]))
+
+
 @pytest.mark.parametrize(
     ("good", "bad", "reason"),
     [
@@ -135,7 +142,7 @@ def test_it_can_be_left_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> N
     ],
 )
 def test_what_computes_something_else_is_refused(
-    compiled: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Any, good: str, bad: str, reason: str
+    compiled: Any, unoptimized: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Any, good: str, bad: str, reason: str
 ) -> None:
     source = tmp_path / "native.c"
     text = native.SOURCE.read_text(encoding="utf-8")
@@ -170,31 +177,20 @@ def test_each_processor_compiles_for_itself(monkeypatch: pytest.MonkeyPatch, tmp
     assert len(found) == 2
 
 
-def test_a_cache_that_others_may_write_is_not_used(
-    compiled: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
-) -> None:
-    cache = tmp_path / "deepnet_edu"
-    cache.mkdir()
-    cache.chmod(0o777)
-    library, _ = fresh(monkeypatch, tmp_path)
-    assert library is not None
-    assert not list(cache.iterdir())
-
-
 def kept(tmp_path: Path) -> Path:
     (file,) = (tmp_path / "deepnet_edu").iterdir()
     return file
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The library's bytes, compiled once for the tests that follow."""
-    folder = tmp_path_factory.mktemp("made")
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        library, reason = fresh(monkeypatch, folder)
+def made() -> bytes:
+    """The library's bytes from the cache of this machine, where the first test that needs it compiles it."""
+    native.load()
+    native.load.cache_clear()
+    library, reason = native.load()
     if library is None:
         pytest.skip(reason)
-    return kept(folder).read_bytes()
+    return Path(library._name).read_bytes()
 
 
 @pytest.fixture
@@ -215,6 +211,17 @@ def test_what_was_compiled_is_kept(calls: list[Any], monkeypatch: pytest.MonkeyP
     assert fresh(monkeypatch, tmp_path)[0] is not None
     assert len(calls) == 1
     assert kept(tmp_path).suffix == ".so"
+
+
+def test_a_cache_that_others_may_write_is_not_used(
+    calls: list[Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    cache = tmp_path / "deepnet_edu"
+    cache.mkdir()
+    cache.chmod(0o777)
+    library, _ = fresh(monkeypatch, tmp_path)
+    assert library is not None
+    assert not list(cache.iterdir())
 
 
 def cut(file: Path) -> None:

@@ -29,7 +29,7 @@ SMALL = small_config("deepnorm", "decoder")
 def test_parameters_are_counted_to_the_last(residual: str, architecture: Any) -> None:
     for layers in (1, 3, 6):
         config = small_config(residual, architecture, layers)
-        model = build_model(config)
+        model = build_model(config, device="meta")
         counted = count_parameters(config)
         for name, stack in model.stacks().items():
             assert counted[name] == sum(p.numel() for p in stack.parameters())
@@ -49,7 +49,7 @@ def test_parameters_are_counted_to_the_last(residual: str, architecture: Any) ->
 )
 def test_parameters_of_other_parts(changes: dict[str, Any]) -> None:
     config = replace(SMALL, **changes)
-    assert count_parameters(config)["all"] == sum(p.numel() for p in build_model(config).parameters())
+    assert count_parameters(config)["all"] == sum(p.numel() for p in build_model(config, device="meta").parameters())
 
 
 def test_the_papers_sizes() -> None:

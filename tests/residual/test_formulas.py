@@ -1,8 +1,11 @@
-"""Every rule against its formula, in float64, written here from a state_dict alone: nothing of ours is called."""
+"""Every rule against its formula, in float64, written here from a state_dict alone: nothing of ours is called.
+
+Outputs, and gradients by autograd: of the input, the memory and every parameter.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from math import erf, log, sqrt
+from math import log, sqrt
 
 import pytest
 import torch
@@ -57,7 +60,7 @@ class Sub:
             up, gate = h.tensor_split(2, dim=-1)
             active = gate / (1 + (-gate).exp()) * up
         else:
-            active = h * 0.5 * (1 + h.clone().detach().apply_(lambda z: erf(z / sqrt(2))))
+            active = h * 0.5 * (1 + torch.erf(h / sqrt(2)))
         return self.linear("ffn_out", self.at("hidden", active))
 
     def attention(self, x: Tensor) -> Tensor:
@@ -219,7 +222,7 @@ def gpas(x: Tensor, c: Case) -> Tensor:
     for f in c.subs:
         x = x + f(ln(x, f.p, "norm"))
         a = c.layer(f)["a"]
-        x = x - a / (1 + (-a).exp()) * x
+        x = x - a / (1 + (-a).exp()) * x.detach()
     return ln(x, c.last, "final_norm")
 
 
@@ -418,9 +421,18 @@ def compare(residual: str, architecture: Architecture, layers: int, name: StackN
     stack = random_stack(residual, architecture, layers, name, other, **shape)
     memory = torch.randn(2, 3, 12) if architecture == "encoder_decoder" and name == "decoder" else None
     x = 0.5 * torch.randn(2, 5, 12) + 0.7
-    with torch.no_grad():
-        expected = REFERENCE[residual](x, case_of(stack.state_dict(), architecture, layers, memory, name, other))
-        torch.testing.assert_close(stack(x, context=Context(memory=memory)), expected, rtol=1e-9, atol=1e-9)
+    inputs = {"x": x, **({} if memory is None else {"memory": memory}), **dict(stack.named_parameters())}
+    for tensor in inputs.values():
+        tensor.requires_grad_()
+    case = case_of(stack.state_dict(keep_vars=True), architecture, layers, memory, name, other)
+    expected, found = REFERENCE[residual](x, case), stack(x, context=Context(memory=memory))
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+    along = torch.randn_like(expected)
+    gradients, right = (
+        torch.autograd.grad(y, list(inputs.values()), along, materialize_grads=True) for y in (found, expected)
+    )
+    for of, gradient, true in zip(inputs, gradients, right, strict=True):
+        torch.testing.assert_close(gradient, true, rtol=1e-9, atol=1e-9, msg=of)
 
 
 #: Gains, or standard deviations where a rule has no gain, by architecture and role, for N = 6 and M = 4.

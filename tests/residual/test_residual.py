@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from deepnet_edu.attention import Cache, Context
+from deepnet_edu.attention import Cache
 from deepnet_edu.models import ModelConfig, build_model, random_batch
 from deepnet_edu.probing import probe
 from deepnet_edu.residual import RESIDUALS, Architecture, Norm, Place, Residual
 from deepnet_edu.residual.base import Registry
 from deepnet_edu.stack import Stack
-from tests.rules import CLAIMS, SHAPE, random_stack, small_config
+from tests.rules import CLAIMS, SHAPE, small_config
 
 SIZES = {"d_model": 12, "n_heads": 3, "d_ff": 20}
 
@@ -36,20 +36,6 @@ def test_other_architectures_are_refused_with_the_reason(residual: str) -> None:
     for architecture in {"encoder", "decoder", "encoder_decoder"} - set(rule.architectures):
         with pytest.raises(ValueError, match=f"not defined for architecture '{architecture}'.*another residual here"):
             small_config(residual, architecture)  # type: ignore[arg-type]
-
-
-@pytest.mark.usefixtures("double")
-@pytest.mark.parametrize(("residual", "architecture"), CLAIMS)
-def test_gradients(residual: str, architecture: Architecture) -> None:
-    """Autograd's gradient against finite differences; GPAS stops its own on purpose."""
-    if residual == "gpas":
-        pytest.skip("stops a gradient on purpose: test_gpas_leaves_the_gradient_alone")
-    stack = random_stack(residual, architecture, 2)
-    memory = torch.randn(1, 4, 12) if architecture == "encoder_decoder" else None
-    x = (0.5 * torch.randn(1, 3, 12) + 0.7).requires_grad_()
-    own = list(stack.sublayers()[-1].residual.lowest.parameters())[:2]
-    chosen = [stack.sublayers()[0].branch.output.weight, *own]
-    assert torch.autograd.gradcheck(lambda x, *_: stack(x, context=Context(memory=memory)), (x, *chosen))
 
 
 @pytest.mark.usefixtures("double")
@@ -84,20 +70,20 @@ def test_cached_decoding_equals_uncached(residual: str, architecture: Architectu
 
 
 @pytest.mark.usefixtures("double")
-@pytest.mark.parametrize("every", [1, 2])
 @pytest.mark.parametrize(("residual", "architecture"), CLAIMS)
-def test_checkpointing_equals_none(residual: str, architecture: Architecture, every: int) -> None:
+def test_checkpointing_equals_none(residual: str, architecture: Architecture) -> None:
     """With dropout: the second forward pass must draw the same features."""
     config = replace(small_config(residual, architecture, layers=3), dropout=0.2, stochastic_depth=0.2)
     results = []
-    for layers in (0, every):
+    for layers in (0, 1, 2):
         model = build_model(config)
         model.checkpoint_every(layers)
         torch.manual_seed(3)
         loss = model.loss(random_batch(config, 2, 6))
         loss.backward()
         results.append((loss.detach(), [p.grad for p in model.parameters()]))
-    torch.testing.assert_close(results[0], results[1], rtol=1e-12, atol=1e-12)
+    for found in results[1:]:
+        torch.testing.assert_close(found, results[0], rtol=1e-12, atol=1e-12)
 
 
 def test_a_second_stream_costs_the_others_nothing() -> None:
