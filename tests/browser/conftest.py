@@ -28,6 +28,7 @@ START_TIMEOUT_S = 180
 WINDOW: Any = {"width": 1280, "height": 900}
 
 
+@pytest.hookimpl(tryfirst=True)  # before what reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Stay in one process, since they share both; without Chromium, say so."""
     missing = pytest.mark.skip(reason="needs Chromium: apt install chromium")
