@@ -47,7 +47,7 @@ def double() -> Iterator[None]:
 
 @pytest.fixture(params=["auto", "plain"])
 def both_paths(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The test runs twice: by the path that stacks take by themselves, the fast one where it can, and by the plain one."""
+    """The test runs twice: by the path that stacks take by themselves, fast where it can be, and by the plain one."""
     monkeypatch.setattr(Stack, "path", request.param)
     return str(request.param)
 
@@ -75,7 +75,10 @@ def _unknown(value: Any) -> bool:
 
 @cache
 def _names_unknown() -> set[str]:
-    depths = ((4, 0), (0, 4), (4, 4))
-    return {"rotary", "swiglu", "rms", "none"} | {
-        name for name, rule in RESIDUALS.items() if not any(knows(name, *layers) for layers in depths)
+    depths = {"encoder": (4, 0), "decoder": (0, 4), "encoder_decoder": (4, 4)}
+    rules = {
+        name
+        for name, rule in RESIDUALS.items()
+        if not any(knows(name, *depths[architecture]) for architecture in rule.architectures)
     }
+    return {"rotary", "swiglu", "rms", "none"} | rules

@@ -56,7 +56,7 @@ def all_log_probabilities(config: ModelConfig, seed: int, row: int) -> dict[tupl
     return known
 
 
-@pytest.mark.usefixtures("double")
+@pytest.mark.usefixtures("both_paths", "double")
 @pytest.mark.parametrize("position", ["learned", "sinusoidal", "rotary"])
 @pytest.mark.parametrize("config", [LM, MT], ids=["lm", "translation"])
 def test_greedy_takes_the_best_at_every_step(config: ModelConfig, position: str) -> None:
@@ -70,7 +70,7 @@ def test_greedy_takes_the_best_at_every_step(config: ModelConfig, position: str)
             assert written[row, i] == expected
 
 
-@pytest.mark.usefixtures("double")
+@pytest.mark.usefixtures("both_paths", "double")
 @pytest.mark.parametrize("position", ["learned", "rotary"])
 @pytest.mark.parametrize("config", [LM, MT], ids=["lm", "translation"])
 def test_a_padded_batch_writes_what_each_row_writes_alone(config: ModelConfig, position: str) -> None:
@@ -99,6 +99,7 @@ def test_end_fills_the_row_and_stops_when_all_are_done() -> None:
     assert alone.shape[1] == free[0].tolist().index(end) + 1
 
 
+@pytest.mark.usefixtures("both_paths")
 def test_sampling_follows_the_softmax_at_a_temperature() -> None:
     model = peaked(LM)
     prompt = torch.randint(5, (1, 4))
@@ -138,7 +139,7 @@ def test_top_k_and_top_p_leave_out_exactly_the_others() -> None:
     assert torch.equal(sample(model, prompt, 6, generator=torch.Generator(), top_k=1), greedy(model, prompt, 6))
 
 
-@pytest.mark.usefixtures("double")
+@pytest.mark.usefixtures("both_paths", "double")
 @pytest.mark.parametrize("length_penalty", [0.0, 0.6, 1.0, 2.0])
 @pytest.mark.parametrize("end", [None, 3])
 @pytest.mark.parametrize("config", [LM, MT], ids=["lm", "translation"])
@@ -165,6 +166,7 @@ def test_enough_beams_find_the_best_of_all_sequences(
             assert scores[row].item() == pytest.approx(known[best], abs=1e-9)
 
 
+@pytest.mark.usefixtures("both_paths")
 @pytest.mark.parametrize("config", [LM, MT], ids=["lm", "translation"])
 def test_one_beam_is_greedy_and_more_are_not_worse(config: ModelConfig) -> None:
     model, prompts = peaked(config), torch.randint(5, (6, 4))

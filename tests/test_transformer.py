@@ -53,7 +53,7 @@ def padding_of(kind: str) -> torch.Tensor | None:
     return padding
 
 
-@pytest.mark.usefixtures("double")
+@pytest.mark.usefixtures("both_paths", "double")
 @pytest.mark.parametrize("padding", ["none", "some"])
 @pytest.mark.parametrize("stack_name", ["encoder", "decoder"])
 @pytest.mark.parametrize("residual", ["post_ln", "pre_ln"])
@@ -82,7 +82,7 @@ def test_equals_torch(residual: str, stack_name: str, padding: str) -> None:
     )
 
 
-@pytest.mark.usefixtures("double")
+@pytest.mark.usefixtures("both_paths", "double")
 def test_a_decoder_does_not_see_the_future() -> None:
     stack = Stack("decoder", "deepnorm", encoder_layers=0, decoder_layers=2, shape=Shape(D, HEADS, FF))
     x = torch.randn(B, T, D)

@@ -156,8 +156,8 @@ def constants_of(step: TrainStep) -> dict[str, float]:
             continue
         with numbers_only():
             made = type(rule)(rule.place, rule.d_model).constants
-        for name, value in made.items():
-            held, now = getattr(rule, name, None), rule.current(name)
+        for name in made.keys() - rule.state_dict().keys():  # what is learned is a weight
+            value, held, now = made[name], getattr(rule, name, None), rule.current(name)
             if now != (torch.tensor(value, dtype=held.dtype).item() if isinstance(held, Tensor) else value):
                 found[f"{plain_name(place)}.{name}"] = now
     return found

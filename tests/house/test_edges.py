@@ -71,7 +71,7 @@ def test_an_optimizer_counts_beyond_what_half_precision_can() -> None:
         assert step.updates == 999
 
 
-@pytest.mark.usefixtures("default")
+@pytest.mark.usefixtures("both_paths", "default")
 @pytest.mark.parametrize(
     "task", [TokenMap(11, 8, 2), PreviousToken(11, 8, 2), PythonDocs(8, 2)], ids=lambda t: type(t).__name__
 )
@@ -94,6 +94,7 @@ def test_a_model_on_meta_has_no_numbers_to_probe_or_write() -> None:
 # --- tokens, targets and masks
 
 
+@pytest.mark.usefixtures("both_paths")
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.uint16, torch.int32, torch.uint32])
 def test_tokens_may_be_any_whole_numbers(dtype: torch.dtype) -> None:
     model = build_model(LM)
@@ -104,6 +105,7 @@ def test_tokens_may_be_any_whole_numbers(dtype: torch.dtype) -> None:
     assert torch.equal(greedy(translator, X.to(dtype), 3, start=10), greedy(translator, X, 3, start=10))
 
 
+@pytest.mark.usefixtures("both_paths")
 @pytest.mark.parametrize("config", [LM, MLM, MT], ids=["lm", "mlm", "translation"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bool, torch.complex64])
 def test_what_is_not_a_whole_number_is_no_token(config: ModelConfig, dtype: torch.dtype) -> None:
@@ -113,6 +115,7 @@ def test_what_is_not_a_whole_number_is_no_token(config: ModelConfig, dtype: torc
             model.loss(batch)
 
 
+@pytest.mark.usefixtures("both_paths")
 @pytest.mark.parametrize("target", [11, -1, 10**12])
 def test_a_target_outside_the_vocabulary(target: int) -> None:
     targets = X.clone()
@@ -121,11 +124,13 @@ def test_a_target_outside_the_vocabulary(target: int) -> None:
         build_model(LM).loss(Batch(X, targets))
 
 
+@pytest.mark.usefixtures("both_paths")
 def test_targets_of_another_shape() -> None:
     with pytest.raises(ValueError, match=r"Targets of shape \(3, 7\): expected \(3, 8\)"):
         build_model(LM).loss(Batch(X, X[:, 1:]))
 
 
+@pytest.mark.usefixtures("both_paths")
 @pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.float32])
 @pytest.mark.parametrize("which", ["padding", "target_padding"])
 def test_a_mask_is_bool(dtype: torch.dtype, which: str) -> None:
@@ -156,6 +161,7 @@ def test_a_mask_the_other_way_round_is_refused(config: ModelConfig) -> None:
         assert model.loss(Batch(x, targets, padding=padding)).isfinite()
 
 
+@pytest.mark.usefixtures("both_paths")
 def test_a_source_mask_the_other_way_round_is_said() -> None:
     x, padding = padded()
     model = build_model(MT)
@@ -194,6 +200,7 @@ class Given:
 SILENT = Batch(X, torch.full_like(X, IGNORED))
 
 
+@pytest.mark.usefixtures("both_paths")
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_a_loss_without_answers_is_zero(smoothing: float) -> None:
     model = build_model(LM)
@@ -203,7 +210,7 @@ def test_a_loss_without_answers_is_zero(smoothing: float) -> None:
     assert all((p.grad == 0).all() for p in model.parameters() if p.grad is not None)
 
 
-@pytest.mark.usefixtures("double")
+@pytest.mark.usefixtures("both_paths", "double")
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_a_micro_batch_without_answers_changes_nothing(smoothing: float) -> None:
     how = {"steps": 3, "optimizer": "sgd", "label_smoothing": smoothing}
@@ -215,6 +222,7 @@ def test_a_micro_batch_without_answers_changes_nothing(smoothing: float) -> None
         torch.testing.assert_close(one, other)
 
 
+@pytest.mark.usefixtures("both_paths")
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_a_step_without_answers_is_refused(accumulate: int) -> None:
     model = build_model(LM)
@@ -229,7 +237,7 @@ def test_a_step_without_answers_is_refused(accumulate: int) -> None:
 # --- gradients switched off
 
 
-@pytest.mark.usefixtures("default")
+@pytest.mark.usefixtures("both_paths", "default")
 @pytest.mark.parametrize("off", [torch.no_grad, torch.inference_mode])
 def test_training_and_probing_need_no_gradients_around(off: Callable[[], torch.no_grad]) -> None:
     expected = train(build_model(LM), TokenMap(11, 8, 2), TrainConfig(steps=2), progress=False).loss
@@ -260,6 +268,7 @@ def test_weights_made_in_inference_mode_are_named() -> None:
 # --- generation
 
 
+@pytest.mark.usefixtures("both_paths")
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 def test_a_model_that_answers_no_numbers_does_not_write(value: float) -> None:
     generator = torch.Generator()
@@ -308,6 +317,7 @@ def test_settings_of_sampling_out_of_range(given: dict) -> None:
 # --- wrappers
 
 
+@pytest.mark.usefixtures("both_paths")
 @pytest.mark.parametrize(
     "wrap",
     [
@@ -353,6 +363,7 @@ def test_only_wrappers_are_taken_off() -> None:
     assert plain_name("stack.layers.0._orig_mod.ffn.weight") == "stack.layers.0.ffn.weight"
 
 
+@pytest.mark.usefixtures("both_paths")
 def test_a_compiled_layer_is_a_layer() -> None:
     model = build_model(LM)
     expected, count = model(X), len(model.sublayers())
@@ -397,6 +408,7 @@ def test_gradients_of_each_sample(position: str, residual: str) -> None:
                 torch.testing.assert_close(found[name][row], value, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.usefixtures("both_paths")
 @pytest.mark.parametrize("config", [LM, MLM, replace(LM, position="rotary")], ids=["lm", "mlm", "rotary"])
 def test_a_model_can_be_exported_and_compiled_whole(config: ModelConfig) -> None:
     model = build_model(config).eval()
@@ -408,6 +420,7 @@ def test_a_model_can_be_exported_and_compiled_whole(config: ModelConfig) -> None
     torch.testing.assert_close(whole(X, padding), model(X, padding))
 
 
+@pytest.mark.usefixtures("both_paths")
 def test_a_loss_can_be_compiled_whole() -> None:
     model = build_model(LM)
     found = torch.compile(lambda x: model.loss(Batch(x, x)), backend="eager", fullgraph=True)(X)

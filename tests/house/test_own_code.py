@@ -8,6 +8,8 @@ from deepnet_edu import ModelConfig, TrainConfig, build_model, train
 from deepnet_edu.data import TokenMap
 from deepnet_edu.models import Model
 
+pytestmark = pytest.mark.usefixtures("both_paths")
+
 SHAPE = {"d_model": WIDTH, "n_heads": HEADS, "d_ff": HIDDEN, "max_length": POSITIONS, "vocab_size": VOCABULARY}
 
 

@@ -25,6 +25,7 @@ IMAGES = ModelConfig("encoder", "classification", encoder_layers=2, n_classes=7,
 ALL = {"lm": DECODER, "mlm": ENCODER, "translation": BOTH, "classification": IMAGES}
 
 
+@pytest.mark.usefixtures("both_paths")
 def test_shapes() -> None:
     tokens = torch.randint(11, (3, 6))
     assert build_model(DECODER)(tokens).shape == (3, 6, 11)
@@ -36,6 +37,7 @@ def test_shapes() -> None:
         assert all(type(build_model(ALL[task])) is kind for task in tasks)
 
 
+@pytest.mark.usefixtures("both_paths")
 @pytest.mark.parametrize("task", list(ALL))
 def test_a_random_batch_fits_its_model(task: str) -> None:
     model, batch = build_model(ALL[task]), random_batch(ALL[task], 2, 9)
@@ -44,7 +46,7 @@ def test_a_random_batch_fits_its_model(task: str) -> None:
     assert set(model.stacks()) == {"encoder", "decoder"} & set(ALL[task].architecture.split("_"))
 
 
-@pytest.mark.usefixtures("double")
+@pytest.mark.usefixtures("both_paths", "double")
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("residual", ["post_ln", "pre_ln"])
 def test_a_decoder_layer_with_memory_equals_torchs(residual: str, padded: bool) -> None:
@@ -98,6 +100,7 @@ def test_a_decoder_layer_with_memory_equals_torchs(residual: str, padded: bool) 
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.usefixtures("both_paths")
 def test_an_encoder_sees_both_ways_and_a_decoder_only_back() -> None:
     tokens = torch.randint(11, (1, 6))
     other = tokens.clone()
@@ -202,7 +205,7 @@ def test_image_patches_are_read_row_by_row() -> None:
         build_model(replace(IMAGES, max_length=4))(image)
 
 
-@pytest.mark.usefixtures("double")
+@pytest.mark.usefixtures("both_paths", "double")
 @pytest.mark.parametrize("position", POSITIONS)
 @pytest.mark.parametrize("config", [DECODER, ENCODER], ids=["decoder", "encoder"])
 def test_padding_on_either_side_changes_nothing(config: ModelConfig, position: str) -> None:
@@ -229,6 +232,7 @@ def test_a_cache_with_padding_and_rows_in_another_order() -> None:
     torch.testing.assert_close(second[[1, 0]], expected[:, 4:])
 
 
+@pytest.mark.usefixtures("both_paths")
 def test_dropout_acts_in_training_only() -> None:
     model = build_model(replace(BOTH, dropout=0.5, stochastic_depth=0.5))
     batch = random_batch(BOTH, 2, 5)

@@ -13,6 +13,7 @@ SMALL = ModelConfig(
 )
 
 
+@pytest.mark.usefixtures("both_paths")
 def test_the_contract() -> None:
     model = build_model(SMALL)
     tokens = torch.randint(11, (3, 6))
@@ -53,6 +54,7 @@ def test_tokens_without_a_batch() -> None:
         build_model(SMALL)(torch.zeros(5, dtype=torch.long))
 
 
+@pytest.mark.usefixtures("both_paths")
 def test_the_loss_leaves_out_ignored_targets() -> None:
     model = build_model(SMALL)
     inputs, targets = torch.randint(11, (2, 5)), torch.randint(11, (2, 5))

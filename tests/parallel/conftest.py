@@ -109,7 +109,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def single(folder: Path, one_thread: None, chosen_path: None) -> list[float]:
+def single(folder: Path, one_thread: None) -> list[float]:
     """Losses of a run of one process."""
     return in_one_process(run_of(folder, "single"))
 

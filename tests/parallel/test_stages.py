@@ -49,6 +49,7 @@ def test_stages_are_equal_runs_of_layers() -> None:
 CUTS = [(*claim, stages) for claim in CLAIMS for stages in ((2, 3) if claim[1] == "encoder_decoder" else (3,))]
 
 
+@pytest.mark.usefixtures("both_paths")
 @pytest.mark.parametrize(("residual", "architecture", "stages"), CUTS)
 def test_stages_one_after_the_other_are_the_model(
     residual: str, architecture: Architecture, stages: int, double: None
@@ -108,6 +109,7 @@ def test_stages_are_updated_as_the_model_is(residual: str, architecture: Archite
         torch.testing.assert_close(tensor, whole[name], rtol=0, atol=0)
 
 
+@pytest.mark.usefixtures("both_paths")
 def test_a_stage_of_images() -> None:
     sizes = {"d_model": 8, "n_heads": 2, "d_ff": 8, "n_classes": 3}
     config = ModelConfig("encoder", "classification", encoder_layers=2, **sizes)  # type: ignore[arg-type]
@@ -117,6 +119,7 @@ def test_a_stage_of_images() -> None:
     torch.testing.assert_close(high(*low(**tensors_of(batch)), **tensors_of(batch)), expected)
 
 
+@pytest.mark.usefixtures("both_paths")
 def test_a_stage_can_be_compiled_and_computed_again() -> None:
     model = build_model(small_config("deepnorm", "decoder", layers=4))
     batch = random_batch(model.config, 2, 5)

@@ -25,7 +25,7 @@ MEASURED = [claim for claim in CLAIMS if claim[0] not in UNMEASURED]
 
 
 class Counter(TorchDispatchMode):
-    """PyTorch's own formulas of operations. Its FlopCounterMode also says of which module, which takes most of its time."""
+    """PyTorch's own formulas of operations. Its FlopCounterMode also says of which module, and is slow."""
 
     def __init__(self) -> None:
         super().__init__()

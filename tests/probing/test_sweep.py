@@ -24,6 +24,7 @@ DECODER = small_config("deepnorm", "decoder", 3)
 BOTH = small_config("deepnorm", "encoder_decoder", 2)
 
 
+@pytest.mark.usefixtures("both_paths")
 @pytest.mark.parametrize(("residual", "architecture"), CLAIMS)
 def test_every_rule_can_be_probed(residual: str, architecture: Architecture) -> None:
     config = small_config(residual, architecture)
@@ -36,6 +37,7 @@ def test_every_rule_can_be_probed(residual: str, architecture: Architecture) -> 
     assert profile.label == RESIDUALS[residual].title
 
 
+@pytest.mark.usefixtures("both_paths")
 def test_two_stacks_are_told_apart() -> None:
     profile = probe(build_model(BOTH), random_batch(BOTH, 2, 6))
     assert profile.stack == ("encoder",) * 4 + ("decoder",) * 6
@@ -59,7 +61,7 @@ def test_one_bad_stack_fails_the_model() -> None:
     assert "encoder: tokens collapse" in verdict.reason
 
 
-@pytest.mark.usefixtures("double")
+@pytest.mark.usefixtures("both_paths", "double")
 def test_norms_and_gradients_by_role_equal_a_run_by_hand() -> None:
     model, batch = build_model(DECODER), random_batch(DECODER, 2, 6)
     profile = probe(model, batch)
@@ -79,6 +81,7 @@ def test_norms_and_gradients_by_role_equal_a_run_by_hand() -> None:
     assert profile.norm[0] == pytest.approx(x.norm(dim=-1).mean().item())
 
 
+@pytest.mark.usefixtures("both_paths")
 def test_the_norms_gain_is_one_over_alpha_for_a_small_branch() -> None:
     """LN's input is αx + F with F far smaller, so that the Jacobian shrinks by α, which the skip makes up for."""
     config = replace(DECODER, decoder_layers=50, d_model=24)
@@ -95,6 +98,7 @@ def test_a_rule_without_a_norm_has_no_gain() -> None:
     assert json.dumps(profile.to_dict(), allow_nan=False)
 
 
+@pytest.mark.usefixtures("both_paths")
 def test_probing_sees_no_dropout_and_leaves_the_mode_alone() -> None:
     config = replace(DECODER, dropout=0.5)
     model, batch = build_model(config), random_batch(config, 2, 6)
@@ -104,6 +108,7 @@ def test_probing_sees_no_dropout_and_leaves_the_mode_alone() -> None:
     assert [module.training for module in model.modules()] == modes
 
 
+@pytest.mark.usefixtures("both_paths")
 def test_probing_a_checkpointed_model_gives_the_same() -> None:
     model, batch = build_model(DECODER), random_batch(DECODER, 2, 6)
     expected = probe(model, batch).to_dict()
@@ -111,6 +116,7 @@ def test_probing_a_checkpointed_model_gives_the_same() -> None:
     assert probe(model, batch).to_dict() == expected
 
 
+@pytest.mark.usefixtures("both_paths")
 def test_weights_that_are_no_numbers_are_named() -> None:
     model = build_model(DECODER)
     with torch.no_grad():
@@ -130,7 +136,7 @@ def test_a_part_of_a_batch_elsewhere_is_noticed() -> None:
 # --- the update
 
 
-@pytest.mark.usefixtures("double")
+@pytest.mark.usefixtures("both_paths", "double")
 @pytest.mark.parametrize("step", ["sgd", "sign"])
 @pytest.mark.parametrize("group", ["all", "matrices", "biases", "norms"])
 def test_the_update_equals_a_step_by_hand(step: str, group: str) -> None:
@@ -155,6 +161,7 @@ def test_the_groups_of_an_update_cover_the_stack_once() -> None:
     assert len(groups[2]) == 2 * 10
 
 
+@pytest.mark.usefixtures("both_paths")
 def test_the_update_restores_everything() -> None:
     model = build_model(replace(DECODER, dropout=0.3)).requires_grad_(False)
     for parameter in model.parameters():
@@ -167,6 +174,7 @@ def test_the_update_restores_everything() -> None:
     assert model.training
 
 
+@pytest.mark.usefixtures("both_paths")
 def test_an_update_that_fails_restores_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     model = build_model(DECODER)
     before = copy.deepcopy(model.state_dict())
@@ -197,6 +205,7 @@ def test_a_wrong_update_is_refused(settings: dict, sentence: str) -> None:
         model_update(build_model(DECODER), random_batch(DECODER, 2, 6), **settings)
 
 
+@pytest.mark.usefixtures("both_paths")
 def test_the_theorem_by_group() -> None:
     """Theorem 4.2 holds for matrices under SGD: the same update at 4 times the depth; norms, which it leaves out,
     grow as the depth, biases as its root, and GLM's constants make the matrices' update fall as the depth."""
@@ -264,6 +273,7 @@ def configs(residual: str = "deepnorm", depths: tuple[int, ...] = (2, 4)) -> lis
     return [small_config(residual, "decoder", layers) for layers in depths]
 
 
+@pytest.mark.usefixtures("both_paths")
 def test_a_sweep_has_rows_with_intervals_and_a_verdict() -> None:
     rows = depth_sweep(configs(depths=(2, 8)), seeds=(0, 1, 2), length=8)
     assert [row.depth for row in rows] == [2, 8]
@@ -283,6 +293,7 @@ def test_a_sweep_has_rows_with_intervals_and_a_verdict() -> None:
     assert single.half_width is single.factor is None
 
 
+@pytest.mark.usefixtures("both_paths")
 def test_a_sweep_of_post_ln_fails() -> None:
     shape = {"d_model": 24, "d_ff": 48}
     rows = depth_sweep(
@@ -293,6 +304,7 @@ def test_a_sweep_of_post_ln_fails() -> None:
     assert "runs fail at depth" in verdict.reason
 
 
+@pytest.mark.usefixtures("both_paths")
 def test_a_sweep_of_rezero_is_unsure_and_one_of_pre_ln_passes() -> None:
     """Pre-LN of 24 layers once failed for its update of 12, and trains; ReZero's branches are 0 before a step."""
     rows = depth_sweep(configs("rezero"), seeds=(0, 1), length=8)
@@ -308,6 +320,7 @@ def test_a_sweep_of_rezero_is_unsure_and_one_of_pre_ln_passes() -> None:
         judge_sweep(rows[:1])
 
 
+@pytest.mark.usefixtures("both_paths")
 def test_an_interrupted_sweep_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file, real, measured = tmp_path / "sweep.json", sweep_module.probe, []
 
@@ -351,6 +364,7 @@ def command(*words: str) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
+@pytest.mark.usefixtures("both_paths")
 def test_the_probe_command() -> None:
     code, out = command("--layers", "6", "--update")
     assert code == 0

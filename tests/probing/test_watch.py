@@ -53,6 +53,7 @@ def test_directions_that_know_nothing_of_each_other_share_nothing() -> None:
     assert input_share(a, b).item() == pytest.approx(0, abs=0.003)
 
 
+@pytest.mark.usefixtures("both_paths")
 @pytest.mark.parametrize("residual", ["post_ln", "pre_ln", "deepnorm", "resi_dual"])
 def test_probe_equals_a_run_by_hand(residual: str) -> None:
     model = build_model(config(residual)).double()
@@ -98,6 +99,7 @@ def test_similarity_and_share_far_from_zero() -> None:
     assert (found.mean().item() - 1 / 63) / (1 - 1 / 63) == pytest.approx(share.item(), abs=3e-4)
 
 
+@pytest.mark.usefixtures("both_paths")
 @pytest.mark.parametrize("frozen", [False, True])
 def test_probe_leaves_everything_as_it_was(frozen: bool) -> None:
     model = build_model(config()).requires_grad_(not frozen)
@@ -111,11 +113,13 @@ def test_probe_leaves_everything_as_it_was(frozen: bool) -> None:
     assert not any(s._forward_hooks or s._forward_pre_hooks for s in model.stack.sublayers())
 
 
+@pytest.mark.usefixtures("both_paths")
 def test_probe_works_without_gradients_around() -> None:
     with torch.no_grad():
         assert probe(build_model(config()), BATCH).gradient_norm is not None
 
 
+@pytest.mark.usefixtures("both_paths")
 def test_verdicts_at_init() -> None:
     """The first/last gradient ratio is near 1 for both; the tokens tell them apart."""
     batch = TokenMap().batch(torch.Generator().manual_seed(0))
@@ -151,6 +155,7 @@ def test_judge(similarity: list, gradient: list, passed: bool | None, reason: st
     assert str(verdict).startswith({True: "PASS: ", False: "FAIL: ", None: "UNSURE: "}[passed])
 
 
+@pytest.mark.usefixtures("both_paths")
 def test_an_input_without_differences_is_not_the_models_fault() -> None:
     """The same token everywhere, and an embedding of equal rows, whose positions still differ."""
     same = replace(BATCH, inputs=torch.full_like(BATCH.inputs, 3))
@@ -165,6 +170,7 @@ def test_an_input_without_differences_is_not_the_models_fault() -> None:
         assert "input is collapsed" in probe(model, BATCH).judge().reason
 
 
+@pytest.mark.usefixtures("both_paths")
 def test_a_loud_embedding_drowns_the_branches_of_pre_ln_and_not_of_deepnorm() -> None:
     for residual, passed in (("pre_ln", False), ("deepnorm", True)):
         model = build_model(config(residual, layers=4))
@@ -182,6 +188,7 @@ def test_what_is_not_known_cannot_be_judged() -> None:
         DepthProfile("x", variance=np.ones(4)).judge()
 
 
+@pytest.mark.usefixtures("both_paths")
 @pytest.mark.parametrize(("residual", "passes"), [("post_ln", False), ("pre_ln", True), ("deepnorm", True)])
 def test_a_prediction_is_judged_as_the_model_is(residual: str, passes: bool) -> None:
     shape = config(residual, layers=60)
@@ -189,6 +196,7 @@ def test_a_prediction_is_judged_as_the_model_is(residual: str, passes: bool) -> 
     assert predicted.passed == measured.passed == passes
 
 
+@pytest.mark.usefixtures("both_paths")
 def test_probe_refuses() -> None:
     with pytest.raises(ValueError, match="no sub-layers to probe"):
         probe(build_model(config("none", layers=0)), BATCH)
@@ -261,6 +269,7 @@ def gradients(profile: DepthProfile) -> np.ndarray:
     return found / (found[-1] or 1.0)
 
 
+@pytest.mark.usefixtures("both_paths")
 @pytest.mark.parametrize(("residual", "architecture"), PREDICTED)
 def test_prediction_meets_measurement_at_init(residual: str, architecture: str) -> None:
     task, layers = SHAPES[architecture]
@@ -291,6 +300,7 @@ def test_rules_beyond_one_sum_are_not_predicted(residual: str) -> None:
         predict(config(residual), tokens=4)
 
 
+@pytest.mark.usefixtures("both_paths")
 def test_a_rule_of_ones_own_is_seen_everywhere() -> None:
     """Registered here: in the table, in a probe, in generation; not predicted by what its parent said of itself."""
 
@@ -319,6 +329,7 @@ def test_a_rule_of_ones_own_is_seen_everywhere() -> None:
         del RESIDUALS._rules["half"]
 
 
+@pytest.mark.usefixtures("both_paths")
 @pytest.mark.parametrize("architecture", ["decoder", "encoder"])
 def test_prediction_knows_that_scores_are_not_flat(architecture: str) -> None:
     """What the first attention adds, and its gradient beside the FFN's: flat scores would say half and six tenths."""

@@ -396,7 +396,7 @@ def test_no_rule_without_a_formula() -> None:
     assert set(REFERENCE) == set(RESIDUALS)
 
 
-@pytest.mark.usefixtures("double")
+@pytest.mark.usefixtures("both_paths", "double")
 @pytest.mark.parametrize("layers", [1, 4])
 @pytest.mark.parametrize(("residual", "architecture"), CLAIMS)
 def test_equals_its_formula(residual: str, architecture: Architecture, layers: int) -> None:
@@ -410,7 +410,7 @@ def test_equals_its_formula_with_rms_norm_and_swiglu(residual: str, architecture
     compare(residual, architecture, 3, name, 0, norm="rms", activation="swiglu")
 
 
-@pytest.mark.usefixtures("double")
+@pytest.mark.usefixtures("both_paths", "double")
 @pytest.mark.parametrize("stack", ["encoder", "decoder"])
 @pytest.mark.parametrize("residual", [name for name, architecture in CLAIMS if architecture == "encoder_decoder"])
 def test_equals_its_formula_in_stacks_of_two_depths(residual: str, stack: StackName) -> None:
@@ -432,7 +432,8 @@ def compare(residual: str, architecture: Architecture, layers: int, name: StackN
         torch.autograd.grad(y, list(inputs.values()), along, materialize_grads=True) for y in (found, expected)
     )
     for of, gradient, true in zip(inputs, gradients, right, strict=True):
-        torch.testing.assert_close(gradient, true, rtol=1e-9, atol=1e-9, msg=of)
+        size = max(1.0, true.abs().max().item())  # without a norm gradients are large, softmax is sharp, and both round
+        torch.testing.assert_close(gradient / size, true / size, rtol=1e-7, atol=1e-7, msg=of)
 
 
 #: Gains, or standard deviations where a rule has no gain, by architecture and role, for N = 6 and M = 4.

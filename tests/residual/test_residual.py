@@ -51,7 +51,7 @@ def test_gpas_leaves_the_gradient_alone() -> None:
     torch.testing.assert_close(x.grad, torch.ones_like(x))
 
 
-@pytest.mark.usefixtures("double")
+@pytest.mark.usefixtures("both_paths", "double")
 @pytest.mark.parametrize("position", ["learned", "rotary"])
 @pytest.mark.parametrize(("residual", "architecture"), [claim for claim in CLAIMS if claim[1] != "encoder"])
 def test_cached_decoding_equals_uncached(residual: str, architecture: Architecture, position: str) -> None:

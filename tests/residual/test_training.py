@@ -28,6 +28,7 @@ class Same:
         return self.one
 
 
+@pytest.mark.usefixtures("both_paths")
 @pytest.mark.parametrize("layers", [2, 24])
 @pytest.mark.parametrize(("residual", "architecture"), CLAIMS)
 def test_every_rule_trains(residual: str, architecture: Architecture, layers: int) -> None:
@@ -39,6 +40,7 @@ def test_every_rule_trains(residual: str, architecture: Architecture, layers: in
     assert history.loss[-1] < history.loss[0] - 0.02
 
 
+@pytest.mark.usefixtures("both_paths")
 def test_classification_trains() -> None:
     config = ModelConfig("encoder", "classification", encoder_layers=2, d_model=16, n_heads=2, d_ff=32, n_classes=5)
     history = train(
@@ -141,6 +143,7 @@ def test_depth_scales_the_optimizer(residual: str, rate: float, epsilon: float) 
         assert group.weight_decay == (0.1 if group.parameters[0].ndim > 1 else 0.0)
 
 
+@pytest.mark.usefixtures("both_paths")
 def test_the_learning_rate_factor_is_used() -> None:
     """One Adam step moves each weight by the learning rate, times the factor."""
     config = small_config("depth_mup", "decoder", 8)

@@ -155,6 +155,7 @@ def profile(residual: str, layers: int, architecture: str = "decoder") -> tuple:
     return found.variance, found.input_share
 
 
+@pytest.mark.usefixtures("both_paths")
 def test_pre_lns_variance_grows_linearly() -> None:
     variance, _ = profile("pre_ln", 96)
     by_layer = variance[1::2]
@@ -167,6 +168,7 @@ def test_pre_lns_variance_grows_linearly() -> None:
     assert post[-1] == pytest.approx(1, abs=1e-3)  # a norm on the sum: nothing grows
 
 
+@pytest.mark.usefixtures("both_paths")
 def test_layernorm_scaling_grows_logarithmically() -> None:
     """Branches that are linear in their input: exact; the GELU of a small input is not, and adds less still."""
     rng = np.random.default_rng(0)
@@ -180,6 +182,7 @@ def test_layernorm_scaling_grows_logarithmically() -> None:
     assert variance[-1] < 0.2 * plain[-1]
 
 
+@pytest.mark.usefixtures("both_paths")
 def test_deepnorms_input_share_by_depth() -> None:
     """s = 0.32 for the GELU/ReLU FFN at 4d and 0.13 for attention: 98.9% is left after 12 layers, more at 100."""
     assert t.deepnorm_input_share(12) == pytest.approx(0.950, abs=5e-4)
@@ -233,6 +236,7 @@ def test_own_and_shared_gradients_through_post_ln(similarity: float) -> None:
     assert gradient_parts(similarity) == pytest.approx(t.post_ln_gradient_factors(similarity, 64), rel=0.08)
 
 
+@pytest.mark.usefixtures("both_paths")
 def test_the_own_factor_alone_does_not_say_what_a_stack_does() -> None:
     """1/√2 an attention sub-layer would be 2^-12 over 24; the part that tokens share keeps the whole at a tenth."""
     config = ModelConfig("encoder", "mlm", encoder_layers=24, residual="post_ln", **SHAPE)
@@ -307,6 +311,7 @@ def test_theorem_4_2() -> None:
         assert t.sgd_update_sum(2 * layers, 1, 1, 1) == 4 * layers
 
 
+@pytest.mark.usefixtures("both_paths")
 def test_theorem_4_2_leaves_out_the_norms_and_they_grow() -> None:
     def update(layers: int, group: str) -> float:
         config = ModelConfig("decoder", "lm", layers, **SHAPE)

@@ -35,6 +35,7 @@ def part(whole: Batch, rows: slice) -> Batch:
     return Batch(whole.inputs[rows], whole.targets[rows])
 
 
+@pytest.mark.usefixtures("both_paths")
 @pytest.mark.parametrize("path", ["plain", "fast"])
 def test_accumulation_is_the_large_batch_however_the_answers_are_spread(path) -> None:
     whole = batch()
@@ -64,6 +65,7 @@ def test_as_many_batches_as_the_recipe_says() -> None:
         step(batch())
 
 
+@pytest.mark.usefixtures("both_paths")
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_steps_equal_torchs_own_sgd(momentum: float) -> None:
     ours = small().double()
@@ -80,6 +82,7 @@ def test_steps_equal_torchs_own_sgd(momentum: float) -> None:
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.usefixtures("both_paths")
 def test_label_smoothing_spreads_a_share_of_each_answer() -> None:
     model, given = small().double(), batch()
     logits = F.log_softmax(model.logits(given), -1)
@@ -94,6 +97,7 @@ def test_label_smoothing_spreads_a_share_of_each_answer() -> None:
 TOLERANCE = {"bf16": 5e-3, "fp16": 1e-3}
 
 
+@pytest.mark.usefixtures("both_paths")
 def test_precisions_agree_on_the_loss_curve_of_100_layers() -> None:
     config = ModelConfig("decoder", "lm", 100, d_model=32, n_heads=2, d_ff=64, vocab_size=16, max_length=16)
     task, curves = TokenMap(batch_size=4), {}
@@ -132,6 +136,7 @@ def test_an_fp16_run_whose_gradient_is_lost_at_every_scale_ends_with_a_diagnosis
     assert end.value.step == torch.log2(torch.tensor(FIRST_SCALE / LEAST_SCALE)).item()
 
 
+@pytest.mark.usefixtures("both_paths")
 def test_the_last_update_in_the_diagnosis_is_that_of_the_weights() -> None:
     model = small()
     with TrainStep(model, TrainConfig(steps=5, learning_rate=1e-2, warmup=0)) as step:
@@ -180,6 +185,7 @@ def test_what_needs_a_gpu_is_refused_on_a_cpu(setting: str) -> None:
         train(small(), TASK, TrainConfig(steps=1, **{setting: True}), progress=False)  # type: ignore[arg-type]
 
 
+@pytest.mark.usefixtures("both_paths")
 def test_a_step_that_looks_at_no_number_is_the_same_step() -> None:
     """What a CUDA graph records, on the CPU."""
     recipe, models = TrainConfig(steps=4, learning_rate=1e-2, warmup=2, clip=0.5), [small() for _ in range(2)]
@@ -259,6 +265,7 @@ def test_one_compiled_layer_trains_as_the_layers_do(monkeypatch: pytest.MonkeyPa
     assert runs["layer"] == pytest.approx(runs["no"], rel=1e-6)
 
 
+@pytest.mark.usefixtures("both_paths")
 def test_recomputation_is_set_for_the_run_and_taken_back() -> None:
     model = small(layers=9).double()
     expected = train(copy.deepcopy(model), TASK, TrainConfig(steps=3), progress=False).loss

@@ -28,6 +28,7 @@ def quiet(model: LanguageModel, **settings):
     return train(model, TASK, TrainConfig(**{"steps": 3, **settings}), progress=False)
 
 
+@pytest.mark.usefixtures("both_paths")
 @pytest.mark.parametrize("group", ["all", "stack"])
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 def test_steps_equal_torchs_own_adamw(weight_decay: float, group: str) -> None:
@@ -67,6 +68,7 @@ def test_steps_equal_torchs_own_adamw(weight_decay: float, group: str) -> None:
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7, msg=name)
 
 
+@pytest.mark.usefixtures("both_paths")
 @pytest.mark.parametrize(("group", "frozen"), [("stack", "ends"), ("ends", "stack")])
 def test_only_the_chosen_group_moves(group: str, frozen: str) -> None:
     model = small()
@@ -77,12 +79,14 @@ def test_only_the_chosen_group_moves(group: str, frozen: str) -> None:
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
 
 
+@pytest.mark.usefixtures("both_paths")
 def test_the_same_seed_gives_the_same_run_and_another_does_not() -> None:
     first, again, other = (quiet(small(), seed=seed).loss for seed in (1, 1, 2))
     assert first == again
     assert first != other
 
 
+@pytest.mark.usefixtures("both_paths")
 def test_after_training_the_parameters_own_their_memory() -> None:
     model = small()
     quiet(model)
@@ -90,6 +94,7 @@ def test_after_training_the_parameters_own_their_memory() -> None:
     assert len(storages) == len(list(model.parameters()))
 
 
+@pytest.mark.usefixtures("both_paths")
 def test_a_run_can_go_on_after_another() -> None:
     model = small()
     assert quiet(model, steps=30, learning_rate=3e-3).loss[0] > quiet(model, steps=30, learning_rate=3e-3).loss[-1]
@@ -123,6 +128,7 @@ def test_learning_rate() -> None:
     )
 
 
+@pytest.mark.usefixtures("both_paths")
 def test_the_history() -> None:
     seen = []
     history = train(
@@ -139,14 +145,17 @@ def test_the_history() -> None:
     assert history.label == "DeepNorm"
 
 
+@pytest.mark.usefixtures("both_paths")
 def test_profiles_do_not_change_the_run() -> None:
     assert quiet(small(), profile_every=1).loss == quiet(small()).loss
 
 
+@pytest.mark.usefixtures("both_paths")
 def test_a_frozen_stack_has_no_gradient_to_show() -> None:
     assert quiet(small(), parameters="ends", profile_every=1).profiles[0].gradient_norm is None
 
 
+@pytest.mark.usefixtures("both_paths")
 def test_a_nan_weight_stops_the_run_with_a_diagnosis() -> None:
     model = small()
     with torch.no_grad():
@@ -157,6 +166,7 @@ def test_a_nan_weight_stops_the_run_with_a_diagnosis() -> None:
         quiet(model)
 
 
+@pytest.mark.usefixtures("both_paths")
 def test_the_first_bad_layer_is_named_and_the_history_kept() -> None:
     model = small("pre_ln", layers=3)
     with torch.no_grad():
@@ -169,6 +179,7 @@ def test_the_first_bad_layer_is_named_and_the_history_kept() -> None:
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
+@pytest.mark.usefixtures("both_paths")
 def test_a_gradient_that_is_not_finite_stops_too() -> None:
     model = small()
     handle = model.stack.layers[0].ffn.branch.ffn_in.weight.register_hook(lambda gradient: gradient * torch.inf)
@@ -186,6 +197,7 @@ class TwoShapes:
         return Batch(x, x)
 
 
+@pytest.mark.usefixtures("both_paths")
 def test_any_object_with_batch_is_a_task() -> None:
     assert len(train(small(), TwoShapes(), TrainConfig(steps=4), progress=False).loss) == 4
 
@@ -213,6 +225,7 @@ def test_an_empty_group_is_refused() -> None:
         quiet(small("none", layers=0), parameters="stack")
 
 
+@pytest.mark.usefixtures("both_paths")
 def test_the_bar_shows_loss_and_speed(capsys: pytest.CaptureFixture) -> None:
     train(small(), TASK, TrainConfig(steps=2))
     shown = capsys.readouterr().err
@@ -227,6 +240,7 @@ def test_a_gpu_follows_the_cpu() -> None:
     assert on_gpu == pytest.approx(on_cpu, rel=1e-3)
 
 
+@pytest.mark.usefixtures("both_paths")
 def test_profiles_hold_the_gradient_before_clipping() -> None:
     model = small()
     measured = probe(model, TASK.batch(torch.Generator().manual_seed(0))).gradient_norm
