@@ -64,12 +64,12 @@ NOTEBOOKS: dict[str, list[str]] = {
     "magic": ["%nosuchmagic 3", "2"],
     "exits": ["import sys\nsys.exit(0)\nassert False"],
     "dies": ["import os\nos._exit(1)"],
+    "silent": ["if False:\n    kit.record(loss=0)"],
     # All that comes to its end, and is no success.
     "faults": [
         PICTURES + "display(png(P.new('RGB', (9, 9), 'white')))\ndisplay(png(P.new('RGB', (9, 9), 'navy')))",
         "import matplotlib\nmatplotlib.use('Agg')\nimport matplotlib.pyplot as plt\nplt.plot([1])\nplt.show()",
         CALLBACK,
-        "if False:\n    kit.record(loss=0)",
         # What nobody handles, and what goes on in the meantime.
         "import asyncio, threading\nasync def load(): raise RuntimeError('lost')\nt = asyncio.create_task(load())\n"
         "threading.Thread(target=open, args=('nowhere',), name='loader').start()\nawait asyncio.sleep(0.1)",
@@ -91,12 +91,11 @@ BAD = {
         "failed",
         [
             "cell 2 drew a picture with nothing in it",
-            "figures of cell 3 are not shown: matplotlib's backend Agg only writes files; remove "
-            "matplotlib.use() or MPLBACKEND from the notebook",
             "a widget's callback raised ZeroDivisionError: division by zero",
-            "it calls record(), but recorded nothing",
             "the thread loader raised FileNotFoundError: [Errno 2] No such file or directory: 'nowhere'",
             "the asyncio task load raised RuntimeError: lost, and nothing awaited it",
+            "figures of cell 3 are not shown: matplotlib's backend Agg only writes files; remove "
+            "matplotlib.use() or MPLBACKEND from the notebook",
         ],
     ),
     "magic": (
@@ -104,6 +103,7 @@ BAD = {
         ["cell 2 failed: UsageError: Line magic function `%nosuchmagic` not found.", "did not run: cell 3"],
     ),
     "raises": ("failed", ["cell 2 raised ZeroDivisionError: division by zero", "did not run: cell 3"]),
+    "silent": ("failed", ["it calls record(), but recorded nothing"]),
     "exits": ("failed", ["cell 2 raised SystemExit: 0"]),
     "dies": ("killed", ["its kernel died: killed, crashed, or out of memory"]),
 }
