@@ -94,7 +94,9 @@ class Python:
     def __enter__(self) -> "Python":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:  # nobody tells it to end any more
+            self.kill()
         self.wait()
 
 
