@@ -407,6 +407,13 @@ def test_gradients_of_each_sample(position: str, residual: str) -> None:
                 torch.testing.assert_close(found[name][row], value, atol=1e-5, rtol=1e-4)
 
 
+@pytest.fixture
+def nothing_compiled() -> None:
+    """PyTorch counts the graphs of a function over all tests of a process, and refuses more than a few."""
+    torch._dynamo.reset()
+
+
+@pytest.mark.usefixtures("nothing_compiled")
 @pytest.mark.parametrize("config", [LM, MLM, replace(LM, position="rotary")], ids=["lm", "mlm", "rotary"])
 def test_a_model_can_be_exported_and_compiled_whole(config: ModelConfig) -> None:
     model = build_model(config).eval()
@@ -418,6 +425,7 @@ def test_a_model_can_be_exported_and_compiled_whole(config: ModelConfig) -> None
     torch.testing.assert_close(whole(X, padding), model(X, padding))
 
 
+@pytest.mark.usefixtures("nothing_compiled")
 def test_a_loss_can_be_compiled_whole() -> None:
     model = build_model(LM)
     found = torch.compile(lambda x: model.loss(Batch(x, x)), backend="eager", fullgraph=True)(X)
