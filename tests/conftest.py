@@ -57,7 +57,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     again = [item for item in items if _repeats(getattr(item, "callspec", None))]
     if again:
         config.hook.pytest_deselected(items=again)
-        items[:] = [item for item in items if item not in again]
+        items[:] = [item for item in items if not _repeats(getattr(item, "callspec", None))]
 
 
 def _repeats(call: Any) -> bool:

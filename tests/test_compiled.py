@@ -15,7 +15,6 @@ from deepnet_edu.messages import UserError
 from deepnet_edu.models import Batch, Model, random_batch
 from deepnet_edu.probing import probe
 from deepnet_edu.residual import RESIDUALS
-from deepnet_edu.stack import Stack
 from tests.rules import small_config
 
 #: Where the first layer is of another kind than those above: its state is another view, or its rule is.
@@ -25,11 +24,6 @@ RULES = [
     for name, rule in RESIDUALS.items()
     if not rule.growing
 ] + [("deepnorm", "encoder_decoder")]
-
-
-@pytest.fixture(autouse=True)
-def either_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Stack, "path", "auto")
 
 
 def found(model: Model, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:

@@ -29,11 +29,6 @@ from tests.fast.edits import BATCH, CONFIG, EDITS, FOLLOWED, WITHOUT_EFFECT, Edi
 SETTINGS = TrainConfig(steps=9, learning_rate=1e-2, warmup=0, optimizer="sgd")
 
 
-@pytest.fixture(autouse=True)
-def either_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Stack, "path", "auto")
-
-
 def found(model: Model) -> dict[str, Tensor]:
     """Output, gradients and, after two steps of training, losses and weights."""
     model.zero_grad()

@@ -23,11 +23,6 @@ KNOWN = [(rule, architecture) for rule, architecture in CLAIMS if knows(rule, *d
 SETTINGS = TrainConfig(steps=9, learning_rate=1e-2, warmup=0, clip=1.0, weight_decay=0.1, betas=(0.9, 0.99))
 
 
-@pytest.fixture(autouse=True)
-def either_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Stack, "path", "auto")
-
-
 @pytest.fixture(params=["compiled", "PyTorch's operations"])
 def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """float32 with the compiled functions, where there is a compiler, and without them."""

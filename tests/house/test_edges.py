@@ -363,7 +363,6 @@ def test_only_wrappers_are_taken_off() -> None:
     assert plain_name("stack.layers.0._orig_mod.ffn.weight") == "stack.layers.0.ffn.weight"
 
 
-@pytest.mark.usefixtures("both_paths")
 def test_a_compiled_layer_is_a_layer() -> None:
     model = build_model(LM)
     expected, count = model(X), len(model.sublayers())
@@ -414,7 +413,7 @@ def nothing_compiled() -> None:
     torch._dynamo.reset()
 
 
-@pytest.mark.usefixtures("both_paths", "nothing_compiled")
+@pytest.mark.usefixtures("nothing_compiled")
 @pytest.mark.parametrize("config", [LM, MLM, replace(LM, position="rotary")], ids=["lm", "mlm", "rotary"])
 def test_a_model_can_be_exported_and_compiled_whole(config: ModelConfig) -> None:
     model = build_model(config).eval()
@@ -426,7 +425,7 @@ def test_a_model_can_be_exported_and_compiled_whole(config: ModelConfig) -> None
     torch.testing.assert_close(whole(X, padding), model(X, padding))
 
 
-@pytest.mark.usefixtures("both_paths", "nothing_compiled")
+@pytest.mark.usefixtures("nothing_compiled")
 def test_a_loss_can_be_compiled_whole() -> None:
     model = build_model(LM)
     found = torch.compile(lambda x: model.loss(Batch(x, x)), backend="eager", fullgraph=True)(X)

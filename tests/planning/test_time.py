@@ -58,7 +58,7 @@ def planned(config: ModelConfig, every: int = 0, tokens: int = 8) -> dict[str, i
 @pytest.mark.parametrize(("residual", "architecture"), MEASURED)
 def test_operations_are_counted_to_the_last(residual: str, architecture: Any, every: int) -> None:
     """Of every rule, with what checkpoints compute again; embeddings and head included."""
-    config = small_config(residual, architecture, 6)
+    config = small_config(residual, architecture, 4)
     assert planned(config, every) == counted(config, every)
 
 

@@ -35,7 +35,6 @@ def part(whole: Batch, rows: slice) -> Batch:
     return Batch(whole.inputs[rows], whole.targets[rows])
 
 
-@pytest.mark.usefixtures("both_paths")
 @pytest.mark.parametrize("path", ["plain", "fast"])
 def test_accumulation_is_the_large_batch_however_the_answers_are_spread(path) -> None:
     whole = batch()
@@ -97,7 +96,6 @@ def test_label_smoothing_spreads_a_share_of_each_answer() -> None:
 TOLERANCE = {"bf16": 5e-3, "fp16": 1e-3}
 
 
-@pytest.mark.usefixtures("both_paths")
 def test_precisions_agree_on_the_loss_curve_of_100_layers() -> None:
     config = ModelConfig("decoder", "lm", 100, d_model=32, n_heads=2, d_ff=64, vocab_size=16, max_length=16)
     task, curves = TokenMap(batch_size=4), {}
@@ -295,6 +293,14 @@ def test_layers_that_are_not_alike_are_refused_and_nothing_stays_set() -> None:
     assert all(stack.checkpoint_every == 0 for stack in model.stacks().values())
 
 
+@pytest.fixture(scope="module")
+def deep() -> Model:
+    """400 layers, by the plain path."""
+    model = small(layers=400)
+    model.use_path("plain")
+    return model
+
+
 @pytest.mark.parametrize(
     "error",
     [
@@ -303,31 +309,33 @@ def test_layers_that_are_not_alike_are_refused_and_nothing_stays_set() -> None:
         MemoryError(),
     ],
 )
-def test_out_of_memory_is_answered_with_the_setting_that_would_fit(error, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = small(layers=400)
-    model.use_path("plain")
+def test_out_of_memory_is_answered_with_the_setting_that_would_fit(
+    error, deep: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
     task = TokenMap(vocab_size=8, length=64, batch_size=8)
     monkeypatch.setattr(memory, "limit", lambda _device: 450_000_000)
     monkeypatch.setattr(Model, "loss", lambda *_: (_ for _ in ()).throw(error))
     sentence = r"The formula says 0\.[56] GB, the device has 0\.\d GB\. .*checkpoint_every='auto' needs 0\.4 GB"
     with pytest.raises(OutOfMemory, match=sentence):
-        train(model, task, TrainConfig(steps=1), progress=False)
-    assert all(parameter.grad is None for parameter in model.parameters())  # the memory is given back
+        train(deep, task, TrainConfig(steps=1), progress=False)
+    assert all(parameter.grad is None for parameter in deep.parameters())  # the memory is given back
 
 
-def test_a_rank_that_is_out_of_memory_hears_of_a_plan_that_would_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, task = small(layers=400), TokenMap(vocab_size=8, length=64, batch_size=8)
+def test_a_rank_that_is_out_of_memory_hears_of_a_plan_that_would_do(
+    deep: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = TokenMap(vocab_size=8, length=64, batch_size=8)
     one, copies = task.batch(torch.Generator().manual_seed(0)), Plan(data=2)
     recipe = TrainConfig(steps=1)
     monkeypatch.setattr(memory, "limit", lambda _device: 2 * 450_000_000)
-    with pytest.raises(OutOfMemory) as said, memory.answered(model, recipe, one, copies):
+    with pytest.raises(OutOfMemory) as said, memory.answered(deep, recipe, one, copies):
         raise MemoryError
     assert "It was a rank of the plan data=2, which needs 0." in str(said.value)
     assert "GB by formula, of 0.45 GB." in str(said.value)
     assert re.search(r"--plan pipeline=2\S* would do: |What would do: checkpoint_every='auto'", str(said.value))
     monkeypatch.setattr(memory, "limit", lambda _device: 2 * 80_000_000_000)
     advice = r"of 80 GB\. Try more shards or stages, checkpoint_every='auto', or fewer"
-    with pytest.raises(OutOfMemory, match=advice), memory.answered(model, recipe, one, copies):
+    with pytest.raises(OutOfMemory, match=advice), memory.answered(deep, recipe, one, copies):
         raise MemoryError
 
 
