@@ -271,7 +271,7 @@ def test_this_machines_workers_are_started_again_and_end(tmp_path: Path, here: M
     ("answers", "reason"),
     [
         (b"", "TimeoutError: nothing in 0.5 s"),
-        (None, "CommClosedError"),
+        (None, "Error"),  # of which kind depends on when Dask sees that the connection has ended
         (b"HTTP/1.0 400 Bad Request\r\n\r\n", "Error"),
     ],
 )
@@ -284,8 +284,8 @@ def test_what_listens_and_is_not_a_scheduler_is_said(
     said: list[str] = []
     with (
         ThreadPoolExecutor(1) as pool,
-        ExitStack() as connections,
         socket.create_server(("127.0.0.1", 0)) as server,
+        ExitStack() as connections,
     ):
         address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
 
@@ -300,12 +300,12 @@ def test_what_listens_and_is_not_a_scheduler_is_said(
                         connections.enter_context(connection)
                         connection.sendall(answers)
 
+        connections.callback(server.shutdown, socket.SHUT_RDWR)  # a close alone wakes nobody who waits in accept
         pool.submit(answer)
         with pytest.raises(
             UserError, match=rf"{address} does not answer as a scheduler \(.*{reason}.*\): give the sch"
         ):
             Cluster(address, say=said.append)
-        server.shutdown(socket.SHUT_RDWR)
     assert said == ([] if answers != b"" else [f"Waiting for a scheduler to answer at {address}, up to 0.5 s."])
 
 
