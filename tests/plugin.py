@@ -169,10 +169,9 @@ def name_group(item: pytest.Item) -> None:
 
     xdist 3.8 does so for ``--dist loadgroup``, but in an attribute that pytest 9.2 does not read any more.
     """
-    groups = sorted({str(mark.args[0]) for mark in item.iter_markers("xdist_group")})
-    behind = f"@{'_'.join(groups)}"
-    if groups and not item.nodeid.endswith(behind):
-        item._id = type(item._id).parse(item.nodeid + behind)  # type: ignore[attr-defined]
+    group = item.get_closest_marker("xdist_group")
+    if group is not None:
+        item._id = type(item._id).parse(f"{item.nodeid}@{group.args[0]}")  # type: ignore[attr-defined]
 
 
 @pytest.hookimpl(trylast=True)  # when conftests have given their marks

@@ -21,7 +21,7 @@ NOTEBOOKS = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "solutions")
 #: A process for each of two cores is more than twice as quick as one with two threads: most tensors are small.
 #: A process that dies is not replaced: the session ends, and has failed.
 PYTEST = [
-    sys.executable, "-m", "pytest", "-q", "-p", "tests.plugin", "-n", "2", "--dist", "loadgroup",
+    sys.executable, "-m", "pytest", "-q", "-p", "tests.plugin", "-n", "2",
     "--max-worker-restart=0", "--nbval", "--nbval-current-env", "--nbval-cell-timeout=300",
     "--nbval-sanitize-with=tests/nbval.cfg",
 ]  # fmt: skip

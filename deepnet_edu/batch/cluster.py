@@ -25,7 +25,7 @@ from deepnet_edu.batch.remote import Reply, Task, run_here
 from deepnet_edu.batch.slots import Slot
 from deepnet_edu.batch.state import Status
 from deepnet_edu.batch.watch import describe
-from deepnet_edu.batch.workers import check_address
+from deepnet_edu.batch.workers import check_address, listens
 from deepnet_edu.files import fault_point, write_atomic
 from deepnet_edu.lock import now
 from deepnet_edu.messages import UserError
@@ -99,7 +99,8 @@ class Cluster:
             asyncio.run(self._ask())
             return Client(self.address, timeout=CONNECT_S, set_as_default=False)
         except Exception as error:  # of many kinds
-            if type(error) is OSError:  # Dask's, where no connection came about
+            # Dask's, where no connection came about; or where each one was closed at once, which it may not see.
+            if type(error) is OSError and not listens(self.address):
                 raise UserError(
                     f"No scheduler answers at {self.address}: start one with deepnet-edu scheduler, as docs/batch.md "
                     "says."

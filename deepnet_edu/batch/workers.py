@@ -32,6 +32,18 @@ def check_installed() -> None:
         raise UserError("A cluster needs Dask distributed: pip install 'deepnet-edu[cluster]'")
 
 
+def listens(address: str) -> bool:
+    """Whether anybody takes a connection there."""
+    from distributed.comm import parse_address
+    from distributed.comm.addressing import parse_host_port
+
+    try:
+        socket.create_connection(parse_host_port(parse_address(address)[1]), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
 def check_address(address: str) -> str:
     """The host in a scheduler's address.
 

@@ -279,7 +279,7 @@ def test_what_listens_and_is_not_a_scheduler_is_said(
     answers: bytes | None, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A web page says nothing until it is asked, and its port lies beside the scheduler's."""
-    monkeypatch.setattr(cluster, "CONNECT_S", 60 if answers != b"" else 0.5)
+    monkeypatch.setattr(cluster, "CONNECT_S", 20 if answers != b"" else 0.5)
     monkeypatch.setattr(cluster, "SAY_S", 60 if answers != b"" else 0.1)
     said: list[str] = []
     with (
@@ -307,6 +307,21 @@ def test_what_listens_and_is_not_a_scheduler_is_said(
         ):
             Cluster(address, say=said.append)
     assert said == ([] if answers != b"" else [f"Waiting for a scheduler to answer at {address}, up to 0.5 s."])
+
+
+def test_who_listens_and_lets_no_connection_come_about_is_not_called_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dask may not see that each connection is closed at once, and then it only says that time is up."""
+
+    async def time_is_up(self: Cluster) -> None:
+        raise OSError("Timed out")
+
+    monkeypatch.setattr(Cluster, "_ask", time_is_up)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(UserError, match=rf"{address} does not answer as a scheduler \(OSError: Timed out\)"):
+            Cluster(address)
+    with pytest.raises(UserError, match=f"No scheduler answers at {address}"):
+        Cluster(address)
 
 
 def test_addresses_that_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

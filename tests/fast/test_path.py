@@ -422,3 +422,12 @@ def test_it_takes_what_it_claims(rule: str, architecture: Any) -> None:
         assert all(how.startswith("plain, since it does not know the rule") for how in taken)
     simple = {"post_ln", "ds_init", "deepnorm", "deepnorm_glm", "pre_ln", "complete_p", "depth_mup", "deepscale_lm"}
     assert rule not in simple or (rule, architecture) in KNOWN
+
+
+@pytest.mark.parametrize("setting", [{"position": "rotary"}, {"activation": "swiglu"}, {"norm": "rms"}], ids=str)
+def test_what_both_paths_leaves_out_goes_by_the_plain_one(setting: dict[str, Any]) -> None:
+    """tests/conftest.py does not run a test twice with these."""
+    config = replace(small_config("deepnorm", "decoder", layers=3), **setting)
+    model = build_model(config)
+    model.logits(ragged(config))
+    assert model.stack.taken.startswith("plain, since")

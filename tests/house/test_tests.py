@@ -68,7 +68,7 @@ def pytest_runtest_setup(item):
 
 def in_two_processes(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """What a session of the tests in a folder says."""
-    command = [sys.executable, "-m", "pytest", "-p", "xdist", "-p", "tests.plugin", "-n", "2", "--dist", "loadgroup"]
+    command = [sys.executable, "-m", "pytest", "-p", "xdist", "-p", "tests.plugin", "-n", "2"]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     return subprocess.run(
         [*command, "--max-worker-restart=0", "-p", "no:cacheprovider", *arguments, "tests"], cwd=folder,
