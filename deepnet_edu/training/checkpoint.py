@@ -20,10 +20,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from deepnet_edu import files
-from deepnet_edu.compiled import plain_name
 from deepnet_edu.files import digest, fault_point, folder_atomic, remedy
 from deepnet_edu.messages import UserError
-from deepnet_edu.residual import Residual, numbers_only
+from deepnet_edu.training.constants import check_constants, constants_of
 from deepnet_edu.training.integrity import (
     FOLDER,
     MANIFEST,
@@ -35,7 +34,6 @@ from deepnet_edu.training.integrity import (
     CheckpointError,
     Form,
     State,
-    check_constants,
     check_generator,
     check_random,
     check_same,
@@ -89,7 +87,7 @@ def save(
             fault_point("checkpoint: half written")
             write_tensors(folder / OPTIMIZER, by_parameter(step))
             write_tensors(folder / RANDOM, _random_state(step.device, generator))
-            write_json(folder / STATE, state_of(step, tokens, data, reads, constants_of(step)))
+            write_json(folder / STATE, state_of(step, tokens, data, reads, constants_of(step.model)))
             write_json(folder / MANIFEST, {file.name: facts(file) for file in sorted(folder.iterdir())})
     except OSError as error:
         raise unwritten(path)(error.strerror or str(error)) from None
@@ -132,7 +130,7 @@ def path_of(run: Path, step: TrainStep) -> Path:
 
 
 def state_of(
-    step: TrainStep, tokens: int, data: dict[str, Any], reads: dict[str, Any] | None, constants: dict[str, float]
+    step: TrainStep, tokens: int, data: dict[str, Any], reads: dict[str, Any] | None, constants: dict[str, float | str]
 ) -> dict[str, Any]:
     """state.json: everything that is not a tensor, see :class:`~deepnet_edu.training.integrity.State`."""
     return {
@@ -146,21 +144,6 @@ def state_of(
         "reads": reads,
         "constants": constants,
     }
-
-
-def constants_of(step: TrainStep) -> dict[str, float]:
-    """Constants of residual rules that were set in the built model, by name: all others follow from its config."""
-    found = {}
-    for place, rule in step.model.named_modules():
-        if not isinstance(rule, Residual) or not rule.constants:
-            continue
-        with numbers_only():
-            made = type(rule)(rule.place, rule.d_model).constants
-        for name in made.keys() - rule.state_dict().keys():  # what is learned is a weight
-            value, held, now = made[name], getattr(rule, name, None), rule.current(name)
-            if now != (torch.tensor(value, dtype=held.dtype).item() if isinstance(held, Tensor) else value):
-                found[f"{plain_name(place)}.{name}"] = now
-    return found
 
 
 def unwritten(path: Path) -> Callable[[str], UserError]:
@@ -222,7 +205,7 @@ def load(
     Raises:
         CheckpointError: it is damaged, incomplete, of another configuration, or not one of ours. Nothing was changed.
     """
-    state = verified(path, step, generator, forms_of(step), constants_of(step), reads)
+    state = verified(path, step, generator, forms_of(step), constants_of(step.model), reads)
     random = load_file(path / RANDOM)
     apply = _shared(path, step, state) if state.plan is not None else _own(path, step, state)
     if place is not None:
@@ -256,7 +239,7 @@ def verified(
     step: TrainStep,
     generator: torch.Generator,
     wanted: dict[str, Form],
-    constants: dict[str, float],
+    constants: dict[str, float | str],
     reads: dict[str, Any] | None = None,
 ) -> State:
     """state.json of an undamaged checkpoint that ``step`` can go on from, once all of it was looked through.

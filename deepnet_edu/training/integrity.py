@@ -68,7 +68,7 @@ class State:
     reads: dict[str, Any] | None = None
     plan: str | None = None
     updates: int | None = field(default=None)
-    constants: dict[str, float] | None = None
+    constants: dict[str, float | str] | None = None
 
     def __post_init__(self) -> None:
         for name in ("step", "tokens", "updates"):
@@ -288,22 +288,6 @@ def check_same(path: Path, saved: Mapping[str, Any], wanted: Mapping[str, Any], 
             raise CheckpointError(
                 f"The checkpoint {path} is of another {what} configuration: {name}={shown(there)} there, "
                 f"{shown(here)} here. Resume with the same {name}, or start a new run in another folder."
-            )
-
-
-def check_constants(path: Path, saved: Mapping[str, float], wanted: Mapping[str, float]) -> None:
-    """See that what was set by hand in the model that was saved is set in this one.
-
-    Raises:
-        CheckpointError: it is not; the first name that differs is named.
-    """
-    for name in saved.keys() | wanted.keys():
-        there, here = (f"{by[name]:g}" if name in by else "the formula's" for by in (saved, wanted))
-        if saved.get(name) != wanted.get(name):
-            raise CheckpointError(
-                f"The checkpoint {path} was trained with other constants: {shown(name)} is {there} there, {here} here. "
-                "They do not follow from the configuration: set them in the model again, as they were, and resume, or "
-                "start a new run in another folder."
             )
 
 

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from deepnet_edu.files import fault_point, folder_atomic
 from deepnet_edu.parallel import storage
 from deepnet_edu.training import checkpoint
+from deepnet_edu.training.constants import constants_of
 from deepnet_edu.training.integrity import MANIFEST, OPTIMIZER, RANDOM, STATE, State, unusable
 from deepnet_edu.training.parallel import ParallelStep
 
@@ -86,9 +87,9 @@ def load(
     return state
 
 
-def _constants(step: ParallelStep) -> dict[str, float]:
+def _constants(step: ParallelStep) -> dict[str, float | str]:
     """Of all ranks, of which each holds some layers."""
-    return {name: value for mine in step.ranks.gather(checkpoint.constants_of(step)) for name, value in mine.items()}
+    return {name: value for mine in step.ranks.gather(constants_of(step.model)) for name, value in mine.items()}
 
 
 def _temporary(entered: ExitStack, path: Path) -> Path:

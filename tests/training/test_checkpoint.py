@@ -200,15 +200,32 @@ def test_constants_that_were_set_by_hand_are_set_again_or_the_run_does_not_go_on
 
     by_hand, whole_run = tmp_path / "by_hand", tmp_path / "whole"
     go(with_alpha(2.0), by_hand)
-    alpha = with_alpha(1.0).rules()[3].current("alpha")
+    twice, thrice = (with_alpha(factor).rules()[3].current("alpha") for factor in (2.0, 3.0))
     name = r"stack\.layers\.1\.ffn\.residual\.alpha'"
-    with pytest.raises(CheckpointError, match=rf"{name} is {2 * alpha:g} there, the formula's here.*set them in the"):
+    with pytest.raises(CheckpointError, match=rf"{name} is {twice} there, the formula's here.*set them in the"):
         go(build_model(MODEL), by_hand, 9)
-    with pytest.raises(CheckpointError, match=rf"{name} is {2 * alpha:g} there, {3 * alpha:g} here"):
+    with pytest.raises(CheckpointError, match=rf"{name} is {twice} there, {thrice} here"):
         go(with_alpha(3.0), by_hand, 9)
-    with pytest.raises(CheckpointError, match=rf"{name} is the formula's there, {2 * alpha:g} here"):
+    with pytest.raises(CheckpointError, match=rf"{name} is the formula's there, {twice} here"):
         go(with_alpha(2.0), saved, 60)
     assert same(go(with_alpha(2.0), by_hand, 9), go(with_alpha(2.0), whole_run, 9))
+
+
+def test_a_constant_that_became_a_tensor_of_several_numbers_is_kept_too(tmp_path: Path) -> None:
+    def edited(last: float) -> Model:
+        model = build_model(MODEL)
+        model.rules()[0].alpha = torch.tensor([1.5] * (MODEL.d_model - 1) + [last])
+        return model
+
+    def go(model: Model, steps: int) -> None:
+        train(model, TokenMap(batch_size=2), replace(RECIPE, steps=steps), out=tmp_path, resume=True, progress=False)
+
+    go(edited(1.0), 3)
+    with pytest.raises(CheckpointError, match=r"alpha' is '\(16,\) [0-9a-f]+…?.* there, '\(16,\) "):
+        go(edited(2.0), 6)
+    with pytest.raises(CheckpointError, match=r"alpha' is '\(16,\) .* there, the formula's here"):
+        go(build_model(MODEL), 6)
+    go(edited(1.0), 6)
 
 
 def test_a_run_is_never_overwritten(saved: Path) -> None:

@@ -97,7 +97,7 @@ STATES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "scaler of fp16": (lambda s: s.update(scaler={"scale": 1.0}), "state.json: scaler="),
     "plan alone": (lambda s: s.update(plan="data=2"), "plan and updates: expected both or neither"),
     "updates beyond": (lambda s: s.update(plan="data=2", updates=9), "updates=9: expected 4 at most"),
-    "constants of text": (lambda s: s.update(constants={"alpha": "2"}), "state.json: constants: expected a table"),
+    "constants in a list": (lambda s: s.update(constants={"alpha": [2]}), "state.json: constants: expected a table"),
     "another field": (lambda s: s.update(x=1), "'x' is not a field"),
     "a list": (lambda s: s.clear(), "is of version None"),
 }
