@@ -88,7 +88,7 @@ def variance_by_depth(n, f, alpha=1.0, var0=1.0):
 check.variance_by_depth(variance_by_depth)
 
 # %%
-variance_by_depth = kit.mine_or_reference(variance_by_depth)
+variance_by_depth = kit.mine_or_reference(variance_by_depth, "variance_by_depth")
 
 # %% [markdown]
 # <details><summary>What you should see</summary>
@@ -208,7 +208,7 @@ def input_share(n, f, alpha):
 check.input_share(input_share)
 
 # %%
-input_share = kit.mine_or_reference(input_share)
+input_share = kit.mine_or_reference(input_share, "input_share")
 
 # %% [markdown]
 # <details><summary>What you should see</summary>
@@ -319,7 +319,7 @@ def cloned_growth(n, eps):
 check.cloned_growth(cloned_growth)
 
 # %%
-cloned_growth = kit.mine_or_reference(cloned_growth)
+cloned_growth = kit.mine_or_reference(cloned_growth, "cloned_growth")
 
 # %% [markdown]
 # <details><summary>What you should see</summary>
@@ -401,7 +401,7 @@ def residual_variance(var_x, var_f, corr):
 check.residual_variance(residual_variance)
 
 # %%
-residual_variance = kit.mine_or_reference(residual_variance)
+residual_variance = kit.mine_or_reference(residual_variance, "residual_variance")
 print(f"independent {residual_variance(1, 1, 0):.0f}, aligned {residual_variance(1, 1, 1):.0f}")
 
 # %% [markdown]
@@ -443,7 +443,7 @@ def damped_variance(n, f, var0=1.0):
 check.damped_variance(damped_variance)
 
 # %%
-damped_variance = kit.mine_or_reference(damped_variance)
+damped_variance = kit.mine_or_reference(damped_variance, "damped_variance")
 plain, damped = variance_by_depth(2000, 1.0)[-1], damped_variance(1000, 1.0)[-1]
 print(f"after 1,000 layers with f = 1: Pre-LN {plain:,.0f}, damped {damped:.1f}")
 

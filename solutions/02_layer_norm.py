@@ -84,7 +84,7 @@ def layer_norm(x, gamma, beta, eps):
 check.layer_norm(layer_norm)
 
 # %%
-layer_norm = kit.mine_or_reference(layer_norm)
+layer_norm = kit.mine_or_reference(layer_norm, "layer_norm")
 
 # %% [markdown]
 # <details><summary>What you should see</summary>
@@ -139,7 +139,7 @@ def equivalent_branch_scale(alpha):
 check.equivalent_branch_scale(equivalent_branch_scale)
 
 # %%
-equivalent_branch_scale = kit.mine_or_reference(equivalent_branch_scale)
+equivalent_branch_scale = kit.mine_or_reference(equivalent_branch_scale, "equivalent_branch_scale")
 
 # %% [markdown]
 # <details><summary>What you should see</summary>
@@ -197,7 +197,7 @@ def jacobian_gain(x):
 check.jacobian_gain(jacobian_gain)
 
 # %%
-jacobian_gain = kit.mine_or_reference(jacobian_gain)
+jacobian_gain = kit.mine_or_reference(jacobian_gain, "jacobian_gain")
 
 # %% [markdown]
 # <details><summary>What you should see</summary>
@@ -308,7 +308,7 @@ def skip_gradient_factor(alpha, f):
 check.skip_gradient_factor(skip_gradient_factor)
 
 # %%
-skip_gradient_factor = kit.mine_or_reference(skip_gradient_factor)
+skip_gradient_factor = kit.mine_or_reference(skip_gradient_factor, "skip_gradient_factor")
 for layers in (12, 100, 1000):
     constants = deepnorm_constants(decoder_layers=layers).decoder
     ours = skip_gradient_factor(constants.alpha, constants.beta**4) ** (2 * layers)
@@ -363,7 +363,7 @@ def layer_norm_backward(grad_y, x, gamma, eps):
 check.layer_norm_backward(layer_norm_backward)
 
 # %%
-layer_norm_backward = kit.mine_or_reference(layer_norm_backward)
+layer_norm_backward = kit.mine_or_reference(layer_norm_backward, "layer_norm_backward")
 
 
 # %% [markdown]
@@ -434,7 +434,7 @@ def rms_norm(x, gamma, eps):
 check.rms_norm(rms_norm)
 
 # %%
-rms_norm = kit.mine_or_reference(rms_norm)
+rms_norm = kit.mine_or_reference(rms_norm, "rms_norm")
 print("the same as LN for a token of mean 0:", torch.allclose(rms_norm(x - x.mean(-1, keepdim=True), one, 1e-5),
                                                               layer_norm(x, one, zero, 1e-5)))  # fmt: skip
 

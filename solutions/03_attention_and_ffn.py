@@ -118,7 +118,7 @@ def attention(q, k, v, n_heads, causal):
 check.attention(attention)
 
 # %%
-attention = kit.mine_or_reference(attention)
+attention = kit.mine_or_reference(attention, "attention")
 
 # %% [markdown]
 # <details><summary>What you should see</summary>
@@ -182,7 +182,7 @@ def averaged_variance(T, r, causal):
 check.averaged_variance(averaged_variance)
 
 # %%
-averaged_variance = kit.mine_or_reference(averaged_variance)
+averaged_variance = kit.mine_or_reference(averaged_variance, "averaged_variance")
 for r in (0.0, 0.5, 0.99):
     print(
         f"64 tokens, r = {r:4}: bidirectional {averaged_variance(64, r, False):.3f}, causal {averaged_variance(64, r, True):.3f}"
@@ -337,7 +337,7 @@ def ffn_variance_gain(d_model, d_ff, gain):
 check.ffn_variance_gain(ffn_variance_gain)
 
 # %%
-ffn_variance_gain = kit.mine_or_reference(ffn_variance_gain)
+ffn_variance_gain = kit.mine_or_reference(ffn_variance_gain, "ffn_variance_gain")
 
 
 # %%
@@ -394,7 +394,7 @@ def attention_variance_gain(T, r, causal, gain):
 check.attention_variance_gain(attention_variance_gain)
 
 # %%
-attention_variance_gain = kit.mine_or_reference(attention_variance_gain)
+attention_variance_gain = kit.mine_or_reference(attention_variance_gain, "attention_variance_gain")
 
 # %% [markdown]
 # <details><summary>What you should see</summary>
@@ -480,7 +480,7 @@ def sharp_average(T, s):
 check.sharp_average(sharp_average)
 
 # %%
-sharp_average = kit.mine_or_reference(sharp_average)
+sharp_average = kit.mine_or_reference(sharp_average, "sharp_average")
 print(f"at s = 1 the average is {sharp_average(64, 1.0) * 64:.2f} times as strong as an even one")
 print(
     "measured with fresh queries and keys, within 25%:", abs(curves[1].measured[0] / sharp_average(64, 1.0) - 1) < 0.25
@@ -523,7 +523,7 @@ def relu_correlation(r):
 check.relu_correlation(relu_correlation)
 
 # %%
-relu_correlation = kit.mine_or_reference(relu_correlation)
+relu_correlation = kit.mine_or_reference(relu_correlation, "relu_correlation")
 a, own = drawn(2, 200_000)
 for r in (0.0, 0.5, 0.9):
     b = r * a + sqrt(1 - r * r) * own

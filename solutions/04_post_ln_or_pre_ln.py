@@ -90,7 +90,7 @@ def pre_ln(x, f, norm):
 check.pre_ln(pre_ln)
 
 # %%
-pre_ln = kit.mine_or_reference(pre_ln)
+pre_ln = kit.mine_or_reference(pre_ln, "pre_ln")
 
 # %%
 x = torch.randn(2, 3, 8, generator=torch.Generator().manual_seed(SEED))
@@ -131,7 +131,7 @@ def post_ln(x, f, norm):
 check.post_ln(post_ln)
 
 # %%
-post_ln = kit.mine_or_reference(post_ln)
+post_ln = kit.mine_or_reference(post_ln, "post_ln")
 
 # %% [markdown]
 # <details><summary>What you should see</summary>
@@ -263,7 +263,7 @@ def token_similarity(x):
 check.token_similarity(token_similarity)
 
 # %%
-token_similarity = kit.mine_or_reference(token_similarity)
+token_similarity = kit.mine_or_reference(token_similarity, "token_similarity")
 
 # %% [markdown]
 # <details><summary>What you should see</summary>
@@ -367,7 +367,7 @@ def split_gradient(g):
 check.split_gradient(split_gradient)
 
 # %%
-split_gradient = kit.mine_or_reference(split_gradient)
+split_gradient = kit.mine_or_reference(split_gradient, "split_gradient")
 
 
 # %%
@@ -455,7 +455,7 @@ def attention_gradient_factor(T, r, shared=False):
 check.attention_gradient_factor(attention_gradient_factor)
 
 # %%
-attention_gradient_factor = kit.mine_or_reference(attention_gradient_factor)
+attention_gradient_factor = kit.mine_or_reference(attention_gradient_factor, "attention_gradient_factor")
 
 
 # %% [markdown]
@@ -823,7 +823,7 @@ def pre_ln_stack(x, branches, norms, final_norm):
 check.pre_ln_stack(pre_ln_stack)
 
 # %%
-pre_ln_stack = kit.mine_or_reference(pre_ln_stack)
+pre_ln_stack = kit.mine_or_reference(pre_ln_stack, "pre_ln_stack")
 with torch.no_grad():
     model = built(wide("pre_ln"), SEED)
     parts = model.sublayers()
@@ -868,7 +868,7 @@ def pre_ln_share(layer, c):
 check.pre_ln_share(pre_ln_share)
 
 # %%
-pre_ln_share = kit.mine_or_reference(pre_ln_share)
+pre_ln_share = kit.mine_or_reference(pre_ln_share, "pre_ln_share")
 for n in (1, 12, 100, 1000):
     print(f"layer {n:5,} adds {pre_ln_share(n, 1.0):.1%} of the stream")
 variance = measured["pre_ln"][3][::2]

@@ -96,7 +96,7 @@ def post_ln_init_divisor(layer, n_layers):
 check.post_ln_init_divisor(post_ln_init_divisor)
 
 # %%
-post_ln_init_divisor = kit.mine_or_reference(post_ln_init_divisor)
+post_ln_init_divisor = kit.mine_or_reference(post_ln_init_divisor, "post_ln_init_divisor")
 
 # %% [markdown]
 # <details><summary>What you should see</summary>
@@ -163,7 +163,7 @@ def learning_rate(step, peak, warmup, initial=1e-7):
 check.learning_rate(learning_rate)
 
 # %%
-learning_rate = kit.mine_or_reference(learning_rate)
+learning_rate = kit.mine_or_reference(learning_rate, "learning_rate")
 
 # %%
 for step in (50, 100, 200, 400):
@@ -224,7 +224,7 @@ def model_update(model, x, step):
 check.model_update(model_update)
 
 # %%
-model_update = kit.mine_or_reference(model_update)
+model_update = kit.mine_or_reference(model_update, "model_update")
 
 
 # %% [markdown]
@@ -561,7 +561,7 @@ def update_bound(v, w, alpha, dtheta):
 check.update_bound(update_bound)
 
 # %%
-update_bound = kit.mine_or_reference(update_bound)
+update_bound = kit.mine_or_reference(update_bound, "update_bound")
 
 # %% [markdown]
 # <details><summary>What you should see</summary>
@@ -688,7 +688,7 @@ def sublayer_slopes(x, v, w, alpha):
 check.sublayer_slopes(sublayer_slopes)
 
 # %%
-sublayer_slopes = kit.mine_or_reference(sublayer_slopes)
+sublayer_slopes = kit.mine_or_reference(sublayer_slopes, "sublayer_slopes")
 tight = []
 for v, w, alpha in [(0.3, 0.3, 2.2), (0.9, 0.5, 1.1), (0.1, 0.1, 6.7)]:
     exact, bound = np.hypot(*sublayer_slopes(1.0, v, w, alpha)), np.hypot(v, w) / alpha
@@ -731,7 +731,7 @@ def warmup_distance(steps, peak, warmup):
 check.warmup_distance(warmup_distance)
 
 # %%
-warmup_distance = kit.mine_or_reference(warmup_distance)
+warmup_distance = kit.mine_or_reference(warmup_distance, "warmup_distance")
 for n in (30, 10):
     print(f"in {n} steps: {n * PEAK:.3f} without warm-up, {warmup_distance(n, PEAK, WARMUP):.4f} with")
 print(f"a fresh weight is about {1 / sqrt(WIDTH):.3f}")

@@ -160,7 +160,7 @@ def depth_slope(depths, updates):
 check.depth_slope(depth_slope)
 
 # %%
-depth_slope = kit.mine_or_reference(depth_slope)
+depth_slope = kit.mine_or_reference(depth_slope, "depth_slope")
 print("DeepNorm's slope is 0, within 0.1:", bool(abs(depth_slope(depths, ours)) < 0.1))
 print("Post-LN's slope is above 1:       ", bool(depth_slope(depths, post) > 1))
 
@@ -320,7 +320,7 @@ def solve_deepnorm(n_layers):
 check.solve_deepnorm(solve_deepnorm)
 
 # %%
-solve_deepnorm = kit.mine_or_reference(solve_deepnorm)
+solve_deepnorm = kit.mine_or_reference(solve_deepnorm, "solve_deepnorm")
 for layers in (12, 100, 1000):
     alpha, beta = solve_deepnorm(layers)
     print(f"{layers:5,} layers: α = {alpha:.4f}, β = {beta:.4f}, 2N·2β²/α² = {2 * layers * 2 * beta**2 / alpha**2:.3f}")
@@ -418,7 +418,7 @@ def branch_over_skip(alpha, beta):
 check.branch_over_skip(branch_over_skip)
 
 # %%
-branch_over_skip = kit.mine_or_reference(branch_over_skip)
+branch_over_skip = kit.mine_or_reference(branch_over_skip, "branch_over_skip")
 print("the branches of a whole stack over its input, 2N·β⁴/α²:")
 for layers in (12, 100, 1000):
     told = [f"a = {a}: {2 * layers * branch_over_skip(**family(a, layers)):.5f}" for a in (0.0, 0.25, 0.5, 0.75)]
@@ -472,7 +472,7 @@ def update_sum(n_layers, alpha, beta, step):
 check.update_sum(update_sum)
 
 # %%
-update_sum = kit.mine_or_reference(update_sum)
+update_sum = kit.mine_or_reference(update_sum, "update_sum")
 print("                       SGD   fixed steps")
 for layers in (12, 96, 1000):
     alpha, beta = solve_deepnorm(layers)
@@ -539,7 +539,7 @@ def predicted_slope(group, step, a, b):
 check.predicted_slope(predicted_slope)
 
 # %%
-predicted_slope = kit.mine_or_reference(predicted_slope)
+predicted_slope = kit.mine_or_reference(predicted_slope, "predicted_slope")
 GROUPS, STEPS = ("matrices", "biases", "norms"), {"sgd": "sgd", "fixed": "sign"}  # the library calls fixed steps "sign"
 EXPONENTS = {"deepnorm": 0.25, "deepnorm_glm": 0.5}
 TITLES = {"deepnorm": "DeepNorm", "deepnorm_glm": "GLM's constants"}
@@ -727,7 +727,7 @@ def encoder_condition(N, M, alpha_e, beta_e, alpha_d, beta_d):
 check.encoder_condition(encoder_condition)
 
 # %%
-encoder_condition = kit.mine_or_reference(encoder_condition)
+encoder_condition = kit.mine_or_reference(encoder_condition, "encoder_condition")
 
 # %%
 for N, M in ((6, 6), (18, 6), (100, 100)):
@@ -777,7 +777,7 @@ def solve_encoder(N, M):
 check.solve_encoder(solve_encoder)
 
 # %%
-solve_encoder = kit.mine_or_reference(solve_encoder)
+solve_encoder = kit.mine_or_reference(solve_encoder, "solve_encoder")
 for N, M in ((12, 3), (3, 12), (100, 100)):
     decoder = ((3 * M) ** 0.25, (12 * M) ** -0.25)
     root = (N**4 * M) ** (1 / 16)

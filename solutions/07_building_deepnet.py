@@ -87,7 +87,7 @@ def deepnorm(x, f, norm, alpha):
 check.deepnorm(deepnorm)
 
 # %%
-deepnorm = kit.mine_or_reference(deepnorm)
+deepnorm = kit.mine_or_reference(deepnorm, "deepnorm")
 
 # %% [markdown]
 # <details><summary>What you should see</summary>
@@ -161,7 +161,7 @@ def constants(encoder_layers, decoder_layers):
 check.constants(constants)
 
 # %%
-constants = kit.mine_or_reference(constants)
+constants = kit.mine_or_reference(constants, "constants")
 
 # %%
 for N, M in [(12, 0), (0, 1000), (12, 3), (3, 12), (100, 100)]:
@@ -218,7 +218,7 @@ def init_qkv_(weight, beta):
 check.init_qkv_(init_qkv_)
 
 # %%
-init_qkv_ = kit.mine_or_reference(init_qkv_)
+init_qkv_ = kit.mine_or_reference(init_qkv_, "init_qkv_")
 
 
 # %%
@@ -274,7 +274,7 @@ def build_layers(make_layer, n):
 check.build_layers(build_layers)
 
 # %%
-build_layers = kit.mine_or_reference(build_layers)
+build_layers = kit.mine_or_reference(build_layers, "build_layers")
 
 
 # %%
@@ -644,7 +644,7 @@ def decoder_layer(x, memory, self_attention, cross_attention, ffn, norms, alpha)
 check.decoder_layer(decoder_layer)
 
 # %%
-decoder_layer = kit.mine_or_reference(decoder_layer)
+decoder_layer = kit.mine_or_reference(decoder_layer, "decoder_layer")
 
 # %% [markdown]
 # With α = 1 this must be PyTorch's own decoder layer, which is Post-LN. That is a test without any formula of ours:
@@ -751,7 +751,7 @@ def stack_parameters(n, d, d_ff):
 check.stack_parameters(stack_parameters)
 
 # %%
-stack_parameters = kit.mine_or_reference(stack_parameters)
+stack_parameters = kit.mine_or_reference(stack_parameters, "stack_parameters")
 counted = sum(p.numel() for p in DeepNet(3).parameters())
 print("your stack of 3 layers has as many as you say:", counted == stack_parameters(3, 32, 128))
 print(f"500 encoder layers of DeepNet's width, 512 and 2,048: {stack_parameters(500, 512, 2048) / 1e9:.2f} billion")

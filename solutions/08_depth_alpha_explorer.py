@@ -137,7 +137,7 @@ def edge_alpha(layers, share, s):
 check.edge_alpha(edge_alpha)
 
 # %%
-edge_alpha = kit.mine_or_reference(edge_alpha)
+edge_alpha = kit.mine_or_reference(edge_alpha, "edge_alpha")
 for layers in (10, 100, 1000):
     half, paper = edge_alpha(layers, 0.5, 0.2), (2 * layers) ** 0.25
     print(f"{layers:5,} layers keep half of the input at α = {half:.2f}, the paper takes {paper:.2f}")
@@ -240,7 +240,7 @@ def outcome(loss, similarity, chance):
 check.outcome(outcome)
 
 # %%
-outcome = kit.mine_or_reference(outcome)
+outcome = kit.mine_or_reference(outcome, "outcome")
 falling, flat = np.linspace(2.8, 0.1, 40), np.full(40, np.log(16))
 print("falling:", outcome(falling, 0.1, np.log(16)))
 print("flat, tokens alike:", outcome(flat, 0.99, np.log(16)))
@@ -356,7 +356,7 @@ def trainable_edge(alphas, learned):
 check.trainable_edge(trainable_edge)
 
 # %%
-trainable_edge = kit.mine_or_reference(trainable_edge)
+trainable_edge = kit.mine_or_reference(trainable_edge, "trainable_edge")
 print(trainable_edge(np.array([4.0, 1.0, 2.0]), np.array([[True, True], [False, False], [True, False]])))
 
 # %% [markdown]
@@ -408,7 +408,7 @@ def depth_power(depths, values):
 check.depth_power(depth_power)
 
 # %%
-depth_power = kit.mine_or_reference(depth_power)
+depth_power = kit.mine_or_reference(depth_power, "depth_power")
 depths = np.array([10, 30, 100, 300, 1000])
 print(f"the paper's α:           depth^{depth_power(depths, (2 * depths) ** 0.25):.3f}")
 print(
@@ -526,7 +526,7 @@ def matching_rate(rate, shallow, deep):
 check.matching_rate(matching_rate)
 
 # %%
-matching_rate = kit.mine_or_reference(matching_rate)
+matching_rate = kit.mine_or_reference(matching_rate, "matching_rate")
 paper = [(N, (2 * N) ** 0.25, (8 * N) ** -0.25) for N in (25, 100)]
 print(f"four times as deep, the paper's α and β: {matching_rate(1.0, *paper):.2f} of the rate")
 same = [(N, 2.0, 0.4) for N in (25, 100)]

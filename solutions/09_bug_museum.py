@@ -281,7 +281,7 @@ def effective_alpha(combine, d=16):
 check.effective_alpha(effective_alpha)
 
 # %%
-effective_alpha = kit.mine_or_reference(effective_alpha)
+effective_alpha = kit.mine_or_reference(effective_alpha, "effective_alpha")
 
 
 # %%
@@ -333,7 +333,7 @@ def join(x, f, norm, alpha):
 check.join(join)
 
 # %%
-join = kit.mine_or_reference(join)
+join = kit.mine_or_reference(join, "join")
 
 # %%
 museum = {}
@@ -402,7 +402,7 @@ def layers_are_independent(layers):
 check.layers_are_independent(layers_are_independent)
 
 # %%
-layers_are_independent = kit.mine_or_reference(layers_are_independent)
+layers_are_independent = kit.mine_or_reference(layers_are_independent, "layers_are_independent")
 
 # %%
 torchs = nn.TransformerEncoder(nn.TransformerEncoderLayer(16, 2, 32, batch_first=True), 6)
@@ -448,7 +448,7 @@ def fresh_copies(layer, n, draw_):
 check.fresh_copies(fresh_copies)
 
 # %%
-fresh_copies = kit.mine_or_reference(fresh_copies)
+fresh_copies = kit.mine_or_reference(fresh_copies, "fresh_copies")
 
 
 # %%
@@ -526,7 +526,7 @@ def beta_of_depth(n_layers):
 check.beta_of_depth(beta_of_depth)
 
 # %%
-beta_of_depth = kit.mine_or_reference(beta_of_depth)
+beta_of_depth = kit.mine_or_reference(beta_of_depth, "beta_of_depth")
 hang(3, "operator precedence", "β at 12 layers", alpha_beta(12)[1], published_beta_first(12), beta_of_depth(12))
 hang(3, "sign of the exponent", "β at 12 layers", alpha_beta(12)[1], published_beta_second(12), beta_of_depth(12))
 print("other repairs that people try at 12 layers:")
@@ -597,7 +597,7 @@ def xavier_gain(weight):
 check.xavier_gain(xavier_gain)
 
 # %%
-xavier_gain = kit.mine_or_reference(xavier_gain)
+xavier_gain = kit.mine_or_reference(xavier_gain, "xavier_gain")
 
 # %%
 torch.manual_seed(SEED)
@@ -643,7 +643,7 @@ def draw_with_gain_(weight, gain, variance_scaling_):
 check.draw_with_gain_(draw_with_gain_)
 
 # %%
-draw_with_gain_ = kit.mine_or_reference(draw_with_gain_)
+draw_with_gain_ = kit.mine_or_reference(draw_with_gain_, "draw_with_gain_")
 
 # %%
 beta = alpha_beta(10)[1]
@@ -737,7 +737,7 @@ def decoder_settings(layers, deepnorm=False, norm_first=True, sub_ln=True):
 check.decoder_settings(decoder_settings)
 
 # %%
-decoder_settings = kit.mine_or_reference(decoder_settings)
+decoder_settings = kit.mine_or_reference(decoder_settings, "decoder_settings")
 
 
 # %%
@@ -1206,7 +1206,7 @@ def slice_gains(weight):
 check.slice_gains(slice_gains)
 
 # %%
-slice_gains = kit.mine_or_reference(slice_gains)
+slice_gains = kit.mine_or_reference(slice_gains, "slice_gains")
 print(
     "torch.nn.MultiheadAttention(512, 8):",
     [round(g, 2) for g in slice_gains(nn.MultiheadAttention(512, 8).in_proj_weight)],
@@ -1245,7 +1245,7 @@ def overflow_depth(alpha, limit):
 check.overflow_depth(overflow_depth)
 
 # %%
-overflow_depth = kit.mine_or_reference(overflow_depth)
+overflow_depth = kit.mine_or_reference(overflow_depth, "overflow_depth")
 for n in (6, 8, 12, 24, 100):
     alpha = alpha_beta(n)[0]
     ends_at = {

@@ -96,7 +96,7 @@ def training_step(model, batch, optimizer, rate, clip):
 check.training_step(training_step)
 
 # %%
-training_step = kit.mine_or_reference(training_step)
+training_step = kit.mine_or_reference(training_step, "training_step")
 
 
 class Bowl(nn.Module):
@@ -168,7 +168,7 @@ def cosine_rate(n, steps, peak, warmup, start, final):
 check.cosine_rate(cosine_rate)
 
 # %%
-cosine_rate = kit.mine_or_reference(cosine_rate)
+cosine_rate = kit.mine_or_reference(cosine_rate, "cosine_rate")
 inverse_sqrt_rate = kit.earlier("learning_rate")
 for n in (50, 100, 400, 1000):
     print(
@@ -392,7 +392,7 @@ def accumulated_loss(model, batches):
 check.accumulated_loss(accumulated_loss)
 
 # %%
-accumulated_loss = kit.mine_or_reference(accumulated_loss)
+accumulated_loss = kit.mine_or_reference(accumulated_loss, "accumulated_loss")
 whole = task.batch(torch.Generator().manual_seed(SEED))
 whole.targets[8:, 4:] = -100  # the second half of the batch: short sentences, and padding
 pieces = [Batch(whole.inputs[i : i + 4], whole.targets[i : i + 4]) for i in range(0, 16, 4)]
@@ -534,7 +534,7 @@ def scaled_step(model, batch, optimizer, rate, clip, scale):
 check.scaled_step(scaled_step)
 
 # %%
-scaled_step = kit.mine_or_reference(scaled_step)
+scaled_step = kit.mine_or_reference(scaled_step, "scaled_step")
 
 # %% [markdown]
 # <details><summary>What you should see</summary>
@@ -685,7 +685,7 @@ def checkpoints(model, optimizer, data):
 check.checkpoints(checkpoints)
 
 # %%
-checkpoints = kit.mine_or_reference(checkpoints)
+checkpoints = kit.mine_or_reference(checkpoints, "checkpoints")
 
 # %% [markdown]
 # <details><summary>What you should see</summary>
@@ -952,7 +952,7 @@ def next_scale(scale, good, overflow, interval):
 check.next_scale(next_scale)
 
 # %%
-next_scale = kit.mine_or_reference(next_scale)
+next_scale = kit.mine_or_reference(next_scale, "next_scale")
 
 from itertools import pairwise
 
@@ -1013,7 +1013,7 @@ def adamw_step(w, g, m, v, n, rate, betas, eps, decay):
 check.adamw_step(adamw_step)
 
 # %%
-adamw_step = kit.mine_or_reference(adamw_step)
+adamw_step = kit.mine_or_reference(adamw_step, "adamw_step")
 one, zero = torch.ones(1).double(), torch.zeros(1).double()
 for g in (1e-6, 1.0, 1e6):
     w, _, _ = adamw_step(one, g * one, zero, zero, 1, 1e-3, (0.9, 0.98), 1e-12, 0.0)

@@ -161,7 +161,7 @@ def saved_bytes(module, x):
 check.saved_bytes(saved_bytes)
 
 # %%
-saved_bytes = kit.mine_or_reference(saved_bytes)
+saved_bytes = kit.mine_or_reference(saved_bytes, "saved_bytes")
 
 # %% [markdown]
 # <details><summary>What you should see</summary>
@@ -237,7 +237,7 @@ def activation_bytes(sequences, tokens, d_model, d_ff, n_heads):
 check.activation_bytes(activation_bytes)
 
 # %%
-activation_bytes = kit.mine_or_reference(activation_bytes)
+activation_bytes = kit.mine_or_reference(activation_bytes, "activation_bytes")
 verdict("the formula is what autograd keeps, to the byte:", activation_bytes(B, T, WIDTH, D_FF, HEADS) == kept)
 twice = activation_bytes(B, 2 * T, WIDTH, D_FF, HEADS) / activation_bytes(B, T, WIDTH, D_FF, HEADS)
 print(f"sequences twice as long: {twice:g} times as much")
@@ -295,7 +295,7 @@ def checkpointed_numbers(n_layers, every, layer, state):
 check.checkpointed_numbers(checkpointed_numbers)
 
 # %%
-checkpointed_numbers = kit.mine_or_reference(checkpointed_numbers)
+checkpointed_numbers = kit.mine_or_reference(checkpointed_numbers, "checkpointed_numbers")
 
 # %% [markdown]
 # <details><summary>What you should see</summary>
@@ -445,7 +445,7 @@ def attainable_rate(rows, d_in, d_out, peak, bandwidth, size):
 check.attainable_rate(attainable_rate)
 
 # %%
-attainable_rate = kit.mine_or_reference(attainable_rate)
+attainable_rate = kit.mine_or_reference(attainable_rate, "attainable_rate")
 
 # %% [markdown]
 # <details><summary>What you should see</summary>
@@ -764,7 +764,7 @@ def model_flops_utilisation(tokens_per_second, parameters, n_layers, d_model, to
 check.model_flops_utilisation(model_flops_utilisation)
 
 # %%
-model_flops_utilisation = kit.mine_or_reference(model_flops_utilisation)
+model_flops_utilisation = kit.mine_or_reference(model_flops_utilisation, "model_flops_utilisation")
 multiplied = count_parameters(shape(1000))["all"] - (128 + T) * WIDTH  # without the embeddings of tokens and positions
 counted = count_operations(shape(1000), B, T, path="plain")
 share = model_flops_utilisation(B * T, multiplied, 1000, WIDTH, T, counted.products + counted.attention)
@@ -923,7 +923,7 @@ def best_group(n_layers, layer, state):
 check.best_group(best_group)
 
 # %%
-best_group = kit.mine_or_reference(best_group)
+best_group = kit.mine_or_reference(best_group, "best_group")
 for n in (12, 100, 1000, 10_000):
     k = best_group(n, LAYER, STATE)
     print(
@@ -969,7 +969,7 @@ def flat_buffer(parameters):
 check.flat_buffer(flat_buffer)
 
 # %%
-flat_buffer = kit.mine_or_reference(flat_buffer)
+flat_buffer = kit.mine_or_reference(flat_buffer, "flat_buffer")
 with torch.no_grad():
     parameters = [
         torch.nn.Parameter(torch.zeros_like(p))

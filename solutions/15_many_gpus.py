@@ -123,7 +123,7 @@ def my_rows(batch_size, rank, ranks):
 check.my_rows(my_rows)
 
 # %%
-my_rows = kit.mine_or_reference(my_rows)
+my_rows = kit.mine_or_reference(my_rows, "my_rows")
 shares = [len(my_rows(10, rank, 3)) for rank in range(3)]
 print(f"10 rows on 3 ranks: {sorted(shares, reverse=True)}")
 
@@ -170,7 +170,7 @@ def share_loss(losses, all_answers, ranks):
 check.share_loss(share_loss)
 
 # %%
-share_loss = kit.mine_or_reference(share_loss)
+share_loss = kit.mine_or_reference(share_loss, "share_loss")
 losses = [torch.tensor([3.0, 5.0]), torch.tensor([1.0] * 6)]
 print(f"all answers: {torch.cat(losses).mean():.2f}")
 print(f"mean of your two numbers: {sum(share_loss(mine, 8, 2) for mine in losses) / 2:.2f}")
@@ -481,7 +481,7 @@ def bytes_per_rank(parameters, ranks, stage):
 check.bytes_per_rank(bytes_per_rank)
 
 # %%
-bytes_per_rank = kit.mine_or_reference(bytes_per_rank)
+bytes_per_rank = kit.mine_or_reference(bytes_per_rank, "bytes_per_rank")
 for stage in range(4):
     row = [f"{bytes_per_rank(weights, n, stage) / 1e9:5.1f}" for n in (1, 8, 64)]
     print(f"the paper's model, stage {stage}: {' '.join(row)} GB on each of 1, 8, 64 ranks")
@@ -576,7 +576,7 @@ def bubble_share(ranks, microbatches, chunks=1):
 check.bubble_share(bubble_share)
 
 # %%
-bubble_share = kit.mine_or_reference(bubble_share)
+bubble_share = kit.mine_or_reference(bubble_share, "bubble_share")
 agree = []
 for schedule, chunks in (("gpipe", 1), ("1f1b", 1), ("interleaved", 2)):
     for p, m in ((2, 4), (4, 8), (8, 16)):
@@ -642,7 +642,7 @@ def one_forward_one_backward(rank, ranks, microbatches):
 check.one_forward_one_backward(one_forward_one_backward)
 
 # %%
-one_forward_one_backward = kit.mine_or_reference(one_forward_one_backward)
+one_forward_one_backward = kit.mine_or_reference(one_forward_one_backward, "one_forward_one_backward")
 
 
 def action(word, rank):
@@ -819,7 +819,7 @@ def most_kept(order):
 check.most_kept(most_kept)
 
 # %%
-most_kept = kit.mine_or_reference(most_kept)
+most_kept = kit.mine_or_reference(most_kept, "most_kept")
 for m in (8, 32):
     kept = [most_kept(one_forward_one_backward(rank, 4, m)) for rank in range(4)]
     print(f"{m} micro-batches: 1F1B keeps {kept} on ranks 0 to 3, GPipe {m} on each")
@@ -861,7 +861,7 @@ def ring_chunk(rank, step, ranks):
 check.ring_chunk(ring_chunk)
 
 # %%
-ring_chunk = kit.mine_or_reference(ring_chunk)
+ring_chunk = kit.mine_or_reference(ring_chunk, "ring_chunk")
 
 
 def ring(pieces):

@@ -8,10 +8,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from importlib import import_module
-from pathlib import Path
-from types import ModuleType
-from typing import Any, cast
+from typing import Any
 
 import ipywidgets
 import torch
@@ -19,6 +16,9 @@ from IPython.display import display
 from matplotlib.figure import Figure
 
 from deepnet_edu.checks import check
+from deepnet_edu.course.answers import earlier as earlier
+from deepnet_edu.course.answers import mine_or_reference as mine_or_reference
+from deepnet_edu.course.answers import shipped as shipped
 from deepnet_edu.course.places import CLONE, NEEDS_CLONE, PROFILES, RECORD_MIME, RECORDS, RESULTS
 from deepnet_edu.figures import Picture
 from deepnet_edu.figures.loss import LossFigure
@@ -180,58 +180,6 @@ def train_live(
     history = train(model, task, config, on_step=follow, progress=False)
     picture.finish()
     return history
-
-
-def mine_or_reference(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The learner's function if its check passes, else the reference answer, so that the lesson goes on either way.
-
-    Args:
-        function: what an exercise asked for, under its own name.
-
-    Raises:
-        AttributeError: no exercise has this name; the sentence names the nearest.
-    """
-    name = function.__name__
-    if check.judge(name, function).state == "done":
-        return function
-    print(f"{name}: going on with the reference answer until yours is right.")
-    return cast(Callable[..., Any], getattr(_references(name), name))
-
-
-def _references(exercise: str) -> ModuleType:
-    return import_module(f"deepnet_edu.course.references.lesson_{check.lesson_of[exercise]}")
-
-
-def earlier(name: str) -> Callable[..., Any]:
-    """Your own answer to an exercise of an earlier lesson, if it stands in your copy of that lesson in the folder of
-    this notebook and its check passes; else the reference answer. It prints which.
-
-    Of your copy only the cell that defines the function is run.
-
-    Args:
-        name: of the exercise.
-
-    Raises:
-        AttributeError: no exercise has this name; the sentence names the nearest.
-    """
-    if name not in check.judges:
-        raise AttributeError(unknown("exercise", name, check.judges))
-    import nbformat  # here, since it takes longer to import than PyTorch, and every lesson begins with this module
-
-    lesson, references = check.lesson_of[name], _references(name)
-    for path in sorted(Path.cwd().glob(f"{lesson}_*.ipynb")):
-        space = {**vars(references), "__name__": "__main__"}
-        try:
-            cells = nbformat.read(path, as_version=4).cells
-            (source,) = [cell.source for cell in cells if f"\ndef {name}(" in f"\n{cell.source}"]
-            exec(compile(source, path.name, "exec"), space)
-        except Exception:  # not a notebook, or a cell that is not finished
-            continue
-        if check.judge(name, space[name]).state == "done":
-            print(f"{name}: your own, from {path.stem}.")
-            return cast(Callable[..., Any], space[name])
-    print(f"{name}: the reference answer; yours will be taken from lesson {lesson} once it is right.")
-    return cast(Callable[..., Any], getattr(references, name))
 
 
 class CourseProgress:

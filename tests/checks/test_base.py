@@ -58,7 +58,7 @@ def not_attempted(x: torch.Tensor) -> torch.Tensor:
         (lambda x: 2 * x * torch.nan, "tried", "It is 2x."),
         (in_place, "tried", "changed its input in place"),
         (lambda x: 1 / 0, "tried", "raised ZeroDivisionError: division by zero"),
-        (lambda: 1, "tried", "raised TypeError"),
+        (lambda: 1, "tried", "takes other arguments than the exercise has"),
         (3, "tried", "Pass the function itself"),
     ],
 )
@@ -93,7 +93,7 @@ def test_the_random_state_stays() -> None:
 def test_a_judge_that_stumbles_does_not_raise() -> None:
     result = judged("double", lambda trial: trial.call(X)[5], lambda x: [x])
     assert result.state == "tried"
-    assert "could not use your answer (IndexError" in result.sentence
+    assert "of a kind that this exercise cannot go on with" in result.sentence
 
 
 def test_the_card() -> None:

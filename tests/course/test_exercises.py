@@ -5,7 +5,7 @@ from pathlib import Path
 import jupytext
 import pytest
 
-from deepnet_edu.course import build, kit
+from deepnet_edu.course import answers, build, kit
 from deepnet_edu.course.exercises import find_exercises
 from deepnet_edu.messages import UserError
 from tests.course.source import HEAD
@@ -120,7 +120,7 @@ def test_mine_or_reference(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
         def input_share(n, f, alpha):
             return "the reference"
 
-    monkeypatch.setattr(kit, "import_module", lambda name: Answers)
+    monkeypatch.setattr(answers, "import_module", lambda name: Answers)
     mine = input_share
 
     def input_share(n, f, alpha):

@@ -1,0 +1,122 @@
+"""How a lesson goes on with a learner's answers: in this notebook, in a later lesson, in a process of its own."""
+
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any, cast
+
+from IPython import get_ipython
+
+from deepnet_edu.checks import check
+from deepnet_edu.checks.base import REFERENCES
+from deepnet_edu.course.cells import needed_for
+from deepnet_edu.messages import unknown
+
+
+def mine_or_reference(function: Callable[..., Any], name: str = "") -> Callable[..., Any]:
+    """The learner's function if its check passes, else the reference answer, so that the lesson goes on either way.
+
+    A function that wants to be called otherwise than the exercise has it, or that gives another kind of result, is put
+    into the form with which the lesson goes on.
+
+    Args:
+        function: what an exercise asked for.
+        name: of the exercise; by default the function's own, which a lambda or a partial does not have.
+
+    Raises:
+        AttributeError: no exercise has this name; the sentence names the nearest.
+    """
+    name = name or getattr(function, "__name__", type(function).__name__)
+    answer = check.answer(name, function)
+    if answer is not None:
+        return answer
+    print(f"{name}: going on with the reference answer until yours is right.")
+    return cast(Callable[..., Any], getattr(_references(name), name))
+
+
+def _references(exercise: str) -> ModuleType:
+    return import_module(f"{REFERENCES}.lesson_{check.lesson_of[exercise]}")
+
+
+def earlier(name: str) -> Callable[..., Any]:
+    """Your own answer to an exercise of an earlier lesson, if it stands in your copy of that lesson in the folder of
+    this notebook and its check passes; else the reference answer. It prints which.
+
+    Of your copy only that is run which defines the function and what it uses.
+
+    Args:
+        name: of the exercise.
+
+    Raises:
+        AttributeError: no exercise has this name; the sentence names the nearest.
+    """
+    if name not in check.judges:
+        raise AttributeError(unknown("exercise", name, check.judges))
+    import nbformat  # here, since it takes longer to import than PyTorch, and every lesson begins with this module
+
+    lesson = check.lesson_of[name]
+    for path in sorted(Path.cwd().glob(f"{lesson}_*.ipynb")):
+        try:
+            cells = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+        except Exception:  # not a notebook
+            continue
+        answer = check.answer(name, _Elsewhere(name, needed_for(name, cells)))
+        if answer is not None:
+            print(f"{name}: your own, from {path.stem}.")
+            return answer
+    print(f"{name}: the reference answer; yours will be taken from lesson {lesson} once it is right.")
+    return cast(Callable[..., Any], getattr(_references(name), name))
+
+
+def shipped(name: str) -> str:
+    """Source of the answer to an exercise for a process of its own: yours with all of this notebook that it uses, else
+    the reference answer's.
+
+    Yours is tried first: run in an empty module it has to pass its check.
+
+    Args:
+        name: of the exercise; the notebook has put what goes on under this name.
+
+    Raises:
+        AttributeError: no exercise has this name; the sentence names the nearest.
+    """
+    if name not in check.judges:
+        raise AttributeError(unknown("exercise", name, check.judges))
+    reference = f"from {REFERENCES}.lesson_{check.lesson_of[name]} import {name}"
+    space = get_ipython().user_ns
+    if str(getattr(space.get(name), "__module__", "")).startswith(REFERENCES):
+        return reference
+    alone = _Elsewhere(name, needed_for(name, space["In"]))
+    if check.judge(name, alone).state == "done":
+        own = f"from deepnet_edu.checks import check\n\n{name} = check.in_form({name!r}, {name})"
+        return f"{alone.source}\n\n\n{own}"
+    why = f" ({alone.trouble})" if alone.trouble else ""
+    print(f"{name}: yours cannot run outside this notebook{why}, so the other process takes the reference answer.")
+    return reference
+
+
+class _Elsewhere:
+    """A function from its source, which is run in an empty module when the function is called for the first time: so
+    that whoever calls it can give up.
+
+    Attributes:
+        source: of the module.
+        trouble: why it cannot be run, or empty.
+    """
+
+    def __init__(self, name: str, source: str) -> None:
+        self.name, self.source, self.trouble = name, source, ""
+        self._function: Callable[..., Any] | None = None
+
+    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+        """As the function is called."""
+        try:
+            if self._function is None:
+                space: dict[str, Any] = {"__name__": "__main__"}
+                exec(compile(self.source, f"<{self.name}>", "exec"), space)
+                self._function = check.in_form(self.name, space[self.name])
+            return self._function(*arguments, **keywords)
+        except Exception as error:
+            self.trouble = f"{type(error).__name__}: {error}"
+            raise

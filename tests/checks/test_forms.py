@@ -1,0 +1,65 @@
+"""A right answer is right in every form, and a lesson can go on with each of them."""
+
+from typing import Any
+
+import pytest
+
+from deepnet_edu.checks import check
+from deepnet_edu.checks.forms import same_kind
+from deepnet_edu.checks.trial import Trial
+from deepnet_edu.course import kit
+from tests.checks.coincidences import coincidences
+from tests.checks.forms import forms, written
+from tests.checks.mutants import function
+from tests.checks.test_lessons import ANSWERS, EXERCISES, RIGHT, home, reference, source
+
+CASES = [(exercise, form) for exercise in EXERCISES for form in forms(exercise)]
+
+
+def refused(exercise: str, form: str) -> bool:
+    """Where the text asks for more than a form can give; the answers file says why."""
+    return form in getattr(ANSWERS[check.lesson_of[exercise]], "ASKS_FOR_MORE", {}).get(exercise, {})
+
+
+@pytest.mark.parametrize(("exercise", "form"), CASES)
+def test_a_right_answer_is_right_in_every_form(exercise: str, form: str) -> None:
+    text = written(exercise, source(exercise), form, getattr(home(exercise), exercise))
+    answer = function(text, exercise, home(exercise))
+    result = getattr(check, exercise)(answer)
+    assert result.state == ("tried" if refused(exercise, form) else "done"), result
+    if result.state == "done":
+        assert_goes_on(exercise, answer)
+
+
+@pytest.mark.parametrize(("exercise", "answer"), RIGHT)
+def test_a_lesson_goes_on_with_other_right_answers(exercise: str, answer: Any) -> None:
+    assert_goes_on(exercise, answer)
+
+
+def assert_goes_on(exercise: str, answer: Any) -> None:
+    """The lesson gets the learner's answer, called and giving results as the reference is and does."""
+    taken = kit.mine_or_reference(answer, exercise)
+    assert not taken.__module__.startswith("deepnet_edu.course.references")
+    mine, theirs = Trial(taken, exercise), Trial(reference(exercise), exercise)
+    for trial in (mine, theirs):
+        check.judges[exercise](trial)
+        assert trial.verdict() is None
+    if theirs.results:
+        assert same_kind(mine.results[0], theirs.results[0])
+
+
+@pytest.mark.parametrize("exercise", EXERCISES)
+def test_each_misconception_has_values_of_its_own(exercise: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No two of them, and none and the right answer, are alike at all test points; at none are two alike."""
+    points: list[tuple[Any, list[Any]]] = []
+    equal = Trial.equal
+
+    def watched(self: Trial, got: Any, expected: Any, misconceptions: Any = (), *rest: Any, **more: Any) -> None:
+        points.append((expected, list(misconceptions)))
+        equal(self, got, expected, misconceptions, *rest, **more)
+
+    monkeypatch.setattr(Trial, "equal", watched)
+    trial = Trial(reference(exercise), exercise)
+    check.judges[exercise](trial)
+    found = coincidences(points)
+    assert not found, "\n".join(found)
