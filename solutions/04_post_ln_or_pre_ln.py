@@ -33,7 +33,7 @@ import numpy as np
 
 # %%
 import torch
-from torch.nn.functional import layer_norm
+from torch.nn import LayerNorm
 
 from deepnet_edu import ModelConfig, TrainConfig, build_model, predict, probe, train
 from deepnet_edu.checks import check
@@ -73,14 +73,14 @@ Picture(
 # Write `pre_ln(x, f, norm)`: the stream after one Pre-LN sub-layer. `x` has shape (B, T, d); `f` and `norm` are functions
 # of such a tensor.
 #
-# Hint: only the branch sees the norm.
+# Hint: Only the branch sees the norm.
 #
-# Hint: the skip carries the raw `x`. Do not write to the name `x` on the way.
+# Hint: The skip carries the raw `x`. Do not write to the name `x` on the way.
 
 
 # %% exercise="pre_ln"
 def pre_ln(x, f, norm):
-    """x + F(LN(x)): (B, T, d)."""
+    """The stream after one Pre-LN sub-layer: (B, T, d)."""
     ### BEGIN SOLUTION
     return x + f(norm(x))
     ### END SOLUTION
@@ -94,7 +94,7 @@ pre_ln = kit.mine_or_reference(pre_ln, "pre_ln")
 
 # %%
 x = torch.randn(2, 3, 8, generator=torch.Generator().manual_seed(SEED))
-after = pre_ln(x, torch.zeros_like, lambda x: layer_norm(x, x.shape[-1:]))
+after = pre_ln(x, torch.zeros_like, LayerNorm(8))
 print("where the branch says nothing, the stream stays as it is:", torch.equal(after, x))
 
 # %% [markdown]
@@ -114,14 +114,14 @@ print("where the branch says nothing, the stream stays as it is:", torch.equal(a
 #
 # Write `post_ln(x, f, norm)`: the stream after one Post-LN sub-layer, for the same three arguments.
 #
-# Hint: one norm, around everything.
+# Hint: One norm, around everything.
 #
-# Hint: the branch reads `x` as it is. The sub-layer below has normalised it already.
+# Hint: The branch reads `x` as it is. The sub-layer below has normalised it already.
 
 
 # %% exercise="post_ln"
 def post_ln(x, f, norm):
-    """LN(x + F(x)): (B, T, d)."""
+    """The stream after one Post-LN sub-layer: (B, T, d)."""
     ### BEGIN SOLUTION
     return norm(x + f(x))
     ### END SOLUTION
@@ -245,7 +245,7 @@ guess.compare("none")
 # Hint: `u = x / x.norm(dim=-1, keepdim=True)` has tokens of length 1, and `u @ u.transpose(1, 2)`, of shape (B, T, T),
 # holds the cosines of all pairs.
 #
-# Hint: the T pairs of a token with itself must go. Each has cosine 1: take T from the sum, and divide by T(T - 1).
+# Hint: The T pairs of a token with itself must go. Each has cosine 1: take T from the sum, and divide by T(T - 1).
 
 
 # %% exercise="token_similarity"
@@ -349,7 +349,7 @@ guess_ratio.compare("Post-LN")
 # Write `split_gradient(g)` for `g` of shape (B, T, d). Return two tensors: the shared part, of shape (B, 1, d), and the
 # private part, of shape (B, T, d).
 #
-# Hint: the shared part is a mean. Over which dimension?
+# Hint: The shared part is a mean. Over which dimension?
 #
 # Hint: `keepdim=True` leaves a 1 in its place, so that it can be subtracted from `g`.
 
@@ -435,9 +435,9 @@ verdict("independent gradients have 1/T of their square in the shared part:", ab
 # above, under the four assumptions. With `shared=True` the gradient is equal for all tokens. With `shared=False` it is
 # independent from token to token.
 #
-# Hint: first `f = r + (1 - r) / T`. Then work with squares, and take the root at the end.
+# Hint: First `f = r + (1 - r) / T`. Then work with squares, and take the root at the end.
 #
-# Hint: of the gradient's square the branch gives back everything that is shared. That is all of it if the gradient is
+# Hint: Of the gradient's square the branch gives back everything that is shared. That is all of it if the gradient is
 # equal for all tokens. If it is independent, it is 1/T (you have just measured that).
 
 
@@ -477,7 +477,7 @@ def measured_factor(T, r, shared, d=1024):
     x = sqrt(r) * torch.randn(1, 1, d, generator=generator) + sqrt(1 - r) * torch.randn(1, T, d, generator=generator)
     x.requires_grad_()
     W = torch.randn(d, d, generator=generator) / sqrt(d)
-    y = post_ln(x, lambda x: (x.mean(1, keepdim=True) @ W).expand_as(x), lambda x: layer_norm(x, (d,)))
+    y = post_ln(x, lambda x: x.mean(1, keepdim=True).expand_as(x) @ W, LayerNorm(d))
     above = torch.randn(1, 1 if shared else T, d, generator=generator).expand(1, T, d)
     (below,) = torch.autograd.grad(y, x, above)
     return (below.norm() / above.norm()).item()
@@ -804,9 +804,9 @@ kit.record(slope_post_ln=slopes["post_ln"], slope_pre_ln=slopes["pre_ln"], gradi
 # Write `pre_ln_stack(x, branches, norms, final_norm)`: a whole Pre-LN stack. `branches` and `norms` are lists of equal
 # length; branch k reads through `norms[k]`.
 #
-# Hint: your `pre_ln` in a loop: `zip(branches, norms)`.
+# Hint: Your `pre_ln` in a loop: `zip(branches, norms)`.
 #
-# Hint: nobody has normalised the last sum. The head expects a stream of variance 1.
+# Hint: Nobody has normalised the last sum. The head expects a stream of variance 1.
 
 
 # %% exercise="pre_ln_stack"
@@ -851,9 +851,9 @@ verdict("equal to the library's stack of 24 layers:", torch.allclose(mine, their
 # A Pre-LN stream starts with variance 1, and each layer adds `c`. Write `pre_ln_share(layer, c)`: the part of the
 # variance after this layer, counted from 1, that the layer itself has added.
 #
-# Hint: how large is the variance after layer l?
+# Hint: How large is the variance after layer l?
 #
-# Hint: it is $1 + c\,l$, and of it layer l has added c.
+# Hint: It is $1 + c\,l$, and of it layer l has added c.
 
 
 # %% exercise="pre_ln_share"

@@ -1,341 +1,208 @@
-"""Lesson 04, Post-LN or Pre-LN: both sub-layers, token similarity, two parts of a gradient and what attention does to
-them, a whole Pre-LN stack, and what its late layers add."""
+"""Lesson 04, Post-LN or Pre-LN: both sub-layers and a whole Pre-LN stack. The rest is judged in tokens.py."""
 
 from collections.abc import Callable, Iterable
-from math import sqrt
+from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from deepnet_edu.checks.base import Judge, Misconception, Trial
+from deepnet_edu.checks.sublayers import Branch, bare, branch_of, call_with_functions, called_once, drawn, ln, norm_of
+from deepnet_edu.checks.tokens import attention_gradient_factor, pre_ln_share, split_gradient, token_similarity
 
-Branch = Callable[[Tensor], Tensor]
-# Different numbers everywhere: B = T or T = d hides a wrong dimension.
-_SHAPES = [(2, 5, 8), (3, 4, 12)]
-
-
-def _drawn(*shape: int, seed: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def _norm(d: int, seed: int) -> nn.LayerNorm:
-    """With a gain and a bias of its own: at 1 and 0 two norms in a row are one."""
-    norm = nn.LayerNorm(d, eps=1e-2).double()
-    with torch.no_grad():
-        norm.weight.copy_(1 + 0.3 * _drawn(d, seed=seed))
-        norm.bias.copy_(0.3 * _drawn(d, seed=seed + 1))
-    return norm
-
-
-def _ln(norm: nn.LayerNorm, x: Tensor) -> Tensor:
-    """LN written out."""
-    c = x - x.mean(-1, keepdim=True)
-    return (c / (c.square().mean(-1, keepdim=True) + norm.eps).sqrt() * norm.weight + norm.bias).detach()
-
-
-def _branch(d: int, seed: int) -> Branch:
-    """Not linear, and not centred: otherwise F(LN x) and LN(F x) are hard to tell apart."""
-    weight = _drawn(d, d, seed=seed)
-    return lambda x: torch.tanh(x @ weight) + 0.3 * x[..., :1]
+# Different numbers everywhere: B = T or T = d hides a wrong dimension. The first shape comes again with other numbers.
+_SHAPES = [(2, 5, 8), (3, 4, 12), (2, 5, 8)]
 
 
 def _sublayer(trial: Trial, post: bool) -> None:
-    for shape in _SHAPES:
+    backward: list[Callable[[], None]] = []
+    for seed, shape in enumerate(_SHAPES):
         d = shape[-1]
+        calls: list[str] = []
         # Far from normalised: where it is already, Pre-LN's norm may be forgotten and its skip may be normalised.
-        x, norm, branch = 3 * _drawn(*shape, seed=d) + 0.7, _norm(d, d + 2), _branch(d, d + 1)
-        calls: list[Tensor] = []
+        x, norm = 3 * drawn(*shape, seed=d + seed) + 0.7, norm_of(d, 100 * seed + d + 2, eps=1e-2)
+        f, weight = branch_of(d, d + 10 * seed + 1, calls)
 
-        def f(x: Tensor, calls: list[Tensor] = calls, branch: Branch = branch) -> Tensor:
-            calls.append(x)
-            return branch(x)
+        def right(x: Tensor, f: Branch = f, norm: nn.LayerNorm = norm) -> Tensor:
+            return ln(norm, x + f(x)) if post else x + f(ln(norm, x))
 
-        def ln(x: Tensor, norm: nn.LayerNorm = norm) -> Tensor:
-            return _ln(norm, x)
-
-        got = trial.call(x, f, norm)
-        y, fx, fy = ln(x), branch(x), branch(ln(x))
-        right = ln(x + fx) if post else x + fy
+        with trial.keeping(norm):
+            got = call_with_functions(trial, x, f, norm)
+        once = len(calls)
+        y, fx, fy = ln(norm, x), f(x), f(ln(norm, x))
         skip = "The skip is missing: x itself is part of the sum."
         one = "One norm a sub-layer: this is a different published rule."
         alone = "The norm stands on the skip alone, the one place where no rule has it."
+        own = "That is a norm of your own: use the one that you were given, which has a gain and a bias."
+        sign = "The branch is added to the skip, not subtracted."
         # What was computed, what to say to who should have written Pre-LN, and Post-LN.
         table: list[tuple[Tensor, str, str]] = [
-            (ln(x + fx), "That is Post-LN. Pre-LN moves the norm into the branch: F reads LN(x).", ""),
-            (x + fy, "", "That is Pre-LN. Post-LN normalises the sum, and its branch reads x as it is."),
+            (ln(norm, x + fx), "That is Post-LN: its norm stands on the sum.", ""),
+            (x + fy, "", "That is Pre-LN: its norm stands in the branch."),
             (
                 y + fy,
                 "You normalised the skip too: the skip must carry the raw x, that is the whole point of Pre-LN.",
                 "Both terms are normalised before the sum: Post-LN normalises the sum itself.",
             ),
             (
-                x + ln(fx),
-                "The norm stands before the branch, not behind it: F(LN(x)).",
+                x + ln(norm, fx),
+                "You normalised what the branch returns: the norm stands before the branch, not after it.",
                 "You normalised the branch. Post-LN normalises the sum.",
             ),
             (x + fx, "The branch must see a normalised input: its norm is missing.", "The norm on the sum is missing."),
-            (ln(x + ln(fx)), one, one),
+            (ln(norm, x + ln(norm, fx)), one, one),
             (
-                ln(x + fy),
+                ln(norm, x + fy),
                 "One norm a sub-layer: nothing normalises Pre-LN's sum, so the skip is free.",
                 "One norm a sub-layer: the branch reads x as it is.",
             ),
             (y + fx, alone, alone),
-            (ln(fx), skip, skip),
+            (ln(norm, fx), skip, skip),
             (fy, skip, skip),
+            (x - fy, sign, ""),
+            (ln(norm, x - fx), "", sign),
+            *((x + f(bare(x, eps)), own, "") for eps in (0, 1e-5, norm.eps)),
+            *((bare(x + fx, eps), "", own) for eps in (0, 1e-5, norm.eps)),
         ]
         wrong = [Misconception(value, sentences[post]) for value, *sentences in table if sentences[post]]
-        trial.equal(got, right, wrong, "The sub-layer is LN(x + F(x))." if post else "The sub-layer is x + F(LN(x)).")
-        trial.require(len(calls) == 1, "Call the branch once: it is the costly part.", "1 call", f"{len(calls)} calls")
+        trial.equal(got, right(x), wrong)
+        called_once(trial, once)
+        leaf = x.clone().requires_grad_()
+        operands = {"x": leaf, "the branch's weight": weight, "the norm's gain": norm.weight}
+        answer = partial(trial.call, leaf, f, norm)
+        backward.append(partial(trial.gradients, answer, partial(right, leaf), operands))
+    _as_the_lesson_calls_it(trial, post)
+    _go_back(trial, backward)
+
+
+def _go_back(trial: Trial, backward: list[Callable[[], None]]) -> None:
+    """Gradients are compared where all values are right: where one is wrong, so is its gradient."""
+    for compare in backward if trial.verdict() is None else ():
+        compare()
+
+
+def _as_the_lesson_calls_it(trial: Trial, post: bool) -> None:
+    """In float32, with a branch that adds nothing and one whose answer is the same for all tokens."""
+    x, norm = (2 * drawn(2, 4, 6, seed=5) + 0.4).float(), norm_of(6, 3, eps=1e-5).float()
+
+    def mean_token(x: Tensor) -> Tensor:
+        return x.mean(1, keepdim=True) + torch.zeros_like(x)
+
+    got = call_with_functions(trial, x, torch.zeros_like, norm)
+    trial.like(got, x)
+    if post:
+        holds, then = torch.allclose(got, ln(norm, x), atol=1e-5), "only the norm is left"
+    else:
+        holds, then = torch.equal(got, x), "the stream stays exactly as it is"
+    trial.require(holds, f"Where the branch adds nothing, {then}.")
+    right = ln(norm, x + mean_token(x)) if post else x + mean_token(ln(norm, x))
+    got = call_with_functions(trial, x, mean_token, norm)
+    trial.equal(got, right, sentence="With a branch that gives all tokens the same the value is another one.")
 
 
 def pre_ln(trial: Trial) -> None:
-    """x + F(LN(x))."""
+    """x + F(LN(x)): the branch reads the normalised stream, the skip carries the raw one."""
     _sublayer(trial, post=False)
 
 
 def post_ln(trial: Trial) -> None:
-    """LN(x + F(x))."""
+    """LN(x + F(x)): the branch reads the stream as it is, and the norm stands around the sum."""
     _sublayer(trial, post=True)
 
 
-def _mean_of_pairs(x: Tensor, same: bool = False) -> float:
-    """Mean cosine of the pairs of rows, pair by pair; ``same``: of a row with itself too."""
-    pairs = [(i, j) for i in range(x.shape[1]) for j in range(x.shape[1]) if same or i != j]
-    return float(torch.stack([functional.cosine_similarity(a[i], a[j], dim=0) for a in x for i, j in pairs]).mean())
-
-
-def token_similarity(trial: Trial) -> None:
-    """Mean cosine between different tokens of a sequence."""
-    for B, T, d in [(2, 5, 8), (3, 4, 12), (1, 2, 6)]:
-        # A part that the tokens share, of another direction in each sequence, and tokens of different lengths.
-        x = _drawn(B, T, d, seed=d) + 1.2 * _drawn(B, 1, d, seed=d + 1)
-        x = x * (0.5 + torch.arange(1, T + 1, dtype=x.dtype)[:, None])
-        got = trial.call(x)
-        expected = _mean_of_pairs(x)
-        raw = ((x @ x.mT).sum((1, 2)) - x.square().sum((1, 2))) / (T * (T - 1))
-        columns = functional.normalize(x, dim=1)
-        neighbours = functional.cosine_similarity(x[:, 1:], x[:, :-1], dim=-1).mean()
-        wrong = [
-            Misconception(
-                _mean_of_pairs(x, same=True), "A token is always similar to itself: leave out those T pairs."
-            ),
-            Misconception(
-                _mean_of_pairs(x.reshape(1, B * T, d)),
-                "You compared tokens of different sequences: collapse is about tokens of one sequence.",
-            ),
-            Misconception(
-                _mean_of_pairs(x.transpose(0, 1)) if B > 1 else torch.nan,
-                "You compared the same place of different sequences: tokens are the second dimension.",
-            ),
-            Misconception(raw.mean(), "Cosine has no length in it: bring each token to length 1 first."),
-            Misconception(raw.mean() / d, "A dot product over d is no cosine, unless each token has length √d."),
-            Misconception(
-                _mean_of_pairs(x - x.mean(1, keepdim=True)),
-                "What all tokens share is what you are to measure: do not take the mean token away.",
-            ),
-            Misconception(
-                _mean_of_pairs(x - x.mean(-1, keepdim=True)), "That is a correlation: leave each token's own mean in."
-            ),
-            Misconception(
-                ((columns @ columns.mT).sum((1, 2)) - columns.square().sum((1, 2))).mean() / (T * (T - 1)),
-                "You normalised over the tokens: the length of a token is taken over its features, the last dimension.",
-            ),
-            Misconception(neighbours, "Those are neighbours only: every pair of different tokens counts."),
-            Misconception(expected * (T - 1) / T, "T(T-1) pairs are left without the diagonal, not T²."),
-            Misconception(expected / 2, "Each pair comes twice in the sum, so it counts twice in the number of pairs."),
-            Misconception(expected * T * (T - 1), "A mean: divide by the number of pairs, T(T-1)."),
-        ]
-        trial.equal(got, expected, wrong, "Unit tokens, their dot products for i ≠ j, and the mean over all of them.")
-    equal = _drawn(2, 1, 6, seed=3).expand(2, 4, 6).clone()
-    trial.equal(trial.call(equal), 1.0, sentence="Tokens that are all equal have 1.")
-
-
-def split_gradient(trial: Trial) -> None:
-    """The mean over tokens, (B, 1, d), and what is left, (B, T, d)."""
-    for shape in [*_SHAPES, (4, 2, 6)]:
-        B, T, d = shape
-        g = _drawn(*shape, seed=d) + 0.8 * _drawn(B, 1, d, seed=d + 1) + 0.3
-        got = trial.call(g)
-        trial.require(
-            isinstance(got, tuple | list) and len(got) == 2 and all(isinstance(part, Tensor) for part in got),
-            "The answer is two tensors: return shared, private.",
-            "two tensors",
-            type(got).__name__,
-        )
-        ones = torch.full((T, T), 1 / T, dtype=g.dtype)
-        common = (ones @ g)[:, :1]
-        shared, private = got
-        trial.require(
-            not (shared.shape == g.shape and private.shape == common.shape),
-            "The other way round: shared first, then private.",
-        )
-        instead = {
-            (0,): "The mean over tokens, not over the sequences of the batch: tokens are dimension 1.",
-            (2,): "The mean over tokens, not over features: the answer keeps all d of them.",
-            (0, 1): "Each sequence has a shared part of its own: do not average over the batch.",
-        }
-        for dims, sentence in instead.items():
-            value = g.mean(dims, keepdim=True)
-            trial.require(not (shared.shape == value.shape and torch.allclose(shared, value)), sentence)
-        trial.equal(
-            shared,
-            common,
-            [
-                Misconception(T * common, "The mean over the tokens, not their sum: what each of them has."),
-                Misconception(g[:, :1], "The first token's gradient also holds its private part: take the mean."),
-            ],
-            "The shared part is the mean over the tokens.",
-            shape_sentence="The shared part is one vector per sequence: (B, 1, d), as keepdim=True leaves it.",
-        )
-        trial.equal(
-            private,
-            (torch.eye(T, dtype=g.dtype) - ones) @ g,
-            [
-                Misconception(g, "The shared part is still in the private one: subtract it."),
-                Misconception(common - g, "The sign: private is the gradient minus what is shared."),
-                Misconception(g + common, "Subtract the shared part, do not add it."),
-            ],
-            "The private part is what is left when the shared part is subtracted.",
-            shape_sentence="The private part differs from token to token: (B, T, d).",
-        )
-
-
-def attention_gradient_factor(trial: Trial) -> None:
-    """√((1 + (1 if shared else 1/T))/(1 + r + (1 - r)/T))."""
-    for T, r in [(7, 0.35), (12, 0.8), (3, 0.0), (40, 1.0)]:
-        for shared in (True, False):
-            got = trial.call(T, r, shared=True) if shared else trial.call(T, r)
-            # From the matrices themselves: an average of T tokens forward, its transpose on the way back.
-            average = torch.full((T, T), 1 / T, dtype=torch.float64)
-            tokens = torch.full((T, T), r, dtype=torch.float64).fill_diagonal_(1.0)
-            gradients = torch.ones(T, T, dtype=torch.float64) if shared else torch.eye(T, dtype=torch.float64)
-            forward = float((average @ tokens @ average.T).diagonal().mean())
-            back = float((average.T @ gradients @ average).diagonal().mean())
-            expected = sqrt((1 + back) / (1 + forward))
-            wrong = [
-                Misconception(
-                    sqrt((1 + (1 / T if shared else 1)) / (1 + forward)),
-                    "The two cases are exchanged: attention returns the whole of what is shared.",
-                ),
-                Misconception(
-                    (1 + back) / (1 + forward), "That is the factor on its square: a factor of length is the root."
-                ),
-                Misconception(
-                    1 / sqrt(2),
-                    "Only when tokens are alike does attention add as much as the skip: r = 1 and many tokens.",
-                ),
-                Misconception(
-                    1.0,
-                    "What goes forward does not simply come back: forward keeps what tokens share, backward divides "
-                    "the private part by T.",
-                ),
-                Misconception(
-                    sqrt(2 / 3),
-                    "That is Xiong et al.'s factor, of the norm behind a feed-forward branch. Here the branch is "
-                    "attention, and it sends a gradient back too.",
-                ),
-                Misconception(
-                    1 / sqrt(1 + forward),
-                    "The branch sends something back too: 1/T of an independent gradient, all of a shared one.",
-                ),
-                Misconception(
-                    sqrt((1 + back) / (1 + r)), "T independent parts do not cancel to 0: they leave (1 - r)/T."
-                ),
-                Misconception(
-                    sqrt((1 + back) / (1 + 1 / T)), "Correlated tokens do not cancel: the average keeps r of them."
-                ),
-                Misconception(
-                    (1 + sqrt(back)) / (1 + sqrt(forward)), "Independent signals add their squares, not their lengths."
-                ),
-                Misconception(sqrt(1 + back), "The norm behind the sum divides the gradient too, by √(1 + f)."),
-            ]
-            # Where two of these coincide the first would be said, and it might be the wrong one: r = 0 and 1 tell less.
-            trial.equal(
-                got,
-                expected,
-                wrong if 0 < r < 1 else (),
-                "The norm divides by √(1 + f), f = r + (1 - r)/T; the branch adds 1/T of an independent gradient, all "
-                "of a shared one.",
-            )
-
-
 def pre_ln_stack(trial: Trial) -> None:
-    """x ← x + F(LN x) for each branch with its norm, then the final norm."""
-    for shape, n in [((2, 5, 8), 3), ((3, 4, 12), 4)]:
-        _stack(trial, shape, n)
+    """x ← x + F(LN(x)) for each branch with its own norm, from the first to the last; then the final norm, once."""
+    backward = [_stack(trial, shape, n, seed) for seed, (shape, n) in enumerate(zip(_SHAPES, (3, 4, 3), strict=True))]
+    for n in (0, 1):
+        _short_stack(trial, n)
+    _go_back(trial, backward)
 
 
-def _stack(trial: Trial, shape: tuple[int, int, int], n: int) -> None:
+def _stack(trial: Trial, shape: tuple[int, int, int], n: int, seed: int) -> Callable[[], None]:
+    """The values. Returns what compares the gradients."""
     d = shape[-1]
-    start = 3 * _drawn(*shape, seed=d) + 0.7
-    branches = [_branch(d, d + 10 * k) for k in range(1, n + 1)]
-    norms, final_norm = [_norm(d, d + 100 * k) for k in range(1, n + 1)], _norm(d, 7)
-    got = trial.call(start, branches, norms, final_norm)
+    calls: list[str] = []
+    start = 3 * drawn(*shape, seed=d + seed) + 0.7
+    branches, weights = map(list, zip(*(branch_of(d, d + 10 * k + seed, calls) for k in range(n)), strict=True))
+    norms, final_norm = [norm_of(d, d + 100 * k + seed, eps=1e-2) for k in range(n)], norm_of(d, 7, eps=1e-2)
+    given = [*branches], [*norms]
+    with trial.keeping(*norms, final_norm):
+        got = trial.call(start, branches, norms, final_norm)
+    trial.require((branches, norms) == given, "Your function changed the lists: the caller still needs them.")
+    branches, norms = given
+    once = len(calls)
     up = range(n)
 
     def pre(x: Tensor, k: int) -> Tensor:
-        return x + branches[k](_ln(norms[k], x))
+        return x + branches[k](ln(norms[k], x))
 
     def post(x: Tensor, k: int) -> Tensor:
-        return _ln(norms[k], x + branches[k](x))
+        return ln(norms[k], x + branches[k](x))
 
     def final(x: Tensor) -> Tensor:
-        return _ln(final_norm, x)
+        return ln(final_norm, x)
 
     def run(step: Callable[[Tensor, int], Tensor], order: Iterable[int] = up, x: Tensor = start) -> Tensor:
         for k in order:
             x = step(x, k)
         return x
 
-    is_post = "Those are Post-LN sub-layers: Pre-LN's branch reads LN(x), and its sum is not normalised."
+    def through(norm: nn.LayerNorm) -> Tensor:
+        return final(run(lambda x, k: x + branches[k](ln(norm, x))))
+
+    is_post = "Those are Post-LN sub-layers: Pre-LN does not normalise its sums."
+    behind = "One final norm for the whole stack, not one after every sub-layer."
+    skip = "The skip carries the raw stream in every sub-layer: yours is normalised on the way."
     wrong = [
         Misconception(
-            run(pre),
-            "The final norm is missing. Each sub-layer is right, but the stack's output grows with depth.",
+            run(pre), "The final norm is missing. Each sub-layer is right, but the stack's output grows with depth."
         ),
-        Misconception(
-            run(lambda x, k: final(pre(x, k))), "One final norm for the whole stack, not one behind every sub-layer."
-        ),
+        Misconception(run(lambda x, k: final(pre(x, k))), behind),
+        Misconception(final(run(lambda x, k: final(pre(x, k)))), behind),
         Misconception(run(post), is_post),
         Misconception(final(run(post)), is_post),
         Misconception(final(run(lambda x, k: x + branches[k](x))), "The branches must see a normalised input."),
+        Misconception(final(run(lambda x, k: pre(x, k) - x + ln(norms[k], x))), skip),
+        Misconception(final(run(lambda x, k: pre(x, k) - x)), "The skips are missing: each branch adds to the stream."),
         Misconception(final(run(pre, up[::-1])), "From the bottom up: the first branch first."),
-        Misconception(
-            final(run(lambda x, k: x + branches[k](_ln(norms[0], x)))),
-            "Each branch has a norm of its own: branch k goes with norms[k].",
+        *(
+            Misconception(
+                through(norm),
+                "Each branch has a norm of its own: branch k goes with norms[k].",
+            )
+            for norm in (norms[0], norms[-1], final_norm)
         ),
         Misconception(run(pre, x=final(start)), "The final norm stands at the end, not at the start."),
         Misconception(final(run(pre, up[:-1])), "The last branch is left out."),
         Misconception(final(run(pre, up[1:])), "The first branch is left out."),
+        Misconception(ln(norms[-1], run(pre)), "At the end stands final_norm, not the last branch's norm once more."),
         Misconception(
             final(start + torch.stack([pre(start, k) - start for k in up]).sum(0)),
             "Each branch reads what the ones below it have written, not the stack's input.",
         ),
     ]
-    sentence = "x ← x + F(LN(x)) for every branch with its norm, and the final norm once, at the end."
-    trial.equal(got, final(run(pre)), wrong, sentence)
+    trial.equal(got, final(run(pre)), wrong)
+    called_once(trial, once, n)
+    leaf = start.clone().requires_grad_()
+    operands = {"x": leaf, "the first norm's gain": norms[0].weight, "the final norm's gain": final_norm.weight}
+    operands |= {f"the weight of branches[{k}]": weight for k, weight in enumerate(weights)}
+
+    def right() -> Tensor:
+        return final(run(pre, x=leaf))
+
+    answer = partial(trial.call, leaf, branches, norms, final_norm)
+    return partial(trial.gradients, answer, right, operands)
 
 
-def pre_ln_share(trial: Trial) -> None:
-    """c/(1 + c·l)."""
-    for layer, c in [(1, 0.4), (7, 1.3), (50, 0.9)]:
-        got = trial.call(layer, c)
-        # Variance by variance: 1, then c more with each layer.
-        v = [1.0]
-        for _ in range(layer):
-            v.append(v[-1] + c)
-        wrong = [
-            Misconception(c / v[-2], "The stream after layer l holds its own part too: divide by 1 + c·l."),
-            Misconception(1 / layer, "The input itself counts, and a layer adds c: c/(1 + c·l)."),
-            Misconception(1 / v[-1], "A layer adds c, not 1."),
-            Misconception(1 / (1 + layer), "That is for c = 1."),
-            Misconception(c / (1 + layer), "Each of the l layers has added c: the stream has 1 + c·l."),
-            Misconception(c * layer / v[-1], "That is the share of all layers together: asked is that of layer l."),
-            Misconception(sqrt(c / v[-1]), "A share of variance is a ratio of variances, without the root."),
-        ]
-        trial.equal(got, (v[-1] - v[-2]) / v[-1], wrong, "After layer l the variance is 1 + c·l; the layer added c.")
+def _short_stack(trial: Trial, n: int) -> None:
+    """In float32."""
+    x, norm, final = (2 * drawn(2, 3, 6, seed=4) + 0.4).float(), *(norm_of(6, k, 1e-2).float() for k in (1, 2))
+    f, _ = branch_of(6, 3)
+    got = trial.call(x, [f] * n, [norm] * n, final)
+    right = ln(final, x + f(ln(norm, x)) if n else x)
+    trial.like(got, right)
+    what = "one branch" if n else "no branches: only the final norm is left"
+    trial.require(torch.allclose(got, right, rtol=1e-4, atol=1e-5), f"This is a stack of {what}.")
 
 
 JUDGES: dict[str, Judge] = {

@@ -1,6 +1,9 @@
 """Lesson 04: right answers written differently, wrong ones that people give, and how to tell two answers apart."""
 
+import functools
 from collections.abc import Callable
+from decimal import Decimal
+from fractions import Fraction
 from math import sqrt
 from typing import Any
 
@@ -25,13 +28,23 @@ def _branch(g: np.random.Generator, d: int) -> Callable[[Tensor], Tensor]:
     return lambda x: torch.tanh(x @ weight)
 
 
+def with_gradients(y: Tensor, *leaves: Tensor) -> Tensor:
+    """What a function returns, and what comes back through it."""
+    back = torch.autograd.grad(y.square().sum(), leaves)
+    return torch.cat([one.detach().flatten() for one in (y, *back)])
+
+
 def see_sublayer(f: Callable, g: np.random.Generator) -> Any:
-    return f(_x(g, 2, 3, 6), _branch(g, 6), _norm(g, 6)).detach()
+    x, norm = _x(g, 2, 3, 6).requires_grad_(), _norm(g, 6)
+    return with_gradients(f(x, _branch(g, 6), norm), x, norm.weight)
 
 
 def see_stack(f: Callable, g: np.random.Generator) -> Any:
-    n = int(g.integers(1, 4))
-    return f(_x(g, 2, 3, 6), [_branch(g, 6) for _ in range(n)], [_norm(g, 6) for _ in range(n)], _norm(g, 6)).detach()
+    n = int(g.integers(0, 4))
+    x, final = _x(g, 2, 3, 6).requires_grad_(), _norm(g, 6)
+    return with_gradients(
+        f(x, [_branch(g, 6) for _ in range(n)], [_norm(g, 6) for _ in range(n)], final), x, final.bias
+    )
 
 
 # What a function computes on random inputs, by exercise: two functions that agree on it everywhere are equal.
@@ -40,10 +53,16 @@ OBSERVE: dict[str, Callable[[Callable, np.random.Generator], Any]] = {
     "post_ln": see_sublayer,
     "token_similarity": lambda f, g: f(_x(g, 2, int(g.integers(2, 5)), 6)),
     "split_gradient": lambda f, g: torch.cat([part.flatten() for part in f(_x(g, 2, 3, 6))]),
-    "attention_gradient_factor": lambda f, g: f(int(g.integers(2, 40)), g.uniform(0, 1), bool(g.integers(2))),
+    "attention_gradient_factor": lambda f, g: f(
+        int(g.integers(1, 40)), g.choice([0, 1, g.uniform()]), bool(g.integers(2))
+    ),
     "pre_ln_stack": see_stack,
     "pre_ln_share": lambda f, g: f(int(g.integers(1, 100)), g.uniform(0.1, 2)),
 }
+
+
+def pre(x, f, norm):
+    return x + f(norm(x))
 
 
 def on_a_copy(x, f, norm):
@@ -55,6 +74,66 @@ def on_a_copy(x, f, norm):
 def added_in_place(x, f, norm):
     x += f(norm(x))
     return x
+
+
+def on_what_the_branch_returned(x, f, norm):
+    y = f(norm(x))
+    y += x
+    return y
+
+
+def with_a_copy_for_the_skip(x, f, norm):
+    residual = x.clone().detach()
+    return residual + f(norm(x))
+
+
+@torch.no_grad()
+def under_no_grad(x, f, norm):
+    return x + f(norm(x))
+
+
+def post_under_no_grad(x, f, norm):
+    with torch.no_grad():
+        return norm(x + f(x))
+
+
+def with_a_fixed_norm(x, f, norm):
+    norm.requires_grad_(False)
+    return x + f(norm(x))
+
+
+def with_a_stronger_norm(x, f, norm):
+    norm.weight.data *= 2
+    return x + f(norm(x)) / 2
+
+
+def of_first_call(answer: Callable) -> Callable:
+    """Keeps what it computed for a shape."""
+    kept: dict[Any, Any] = {}
+
+    def keeping(x, *rest):
+        key = (*x.shape, x.dtype)
+        if key not in kept:
+            kept[key] = answer(x, *rest)
+        return kept[key]
+
+    return keeping
+
+
+def own_norm(x: Tensor) -> Tensor:
+    return functional.layer_norm(x, x.shape[-1:])
+
+
+def by_stack(x, f, norm):
+    return torch.stack([x, f(norm(x))]).sum(0)
+
+
+def by_einsum_of_both(x, f, norm):
+    return torch.einsum("kbtd,k->btd", torch.stack([x, f(norm(x))]), torch.ones(2, dtype=x.dtype))
+
+
+def token_by_token(x, f, norm):
+    return torch.stack([norm(one) for one in (x + f(x)).unbind(1)], 1)
 
 
 def by_functional(x, f, norm):
@@ -93,6 +172,45 @@ def with_diagonal(x):
     return (unit(x) @ unit(x).mT).mean()
 
 
+def by_loops(x):
+    found = []
+    for sequence in x.tolist():
+        rows = [np.array(row) for row in sequence]
+        for i, a in enumerate(rows):
+            found += [a @ b / np.sqrt(a @ a * (b @ b)) for b in rows[:i]]
+    return sum(found) / len(found)
+
+
+def by_numpy(x):
+    rows = x.numpy() / np.linalg.norm(x.numpy(), axis=-1, keepdims=True)
+    cosines = np.einsum("bid,bjd->bij", rows, rows)
+    return cosines[:, ~np.eye(x.shape[1], dtype=bool)].mean()
+
+
+def by_length_of_the_sum(x):
+    T = x.shape[1]
+    return float((unit(x.double()).sum(1).norm(dim=-1) ** 2 - T).mean() / (T * (T - 1)))
+
+
+def with_an_epsilon(x):
+    return mean_of_pairs(x / (x.norm(dim=-1, keepdim=True) + 1e-8))
+
+
+def one_diagonal_for_all(x):
+    u, T = unit(x), x.shape[1]
+    return ((u @ u.mT).sum() - T) / (x.shape[0] * T * (T - 1))
+
+
+def upper_triangle_with_diagonal(x):
+    i, j = torch.triu_indices(x.shape[1], x.shape[1])
+    return functional.cosine_similarity(x[:, i], x[:, j], dim=-1).mean()
+
+
+def of_double_alone(x):
+    off = 1 - torch.eye(x.shape[1], dtype=torch.float64)
+    return ((unit(x) @ unit(x).mT) @ off).diagonal(dim1=1, dim2=2).sum(1).mean() / number_of_pairs(x)
+
+
 def by_einsum(g):
     T = g.shape[1]
     shared = torch.einsum("btd->bd", g).div(T).unsqueeze(1)
@@ -103,6 +221,32 @@ def by_matrix(g):
     T = g.shape[1]
     mean = torch.ones(T, T, dtype=g.dtype) / T
     return (mean @ g)[:, :1], g - mean @ g
+
+
+def by_loop_over_tokens(g):
+    shared = torch.zeros_like(g[:, :1])
+    for t in range(g.shape[1]):
+        shared += g[:, t : t + 1] / g.shape[1]
+    return shared, torch.cat([one - shared for one in g.split(1, 1)], 1)
+
+
+def by_running_mean(g):
+    shared = g[:, :1].clone()
+    for t in range(1, g.shape[1]):
+        shared = torch.lerp(shared, g[:, t : t + 1], 1 / (t + 1))
+    return (shared, g - shared)
+
+
+def subtracted_in_place(g):
+    shared = g.mean(1, keepdim=True)
+    g -= shared
+    return shared, g
+
+
+def in_double_alone(g):
+    T = g.shape[1]
+    mean = torch.full((T, T), 1 / T, dtype=torch.float64) @ g
+    return mean[:, :1], g - mean
 
 
 def f_of(T: int, r: float) -> float:
@@ -121,6 +265,24 @@ def as_tensor(T, r, shared=False):
     return ((2.0 if shared else (T + 1) / T) / (1 + f)) ** 0.5
 
 
+def by_parts(T, r, shared=False):
+    """Of an independent gradient 1/T is shared, and keeps twice its square; the rest is private."""
+    part = 1.0 if shared else 1 / T
+    return ((2 * part + (1 - part)) / (1 + f_of(T, r))) ** 0.5
+
+
+def by_matrices(T, r, shared=False):
+    A, one = np.full((T, T), 1 / T), np.eye(T)
+    up = np.trace(A @ (r + (1 - r) * one) @ A.T) / T
+    back = np.trace(A.T @ (np.ones((T, T)) if shared else one) @ A) / T
+    return np.sqrt((1 + back) / (1 + up))
+
+
+def remembering(T, r, shared=False, asked={}):  # noqa: B006
+    asked.setdefault(T, sqrt((1 + (1 if shared else 1 / T)) / (1 + f_of(T, r))))
+    return asked[T]
+
+
 def rolled(step, end=lambda final, x: final(x), order=lambda pairs: pairs):
     def stack(x, branches, norms, final_norm):
         for f, norm in order(list(zip(branches, norms, strict=True))):
@@ -130,8 +292,35 @@ def rolled(step, end=lambda final, x: final(x), order=lambda pairs: pairs):
     return stack
 
 
-def pre(x, f, norm):
-    return x + f(norm(x))
+def by_reduce(x, branches, norms, final_norm):
+    return final_norm(functools.reduce(lambda x, k: x + branches[k](norms[k](x)), range(len(norms)), x))
+
+
+def by_pop(x, branches, norms, final_norm):
+    while branches:
+        x = pre(x, branches.pop(0), norms.pop(0))
+    return final_norm(x)
+
+
+def on_own_copy(x, branches, norms, final_norm):
+    x = x.clone()
+    for k, f in enumerate(branches):
+        x = x.add(f(norms[k](x)))
+    return final_norm(x)
+
+
+def at_least_one(x, branches, norms, final_norm):
+    x = pre(x, branches[0], norms[0])
+    for f, norm in zip(branches[1:], norms[1:], strict=True):
+        x = pre(x, f, norm)
+    return final_norm(x)
+
+
+def step_by_step(layer, c):
+    v = 1.0
+    for _ in range(layer):
+        before, v = v, v + c
+    return 1 - before / v
 
 
 def recursive(x, branches, norms, final_norm):
@@ -143,17 +332,38 @@ def recursive(x, branches, norms, final_norm):
 RIGHT = [
     ("pre_ln", on_a_copy),
     ("pre_ln", lambda x, f, norm: torch.add(f(norm(x)), x)),
+    ("pre_ln", on_what_the_branch_returned),
+    ("pre_ln", by_stack),
+    ("pre_ln", by_einsum_of_both),
+    ("pre_ln", lambda x, f, norm: sum([x, f(norm(x))])),
     ("post_ln", by_functional),
     ("post_ln", lambda x, f, norm: norm.forward(f(x).add(x))),
+    ("post_ln", token_by_token),
+    ("post_ln", lambda x, f, norm: on_a_copy(x, lambda _: norm(x + f(x)) - x, lambda x: x)),
     ("token_similarity", by_mask),
+    ("token_similarity", by_loops),
+    ("token_similarity", by_numpy),
+    ("token_similarity", by_length_of_the_sum),
+    ("token_similarity", with_an_epsilon),
     ("token_similarity", upper_triangle),
     ("token_similarity", lambda x: mean_of_pairs(unit(x)).item()),
     ("split_gradient", by_einsum),
     ("split_gradient", by_matrix),
+    ("split_gradient", by_loop_over_tokens),
+    ("split_gradient", by_running_mean),
+    ("split_gradient", lambda g: (g.mean(-2, keepdim=True), g - g.mean(-2).unsqueeze(-2))),
+    ("attention_gradient_factor", by_parts),
+    ("attention_gradient_factor", by_matrices),
     ("attention_gradient_factor", by_pairs),
     ("attention_gradient_factor", as_tensor),
     ("pre_ln_stack", recursive),
     ("pre_ln_stack", rolled(lambda x, f, norm: torch.add(x, f(norm(x))))),
+    ("pre_ln_stack", by_reduce),
+    ("pre_ln_stack", on_own_copy),
+    ("pre_ln_share", step_by_step),
+    ("pre_ln_share", lambda layer, c: Fraction(c) / (1 + Fraction(c) * layer)),
+    ("pre_ln_share", lambda layer, c: Decimal(c) / (1 + Decimal(c) * layer)),
+    ("pre_ln_share", lambda layer, c: torch.tensor(c) / (1 + torch.tensor(c) * layer)),
     ("pre_ln_share", lambda layer, c: 1 / (1 / c + layer)),
     ("pre_ln_share", lambda layer, c: np.float64(1) - (1 + c * (layer - 1)) / (1 + c * layer)),
 ]
@@ -163,6 +373,19 @@ WRONG = [
     ("pre_ln", lambda x, f, norm: x + f(x), "must see a normalised input"),
     ("pre_ln", lambda x, f, norm: norm(x + f(x)), "That is Post-LN"),
     ("pre_ln", lambda x, f, norm: x + norm(f(x)), "stands before the branch"),
+    ("pre_ln", with_a_copy_for_the_skip, "gradient that comes back to x"),
+    ("pre_ln", lambda x, f, norm: x.data + f(norm(x)), "gradient that comes back to x"),
+    ("pre_ln", lambda x, f, norm: x + f(norm(x)).detach(), "gradient that comes back to"),
+    ("pre_ln", lambda x, f, norm: x + f(norm(x).detach()), "gradient that comes back to x"),
+    ("pre_ln", lambda x, f, norm: x + f(norm(x.detach())), "gradient that comes back to x"),
+    ("pre_ln", under_no_grad, "No gradient passes"),
+    ("pre_ln", with_a_fixed_norm, "changed a module"),
+    ("pre_ln", with_a_stronger_norm, "changed a module"),
+    ("pre_ln", of_first_call(pre), "The branch was not called"),
+    ("pre_ln", lambda x, f, norm: x + f(own_norm(x)), "a norm of your own"),
+    ("pre_ln", lambda x, f, norm: x - f(norm(x)), "added to the skip"),
+    ("pre_ln", lambda x, f, norm: x + f(norm(x)) + 1e-3, "Where the branch adds nothing, the stream stays"),
+    ("pre_ln", lambda x, f, norm: x + f.forward(norm(x)), "to call them"),
     ("pre_ln", lambda x, f, norm: norm(x + f(norm(x))), "nothing normalises Pre-LN's sum"),
     ("pre_ln", lambda x, f, norm: f(norm(x)), "The skip is missing"),
     ("pre_ln", lambda x, f, norm: norm(x) + f(x), "on the skip alone"),
@@ -174,6 +397,25 @@ WRONG = [
     ("post_ln", lambda x, f, norm: x + f(x), "The norm on the sum is missing"),
     ("post_ln", lambda x, f, norm: norm(x + f(norm(x))), "reads x as it is"),
     ("post_ln", lambda x, f, norm: norm(f(x)), "The skip is missing"),
+    ("post_ln", lambda x, f, norm: norm(x.detach() + f(x)), "gradient that comes back to x"),
+    ("post_ln", lambda x, f, norm: norm(x + f(x).detach()), "gradient that comes back to"),
+    ("post_ln", lambda x, f, norm: norm((x + f(x)).detach()), "gradient that comes back to x"),
+    ("post_ln", lambda x, f, norm: norm(x + f(x.detach())), "gradient that comes back to x"),
+    ("post_ln", post_under_no_grad, "No gradient passes"),
+    ("post_ln", of_first_call(lambda x, f, norm: norm(x + f(x))), "The branch was not called"),
+    ("post_ln", lambda x, f, norm: own_norm(x + f(x)), "a norm of your own"),
+    ("post_ln", lambda x, f, norm: norm(x - f(x)), "added to the skip"),
+    ("post_ln", lambda x, f, norm: norm(x + f(x) + 0 * f(x)), "Call the branch once"),
+    ("token_similarity", one_diagonal_for_all, "Each of the B sequences has T pairs"),
+    ("token_similarity", upper_triangle_with_diagonal, "always similar to itself"),
+    ("token_similarity", lambda x: mean_of_pairs(unit(x[:1])), "the first sequence alone"),
+    ("token_similarity", lambda x: (pairs(unit(x)) / number_of_pairs(x)).sum(), "not their sum"),
+    ("token_similarity", lambda x: 2 * mean_of_pairs(unit(x)), "holds each pair twice"),
+    ("token_similarity", lambda x: upper_triangle(x).abs(), "point in opposite directions"),
+    ("token_similarity", lambda x: 1 - upper_triangle(x), "That is a distance"),
+    ("token_similarity", lambda x: round(by_mask(x), 3), "something is rounded"),
+    ("token_similarity", of_first_call(upper_triangle), "the value is another one"),
+    ("token_similarity", of_double_alone, "Your function raised RuntimeError"),
     ("token_similarity", with_diagonal, "always similar to itself"),
     ("token_similarity", lambda x: mean_of_pairs(unit(x).flatten(0, 1)[None]), "tokens of one sequence"),
     ("token_similarity", lambda x: mean_of_pairs(unit(x).transpose(0, 1)), "tokens are the second dimension"),
@@ -200,7 +442,15 @@ WRONG = [
     ("split_gradient", lambda g: (by_matrix(g)[0], by_matrix(g)[0] - g), "The sign"),
     ("split_gradient", lambda g: (g.mean(1), g - g.mean(1, True)), "(B, 1, d)"),
     ("split_gradient", lambda g: g.mean(1, keepdim=True), "two tensors"),
-    ("attention_gradient_factor", lambda T, r, shared=False: 1 / sqrt(2), "Only when tokens are alike"),
+    ("split_gradient", lambda g: (part for part in by_matrix(g)), "return it whole"),
+    ("split_gradient", subtracted_in_place, "changed its input in place"),
+    ("split_gradient", in_double_alone, "Your function raised RuntimeError"),
+    ("split_gradient", lambda g: (g[:, :1], g - g[:, :1]), "The first token's gradient"),
+    ("split_gradient", lambda g: (g.sum(1, True) / 5, g - g.sum(1, True) / 5), "sum to 0"),
+    ("split_gradient", lambda g: (by_matrix(g)[0], g + by_matrix(g)[0]), "do not add it"),
+    ("split_gradient", lambda g: (g.norm(dim=1, keepdim=True), by_matrix(g)[1]), "That is a length"),
+    ("split_gradient", of_first_call(by_matrix), "Together both parts"),
+    ("attention_gradient_factor", lambda T, r, shared=False: 1 / sqrt(2), "Only when tokens are equal"),
     ("attention_gradient_factor", lambda T, r, shared=False: 1.0, "does not simply come back"),
     ("attention_gradient_factor", lambda T, r, shared=False: sqrt(2 / 3), "Xiong et al."),
     ("attention_gradient_factor", lambda T, r, shared=False: as_tensor(T, r, not shared), "exchanged"),
@@ -221,6 +471,35 @@ WRONG = [
         lambda T, r, shared=False: (1 + (1 if shared else T**-0.5)) / (1 + sqrt(f_of(T, r))),
         "not their lengths",
     ),
+    ("attention_gradient_factor", lambda T, r, shared=False: as_tensor(T, r), "both kinds of gradient the same"),
+    ("attention_gradient_factor", lambda T, r, shared=False: as_tensor(T, r, True), "both kinds of gradient the same"),
+    ("attention_gradient_factor", lambda T, r, shared=False: 1 / by_pairs(T, r, shared), "Upside down"),
+    ("attention_gradient_factor", lambda T, r, shared=False: by_pairs(T, r, shared) * sqrt(1 + f_of(T, r)), "divides"),
+    ("attention_gradient_factor", remembering, "both kinds of gradient the same"),
+    ("attention_gradient_factor", lambda T, r, shared=False: round(by_pairs(T, r, shared), 3), "something is rounded"),
+    ("attention_gradient_factor", lambda T, r, shared: by_pairs(T, r, not shared), "exchanged"),
+    (
+        "attention_gradient_factor",
+        lambda T, r, shared=False: sqrt((1 + (1 if shared else T**-2)) / (1 + f_of(T, r))),
+        "is 1/T, not 1/T²",
+    ),
+    (
+        "attention_gradient_factor",
+        lambda T, r, shared=False: sqrt((1 if shared else 1 / T) / (1 + f_of(T, r))),
+        "The skip sends the gradient back as well",
+    ),
+    ("pre_ln_stack", lambda x, *rest: recursive(x.detach(), *rest), "gradient that comes back to x"),
+    ("pre_ln_stack", rolled(lambda x, f, norm: x.detach() + f(norm(x))), "gradient that comes back to"),
+    ("pre_ln_stack", rolled(lambda x, f, norm: x + f(norm(x)).detach()), "gradient that comes back to"),
+    ("pre_ln_stack", rolled(lambda x, f, norm: x + f(norm(x.detach()))), "gradient that comes back to"),
+    ("pre_ln_stack", rolled(pre, lambda final, x: final(x.detach())), "gradient that comes back to"),
+    ("pre_ln_stack", torch.no_grad()(recursive), "No gradient passes"),
+    ("pre_ln_stack", of_first_call(recursive), "The branch was not called"),
+    ("pre_ln_stack", by_pop, "changed its input in place"),
+    ("pre_ln_stack", at_least_one, "IndexError"),
+    ("pre_ln_stack", rolled(lambda x, f, norm: norm(x) + f(norm(x))), "The skip carries the raw stream"),
+    ("pre_ln_stack", rolled(lambda x, f, norm: f(norm(x))), "The skips are missing"),
+    ("pre_ln_stack", rolled(lambda x, f, norm: x + (f(norm(x)) + f(norm(x))) / 2), "Call the branch once"),
     ("pre_ln_stack", rolled(pre, lambda final, x: x), "The final norm is missing"),
     ("pre_ln_stack", rolled(lambda x, f, norm: norm(x + f(x)), lambda final, x: x), "Post-LN sub-layers"),
     ("pre_ln_stack", rolled(lambda x, f, norm: norm(x + f(x))), "Post-LN sub-layers"),
@@ -232,7 +511,7 @@ WRONG = [
         lambda x, fs, norms, final: rolled(lambda x, f, norm: final(pre(x, f, norm)), lambda _, x: x)(
             x, fs, norms, final
         ),
-        "not one behind every sub-layer",
+        "not one after every sub-layer",
     ),
     (
         "pre_ln_stack",
@@ -240,7 +519,16 @@ WRONG = [
         "Each branch reads what the ones below",
     ),
     ("pre_ln_share", lambda layer, c: 1 / layer, "The input itself counts"),
-    ("pre_ln_share", lambda layer, c: c / (1 + c * (layer - 1)), "holds its own part too"),
+    ("pre_ln_share", lambda layer, c: c / (1 + c * (layer - 1)), "holds the layer's own part"),
+    ("pre_ln_share", lambda layer, c: c / layer, "every layer adds c"),
+    ("pre_ln_share", lambda layer, c: layer / (1 + c * layer), "whatever its number is"),
+    ("pre_ln_share", lambda layer, c: 1 - c / (1 + c * layer), "what was there before"),
+    ("pre_ln_share", lambda layer, c: (1 + c * (layer - 1)) / (1 + c * layer), "what was there before"),
+    ("pre_ln_share", lambda layer, c: 1 / (1 + c * layer), "adds c, not 1"),
+    ("pre_ln_share", lambda layer, c: c / (1 + c) ** layer * (1 + c) ** (layer - 1), "they do not multiply"),
+    ("pre_ln_share", lambda layer, c: c / (1 + c * (layer + 1)), "counted from 1"),
+    ("pre_ln_share", lambda layer, c: round(c / (1 + c * layer), 4), "something is rounded"),
+    ("pre_ln_share", lambda layer, c: int(c) / (1 + int(c) * layer), "the value is another one"),
     ("pre_ln_share", lambda layer, c: 1 / (1 + layer), "for c = 1"),
     ("pre_ln_share", lambda layer, c: c * layer / (1 + c * layer), "the share of all layers"),
     ("pre_ln_share", lambda layer, c: sqrt(c / (1 + c * layer)), "without the root"),

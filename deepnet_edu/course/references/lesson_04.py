@@ -6,12 +6,12 @@ import numpy as np
 
 
 def pre_ln(x, f, norm):
-    """x + F(LN(x)): (B, T, d)."""
+    """The stream after one Pre-LN sub-layer: (B, T, d)."""
     return x + f(norm(x))
 
 
 def post_ln(x, f, norm):
-    """LN(x + F(x)): (B, T, d)."""
+    """The stream after one Post-LN sub-layer: (B, T, d)."""
     return norm(x + f(x))
 
 
