@@ -68,16 +68,16 @@ Picture(
 # **Objective**: write the line on which everything rests, with α on the right term.
 #
 # Write `deepnorm(x, f, norm, alpha)`: one sub-layer. `x` is the stream, (B, T, d); `f` is the branch, a function of a
-# tensor; `norm` is a LayerNorm; `alpha` is a number.
+# tensor; `norm` is a LayerNorm, yours or PyTorch's, so all that you may do with it is to call it; `alpha` is a number.
 #
-# Hint: count the terms. One is multiplied by α, one is not, and the norm stands around both.
+# Hint: Count the terms. One is multiplied by α, one is not, and the norm stands around both.
 #
 # Hint: α strengthens the *skip*. The skip is the term without `f`.
 
 
 # %% exercise="deepnorm"
 def deepnorm(x, f, norm, alpha):
-    """x ← LN(αx + F(x)): (B, T, d)."""
+    """The stream after one DeepNorm sub-layer: (B, T, d)."""
     ### BEGIN SOLUTION
     return norm(alpha * x + f(x))
     ### END SOLUTION
@@ -106,7 +106,7 @@ deepnorm = kit.mine_or_reference(deepnorm, "deepnorm")
 def alpha_of(rule):
     """Skip over branch in what the rule makes of α = 2.5, found from outside."""
     norm = nn.LayerNorm(16).double()
-    return effective_alpha(lambda x, fx: rule(x, lambda _: fx, norm, 2.5))
+    return effective_alpha(lambda x, fx: rule(x[None], lambda _: fx[None].clone(), norm, 2.5)[0])
 
 
 print(f"asked for 2.5, deepnorm has             {alpha_of(deepnorm):.3f}")
@@ -138,9 +138,9 @@ for layers in (12, 1000):
 # Write `constants(encoder_layers, decoder_layers)`: a pair, the encoder's `(alpha, beta)` and the decoder's
 # `(alpha, beta)`. A stack of 0 layers does not exist: its place holds `None`.
 #
-# Hint: three cases. First the two in which one of the arguments is 0; what is left is the encoder-decoder.
+# Hint: Three cases. First the two in which one of the arguments is 0; what is left is the encoder-decoder.
 #
-# Hint: in Python `x**1/4` is `(x**1)/4`. Write `x**0.25`, or `x ** (1 / 16)`.
+# Hint: In Python `x**1/4` is `(x**1)/4`. Write `x**0.25`, or `x ** (1 / 16)`.
 
 
 # %% exercise="constants"
@@ -197,7 +197,7 @@ for N, M in [(12, 0), (0, 1000), (12, 3), (3, 12), (100, 100)]:
 # Write `init_qkv_(weight, beta)`: fill `weight`, (3d, d), in place. The first d rows are the query's, the next the key's,
 # the last the value's. Each is Xavier-normal on its own, with gains 1, 1 and β.
 #
-# Hint: what would Xavier's formula take for fan_out if you gave it the whole matrix?
+# Hint: What would Xavier's formula take for fan_out if you gave it the whole matrix?
 #
 # Hint: `weight.chunk(3)` gives three views that share memory with `weight`; `nn.init.xavier_normal_(view, gain=…)` fills
 # one of them. PyTorch must not record this: put it under `with torch.no_grad():`, or take `weight.data`.
@@ -257,9 +257,9 @@ print("init_qkv_ with β = 0.25                        ", gains(packed))
 #
 # Write `build_layers(make_layer, n)`: an `nn.ModuleList` of n layers. `make_layer()` makes one, with fresh weights.
 #
-# Hint: what is in the list `[layer] * 3`? And what is different, and what is not, after `copy.deepcopy(layer)`?
+# Hint: What is in the list `[layer] * 3`? And what is different, and what is not, after `copy.deepcopy(layer)`?
 #
-# Hint: call `make_layer()` n times, and give the results to `nn.ModuleList`.
+# Hint: Call `make_layer()` n times, and give the results to `nn.ModuleList`.
 
 
 # %% exercise="build_layers"
@@ -625,14 +625,14 @@ kit.record(layers=depths[-1], final_loss=final_loss, logits_apart=difference, lo
 # `self_attention(x)` and `ffn(x)` are functions of the stream, `cross_attention(x, memory)` is one of both; `norms` holds
 # three LayerNorms. `x` is (B, T, d), `memory` is (B, S, d).
 #
-# Hint: you have a function for one sub-layer. Use it three times, and let each read what the last one wrote.
+# Hint: You have a function for one sub-layer. Use it three times, and let each read what the last one wrote.
 #
 # Hint: `deepnorm` wants a branch with one argument: `lambda x: cross_attention(x, memory)`.
 
 
 # %% exercise="decoder_layer"
 def decoder_layer(x, memory, self_attention, cross_attention, ffn, norms, alpha):
-    """Self-attention, cross-attention, feed-forward, each with LN(αx + F): (B, T, d)."""
+    """The stream after self-attention, cross-attention and feed-forward: (B, T, d)."""
     ### BEGIN SOLUTION
     x = deepnorm(x, self_attention, norms[0], alpha)
     x = deepnorm(x, lambda y: cross_attention(y, memory), norms[1], alpha)
@@ -731,9 +731,9 @@ assert all(ours > 0.8 > post for ours, post in shares.values())
 # Write `stack_parameters(n, d, d_ff)`: the number of parameters of n layers with self-attention and feed-forward, biases
 # and both norms included.
 #
-# Hint: attention has four matrices of d×d, the feed-forward branch two. Each has a bias for its outputs.
+# Hint: Attention has four matrices of d×d, the feed-forward branch two. Each has a bias for its outputs.
 #
-# Hint: a norm has a gain and a bias of d numbers each, and a layer has two norms.
+# Hint: A norm has a gain and a bias of d numbers each, and a layer has two norms.
 
 
 # %% exercise="stack_parameters"

@@ -1,293 +1,257 @@
-"""Lesson 07, building DeepNet: the rule, packed initial weights, independent layers, constants, a decoder layer."""
+"""Lesson 07, building DeepNet: the rule, a decoder layer, and its size. Fresh weights are judged in building.py."""
 
 from collections.abc import Callable
+from functools import partial
 from math import sqrt
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from deepnet_edu.checks.base import Judge, Misconception, Trial
+from deepnet_edu.checks.building import build_layers, init_qkv_
 from deepnet_edu.checks.constants import constants
+from deepnet_edu.checks.sublayers import Branch, bare, branch_of, call_with_functions, called_once, drawn, ln, norm_of
 
-Branch = Callable[[Tensor], Tensor]
-
-
-def _drawn(*shape: int, seed: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+# So small that LN(x + F/α) is right, too.
+_EPS = 1e-12
 
 
-def _norm(d: int, seed: int) -> nn.LayerNorm:
-    """With a gain and bias of its own: at 1 and 0 wrong answers are right. ε so small that LN(x + F/α) is right too."""
-    norm = nn.LayerNorm(d, eps=1e-12).double()
-    with torch.no_grad():
-        norm.weight.copy_(1 + 0.3 * _drawn(d, seed=seed))
-        norm.bias.copy_(0.3 * _drawn(d, seed=seed + 1))
-    return norm
+class Norm(nn.Module):
+    """A norm as the lesson's own: it has other parameters than nn.LayerNorm."""
 
+    def __init__(self, norm: nn.LayerNorm) -> None:
+        super().__init__()
+        self.gain, self.shift, self.epsilon = norm.weight, norm.bias, norm.eps
 
-def _normalized(norm: nn.LayerNorm, x: Tensor) -> Tensor:
-    """LN written out."""
-    c = x - x.mean(-1, keepdim=True)
-    return (c / c.square().mean(-1, keepdim=True).sqrt() * norm.weight + norm.bias).detach()
+    def forward(self, x: Tensor) -> Tensor:
+        """x, normalised."""
+        return bare(x, self.epsilon) * self.gain + self.shift
 
 
 def deepnorm(trial: Trial) -> None:
-    """LN(αx + F(x))."""
-    for (B, T, d), alpha in [((2, 5, 8), 2.5), ((3, 4, 12), 0.6), ((1, 3, 16), 6.7)]:
+    """LN(αx + F(x)): α multiplies the skip, and the norm stands around the sum."""
+    backward: list[Callable[[], None]] = []
+    cases = [((2, 5, 8), 2.5), ((3, 4, 12), 0.6), ((1, 3, 16), 6.7), ((2, 5, 8), 1.9)]
+    for seed, ((B, T, d), alpha) in enumerate(cases):
         # Independent of each other and neither centred nor of unit length: each of these would hide α.
-        x, weight, norm = 0.5 * _drawn(B, T, d, seed=d) + 0.7, _drawn(d, d, seed=d + 1), _norm(d, d + 2)
-        calls = 0
+        calls: list[str] = []
+        x, norm = 0.5 * drawn(B, T, d, seed=d + seed) + 0.7, norm_of(d, d + 2 + 10 * seed, _EPS)
+        f, weight = branch_of(d, d + 1 + 10 * seed, calls)
+        given = Norm(norm) if seed % 2 else norm
+        with trial.keeping(given):
+            got = call_with_functions(trial, x, f, given, alpha)
+        once = len(calls)
+        trial.equal(got, ln(norm, alpha * x + f(x)), _deepnorm_misconceptions(x, f, norm, alpha))
+        called_once(trial, once)
 
-        def f(x: Tensor, weight: Tensor = weight) -> Tensor:
-            nonlocal calls
-            calls += 1
-            return torch.tanh(x @ weight) + 0.3 * x[..., :1]
+        def right(x: Tensor, f: Branch = f, norm: nn.LayerNorm = norm, alpha: float = alpha) -> Tensor:
+            return ln(norm, alpha * x + f(x))
 
-        def ln(x: Tensor, norm: nn.LayerNorm = norm) -> Tensor:
-            return _normalized(norm, x)
-
-        got = trial.call(x, f, norm, alpha)
-        once = calls
-        fx = f(x)
-        wrong = [
-            Misconception(ln(x + alpha * fx), "α is on the wrong term: the branch is α² too strong."),
-            Misconception(
-                ln(x + fx),
-                "This is LN(x + F(x)), Post-LN: α is missing, or stands before both terms, where the norm hides it.",
-            ),
-            Misconception(
-                ln(alpha * x + fx / (sqrt(2) * alpha)),
-                "β is used once, at initialisation, never in the forward pass.",
-            ),
-            Misconception(alpha * x + f(ln(x)), "Scaled skip without a norm on the sum: the stream grows like α^(2N)."),
-            Misconception(alpha * x + fx, "The norm on the sum is missing: the stream grows like α^(2N)."),
-            Misconception(ln(alpha * x) + fx, "The norm stands around the whole sum, not around the skip alone."),
-            Misconception(alpha * x + ln(fx), "You normalised the branch. DeepNorm, as Post-LN, normalises the sum."),
-            Misconception(ln(alpha * x + f(ln(x))), "The branch reads x as it is: the last sub-layer normalised it."),
-            Misconception(ln(alpha * x + f(alpha * x)), "α scales the skip, not what the branch reads."),
-            Misconception(ln(x + f(alpha * x)), "α scales the skip, not what the branch reads."),
-            Misconception(ln(alpha**2 * x + fx), "α comes once: αx, not α²x."),
-            Misconception(ln(x / alpha + fx), "α multiplies the skip, it does not divide it."),
-            Misconception(ln(fx), "The skip is missing: this is a plain stack of branches."),
-        ]
-        trial.equal(got, ln(alpha * x + fx), wrong, "The sub-layer is LN(αx + F(x)).", tolerance=1e-8)
-        trial.require(
-            once == 1,
-            "Call the branch once and keep what it returns: it is the costly part, and with dropout two calls differ.",
-            "1 call",
-            f"{once} calls",
-        )
+        leaf = x.clone().requires_grad_()
+        operands = {"x": leaf, "the branch's weight": weight, "the norm's gain": norm.weight}
+        answer = partial(trial.call, leaf, f, given, alpha)
+        backward.append(partial(trial.gradients, answer, partial(right, leaf), operands))
+    _as_the_lesson_calls_it(trial)
+    for compare in backward if trial.verdict() is None else ():
+        compare()
 
 
-def init_qkv_(trial: Trial) -> None:
-    """Xavier-normal slice by slice: gains 1, 1, β."""
-    for d, beta in [(256, 0.25), (160, 0.6)]:
-        # Not a number to begin with: whatever is left alone shows.
-        weight = nn.Parameter(torch.full((3 * d, d), torch.nan))
-        trial.change(weight, beta)
-        slices = weight.detach().double().chunk(3)
-        trial.require(
-            not all(bool(part.isnan().any()) for part in slices),
-            "The underscore promises a change in place: fill the weight that you were given.",
-        )
-        for name, part in zip(("query", "key", "value"), slices, strict=True):
-            trial.require(bool(part.isfinite().all()), f"The {name} slice was left, or not all of it was drawn.")
-        # Xavier: std = gain·√(2/(fan_in + fan_out)), and each slice is d×d.
-        gains = np.array([part.std(correction=0).item() * sqrt(d) for part in slices])
-        noise = 5 / sqrt(2 * d * d)
-        half = 1 / sqrt(2)
-        packed = (
-            "fan_out of the packed matrix is 3d: every slice comes out √2 too small. Draw each d×d slice by itself."
-        )
-        order = "The order is query, key, value: β belongs to the last slice."
-        default = "This is PyTorch's default for nn.Linear, gain 0.577: the paper draws with Xavier."
-        wrong = [
-            Misconception(np.array([half, half, half * beta]), packed),
-            Misconception(np.array([half, half, half]), packed),
-            Misconception(np.array([half, half, half]) * beta, packed),
-            Misconception(
-                np.array([beta, beta, beta]),
-                "The softmax bounds what query and key can do (Lemma 4.1): their gain is 1.",
-            ),
-            Misconception(np.array([1, beta, 1.0]), order),
-            Misconception(np.array([beta, 1.0, 1.0]), order),
-            Misconception(np.array([beta, beta, 1.0]), "It is the other way round: gain 1, 1, and β for the value."),
-            Misconception(np.array([1, 1, sqrt(beta)]), "Gain multiplies the weights. You scaled the variance."),
-            Misconception(np.array([1, 1, beta**2]), "β came in twice: gain β is enough."),
-            Misconception(np.array([1, 1, 1.0]), "All gains are 1: this is Post-LN's. The value slice takes β."),
-            Misconception(np.array([1, 1, 1 / beta]), "β makes the branch smaller: multiply by it."),
-            Misconception(np.array([1, 1, beta]) / sqrt(3), default),
-            Misconception(np.array([1, 1, 1]) / sqrt(3), default),
-        ]
-        trial.equal(gains, np.array([1, 1, beta]), wrong, "The gains of the slices are 1, 1, β.", tolerance=noise)
-        for name, part in zip(("query", "key", "value"), slices, strict=True):
-            sigma = part.std().item()
-            trial.require(
-                abs(part.mean().item()) < 5 * sigma / d, f"The {name} slice is not centred on 0: its mean should be 0."
-            )
-            # E[w⁴]/σ⁴ is 3 for a normal distribution, 1.8 for a uniform one; its own noise is √24/d.
-            trial.require(
-                abs(part.pow(4).mean().item() / sigma**4 - 3) < 5 * sqrt(24) / d + 0.05,
-                "The paper draws from a normal distribution; these have no tails: xavier_normal_, not _uniform_.",
-            )
-        for a, b, names in ((0, 1, "Query and key"), (0, 2, "Query and value"), (1, 2, "Key and value")):
-            together = float(torch.corrcoef(torch.stack([slices[a].flatten(), slices[b].flatten()]))[0, 1])
-            trial.require(abs(together) < 6 / d, f"{names} are not independent: draw each slice afresh.")
-        again = nn.Parameter(torch.full((3 * d, d), torch.nan))
-        trial.change(again, beta)
-        trial.require(
-            not torch.equal(again, weight),
-            "Two calls drew the same weights: with a fixed seed inside, all layers become clones.",
-        )
+def _deepnorm_misconceptions(x: Tensor, f: Branch, norm: nn.LayerNorm, alpha: float) -> list[Misconception]:
+    fx, over = f(x), partial(ln, norm)
+    own = "That is a norm of your own: use the one that you were given, which has a gain and a bias."
+    return [
+        # LN(x/α + F) is the same.
+        Misconception(over(x + alpha * fx), "α is on the wrong term: the branch is α² too strong."),
+        Misconception(
+            over(x + fx),
+            "This is LN(x + F(x)), Post-LN: α is missing, or stands before both terms, where the norm hides it.",
+        ),
+        Misconception(
+            over(alpha * x + fx / (sqrt(2) * alpha)), "β is used once, at initialisation, never in the forward pass."
+        ),
+        Misconception(alpha * x + f(over(x)), "Scaled skip without a norm on the sum: the stream grows like α^(2N)."),
+        Misconception(alpha * x + fx, "The norm on the sum is missing: the stream grows like α^(2N)."),
+        Misconception(over(alpha * x) + fx, "The norm stands around the whole sum, not around the skip alone."),
+        Misconception(alpha * over(x) + fx, "The norm stands around the whole sum, not around the skip alone."),
+        Misconception(alpha * x + over(fx), "You normalised the branch. DeepNorm, as Post-LN, normalises the sum."),
+        Misconception(over(alpha * x + over(fx)), "One norm a sub-layer, on the sum: you normalised the branch, too."),
+        Misconception(over(alpha * x + f(over(x))), "The branch reads x as it is: the last sub-layer normalised it."),
+        Misconception(over(alpha * x + f(alpha * x)), "α scales the skip, not what the branch reads."),
+        Misconception(over(x + f(alpha * x)), "α scales the skip, not what the branch reads."),
+        Misconception(over(alpha**2 * x + fx), "α comes once: α² makes the skip too strong."),
+        Misconception(over(sqrt(alpha) * x + fx), "α itself multiplies the skip: it scales values, not variances."),
+        Misconception(alpha * over(x + fx), "α belongs inside the norm, on the skip: outside it scales the stream."),
+        Misconception(alpha * over(alpha * x + fx), "α comes once: nothing scales what the norm returns."),
+        Misconception(over(alpha * x - fx), "The branch is added to the skip, not subtracted."),
+        Misconception(over(fx), "The skip is missing: this is a plain stack of branches."),
+        *(Misconception(bare(alpha * x + fx, eps), own) for eps in (0, 1e-5, norm.eps)),
+    ]
 
 
-def build_layers(trial: Trial) -> None:
-    """n modules, registered, each made by its own call."""
-    for n in (5, 3):
-        made: list[nn.Module] = []
-
-        def make_layer(made: list[nn.Module] = made) -> nn.Module:
-            made.append(nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4)))
-            return made[-1]
-
-        got = trial.call(make_layer, n)
-        if not isinstance(got, nn.ModuleList | nn.Sequential):
-            trial.require(
-                not isinstance(got, list | tuple),
-                "The optimizer cannot see parameters that are not registered: put the layers into an nn.ModuleList.",
-                "nn.ModuleList",
-                type(got).__name__,
-            )
-            trial.fail(f"The answer is an nn.ModuleList of layers, not {type(got).__name__}.")
-        trial.require(len(got) == n, "Another number of layers was asked for.", f"{n} layers", f"{len(got)} layers")
-        matrices = [next(layer.parameters()) for layer in got if isinstance(layer, nn.Sequential)]
-        trial.require(len(matrices) == n, "Each layer is what make_layer() returns, as it is.")
-        trial.require(
-            len({id(layer) for layer in got}) == n,
-            "One layer used several times: they share their weights.",
-            f"{n} different layers",
-            f"{len({id(layer) for layer in got})}",
-        )
-        distinct = len({tuple(matrix.flatten().tolist()) for matrix in matrices})
-        trial.require(
-            distinct == n,
-            "Separate parameters, equal values: cloned layers, as in exercise 1.3. Call make_layer for each.",
-            f"{n} different matrices",
-            f"{distinct}",
-        )
-        trial.require(all(any(layer is own for own in made) for layer in got), "Use the layers that make_layer() made.")
-        trial.require(len(made) == n, "make_layer was called more often than there are layers.", f"{n}", f"{len(made)}")
-    trial.require(len(trial.call(make_layer, 0)) == 0, "A stack of no layers is an empty nn.ModuleList.")
+def _as_the_lesson_calls_it(trial: Trial) -> None:
+    """In float32, with α = 1 and with a branch that adds nothing."""
+    x, norm = (2 * drawn(2, 4, 6, seed=5) + 0.4).float(), norm_of(6, 3, 1e-5).float()
+    f, _ = branch_of(6, 4)
+    for branch, alpha, sentence in [
+        (f, 1.0, "With α = 1 it is Post-LN."),
+        (torch.zeros_like, 3.0, "Where the branch adds nothing, α makes no difference: only the norm is left."),
+    ]:
+        got, right = call_with_functions(trial, x, branch, Norm(norm), alpha), ln(norm, x + branch(x))
+        trial.like(got, right)
+        trial.require(torch.allclose(got, right, rtol=1e-3, atol=1e-4), sentence)
 
 
 def decoder_layer(trial: Trial) -> None:
-    """Three DeepNorm sub-layers: self-attention, cross-attention to the memory, feed-forward."""
+    """Three DeepNorm sub-layers, each LN(αx + F(x)) of what the last one wrote: self-attention with norms[0],
+    cross-attention to the memory with norms[1], feed-forward with norms[2]."""
     # Equal lengths first: there an exchange of query and memory can be told from other mistakes.
-    for shape, alpha in [((2, 4, 4, 8), 1.7), ((2, 5, 3, 12), 2.5)]:
-        _decoder_layer(trial, shape, alpha)
+    cases = [((2, 4, 4, 8), 1.7), ((2, 5, 3, 12), 2.5), ((2, 4, 4, 8), 3.1)]
+    backward = [_decoder_layer(trial, shape, alpha, seed) for seed, (shape, alpha) in enumerate(cases)]
+    for compare in backward if trial.verdict() is None else ():
+        compare()
 
 
-def _decoder_layer(trial: Trial, shape: tuple[int, int, int, int], alpha: float) -> None:
+def _decoder_layer(trial: Trial, shape: tuple[int, int, int, int], alpha: float, seed: int) -> Callable[[], None]:
+    """The values. Returns what compares the gradients."""
     B, T, S, d = shape
-    x, memory = 0.5 * _drawn(B, T, d, seed=d) + 0.7, _drawn(B, S, d, seed=d + 1) - 0.4
-    weights = [_drawn(d, d, seed=d + k) / sqrt(d) for k in range(2, 5)]
-    norms = nn.ModuleList(_norm(d, d + k) for k in (10, 20, 30))
+    x, memory = 0.5 * drawn(B, T, d, seed=d + seed) + 0.7, drawn(B, S, d, seed=d + seed + 1) - 0.4
+    u, v, w = ((drawn(d, d, seed=d + k + seed) / sqrt(d)).requires_grad_() for k in range(2, 5))
+    norms = [norm_of(d, d + k + seed, _EPS) for k in (10, 20, 30)]
     called: list[str] = []
 
-    def self_attention(x: Tensor, w: Tensor = weights[0]) -> Tensor:
+    def self_attention(x: Tensor) -> Tensor:
         called.append("self-attention")
-        return torch.softmax(x @ w @ x.transpose(1, 2), -1) @ x @ w
+        return torch.softmax(x @ u @ x.transpose(1, 2), -1) @ x @ u
 
-    def cross_attention(x: Tensor, memory: Tensor, w: Tensor = weights[1]) -> Tensor:
+    def cross_attention(x: Tensor, memory: Tensor) -> Tensor:
         called.append("cross-attention")
-        return torch.softmax(x @ w @ memory.transpose(1, 2), -1) @ memory @ w
+        return torch.softmax(x @ v @ memory.transpose(1, 2), -1) @ memory @ v
 
-    def ffn(x: Tensor, w: Tensor = weights[2]) -> Tensor:
+    def ffn(x: Tensor) -> Tensor:
         called.append("feed-forward")
         return torch.tanh(x @ w) + 0.2 * x[..., :1]
 
-    def ln(k: int, x: Tensor, norms: nn.ModuleList = norms) -> Tensor:
-        norm = norms[k]
-        assert isinstance(norm, nn.LayerNorm)
-        return _normalized(norm, x)
+    def ln_k(k: int, x: Tensor) -> Tensor:
+        return ln(norms[k], x)
 
-    got = trial.call(x, memory, self_attention, cross_attention, ffn, norms, alpha)
+    def right(x: Tensor, memory: Tensor, alpha: float = alpha) -> Tensor:
+        a = ln_k(0, alpha * x + self_attention(x))
+        b = ln_k(1, alpha * a + cross_attention(a, memory))
+        return ln_k(2, alpha * b + ffn(b))
+
+    with trial.keeping(*norms):
+        got = call_with_functions(trial, x, memory, self_attention, cross_attention, ffn, norms, alpha)
     seen = list(called)
-    a = ln(0, alpha * x + self_attention(x))
-    b = ln(1, alpha * a + cross_attention(a, memory))
-    expected = ln(2, alpha * b + ffn(b))
+    a = ln_k(0, alpha * x + self_attention(x))
+    b = ln_k(1, alpha * a + cross_attention(a, memory))
 
-    def through(b: Tensor, alpha: float = alpha, ffn: Branch = ffn) -> Tensor:
-        return ln(2, alpha * b + ffn(b))
+    def through(b: Tensor) -> Tensor:
+        return ln_k(2, alpha * b + ffn(b))
 
-    post_a = ln(0, x + self_attention(x))
-    post_b = ln(1, post_a + cross_attention(post_a, memory))
-    first = ln(0, alpha * x + cross_attention(x, memory))
-    same = ln(0, alpha * a + cross_attention(a, memory))
+    bare_a = ln_k(0, x + self_attention(x))
+    first = ln_k(0, alpha * x + cross_attention(x, memory))
+    same = ln_k(0, alpha * a + cross_attention(a, memory))
+    late = ln_k(1, alpha * a + ffn(a))
+    three = "Three sub-layers, three norms: one for each, in order."
+    wrong_term = ln_k(0, x + alpha * self_attention(x))
+    wrong_term = ln_k(1, wrong_term + alpha * cross_attention(wrong_term, memory))
+    order = "Self-attention comes first, then cross-attention, then feed-forward."
     wrong = [
         Misconception(
-            through(ln(1, alpha * a + cross_attention(a, a))),
+            through(ln_k(1, alpha * a + cross_attention(a, a))),
             "Cross-attention reads the memory: queries come from x, keys and values from the encoder.",
         ),
-        Misconception(ln(2, post_b + ffn(post_b)), "α is missing: each of the three sub-layers is LN(αx + F(x))."),
-        Misconception(ln(2, b + ffn(b)), "Each of the three sub-layers takes α, the feed-forward one too."),
-        Misconception(through(ln(1, a + cross_attention(a, memory))), "Cross-attention takes α too."),
-        Misconception(through(ln(1, cross_attention(a, memory))), "Cross-attention has a skip too."),
+        Misconception(right(x, memory, 1.0), "α is missing in all three sub-layers."),
         Misconception(
-            through(ln(1, alpha * x + cross_attention(a, memory))),
+            ln_k(2, wrong_term + alpha * ffn(wrong_term)), "α is on the wrong term: it belongs to the skips."
+        ),
+        Misconception(ln_k(2, b + ffn(b)), "Each of the three sub-layers takes α, the feed-forward one too."),
+        Misconception(through(ln_k(1, a + cross_attention(a, memory))), "Cross-attention takes α too."),
+        Misconception(
+            through(ln_k(1, alpha * bare_a + cross_attention(bare_a, memory))), "Self-attention takes α too."
+        ),
+        Misconception(through(ln_k(1, cross_attention(a, memory))), "Cross-attention has a skip too."),
+        Misconception(
+            through(ln_k(1, alpha * x + cross_attention(a, memory))),
             "The skip carries what the last sub-layer wrote, not the layer's input.",
         ),
         Misconception(
-            through(ln(1, alpha * a + cross_attention(x, memory))),
+            through(ln_k(1, alpha * a + cross_attention(x, memory))),
             "Each branch reads what the last sub-layer wrote, not the layer's input.",
         ),
-        Misconception(through(same), "Three sub-layers, three norms: the second is norms[1]."),
-        Misconception(ln(0, alpha * same + ffn(same)), "Three sub-layers, three norms: norms[0] to norms[2]."),
         Misconception(
-            through(ln(1, alpha * first + self_attention(first))),
-            "Self-attention comes first, then cross-attention, then feed-forward.",
+            ln_k(2, alpha * b + ffn(a)), "Each branch reads what the last sub-layer wrote, not the one before."
         ),
+        Misconception(through(same), three),
+        Misconception(ln_k(0, alpha * same + ffn(same)), three),
+        Misconception(through(ln_k(1, alpha * first + self_attention(first))), order),
+        Misconception(ln_k(2, alpha * late + cross_attention(late, memory)), order),
         Misconception(through(a), "Cross-attention is missing: this decoder never looks at the encoder."),
+        Misconception(b, "The feed-forward sub-layer is missing."),
     ]
     if T == S:
         wrong.append(
             Misconception(
-                through(ln(1, alpha * a + cross_attention(memory, a))),
+                through(ln_k(1, alpha * a + cross_attention(memory, a))),
                 "Cross-attention is exchanged: queries come from x, keys and values from the memory.",
             )
         )
-    trial.equal(got, expected, wrong, "Three times LN(αx + F(x)): self-attention, cross-attention, feed-forward.", 1e-8)
-    trial.require(len(seen) == 3, "Call each branch once.", "3 calls", f"{len(seen)} calls: {', '.join(seen)}")
+    trial.equal(got, right(x, memory), wrong)
+    called_once(trial, len(seen), 3)
+    leaves = x.clone().requires_grad_(), memory.clone().requires_grad_()
+    operands = {"x": leaves[0], "the memory": leaves[1]}
+    names = ("self-attention's weight", "cross-attention's weight", "the feed-forward weight")
+    operands |= dict(zip(names, (u, v, w), strict=True))
+    operands |= {f"the gain of norms[{k}]": norm.weight for k, norm in enumerate(norms)}
+    answer = partial(trial.call, *leaves, self_attention, cross_attention, ffn, norms, alpha)
+    return partial(trial.gradients, answer, partial(right, *leaves), operands)
 
 
 def stack_parameters(trial: Trial) -> None:
-    """n·(4(d² + d) + 2·d·d_ff + d_ff + d + 4d), as PyTorch's own encoder counts them."""
-    for n, d, d_ff in [(3, 8, 20), (5, 12, 12), (1, 6, 30)]:
+    """n·(4(d² + d) + 2·d·d_ff + d_ff + d + 4d): four matrices of attention and two of the feed-forward branch, with
+    their biases, and a gain and a bias for each of two norms."""
+    for n, d, d_ff in [(3, 8, 21), (5, 12, 50), (4, 6, 31), (100, 64, 300)]:
         got = trial.call(n, d, d_ff)
         with torch.device("meta"):
-            layer = nn.TransformerEncoderLayer(d, 2, d_ff)
+            layer = nn.TransformerEncoderLayer(d, 1, d_ff)
         expected = n * sum(parameter.numel() for parameter in layer.parameters())
-        attention, ffn, norms = 4 * (d * d + d), 2 * d * d_ff + d_ff + d, 4 * d
+        matrices, in_all = 4 * d * d + 2 * d * d_ff, expected // n
         wrong = [
-            Misconception(n * (4 * d * d + 2 * d * d_ff + norms), "Each matrix has a bias, with a number per output."),
-            Misconception(n * (4 * d * d + 2 * d * d_ff), "Biases and norms are missing."),
-            Misconception(n * (attention + ffn), "The two norms are missing: a gain and a bias of d numbers each."),
-            Misconception(n * (attention + ffn + 2 * d), "A layer has two norms, and each has a gain and a bias."),
+            Misconception(n * (matrices + 4 * d), "The biases are missing: each matrix has one number per output."),
+            Misconception(n * matrices, "Only the matrices are counted: biases and norms are missing."),
             Misconception(
-                n * (3 * (d * d + d) + ffn + norms), "Attention has four matrices: query, key, value and output."
+                n * (in_all - 4 * d),
+                "4·d numbers a layer are missing: attention's four biases, or the two norms with a gain and a bias.",
             ),
             Misconception(
-                n * (attention + 2 * d * d_ff + 2 * d + norms),
-                "The bias inside the feed-forward branch has d_ff numbers.",
+                n * (in_all - 2 * d),
+                "2·d numbers a layer are missing: a norm has a gain and a bias, and a layer has two norms; packed or "
+                "not, query, key and value have d biases each.",
             ),
+            Misconception(n * (in_all - d - d_ff), "The feed-forward biases are missing: one inside, one at its end."),
             Misconception(
-                n * (attention + d * d_ff + d_ff + norms),
-                "The feed-forward branch has two matrices, one up and one down.",
+                n * (in_all - d),
+                "d numbers a layer are missing: attention's output and the feed-forward one have a bias.",
             ),
-            Misconception(attention + ffn + norms, "That is one layer: there are n of them."),
+            Misconception(n * (in_all - d_ff), "The bias inside the feed-forward branch is missing."),
+            Misconception(n * (in_all - d * d - d), "Attention has four matrices: query, key, value and output."),
+            Misconception(n * (in_all - d * d), "Attention's fourth matrix is missing: only its bias is counted."),
+            Misconception(
+                n * (in_all + d - d_ff), "The bias inside the feed-forward branch has a number for each of its units."
+            ),
+            Misconception(n * (in_all + d_ff - d), "The bias at the end of the feed-forward branch has d numbers."),
+            Misconception(
+                n * (in_all - d * d_ff - d), "The feed-forward branch has two matrices, one up and one down."
+            ),
+            Misconception(n * (in_all - d * d_ff), "One of the two feed-forward matrices is missing."),
+            Misconception(n * (in_all + 2 * d), "A layer has two norms: a third one comes with cross-attention alone."),
+            Misconception(n * in_all + 2 * d, "The layers alone are asked for: there is no norm after the last one."),
+            Misconception(in_all, "That is one layer: there are n of them."),
         ]
-        trial.equal(got, expected, wrong, "n·(4(d² + d) + 2·d·d_ff + d_ff + d + 4d).", tolerance=0)
+        trial.equal(got, expected, wrong, tolerance=0)
+    empty, one, two = (float(trial.call(n, 7, 9)) for n in (0, 1, 2))
+    trial.require(empty == 0, "A stack of no layers has no parameters.", "0", f"{empty:g}")
+    trial.require(two == 2 * one, "Two layers have twice as many parameters as one.", f"{2 * one:g}", f"{two:g}")
 
 
 JUDGES: dict[str, Judge] = {

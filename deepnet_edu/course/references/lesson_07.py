@@ -6,7 +6,7 @@ from torch import nn
 
 
 def deepnorm(x, f, norm, alpha):
-    """x ← LN(αx + F(x)): (B, T, d)."""
+    """The stream after one DeepNorm sub-layer: (B, T, d)."""
     return norm(alpha * x + f(x))
 
 
@@ -35,7 +35,7 @@ def build_layers(make_layer, n):
 
 
 def decoder_layer(x, memory, self_attention, cross_attention, ffn, norms, alpha):
-    """Self-attention, cross-attention, feed-forward, each with LN(αx + F): (B, T, d)."""
+    """The stream after self-attention, cross-attention and feed-forward: (B, T, d)."""
     x = deepnorm(x, self_attention, norms[0], alpha)
     x = deepnorm(x, lambda y: cross_attention(y, memory), norms[1], alpha)
     return deepnorm(x, ffn, norms[2], alpha)
