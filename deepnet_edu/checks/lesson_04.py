@@ -159,6 +159,7 @@ def _stack(trial: Trial, shape: tuple[int, int, int], n: int, seed: int) -> Call
         ),
         Misconception(run(lambda x, k: final(pre(x, k))), behind),
         Misconception(final(run(lambda x, k: final(pre(x, k)))), behind),
+        Misconception(final(final(run(pre))), "The final norm comes once, at the end."),
         Misconception(run(post), is_post),
         Misconception(final(run(post)), is_post),
         Misconception(final(run(lambda x, k: x + branches[k](x))), "The branches must see a normalised input."),

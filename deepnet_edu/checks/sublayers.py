@@ -64,6 +64,12 @@ def call_with_functions(trial: Trial, *arguments: Any) -> Any:
 
 def called_once(trial: Trial, calls: int, branches: int = 1) -> None:
     """Each branch, in one call of the learner's function."""
-    kept = "The branch was not called: what it gave to an earlier x is no answer to this one."
-    again = "Call the branch once and keep what it returns: it is the costly part, and with dropout two calls differ."
-    trial.require(calls == branches, again if calls else kept, f"calls of a branch: {branches}", f"{calls}")
+    if not calls:
+        sentence = "The branch was not called: what it gave to an earlier x is no answer to this one."
+    elif calls < branches:
+        sentence = "Not every branch was called."
+    else:
+        sentence = (
+            "Call the branch once and keep what it returns: it is the costly part, and with dropout two calls differ."
+        )
+    trial.require(calls == branches, sentence, f"calls of a branch: {branches}", f"{calls}")
