@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from deepnet_edu.checks.base import Misconception, NotRight, Trial
+from deepnet_edu.checks.sublayers import plainly
 from deepnet_edu.checks.values import same_module
 
 _SLICES = ("query", "key", "value")
@@ -44,7 +45,8 @@ def _draw(trial: Trial, d: int, beta: float, trained: bool) -> Tensor:
         "The underscore promises a change in place: fill the weight that you were given.",
     )
     for name, part in zip(_SLICES, slices, strict=True):
-        trial.require(bool(part.isfinite().all()), f"The {name} slice was left, or not all of it was drawn.")
+        whole = bool(part.isfinite().all()) and int((part == 0).sum()) < 3
+        trial.require(whole, f"The {name} slice was left, or not all of it was drawn.")
     _gains(trial, slices, beta)
     _distribution(trial, slices, beta)
     trial.require(
@@ -71,7 +73,7 @@ def _gains(trial: Trial, slices: tuple[Tensor, ...], beta: float) -> None:
         "Each slice maps d features to d."
     )
     order = "The order is query, key, value: β belongs to the last slice."
-    default = "This is PyTorch's default for nn.Linear, gain 0.577: the paper draws with Xavier."
+    default = "Gain 0.577 is PyTorch's default for nn.Linear, or 1/√(3d): the paper draws each slice with Xavier."
     kaiming = "Every slice comes out √2 too large: that is He's (Kaiming) draw. The paper draws with Xavier."
     unscaled = "These are plain normal numbers: Xavier's standard deviation falls with the width."
     root = sqrt(d)
@@ -146,6 +148,12 @@ def build_layers(trial: Trial) -> None:
     _layers(trial, 0)
 
 
+def _values(layer: nn.Module) -> list[float]:
+    """Of its matrix."""
+    values: list[float] = next(layer.parameters()).flatten().tolist()
+    return values
+
+
 def _layers(trial: Trial, n: int) -> list[list[float]]:
     """The matrices of the layers."""
     made: list[nn.Module] = []
@@ -157,7 +165,7 @@ def _layers(trial: Trial, n: int) -> list[list[float]]:
         kept.append(copy.deepcopy(made[-1]))
         return made[-1]
 
-    got = trial.call(make_layer, n)
+    got = trial.call(plainly(make_layer), n)
     if not isinstance(got, nn.ModuleList | nn.Sequential):
         trial.require(
             not isinstance(got, list | tuple),
@@ -169,31 +177,34 @@ def _layers(trial: Trial, n: int) -> list[list[float]]:
     trial.require(len(got) == n, "Another number of layers was asked for.", f"{n} layers", f"{len(got)} layers")
     layers = [layer for layer in got if isinstance(layer, nn.Sequential)]
     trial.require(len(layers) == n, "Each layer is what make_layer() returns, as it is.")
-    several = len({id(layer) for layer in layers})
+    several = len(set(map(id, layers)))
     trial.require(
         several == n, "One layer used several times: they share their weights.", f"{n} different layers", f"{several}"
     )
-    weights = [next(layer.parameters()) for layer in layers]
-    own = len({weight.data_ptr() for weight in weights})
-    trial.require(own == n, "The layers share one matrix: what changes one changes all.", f"{n} matrices", f"{own}")
-    values = [weight.flatten().tolist() for weight in weights]
-    distinct = len({tuple(value) for value in values})
+    parameters = [parameter for layer in layers for parameter in layer.parameters()]
+    own = len({parameter.data_ptr() for parameter in parameters})
+    trial.require(
+        own == len(parameters), "The layers share parameters: what changes one changes all.", f"{4 * n}", f"{own}"
+    )
+    values = [_values(layer) for layer in layers]
+    distinct, drawn = (len(set(map(tuple, one))) for one in (values, map(_values, kept)))
     trial.require(
         distinct == n,
-        "Separate parameters, equal values: cloned layers, as in exercise 1.3. Each layer takes a call of make_layer()."
-        if len(made) < n
+        "Separate parameters, equal values: cloned layers, as in exercise 1.3. Each layer takes a draw of its own."
+        if drawn == len(made)
         else "make_layer() was called for each layer and drew the same numbers: there is a fixed seed inside.",
         f"{n} different matrices",
         f"{distinct}",
     )
     trial.require(all(any(layer is one for one in made) for layer in layers), "Use the layers that make_layer() made.")
     trial.require(
-        all(parameter.requires_grad for parameter in got.parameters()),
+        all(parameter.requires_grad for parameter in parameters),
         "The optimizer cannot train these: leave requires_grad as make_layer() has it.",
     )
     at = [next(i for i, one in enumerate(made) if one is layer) for layer in layers]
     trial.require(
-        all(same_module(layer, kept[i]) for layer, i in zip(layers, at, strict=True)),
+        all(same_module(layer, kept[i]) for layer, i in zip(layers, at, strict=True))
+        and all(parameter.dtype == torch.float32 for parameter in parameters),
         "Each layer is what make_layer() returns, as it is: yours were changed afterwards.",
     )
     trial.require(len(made) == n, "make_layer was called more often than there are layers.", f"{n}", f"{len(made)}")

@@ -123,6 +123,8 @@ def _both(trial: Trial, got: Any, N: int, M: int) -> None:
             "the decoder M times.",
         ),
         four(encoder, single_decoder, three),
+        four(encoder, (decoder[0], single_decoder[1]), three),
+        four(encoder, (single_decoder[0], decoder[1]), three),
         four(
             single_encoder,
             decoder,

@@ -10,7 +10,17 @@ from torch import Tensor, nn
 from deepnet_edu.checks.base import Judge, Misconception, Trial
 from deepnet_edu.checks.building import build_layers, init_qkv_
 from deepnet_edu.checks.constants import constants
-from deepnet_edu.checks.sublayers import Branch, bare, branch_of, call_with_functions, called_once, drawn, ln, norm_of
+from deepnet_edu.checks.sublayers import (
+    Branch,
+    bare,
+    branch_of,
+    call_with_functions,
+    called_once,
+    drawn,
+    ln,
+    norm_of,
+    plainly,
+)
 
 # So small that LN(x + F/α) is right, too.
 _EPS = 1e-12
@@ -105,7 +115,7 @@ def decoder_layer(trial: Trial) -> None:
     """Three DeepNorm sub-layers, each LN(αx + F(x)) of what the last one wrote: self-attention with norms[0],
     cross-attention to the memory with norms[1], feed-forward with norms[2]."""
     # Equal lengths first: there an exchange of query and memory can be told from other mistakes.
-    cases = [((2, 4, 4, 8), 1.7), ((2, 5, 3, 12), 2.5), ((2, 4, 4, 8), 3.1)]
+    cases = [((2, 4, 4, 8), 1.7), ((2, 5, 3, 12), 2.5), ((2, 4, 4, 8), 3.1), ((3, 2, 6, 8), 0.7)]
     backward = [_decoder_layer(trial, shape, alpha, seed) for seed, (shape, alpha) in enumerate(cases)]
     for compare in backward if trial.verdict() is None else ():
         compare()
@@ -139,6 +149,8 @@ def _decoder_layer(trial: Trial, shape: tuple[int, int, int, int], alpha: float,
         b = ln_k(1, alpha * a + cross_attention(a, memory))
         return ln_k(2, alpha * b + ffn(b))
 
+    for branch in (self_attention, cross_attention, ffn):
+        plainly(branch)
     with trial.keeping(*norms):
         got = call_with_functions(trial, x, memory, self_attention, cross_attention, ffn, norms, alpha)
     seen = list(called)
@@ -151,6 +163,8 @@ def _decoder_layer(trial: Trial, shape: tuple[int, int, int, int], alpha: float,
     bare_a = ln_k(0, x + self_attention(x))
     first = ln_k(0, alpha * x + cross_attention(x, memory))
     same = ln_k(0, alpha * a + cross_attention(a, memory))
+    turned = ln_k(2, alpha * x + self_attention(x))
+    turned = ln_k(1, alpha * turned + cross_attention(turned, memory))
     late = ln_k(1, alpha * a + ffn(a))
     three = "Three sub-layers, three norms: one for each, in order."
     wrong_term = ln_k(0, x + alpha * self_attention(x))
@@ -184,6 +198,7 @@ def _decoder_layer(trial: Trial, shape: tuple[int, int, int, int], alpha: float,
         ),
         Misconception(through(same), three),
         Misconception(ln_k(0, alpha * same + ffn(same)), three),
+        Misconception(ln_k(0, alpha * turned + ffn(turned)), three),
         Misconception(through(ln_k(1, alpha * first + self_attention(first))), order),
         Misconception(ln_k(2, alpha * late + cross_attention(late, memory)), order),
         Misconception(through(a), "Cross-attention is missing: this decoder never looks at the encoder."),
@@ -210,7 +225,7 @@ def _decoder_layer(trial: Trial, shape: tuple[int, int, int, int], alpha: float,
 def stack_parameters(trial: Trial) -> None:
     """n·(4(d² + d) + 2·d·d_ff + d_ff + d + 4d): four matrices of attention and two of the feed-forward branch, with
     their biases, and a gain and a bias for each of two norms."""
-    for n, d, d_ff in [(3, 8, 21), (5, 12, 50), (4, 6, 31), (100, 64, 300)]:
+    for n, d, d_ff in [(3, 8, 21), (5, 12, 50), (4, 6, 31), (100, 64, 300), (7, 11, 5)]:
         got = trial.call(n, d, d_ff)
         with torch.device("meta"):
             layer = nn.TransformerEncoderLayer(d, 1, d_ff)

@@ -5,7 +5,7 @@ gain and a bias of its own. Branches are plain functions, as an exercise has the
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from deepnet_edu.checks.base import NotRight, Trial
 
 Branch = Callable[[Tensor], Tensor]
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def drawn(*shape: int, seed: int) -> Tensor:
@@ -49,7 +50,13 @@ def branch_of(d: int, seed: int, calls: list[str] | None = None) -> tuple[Branch
             calls.append("f")
         return torch.tanh(x @ weight.to(x.dtype)) + 0.3 * x[..., :1]
 
-    return f, weight
+    return plainly(f), weight
+
+
+def plainly(f: Function) -> Function:
+    """The function under its own name alone: what Python says of it must not speak of the check."""
+    f.__qualname__, f.__module__ = f.__name__, "__main__"
+    return f
 
 
 def call_with_functions(trial: Trial, *arguments: Any) -> Any:

@@ -163,6 +163,11 @@ def default_times_beta(weight, beta):
     weight.data[2 * d :] *= beta
 
 
+def with_a_row_of_zeros(weight, beta):
+    filled(one, one, same)(weight, beta)
+    weight.data[0] = 0
+
+
 def frozen(weight, beta):
     weight.requires_grad_(False)
     filled(one, one, same)(weight, beta)
@@ -298,6 +303,20 @@ def tied_by_data(make_layer, n):
     layers = by_loop(make_layer, n)
     for layer in layers:
         layer[0].weight.data = layers[0][0].weight.data
+    return layers
+
+
+def norms_tied(make_layer, n):
+    layers = by_loop(make_layer, n)
+    for layer in layers:
+        layer[1] = layers[0][1]
+    return layers
+
+
+def loaded(make_layer, n):
+    layers = by_loop(make_layer, n)
+    for layer in layers:
+        layer.load_state_dict(layers[0].state_dict())
     return layers
 
 
@@ -557,6 +576,7 @@ WRONG = [
     ("init_qkv_", lambda w, b: (copied(w, b), w.requires_grad_(True)), "a weight that wants no gradient"),
     ("init_qkv_", replaced, "another tensor into its place"),
     ("init_qkv_", recorded, "PyTorch must not record this change"),
+    ("init_qkv_", with_a_row_of_zeros, "not all of it was drawn"),
     ("init_qkv_", as_fairseq, "a gain of 1/√2 came in"),
     ("init_qkv_", query_and_key_as_one, "one matrix of shape (2d, d)"),
     ("init_qkv_", kaiming, "He's (Kaiming) draw"),
@@ -592,9 +612,13 @@ WRONG = [
     ("build_layers", lambda make, n: make(), "Another number of layers"),
     ("build_layers", seeded_in_the_loop, "there is a fixed seed inside"),
     ("build_layers", seeded_before, "Two stacks came out equal"),
-    ("build_layers", tied, "The layers share one matrix"),
-    ("build_layers", tied_by_data, "The layers share one matrix"),
+    ("build_layers", tied, "The layers share parameters"),
+    ("build_layers", tied_by_data, "The layers share parameters"),
     ("build_layers", lambda make, n: nn.ModuleList(make(i) for i in range(n)), "takes no arguments"),
+    ("build_layers", norms_tied, "The layers share parameters"),
+    ("build_layers", loaded, "cloned layers"),
+    ("build_layers", lambda make, n: by_loop(make, n).double(), "were changed afterwards"),
+    ("build_layers", lambda make, n: nn.ModuleList([make] * n), "make_layer is not a Module"),
     ("build_layers", frozen_layers, "leave requires_grad"),
     ("build_layers", halved, "were changed afterwards"),
     ("build_layers", collecting, "Another number of layers"),
@@ -665,6 +689,7 @@ WRONG = [
     ("decoder_layer", torch.no_grad()(by_list), "No gradient passes"),
     ("decoder_layer", of_first_call(by_list), "The branch was not called"),
     ("decoder_layer", by_pop, "changed its input in place"),
+    ("decoder_layer", lambda x, m, *rest: by_list(x, m[:, : max(x.shape[1], 4)], *rest), "the value is another one"),
     ("decoder_layer", cross_last, "Self-attention comes first"),
     ("decoder_layer", on_the_branches, "α is on the wrong term"),
     ("decoder_layer", layer(c=lambda x, b, ffn, n, alpha: b), "The feed-forward sub-layer is missing"),
@@ -707,5 +732,7 @@ WRONG = [
     ("stack_parameters", lambda n, d, f: n * (4 * d * d + 2 * d * f + 9 * d + f) + 2 * d, "no norm after the last one"),
     ("stack_parameters", lambda n, d, f: max(n, 1) * (4 * d * d + 2 * d * f + 9 * d + f), "A stack of no layers"),
     ("stack_parameters", lambda n, d, f: n * (4 * d * d + 2 * d * f + 9 * d + f) + 1, "A stack of no layers"),
+    ("stack_parameters", lambda n, d, f: by_shapes(n, d, max(d, f)), "the value is another one"),
+    ("stack_parameters", lambda n, d, f: by_shapes(n, f, d), "the value is another one"),
     ("stack_parameters", lambda n, d, f: 4 * d * d + 2 * d * f + 9 * d + f, "That is one layer"),
 ]  # fmt: skip
