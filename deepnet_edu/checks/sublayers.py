@@ -72,7 +72,7 @@ def call_with_functions(trial: Trial, *arguments: Any) -> Any:
 def called_once(trial: Trial, calls: int, branches: int = 1) -> None:
     """Each branch, in one call of the learner's function."""
     if not calls:
-        sentence = "The branch was not called: what it gave to an earlier x is no answer to this one."
+        sentence = "The branch was not called: the answer needs what it returns for this x."
     elif calls < branches:
         sentence = "Not every branch was called."
     else:
