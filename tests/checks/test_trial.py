@@ -39,13 +39,13 @@ def test_a_misconception_fits_at_every_point_that_knows_it() -> None:
     assert result.sentence == "For these arguments the value is another one."
     assert result.call == "side(3, 4)"
     assert (result.expected, result.got) == ("5.", "7.")
-    assert result.rung == "the value; type, shape and properties hold"
+    assert result.rung == "the value; type, shape and properties are right"
 
 
 def test_a_property_says_more_than_another_value() -> None:
     result = give(lambda a, b: a * b)
     assert result.sentence == "Without a first side the second is all."
-    assert result.rung == "a property; type and shape hold"
+    assert result.rung == "a property; type and shape are right"
 
 
 def test_the_named_misconception_says_more_than_a_property() -> None:
