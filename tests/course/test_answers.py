@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import nbformat
 import pytest
 
+from deepnet_edu.checks import check
 from deepnet_edu.course import answers, kit
 from deepnet_edu.course.cells import needed_for
 
@@ -85,6 +86,16 @@ def test_an_answer_is_found_in_an_earlier_lesson(
     monkeypatch.chdir(tmp_path)
     assert kit.earlier("input_share")(1, 1.0, alpha=1.0) == 0.5
     assert capsys.readouterr().out == "input_share: your own, from 01_mine.\n"
+
+
+def test_without_a_name_the_check_knows_whose_answer_it_is(capsys: pytest.CaptureFixture) -> None:
+    """Notebooks of before do not say it."""
+    share = eval(f"lambda n, f, alpha: {SHARE}")
+    with pytest.raises(AttributeError, match="Unknown exercise '<lambda>'"):
+        kit.mine_or_reference(share)
+    check.input_share(share)
+    assert kit.mine_or_reference(share) is share
+    assert capsys.readouterr().out == ""
 
 
 def test_what_cannot_leave_the_notebook_is_named(notebook, capsys: pytest.CaptureFixture) -> None:
