@@ -77,7 +77,7 @@ class Checks:
         return trial.function
 
     def name_of(self, function: Callable[..., Any]) -> str:
-        """The exercise that a function answers: by its name, else the one whose check has just seen it; else its name."""
+        """The exercise that a function answers: by its name, or whose check has just seen it; else its own name."""
         name = str(getattr(function, "__name__", type(function).__name__))
         seen = (exercise for exercise, given in self._given.items() if given is function)
         return name if name in self.judges else next(seen, name)
