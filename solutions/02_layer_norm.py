@@ -67,7 +67,7 @@ def drawn(*shape):
 #
 # Hint: `x.mean(-1, keepdim=True)` is the mean of each token, of shape (B, T, 1), ready to be subtracted.
 #
-# Hint: the variance is the mean of the squares of what is left after that, divided by d and not by d - 1.
+# Hint: The variance is the mean of the squares of what is left after that, divided by d and not by d - 1.
 
 
 # %% exercise="layer_norm"
@@ -124,7 +124,7 @@ for c in (0.1, 1.0, 1000.0):
 #
 # Hint: LN does not see a factor on the *whole* sum.
 #
-# Hint: divide $\alpha x + F$ by α.
+# Hint: Divide $\alpha x + F$ by α.
 
 
 # %% exercise="equivalent_branch_scale"
@@ -182,7 +182,7 @@ guess.compare("45")
 # Hint: LN is three maps: remove the mean, divide by a length, multiply by $\sqrt d$. The first is a projection: it
 # stretches nothing.
 #
-# Hint: a nudge at right angles to $x - \bar x$ does not change that length. It is simply divided by it.
+# Hint: A nudge at right angles to $x - \bar x$ does not change that length. It is simply divided by it.
 
 
 # %% exercise="jacobian_gain"
@@ -291,9 +291,9 @@ guess_size.compare("100 times smaller")
 # `skip_gradient_factor(alpha, f)`: the length of a gradient at the sub-layer's input over its length at the output, along
 # the skip alone, for wide $d$.
 #
-# Hint: on its way down it meets the norm first. What is the standard deviation of the norm's input?
+# Hint: On its way down it meets the norm first. What is the standard deviation of the norm's input?
 #
-# Hint: then it meets the factor α.
+# Hint: Then it meets the factor α.
 
 
 # %% exercise="skip_gradient_factor"
@@ -342,7 +342,7 @@ for layers in (12, 100, 1000):
 #
 # Hint: γ was the last to act on the way up, so on the way down it is the first: $g$ = `grad_y * gamma`.
 #
-# Hint: with bars for means over the features, and ε inside the root as on the way up,
+# Hint: With bars for means over the features, and ε inside the root as on the way up,
 # $\frac{\partial L}{\partial x} = \big( g - \overline{g} - \hat x \; \overline{g \odot \hat x}
 # \big) / \sqrt{\operatorname{Var}(x) + \varepsilon}$.
 
@@ -417,7 +417,7 @@ print("the gradient of x is at right angles to x:", bool((back * x).sum(-1).abs(
 # Write `rms_norm(x, gamma, eps)`: each token is divided by the root of the *mean of its squares* plus ε, then multiplied
 # by `gamma`. No mean is removed, and there is no bias.
 #
-# Hint: which two lines of `layer_norm` go?
+# Hint: Which two lines of `layer_norm` go?
 #
 # Hint: `x.square().mean(-1, keepdim=True)`.
 
