@@ -1,4 +1,4 @@
-"""What a function owes to its next call: it keeps nothing, and what it returned stays as it was."""
+"""What a function owes to its next call: it keeps nothing, what it returned stays, and every argument counts anew."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from deepnet_edu.checks.base import Trial
-from deepnet_edu.checks.values import Array, as_array
+from deepnet_edu.checks.values import Array, argument, as_array
 
 
 def steady(trial: Trial, *calls: Sequence[Any]) -> None:
@@ -16,9 +16,11 @@ def steady(trial: Trial, *calls: Sequence[Any]) -> None:
         trial: of the learner's function.
         calls: two or more tuples of arguments.
     """
-    results = [trial.call(*arguments) for arguments in calls]
+    results, before = [], []
     try:
-        before = [_copy(result) for result in results]
+        for arguments in calls:
+            results.append(trial.call(*arguments))
+            before.append(_copy(results[-1]))
         again = [_copy(trial.call(*arguments)) for arguments in calls]
         after = [_copy(result) for result in results]
     except (TypeError, ValueError):
@@ -31,6 +33,25 @@ def steady(trial: Trial, *calls: Sequence[Any]) -> None:
         all(map(_same, again, before)),
         "The same call gives another answer the second time: something is kept from one call to the next.",
     )
+
+
+def heeds(trial: Trial, names: Sequence[str], *calls: Sequence[Any]) -> None:
+    """A property: the answer changes with every argument.
+
+    Args:
+        trial: of the learner's function.
+        names: of the arguments.
+        calls: tuples of arguments; each differs from the one before it in one, and so does the right answer.
+    """
+    results = [_copy(trial.call(*arguments)) for arguments in calls]
+    for i in range(1, len(calls)):
+        (place,) = [k for k, (a, b) in enumerate(zip(calls[i - 1], calls[i], strict=True)) if a is not b and a != b]
+        values = " and ".join(argument(calls[k][place]) for k in (i - 1, i))
+        trial.require(
+            not _same(results[i - 1], results[i]),
+            f"The answer is the same for {names[place]} = {values}: {names[place]} is left out, or an earlier answer "
+            "is kept.",
+        )
 
 
 def _copy(value: Any) -> Array:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from deepnet_edu.checks.again import steady
+from deepnet_edu.checks.again import heeds, steady
 from deepnet_edu.checks.base import Judge, Misconception, Trial
 from deepnet_edu.checks.curves import damped_variance, variance_by_depth
 from deepnet_edu.checks.values import as_array
@@ -51,6 +51,7 @@ def input_share(trial: Trial) -> None:
         # nearly 1 is rounded, and 2,000 roundings multiply.
         expected = np.exp(-n * np.log1p(f / alpha**2))
         trial.equal(got, expected, wrong, tolerance=1e-3 if n > 100 else 1e-6)
+    heeds(trial, ("n", "f", "alpha"), *points[:4])
     for n, f, alpha, share in [(0, 0.4, 1.3, 1.0), (1, 1, 1, 0.5), (1, 0.4, 1.3, 1.69 / 2.09), (3, 1, 1, 0.125)]:
         trial.equal(trial.call(n, f, alpha), share)
     nothing = _number(trial.call(5, 0.0, 1.3))
@@ -80,7 +81,8 @@ def _cloned(n: int, eps: float) -> float:
 def cloned_growth(trial: Trial) -> None:
     """The terms of the binomial theorem are at right angles, so their squares add: Σ C(n,k)²·ε^(2k), k from 0 to n."""
     steady(trial, (7, 0.3), (7, 0.5))
-    for n, eps in [(20, 0.1), (7, 0.3), (7, 0.5), (3, 0.5), (4, 0.7), (60, 0.3)]:
+    points = [(20, 0.1), (7, 0.3), (7, 0.5), (3, 0.5), (4, 0.7), (60, 0.3)]
+    for n, eps in points:
         got = trial.call(n, eps)
         expected = _cloned(n, eps)
         ends = "The sum runs over k from 0 to n, with both ends."
@@ -111,11 +113,12 @@ def cloned_growth(trial: Trial) -> None:
             Misconception(sqrt(expected), "That is the growth of the length: asked is that of its square."),
         ]
         trial.equal(got, expected, wrong, tolerance=1e-5)
+    heeds(trial, ("n", "eps"), *points[1:4])
     for n, eps in [(0, 0.3), (1, 0.3), (2, 0.1)]:
         trial.equal(trial.call(n, eps), 1 + n**2 * eps**2 + (n == 2) * eps**4)
     counted = trial.call(np.int64(20), 0.1)  # as the lesson counts its layers
     trial.equal(counted, _cloned(20, 0.1), sentence="NumPy's whole numbers for n give another value.", tolerance=1e-5)
-    small = [_number(trial.call(n, 1e-2)) for n in (5, 10, 20)]
+    small = [_number(trial.call(n, 0.05)) for n in (2, 4, 8)]
     trial.require(
         min(small) > 1,
         "Every layer adds something at a right angle: the squared length grows.",
@@ -124,7 +127,7 @@ def cloned_growth(trial: Trial) -> None:
     )
     slopes = [log((b - 1) / (a - 1), 2) for a, b in pairwise(small)]
     trial.require(
-        all(abs(slope - 2) < 0.1 for slope in slopes),
+        all(abs(slope - 2) < 0.3 for slope in slopes),
         "Twice as many weak clones should add four times as much, since equal branches add in amplitude.",
         "4 times as much",
         f"{2 ** slopes[0]:.3g} times",
@@ -134,7 +137,8 @@ def cloned_growth(trial: Trial) -> None:
 def residual_variance(trial: Trial) -> None:
     """The variance of a sum has a cross term, twice the covariance: var_x + var_f + 2·corr·√(var_x·var_f)."""
     steady(trial, (2.0, 0.7, 0.3), (2.0, 0.7, -0.4))
-    for var_x, var_f, corr in [(2.0, 0.7, 0.3), (2.0, 0.7, -0.4), (0.4, 1.5, -0.6), (3.0, 3.0, 1.0), (2.0, 1.6, 0.3)]:
+    points = [(2.0, 1.6, 0.3), (2.0, 0.7, 0.3), (2.0, 0.7, -0.4), (0.4, 0.7, -0.4), (0.4, 1.5, -0.6), (3.0, 3.0, 1.0)]
+    for var_x, var_f, corr in points:
         got = trial.call(var_x, var_f, corr)
         a, b = sqrt(var_x), sqrt(var_f)
         wrong = [
@@ -163,11 +167,12 @@ def residual_variance(trial: Trial) -> None:
         )
         # |a·u + b·v|² with u, v unit vectors at the angle whose cosine is corr.
         trial.equal(got, (a + b * corr) ** 2 + b**2 * (1 - corr**2), wrong)
+    heeds(trial, ("var_x", "var_f", "corr"), *points[:4])
     for corr, expected in [(0, 2), (1, 4)]:
         trial.equal(trial.call(1, 1, corr), float(expected))
     undone = _number(trial.call(3.0, 3.0, -1.0))
     trial.require(
-        abs(undone) < 1e-4, "A branch that is the stream with a minus sign leaves nothing.", "0", f"{undone:.4g}"
+        abs(undone) < 1e-2, "A branch that is the stream with a minus sign leaves nothing.", "0", f"{undone:.4g}"
     )
     here, there = _number(trial.call(2.0, 0.7, 0.3)), _number(trial.call(0.7, 2.0, 0.3))
     trial.require(
@@ -179,7 +184,7 @@ def _number(value: Any) -> float:
     return float(as_array(value))
 
 
-def _near(value: Any, wanted: float, tolerance: float = 1e-4) -> bool:
+def _near(value: Any, wanted: float, tolerance: float = 1e-2) -> bool:
     return abs(_number(value) - wanted) <= tolerance * max(abs(wanted), 1e-2)
 
 
