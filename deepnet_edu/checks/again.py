@@ -17,14 +17,11 @@ def steady(trial: Trial, *calls: Sequence[Any]) -> None:
         calls: two or more tuples of arguments.
     """
     results, before = [], []
-    try:
-        for arguments in calls:
-            results.append(trial.call(*arguments))
-            before.append(_copy(results[-1]))
-        again = [_copy(trial.call(*arguments)) for arguments in calls]
-        after = [_copy(result) for result in results]
-    except (TypeError, ValueError):
-        return  # something in it is not a number, which the first rung will say
+    for arguments in calls:
+        results.append(trial.call(*arguments))
+        before.append(_copy(results[-1]))
+    again = [_copy(trial.call(*arguments)) for arguments in calls]
+    after = [_copy(result) for result in results]
     trial.require(
         all(map(_same, after, before)),
         "What your function returned changed when it was called again: make a new array in each call.",
@@ -45,18 +42,21 @@ def heeds(trial: Trial, names: Sequence[str], *calls: Sequence[Any]) -> None:
     """
     results = [_copy(trial.call(*arguments)) for arguments in calls]
     for i in range(1, len(calls)):
-        (place,) = [k for k, (a, b) in enumerate(zip(calls[i - 1], calls[i], strict=True)) if a is not b and a != b]
-        values = " and ".join(argument(calls[k][place]) for k in (i - 1, i))
+        pairs = zip(names, calls[i - 1], calls[i], strict=True)
+        ((name, a, b),) = [pair for pair in pairs if not np.array_equal(as_array(pair[1]), as_array(pair[2]))]
+        two = f"two different {name}" if np.ndim(a) else f"{name} = {argument(a)} and {argument(b)}"
         trial.require(
             not _same(results[i - 1], results[i]),
-            f"The answer is the same for {names[place]} = {values}: {names[place]} is left out, or an earlier answer "
-            "is kept.",
+            f"The answer is the same for {two}: {name} is left out, or an earlier answer is kept.",
         )
 
 
-def _copy(value: Any) -> Array:
-    return np.array(as_array(value))
+def _copy(value: Any) -> Array | None:
+    try:
+        return np.array(as_array(value))
+    except Exception:  # it has no numbers, which the first rung says
+        return None
 
 
-def _same(a: Array, b: Array) -> bool:
-    return np.array_equal(a, b, equal_nan=True)
+def _same(a: Array | None, b: Array | None) -> bool:
+    return a is b if a is None or b is None else np.array_equal(a, b, equal_nan=True)

@@ -54,6 +54,8 @@ def input_share(trial: Trial) -> None:
     heeds(trial, ("n", "f", "alpha"), *points[:4])
     for n, f, alpha, share in [(0, 0.4, 1.3, 1.0), (1, 1, 1, 0.5), (1, 0.4, 1.3, 1.69 / 2.09), (3, 1, 1, 0.125)]:
         trial.equal(trial.call(n, f, alpha), share)
+    deepnorm = trial.call(2000, 1.25e-4, 6.6874)  # 1,000 layers, as in the lesson
+    trial.equal(deepnorm, np.exp(-2000 * np.log1p(1.25e-4 / 6.6874**2)), tolerance=1e-3)
     nothing = _number(trial.call(5, 0.0, 1.3))
     trial.require(
         _near(nothing, 1.0),
