@@ -313,7 +313,8 @@ for layers in (12, 100, 1000):
     constants = deepnorm_constants(decoder_layers=layers).decoder
     ours = skip_gradient_factor(constants.alpha, constants.beta**4) ** (2 * layers)
     post = skip_gradient_factor(1.0, 1.0) ** (2 * layers)
-    print(f"{layers:5,} layers: along the skips DeepNorm {ours:.3f}, Post-LN with f = 1 {post:.0e}")
+    shown = f"{post:.0e}" if post > 1e-30 else "less than 1e-30"
+    print(f"{layers:5,} layers: along the skips DeepNorm {ours:.3f}, Post-LN with f = 1 {shown}")
 
 # %% [markdown]
 # <details><summary>What you should see</summary>

@@ -1,11 +1,12 @@
-"""What a function owes to its next call: it keeps nothing, what it returned stays, and every argument counts anew."""
+"""What a function owes to its next call: it keeps nothing, what it returned stays, every argument counts again, and it
+goes as deep as the lesson does."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from deepnet_edu.checks.base import Trial
+from deepnet_edu.checks.base import NotRight, Trial
 from deepnet_edu.checks.values import Array, argument, as_array
 
 
@@ -49,6 +50,19 @@ def heeds(trial: Trial, names: Sequence[str], *calls: Sequence[Any]) -> None:
             not _same(results[i - 1], results[i]),
             f"The answer is the same for {two}: {name} is left out, or an earlier answer is kept.",
         )
+
+
+def deep(trial: Trial, unit: str, *arguments: Any) -> Any:
+    """What the function returns at the depth to which the lesson goes, which may be too deep to call itself."""
+    try:
+        return trial.call(*arguments)
+    except NotRight as wrong:
+        if "RecursionError" in wrong.sentence:
+            said = (
+                f"The lesson goes to {arguments[0]:,} {unit}, and Python cannot call a function within itself so often."
+            )
+            raise NotRight(said, rung=wrong.rung, call=wrong.call) from None
+        raise
 
 
 def _copy(value: Any) -> Array | None:

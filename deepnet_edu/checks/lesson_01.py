@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from deepnet_edu.checks.again import heeds, steady
+from deepnet_edu.checks.again import deep, heeds, steady
 from deepnet_edu.checks.base import Judge, Misconception, Trial
 from deepnet_edu.checks.curves import damped_variance, variance_by_depth
 from deepnet_edu.checks.values import as_array
@@ -18,7 +18,7 @@ def input_share(trial: Trial) -> None:
     steady(trial, (9, 0.4, 1.3), (9, 1.5, 0.8))
     points = [(9, 0.4, 1.3), (9, 0.4, 0.8), (9, 1.5, 0.8), (4, 1.5, 0.8), (2000, 0.02, 6.6874)]
     for n, f, alpha in points:
-        got = trial.call(n, f, alpha)
+        got = deep(trial, "sub-layers", n, f, alpha)
         one = alpha**2 / (alpha**2 + f)
         wrong = [
             Misconception((alpha / (alpha + sqrt(f))) ** n, "A share of variance is a ratio of variances."),

@@ -43,8 +43,7 @@ def layer_norm_backward(trial: Trial) -> None:
             none = trial.call(0 * grad_y, leaf, gamma, 1e-2)
         trial.equal(none, torch.zeros_like(x), sentence="Where no gradient arrives, none goes on.")
         singles = grad_y.float(), x.float(), gamma.float()
-        said = "In float32 the values are others."
-        trial.equal(trial.call(*singles, 1e-2), back.float(), sentence=said, tolerance=1e-4)
+        trial.like(trial.call(*singles, 1e-2), back.float())
 
 
 def _right(grad_y: Tensor, x: Tensor, gamma: Tensor, eps: float) -> Tensor:

@@ -48,11 +48,13 @@ def by_hand(trial: Trial, sentence: str, autograd: bool = False) -> Iterator[Non
 
 
 def case(shape: tuple[int, int, int]) -> tuple[Tensor, Tensor, Tensor]:
-    """x that is neither centred nor of unit variance, with one token almost constant; γ, β that are neither 1 nor 0."""
+    """x that is neither centred nor of unit variance, with one token almost constant; γ and β that are neither 1 nor
+    0, and of both signs."""
     d = shape[-1]
-    x = sample(*shape, seed=d)
+    x, gamma = sample(*shape, seed=d), 1 + 0.4 * sample(d, seed=d + 1)
     x[0, 0] *= 0.01
-    return 0.5 * x + 0.7, 1 + 0.4 * sample(d, seed=d + 1), 0.3 * sample(d, seed=d + 2)
+    gamma[1] *= -1
+    return 0.5 * x + 0.7, gamma, 0.3 * sample(d, seed=d + 2)
 
 
 def root(x: Tensor, eps: float, correction: int = 0) -> Tensor:
@@ -253,5 +255,7 @@ def rms_norm(trial: Trial) -> None:
         f"{square_after:.4g}",
     )
     _independent(trial, x, gamma, 1e-2)
+    # As the lesson calls it: almost no ε.
+    trial.equal(trial.call(0.01 * x, gamma, 1e-5), right(0.01 * x, gamma, 1e-5))
     _float32(trial, right, (x, gamma))
     _gradients(trial, right, ("x", "gamma"), (x, gamma))

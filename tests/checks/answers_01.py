@@ -11,12 +11,19 @@ import torch
 
 # What a function computes on random inputs, by exercise: two functions that agree on it everywhere are equal.
 OBSERVE: dict[str, Callable[[Callable, np.random.Generator], Any]] = {
-    "variance_by_depth": lambda f, g: f(int(g.integers(0, 9)), g.uniform(0, 2), g.uniform(0.5, 2), g.uniform(0, 3)),
-    "input_share": lambda f, g: f(int(g.integers(0, 50)), g.uniform(0, 2), g.uniform(0.5, 3)),
-    "cloned_growth": lambda f, g: f(int(g.integers(0, 12)), g.uniform(0, 0.5)),
-    "residual_variance": lambda f, g: f(g.uniform(0, 3), g.uniform(0, 3), g.uniform(-1, 1)),
-    "damped_variance": lambda f, g: f(int(g.integers(0, 9)), g.uniform(0, 2), g.uniform(0, 3)),
+    "variance_by_depth": lambda f, g: f(
+        int(g.integers(0, 9)), edge(g, 2), g.choice([1.0, g.uniform(0.5, 2)]), g.choice([1.0, g.uniform(0, 3)])
+    ),
+    "input_share": lambda f, g: f(int(g.integers(0, 50)), edge(g, 2), g.choice([1.0, g.uniform(0.5, 3)])),
+    "cloned_growth": lambda f, g: f(int(g.integers(0, 12)), edge(g, 0.5)),
+    "residual_variance": lambda f, g: f(g.uniform(0, 3), edge(g, 3), g.choice([-1.0, 0.0, 1.0, g.uniform(-1, 1)])),
+    "damped_variance": lambda f, g: f(int(g.integers(0, 9)), edge(g, 2), g.choice([1.0, g.uniform(0, 3)])),
 }
+
+
+def edge(g: np.random.Generator, most: float) -> float:
+    """A number from 0 to ``most``, often 0 or 1."""
+    return g.choice([0.0, 1.0, g.uniform(0, most), g.uniform(0, most)])
 
 
 def rolled(step: Callable[[float, float, float], float]) -> Callable[..., Any]:
@@ -150,6 +157,10 @@ def share(n, f, alpha):
     return (alpha**2 / (alpha**2 + f)) ** n
 
 
+def recursive_share(n, f, alpha):
+    return 1.0 if n == 0 else recursive_share(n - 1, f, alpha) * alpha**2 / (alpha**2 + f)
+
+
 def cloned(n, eps):
     return sum(comb(n, k) ** 2 * eps ** (2 * k) for k in range(n + 1))
 
@@ -161,6 +172,10 @@ def cloned_in_torch(n, eps):
 
 def cloned_by_gamma(n, eps):
     return fsum(exp(2 * (lgamma(n + 1) - lgamma(k + 1) - lgamma(n - k + 1) + k * log(eps))) for k in range(int(n) + 1))
+
+
+def cloned_recursive(n, eps, k=0, term=1.0):
+    return term**2 + (cloned_recursive(n, eps, k + 1, term * eps * (n - k) / (k + 1)) if k < n else 0)
 
 
 def cloned_on_the_circle(n, eps):
@@ -210,6 +225,7 @@ RIGHT = [
     ("cloned_growth", cloned_in_torch),
     ("cloned_growth", cloned_by_gamma),
     ("cloned_growth", cloned_on_the_circle),
+    ("cloned_growth", cloned_recursive),
     ("cloned_growth", lambda n, eps: np.square(np.poly1d([eps, 1]).__pow__(int(n)).coeffs).sum()),
     ("cloned_growth", lambda n, eps: sum((comb(n, k) * eps**k) ** 2 for k in range(40))),
     ("residual_variance", lambda x, f, corr: (1 - corr) * (x + f) + corr * (sqrt(x) + sqrt(f)) ** 2),
@@ -284,6 +300,9 @@ WRONG = [
     ("input_share", lambda n, f, a: 100 * share(n, f, a), "all of the output is the input's"),
     ("input_share", lambda n, f, a: [share(n, f, a)], "The answer is one number"),
     ("input_share", lambda n, f, a: a**2 // (a**2 + f) ** n, OTHER),
+    ("input_share", recursive_share, "The lesson goes to 2,000 sub-layers"),
+    ("input_share", lambda n, f, a: exp(-n * f / a**2), OTHER),
+    ("input_share", lambda n, f, a: 1.0 if f < 1e-3 else share(n, f, a), OTHER),
     ("input_share", remembering(share, 0), "The answer is the same for alpha"),
     ("input_share", remembering(share, 0, 1), "The answer is the same for alpha"),
     ("input_share", first_only(share, lambda n, f, a: share(n, f, a) / 2), "kept from one call"),
@@ -336,6 +355,7 @@ WRONG = [
     ("damped_variance", lambda n, f, v=1.0: damped_list(n, f, v)[-1], "The answer is an array"),
     ("damped_variance", lambda n, f, v=0.0: damped_list(n, f, v), "Without var0"),
     ("damped_variance", lambda n, f, v=1.0: damped_list(n, f, v) if n else [0.0], OTHER),
+    ("damped_variance", lambda n, f, v=1.0: v + 2 * f * np.log(np.arange(1, n + 2)), OTHER),
     ("damped_variance", whole_damped, "holds whole numbers only"),
     ("damped_variance", damped_deep, "The lesson goes to 1,000 layers"),
     ("damped_variance", lambda n, f, v=1.0: np.round(damped_list(n, f, v), 2), "Nearly: something is rounded"),

@@ -110,6 +110,36 @@ def centring_matrix(x, gamma, beta, eps):
     return c / (torch.linalg.vector_norm(c, dim=-1, keepdim=True) ** 2 / d + eps) ** 0.5 * gamma + beta
 
 
+def over_each_token(x, gamma, beta, eps):
+    def one(token):
+        return (token - token.mean()) / (token.var(correction=0) + eps).sqrt() * gamma + beta
+
+    return torch.vmap(torch.vmap(one))(x)
+
+
+class Operation(torch.autograd.Function):
+    """Both ways by hand."""
+
+    @staticmethod
+    def forward(ctx, x, gamma, beta, eps):
+        c, inverse = parts(x, eps)
+        ctx.save_for_backward(c * inverse, inverse, gamma)
+        return c * inverse * gamma + beta
+
+    @staticmethod
+    def backward(ctx, grad):
+        xhat, inverse, gamma = ctx.saved_tensors
+        g = grad * gamma
+        back = inverse * (g - g.mean(-1, True) - xhat * (g * xhat).mean(-1, True))
+        return back, (grad * xhat).sum((0, 1)), grad.sum((0, 1)), None
+
+
+def back_by_differences(grad_y, x, gamma, eps, h=1e-5):
+    """J is symmetric."""
+    ahead, behind = (parts(x + side * grad_y * gamma, eps) for side in (h, -h))
+    return (ahead[0] * ahead[1] - behind[0] * behind[1]) / (2 * h)
+
+
 def through_numpy(x, gamma, beta, eps):
     array = x.numpy()
     c = array - array.mean(-1, keepdims=True)
@@ -269,6 +299,9 @@ RIGHT = [
     ("layer_norm", by_tokens),
     ("layer_norm", on_a_copy),
     ("layer_norm", centring_matrix),
+    ("layer_norm", over_each_token),
+    ("layer_norm", lambda x, g, b, eps: Operation.apply(x, g, b, eps)),
+    ("layer_norm", lambda x, g, b, eps: (parts(x, eps)[0] * parts(x, eps)[1]).mul_(g).add_(b)),
     ("layer_norm", lambda x, g, b, eps: two_pass(x.float(), g, b, eps).to(x.dtype)),
     ("layer_norm_backward", by_matrix),
     ("layer_norm_backward", back_through_numpy),
@@ -279,6 +312,7 @@ RIGHT = [
     ),
     ("layer_norm_backward", lambda g, x, w, e: back_by_direct_sums(g.float(), x.float(), w.float(), e).to(x.dtype)),
     ("layer_norm_backward", back_on_copies),
+    ("layer_norm_backward", back_by_differences),
     ("layer_norm_backward", torch.no_grad()(back_by_direct_sums)),
     ("layer_norm_backward", lambda g, x, w, e: back_by_direct_sums(g.detach(), x.detach(), w.detach(), e)),
     ("jacobian_gain", largest_singular_value),
@@ -392,6 +426,9 @@ WRONG = [
     ("layer_norm", lambda x, g, b, e: two_pass(x, g, b.data, e), BACK + "beta"),
     ("layer_norm", lambda x, g, b, e: two_pass(x, g, torch.tensor(b.tolist(), dtype=x.dtype), e), BACK + "beta"),
     ("layer_norm", lambda x, g, b, e: two_pass(x.double(), g.double(), b.double(), e), "another data type"),
+    ("layer_norm", lambda x, g, b, e: two_pass(x, g.abs(), b, e), OTHER),
+    ("layer_norm", lambda x, g, b, e: two_pass(x, g, b, max(e, 1e-5)), OTHER),
+    ("layer_norm", lambda x, g, b, e: two_pass(x, g, b if len(x) > 1 else 0, e), OTHER),
     ("layer_norm", by_shape(two_pass), "eps is left out, or an earlier answer is kept"),
     ("layer_norm", at_first_eps(two_pass), "eps is left out, or an earlier answer is kept"),
     ("layer_norm", lambda x, g, b, e: two_pass(x[..., :8], g[:8], b[:8], e), "The shape is another one"),
@@ -452,6 +489,8 @@ WRONG = [
     ("layer_norm_backward", back_by_operator, BY_HAND),
     ("layer_norm_backward", back_spoils_gradient, "changed its input in place"),
     ("layer_norm_backward", lambda g, x, w, e: back_by_direct_sums(g.double(), x, w, e), "another data type"),
+    ("layer_norm_backward", lambda g, x, w, e: back_by_direct_sums(g, x, w.abs(), e), OTHER),
+    ("layer_norm_backward", lambda g, x, w, e: back_by_direct_sums(g, x, w, e).float(), "another data type"),
     ("layer_norm_backward", by_shape(back_by_direct_sums), "two different grad_y"),
     ("layer_norm_backward", at_first_eps(back_by_direct_sums), "eps is left out, or an earlier answer is kept"),
     ("layer_norm_backward", lambda g, x, w, e: back_by_direct_sums(g, x, w, e) * (len(x) > 1), OTHER),
@@ -484,7 +523,7 @@ WRONG = [
     ("equivalent_branch_scale", lambda a: 1 / (1 + a), "c is 1"),
     ("equivalent_branch_scale", lambda a: 2 - a, "are not the same for a random x and F"),
     ("equivalent_branch_scale", lambda a: round(1 / a, 2), "Nearly: something is rounded"),
-    ("equivalent_branch_scale", lambda a: 1 / a if a > 1 else a, "are not the same for a random x and F"),
+    ("equivalent_branch_scale", lambda a: 1 / a if a > 1 else a, OTHER),
     ("equivalent_branch_scale", lambda a: 1 / a if isinstance(a, float) else 0, "A whole number for α"),
     ("equivalent_branch_scale", lambda a: str(1 / a), "The answer is one number"),
     ("equivalent_branch_scale", lambda a: lambda x: x / a, "The answer is one number"),
@@ -523,6 +562,8 @@ WRONG = [
     ("rms_norm", torch.no_grad()(rms), "No gradient passes through your answer"),
     ("rms_norm", lambda x, g, e: torch.tensor(rms(x, g, e).tolist(), dtype=x.dtype), "No gradient passes"),
     ("rms_norm", lambda x, g, e: rms(x.double(), g.double(), e), "another data type"),
+    ("rms_norm", lambda x, g, e: rms(x, g.abs(), e), OTHER),
+    ("rms_norm", lambda x, g, e: rms(x, g, max(e, 1e-3)), OTHER),
     ("rms_norm", by_shape(rms), "eps is left out, or an earlier answer is kept"),
     ("rms_norm", at_first_eps(rms), "eps is left out, or an earlier answer is kept"),
     ("skip_gradient_factor", lambda a, f: a, "divides the gradient too"),
