@@ -2,6 +2,7 @@
 goes as deep as the lesson does."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -41,15 +42,15 @@ def heeds(trial: Trial, names: Sequence[str], *calls: Sequence[Any]) -> None:
         names: of the arguments.
         calls: tuples of arguments; each differs from the one before it in one, and so does the right answer.
     """
-    results = [_copy(trial.call(*arguments)) for arguments in calls]
-    for i in range(1, len(calls)):
-        pairs = zip(names, calls[i - 1], calls[i], strict=True)
-        ((name, a, b),) = [pair for pair in pairs if not np.array_equal(as_array(pair[1]), as_array(pair[2]))]
+    before = _copy(trial.call(*calls[0]))
+    for earlier, later in pairwise(calls):
+        result = _copy(trial.call(*later))
+        differing = zip(names, earlier, later, strict=True)
+        ((name, a, b),) = [one for one in differing if not np.array_equal(as_array(one[1]), as_array(one[2]))]
         two = f"two different {name}" if np.ndim(a) else f"{name} = {argument(a)} and {argument(b)}"
-        trial.require(
-            not _same(results[i - 1], results[i]),
-            f"The answer is the same for {two}: {name} is left out, or an earlier answer is kept.",
-        )
+        said = f"The answer is the same for {two}: {name} is left out, or an earlier answer is kept."
+        trial.require(not _same(before, result), said)
+        before = result
 
 
 def deep(trial: Trial, unit: str, *arguments: Any) -> Any:
