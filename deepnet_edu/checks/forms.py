@@ -58,6 +58,7 @@ def alike(value: Any, example: Any) -> Any:
     if is_number(example):
         if not is_number(value):
             return value
+        value = value.detach() if isinstance(value, Tensor) else value  # PyTorch warns of a number with a graph
         if isinstance(example, Tensor):
             return torch.tensor(float(value), dtype=example.dtype)
         return int(value) if _is_whole(example) and float(value).is_integer() else float(value)
