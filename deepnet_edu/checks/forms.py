@@ -31,6 +31,9 @@ def as_asked(function: Function, asked: Function | None) -> Function:
     wanted = signature_of(asked) if asked else None
     if own is None or wanted is None or _takes(own, wanted):
         return function
+    every = dict.fromkeys(wanted.parameters)
+    if not (binds(own, tuple(every), {}) or binds(own, (), every)):
+        return function  # it takes other arguments, which its check says
 
     def answer(*arguments: Any, **keywords: Any) -> Any:
         """The learner's answer, called as it wants to be."""
