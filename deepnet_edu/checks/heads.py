@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from deepnet_edu.checks.base import Misconception, Trial
+from deepnet_edu.checks.numbers import one_at_a_time
 from deepnet_edu.checks.values import as_array, close, show
 
 #: PyTorch's own, which the text forbids.
@@ -25,18 +26,21 @@ def attention(trial: Trial) -> None:
     """In each head softmax(QKᵀ/√(d/h) + M)·V, where M is -∞ where a key comes later than its query if causal, and else
     0; then the heads side by side, (B, T, d)."""
     draw = torch.Generator().manual_seed(3)
-    # Twice a normal draw: with a flat softmax most wrong answers are nearly right. The first shape comes twice.
-    shapes = [(2, 5, 12, 3), (3, 4, 8, 2), (2, 5, 12, 3), (2, 33, 24, 3)]
+    # Twice a normal draw: with a flat softmax most wrong answers are nearly right.
+    shapes = [(2, 5, 12, 3), (3, 4, 8, 2), (2, 17, 24, 3)]
     # One head, one sequence, one token; and scores so large that a mask of -100 is none.
     edges = [(1, 6, 8, 1, 2), (2, 1, 4, 2, 2), (2, 6, 8, 2, 8)]
     for B, T, d, h, size in [*((*shape, 2) for shape in shapes), *edges]:
         q, k, v = (size * torch.randn(3, B, T, d, generator=draw, dtype=torch.float64)).unbind()
         for causal in (False, True):
             got = _called(trial, q, k, v, h, causal)
-            expected = _merged(_weights(_heads(q, h), _heads(k, h), causal) @ _heads(v, h))
+            expected = _right(q, k, v, h, causal)
             wrong = list(_misconceptions(q, k, v, h, causal)) if (B, T, d, h) in shapes else []
             trial.equal(got, expected, wrong, tolerance=1e-4, shape_sentence=_SHAPE)
             _no_nan(trial, got)
+    draws = torch.randn(6, 2, 5, 12, generator=draw, dtype=torch.float64).unbind()
+    with trial.without(*_OWN):
+        one_at_a_time(trial, (*draws[:3], 3, True), (*draws[3:], 2, False), _right, 1e-4)
     same = _called(trial, q, k, v[:, :1].expand_as(v).contiguous(), h, False)
     _property(
         trial,
@@ -51,6 +55,10 @@ def attention(trial: Trial) -> None:
         v[:, 0],
         "With causal=True the first token sees itself alone, however large other scores are: its own value comes out.",
     )
+
+
+def _right(q: Tensor, k: Tensor, v: Tensor, n: int, causal: bool) -> Tensor:
+    return _merged(_weights(_heads(q, n), _heads(k, n), causal) @ _heads(v, n))
 
 
 def _called(trial: Trial, *arguments: Any) -> Any:

@@ -5,11 +5,10 @@ do to a feed-forward branch, the strength of an attention branch, sharp averages
 from math import acos, exp, log, pi, sin, sqrt
 
 import numpy as np
-import torch
 
 from deepnet_edu.checks.base import Judge, Misconception, Trial
 from deepnet_edu.checks.heads import attention
-from deepnet_edu.checks.numbers import holds, number
+from deepnet_edu.checks.numbers import holds, number, one_at_a_time
 
 
 def averaged_variance(trial: Trial) -> None:
@@ -22,7 +21,8 @@ def averaged_variance(trial: Trial) -> None:
             trial.equal(got, expected, [*_of_an_average(T, r, causal, expected), *_of_a_mask(T, r, causal)])
     for T, r in [(64, np.float64(0.525)), (64, 0.0), (2, 0.5), (500, 0.02)]:
         for causal in (False, True):
-            trial.equal(trial.call(T, r, causal), _kept(T, float(r), causal))
+            trial.equal(trial.call(T, r, causal), _kept(T, r, causal))
+    one_at_a_time(trial, (6, 0.4, True), (8, 0.6, False), _kept)
     for causal in (True, False):
         said = "A single token is its own average: nothing is lost, whatever r is."
         holds(trial, number(trial, 1, 0.3, causal), 1.0, said)
@@ -31,12 +31,9 @@ def averaged_variance(trial: Trial) -> None:
 
 
 def _kept(T: int, r: float, causal: bool) -> float:
-    """From the covariance itself: position i averages i tokens when causal, T otherwise."""
-    covariance = torch.full((T, T), r, dtype=torch.float64).fill_diagonal_(1.0)
-    weights = torch.ones(T, T, dtype=torch.float64)
-    weights = weights.tril() if causal else weights
-    weights = weights / weights.sum(-1, keepdim=True)
-    return float((weights @ covariance @ weights.mT).diagonal().mean())
+    """By counting pairs: position i averages i tokens when causal, T otherwise; i of its pairs are one token twice."""
+    averaged = range(1, T + 1) if causal else [T]
+    return sum((i + i * (i - 1) * float(r)) / i**2 for i in averaged) / len(averaged)
 
 
 def _harmonic(T: int) -> float:
@@ -89,7 +86,7 @@ def _of_a_mask(T: int, r: float, causal: bool) -> list[Misconception]:
 def ffn_variance_gain(trial: Trial) -> None:
     """2·gain⁴·d·d_ff/(d + d_ff)²: d·Var(W₁) through W₁, ½ through ReLU, d_ff·Var(W₂) through W₂, and every weight has
     the variance gain²·2/(d + d_ff)."""
-    for d, f, gain in [(6, 21, 0.7), (10, 15, 1.3), (16, 16, 0.6), (21, 5, 0.8)]:
+    for d, f, gain in [(6, 21, 0.7), (10, 15, 0.7), (16, 16, 0.6), (21, 5, 0.8)]:
         got = trial.call(d, f, gain)
         xavier = gain**2 * 2 / (d + f)  # variance of every weight
         up, down = d * xavier, f * xavier
@@ -119,6 +116,7 @@ def ffn_variance_gain(trial: Trial) -> None:
             wrong.append(Misconception(up * 0.5, "W₂ is missing: the branch has two matrices."))
         trial.equal(got, expected, wrong)
     trial.equal(trial.call(128, 512, 0.3), 2 * 0.3**4 * 0.16)
+    one_at_a_time(trial, (8, 30, 0.9), (9, 40, 1.1), lambda d, f, gain: 2 * gain**4 * d * f / (d + f) ** 2)
     one, two = (number(trial, 6, 21, gain) for gain in (0.7, 1.4))
     holds(trial, two, 16 * one, "With twice the gain of both matrices each value is 4 times, its variance 16 times.")
     said = "d_model and d_ff play the same part: exchanged, they give the same."
@@ -130,7 +128,8 @@ def ffn_variance_gain(trial: Trial) -> None:
 def attention_variance_gain(trial: Trial) -> None:
     """gain⁴·averaged_variance(T, r, causal): value and output projection are square, so each multiplies the variance
     by gain², and the average between them keeps its part."""
-    for T, r, causal, gain in [(6, 0.25, True, 0.6), (9, 0.7, False, 1.2), (4, 0.1, True, 0.8), (7, 0.2, False, 0.7)]:
+    points = [(6, 0.25, 0.6), (9, 0.7, 1.2), (4, 0.1, 0.8), (9, 0.2, 0.7)]
+    for T, r, gain, causal in [(*point, causal) for point in points for causal in (True, False)]:
         got = trial.call(T, r, causal, gain)
         kept = _kept(T, r, causal)
         expected = gain**4 * kept
@@ -155,6 +154,8 @@ def attention_variance_gain(trial: Trial) -> None:
         trial.equal(got, expected, wrong)
     for T, r, causal, gain in [(64, 0.0, False, 1.0), (32, 0.0, True, 0.28), (64, 0.99, False, 1.0)]:
         trial.equal(trial.call(T, r, causal, gain), gain**4 * _kept(T, r, causal))
+    base, others = (6, 0.4, True, 0.9), (8, 0.6, False, 1.1)
+    one_at_a_time(trial, base, others, lambda T, r, causal, gain: gain**4 * _kept(T, r, causal))
     said = "Tokens that are all the same (r = 1) pass the average whole, and square matrices of gain 1 change nothing."
     holds(trial, number(trial, 9, 1.0, False, 1.0), 1.0, said)
     one, two = (number(trial, 5, 0.4, True, gain) for gain in (0.6, 1.2))
@@ -186,6 +187,7 @@ def sharp_average(trial: Trial) -> None:
             Misconception(sqrt(expected), "That is the standard deviation: asked is the variance."),
         ]
         trial.equal(got, expected, wrong if s not in (0.0, 1.0) else [])
+    one_at_a_time(trial, (80, 0.7), (90, 0.8), lambda T, s: exp(s) / T)
     said = "Scores that are all equal (s = 0) give even weights: one T-th of the variance is left."
     holds(trial, 50 * number(trial, 50, 0.0), 1.0, said)
     said = "Twice as many tokens leave half of the variance."

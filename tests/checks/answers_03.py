@@ -153,6 +153,12 @@ def squeezed(q, k, v, n, causal):
     return attend()(q, k, v, n, causal).squeeze()
 
 
+def remembers(function, key):
+    """It keeps what it gave for a key that leaves out an argument."""
+    kept = {}
+    return lambda *given: kept.setdefault(key(*given), function(*given))
+
+
 def simulated(T, r, causal):
     """Token by token."""
     variances = [(i + i * (i - 1) * r) / i**2 for i in (range(1, T + 1) if causal else [T] * T)]
@@ -383,4 +389,6 @@ WRONG = [
     ("relu_correlation", lambda r: cosine(r) if r else 0.0, "For these arguments"),
     ("relu_correlation", lambda r: r + (sqrt(1 - r * r) - r * np.degrees(acos(r))) / pi, "opposite tokens"),
     ("relu_correlation", lambda r: cosine(r).item() if r < 1 else 0.0, "equal after ReLU"),
+    ("attention", remembers(attend(), lambda q, k, v, n, c: (q.shape, n, c)), "where all values are equal"),
+    ("averaged_variance", remembers(simulated, lambda T, r, c: (T, c)), "For these arguments"),
 ]  # fmt: skip
