@@ -21,6 +21,13 @@ def holds(trial: Trial, got: float, wanted: float, sentence: str) -> None:
     trial.require(same, sentence, f"{wanted:.6g}", f"{got:.6g}")
 
 
+def grows(trial: Trial, first: float, second: float, times: float, sentence: str) -> None:
+    """A property, that of two numbers the second is about so many times the first."""
+    same = abs(second - times * first) <= 0.01 * abs(times * first)
+    ratio = second / first if first else float("nan")
+    trial.require(same, sentence, f"{times:g} times as much", f"{ratio:.6g} times as much")
+
+
 def one_at_a_time(
     trial: Trial,
     base: tuple[Any, ...],

@@ -56,6 +56,10 @@ OBSERVE: dict[str, Callable[[Callable, np.random.Generator], Any]] = {
 }
 
 
+def counted(layer, n):
+    return 1 if layer == n else 1 + counted(layer + 1, n)
+
+
 def rate(step, peak, warmup, initial=1e-7):
     return initial + (peak - initial) * step / warmup if step < warmup else peak * (warmup / step) ** 0.5
 
@@ -105,6 +109,20 @@ def by_vector(model, x, step):
     finally:
         model.load_state_dict(old)
         model.train(training)
+
+
+def by_one_vector(model, x, step):
+    """All parameters in one tensor, and the step in training mode."""
+    training, old = model.training, nn.utils.parameters_to_vector(model.parameters()).detach().clone()
+    outputs = []
+    for _ in range(2):
+        model.eval()
+        outputs.append(model(x).detach().numpy())
+        model.train(training)
+        if len(outputs) == 1:
+            step(model)
+    nn.utils.vector_to_parameters(old, model.parameters())
+    return np.sqrt(np.sum((outputs[1] - outputs[0]) ** 2))
 
 
 def with_inference_mode(model, x, step):
@@ -271,6 +289,7 @@ RIGHT = [
     ("post_ln_init_divisor", lambda layer, n: list(range(1, n + 1))[-layer]),
     ("post_ln_init_divisor", lambda layer, n: sum(1 for one in range(1, n + 1) if one >= layer)),
     ("post_ln_init_divisor", lambda layer, n: float(-(layer - n) + 1)),
+    ("post_ln_init_divisor", counted),
     ("post_ln_init_divisor", lambda layer, n: Fraction(n + 1) - layer),
     ("learning_rate", rate),
     ("learning_rate", interpolated),
@@ -287,6 +306,7 @@ RIGHT = [
     ("model_update", by_parameters),
     ("model_update", by_vector),
     ("model_update", with_inference_mode),
+    ("model_update", by_one_vector),
     ("model_update", update(lambda z, y: torch.dist(z, y))),
     ("model_update", update(lambda z, y: sqrt(((z - y) ** 2).sum()))),
     ("model_update", update(lambda z, y: torch.linalg.norm(z.float() - y.float()).item())),
@@ -321,6 +341,7 @@ RIGHT = [
             + p * sum(sqrt(w / t) for t in range(w, n))
         ),
     ),
+    ("warmup_distance", lambda n, peak, w: np.cumsum([rate(t, peak, w) for t in range(n)])[-1]),
     ("warmup_distance", lambda steps, peak, warmup: sum(map(partial(rate, peak=peak, warmup=warmup), range(steps)))),
 ]
 
@@ -446,6 +467,7 @@ WRONG = [
     ("sublayer_slopes", lambda x, v, w, a: (x * w / a, x * v / a), "both slopes are 0"),
     ("sublayer_slopes", lambda x, v, w, a: [round(one, 3) for one in pair(slopes)(x, v, w, a)], "rounded"),
     ("warmup_distance", lambda n, p, w: -7, "In no step"),
+    ("warmup_distance", lambda n, p, w: in_order(max(n, 1), p, w), "In no step"),
     ("warmup_distance", lambda n, p, w: n * p, "without warm-up"),
     ("warmup_distance", total(rate, first=1, last=1), "Steps count from 0"),
     ("warmup_distance", total(rate, last=1), "one step too many"),
