@@ -60,6 +60,7 @@ def learning_rate(trial: Trial) -> None:
         trial.equal(trial.call(step, peak=1.0, warmup=100, initial=0.0), rate)
     for step in (0, 1, 2, 6):  # no warm-up to speak of
         trial.equal(trial.call(step, 0.8, 1, 0.3), 0.3 if step == 0 else 0.8 / sqrt(step))
+    trial.equal(trial.call(90_000, 0.5, 9, 0.02), 0.005)  # below the initial rate
     for step in (3, 20):  # one in each half
         one_at_a_time(trial, (step, 0.5, 10, 0.1), (step + 1, 0.6, 9, 0.2), _rate)
     said = "Without a fourth argument the initial rate is 1e-7."
@@ -212,7 +213,8 @@ def sublayer_slopes(trial: Trial) -> None:
                 pair(factor / sqrt(size)), "The denominator's power is too high: it is a root that is squared."
             ),
         ]
-        trial.equal(got, expected, wrong)
+        said = "The answer is a pair: the slope along v, then the one along w."
+        trial.equal(got, expected, wrong, shape_sentence=said)
     trial.equal(trial.call(1.0, 0.1, 0.1, 6.7), _slopes(1.0, 0.1, 0.1, 6.7))
     one_at_a_time(trial, (1.0, 0.3, 0.5, 2.2), (1.5, 0.4, 0.6, 1.9), _slopes)
     along_v, along_w = (float(one) for one in trial.call(1.3, 1.5, 1.2, 1.8))  # vw = α

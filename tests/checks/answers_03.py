@@ -299,6 +299,8 @@ WRONG = [
     ("attention", lambda q, k, v, n, c: attend()(q, k, v, n, c).float(), "another data type"),
     ("attention", lambda q, k, v, n, c: attend()(q, k, v, n, c).numpy(), "The answer is a tensor"),
     ("attention", lambda q, k, v, n, c: attend()(q, k, v, n, c).round(decimals=2), "rounded"),
+    ("attention", attend(soft=lambda scores: scores.log_softmax(-1)), "There is NaN in the answer"),
+    ("attention", attend(soft=lambda scores: scores.sigmoid()), "weights sum to 1"),
     ("attention", lambda q, k, v, n, c: v, "For these arguments"),
     ("averaged_variance", lambda T, r, c: -7, "A single token is its own average"),
     ("averaged_variance", lambda T, r, c: 1.0, "no equality"),

@@ -220,6 +220,19 @@ def frozen(value):
     return freeze
 
 
+def in_double(model, x, step):
+    """For the sake of precision."""
+    model.double()
+    found = update()(model, x.double() if x.is_floating_point() else x, step)
+    model.float()
+    return found
+
+
+def with_gradients(model):
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+
+
 def no_dropout_for_good(model, x, step):
     for module in model.modules():
         if isinstance(module, nn.Dropout):
@@ -300,6 +313,7 @@ RIGHT = [
         "learning_rate",
         lambda t, p, w, i=1e-7: [lambda: i + (p - i) * (t / w), lambda: p / (t / w) ** 0.5][bisect([w], t)](),
     ),
+    ("learning_rate", after(lambda t, peak, w: peak / sqrt(1 + (t - w) / w))),
     ("learning_rate", lambda t, p, w, i=1e-7: Decimal(rate(t, p, w, i))),
     ("model_update", update()),
     ("model_update", by_copy),
@@ -392,6 +406,7 @@ WRONG = [
     ("learning_rate", rising(lambda t, p, w, i: i + (p - i) * (t // w)), "yours stays"),
     ("learning_rate", lambda t, p, w, i=1e-7: rate(t, p, w, i) if t != w else p - i, "At step warmup"),
     ("learning_rate", lambda t, p, w, i=1e-7: rate(min(t, 4 * w), p, w, i), "For these arguments"),
+    ("learning_rate", lambda t, p, w, i=1e-7: max(rate(t, p, w, i), i), "For these arguments"),
     ("learning_rate", lambda t, p, w, i=1e-7: np.array([rate(t, p, w, i)]), "one number"),
     ("learning_rate", lambda t, p, w, i=1e-7: round(rate(t, p, w, i), 5), "rounded"),
     ("learning_rate", lambda step, peak, warmup: rate(step, peak, warmup), "takes other arguments"),
@@ -411,6 +426,10 @@ WRONG = [
     ("model_update", no_dropout_for_good, "other settings"),
     ("model_update", partial(mode_of_the_first, []), "in another mode"),
     ("model_update", update(also=lambda model: torch.set_grad_enabled(False)), "switched off"),
+    ("model_update", in_double, "another data type"),
+    ("model_update", update(also=with_gradients), "came back with gradients"),
+    ("model_update", update(also=lambda model: model.register_forward_hook(print)), "A hook is still on"),
+    ("model_update", update(lambda z, y: (z + y).norm().item()), "by how much the output changes"),
     ("model_update", update(steps=2), "Take the step once"),
     ("model_update", update(steps=0), "Take the step once"),
     ("model_update", update(late=True), "compute it before the step"),
@@ -462,7 +481,7 @@ WRONG = [
     ("sublayer_slopes", pair(lambda x, v, w, a: slopes(x, v, w, a) * sqrt(a * a + (v * w) ** 2)), "too low"),
     ("sublayer_slopes", pair(lambda x, v, w, a: slopes(x, v, w, a) / sqrt(a * a + (v * w) ** 2)), "too high"),
     ("sublayer_slopes", lambda x, v, w, a: slopes(x, v, w, a) * (v + w), "The answer is an array"),
-    ("sublayer_slopes", lambda x, v, w, a: (*pair(slopes)(x, v, w, a), 0.0), "shape"),
+    ("sublayer_slopes", lambda x, v, w, a: (*pair(slopes)(x, v, w, a), 0.0), "The answer is a pair"),
     ("sublayer_slopes", pair(lambda x, v, w, a: max(slopes(x, v, w, a), 0)), "For these arguments"),
     ("sublayer_slopes", lambda x, v, w, a: (x * w / a, x * v / a), "both slopes are 0"),
     ("sublayer_slopes", lambda x, v, w, a: [round(one, 3) for one in pair(slopes)(x, v, w, a)], "rounded"),
