@@ -1,6 +1,6 @@
 """Lesson 08, the edge of trainability: its α by formula, verdicts on runs, the edge of a map, its power of depth."""
 
-from math import exp, expm1, isfinite, log, sqrt
+from math import exp, expm1, isnan, log, sqrt
 
 import numpy as np
 
@@ -19,7 +19,7 @@ def edge_alpha(trial: Trial) -> None:
     # Few layers first: with many of them the sum of first order is nearly right.
     for N, share, s in [(1, 0.3, 0.6), (3, 0.83, 0.23), (4, 0.07, 1.7), (500, 0.4, 0.21), (16, 0.97, 1.3)]:
         got = trial.call(N, share, s)
-        real = not isinstance(got, complex | np.complexfloating) and (not is_number(got) or isfinite(float(got)))
+        real = not isinstance(got, complex | np.complexfloating) and not (is_number(got) and isnan(float(got)))
         trial.require(
             real,
             "No real α comes out. Look at the sign below the root: what one sub-layer keeps is less than 1.",

@@ -8,7 +8,7 @@ import torch
 
 from deepnet_edu.checks.base import Misconception, Trial
 from deepnet_edu.checks.trial import Array
-from deepnet_edu.checks.values import as_array, describe
+from deepnet_edu.checks.values import as_array, describe, is_number
 
 #: Whoever is right to so much is right, or has rounded: then another sentence says so.
 NEARLY = 1e-3
@@ -16,12 +16,10 @@ NEARLY = 1e-3
 
 def _pair(trial: Trial, got: Any) -> Array:
     """(α, β) as two numbers, or a sentence."""
-    try:
-        pair = as_array(got) if isinstance(got, tuple | list | np.ndarray | torch.Tensor) else np.empty(0)
-    except (TypeError, ValueError):
-        trial.fail("The answer is a pair of numbers: α, then β.")
-    trial.require(pair.shape == (2,), "The answer is a pair: α, then β.", "(α, β)", describe(got))
-    return pair
+    holds = isinstance(got, tuple | list | np.ndarray | torch.Tensor) and np.ndim(got) and len(got) == 2
+    trial.require(bool(holds), "The answer is a pair: α, then β.", "(α, β)", describe(got))
+    trial.require(all(map(is_number, got)), "The answer is a pair of numbers: α, then β.", "(α, β)", describe(got))
+    return as_array(got)
 
 
 def _named(*known: tuple[float, float, str]) -> list[Misconception]:

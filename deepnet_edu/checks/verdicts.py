@@ -44,6 +44,13 @@ def _with(loss: Array, step: int | slice, value: float) -> Array:
     return loss
 
 
+def _ending(mean: float, seed: int) -> Array:
+    """Last losses of this mean, wild around it: whoever takes others, or another kind of mean, lands elsewhere."""
+    draw = np.random.default_rng(seed)
+    last = draw.exponential(size=5)
+    return np.append(draw.uniform(0.3, 3.0, draw.integers(5, 60)), last * mean / last.mean())
+
+
 _16, _64, _6 = log(16), log(64), log(6)
 _DOWN = _losses(2.8, 0.5, 0.5, 0.4, 0.5, 0.5, 0.4)
 _FLAT = _losses(2.8, 2.75, 2.81, 2.72, 2.79, 2.74, 2.7)
@@ -89,7 +96,11 @@ RUNS = [
     Run("lost", _FLAT + _64 - _16, 0.98, _64),
     Run("lost", _losses(1.9, 1.8, 1.8, 1.7, 1.7, 1.8, 1.7), 0.98, _6),
     Run("learned", _losses(1.2, 0.95, 0.95, 0.9, 0.98, 0.95, 0.95), 0.98, log(3)),
-    # Exactly on a threshold: neither below nor above.
+    # Near a threshold, and exactly on one: then neither below nor above.
+    *(Run("learned", _ending(0.97, seed), 0.3, _16) for seed in range(8)),
+    *(Run("slow", _ending(1.03, seed), 0.3, _16) for seed in range(8, 16)),
+    *(Run("lost", _ending(chance - 0.22, int(10 * chance)), 0.95, chance) for chance in (1.8, 2.4, 3.1, 4.3)),
+    *(Run("slow", _ending(chance - 0.28, int(10 * chance)), 0.95, chance) for chance in (1.9, 2.5, 3.2, 4.4)),
     Run("slow", np.append(np.linspace(3.0, 1.0, 30), np.ones(5)), 0.2, _16),
     Run("slow", np.append(np.linspace(3.0, 2.0, 30), np.full(5, 2.0)), 0.98, 2.25),
 ]
