@@ -65,7 +65,7 @@ def update_sum(trial: Trial) -> None:
                     (2 * N * 2 * beta / alpha**2, "Each factor has its β: one of the theorem, one of the step."),
                     (expected / 2, "A factor of 2 is missing: N layers are 2N sub-layers, and v² + w² is 2β²."),
                     (expected / 4, "N layers are 2N sub-layers, and v² + w² is 2β²: both 2s are missing."),
-                    (2 * N * alpha**2 / (2 * beta**2), "α makes the network feel less: it stands below, β above."),
+                    (2 * N * alpha**2 / (2 * beta**2), "α makes the network feel less: divide by it, multiply by β."),
                 ]
             else:
                 known = [
@@ -150,9 +150,9 @@ def _wrong_slopes(group: str, felt: float, times: int, a: float, b: float) -> li
         return [
             *known,
             (1 + times * (b - a), "β = N^(-b) shrinks with depth: it makes the slope smaller."),
-            (1 + times * (a - b), "α stands in the denominator: it makes the slope smaller."),
+            (1 + times * (a - b), "α is in the denominator: it makes the slope smaller."),
             (1 - times * a, "A matrix has another one beside it in its branch: β counts too."),
-            (1 - times * b, "The norm behind the sum divides by about α: it counts too."),
+            (1 - times * b, "The norm after the sum divides by about α: it counts too."),
             (1 + times * (-a - 2 * b), "A nudge of one matrix meets the other one only: β counts once."),
             (1.0, "Only the number of sub-layers is counted here. (The words that are given are in small letters.)"),
             (1 - times * a * b, "Powers of N add when factors multiply: a and b do not multiply."),
@@ -160,15 +160,15 @@ def _wrong_slopes(group: str, felt: float, times: int, a: float, b: float) -> li
     if group == "biases":
         return [
             *known,
-            (1 - times * (a + b), "The output's bias is added behind both matrices: no β."),
-            (1 - times * b, "The output's bias is added behind both matrices: no β, but α."),
+            (1 - times * (a + b), "The output's bias is added after both matrices: no β."),
+            (1 - times * b, "The output's bias is added after both matrices: no β, but α."),
             (1.0, "A bias is added before the norm, which divides by about α."),
         ]
     return [
         *known,
-        (1 - times * a, "A norm's gain and bias act behind the division: no α."),
-        (1 - times * b, "A norm's gain and bias act behind the division and pass no matrix: no β."),
-        (1 - times * (a + b), "A norm's gain and bias act behind the division: no α, no β."),
+        (1 - times * a, "A norm's gain and bias act after the division: no α."),
+        (1 - times * b, "A norm's gain and bias act after the division and pass no matrix: no β."),
+        (1 - times * (a + b), "A norm's gain and bias act after the division: no α, no β."),
         (1 + times * a, "The norm divides what goes up the skip by as much as α multiplies it: it arrives whole."),
     ]
 
@@ -190,7 +190,7 @@ def encoder_condition(trial: Trial) -> None:
             (3 * expected, "Three sub-layers a decoder layer, but only one of them looks at the encoder."),
             (2 * expected, "One cross-attention a decoder layer, and it passes v·w = β_d², not 2β_d²."),
             (expected / alpha_d, "Forward through one norm is one division by α_d."),
-            (expected * alpha_d, "Forward through the norm behind a cross-attention: a division by α_d is missing."),
+            (expected * alpha_d, "Forward through the norm after a cross-attention: a division by α_d is missing."),
             (expected / 2, "A factor of 2 is missing: N layers are 2N sub-layers, and v² + w² is 2β²."),
             (expected / 4, "N layers are 2N sub-layers, and v² + w² is 2β²: both 2s are missing."),
             (expected * alpha_e, "The encoder's factor is squared, α too: one of the theorem, one of the step."),

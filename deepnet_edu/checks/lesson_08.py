@@ -10,7 +10,7 @@ from deepnet_edu.checks.trial import Array
 from deepnet_edu.checks.values import is_number
 from deepnet_edu.checks.verdicts import outcome
 
-#: Whoever is right to so much is right, or has rounded: then another sentence says so.
+#: An answer that is right to this much is right, or rounded: then another sentence says so.
 _NEARLY = 1e-3
 
 
@@ -75,8 +75,8 @@ def edge_alpha(trial: Trial) -> None:
     trial.require(
         abs(left - 0.6) < 10 * _NEARLY,
         "Put your α into the rule: after the sub-layers of 40 layers another share is left.",
-        "0.6",
-        f"{left:.4g}, at α = {found:.4g}",
+        "0.6 is left",
+        f"{left:.4g} is left, at α = {found:.4g}",
     )
 
 
@@ -149,7 +149,7 @@ def _passing(rows: Rows) -> list[float]:
 def _wrong_edges(rows: Rows) -> list[tuple[float, str]]:
     alphas, passing, in_order = [alpha for alpha, _ in rows], _passing(rows), sorted(alpha for alpha, _ in rows)
     edge, failed = min(passing), max(alpha for alpha, row in rows if "." in row)
-    index = "That is a place in the array. Asked is the α that stands there."
+    index = "That is a place in the array: return the α at this place."
     known = [
         (float(alphas.index(edge)), index),
         (float(in_order.index(edge)), index),
@@ -197,7 +197,7 @@ def matching_rate(trial: Trial) -> None:
             Misconception(rate * (n / a) / (N / A), "β is forgotten: it says how strong a branch's matrices are."),
             Misconception(rate * (b / a) / (B / A), "Depth is forgotten: the sum runs over 2N sub-layers."),
             Misconception(rate * (n * a / b) / (N * A / B), "β/α, not α/β: a strong skip holds the output still."),
-            Misconception(rate * (n * a * b) / (N * A * B), "α makes the bound smaller: it stands below."),
+            Misconception(rate * (n * a * b) / (N * A * B), "α makes the bound smaller: divide by it."),
             Misconception(rate * sqrt(n / N) * (b / a) / (B / A), "Theorem 4.2 adds bounds: N of them, not √N."),
             Misconception(rate * sqrt(n / N), "√N holds with the paper's α and β alone: here they are given."),
             Misconception(rate * 2 * sqrt(2) * n * b / a, "That is the shallow bound: divide by the deep stack's sum."),

@@ -14,7 +14,7 @@ Kind = Callable[[Any], Any]
 
 #: Fits in float32 are right to so much.
 _FITTED = 1e-5
-#: Depths, the power, the factor, and what lies off the line: else two points are as good as all of them. Some depths
+#: Depths, the power, the factor, and what is off the line: else two points are as good as all of them. Some depths
 #: come twice, as with two seeds, and some not in order.
 _MEASURED: list[tuple[Depths, float, float, list[float]]] = [
     ([6, 12, 24, 48, 100], 0.5, 1.7, [1.25, 0.9, 0.95, 1.05, 0.85]),
@@ -80,7 +80,7 @@ def _slopes(d: Array, values: Array, name: str) -> tuple[float, list[Misconcepti
 
     slope = fitted(x, y)
     intercept = float(y.mean() - slope * x.mean())
-    exchanged = f"The axes are exchanged: depth lies to the right, the {name} upward."
+    exchanged = f"The axes are exchanged: depth is to the right, the {name} are upward."
     units = "The same logarithm on both axes: ln here and log10 there multiplies the slope by a constant."
     origin = "That is a line through the origin, with a factor of 1: it needs an intercept."
     degrees = "np.cov divides by n - 1 and np.var by n: give both the same ddof."

@@ -10,7 +10,7 @@ from deepnet_edu.checks.base import Misconception, Trial
 from deepnet_edu.checks.trial import Array
 from deepnet_edu.checks.values import as_array, describe, is_number
 
-#: Whoever is right to so much is right, or has rounded: then another sentence says so.
+#: An answer that is right to this much is right, or rounded: then another sentence says so.
 NEARLY = 1e-3
 
 
@@ -43,7 +43,7 @@ def _properties(trial: Trial, got: Any, K: float, name: str) -> None:
     split = alpha**2 * 2 * beta**2
     trial.require(
         abs(split - 1) < NEARLY,
-        "The condition holds, for it fixes only β/α. But the split is not even: then α² and 2β² are inverses.",
+        "The condition holds: it fixes only β/α. But the split is not even: in an even one α² and 2β² are inverses.",
         "α²·2β² = 1",
         f"α²·2β² = {split:.4g}",
     )
@@ -72,7 +72,7 @@ def solve_deepnorm(trial: Trial) -> None:
             (a, 0.5 * n**-0.5, f"That is β². {alone} β."),
             (a, 1 / b, "β shrinks with depth: the exponent is negative."),
             (b, a, "α and β are exchanged: α grows with depth, β shrinks."),
-            (a, 0.5 / a, "α is right. For β the 2 of v² + w² stands under the root, too."),
+            (a, 0.5 / a, "α is right. For β the 2 of v² + w² is under the root, too."),
             (n / 4, 1 / (8 * N) / 4, precedence),
             (a, 1 / (8 * N) / 4, precedence),
             (n / 4, b, precedence),
@@ -106,7 +106,7 @@ def solve_encoder(trial: Trial) -> None:
             ((2 * N) ** 0.25, (8 * N) ** -0.25, "That is an encoder alone: the decoder's M entrances are missing."),
             ((3 * M) ** 0.25, (12 * M) ** -0.25, "Those are the decoder's constants."),
             (a, 1 / a, "α is right. Two matrices share the budget, v² + w² is 2β²."),
-            (a, 0.5 / a, "α is right. For β the 2 of v² + w² stands under the root, too."),
+            (a, 0.5 / a, "α is right. For β the 2 of v² + w² is under the root, too."),
             (a, 1 / b, "α is right. β shrinks with depth: the exponent is negative."),
             (root, 1 / root, "The factors 0.81 and 0.87, not rounded, are missing."),
             (root, 1 / (sqrt(2) * root), "The 27 is missing: it comes from the decoder's constants."),

@@ -45,7 +45,7 @@ def _with(loss: Array, step: int | slice, value: float) -> Array:
 
 
 def _ending(mean: float, seed: int) -> Array:
-    """Last losses of this mean, wild around it: whoever takes others, or another kind of mean, lands elsewhere."""
+    """Last losses of this mean, wild around it: other losses, or another kind of mean, give another value."""
     draw = np.random.default_rng(seed)
     last = draw.exponential(size=5)
     return np.append(draw.uniform(0.3, 3.0, draw.integers(5, 60)), last * mean / last.mean())
@@ -54,7 +54,7 @@ def _ending(mean: float, seed: int) -> Array:
 _16, _64, _6 = log(16), log(64), log(6)
 _DOWN = _losses(2.8, 0.5, 0.5, 0.4, 0.5, 0.5, 0.4)
 _FLAT = _losses(2.8, 2.75, 2.81, 2.72, 2.79, 2.74, 2.7)
-#: Each stands for something that a wrong answer trips over. On a threshold lies only what sums up to it exactly.
+#: Each is something that a wrong answer trips over. A mean is on a threshold only where its sum is exact.
 RUNS = [
     Run("learned", _DOWN, 0.2, _16),
     Run("learned", _DOWN, 0.97, _16),
@@ -85,7 +85,7 @@ RUNS = [
     Run("learned", _losses(2.8, 0.5, 1.1, 1.1, 0.5, 0.5, 1.1), 0.2, _16),
     Run("slow", _losses(2.8, 0.6, 1.6, 1.5, 1.7, 1.6, 1.5, steps=61), 0.2, _16),
     Run("learned", _losses(3.9, 2.7, 0.6, 0.5, 0.5, 0.6, 0.5, steps=12), 0.2, _16),
-    # Tokens alike, but on its way: not far below chance - 0.25.
+    # Tokens similar, but on its way: not far below chance - 0.25.
     Run("slow", _losses(2.8, 2.2, 2.3, 2.1, 2.2, 2.2, 2.2), 0.98, _16),
     Run("slow", _losses(2.8, 2.4, 2.4, 2.3, 2.5, 2.4, 2.4), 0.98, _16),
     Run("slow", _losses(2.8, 2.51, 2.51, 2.51, 2.51, 2.51, 2.51), 0.98, _16),  # above 0.9·chance
@@ -127,11 +127,11 @@ def verdicts(
 
 
 def wrong_verdicts() -> list[tuple[list[str], str]]:
-    """What each wrong rule says to all runs, and what to say to who goes by it."""
+    """What each wrong rule says to all runs, and what to say to a learner who follows it."""
     nan = "NaN compares false with everything, even with itself, and so ends as the last word: ask for it first."
     whole = "Look for losses that are not finite at every step: one is enough, even if others follow."
     noisy = "The last loss alone is one batch, and noisy: take the mean of the last five."
-    alone = "Tokens that start alike may be told apart in training: lost needs a loss near chance too."
+    alone = "Tokens that start similar may be told apart in training: lost needs a loss near chance too."
     first = "The first word that fits counts: ask for losses that are not finite before anything else."
 
     def lost(similar: float = 0.9, below: float = 0.25, part: float = 1.0) -> _Lost:
@@ -167,13 +167,16 @@ def wrong_verdicts() -> list[tuple[list[str], str]]:
         (lambda run, final: run.similarity > 0.9, alone),
         (
             lambda run, final: final > run.chance - 0.25,
-            "A run near chance whose tokens differ can still learn: lost needs tokens that are alike too.",
+            "A run near chance whose tokens differ can still learn: lost needs similar tokens too.",
         ),
         (
             lambda run, final: run.similarity > 0.9 or final > run.chance - 0.25,
             "Lost needs both, similar tokens and a loss near chance: and, not or.",
         ),
-        (lost(below=0.0), "Who knows nothing hovers around chance, also below: lost begins at chance - 0.25."),
+        (
+            lost(below=0.0),
+            "A model that knows nothing hovers around chance, also below it: lost begins at chance - 0.25.",
+        ),
         (lost(below=-0.25), "Lost begins a quarter below chance, not a quarter above it."),
         (
             lambda run, final: run.similarity > 0.9 and abs(final - run.chance) < 0.25,
@@ -182,7 +185,10 @@ def wrong_verdicts() -> list[tuple[list[str], str]]:
         (lost(part=0.9, below=0.0), "The limit of lost is a quarter of a nat below chance, not a part of chance."),
         (lambda run, final: run.similarity > 0.9 and final > _16 - 0.25, "chance is an argument: use it."),
         (lost(similar=0.99), "Lost begins at a similarity of 0.9. (Lesson 00 asked for 0.99.)"),
-        (lambda run, final: run.similarity < 0.9 and final > run.chance - 0.25, "Alike means a similarity above 0.9."),
+        (
+            lambda run, final: run.similarity < 0.9 and final > run.chance - 0.25,
+            "Similar tokens have a similarity above 0.9.",
+        ),
         (lambda run, final: False, "Nothing is ever lost: the last question is missing."),
         (
             lambda run, final: run.similarity > 0.9 and final >= run.chance - 0.25,
