@@ -36,7 +36,8 @@ def branch_over_skip(trial: Trial) -> None:
         trial.equal(got, expected, wrong)
     got = float(trial.call(1, 1))
     trial.require(abs(got - 1) < NEARLY, "With α = β = 1 branch and skip have the same variance.", "1", f"{got:.4g}")
-    got = float(trial.call(5.0, 0.6)) / float(trial.call(2.5, 0.6))
+    # By name, as the lesson gives them.
+    got = float(trial.call(alpha=5.0, beta=0.6)) / float(trial.call(alpha=2.5, beta=0.6))
     trial.require(
         abs(got - 0.25) < NEARLY,
         "Twice the α is four times the variance of the skip.",

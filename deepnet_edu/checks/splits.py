@@ -131,4 +131,4 @@ def solve_encoder(trial: Trial) -> None:
                 ),
             )
         trial.equal(got, even_split(K), wrong)
-    _properties(trial, trial.call(100, 30), (100**4 * 30 / 27) ** 0.25, "(N⁴M/27)^(1/4)")
+    _properties(trial, trial.call(12, 30), (12**4 * 30 / 27) ** 0.25, "(N⁴M/27)^(1/4)")

@@ -63,6 +63,7 @@ RUNS = [
     Run("lost", _FLAT + 0.1, 0.98, _16),
     Run("lost", _FLAT + 0.5, 0.98, _16),
     Run("lost", _FLAT, 0.995, _16),
+    Run("lost", _FLAT + 0.5, 0.995, _16),
     Run("diverged", _with(_DOWN, slice(12, None), np.nan), 0.2, _16),
     Run("diverged", _with(_FLAT, -1, np.nan), 0.98, _16),
     Run("diverged", _with(_DOWN, 9, np.nan), 0.2, _16),

@@ -104,6 +104,18 @@ def one_a_depth(depths, updates):
     return fitted_line()(list(table), list(table.values()))
 
 
+def by_depths_alone() -> Callable[..., Any]:
+    """Keeps a slope for each list of depths."""
+    kept: dict[tuple[int, ...], Any] = {}
+
+    def answer(depths, updates):
+        key = tuple(depths)
+        kept[key] = kept[key] if key in kept else fitted_line()(depths, updates)
+        return kept[key]
+
+    return answer
+
+
 def sorts_the_depths(depths, updates):
     return fitted_line()(sorted(depths), updates)
 
@@ -277,9 +289,10 @@ WRONG = [
     ("depth_slope", robust, "the value is another one"),
     ("depth_slope", one_a_depth, "the value is another one"),
     ("depth_slope", sorts_the_depths, "the value is another one"),
-    ("depth_slope", fitted_line(degree=2), "Four times the depth and twice the value"),
+    ("depth_slope", fitted_line(degree=2), "Where the updates are the same"),
     ("depth_slope", fitted_line(np.log1p, np.log1p), "Four times the depth and twice the value"),
     ("depth_slope", lambda d, u: fitted_line()(d, u) if u else 0.0, "raised ValueError: The truth value of an array"),
+    ("depth_slope", by_depths_alone(), "Four times the depth and twice the value"),
     ("depth_slope", only_the_first(fitted_line(), lambda *_: 0.5), "Where the updates are the same"),
     ("solve_deepnorm", lambda n: (n**0.25, (4 * n) ** -0.25), "N layers are 2N sub-layers"),
     ("solve_deepnorm", lambda n: ((2 * n) ** 0.25, (2 * n) ** -0.25), "Two matrices share the budget"),
@@ -306,6 +319,7 @@ WRONG = [
     ("solve_deepnorm", only_the_first(split(lambda n: 2 * n), split(lambda n: n)), "The condition does not hold"),
     ("solve_deepnorm", lambda n: split(lambda n: 2 * n)(min(n, 100)), "The condition does not hold"),
     ("solve_deepnorm", lambda n: split(lambda n: max(2, n // 2 * 4))(n), "the value is another one"),
+    ("branch_over_skip", lambda *given, **named: given[1] ** 4 / given[0] ** 2, "raised IndexError"),
     ("branch_over_skip", lambda alpha, beta: beta**2 / alpha, "Those are lengths"),
     ("branch_over_skip", lambda alpha, beta: beta**2 / alpha**2, "a branch has two matrices"),
     ("branch_over_skip", lambda alpha, beta: beta / alpha, "A variance is a square, and a branch has two matrices"),
