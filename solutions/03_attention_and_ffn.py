@@ -93,7 +93,8 @@ guess.compare("1/64")
 # Write `attention(q, k, v, n_heads, causal)` for queries, keys and values of shape (B, T, d). Each of the
 # h = `n_heads` heads sees d/h neighbouring features of every token and computes
 # $\mathrm{softmax}(QK^\top/\sqrt{d/h})\,V$; the heads are put side by side again, (B, T, d). With `causal` a token sees
-# itself and earlier ones only. No `scaled_dot_product_attention`.
+# itself and earlier ones only. No `scaled_dot_product_attention`. In lesson 07 your function is trained, so gradients must come
+# back to all three.
 #
 # Hint: To split, `x.unflatten(-1, (n_heads, -1))` is (B, T, h, d/h). `.transpose(1, 2)` makes (B, h, T, d/h) of it, and a matrix
 # product then works head by head.

@@ -1,6 +1,7 @@
 """The judge of lesson 03's attention: heads, scale, softmax and mask, each by what it does."""
 
 from collections.abc import Iterator
+from functools import partial
 from math import sqrt
 from typing import Any
 
@@ -55,6 +56,13 @@ def attention(trial: Trial) -> None:
         v[:, 0],
         "With causal=True the first token sees itself alone, however large other scores are: its own value comes out.",
     )
+    leaves = [one.clone().requires_grad_() for one in draws[:3]]
+    for causal in (False, True):
+        trial.gradients(
+            partial(_called, trial, *leaves, 3, causal),
+            partial(_right, leaves[0], leaves[1], leaves[2], 3, causal),
+            dict(zip("qkv", leaves, strict=True)),
+        )
 
 
 def _right(q: Tensor, k: Tensor, v: Tensor, n: int, causal: bool) -> Tensor:

@@ -16,6 +16,15 @@ def _qkv(g: np.random.Generator) -> list[torch.Tensor]:
     return [torch.tensor(2 * g.normal(size=(2, 4, 6))) for _ in range(3)]
 
 
+def _attention_and_gradients(f: Callable, g: np.random.Generator) -> torch.Tensor:
+    """The values, and what comes back to all three."""
+    qkv = [one.requires_grad_() for one in _qkv(g)]
+    y = f(*qkv, int(g.integers(1, 4)), bool(g.integers(2)))
+    weights = torch.tensor(g.normal(size=y.shape))
+    back = torch.autograd.grad((y * weights).sum(), qkv, allow_unused=True) if y.requires_grad else [None] * 3
+    return torch.stack([y.detach(), *(torch.zeros_like(y) if one is None else one for one in back)])
+
+
 def _correlation(g: np.random.Generator) -> float:
     """Often one of the ends."""
     return float(g.choice([g.uniform(0, 1), 0, 1]))
@@ -23,7 +32,7 @@ def _correlation(g: np.random.Generator) -> float:
 
 # What a function computes on random inputs, by exercise: two functions that agree on it everywhere are equal.
 OBSERVE: dict[str, Callable[[Callable, np.random.Generator], Any]] = {
-    "attention": lambda f, g: f(*_qkv(g), int(g.integers(1, 4)), bool(g.integers(2))),
+    "attention": _attention_and_gradients,
     "averaged_variance": lambda f, g: f(int(g.integers(1, 20)), _correlation(g), bool(g.integers(2))),
     "ffn_variance_gain": lambda f, g: f(int(g.integers(1, 99)), int(g.integers(1, 99)), g.uniform(0, 2)),
     "attention_variance_gain": lambda f, g: f(
@@ -100,14 +109,19 @@ def token_by_token(q, k, v, n_heads, causal):
             to = i + 1 if causal else q.shape[1]
             scores = (k[:, :to, part] * q[:, i : i + 1, part]).sum(-1) / w**0.5
             weights = (scores - scores.max()).exp()
-            weights /= weights.sum(-1, keepdim=True)
+            weights = weights / weights.sum(-1, keepdim=True)
             out[:, i, part] = (weights[..., None] * v[:, :to, part]).sum(1)
     return out
 
 
+def normalised_in_place(weights):
+    weights /= weights.sum(-1, keepdim=True)
+    return weights
+
+
 def by_numpy(q, k, v, n_heads, causal):
     B, T, d = q.shape
-    Q, K, V = (x.numpy().reshape(B, T, n_heads, -1).transpose(0, 2, 1, 3) for x in (q, k, v))
+    Q, K, V = (x.detach().numpy().reshape(B, T, n_heads, -1).transpose(0, 2, 1, 3) for x in (q, k, v))
     scores = Q @ K.transpose(0, 1, 3, 2) / np.sqrt(d // n_heads)
     if causal:
         scores = np.where(np.arange(T) > np.arange(T)[:, None], -np.inf, scores)
@@ -206,7 +220,6 @@ RIGHT = [
     ("attention", head_by_head),
     ("attention", by_einsum),
     ("attention", token_by_token),
-    ("attention", by_numpy),
     ("attention", attend(soft=single_softmax)),
     ("attention", attend(mask=torch.finfo(torch.float64).min)),
     ("attention", attend(mask=-1e9)),
@@ -297,6 +310,12 @@ WRONG = [
     ("attention", keeps_its_mask, "raised RuntimeError"),
     ("attention", squeezed, "has the shape of the queries"),
     ("attention", lambda q, k, v, n, c: attend()(q, k, v, n, c).float(), "another data type"),
+    ("attention", attend(soft=lambda scores: normalised_in_place(scores.exp())), "was changed in place"),
+    ("attention", by_numpy, "No gradient passes through your answer"),
+    ("attention", lambda q, k, v, n, c: attend()(q.detach(), k, v, n, c), "comes back to q is another one"),
+    ("attention", lambda q, k, v, n, c: attend()(q, k.data, v, n, c), "comes back to k is another one"),
+    ("attention", lambda q, k, v, n, c: attend()(q, k, v.detach(), n, c), "comes back to v is another one"),
+    ("attention", torch.no_grad()(attend()), "No gradient passes through your answer"),
     ("attention", lambda q, k, v, n, c: attend()(q, k, v, n, c).numpy(), "The answer is a tensor"),
     ("attention", lambda q, k, v, n, c: attend()(q, k, v, n, c).round(decimals=2), "rounded"),
     ("attention", attend(soft=lambda scores: scores.log_softmax(-1)), "There is NaN in the answer"),
