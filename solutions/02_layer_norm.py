@@ -63,7 +63,7 @@ def drawn(*shape):
 # **Objective**: know every step of a norm, and each place where it can go wrong.
 #
 # Write `layer_norm(x, gamma, beta, eps)` for `x` of shape (B, T, d), `gamma` and `beta` of shape (d,), with tensor
-# arithmetic alone: no `torch.nn`.
+# arithmetic alone: no `torch.nn`. In lesson 07 your function is trained, so gradients must come back through it.
 #
 # Hint: `x.mean(-1, keepdim=True)` is the mean of each token, of shape (B, T, 1), ready to be subtracted.
 #

@@ -297,7 +297,6 @@ RIGHT = [
     ),
     ("layer_norm", by_einsum),
     ("layer_norm", by_tokens),
-    ("layer_norm", on_a_copy),
     ("layer_norm", centring_matrix),
     ("layer_norm", over_each_token),
     ("layer_norm", lambda x, g, b, eps: Operation.apply(x, g, b, eps)),
@@ -348,6 +347,7 @@ OTHER = "For these arguments the value is another one."
 BACK = "The gradient that comes back to "
 
 WRONG = [
+    ("layer_norm", on_a_copy, "was changed in place"),
     ("layer_norm", lambda x, g, b, e: parts(x, 0)[0] / (x.var(-1, keepdim=True) + e).sqrt() * g + b, "sample variance"),
     ("layer_norm", lambda x, g, b, e: parts(x, 0)[0] / (1 / parts(x, 0)[1] + e) * g + b, "inside the square root"),
     ("layer_norm", lambda x, g, b, e: parts(x, 0)[0] / (x.std(-1, keepdim=True) + e) * g + b, "Two slips: x.std(-1)"),
