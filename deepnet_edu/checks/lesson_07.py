@@ -62,7 +62,7 @@ def deepnorm(trial: Trial) -> None:
         answer = partial(trial.call, leaf, f, given, alpha)
         backward.append(partial(trial.gradients, answer, partial(right, leaf), operands))
     _as_the_lesson_calls_it(trial)
-    for compare in backward if trial.verdict() is None else ():
+    for compare in backward:
         compare()
 
 
@@ -117,7 +117,7 @@ def decoder_layer(trial: Trial) -> None:
     # Equal lengths first: there an exchange of query and memory can be told from other mistakes.
     cases = [((2, 4, 4, 8), 1.7), ((2, 5, 3, 12), 2.5), ((2, 4, 4, 8), 3.1), ((3, 2, 6, 8), 0.7)]
     backward = [_decoder_layer(trial, shape, alpha, seed) for seed, (shape, alpha) in enumerate(cases)]
-    for compare in backward if trial.verdict() is None else ():
+    for compare in backward:
         compare()
 
 
