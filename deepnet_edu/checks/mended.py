@@ -51,7 +51,7 @@ def join(trial: Trial) -> None:
         # A norm divides by what may be small: float32 loses a digit there.
         trial.equal(got, expected, wrong, "The sub-layer's output is another one.", tolerance=1e-5)
         trial.require(once == 1, "Call the branch once: it is the costly part.", "1 call", f"{once} calls")
-        if dtype == torch.float64 and torch.allclose(got, expected, rtol=1e-3):
+        if dtype == torch.float64 and trial.verdict() is None:
             _goes_back(trial, x.clone().requires_grad_(), f, norm, alpha)
 
 
