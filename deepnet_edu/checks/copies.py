@@ -201,6 +201,8 @@ def _are_different(trial: Trial, layers: list[Layer], layer: Layer, before: Laye
         if len(draw.drawn) == 1
         else "draw_ was called on one layer again and again: it is each copy that has to be drawn."
         if len(set(map(id, draw.drawn))) == 1
+        else "Some copies were never drawn: they are still as the layer that you were given."
+        if sum(all(map(torch.equal, one.matrices(), before.matrices())) for one in layers) > 1
         else "You drew several layers, and still some are equal: do they all begin at the same random state?"
     )
     trial.require(equal == 0, cause, f"{n} different layers", f"{n - equal}")

@@ -254,8 +254,8 @@ def _wrong_depths(alpha: float, limit: float, right: int) -> list[Misconception]
             )
             return [reached] if exact == right - 1 else []
         rounded = (
-            "At an exact power logarithms round the wrong way: ln 1000/ln 10 is 2.9999999999999996, and its floor 2. "
-            "Count, or look at the power itself."
+            "At an exact power, such as 10³ = 1,000, the limit is reached, not passed. Logarithms do not see it: on a "
+            "computer ln 1000/ln 10 is 2.9999999999999996, and its floor 2."
         )
         return [Misconception(floor(exact) + 1, rounded)]
     half = (

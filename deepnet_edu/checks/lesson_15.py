@@ -94,6 +94,9 @@ def share_loss(trial: Trial) -> None:
         wrong = _wrong_losses(total, n, all_answers, ranks) if n and ranks > 1 else []
         trial.equal(got, total * ranks / all_answers, wrong, "This rank's part of the loss is another one.")
         given.append((got, losses, ranks / all_answers))
+        plain = losses.detach().clone()
+        trial.change(plain, all_answers, ranks)
+        trial.require(torch.equal(plain, losses), "Your function changed its input in place: work on a new tensor.")
     shares = [torch.tensor([3.0, 5.0]), torch.tensor([1.0] * 6), torch.tensor([2.0] * 3)]
     mean = sum(float(trial.call(share, 11, 3)) for share in shares) / 3
     whole = torch.cat(shares).mean().item()

@@ -43,8 +43,11 @@ def join(trial: Trial) -> None:
             norm.bias.copy_(0.3 * sample(d, seed=d + 2))
         norm, f = norm.to(dtype), _Branch(d).to(dtype)
         x = (0.5 * sample(*shape, seed=d) + 0.7).to(dtype)
+        theirs = [*norm.parameters(), f.weight]
         with trial.keeping(norm, f):
             got = trial.call(x, f, norm, alpha)
+        same = all(a is b for a, b in zip(theirs, [*norm.parameters(), f.weight], strict=True))
+        trial.require(same, "Your function gave a module other parameters: the optimizer has the old ones.")
         once = len(f.calls)
         with torch.no_grad():
             expected, wrong = _ln(alpha * x + f(x), norm), _wrong_joins(x, f, norm, alpha)

@@ -240,6 +240,11 @@ def stacked(x, f, norm, alpha):
     return norm(torch.einsum("n,n...->...", torch.tensor([alpha, 1.0], dtype=x.dtype), torch.stack([x, f(x)])))
 
 
+def new_parameters(x, f, norm, alpha):
+    norm.weight = nn.Parameter(norm.weight.clone())
+    return norm(alpha * x + f(x))
+
+
 def three_dimensions(x, f, norm, alpha):
     B, T, d = x.shape
     return norm((alpha * x + f(x)).view(B, T, d))
@@ -448,6 +453,13 @@ def first_copy_only(layer, n, draw_):
 def newly_made(layer, n, draw_):
     layers = nn.ModuleList(nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 4), nn.LayerNorm(4)).double() for _ in range(n))
     for one in layers:
+        draw_(one)
+    return layers
+
+
+def every_other(layer, n, draw_):
+    layers = copies(after=False)(layer, n, draw_)
+    for one in layers[::2]:
         draw_(one)
     return layers
 
@@ -895,6 +907,7 @@ WRONG = [
     ("join", no_epsilon, "changed a module that it was only to use"),
     ("join", changes_x, "changed its input in place"),
     ("join", bare_norm, "a gain and a bias of its own"),
+    ("join", new_parameters, "gave a module other parameters"),
     ("join", three_dimensions, "raised ValueError"),
     ("join", lambda x, f, norm, a: a * norm(x + f(x)), "The norm comes last"),
     ("join", lambda x, f, norm, a: norm(a * x + f(norm(x))), "one norm is enough"),
@@ -927,6 +940,7 @@ WRONG = [
     ("fresh_copies", appended_itself, "One layer several times"),
     ("fresh_copies", first_copy_only, "on one layer again and again"),
     ("fresh_copies", newly_made, "of the kind that you were given: yours got Sequential"),
+    ("fresh_copies", every_other, "Some copies were never drawn"),
     ("fresh_copies", what_draw_returns, "draw_ works in place and returns nothing"),
     ("fresh_copies", applied, "draw_ draws one whole layer, of the kind that you were given: yours got Linear"),
     ("fresh_copies", all_at_once, "draw_ draws one whole layer, of the kind that you were given: yours got ModuleList"),
@@ -1032,7 +1046,7 @@ WRONG = [
     ("slice_gains", lambda w: [rms(p) * sqrt(mean_fan(p)) for p in (w[:160], w[160:320], w[320:480])], "gains of the"),
     ("slice_gains", lambda w: [rms(p - w.mean(0)) * sqrt(mean_fan(p)) for p in w.chunk(3)], "gains of the three"),
     ("overflow_depth", lambda a, limit: floor(log(limit, a)), "One short"),
-    ("overflow_depth", lambda a, limit: floor(log(limit, a)) + 1, "logarithms round the wrong way"),
+    ("overflow_depth", lambda a, limit: floor(log(limit, a)) + 1, "Logarithms do not see it"),
     ("overflow_depth", lambda a, limit: ceil(np.log(limit) / np.log(a)), "reached, not passed"),
     ("overflow_depth", up_to, "reached, not passed"),
     ("overflow_depth", at_most_fifty, "After your 50 sub-layers"),

@@ -406,6 +406,7 @@ WRONG = [
     ("share_loss", lambda losses, n, ranks: torch.tensor(losses.tolist()).sum() * ranks / n, "no gradient can pass"),
     ("share_loss", lambda losses, n, ranks: losses.sum() / (n // ranks), "// loses what does not come out even"),
     ("share_loss", lambda losses, n, ranks: losses.sum() * ranks**2 / n, "comes once"),
+    ("share_loss", lambda losses, n, ranks: losses.data.mul_(ranks / n).sum() + 0 * losses.sum(), "its input in place"),
     ("share_loss", lambda losses, n, ranks: losses * ranks / n, "one number"),
     ("share_loss", lambda losses, n, ranks: losses.sum().reshape(1) * ranks / n, "one number"),
     ("share_loss", lambda losses, n, ranks: losses.sum() * ranks / max(n, 12), "The mean over three ranks"),
