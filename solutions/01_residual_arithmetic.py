@@ -68,9 +68,10 @@ depth = DEPTH or (40 if PROFILE == "smoke" else 200)
 # $x \leftarrow \alpha x + F(\mathrm{LN}(x))$, for an input of variance `var0` and branches that each add an independent
 # variance `f`. The answer is an array of n + 1 values: depth 0, the input itself, belongs to it.
 #
-# Hint: what does multiplying $x$ by $\alpha$ do to its variance?
+# Hint: What does multiplying $x$ by $\alpha$ do to its variance?
 #
-# Hint: start a list with `var0`, and append `alpha**2 * (the last value) + f` n times.
+# Hint: Start a list with `var0`. In each sub-layer both things happen to its last value: the skip's factor, and the
+# branch.
 
 
 # %% exercise="variance_by_depth"
@@ -142,10 +143,11 @@ def measured_variance(n, f, alpha):
 
 
 alpha = deepnorm_constants(decoder_layers=100).decoder.alpha
+seen = 30  # sub-layers of the last curve, which leaves the picture long before
 curves = [
     Curve("α = 1, f = 1 (Pre-LN)", variance_by_depth(depth, 1.0), measured_variance(depth, 1.0, 1.0)),
     Curve("α = 1.02, f = 1", variance_by_depth(depth, 1.0, 1.02), measured_variance(depth, 1.0, 1.02)),
-    Curve("DeepNorm's α, no norm", variance_by_depth(depth, 1.0, alpha), measured_variance(depth, 1.0, alpha)),
+    Curve("DeepNorm's α, no norm", variance_by_depth(seen, 1.0, alpha), measured_variance(seen, 1.0, alpha)),
 ]
 
 # %% tags=["headline"]
@@ -160,8 +162,9 @@ Picture(
 for curve in curves:
     error = np.abs(np.log(curve.measured / curve.theory)).max()
     print(f"{curve.label}: measured within 25% of theory at every depth: {error < 0.25}")
-after = variance_by_depth(200, 1.0, deepnorm_constants(decoder_layers=100).decoder.alpha)[-1]
-print(f"DeepNorm's α, no norm: 10^{np.log10(after):.0f} after 200 sub-layers")
+digits = np.log10(curves[2].theory)
+digits_each = digits[-1] - digits[-2]  # a straight line on the logarithmic axis: each sub-layer adds as many
+print(f"DeepNorm's α, no norm: 10^{digits[-1] + (200 - seen) * digits_each:.0f} after 200 sub-layers")
 
 # %%
 guess.compare("10^230")
@@ -190,9 +193,9 @@ guess.compare("10^230")
 # Write `input_share(n, f, alpha)`: the part of the output's variance that is still the input's, after n sub-layers
 # $x \leftarrow \mathrm{LN}(\alpha x + F)$ whose branches each have an independent variance `f`, for a stream of variance 1.
 #
-# Hint: one sub-layer first. Before its norm the variance is $\alpha^2 + f$. Which part of it is $x$?
+# Hint: One sub-layer first. Before its norm the variance is $\alpha^2 + f$. Which part of it is $x$?
 #
-# Hint: the norm scales both parts alike, so it leaves their shares as they are. The next sub-layer keeps the same part of
+# Hint: The norm scales both parts alike, so it leaves their shares as they are. The next sub-layer keeps the same part of
 # what is left.
 
 
@@ -232,7 +235,7 @@ guess_share
 for layers in (12, 100, 1000):
     constants = deepnorm_constants(decoder_layers=layers).decoder
     ours, post = input_share(2 * layers, constants.beta**4, constants.alpha), input_share(2 * layers, 1.0, 1.0)
-    print(f"{layers:5,} layers keep: DeepNorm {ours:.1%}, Post-LN {f'{post:.0e}' if post else 'less than 1e-300'}")
+    print(f"{layers:5,} layers keep: DeepNorm {ours:.1%}, Post-LN {f'{post:.0e}' if post > 1e-30 else 'less than 1e-30'}")
 
 # %%
 guess_share.compare("rises")
@@ -300,18 +303,22 @@ kit.record(**{f"input_share_{c.label.lower().replace('-', '_')}": c.measured[-1]
 # Write `cloned_growth(n, eps)`: $\lVert (I + \varepsilon A)^n x \rVert^2 / \lVert x \rVert^2$ for a wide random $A$ with
 # entries of variance 1/d, used n times. (With a fresh $A$ each time the answer would be $(1 + \varepsilon^2)^n$.)
 #
-# Hint: the binomial theorem gives $\sum_k \binom{n}{k} \varepsilon^k A^k x$. The terms are at right angles, so the squares
+# Hint: The binomial theorem gives $\sum_k \binom{n}{k} \varepsilon^k A^k x$. The terms are at right angles, so the squares
 # of their lengths add.
 #
-# Hint: the k-th term has length $\binom{n}{k} \varepsilon^k \lVert x \rVert$. Square it, and sum over k from 0 to n.
-# `comb(n, k)` is the binomial coefficient.
+# Hint: What is the length of the k-th term? Square each, and sum over k from 0 to n. `comb(n, k)` is the binomial
+# coefficient; for thousands of layers it is too large for a float, so that each term is better made from the one before.
 
 
 # %% exercise="cloned_growth"
 def cloned_growth(n, eps):
     """Growth of the squared length after n copies of one layer: one number."""
     ### BEGIN SOLUTION
-    return sum(comb(n, k) ** 2 * eps ** (2 * k) for k in range(n + 1))
+    length = squares = 1.0
+    for k in range(1, n + 1):
+        length *= eps * (n - k + 1) / k  # C(n,k)·ε^k, from the term before
+        squares += length * length
+    return squares
     ### END SOLUTION
 
 
@@ -363,7 +370,8 @@ Picture(
 constants = deepnorm_constants(decoder_layers=1000).decoder
 eps = constants.beta**2 / constants.alpha
 print(f"2,000 fresh sub-layers of DeepNorm's strength: × {(1 + eps**2) ** 2000:.3f}")
-cloned = sum((comb(2000, k) * eps**k) ** 2 for k in range(40))  # later terms are too small to matter
+# comb(2000, 1000) is too large for a float, and terms from k = 40 on are too small to matter.
+cloned = sum((comb(2000, k) * eps**k) ** 2 for k in range(40))
 print(f"one sub-layer cloned 2,000 times:              × {cloned:.0f}")
 print(f"share of the input after them: fresh {(1 + eps**2) ** -2000:.1%}, cloned {1 / cloned:.1%}")
 print(f"20 layers with ε = 0.1, fresh {(1 + 0.1**2) ** 20:.2f}, cloned {cloned_growth(20, 0.1):.1f}")
@@ -384,7 +392,7 @@ print(f"20 layers with ε = 0.1, fresh {(1 + 0.1**2) ** 20:.2f}, cloned {cloned_
 # After some training a branch does know the stream. Write `residual_variance(var_x, var_f, corr)`: the variance of
 # $x + F$ when both have the correlation `corr`.
 #
-# Hint: a covariance is a correlation times both standard deviations.
+# Hint: A covariance is a correlation times both standard deviations.
 #
 # Hint: $(a + b)^2 = a^2 + 2ab + b^2$.
 
@@ -420,12 +428,13 @@ print(f"independent {residual_variance(1, 1, 0):.0f}, aligned {residual_variance
 # **Objective**: see what one division in each layer does to a thousand of them.
 #
 # Pre-LN's stream grows with depth. A recent remedy (LayerNorm Scaling, arXiv 2502.05795) slows that down: it divides the
-# branches of layer $l$ by $\sqrt l$. Write `damped_variance(n, f, var0)`: the variance after 0, 1,
-# …, n *layers*. A layer has two sub-layers, and a branch that is not divided has the variance `f`.
+# input of the branches of layer $l$ by $\sqrt l$. Assume that this divides their output by $\sqrt l$, too. Write
+# `damped_variance(n, f, var0)`: the variance after 0, 1, …, n *layers*. A layer has two sub-layers, and a branch that is
+# not divided has the variance `f`.
 #
-# Hint: dividing a signal by $\sqrt l$ divides its variance by ?
+# Hint: Dividing a signal by $\sqrt l$ divides its variance by what?
 #
-# Hint: layer $l$ adds $f/l$ twice. The first layer is $l = 1$.
+# Hint: How many branches has a layer, and what does each add? The first layer is $l = 1$.
 
 
 # %% exercise="damped_variance"
@@ -444,7 +453,7 @@ check.damped_variance(damped_variance)
 
 # %%
 damped_variance = kit.mine_or_reference(damped_variance, "damped_variance")
-plain, damped = variance_by_depth(2000, 1.0)[-1], damped_variance(1000, 1.0)[-1]
+plain, damped = 1 + 2000 * 1.0, damped_variance(1000, 1.0)[-1]  # Pre-LN's is a straight line
 print(f"after 1,000 layers with f = 1: Pre-LN {plain:,.0f}, damped {damped:.1f}")
 
 # %% [markdown]

@@ -67,7 +67,7 @@ def drawn(*shape):
 #
 # Hint: `x.mean(-1, keepdim=True)` is the mean of each token, of shape (B, T, 1), ready to be subtracted.
 #
-# Hint: the variance is the mean of the squares of what is left after that, divided by d and not by d - 1.
+# Hint: The variance is the mean of the squares of what is left after that, divided by d and not by d - 1.
 
 
 # %% exercise="layer_norm"
@@ -108,7 +108,7 @@ layer_norm = kit.mine_or_reference(layer_norm, "layer_norm")
 x, one, zero = drawn(1, 4, WIDTH), torch.ones(WIDTH).double(), torch.zeros(WIDTH).double()
 for c in (0.1, 1.0, 1000.0):
     apart = (layer_norm(c * x, one, zero, 1e-12) - layer_norm(x, one, zero, 1e-12)).abs().max()
-    print(f"c = {c:6g}: LN(c·x) and LN(x) agree to 9 digits: {bool(apart < 1e-9)}")
+    print(f"c = {c:6g}: LN(c·x) and LN(x) agree to 5 digits: {bool(apart < 1e-5)}")
 
 # %% [markdown]
 # So it hides *how large* the stream is. It shows only the direction. That has a consequence over which a published
@@ -124,7 +124,7 @@ for c in (0.1, 1.0, 1000.0):
 #
 # Hint: LN does not see a factor on the *whole* sum.
 #
-# Hint: divide $\alpha x + F$ by α.
+# Hint: By which factor must the whole sum be multiplied so that $x$ stands alone? What becomes of $F$?
 
 
 # %% exercise="equivalent_branch_scale"
@@ -182,7 +182,7 @@ guess.compare("45")
 # Hint: LN is three maps: remove the mean, divide by a length, multiply by $\sqrt d$. The first is a projection: it
 # stretches nothing.
 #
-# Hint: a nudge at right angles to $x - \bar x$ does not change that length. It is simply divided by it.
+# Hint: A nudge at right angles to $x - \bar x$ does not change that length. It is simply divided by it.
 
 
 # %% exercise="jacobian_gain"
@@ -291,9 +291,9 @@ guess_size.compare("100 times smaller")
 # `skip_gradient_factor(alpha, f)`: the length of a gradient at the sub-layer's input over its length at the output, along
 # the skip alone, for wide $d$.
 #
-# Hint: on its way down it meets the norm first. What is the standard deviation of the norm's input?
+# Hint: On its way down it meets the norm first. What is the standard deviation of the norm's input?
 #
-# Hint: then it meets the factor α.
+# Hint: Then it meets the factor α.
 
 
 # %% exercise="skip_gradient_factor"
@@ -313,7 +313,8 @@ for layers in (12, 100, 1000):
     constants = deepnorm_constants(decoder_layers=layers).decoder
     ours = skip_gradient_factor(constants.alpha, constants.beta**4) ** (2 * layers)
     post = skip_gradient_factor(1.0, 1.0) ** (2 * layers)
-    print(f"{layers:5,} layers: along the skips DeepNorm {ours:.3f}, Post-LN with f = 1 {post:.0e}")
+    shown = f"{post:.0e}" if post > 1e-30 else "less than 1e-30"
+    print(f"{layers:5,} layers: along the skips DeepNorm {ours:.3f}, Post-LN with f = 1 {shown}")
 
 # %% [markdown]
 # <details><summary>What you should see</summary>
@@ -342,9 +343,8 @@ for layers in (12, 100, 1000):
 #
 # Hint: γ was the last to act on the way up, so on the way down it is the first: $g$ = `grad_y * gamma`.
 #
-# Hint: with bars for means over the features, and ε inside the root as on the way up,
-# $\frac{\partial L}{\partial x} = \big( g - \overline{g} - \hat x \; \overline{g \odot \hat x}
-# \big) / \sqrt{\operatorname{Var}(x) + \varepsilon}$.
+# Hint: $J$ takes two projections away from $g$ and divides what is left, with ε inside the root as on the way up. Write
+# each projection with a mean over the features, `keepdim=True`, instead of a matrix.
 
 
 # %% exercise="layer_norm_backward"
@@ -394,11 +394,11 @@ class MyLayerNorm(torch.autograd.Function):
 
 small = drawn(2, 3, 5).requires_grad_()
 gamma, beta = 1 + 0.4 * drawn(5), drawn(5)
-agrees = torch.autograd.gradcheck(lambda x: MyLayerNorm.apply(x, gamma, beta, 1e-2), (small,))
+agrees = torch.autograd.gradcheck(lambda x: MyLayerNorm.apply(x, gamma, beta, 1e-2), (small,), eps=1e-3, atol=1e-3)
 print("your backward pass is the derivative of your forward pass:", agrees)
 
 back = layer_norm_backward(drawn(1, 4, WIDTH), x, one, 0.0)
-print("the gradient of x is at right angles to x:", bool((back * x).sum(-1).abs().max() < 1e-9))
+print("the gradient of x is at right angles to x:", bool((back * x).sum(-1).abs().max() < 1e-3))
 
 # %% [markdown]
 # The last line is worth a thought. If $x$ itself were stepped along its gradient, every step would make it *longer*, by
@@ -417,7 +417,7 @@ print("the gradient of x is at right angles to x:", bool((back * x).sum(-1).abs(
 # Write `rms_norm(x, gamma, eps)`: each token is divided by the root of the *mean of its squares* plus ε, then multiplied
 # by `gamma`. No mean is removed, and there is no bias.
 #
-# Hint: which two lines of `layer_norm` go?
+# Hint: Which two lines of `layer_norm` go?
 #
 # Hint: `x.square().mean(-1, keepdim=True)`.
 
@@ -435,8 +435,8 @@ check.rms_norm(rms_norm)
 
 # %%
 rms_norm = kit.mine_or_reference(rms_norm, "rms_norm")
-print("the same as LN for a token of mean 0:", torch.allclose(rms_norm(x - x.mean(-1, keepdim=True), one, 1e-5),
-                                                              layer_norm(x, one, zero, 1e-5)))  # fmt: skip
+apart = (rms_norm(x - x.mean(-1, keepdim=True), one, 1e-5) - layer_norm(x, one, zero, 1e-5)).abs().max()
+print("the same as LN for a token of mean 0:", bool(apart < 1e-5))
 
 # %% [markdown]
 # <details><summary>What you should see</summary>

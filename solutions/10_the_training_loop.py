@@ -802,7 +802,8 @@ PROGRAM = "\n\n\n".join(
         "import os, sys\nfrom math import cos, isfinite, pi\nfrom pathlib import Path\n\nimport torch\nfrom torch import nn\n\n"
         "from deepnet_edu import ModelConfig, build_model\nfrom deepnet_edu.data import TokenMap\n\n"
         "torch.set_num_threads(1)\ntorch.set_flush_denormal(True)\ntask = TokenMap(vocab_size=16, length=16, batch_size=16)",
-        *map(inspect.getsource, (built, adam, training_step, cosine_rate, checkpoints, long_run)),
+        *map(inspect.getsource, (built, adam, long_run)),
+        *map(kit.shipped, ("training_step", "cosine_rate", "checkpoints")),
         f"long_run(Path(sys.argv[1]), {depth}, {STEPS}, {PEAK!r}, {WARMUP}, "
         "lambda n, loss: print(n, loss.hex(), flush=True))",
     ]
@@ -812,7 +813,10 @@ PROGRAM = "\n\n\n".join(
 before, after = {}, {}
 with TemporaryDirectory() as folder:
     path = Path(folder, "run.pt")
-    process = subprocess.Popen([sys.executable, "-c", PROGRAM, str(path)], stdout=subprocess.PIPE, text=True)
+    errors = Path(folder, "errors").open("w+")
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(path)], stdout=subprocess.PIPE, stderr=errors, text=True
+    )
     for line in process.stdout:
         n, loss = line.split()
         before[int(n)] = float.fromhex(loss)
@@ -821,9 +825,9 @@ with TemporaryDirectory() as folder:
             break
     process.stdout.close()
     if process.wait() == 0 or 7 not in before:
-        raise RuntimeError(
-            "The process ended by itself: your functions may use os, torch, nn, cos and pi, and nothing else."
-        )
+        errors.seek(0)
+        raise RuntimeError(f"The process ended by itself. Its last words: {errors.read().strip()[-300:]}")
+    errors.close()
     long_run(path, depth, STEPS, PEAK, WARMUP, after.__setitem__)
     whole_run = dict(enumerate(losses["warm-up, cosine"], 1))
     if device.type != "cpu":  # the run at the beginning was on another device

@@ -366,9 +366,14 @@ from torch.nn import functional as F
 
 from deepnet_edu import ModelConfig, build_model
 """
-PARTS = [my_rows, share_loss, small_model, batch, own_mean, train_share, copies_and_shards, half, pipeline, both_tasks]
+PARTS = [small_model, batch, own_mean, train_share, copies_and_shards, half, pipeline, both_tasks]
 script = "\n\n".join(
-    [HEAD, *map(inspect.getsource, PARTS), "both_tasks(sys.argv[1], int(sys.argv[2]), sys.argv[3] == 'GPUs')\n"]
+    [
+        HEAD,
+        *map(kit.shipped, ("my_rows", "share_loss")),
+        *map(inspect.getsource, PARTS),
+        "both_tasks(sys.argv[1], int(sys.argv[2]), sys.argv[3] == 'GPUs')\n",
+    ]
 )
 real = PROFILE in ("gpu", "record") and torch.cuda.device_count() >= 2
 with tempfile.TemporaryDirectory() as folder:
@@ -382,8 +387,9 @@ with tempfile.TemporaryDirectory() as folder:
         text=True,
         timeout=300,
     )
-    if ran.returncode:
-        raise RuntimeError("\n".join(ran.stderr.strip().splitlines()[-30:]))
+    if ran.returncode:  # the ranks' own words; torchrun's table of who failed comes behind them
+        words = [line for line in ran.stderr.splitlines() if line.startswith("[rank")]
+        raise RuntimeError("\n".join(words[-30:]) or ran.stderr[-2000:])
     ranks = [json.loads(Path(folder, f"rank{rank}.json").read_text()) for rank in range(2)]
     trained = {name: load_file(f"{folder}/{name}.safetensors") for name in ("copies", "own_mean", "shards")}
 

@@ -42,6 +42,7 @@ class Checks:
         self.lesson_of: dict[str, str] = {}
         self._known: dict[str, dict[str, Any]] = {}  # of this kernel, for where no file keeps it
         self._examples: dict[str, list[Any]] = {}  # what each reference answer returns first
+        self._given: dict[str, Any] = {}  # what each exercise's check has seen last
 
     def add(self, lesson: str, judges: dict[str, Judge]) -> None:
         """Register a lesson's judges by the name of the function that the exercise asks for. A name is taken once."""
@@ -74,6 +75,12 @@ class Checks:
         if trial.results and examples and not same_kind(trial.results[0], examples[0]):
             return giving(trial.function, examples[0])
         return trial.function
+
+    def name_of(self, function: Callable[..., Any]) -> str:
+        """The exercise that a function answers: by its name, or whose check has just seen it; else its own name."""
+        name = str(getattr(function, "__name__", type(function).__name__))
+        seen = (exercise for exercise, given in self._given.items() if given is function)
+        return name if name in self.judges else next(seen, name)
 
     def in_form(self, exercise: str, function: Callable[..., Any]) -> Callable[..., Any]:
         """The same without a look at whether it is right."""
@@ -115,6 +122,7 @@ class Checks:
             raise AttributeError(unknown("exercise", exercise, self.judges))
 
         def run(function: Any, *, show_me: bool = False) -> Result:
+            self._given[exercise] = function
             result = self.judge(exercise, function)
             add(self._known, exercise, result.state)
             if file := progress_file():

@@ -42,11 +42,22 @@ def as_asked(function: Function, asked: Function | None) -> Function:
 
 
 def giving(function: Function, example: Any) -> Function:
-    """``function``, whose results are turned into the kind that ``example`` is."""
+    """``function``, whose results are turned into the kind that ``example`` is.
+
+    A function that calls itself by its name, which is this one's then, gets its own kind of result.
+    """
+    within = False
 
     def answer(*arguments: Any, **keywords: Any) -> Any:
         """The learner's answer, in the form in which the lesson goes on with it."""
-        return alike(function(*arguments, **keywords), example)
+        nonlocal within
+        if within:
+            return function(*arguments, **keywords)
+        within = True
+        try:
+            return alike(function(*arguments, **keywords), example)
+        finally:
+            within = False
 
     return update_wrapper(answer, function)
 
@@ -132,17 +143,19 @@ def _takes(own: Signature, wanted: Signature) -> bool:
 def _way(
     own: Signature, wanted: Signature, arguments: tuple[Any, ...], keywords: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The first way to give these arguments that a function takes: as they are, all by name, all in order."""
+    """The first way to give these arguments that a function takes: as they are, all by name, all in order; then both
+    with the defaults of the one that was asked for."""
     try:
         given = wanted.bind(*arguments, **keywords)
     except TypeError:
         return arguments, keywords
     by_name = dict(given.arguments)
     given.apply_defaults()
-    in_order = tuple(given.arguments.values())
-    if list(by_name) == list(given.arguments)[: len(by_name)]:
+    all_named = dict(given.arguments)  # with the defaults that the exercise has, and a learner may have left out
+    in_order = all_in_order = tuple(all_named.values())
+    if list(by_name) == list(all_named)[: len(by_name)]:
         in_order = in_order[: len(by_name)]
-    for way in ((arguments, keywords), ((), by_name), (in_order, {})):
+    for way in ((arguments, keywords), ((), by_name), (in_order, {}), ((), all_named), (all_in_order, {})):
         if binds(own, *way):
             return way
     return arguments, keywords

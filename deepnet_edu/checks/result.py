@@ -51,7 +51,7 @@ class Result:
     def _rows(self) -> list[tuple[str, str]]:
         difference = "" if self.difference is None else f"{self.difference:.3g}"
         rows = [
-            ("rung", self.rung),
+            ("failed", self.rung),
             ("call", self.call),
             ("expected", self.expected),
             ("got", self.got),
@@ -62,7 +62,7 @@ class Result:
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         color = _COLORS[self.state]
-        words = ("rung", "formula")  # all else is code
+        words = ("failed", "formula")  # all else is code
         rows = "".join(
             f"<tr><td>{name}</td><td>{escape(value) if name in words else f'<code>{escape(value)}</code>'}</td></tr>"
             for name, value in self._rows()

@@ -35,9 +35,10 @@ from deepnet_edu.checks.values import (
     show,
 )
 
+#: The rungs, as the card names the one that failed.
 TYPE = "type and shape"
-PROPERTY = "a property; type and shape hold"
-VALUE = "the value; type, shape and properties hold"
+PROPERTY = "a property; type and shape are right"
+VALUE = "the value; type, shape and properties are right"
 _CUT = "do not use .detach(), .data, .item() or torch.no_grad() on the way."
 _SHAPES_MEET = ("The size of tensor a", "could not be broadcast", "shapes cannot be multiplied")
 
@@ -300,10 +301,10 @@ class Trial:
                 said = f"The gradient that comes back to {name} is another one: {_CUT}"
                 raise NotRight(said, *show(as_array(theirs), as_array(mine)), rung=PROPERTY, call=self._call)
 
-    def require(self, holds: bool, sentence: str, expected: str = "", got: str = "") -> None:
-        """A property: where it does not hold, the sentence is said."""
+    def require(self, holds: bool, sentence: str, expected: str = "", got: str = "", rung: str = PROPERTY) -> None:
+        """A property, or what ``rung`` says: where it does not hold, the sentence is said."""
         if not holds:
-            raise NotRight(sentence, expected, got, rung=PROPERTY, call=self._call)
+            raise NotRight(sentence, expected, got, rung=rung, call=self._call)
 
     def fail(self, sentence: str) -> NoReturn:
         """Say the sentence."""

@@ -129,7 +129,12 @@ def show(expected: Array, got: Array) -> tuple[str, str]:
 
 
 def _text(value: Array, digits: int) -> str:
-    return short(np.array2string(value, precision=digits, threshold=8, edgeitems=3, separator=", ").replace("\n", " "))
+    finite = np.abs(value[np.isfinite(value)])
+    # Beside numbers that can be read without a power of ten the small ones may be seen as 0.
+    plain = value.size > 1 and bool(1e-2 < finite.max(initial=0.0) < 1e4)
+    return short(
+        np.array2string(value, precision=digits, suppress_small=plain, threshold=8, edgeitems=3, separator=", ")
+    )
 
 
 def short(text: str, limit: int = 160) -> str:

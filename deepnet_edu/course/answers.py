@@ -22,12 +22,12 @@ def mine_or_reference(function: Callable[..., Any], name: str = "") -> Callable[
 
     Args:
         function: what an exercise asked for.
-        name: of the exercise; by default the function's own, which a lambda or a partial does not have.
+        name: of the exercise; by default the function's own, or of the exercise whose check has just seen it.
 
     Raises:
         AttributeError: no exercise has this name; the sentence names the nearest.
     """
-    name = name or getattr(function, "__name__", type(function).__name__)
+    name = name or check.name_of(function)
     answer = check.answer(name, function)
     if answer is not None:
         return answer

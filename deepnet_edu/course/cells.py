@@ -7,7 +7,7 @@ import ast
 import builtins
 import dis
 import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from types import CodeType
@@ -86,35 +86,30 @@ def _look(code: CodeType, found: Names, *, at_once: bool, own: set[str] | None) 
                 found.needed.add(name)
 
 
-def needed_for(name: str, cells: Sequence[str], known: Iterable[str] = ()) -> str:
+def needed_for(name: str, cells: Sequence[str]) -> str:
     """The statements of a notebook that bind ``name`` and what it uses, in their order, so that it can run elsewhere.
 
-    Of several statements that bind a name the last one counts, and none counts that only hands the name to
-    ``kit.mine_or_reference``.
+    What a statement needs when it runs is what the last one before it has bound; what a function reads when it is
+    called, what the last of all has. No statement counts that hands a name to ``kit.mine_or_reference``.
 
     Args:
         name: of a function, or whatever is called as one.
         cells: sources, in the order in which they ran; those that Python cannot read are left out.
-        known: names that are there anyway.
 
     Returns:
-        Python's source; empty if no statement binds the name.
+        Python's source; without a statement that binds ``name`` if there is none.
     """
     statements = [one for cell in cells for one in _statements(cell)]
-    taken = {i for i, one in enumerate(statements) if "*" in names(one).needed}  # what they import nobody can say
-    wanted, seen = [name], {*known, *KNOWN}
+    found = [names(one) for one in statements]
+    taken = {place for place, one in enumerate(found) if "*" in one.needed}  # what they import nobody can say
+    wanted = [(name, len(found))]
     while wanted:
-        one = wanted.pop()
-        if one in seen:
-            continue
-        seen.add(one)
-        for place in reversed(range(len(statements))):
-            found = names(statements[place])
-            if one in found.bound:
-                taken.add(place)
-                wanted += [*found.needed, *found.later]
-                if one not in found.needed:  # else it changes what an earlier statement has bound
-                    break
+        one, end = wanted.pop()
+        place = next((i for i in reversed(range(end)) if one in found[i].bound), None)
+        if place is not None and place not in taken:
+            taken.add(place)
+            wanted += [(other, place) for other in found[place].needed]
+            wanted += [(other, len(found)) for other in found[place].later]
     return "\n\n\n".join(statements[i] for i in sorted(taken))
 
 

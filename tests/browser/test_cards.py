@@ -1,4 +1,5 @@
-"""Every exercise's card, untouched, wrong and right, as JupyterLab shows it: whole, and readable in light and in dark.
+"""Every exercise's cards as JupyterLab shows them, whole, and readable in light and in dark: untouched, wrong, wrong
+again, asked for the answer in words, and right.
 
 No lesson runs for it: the checks judge here, and a kernel only hands their cards to the page. Three lessons are
 answered in test_exercises.
@@ -19,6 +20,7 @@ from deepnet_edu.checks import Result, check
 from deepnet_edu.progress import ENVIRONMENT
 from tests.browser.conftest import CONTRAST, THEMES, choose_theme, collect_errors, run_all
 
+STATES = ["open", "tried", "tried", "tried", "done"]
 HEADS = {"open": "○ Not attempted yet", "tried": "✗ Not yet", "done": "✓ Right"}
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 #: A card is made of these; any other was text.
@@ -47,21 +49,23 @@ def untouched(*_: object, **__: object) -> None:
 
 @pytest.fixture
 def cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Result]:
-    """A learner goes through the course: opens each exercise, answers wrongly, then rightly."""
+    """A learner goes through the course: opens each exercise, answers wrongly twice, asks, then answers rightly."""
     monkeypatch.setenv(ENVIRONMENT, str(tmp_path / "progress.json"))
     cards = []
     for exercise, lesson in check.lesson_of.items():
         answers = import_module(f"tests.checks.answers_{lesson}")
         wrong = next(answer for name, answer, _ in answers.WRONG if name == exercise)
         right = next(answer for name, answer in answers.RIGHT if name == exercise)
-        cards += [getattr(check, exercise)(answer) for answer in (untouched, wrong, right)]
+        judge = getattr(check, exercise)
+        cards += [judge(untouched), judge(wrong), judge(wrong), judge(wrong, show_me=True), judge(right)]
     return cards
 
 
 def faults(card: Result, bar: str, look: dict[str, Any]) -> list[str]:
     """What a learner could not read on the card, or should not have to."""
     text = " ".join(look["text"].split())
-    parts = [f"{HEADS[card.state]} {card.exercise}", card.sentence, card.expected, card.got, card.bar, bar]
+    parts = [f"{HEADS[card.state]} {card.exercise}", card.sentence, card.rung, card.call, card.expected, card.got]
+    parts += [card.formula, card.ask, card.bar, bar]
     found = [f"{part!r} is not shown" for part in (" ".join(part.split()) for part in parts) if part not in text]
     found += ["no sentence"] if not card.sentence and card.state != "done" else []
     found += ["an escape code"] if not text.isprintable() else []
@@ -74,13 +78,13 @@ def faults(card: Result, bar: str, look: dict[str, Any]) -> list[str]:
     ]
 
 
-def test_every_exercises_card_untouched_wrong_and_right(
-    page, lab_url: str, whole_page: None, workspace: Path, cards: list[Result]
-) -> None:
-    assert [(card.exercise, card.state) for card in cards] == list(product(check.judges, HEADS))
+def test_every_exercises_cards(page, lab_url: str, whole_page: None, workspace: Path, cards: list[Result]) -> None:
+    assert [(card.exercise, card.state) for card in cards] == list(product(check.judges, STATES))
+    told = [(bool(card.ask), bool(card.formula)) for card in cards]
+    assert told == [(False, False), (False, False), (True, False), (False, True), (False, False)] * len(check.judges)
     (workspace / "cards.json").write_text(json.dumps([card._repr_mimebundle_() for card in cards]))
     cells = ["import json\ncards = json.load(open('cards.json'))"]
-    cells += [f"display(*cards[{first}:{first + 3}], raw=True)" for first in range(0, len(cards), 3)]
+    cells += [f"display(*cards[{first}:{first + 5}], raw=True)" for first in range(0, len(cards), 5)]
     notebook = new_notebook(cells=[new_code_cell(cell) for cell in cells], metadata=KERNEL)
     nbformat.write(notebook, workspace / "cards.ipynb")
 

@@ -28,8 +28,10 @@ WRITTEN = {
         "def plainly(function):\n    def inner(*given, **named):\n        return function(*given, **named)"
         "\n\n    return inner\n\n\nNAME = plainly(NAME)"
     ),
-    "object": "class Answer:\n    def __call__(self, SIG):\n        return WORK(ARGS)\n\n\nNAME = Answer()",
-    "helper": "def helper(SIG):\n    return WORK(ARGS)\n\n\ndef NAME(SIG):\n    return helper(ARGS)",
+    "object": (
+        "class AnswerTo_NAME:\n    def __call__(self, SIG):\n        return WORK(ARGS)\n\n\nNAME = AnswerTo_NAME()"
+    ),
+    "helper": "def helps_NAME(SIG):\n    return WORK(ARGS)\n\n\ndef NAME(SIG):\n    return helps_NAME(ARGS)",
     "keywords": "def NAME(*, SIG):\n    return WORK(ARGS)",
 }
 _GIVEN = "from tests.checks.forms import {0}\n\nNAME = lambda SIG: {0}(WORK(ARGS))"

@@ -2,26 +2,42 @@
 
 import ast
 from collections.abc import Callable, Iterator
+from itertools import product
+from math import ceil, floor
 from types import ModuleType
 from typing import Any
 
 import numpy as np
+import torch
 
 _SWAPS: dict[type, list[type]] = {
     ast.Add: [ast.Sub, ast.Mult],
     ast.Sub: [ast.Add],
     ast.Mult: [ast.Add, ast.Div],
-    ast.Div: [ast.Mult],
+    ast.Div: [ast.Mult, ast.FloorDiv],
+    ast.FloorDiv: [ast.Div],
     ast.Pow: [ast.Mult],
 }
+#: What differs at exact powers and at the last step alone.
+_AT_THE_EDGE: dict[type, type] = {ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt}
+_ROUNDED = {"floor": "ceil", "ceil": "floor"}
 
 
 BUILTINS = {"range", "sum", "np", "nn", "torch", "sqrt", "comb"}
+#: Wrong answers that wrap a right one, WORK: no gradient, a result of the first call that is kept by the first argument
+#: alone, a sum that grows from call to call.
+WRAPPED = (
+    "def NAME(*given, **named):\n    with torch.no_grad():\n        return WORK(*given, **named)",
+    "def NAME(*given, kept={}, **named):\n    key = repr((given or tuple(named.values()))[0])\n"
+    "    return kept[key] if key in kept else kept.setdefault(key, WORK(*given, **named))",
+    "def NAME(*given, kept=[0], **named):\n    result = WORK(*given, **named) + kept[0]\n    kept[0] = 0 * result + 1\n"
+    "    return result",
+)
 
 
 def _changed(node: ast.AST, arguments: list[str]) -> Iterator[ast.AST]:
-    """The ways to change one node: operators swapped, constants changed, values off by one, arguments exchanged or
-    dropped, a call or a line forgotten."""
+    """The ways to change one node: operators swapped, constants changed, values off by one, everywhere or at 0 and 1
+    alone, arguments exchanged, dropped, cut off from the gradient or made whole numbers, a call or a line forgotten."""
     if isinstance(node, ast.BinOp):
         for operator in _SWAPS.get(type(node.op), []):
             yield ast.BinOp(node.left, operator(), node.right)
@@ -39,12 +55,19 @@ def _changed(node: ast.AST, arguments: list[str]) -> Iterator[ast.AST]:
         yield node.operand
     elif isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.Eq):
         yield ast.Compare(node.left, [ast.NotEq()], node.comparators)
+    elif isinstance(node, ast.Compare) and type(node.ops[0]) in _AT_THE_EDGE:
+        yield ast.Compare(node.left, [_AT_THE_EDGE[type(node.ops[0])]()], node.comparators)
     elif isinstance(node, ast.Tuple) and isinstance(node.ctx, ast.Load):
         yield ast.Tuple(node.elts[::-1], ast.Load())
     elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node.id not in BUILTINS:
         yield ast.BinOp(node, ast.Add(), ast.Constant(1))
         yield ast.BinOp(node, ast.Sub(), ast.Constant(1))
-        yield from (ast.Name(other, ast.Load()) for other in arguments if node.id in arguments and other != node.id)
+        if node.id in arguments:
+            yield from (ast.Name(other, ast.Load()) for other in arguments if other != node.id)
+            yield ast.Call(ast.Attribute(node, "detach", ast.Load()), [], [])
+            yield ast.Call(ast.Name("int", ast.Load()), [node], [])
+        elif node.id in _ROUNDED:
+            yield ast.Name(_ROUNDED[node.id], ast.Load())
     elif isinstance(node, ast.Call):
         if len(node.args) == 1 and not node.keywords:
             yield node.args[0]  # the call is forgotten
@@ -78,12 +101,22 @@ def mutants(source: str) -> list[str]:
             home[key] = new  # and nothing else changes: to copy the tree for each mutant takes ten times as long
             found[ast.unparse(tree)] = None
         home[key] = node
+    if isinstance(function := tree.body[0], ast.FunctionDef):
+        for name, value in product((one.arg for one in function.args.args), (0, 1)):
+            line = f"if {name} is not None and {name} == {value}: {name} = {value + 1}"
+            function.body.insert(0, ast.parse(line).body[0])
+            found[ast.unparse(tree)] = None
+            del function.body[0]
+        for text in WRAPPED:
+            work = f"work_of_{function.name}"
+            wrapped = text.replace("NAME", function.name).replace("WORK", work)
+            found[f"{ast.unparse(tree)}\n\n{work} = {function.name}\n\n{wrapped}"] = None
     return list(found)[1:]
 
 
 def function(source: str, name: str, module: ModuleType) -> Callable[..., Any]:
     """The function ``name`` that ``source`` defines, with all that stands in ``module`` at hand."""
-    space: dict[str, Any] = {**vars(module), "__name__": "an answer"}
+    space: dict[str, Any] = {"torch": torch, "ceil": ceil, "floor": floor, **vars(module), "__name__": "an answer"}
     exec(source, space)
     return space[name]
 

@@ -21,7 +21,8 @@ _HEAD = """# The exercises, and what their checks say to wrong answers
 Made from tests/checks by `python -m tests.checks.table`; a test holds it to them. Whenever the tests run, each
 wrong answer below is given to its check and must get this sentence, and two right answers or more, written in another
 way than the solution, must pass. Then a program changes one operator, number, argument or line of the solution at a
-time: of the answers that this makes wrong, 95% or more must be caught.
+time, takes the gradient away, keeps what an earlier call gave, or makes 0 and 1 alone wrong: every answer that is
+wrong then must be caught. `python -m tests.checks.report` counts them all.
 """
 
 

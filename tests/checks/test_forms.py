@@ -8,10 +8,10 @@ from deepnet_edu.checks import check
 from deepnet_edu.checks.forms import same_kind
 from deepnet_edu.checks.trial import Trial
 from deepnet_edu.course import kit
+from tests.checks.answers import ANSWERS, EXERCISES, RIGHT, home, reference, source
 from tests.checks.coincidences import coincidences
 from tests.checks.forms import forms, written
 from tests.checks.mutants import function
-from tests.checks.test_lessons import ANSWERS, EXERCISES, RIGHT, home, reference, source
 
 CASES = [(exercise, form) for exercise in EXERCISES for form in forms(exercise)]
 

@@ -3,11 +3,8 @@ mutants are caught, odd answers have a sentence of their own."""
 
 import contextlib
 import copy
-import importlib
-import inspect
 import time
 from collections.abc import Callable
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -17,26 +14,9 @@ import torch
 from deepnet_edu.checks import check
 from deepnet_edu.checks.base import judged
 from tests.checks import table
-from tests.checks.mutants import Observed, function, mutants
-
-LESSONS = sorted(set(check.lesson_of.values()))
-ANSWERS = {lesson: importlib.import_module(f"tests.checks.answers_{lesson}") for lesson in LESSONS}
-REFERENCES = {lesson: importlib.import_module(f"deepnet_edu.course.references.lesson_{lesson}") for lesson in LESSONS}
-EXERCISES = list(check.judges)
-RIGHT = [(name, answer) for answers in ANSWERS.values() for name, answer in answers.RIGHT]
-WRONG = [row for answers in ANSWERS.values() for row in answers.WRONG]
-
-
-def home(exercise: str) -> ModuleType:
-    return REFERENCES[check.lesson_of[exercise]]
-
-
-def source(exercise: str) -> str:
-    return inspect.getsource(getattr(home(exercise), exercise))
-
-
-def reference(exercise: str) -> Callable[..., Any]:
-    return function(source(exercise), exercise, home(exercise))
+from tests.checks.answers import EXERCISES, RIGHT, WRONG, home, reference
+from tests.checks.mutants import Observed, mutants
+from tests.checks.report import surviving_mutants
 
 
 @pytest.mark.parametrize("exercise", EXERCISES)
@@ -69,16 +49,9 @@ def test_three_wrong_and_two_right_answers_each(exercise: str) -> None:
 @pytest.mark.parametrize("exercise", EXERCISES)
 def test_generated_mutants_are_caught(exercise: str, draws: int) -> None:
     """Those that a hundred draws tell from the reference; `make record` looks whether a thousand tell more."""
-    right = Observed(reference(exercise), ANSWERS[check.lesson_of[exercise]].OBSERVE[exercise], draws)
-    caught, survivors = 0, []
-    for text in mutants(source(exercise)):
-        mutant = function(text, exercise, home(exercise))
-        if getattr(check, exercise)(mutant).state == "tried":
-            caught += 1
-        elif not right.equals(mutant):
-            survivors.append(text)
-    assert caught >= 8
-    assert caught / (caught + len(survivors)) >= 0.95, survivors
+    tried, survivors = surviving_mutants(exercise, draws)
+    assert tried >= 8
+    assert not survivors
 
 
 def test_the_reference_is_not_the_learners() -> None:

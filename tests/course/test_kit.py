@@ -104,7 +104,8 @@ RIGHT = "def input_share(n, f, alpha):\n    return (alpha**2 / (alpha**2 + f)) *
         ([RIGHT.replace("** n", "* n")], "the reference answer"),
         (["def input_share(n, f, alpha):\n    raise NotImplementedError('input_share')"], "the reference answer"),
         (["def input_share(n, f"], "the reference answer"),
-        ([RIGHT, RIGHT], "the reference answer"),
+        ([RIGHT.replace("** n", "* n"), RIGHT], "your own, from 01_residual_arithmetic"),
+        ([RIGHT, RIGHT.replace("** n", "* n")], "the reference answer"),
         ([], "the reference answer"),
     ],
 )

@@ -20,7 +20,11 @@ def input_share(n, f, alpha):
 
 def cloned_growth(n, eps):
     """Growth of the squared length after n copies of one layer: one number."""
-    return sum(comb(n, k) ** 2 * eps ** (2 * k) for k in range(n + 1))
+    length = squares = 1.0
+    for k in range(1, n + 1):
+        length *= eps * (n - k + 1) / k  # C(n,k)·ε^k, from the term before
+        squares += length * length
+    return squares
 
 
 def residual_variance(var_x, var_f, corr):
