@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from deepnet_edu.checks.base import NotRight, Trial
 from deepnet_edu.checks.parts import Layer, is_truth, layer_of
+from deepnet_edu.checks.trial import TYPE
+from deepnet_edu.checks.values import describe
 
 # --- which layers are copies
 
@@ -104,7 +106,7 @@ def layers_are_independent(trial: Trial) -> None:
     for layers, *_ in stacks:
         with trial.keeping(*layers):
             got = trial.call(layers)
-        trial.require(is_truth(got), "The answer is True or False.", "a bool", type(got).__name__)
+        trial.require(is_truth(got), "The answer is True or False.", "True or False", describe(got), TYPE)
         answers.append(bool(got))
     if answers == [right for _, right, _ in stacks]:
         return
@@ -165,20 +167,25 @@ def _is_a_list_of_layers(trial: Trial, got: Any, n: int) -> None:
         "The optimizer cannot see parameters that are not registered: put the layers into an nn.ModuleList.",
         "nn.ModuleList",
         type(got).__name__,
+        TYPE,
     )
     trial.require(
         isinstance(got, nn.ModuleList | nn.Sequential),
         "The answer is an nn.ModuleList of layers.",
         "nn.ModuleList",
         type(got).__name__,
+        TYPE,
     )
     trial.require(len(got) == n, "Another number of layers was asked for.", f"{n} layers", f"{len(got)} layers")
     trial.require(
         not any(one is None for one in got),
         "draw_ works in place and returns nothing: what belongs into the list is the layer, not what draw_ returns.",
+        rung=TYPE,
     )
     wrong = next((type(one).__name__ for one in got if not isinstance(one, Layer)), "")
-    trial.require(not wrong, "What you were given was a layer, and your list holds something else.", "Layer", wrong)
+    trial.require(
+        not wrong, "What you were given was a layer, and your list holds something else.", "Layer", wrong, TYPE
+    )
 
 
 def _are_different(trial: Trial, layers: list[Layer], layer: Layer, before: Layer, draw: _Draw) -> None:

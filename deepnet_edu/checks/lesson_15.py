@@ -10,6 +10,7 @@ from torch import Tensor
 
 from deepnet_edu.checks.base import Judge, Misconception, Trial
 from deepnet_edu.checks.schedules import most_kept, one_forward_one_backward, ring_chunk
+from deepnet_edu.checks.trial import TYPE
 from deepnet_edu.checks.values import describe
 
 _NUMBERS = "The answer is a list or a range of whole numbers."
@@ -20,11 +21,11 @@ def _whole_numbers(trial: Trial, got: Any) -> list[int]:
     if hasattr(got, "tolist"):
         got = got.tolist()
     held = isinstance(got, Collection) and not isinstance(got, str | bytes | Mapping)
-    trial.require(held, _NUMBERS, got=describe(got))
+    trial.require(held, _NUMBERS, got=describe(got), rung=TYPE)
     found = [one.item() if hasattr(one, "item") else one for one in got]
     for one in found:
         whole = isinstance(one, Number) and not isinstance(one, bool | complex) and one == int(one)  # type: ignore[call-overload]
-        trial.require(whole, _NUMBERS, got=describe(got))
+        trial.require(whole, _NUMBERS, got=describe(got), rung=TYPE)
     return [int(one) for one in found]
 
 
@@ -54,14 +55,15 @@ def my_rows(trial: Trial) -> None:
     """range(rank, batch_size, ranks): deal the rows out one by one, as cards. Runs of rows will do as well, where the
     first batch_size % ranks ranks have one row more.
     """
-    batches = [(14, 3), (8, 2), (7, 4), (3, 5), (12, 1), (10, 4), (9, 4), (1, 2)]
-    given = [[trial.call(size, rank, ranks) for rank in range(ranks)] for size, ranks in batches]
-    found = [[_whole_numbers(trial, share) for share in shares] for shares in given]
+    batches = [(14, 3), (8, 2), (7, 4), (3, 5), (12, 1), (10, 4), (10, 3), (9, 4), (1, 2), (0, 3)]
+    found = [[_whole_numbers(trial, trial.call(size, rank, ranks)) for rank in range(ranks)] for size, ranks in batches]
+    trial.call(14, 2, 3)  # the one that the card shows
     for sharing, sentence in _SHARES:
         theirs = [[list(sharing(size, rank, ranks)) for rank in range(ranks)] for size, ranks in batches]
         trial.require(found != theirs, sentence, got=f"14 rows on 3 ranks: {found[0]}")
     for (size, ranks), shares in zip(batches, found, strict=True):
         rows = [row for share in shares for row in share]
+        trial.call(size, ranks - 1, ranks)
         shown = f"{size} rows on {ranks} ranks: {shares}"[:150]
         outside = [row for row in rows if not 0 <= row < size]
         trial.require(not outside, f"Rows are numbered from 0 to batch_size - 1, here {size - 1}.", got=shown)
@@ -84,7 +86,7 @@ def share_loss(trial: Trial) -> None:
     up for DDP's division.
     """
     given = []
-    for n, all_answers, ranks in [(5, 23, 3), (2, 26, 4), (9, 31, 2), (6, 6, 1), (0, 11, 3)]:
+    for n, all_answers, ranks in [(5, 23, 3), (5, 29, 2), (2, 26, 4), (9, 31, 2), (6, 6, 1), (0, 11, 3)]:
         losses = torch.linspace(0.4, 3.1, n, dtype=torch.float64).square().requires_grad_()
         got = trial.call(losses, all_answers, ranks)
         total = losses.sum().item()
@@ -135,6 +137,7 @@ def _goes_back(trial: Trial, got: Any, losses: Tensor, slope: float) -> None:
         "It is the right number, but no gradient can pass through it: the answer is a tensor, made of losses.",
         "a tensor without dimensions",
         describe(got),
+        TYPE,
     )
     apart = (
         "It is the right number, but no gradient can pass: compute it from losses, without item(), detach() or a new "
@@ -153,7 +156,7 @@ def bytes_per_rank(trial: Trial) -> None:
     """Add up 4 bytes of weights, 4 of gradients and 8 of averages for each parameter; from stage 1 on the averages are
     divided by ranks, from stage 2 on the gradients as well, at stage 3 the weights, too.
     """
-    for parameters, ranks in [(1003, 11), (70, 9)]:
+    for parameters, ranks in [(1003, 11), (70, 9), (1, 11)]:
         for stage in range(4):
             got = trial.call(parameters, ranks, stage)
             wrong = _wrong_bytes(parameters, ranks, stage)
@@ -218,7 +221,17 @@ def bubble_share(trial: Trial) -> None:
     """(ranks - 1) / (microbatches * chunks): rank 0 waits for as many passes as there are other ranks, each as long as
     a stage, that is a chunk of its layers; and it works for all of its micro-batches.
     """
-    for p, m, v in [(4, 11, None), (3, 5, None), (6, 13, 2), (4, 23, 5), (5, 8, 4), (8, 5, None), (1, 7, None)]:
+    for p, m, v in [
+        (4, 11, None),
+        (3, 5, None),
+        (6, 13, 2),
+        (6, 13, 4),
+        (4, 23, 5),
+        (5, 8, 4),
+        (8, 5, None),
+        (4, 1, None),
+        (1, 7, None),
+    ]:
         got = trial.call(p, m) if v is None else trial.call(p, m, v) if v == 2 else trial.call(p, m, chunks=v)
         said = "The share of waiting is another one."
         trial.equal(got, (p - 1) / (m * (v or 1)), _wrong_bubbles(p, m, v or 1), said)
@@ -231,7 +244,7 @@ def bubble_share(trial: Trial) -> None:
 
 
 def _wrong_bubbles(p: int, m: int, v: int) -> list[Misconception]:
-    if p == 1:
+    if p == 1 or m == 1:
         return []
     whole = "That is the share of the whole step. Asked is waiting over working."
     waiting = "That is the waiting, in units of a forward pass: it is to be compared with the work."

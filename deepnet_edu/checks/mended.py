@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from deepnet_edu.checks.base import Misconception, Trial
 from deepnet_edu.checks.parts import centred, is_truth, sample
+from deepnet_edu.checks.trial import TYPE
 
 # --- room 1
 
@@ -21,6 +22,7 @@ class _Branch(nn.Module):
 
     def __init__(self, d: int) -> None:
         super().__init__()
+        self.__name__ = "f"
         self.weight = nn.Parameter(sample(d, d, seed=d + 3))
         self.calls: list[int] = []
 
@@ -106,9 +108,8 @@ def _wrong_joins(x: Tensor, f: nn.Module, norm: nn.LayerNorm, alpha: float) -> l
 
 def beta_of_depth(trial: Trial) -> None:
     """(8 * n_layers) ** -0.25: the exponent of 8N, with its sign, in one number."""
-    found = {}
-    for n in (12, 100, 7, 1, 1000):
-        found[n] = trial.call(n)
+    depths = (12, 100, 7, 1, 1000)
+    for n in depths:
         wrong = [
             Misconception(
                 (8 * n) ** -1 / 4,
@@ -127,9 +128,9 @@ def beta_of_depth(trial: Trial) -> None:
             Misconception(0.25, "0.25 is right at 32 layers alone: β follows the depth."),
             Misconception(8 * n**-1 / 4, "Neither the 8 nor the 4 is where it should be."),
         ]
-        trial.equal(found[n], (1 / sqrt(8 * n)) ** 0.5, wrong, "For this depth β is another number.")
-    for n, got in found.items():
-        both = sqrt(2 * n) * float(got) ** 2
+        trial.equal(trial.call(n), (1 / sqrt(8 * n)) ** 0.5, wrong, "For this depth β is another number.")
+    for n in depths:
+        both = sqrt(2 * n) * float(trial.call(n)) ** 2
         held = abs(both - 0.5) < 1e-2
         trial.require(held, f"In a single stack α²β² is ½ at every depth, also at N = {n}.", "0.5", f"{both:.6g}")
 
@@ -227,7 +228,7 @@ def decoder_settings(trial: Trial) -> None:
     for chosen in product((None, True, False), repeat=3):
         asked.append({name: flag for name, flag in zip(_FLAGS, chosen, strict=True) if flag is not None})
     held = []
-    for layers in (24, 6):
+    for layers in (24, 6, 1):
         for flags in asked:
             got = trial.call(layers, **flags)
             held.append((got, _settings(trial, layers, flags, got)))
@@ -256,8 +257,12 @@ def _settings(trial: Trial, layers: int, asked: dict[str, bool], got: Any) -> tu
     alpha = sqrt(sqrt(2 * layers)) if on else 1.0
     shown = str({"alpha": round(alpha, 4), "norm_first": right[0], "sub_ln": right[1]})
     keys = "The answer is a dictionary with alpha, norm_first and sub_ln."
-    trial.require(isinstance(got, dict) and got.keys() == {"alpha", "norm_first", "sub_ln"}, keys, shown, str(got)[:80])
-    trial.require(is_truth(got["norm_first"]) and is_truth(got["sub_ln"]), "norm_first and sub_ln are True or False.")
+    trial.require(
+        isinstance(got, dict) and got.keys() == {"alpha", "norm_first", "sub_ln"}, keys, shown, str(got)[:80], TYPE
+    )
+    trial.require(
+        is_truth(got["norm_first"]) and is_truth(got["sub_ln"]), "norm_first and sub_ln are True or False.", rung=TYPE
+    )
     wrong = [
         Misconception(layers**0.25, "A layer has two sub-layers: α counts both."),
         Misconception(2.828, "2.828 is right at 32 layers alone: α follows the depth."),
@@ -265,8 +270,9 @@ def _settings(trial: Trial, layers: int, asked: dict[str, bool], got: Any) -> tu
         Misconception((8 * layers) ** -0.25, "That is β, the gain of the weights."),
         Misconception((2 * layers) ** -0.25, "The sign of the exponent: α strengthens the skip, so it is above 1."),
         Misconception((2 * layers) ** 1 / 4, "** binds before /: put the exponent in parentheses."),
-        Misconception(1.0, "deepnorm=True has not reached α."),
     ]
+    if layers > 1:
+        wrong.append(Misconception(1.0, "deepnorm=True has not reached α."))
     if not on:
         wrong = [Misconception(sqrt(sqrt(2 * layers)), "Without deepnorm there is no α: it is 1.")]
     trial.equal(got["alpha"], alpha, wrong, f"Asked for {said}, another α came out.")

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from deepnet_edu.checks.base import Misconception, Trial
+from deepnet_edu.checks.trial import TYPE
 from deepnet_edu.checks.values import describe
 
 _WORDS = 'The answer is a list of words such as "F0" and "B0": a letter, and the number of the micro-batch.'
@@ -87,8 +88,11 @@ def one_forward_one_backward(trial: Trial) -> None:
     """Fill with ahead = min(ranks - 1 - rank, microbatches) forward passes; then F(ahead + i), B(i) in turn for i from
     0 to microbatches - ahead - 1; then the backward passes from microbatches - ahead on.
     """
-    cases = [(2, 9, 12), (1, 3, 4), (0, 4, 8), (3, 4, 5), (2, 5, 6), (0, 5, 2), (0, 1, 3), (1, 2, 1)]
-    given = [trial.call(*case) for case in cases]
+    cases = [(2, 9, 12), (1, 3, 4), (0, 4, 8), (0, 4, 3), (3, 4, 5), (2, 5, 6), (0, 5, 2), (0, 1, 3), (1, 2, 1)]
+    given: list[Any] = []
+    for case in cases:
+        given.append(trial.call(*case))
+        _words(trial, given[-1])
     trial.require(
         len(set(map(id, given))) == len(given), "Each call returns a list of its own: an earlier one has changed."
     )
@@ -127,10 +131,10 @@ def _many(difference: int) -> str:
 def _words(trial: Trial, got: Any) -> list[str]:
     if hasattr(got, "tolist"):
         got = got.tolist()
-    trial.require(isinstance(got, list | tuple), _WORDS, got=describe(got))
+    trial.require(isinstance(got, list | tuple), _WORDS, got=describe(got), rung=TYPE)
     for word in got:
         fits = isinstance(word, str) and re.fullmatch(r"[FB](0|[1-9][0-9]*)", word) is not None
-        trial.require(fits, _WORDS, got=describe(word))
+        trial.require(fits, _WORDS, got=describe(word), rung=TYPE)
     return list(map(str, got))
 
 
@@ -140,20 +144,18 @@ def most_kept(trial: Trial) -> None:
     """
     grouped = "F0 F1 F2 B0 B1 B2 F3 F4 F5 F6 F7 B3 B4 B5 B6 B7"
     mixed = "F0 B0 F1 F2 B1 F3 F4 B2 F5 F6 B3 F7 F8 B4 B5 B6 B7 B8"
-    orders = [_order(14, 5), _order(5, 1), _gpipe(12), *(text.split() for text in (mixed, grouped, "F0 B0"))]
-    found = []
+    orders = [_order(14, 5), _order(5, 1), _gpipe(12), _gpipe(5), *(text.split() for text in (mixed, grouped, "F0 B0"))]
     for order in orders:
         got = trial.call(order)
         counts = [0]
         for word in order:
             counts.append(counts[-1] + (1 if word[0] == "F" else -1))
-        found.append((order, max(counts), got))
         said = "At one time a rank keeps another number."
         trial.equal(got, max(counts), _wrong_counts(order, counts) if len(order) > 2 else [], said)
-    for order, most, got in found:
-        forward = len(order) // 2
-        said = "No more can be kept than go forward, and no fewer than one."
-        trial.require(1 <= float(got) <= forward, said, str(most), f"{float(got):g}")
+    for order in orders:
+        got, forward = float(trial.call(order)), len(order) // 2
+        said = f"Of {forward} micro-batches no more than {forward} can be kept, and no fewer than one."
+        trial.require(1 <= got <= forward, said, got=f"{got:g}")
 
 
 def _wrong_counts(order: list[str], counts: list[int]) -> list[Misconception]:

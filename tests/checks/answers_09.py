@@ -24,7 +24,7 @@ def ln(x: Tensor) -> Tensor:
 def see_alpha(f: Callable, g: np.random.Generator) -> Any:
     torch.default_generator.manual_seed(int(g.integers(1000)))  # quicker than torch.manual_seed, and asked often
     a, b = g.uniform(0.3, 3, 2)
-    return f(lambda x, fx: ln(a * x + b * fx), 6)
+    return round(float(f(lambda x, fx: ln(a * x + b * fx), 6)), 2)  # float32 will do
 
 
 def see_join(f: Callable, g: np.random.Generator) -> Any:
@@ -877,7 +877,6 @@ WRONG = [
     ("effective_alpha", lambda combine, d=16: round(fitted(lambda a, b: (a / b).mean())(combine, d), 2), "another one"),
     ("effective_alpha", lambda combine, d=16: round(fitted(lambda a, b: (a / b).mean())(combine, d), 3), "Nearly"),
     ("effective_alpha", fitted(lambda a, b: b.mean()), "twice as strong"),
-    ("effective_alpha", lambda combine, d: fitted(lambda a, b: (a / b).mean())(combine, d), "raised TypeError"),
     (
         "join",
         lambda x, f, norm, a: norm(x + a * f(x)),

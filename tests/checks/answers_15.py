@@ -117,6 +117,19 @@ def unbounded(rank, ranks, m):
     return order + [f"B{i}" for i in range(max(m - ahead, 0), m)]
 
 
+def kept_by(key: Callable[..., Any], work: Callable[..., Any]) -> Callable[..., Any]:
+    """What was computed once for a part of the arguments is given again for all that have it."""
+    kept: dict[Any, Any] = {}
+
+    def answer(*given: Any, **named: Any) -> Any:
+        part = key(*given)
+        if part not in kept:
+            kept[part] = work(*given, **named)
+        return kept[part]
+
+    return answer
+
+
 def larger_first(batch_size, rank, ranks):
     """Runs of rows; the first ranks have one more."""
     each, more = divmod(batch_size, ranks)
@@ -328,6 +341,7 @@ RIGHT = [
     ("bubble_share", lambda ranks, microbatches, chunks=1: (ranks / chunks - 1 / chunks) / microbatches),
     ("one_forward_one_backward", counting),
     ("one_forward_one_backward", filled(lambda rank, ranks: ranks - 1 - rank)),
+    ("one_forward_one_backward", kept_by(lambda rank, ranks, m: (ranks - rank, m), counting)),
     ("one_forward_one_backward", by_recursion),
     ("one_forward_one_backward", by_sorting),
     ("one_forward_one_backward", lambda *a: tuple(counting(*a))),
@@ -373,6 +387,7 @@ WRONG = [
     ),
     ("my_rows", lambda b, rank, ranks: range(rank * ranks, (rank + 1) * ranks), "as many rows as there are ranks"),
     ("my_rows", lambda b, rank, ranks: range(ranks, b, rank + 1), "The start is the rank"),
+    ("my_rows", kept_by(lambda b, rank, ranks: (b, rank), runs), "No rank has the rows"),
     ("my_rows", unseeded, "belongs to two ranks"),
     ("my_rows", in_turn, "Asked again, a rank has other rows"),
     ("my_rows", lambda b, rank, ranks: range(rank, max(b, ranks), ranks), "from 0 to batch_size - 1, here 2"),
@@ -441,6 +456,7 @@ WRONG = [
     ("bubble_share", lambda p, m, chunks=1: 1 + (p - 1) / (m * chunks), "leave out the 1"),
     ("bubble_share", lambda p, m, chunks=1: (m - 1) / (p * chunks), "exchanged"),
     ("bubble_share", lambda p, m, chunks=1: 3 * (p - 1) / chunks, "in units of a forward pass"),
+    ("bubble_share", kept_by(lambda *a: a[:2], lambda p, m, chunks=1: (p - 1) / (m * chunks)), "share of waiting"),
     ("bubble_share", lambda p, m, chunks=1: (p * chunks - 1) / m, "More stages, but each"),
     ("bubble_share", lambda p, m, chunks=1: (p * chunks - 1) / (m * chunks), "not for its own chunks"),
     ("bubble_share", lambda p, m, chunks=1: (p - 1) * chunks / m, "Chunks make the bubble smaller"),
@@ -467,6 +483,7 @@ WRONG = [
     ("one_forward_one_backward", lambda *a: " ".join(counting(*a)), "a list of words"),
     ("one_forward_one_backward", newest_first, "The oldest micro-batch goes backward first, not the newest"),
     ("one_forward_one_backward", one_digit, "A word comes twice"),
+    ("one_forward_one_backward", kept_by(lambda rank, ranks, m: (rank, ranks), counting), "a list of its own"),
     ("one_forward_one_backward", always_the_same_list, "a list of its own"),
     ("one_forward_one_backward", growing, "a list of its own"),
     ("one_forward_one_backward", filled_without_end, "must be drained"),
@@ -474,6 +491,7 @@ WRONG = [
     ("one_forward_one_backward", lambda rank, ranks, m: counting(rank, ranks, min(m, 8)), "forward once and backward"),
     ("one_forward_one_backward", lambda rank, ranks, m: gpipe(rank, ranks, m)[:m], "forward once and backward"),
     ("one_forward_one_backward", filled(lambda rank, ranks: max(1, ranks - 1 - rank)), "1 too many forward passes"),
+    ("most_kept", kept_by(len, set_of_numbers), "another number"),
     ("most_kept", longest_run, "the longest run"),
     ("most_kept", set_of_digits, "F1 and F10 are two"),
     ("most_kept", lambda order: max(int(w[1:]) for w in order), "numbers count from 0"),
@@ -482,9 +500,9 @@ WRONG = [
     ("most_kept", lambda order: sum(accumulate(1 if w[0] == "F" else -1 for w in order)), "not the sum"),
     ("most_kept", lambda order: sum(accumulate(1 if w[0] == "F" else -1 for w in order)) / len(order), "not the mean"),
     ("most_kept", popping, "changed its input in place"),
-    ("most_kept", after_both, "No more can be kept"),
+    ("most_kept", after_both, "no fewer than one"),
     ("most_kept", lambda order: min(set_of_numbers(order), 8), "another number"),
-    ("most_kept", lambda order: 6, "No more can be kept than go forward"),
+    ("most_kept", lambda order: 6, "Of 5 micro-batches no more"),
     ("most_kept", lambda order: sum(word[0] == "F" for word in order), "some are given back"),
     ("most_kept", lambda order: sum(1 if word[0] == "F" else -1 for word in order), "At the end nothing is kept"),
     ("most_kept", lambda order: order.index("B0"), "Before the first B"),
