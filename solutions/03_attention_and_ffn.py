@@ -90,20 +90,22 @@ guess.compare("1/64")
 #
 # **Objective**: write the one operation that lets tokens hear of each other.
 #
-# Write `attention(q, k, v, n_heads, causal)` for queries, keys and values of shape (B, T, d). Each of the `n_heads` heads
-# sees d/h features of every token and computes $\mathrm{softmax}(QK^\top/\sqrt{d/h})\,V$; the heads are put side by side
-# again, (B, T, d). With `causal` a token sees itself and earlier ones only. No `scaled_dot_product_attention`.
+# Write `attention(q, k, v, n_heads, causal)` for queries, keys and values of shape (B, T, d). Each of the
+# h = `n_heads` heads sees d/h neighbouring features of every token and computes
+# $\mathrm{softmax}(QK^\top/\sqrt{d/h})\,V$; the heads are put side by side again, (B, T, d). With `causal` a token sees
+# itself and earlier ones only. No `scaled_dot_product_attention`. In lesson 07 your function is trained, so gradients must come
+# back to all three.
 #
-# Hint: `x.unflatten(-1, (n_heads, -1))` is (B, T, h, d/h). `.transpose(1, 2)` makes (B, h, T, d/h) of it, and a matrix
+# Hint: To split, `x.unflatten(-1, (n_heads, -1))` is (B, T, h, d/h). `.transpose(1, 2)` makes (B, h, T, d/h) of it, and a matrix
 # product then works head by head.
 #
-# Hint: `torch.ones(T, T).triu(1).bool()` is True where a key comes later than its query: fill these scores with
+# Hint: The mask `torch.ones(T, T).triu(1).bool()` is True where a key comes later than its query: fill these scores with
 # `float("-inf")` before the softmax over the last dimension. To merge, undo the two steps in reverse order.
 
 
 # %% exercise="attention"
 def attention(q, k, v, n_heads, causal):
-    """(B, T, d) three times -> (B, T, d): softmax(QKᵀ/√(d/h)) V in each head."""
+    """Queries, keys and values, (B, T, d) each -> (B, T, d)."""
     ### BEGIN SOLUTION
     Q, K, V = (x.unflatten(-1, (n_heads, -1)).transpose(1, 2) for x in (q, k, v))  # (B, h, T, d/h)
     scores = Q @ K.mT * Q.shape[-1] ** -0.5  # (B, h, T, T)
@@ -124,7 +126,7 @@ attention = kit.mine_or_reference(attention, "attention")
 # <details><summary>What you should see</summary>
 #
 # A card with a green bar. Two slips are worth making on purpose: divide by $\sqrt d$ instead of $\sqrt{d/h}$, or `reshape`
-# without `transpose`. Both run, both train a little, and no error is ever raised.
+# without `transpose`. Both run, and no error is raised.
 # </details>
 #
 # **Why it works.** A score is a sum of d/h products of independent numbers of variance 1, so it has variance d/h. Divided
@@ -135,7 +137,7 @@ q, k, v = drawn(3, 2, TOKENS, width).unbind()
 ours, torchs = attention(q, k, v, 4, True), F.scaled_dot_product_attention(
     *(x.unflatten(-1, (4, -1)).transpose(1, 2) for x in (q, k, v)), is_causal=True
 ).transpose(1, 2).flatten(2)  # fmt: skip
-print("equal to PyTorch's own:", torch.allclose(ours, torchs))
+print("equal to PyTorch's own:", torch.allclose(ours, torchs, atol=1e-5))
 
 # %% [markdown]
 # ## What an average keeps
@@ -161,9 +163,9 @@ print("equal to PyTorch's own:", torch.allclose(ours, torchs))
 # Write `averaged_variance(T, r, causal)`: the variance of an even average of unit-variance tokens with pairwise correlation
 # `r`, as a mean over the $T$ positions. With `causal`, position $i$ averages the first $i$ tokens only.
 #
-# Hint: without a mask all positions are alike, and the formula above is the answer.
+# Hint: Without a mask all positions are equal, and the text above has the answer.
 #
-# Hint: with it position $i$ is the same problem with $i$ tokens. Average over $i$: the harmonic number
+# Hint: With it, position $i$ is the same problem with fewer tokens. Average over the positions: the harmonic number
 # $H_T = 1 + 1/2 + \dots + 1/T$ appears.
 
 
@@ -318,9 +320,9 @@ print(f"a head that looks for large values: {picked:.0f} times the variance, and
 # Write `ffn_variance_gain(d_model, d_ff, gain)`: variance of the output over the mean square of the input, for
 # $W_2\,\mathrm{ReLU}(W_1 x)$ with both matrices Xavier-normal with this gain.
 #
-# Hint: three factors: through $W_1$ (fan-in `d_model`), through ReLU, through $W_2$ (fan-in `d_ff`).
+# Hint: Follow the mean square through the branch, one factor after the other: a matrix, ReLU, a matrix.
 #
-# Hint: both matrices have entries of the same variance, `gain**2 * 2 / (d_model + d_ff)`.
+# Hint: How many products does an output of each matrix add up, and which variance do the entries have?
 
 
 # %% exercise="ffn_variance_gain"
@@ -376,9 +378,9 @@ print(f"GELU instead of ReLU, d_ff = 4·d: between 0.2 and 0.27: {0.2 < gelu < 0
 # the gain `gain`; query and key have gain 1. Write `attention_variance_gain(T, r, causal, gain)`: variance of the branch's
 # output for tokens of variance 1 and correlation `r`, with even weights.
 #
-# Hint: what does a square Xavier matrix of gain $g$ do to a variance?
+# Hint: What does a square Xavier matrix of gain $g$ do to a variance?
 #
-# Hint: a matrix acts on features, the average on tokens: it does not matter which comes first. You have a function for the
+# Hint: A matrix acts on features, the average on tokens: it does not matter which comes first. You have a function for the
 # average.
 
 
@@ -462,10 +464,10 @@ for r, name in ((0.0, "all different"), (0.99, "all alike")):
 # Let the scores be independent normal numbers of variance `s`, and the tokens independent and many. Write
 # `sharp_average(T, s)`: the variance of their softmax average, for large $T$.
 #
-# Hint: independent tokens: the variance is the sum of squared weights. The weights are $e^{q_i}/\sum_j e^{q_j}$, and for
+# Hint: Since tokens are independent, the variance is the sum of squared weights. The weights are $e^{q_i}/\sum_j e^{q_j}$, and for
 # many tokens the sum below is $T$ times the mean of $e^q$.
 #
-# Hint: for a normal $q$ of variance $s$ the mean of $e^q$ is $e^{s/2}$, and the mean of $e^{2q}$ is $e^{2s}$.
+# Hint: For a normal $q$ of variance $s$ the mean of $e^q$ is $e^{s/2}$. And which variance does $2q$ have?
 
 
 # %% exercise="sharp_average"
@@ -495,25 +497,25 @@ print(
 # **Why it works.** $T \cdot e^{2s}/(T e^{s/2})^2 = e^s/T$. An average with such weights is one over $T/e^s$ tokens: 24 of
 # the 64. (With so few tokens the formula for many is a little too high.)
 
-# %% [markdown] exercise="relu_correlation" difficulty=4 importance=3 minutes=12
+# %% [markdown] exercise="relu_correlation" difficulty=2 importance=3 minutes=12
 # ### ReLU makes tokens more alike (optional)
 #
 # **Objective**: see that feed-forward branches are not innocent either.
 #
-# Two tokens have the correlation `r`, and so have their values in front of ReLU. Write `relu_correlation(r)`: the cosine
-# between the two tokens behind ReLU, for wide branches, where values in front of it are normal. From the integral (Cho and Saul, 2009), with the angle
+# Two tokens have the correlation `r`, and so have their values before ReLU. Write `relu_correlation(r)`: the cosine
+# between the two tokens after ReLU, for wide branches, where values before it are normal. From the integral (Cho and Saul, 2009), with the angle
 # $\varphi = \arccos r$,
 #
 # $$\mathbb{E}[\mathrm{ReLU}(a)\,\mathrm{ReLU}(b)] = \frac{1}{2\pi}\big(\sin \varphi + (\pi - \varphi) \cos \varphi\big).$$
 #
-# Hint: a cosine is that, divided by $\mathbb{E}[\mathrm{ReLU}(a)^2] = \tfrac12$.
+# Hint: The cosine of a token with itself is 1. What does the integral give for it?
 #
-# Hint: $\sin(\arccos r) = \sqrt{1 - r^2}$.
+# Hint: Which side of a right triangle is the sine of an angle whose cosine is $r$?
 
 
 # %% exercise="relu_correlation"
 def relu_correlation(r):
-    """Cosine between two tokens behind ReLU, from their correlation before: one number."""
+    """Cosine between two tokens after ReLU, from their correlation before: one number."""
     ### BEGIN SOLUTION
     return r + (sqrt(1 - r * r) - r * acos(r)) / pi
     ### END SOLUTION
@@ -529,7 +531,7 @@ for r in (0.0, 0.5, 0.9):
     b = r * a + sqrt(1 - r * r) * own
     found = F.cosine_similarity(a.relu(), b.relu(), dim=0).item()
     print(
-        f"r = {r}: {relu_correlation(r):.3f} behind ReLU; measured within 0.01: {abs(found - relu_correlation(r)) < 0.01}"
+        f"r = {r}: {relu_correlation(r):.3f} after ReLU; measured within 0.01: {abs(found - relu_correlation(r)) < 0.01}"
     )
 
 # %% [markdown]

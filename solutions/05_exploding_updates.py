@@ -77,11 +77,12 @@ def verdict(said, holds):
 # **Objective**: build the control experiment.
 #
 # Write `post_ln_init_divisor(layer, n_layers)`: the number $k$ by which the weights of a layer are divided. Layers are
-# counted from 1 at the bottom. The top layer is left as it is ($k = 1$), the one below is halved, and so on down.
+# counted from 1 at the bottom. The top layer is left as it is ($k = 1$); the weights of the layer below it are divided by 2,
+# those of the next one by 3, and so on down.
 #
-# Hint: what should it give for `layer = n_layers`, and for one less?
+# Hint: What should it give for `layer = n_layers`, and for one less?
 #
-# Hint: count how many layers there are from this one up to the top, itself included.
+# Hint: Count how many layers there are from this one up to the top, itself included.
 
 
 # %% exercise="post_ln_init_divisor"
@@ -144,9 +145,9 @@ verdict("the same within a factor of 1.5:", 1 / 1.5 < ratio < 1.5)
 # Write `learning_rate(step, peak, warmup, initial)`. It rises in a straight line from `initial` at step 0 to `peak` at step
 # `warmup`. From then on it is $\text{peak}\cdot\sqrt{\text{warmup}/\text{step}}$.
 #
-# Hint: where step = warmup both formulas must give the peak.
+# Hint: Where step = warmup both formulas must give the peak.
 #
-# Hint: a straight line through two points, (0, initial) and (warmup, peak).
+# Hint: A straight line through two points, (0, initial) and (warmup, peak).
 
 
 # %% exercise="learning_rate"
@@ -194,13 +195,13 @@ for step in (50, 100, 200, 400):
 # **Objective**: measure how far a step moves what a model says, and leave no trace.
 #
 # Write `model_update(model, x, step)`: the norm of the change of `model(x)` that `step(model)` causes, a number. `step`
-# changes the model's parameters in place. Measure without dropout. Afterwards the model must be what it was: same
-# parameters, same mode (training or evaluation).
+# takes gradients and changes the model's parameters in place. Measure without dropout. Afterwards the model must be what it
+# was: the same parameters with their old values, still trained, and the same mode (training or evaluation).
 #
-# Hint: keep a *copy* of every tensor in `model.state_dict()`; the dictionary itself holds the very tensors that will change.
+# Hint: Keep a *copy* of every tensor in `model.state_dict()`; the dictionary itself holds the very tensors that will change.
 #
-# Hint: `model.training` before `model.eval()`, `model(x)` under `torch.no_grad()`, then the step, then `model(x)` again; at
-# the end `model.load_state_dict(…)` and `model.train(…)`.
+# Hint: Note `model.training` before you call `model.eval()`. Your two passes can go under `torch.no_grad()`, but not the
+# step, which needs gradients. What has to be put back at the end?
 
 
 # %% exercise="model_update"
@@ -544,14 +545,14 @@ verdict("                             tokens alike before the first step:", deep
 # Write `update_bound(v, w, alpha, dtheta)`: the sum, for arrays `v`, `w`, `dtheta` with an entry per sub-layer. `dtheta` holds
 # how far each pair moved.
 #
-# Hint: one term per sub-layer. What is multiplied by what in it?
+# Hint: Each sub-layer gives a term of its own: its two matrices, the skip and its own step are in it.
 #
-# Hint: `np.sqrt` works on arrays, entry by entry, and an array has a `.sum()`.
+# Hint: NumPy works entry by entry: `np.sqrt` of an array is an array, and an array has a `.sum()`.
 
 
 # %% exercise="update_bound"
 def update_bound(v, w, alpha, dtheta):
-    """Σ √(v² + w²)/α · ‖Δθ‖ over the sub-layers: one number."""
+    """One number, from arrays with an entry per sub-layer and one α."""
     ### BEGIN SOLUTION
     return (np.sqrt(v**2 + w**2) / alpha * dtheta).sum()
     ### END SOLUTION
@@ -661,7 +662,7 @@ verdict("Post-LN's numbers: from 3 to 24 layers the multiple more than triples:"
 #
 # ## For those who want more
 
-# %% [markdown] exercise="sublayer_slopes" difficulty=3 importance=3 minutes=12
+# %% [markdown] exercise="sublayer_slopes" difficulty=2 importance=3 minutes=12
 # ### The slopes of one sub-layer (optional)
 #
 # **Objective**: do the theorem's central line yourself.
@@ -669,9 +670,9 @@ verdict("Post-LN's numbers: from 3 to 24 layers the multiple more than triples:"
 # Write `sublayer_slopes(x, v, w, alpha)`: the pair $(\partial f/\partial v,\; \partial f/\partial w)$ for
 # $f = (\alpha + vw)\,x/\sqrt{\alpha^2 + v^2w^2}$.
 #
-# Hint: $f$ depends on $v$ and $w$ through $u = vw$ alone: the slope along $u$ first.
+# Hint: The function depends on $v$ and $w$ through $u = vw$ alone: take the slope along $u$ first.
 #
-# Hint: that slope is $\alpha\,x\,(\alpha - u)/(\alpha^2 + u^2)^{3/2}$.
+# Hint: And how does $u$ change with $v$, and how with $w$?
 
 
 # %% exercise="sublayer_slopes"
@@ -714,9 +715,9 @@ verdict("never above the bound:", max(tight) <= 1)
 # farthest that a weight can get in the first `steps` steps (0, 1, …), all in the same direction, with your schedule and its
 # initial rate of 1e-7.
 #
-# Hint: you have a function for the rate at one step.
+# Hint: You have a function for the rate at one step.
 #
-# Hint: add the rates up: `sum(… for step in range(steps))`.
+# Hint: Which steps are the first `steps`, counted from 0, and what do they add up to?
 
 
 # %% exercise="warmup_distance"

@@ -143,7 +143,7 @@ guess.compare("as far as before")
 # Write `depth_slope(depths, updates)`: the power of depth with which `updates` grow, by least squares over all points.
 # Both are lists or arrays of the same length. The answer is one number.
 #
-# Hint: take logarithms of both. What you look for is then the slope of a straight line.
+# Hint: Take logarithms of both. What you look for is then the slope of a straight line.
 #
 # Hint: `np.polyfit(x, y, 1)` gives the slope and the intercept of the best line, in this order.
 
@@ -303,7 +303,7 @@ print(
 #
 # Hint: α is one root away. For β, put $v = w = \beta$ into $v^2 + w^2$ first.
 #
-# Hint: $2\beta^2 = (2N)^{-1/2}$. Divide by 2, square both sides to see what stands under the root: $\beta^4 = 1/(4 \cdot 2N)$.
+# Hint: Under a fourth root a factor becomes its fourth power: $\sqrt2\,x^{1/4} = (4x)^{1/4}$.
 
 
 # %% exercise="solve_deepnorm"
@@ -401,9 +401,9 @@ guess_split.compare("flat too")
 # Write `branch_over_skip(alpha, beta)`: the variance of the branch over that of the skip, in one sub-layer
 # $\alpha x + F$. The stream $x$ has variance 1; the branch is two square matrices of gain β in a row.
 #
-# Hint: each matrix multiplies the standard deviation by β.
+# Hint: Lesson 01 has what one matrix of gain β does to a variance. Then comes the second one.
 #
-# Hint: a variance is a square. That holds for the factor α too.
+# Hint: Try it with a number: if x has variance 1, which variance does 3x have?
 
 
 # %% exercise="branch_over_skip"
@@ -453,14 +453,15 @@ for layers in (12, 100, 1000):
 # `step="fixed"`, as with signs or Adam, $\lVert\Delta\theta_i\rVert = 1$ (some length that depends on neither β nor depth; call
 # it 1).
 #
-# Hint: all $2N$ terms are equal. Write one term, then multiply.
+# Hint: All terms are equal. Write one term, then count them.
 #
-# Hint: one term is $\sqrt2\,\beta/\alpha$ times the length of the step.
+# Hint: Each term has two factors: how much the network feels a nudge, and how long the nudge is. Only the second depends on
+# `step`.
 
 
 # %% exercise="update_sum"
 def update_sum(n_layers, alpha, beta, step):
-    """Σ √(v² + w²)/α · ‖Δθ‖ over 2N sub-layers: one number."""
+    """The sum of Theorem 4.2, per unit of learning rate: one number."""
     ### BEGIN SOLUTION
     effect = sqrt(2) * beta / alpha
     length = effect if step == "sgd" else 1
@@ -518,11 +519,11 @@ for layers in (12, 96, 1000):
 # Write `predicted_slope(group, step, a, b)`: the power of depth with which the update grows if only one group steps:
 # `"matrices"`, `"biases"` or `"norms"`, for `step` `"sgd"` or `"fixed"`. Here $\alpha = N^a$ and $\beta = N^{-b}$.
 #
-# Hint: as in `update_sum`, it is the number of sub-layers, times what the network feels, times the length of the step.
+# Hint: As in `update_sum`, it is the number of sub-layers, times what the network feels, times the length of the step.
 # Powers of $N$ add when factors multiply.
 #
-# Hint: with SGD the step is as long as the gradient, and the gradient is what the network feels. The number of sub-layers
-# alone gives a slope of 1.
+# Hint: With SGD the step is as long as the gradient, and the gradient is what the network feels. Begin with the norms: of
+# them only the number of sub-layers is left.
 
 
 # %% exercise="predicted_slope"
@@ -708,10 +709,10 @@ print("control:    slope 0, within 0.1:", bool(abs(depth_slope(depths, ours)) < 
 #
 # Write `encoder_condition(N, M, alpha_e, beta_e, alpha_d, beta_d)`: the left side of the equation above, for any constants.
 #
-# Hint: write the entrance first. How many cross-attentions are there, and what does each pass?
+# Hint: Write the entrance first. How many cross-attentions are there, and what does each pass?
 #
-# Hint: forward through one norm is one division by $\alpha_d$. The encoder's own factor has two of $\alpha_e$: one of the
-# theorem, one of the step.
+# Hint: Forward through one norm is one division by $\alpha_d$. In the encoder's own factor count the norms again: one in
+# the theorem, and how many in the step?
 
 
 # %% exercise="encoder_condition"
@@ -738,7 +739,8 @@ for N, M in ((6, 6), (18, 6), (100, 100)):
 # %% [markdown]
 # <details><summary>What you should see</summary>
 #
-# A green card. Exchange N and M, and the check notices: it tests with 12 and 3 layers.
+# A green card. For given constants N and M could be exchanged: only their product counts. It is the constants that tell
+# encoder and decoder apart.
 # </details>
 #
 # **Why it works.** The encoder's change enters $M$ times. That is why the paper calls the decoder the less stable half.
@@ -759,9 +761,9 @@ for N, M in ((6, 6), (18, 6), (100, 100)):
 #
 # Write `solve_encoder(N, M)`: the pair (α, β) of the encoder, split evenly as in line 5, not rounded.
 #
-# Hint: call $K = (N^4 M/27)^{1/4}$. The condition is $K\,(v^2 + w^2)/\alpha^2 = 1$: what $K$ is here was $2N$ before.
+# Hint: Call $K = (N^4 M/27)^{1/4}$. The condition is $K\,(v^2 + w^2)/\alpha^2 = 1$: what $K$ is here was $2N$ before.
 #
-# Hint: $\alpha^2 = K^{1/2}$ and $2\beta^2 = K^{-1/2}$.
+# Hint: You have solved this condition already, in `solve_deepnorm`, for another number of terms.
 
 
 # %% exercise="solve_encoder"

@@ -166,7 +166,7 @@ constants = kit.mine_or_reference(constants, "constants")
 # %%
 for N, M in [(12, 0), (0, 1000), (12, 3), (3, 12), (100, 100)]:
     for name, pair in zip(("encoder", "decoder"), constants(N, M), strict=True):
-        if pair:
+        if pair is not None:
             print(f"({N}, {M}): {name} α = {pair[0]:.4f}, β = {pair[1]:.4f}, α·β = {pair[0] * pair[1]:.3f}")
 
 # %% [markdown]

@@ -112,16 +112,17 @@ guess_memory.compare("α = 2")
 #
 # A branch is two matrices of gain β, so its variance is $f = s\beta^4$. Here s is the variance of a branch whose weights
 # have gain 1. It is 1 for two square matrices (lesson 01), and about 0.2 for the layers of this lesson, with flat attention
-# scores, while tokens differ.
+# scores, while tokens differ. (Where little of the input is left, tokens become similar and s grows. So the formula is for
+# the upper part of the cliff, about half of the input and more.)
 #
 # Write `edge_alpha(layers, share, s)`: the α at which the part `share` of the input's variance is left at the top of
 # `layers` layers.
 #
-# Hint: one sub-layer keeps $\alpha^2/(\alpha^2 + f) = 1/(1 + f/\alpha^2)$ (`input_share`, lesson 01). Put $\beta = 1/(\sqrt{2}\,\alpha)$
+# Hint: One sub-layer keeps $\alpha^2/(\alpha^2 + f) = 1/(1 + f/\alpha^2)$ (`input_share`, lesson 01). Put $\beta = 1/(\sqrt{2}\,\alpha)$
 # into f: which power of α stands below s in $f/\alpha^2$?
 #
-# Hint: the 2N shares multiply, so each is `share ** (1 / (2 * layers))`. Set that equal to $1/(1 + s/(4\alpha^6))$ and
-# solve for α.
+# Hint: The shares of all sub-layers multiply. So which share does each of them keep, and at which $f/\alpha^2$ does it keep
+# that?
 
 
 # %% exercise="edge_alpha"
@@ -217,7 +218,7 @@ kit.record(layers=depth, alpha=alpha, input_share=found, s=s)
 # - `"lost"`: `similarity` is above 0.9, and that mean is above `chance - 0.25`;
 # - `"slow"`: everything else.
 #
-# Hint: ask for numbers that are not finite first. NaN compares false with everything, so no later question would find it.
+# Hint: Ask for numbers that are not finite first. NaN compares false with everything, so no later question would find it.
 #
 # Hint: `np.isfinite` answers for each step, and `loss[-5:]` are the last five. Return at the first rule that fits, in the
 # order of the list.
@@ -338,9 +339,9 @@ print("16 layers, α = 8: learned at 0.001:", faint[1e-3] < 1.0, "· at 0.01:", 
 #
 # The answer is the smallest α at which *every* seed learned. Where there is none it is infinity, `np.inf`.
 #
-# Hint: which rows are True throughout? `np.all` takes an axis.
+# Hint: Which rows are True throughout? `np.all` takes an axis.
 #
-# Hint: a boolean array of n entries picks rows: `alphas[mask]`. For the empty case see the argument `initial` of `np.min`.
+# Hint: A boolean array of n entries picks rows: `alphas[mask]`. For the empty case see the argument `initial` of `np.min`.
 
 
 # %% exercise="trainable_edge"
@@ -391,9 +392,9 @@ for layers, edge in zip(grid.depths, edges, strict=True):
 # Suppose that $\text{value} = c \cdot \text{depth}^p$. Write `depth_power(depths, values)`: the p that fits best, as the
 # least-squares slope of ln(value) on ln(depth). Both arguments are arrays (n,) of positive numbers.
 #
-# Hint: take the logarithm of both sides. What is p in $\ln(\text{value}) = \ln c + p \ln(\text{depth})$?
+# Hint: On which axes is a power of depth a straight line?
 #
-# Hint: `np.polyfit(x, y, 1)` fits a line. It returns the slope first, then the intercept.
+# Hint: `np.polyfit` fits a line. Look up what it returns first: the slope or the intercept?
 
 
 # %% exercise="depth_power"
@@ -506,9 +507,9 @@ print(f"DeepNorm, ten times as deep: the first step moves the answers {tenfold:.
 # Write `matching_rate(rate, shallow, deep)`: the learning rate at which the deep stack has the bound that the shallow one
 # has at `rate`. `shallow` and `deep` are `(layers, alpha, beta)`.
 #
-# Hint: write the bound down for both stacks and set them equal. What cancels?
+# Hint: Write the bound down for both stacks and set them equal. What cancels?
 #
-# Hint: the rate times $N\beta/\alpha$ is the same for both. Divide by the deep stack's.
+# Hint: Two stacks that are equal take the same rate. If only the depth differs, the deeper one takes less.
 
 
 # %% exercise="matching_rate"

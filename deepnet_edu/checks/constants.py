@@ -1,132 +1,150 @@
 """The judge of lesson 07's exercise ``constants``: three architectures, and every way in which they were confused."""
 
-from math import sqrt
+from math import exp, log, sqrt
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from deepnet_edu.checks.base import Misconception, Trial
+from deepnet_edu.checks.values import as_array, close, describe, is_number
+
+Pair = tuple[float, float]
 
 
 def constants(trial: Trial) -> None:
-    """((α, β) of the encoder, (α, β) of the decoder), None for a stack that is not there."""
-    for N, M in [(12, 0), (0, 40), (12, 3), (3, 12), (5, 40)]:
-        got = trial.call(N, M)
-        trial.require(
-            isinstance(got, tuple | list) and len(got) == 2,
-            "The answer is a pair: the encoder's (α, β) and the decoder's.",
-            "(encoder, decoder)",
-            repr(got)[:80],
-        )
-        trial.require(
-            not all(isinstance(one, int | float) for one in got),
-            "One stack's (α, β). Say whose: ((α, β), None) is an encoder alone, (None, (α, β)) a decoder alone.",
-            "(encoder, decoder)",
-            repr(got)[:80],
-        )
-        for name, layers, pair in (("encoder", N, got[0]), ("decoder", M, got[1])):
-            trial.require(
-                layers > 0 or pair is None,
-                f"A model without {'an encoder' if name == 'encoder' else 'a decoder'} has no constants for it: None.",
-                "None",
-                repr(pair)[:80],
-            )
-            trial.require(
-                layers == 0 or (isinstance(pair, tuple | list | np.ndarray | Tensor) and len(pair) == 2),
-                f"The {name}'s constants are a pair (α, β).",
-                "(α, β)",
-                repr(pair)[:80],
-            )
-        if N == 0 or M == 0:
-            _single(trial, got[0] if M == 0 else got[1], N + M)
-        else:
-            _both(trial, got, N, M)
+    """An encoder alone: ((2N)^(1/4), (8N)^(-1/4)), None; a decoder alone: None, ((2M)^(1/4), (8M)^(-1/4)). Both:
+    (0.81(N⁴M)^(1/16), 0.87(N⁴M)^(-1/16)) and ((3M)^(1/4), (12M)^(-1/4)).
+    """
+    # Both first: then the lesson knows that each of two is a pair.
+    for N, M in [(12, 3), (3, 12), (5, 40), (1, 1)]:
+        _both(trial, _stacks(trial, N, M), N, M)
+    for N, M in [(12, 0), (0, 41), (1, 0), (0, 1), (0, 1000)]:
+        _alone(trial, _stacks(trial, N, M)[0 if N else 1], N + M)
+    for N, M in [(7, 0), (0, 70), (7, 70)]:
+        for name, pair in zip(("encoder", "decoder"), _stacks(trial, N, M), strict=True):
+            if pair is not None:
+                alpha, beta = as_array(pair)
+                trial.require(
+                    abs(alpha * beta - sqrt(0.5)) < 0.05,
+                    f"In each of the paper's pairs α·β is close to 0.7. For the {name} it is not.",
+                    "0.7",
+                    f"{alpha * beta:.4g}",
+                )
 
 
-def _pair(alpha: float, beta: float, sentence: str) -> Misconception:
-    return Misconception(np.array([alpha, beta]), sentence)
+def _stacks(trial: Trial, N: int, M: int) -> Any:
+    """What the learner has for the encoder and the decoder, each a pair of numbers or None where there is none."""
+    got = trial.call(N, M)
+    trial.require(
+        isinstance(got, tuple | list | np.ndarray | Tensor) and len(got) == 2,
+        "The answer is a pair: the encoder's (α, β) and the decoder's.",
+        "(encoder, decoder)",
+        describe(got),
+    )
+    trial.require(
+        not all(map(is_number, got)),
+        "One stack's (α, β). Say whose: ((α, β), None) is an encoder alone, (None, (α, β)) a decoder alone.",
+        "(encoder, decoder)",
+        describe(got),
+    )
+    for name, article, layers, pair in (("encoder", "an", N, got[0]), ("decoder", "a", M, got[1])):
+        if layers == 0:
+            without = f"A model without {article} {name} has no constants for it: None."
+            trial.require(pair is None, without, "None", describe(pair))
+            continue
+        holds = isinstance(pair, tuple | list | np.ndarray | Tensor) and len(pair) == 2 and all(map(is_number, pair))
+        trial.require(holds, f"The {name}'s constants are a pair (α, β) of numbers.", "(α, β)", describe(pair))
+    return got
 
 
-def _by_logarithm(base: float, numerator: int, denominator: int) -> float:
-    """base^(numerator/denominator), in the form that an answer will hardly have."""
-    return float(np.exp(numerator * np.log(base) / denominator))
+def _root(base: float, of: int) -> float:
+    """In the form that an answer will hardly have."""
+    return exp(log(base) / of)
 
 
-def _single(trial: Trial, pair: Any, L: int) -> None:
-    alpha, beta = _by_logarithm(2 * L, 1, 4), _by_logarithm(8 * L, -1, 4)
+def _alone(trial: Trial, pair: Any, L: int) -> None:
+    alpha, beta = _root(2 * L, 4), 1 / _root(8 * L, 4)
     precedence = "Python reads x**1/4 as (x**1)/4: put the exponent in parentheses, or write 0.25."
-    wrong = [
-        _pair(L**0.25, (4 * L) ** -0.25, "N layers are 2N sub-layers: α = (2N)^(1/4)."),
-        _pair(alpha, 1 / alpha, "Two matrices share the budget: β is 1/(√2·α), (8N)^(-1/4)."),
-        _pair((2 * L) ** 0.5, (2 * L) ** -0.5, "That is GLM-130B's choice, exponents ±1/2. The paper's are ±1/4."),
-        _pair(alpha, 1 / beta, "β shrinks with depth: the exponent is negative."),
-        _pair(beta, alpha, "α and β are exchanged: α grows with depth, β shrinks."),
-        _pair(alpha, 8 * L**-0.25, "The 8 belongs inside: (8N)^(-1/4)."),
-        _pair(2 * L / 4, 1 / (8 * L) / 4, precedence),
-        _pair(alpha, 1 / (8 * L) / 4, precedence),
-        _pair(alpha, 1.0, "// rounds to a whole number, and x**-1 // 4 is not what was meant: write -0.25."),
-        _pair(
+    known: list[tuple[float, float, str]] = [
+        (L**0.25, (4 * L) ** -0.25, "N layers are 2N sub-layers, and a stack alone counts them."),
+        (alpha, 1 / alpha, "Two matrices share the budget of β: it is smaller than 1/α."),
+        ((2 * L) ** 0.5, (2 * L) ** -0.5, "That is GLM-130B's choice, exponents ±1/2. The paper's are others."),
+        (alpha, 1 / beta, "β shrinks with depth: the exponent is negative."),
+        (beta, alpha, "α and β are exchanged: α grows with depth, β shrinks."),
+        (2 * L / 4, 1 / (8 * L) / 4, precedence),
+        (alpha, 1 / (8 * L) / 4, precedence),
+        (alpha, 1.0, "// rounds to a whole number, and x**-1 // 4 is not what was meant: write -0.25."),
+        (
             (3 * L) ** 0.25,
             (12 * L) ** -0.25,
             "That is a decoder with cross-attention, three sub-layers a layer. Alone, a layer has two.",
         ),
+        (0.81 * L ** (1 / 4), 0.87 * L ** (-1 / 4), "Those are constants of an encoder under a decoder."),
     ]
-    trial.equal(
-        np.array([float(pair[0]), float(pair[1])]),
-        np.array([alpha, beta]),
-        wrong,
-        "A stack alone has α = (2N)^(1/4) and β = (8N)^(-1/4).",
-    )
+    if L > 1:
+        known.append((alpha, 8 * L**-0.25, "The 8 belongs inside the parentheses: the power comes first otherwise."))
+    wrong = [Misconception(np.array([a, b]), sentence) for a, b, sentence in known]
+    trial.equal([*pair], np.array([alpha, beta]), wrong, "For a stack alone the pair is another one.")
 
 
 def _both(trial: Trial, got: Any, N: int, M: int) -> None:
-    values = np.array([float(value) for pair in got for value in pair])
-    root = _by_logarithm(N**4 * M, 1, 16)
-    decoder = (_by_logarithm(3 * M, 1, 4), _by_logarithm(12 * M, -1, 4))
-    rounded = (0.81 * root, 0.87 / root)
-    exact = (27 ** (-1 / 16) * root, 27 ** (1 / 16) / sqrt(2) / root)
+    values = [value for pair in got for value in pair]
     # Both are right: the paper's two digits, and what they were rounded from.
-    encoder = exact if np.allclose(values[:2], exact, rtol=1e-9) else rounded
+    factors: list[Pair] = [(0.81, 0.87), (1 / _root(27, 16), _root(27, 16) / sqrt(2))]
+    root, decoder = _root(N**4 * M, 16), (_root(3 * M, 4), 1 / _root(12 * M, 4))
+    rounded, exact = ([a * root, b / root, *decoder] for a, b in factors)
+    right = exact if close(as_array(values), np.array(exact), 1e-3) else rounded
+    wrong = [one for pair in factors for one in _confused(N, M, *pair)] if N != M else []
+    trial.equal(values, np.array(right), wrong, "With encoder and decoder the pairs are others.")
+
+
+def _confused(N: int, M: int, a: float, b: float) -> list[Misconception]:
+    """What is said where both pairs are there, by the slip; a and b are the encoder's factors."""
+    root, swapped, product = _root(N**4 * M, 16), _root(M**4 * N, 16), N**4 * M
+    encoder, decoder = (a * root, b / root), (_root(3 * M, 4), 1 / _root(12 * M, 4))
     single_encoder, single_decoder = ((2 * N) ** 0.25, (8 * N) ** -0.25), ((2 * M) ** 0.25, (8 * M) ** -0.25)
-    exchanged = (M**4 * N) ** (1 / 16)
-
-    def four(first: tuple[float, float], second: tuple[float, float], sentence: str) -> Misconception:
-        return Misconception(np.array([*first, *second]), sentence)
-
-    three = "A decoder layer with cross-attention has three sub-layers: 3M, and 12M for β."
-    wrong = [
-        four(
+    exchanged, others = (a * swapped, b / swapped), ((3 * N) ** 0.25, (12 * N) ** -0.25)
+    bug = "The exponent -1/16 turns the root over, and 1.15 = 1/0.87 turns the factor over once too often."
+    precedence = "Python reads x**1/16 as (x**1)/16: put the exponent in parentheses."
+    known: list[tuple[Pair, Pair, str]] = [
+        (
             single_encoder,
             single_decoder,
             "Those are the constants of two separate models. Cross-attention ties them: the encoder's change enters "
             "the decoder M times.",
         ),
-        four(encoder, single_decoder, three),
-        four(
+        (encoder, single_decoder, "A decoder layer with cross-attention has three sub-layers: 3M, not 2M."),
+        (
             single_encoder,
             decoder,
             "The encoder's constants depend on M too: each of M cross-attentions injects its change.",
         ),
-        four((0.81 * exchanged, 0.87 / exchanged), decoder, "N and M are exchanged: the encoder has (N⁴M)^(1/16)."),
-        four(
-            (0.81 * root, 1.15 / root),
-            decoder,
-            "0.87, not 1.15 = 1/0.87: the exponent -1/16 has turned the root over already. (A published bug.)",
+        (exchanged, decoder, "N and M are exchanged in the encoder's (N⁴M)^(1/16)."),
+        (
+            exchanged,
+            others,
+            "The arguments are exchanged: the number of the encoder's layers comes first.",
         ),
-        four(decoder, encoder, "Encoder and decoder are exchanged: the encoder comes first."),
-        four((root, 1 / root), decoder, "The factors 0.81 and 0.87 are missing."),
-        four(
-            (0.81 * root, 0.87 * root),
-            decoder,
-            "β shrinks with depth: the exponent is negative.",
+        ((a * root, 1.15 / root), decoder, f"{bug} (A published bug.)"),
+        (decoder, encoder, "Encoder and decoder are exchanged: the encoder comes first."),
+        ((root, 1 / root), decoder, "The factors 0.81 and 0.87 are missing."),
+        ((a * root, b * root), decoder, "The encoder's β shrinks with depth: the exponent is negative."),
+        (encoder, (decoder[0], 1 / decoder[0]), "For the decoder's β two matrices share the budget."),
+        (encoder, (decoder[0], 1 / decoder[1]), "The decoder's β shrinks with depth: the exponent is negative."),
+        ((encoder[1], encoder[0]), (decoder[1], decoder[0]), "α and β are exchanged: α grows with depth."),
+        ((a * product / 16, b / product / 16), decoder, precedence),
+        ((a * product / 16, b / root), decoder, precedence),
+        ((a * root, b / product / 16), decoder, precedence),
+        (
+            encoder,
+            others,
+            "The encoder is right. The decoder's constants depend on its own layers alone: M.",
         ),
-        four(encoder, (decoder[0], 1 / decoder[0]), "Two matrices share the budget: β is (12M)^(-1/4)."),
-        four(encoder, (decoder[0], 1 / decoder[1]), "β shrinks with depth: the exponent is negative."),
+        (
+            (a * _root(N * M, 16), b / _root(N * M, 16)),
+            decoder,
+            "The encoder's own depth counts four times as much as the decoder's: N⁴.",
+        ),
     ]
-    trial.equal(
-        values,
-        np.array([*encoder, *decoder]),
-        wrong,
-        "Encoder: 0.81(N⁴M)^(1/16), 0.87(N⁴M)^(-1/16). Decoder: (3M)^(1/4), (12M)^(-1/4).",
-    )
+    return [Misconception(np.array([*first, *second]), sentence) for first, second, sentence in known]

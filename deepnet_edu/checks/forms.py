@@ -31,6 +31,9 @@ def as_asked(function: Function, asked: Function | None) -> Function:
     wanted = signature_of(asked) if asked else None
     if own is None or wanted is None or _takes(own, wanted):
         return function
+    every = dict.fromkeys(wanted.parameters)
+    if not (binds(own, tuple(every), {}) or binds(own, (), every)):
+        return function  # it takes other arguments, which its check says
 
     def answer(*arguments: Any, **keywords: Any) -> Any:
         """The learner's answer, called as it wants to be."""
@@ -69,6 +72,7 @@ def alike(value: Any, example: Any) -> Any:
     if is_number(example):
         if not is_number(value):
             return value
+        value = value.detach() if isinstance(value, Tensor) else value  # PyTorch warns of a number with a graph
         if isinstance(example, Tensor):
             return torch.tensor(float(value), dtype=example.dtype)
         return int(value) if _is_whole(example) and float(value).is_integer() else float(value)

@@ -1,191 +1,145 @@
-"""Lesson 05, exploding updates: Post-LN-init, the warm-up schedule, the model update, Theorem 4.2 and its slopes, and
-how far warm-up lets a weight go."""
+"""Lesson 05, exploding updates: Post-LN-init, the warm-up schedule, the model update (in updates.py), Theorem 4.2 and
+its slopes, and how far warm-up lets a weight go."""
 
-from collections.abc import Callable
+import contextlib
 from math import sqrt
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
-from deepnet_edu.checks.base import Judge, Misconception, Trial
-
-
-def learning_rate(trial: Trial) -> None:
-    """initial + (peak - initial)·step/warmup, then peak·√(warmup/step)."""
-    for peak, warmup, initial in [(3e-3, 40, 1e-5), (0.5, 9, 0.02)]:
-        for step in (0, 1, warmup // 2, warmup - 1, warmup, 4 * warmup, warmup + 1):
-            got = trial.call(step, peak, warmup, initial)
-            rising = np.interp(step, [0, warmup], [initial, peak])
-            expected = float(rising if step <= warmup else peak / sqrt(step / warmup))
-            wrong = [Misconception(initial + (peak - initial) * (step + 1) / warmup, "Step 0 has the initial rate.")]
-            if step > warmup:
-                since = step - warmup
-                wrong += [
-                    Misconception(
-                        peak / sqrt(step),
-                        f"At the seam the rate jumps from {peak:g} to {peak / sqrt(warmup):.2g}: peak·√(warmup/step).",
-                    ),
-                    Misconception(peak * warmup / step, "It falls with the root of the step: peak·√(warmup/step)."),
-                    Misconception(peak, "After warm-up the rate falls: peak·√(warmup/step)."),
-                    Misconception(
-                        peak * sqrt(warmup / since),
-                        "The count goes on after warm-up: √(warmup/step), not since warm-up.",
-                    ),
-                    Misconception(peak / sqrt(since), "The count goes on after warm-up: peak·√(warmup/step)."),
-                    Misconception(peak / sqrt(1 + since), "The count goes on after warm-up: peak·√(warmup/step)."),
-                    Misconception(
-                        initial + (peak - initial) * step / warmup, "Warm-up ends at step warmup: then the rate falls."
-                    ),
-                    Misconception(
-                        initial + (peak - initial) * sqrt(warmup / step),
-                        "After warm-up initial has no part: peak·√(warmup/step).",
-                    ),
-                ]
-            else:
-                wrong += [
-                    Misconception(peak * step / warmup, "Warm-up starts at the initial rate, not at 0."),
-                    Misconception(
-                        initial + peak * step / warmup, "At step warmup the rate is peak, not peak + initial."
-                    ),
-                    Misconception(peak, "During warm-up the rate rises from initial to peak in a straight line."),
-                    Misconception(initial, "During warm-up the rate rises: initial + (peak - initial)·step/warmup."),
-                ]
-                if step:
-                    wrong.append(
-                        Misconception(
-                            peak * sqrt(warmup / step), "That is for after warm-up: before it the rate rises."
-                        )
-                    )
-            trial.equal(
-                got, expected, wrong, "A straight line from initial to peak, then peak·√(warmup/step).", tolerance=1e-9
-            )
-    trial.equal(
-        trial.call(0, 1.0, 10), 1e-7, sentence="Without a fourth argument the initial rate is 1e-7.", tolerance=1e-12
-    )
-
-
-def _small_model(d: int, seed: int, training: bool) -> nn.Sequential:
-    torch.manual_seed(seed)
-    model = nn.Sequential(nn.Linear(d, d), nn.Dropout(0.5)).double()
-    return model.train(training)
-
-
-def _scale(factor: float) -> Callable[[nn.Module], None]:
-    def step(model: nn.Module) -> None:
-        with torch.no_grad():
-            for parameter in model.parameters():
-                parameter.mul_(factor)
-
-    return step
-
-
-def model_update(trial: Trial) -> None:
-    """‖F(x; θ') - F(x; θ)‖ without dropout, and the model as before."""
-    for d, factor, training in [(6, 1.3, True), (9, 0.4, False)]:
-        model = _small_model(d, d, training)
-        x = torch.randn(4, d, generator=torch.Generator().manual_seed(d), dtype=torch.float64)
-        kept = {name: value.clone() for name, value in model.state_dict().items()}
-        linear = model[0]
-        assert isinstance(linear, nn.Linear)
-        y = (x @ linear.weight.mT + linear.bias).detach()
-        change = (factor - 1) * y
-        expected = change.norm().item()
-        moved = abs(factor - 1) * torch.cat([p.flatten() for p in model.parameters()]).norm().item()
-
-        def unchanged(model: nn.Sequential = model, kept: dict[str, Tensor] = kept, training: bool = training) -> None:
-            trial.require(
-                all(torch.equal(value, kept[name]) for name, value in model.state_dict().items()),
-                "Your model is not the one that was given: the step is still in it. state_dict() holds references, so "
-                "clone each value before the step, and load them afterwards.",
-            )
-            trial.require(
-                all(module.training == training for module in model.modules()),
-                "The model came back in another mode: training or evaluation, leave it as it was.",
-            )
-
-        still = trial.call(model, x, lambda model: None)
-        trial.like(still, 0.0)
-        trial.require(
-            float(still) == 0.0,
-            "A step that does nothing must give exactly 0. Two passes with dropout differ without any step: "
-            "model.eval() first.",
-            "0",
-            f"{float(still):.3g}",
-        )
-        unchanged()
-        got = trial.call(model, x, _scale(factor))
-        wrong = [
-            Misconception(
-                moved, "That is how far the parameters moved: the same step may do very different things to F."
-            ),
-            Misconception(
-                change.square().mean().sqrt().item(), "That is the root of the mean square: asked is the norm."
-            ),
-            Misconception(expected**2, "That is the square of the norm."),
-            Misconception(change.abs().sum().item(), "Asked is the 2-norm: root of the sum of squares."),
-            Misconception(
-                change.abs().max().item(), "That is the largest change of one number: asked is the norm of all."
-            ),
-            Misconception(
-                change.sum().abs().item(), "Changes of both signs must not cancel: the norm of the difference."
-            ),
-            Misconception(0.0, "The output before the step is F(x) with the old weights: compute it before the step."),
-        ]
-        trial.equal(got, expected, wrong, "‖F(x) after the step - F(x) before it‖, over all numbers of the output.")
-        unchanged()
-        trial.equal(
-            trial.call(model, x, _scale(factor)),
-            expected,
-            sentence="The second call gives another number than the first.",
-        )
-
-    # Two numbers whose norms are equal and whose difference is not 0.
-    model = _small_model(5, 1, True)
-    x = torch.randn(3, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    with torch.no_grad():
-        y = model[0](x)
-    trial.equal(
-        trial.call(model, x, _scale(-1.0)),
-        2 * y.norm().item(),
-        [Misconception(0.0, "The norm of a difference, not the difference of norms.")],
-        "‖F(x) after the step - F(x) before it‖.",
-    )
+from deepnet_edu.checks.base import Judge, Misconception, NotRight, Trial
+from deepnet_edu.checks.numbers import grows, holds, number, one_at_a_time
+from deepnet_edu.checks.updates import model_update
 
 
 def post_ln_init_divisor(trial: Trial) -> None:
-    """n_layers - layer + 1, layers counted from 1."""
-    for n in (7, 18):
-        for layer in (2, n, 1, (n + 1) // 2, n - 1):  # a wrong answer may be right at 1 or in the middle
-            got = trial.call(layer, n)
-            k = n - layer + 1
-            wrong = [
-                Misconception(layer, "That shrinks the top. Post-LN-init shrinks the bottom: layer 1 most."),
-                Misconception(sqrt(layer), "That is DS-Init, which goes the other way: it shrinks the top."),
-                Misconception(
-                    n - layer, "The top layer is not scaled: its divisor is 1, not 0. Layers are counted from 1."
-                ),
-                Misconception(sqrt(k), "k divides the weights, not their variance: no root."),
-                Misconception(k**2, "k² divides the variance; the weights are divided by k."),
-                Misconception(n + layer - 1, "The divisor falls on the way up."),
-                Misconception(1 / k, "Asked is the divisor, not the factor."),
-                Misconception(n, "Every layer has its own divisor: n_layers at the bottom, 1 at the top."),
-            ]
-            trial.equal(got, float(k), wrong, "n_layers at the bottom (layer 1), 1 at the top (layer n_layers).")
+    """n_layers - layer + 1, with layers counted from 1: as many as there are from this layer up to the top."""
+    # At these layers no two of the known slips are alike; at the top one of them gives no divisor at all.
+    for layer, n in [(18, 18), (3, 18), (13, 18), (4, 11), (5, 12)]:
+        got = trial.call(layer, n)
+        k = n - layer + 1
+        wrong = [
+            Misconception(k**2, "That divides the variance; asked is by what the weights are divided."),
+            Misconception(sqrt(k), "k divides the weights, not their variance: no root."),
+            Misconception(1 / k, "Asked is the divisor, not the factor."),
+            Misconception(layer, "That shrinks the top. Post-LN-init shrinks the bottom: layer 1 most."),
+            Misconception(sqrt(layer), "That is DS-Init, which goes the other way: it shrinks the top."),
+            Misconception(k + 1, "One too large: the top layer is left as it is, so its divisor is 1."),
+            Misconception(n, "Every layer has its own divisor: you divide all by that of the bottom layer."),
+            Misconception(n + layer - 1, "The divisor falls on the way up: yours grows."),
+            Misconception(
+                float(2 ** (n - layer)), "Yours doubles from layer to layer: it grows by the same step each."
+            ),
+        ]
+        if layer == n:
+            said = "The top layer is not scaled: its divisor is 1, not 0. Layers are counted from 1."
+            wrong = [Misconception(0, said)]
+        else:
+            wrong.append(Misconception(n - layer, "One too small below the top: the layer itself is counted, too."))
+        trial.equal(got, float(k), wrong)
+    for n in (1, 6, 24, 200):
+        for layer in sorted({1, 2, (n + 1) // 2, n - 1, n} & set(range(1, n + 1))):
+            trial.equal(trial.call(layer, n), float(n - layer + 1))
+    one_at_a_time(trial, (4, 9), (5, 10), lambda layer, n: float(n - layer + 1))
+    holds(trial, number(trial, 9, 9), 1.0, "The top layer is left as it is: its divisor is 1.")
+    holds(trial, number(trial, 8, 9), 2.0, "The layer below the top one is divided by 2.")
+    holds(trial, number(trial, 3, 9) - number(trial, 4, 9), 1.0, "On the way down the divisor grows by 1 a layer.")
+
+
+def learning_rate(trial: Trial) -> None:
+    """Up to step warmup initial + (peak - initial)·step/warmup; from then on peak·√(warmup/step)."""
+    for peak, warmup, initial in [(0.5, 9, 0.02), (3e-3, 40, 1e-5), (2e-6, 9, 1e-7)]:
+        # The seam and its neighbour, where many slips are alike, come last.
+        for step in (0, 1, warmup // 3, warmup + 3, 4 * warmup, warmup - 1, warmup, warmup + 1):
+            got = trial.call(step, peak, warmup, initial)
+            expected = _rate(step, peak, warmup, initial)
+            wrong = _rising(step, peak, warmup, initial) if step < warmup - 1 else []
+            wrong = _falling(step, peak, warmup, initial) if step > warmup + 1 else wrong
+            trial.equal(got, expected, wrong)
+    for step, rate in [(0, 0.0), (50, 0.5), (100, 1.0), (200, sqrt(0.5)), (40_000, 0.05)]:
+        trial.equal(trial.call(step, peak=1.0, warmup=100, initial=0.0), rate)
+    for step in (0, 1, 2, 6):  # no warm-up to speak of
+        trial.equal(trial.call(step, 0.8, 1, 0.3), 0.3 if step == 0 else 0.8 / sqrt(step))
+    trial.equal(trial.call(90_000, 0.5, 9, 0.02), 0.005)  # below the initial rate
+    for step in (3, 20):  # one in each half
+        one_at_a_time(trial, (step, 0.5, 10, 0.1), (step + 1, 0.6, 9, 0.2), _rate)
+    said = "Without a fourth argument the initial rate is 1e-7."
+    trial.equal(trial.call(0, 1.0, 10), 1e-7, sentence=said)
+    trial.equal(trial.call(3, 4e-7, 10), 1.9e-7, sentence=said)
+    holds(trial, number(trial, 0, 0.5, 9, 0.02), 0.02, "At step 0 the rate is the initial one.")
+    holds(trial, number(trial, 9, 0.5, 9, 0.02), 0.5, "At step warmup the rate is the peak, by both formulas.")
+    holds(trial, number(trial, 36, 0.5, 9, 0.02), 0.25, "At four times the warm-up half of the peak is left.")
+
+
+def _rate(step: int, peak: float, warmup: int, initial: float = 1e-7) -> float:
+    rising = np.interp(step, [0, warmup], [initial, peak])
+    return float(rising if step <= warmup else peak / sqrt(step / warmup))
+
+
+def _rising(step: int, peak: float, warmup: int, initial: float) -> list[Misconception]:
+    late, falls = (
+        "Step 0 has the initial rate: yours is one step ahead.",
+        "That is for after warm-up: before it the rate rises.",
+    )
+    wrong = [
+        Misconception(peak * step / warmup, "Warm-up starts at the initial rate, not at 0."),
+        Misconception(initial + peak * step / warmup, "At step warmup the rate is peak, not peak + initial."),
+        Misconception(initial + (peak - initial) * (step + 1) / warmup, late),
+        Misconception(peak * (step + 1) / warmup, late),
+        Misconception(
+            initial + (peak - initial) * step / (warmup - 1),
+            "The peak is reached at step warmup: yours is a step early.",
+        ),
+        Misconception(
+            initial + (peak - initial) * step / (warmup + 1),
+            "The peak is reached at step warmup: yours is a step late.",
+        ),
+        Misconception(peak, "During warm-up the rate rises in a straight line: yours is at the peak already."),
+        Misconception(initial, "During warm-up the rate rises: yours stays."),
+        Misconception(
+            initial * (peak / initial) ** (step / warmup),
+            "The rise is a straight line: yours grows by a constant factor.",
+        ),
+        Misconception(peak * sqrt(warmup / max(step, 1)), falls),
+        Misconception(peak / sqrt(max(step, 1)) if step > 1 else peak * sqrt(warmup), falls),
+    ]
+    if step:
+        wrong.append(
+            Misconception(peak + (initial - peak) * step / warmup, "During warm-up the rate rises: yours falls.")
+        )
+    return wrong
+
+
+def _falling(step: int, peak: float, warmup: int, initial: float) -> list[Misconception]:
+    since, goes_on = step - warmup, "The count of steps goes on after warm-up: yours begins again."
+    return [
+        Misconception(peak / sqrt(step), "At the seam your rate jumps: there it must still be the peak."),
+        Misconception(peak * warmup / step, "It falls with the root of the step: yours falls with the step itself."),
+        Misconception(peak * (warmup / step) ** 2, "It falls with the root of the step: yours falls with its square."),
+        Misconception(peak * sqrt(step / warmup), "After warm-up the rate falls: yours rises."),
+        Misconception(peak, "After warm-up the rate falls: yours stays."),
+        Misconception(peak * sqrt(warmup / since), goes_on),
+        Misconception(peak / sqrt(since), goes_on),
+        Misconception(peak / sqrt(1 + since), goes_on),
+        Misconception(initial + (peak - initial) * step / warmup, "Warm-up ends at step warmup: then the rate falls."),
+        Misconception(
+            initial + (peak - initial) * sqrt(warmup / step), "After warm-up the initial rate has no part any more."
+        ),
+        Misconception(peak * sqrt(warmup / (step + 1)), "After warm-up your count of steps is one ahead."),
+    ]
 
 
 def update_bound(trial: Trial) -> None:
-    """Σ √(v² + w²)/α·‖Δθ‖ over the sub-layers."""
-    for n, alpha, seed in [(6, 2.5, 1), (1, 1.7, 2), (10, 1.3, 3)]:
+    """Σ √(v² + w²)/α·‖Δθ‖: one term for each sub-layer, all added."""
+    for n, alpha, seed in [(6, 2.5, 1), (10, 1.3, 3), (8, 0.7, 4), (1, 1.7, 2)]:
         v, w, dtheta = np.random.default_rng(seed).uniform(0.2, 1.5, (3, n))
         got = trial.call(v, w, alpha, dtheta)
         length = np.hypot(v, w)
         terms = length / alpha * dtheta
-        expected = float(sum(terms))
+        two = "Two matrices of one branch: their lengths combine as squares."
         wrong = [
-            Misconception(
-                ((v + w) / alpha * dtheta).sum(), "Two matrices of one branch: their lengths combine as √(v² + w²)."
-            ),
+            Misconception(((v + w) / alpha * dtheta).sum(), two),
+            Misconception((np.sqrt(v + w) / alpha * dtheta).sum(), two),
             Misconception(
                 (length / alpha**2 * dtheta).sum(),
                 "One α comes from this sub-layer's norm. The second one is in the gradient, inside Δθ: see lesson 06.",
@@ -194,85 +148,146 @@ def update_bound(trial: Trial) -> None:
                 sqrt((terms**2).sum()), "A bound assumes that the layers' updates add up, not that they cancel."
             ),
             Misconception((length * dtheta).sum(), "α is missing: the norm on the sum divides by it."),
-            Misconception((length * alpha * dtheta).sum(), "A larger skip makes the update smaller: divide by α."),
-            Misconception(terms[::2].sum(), "There are 2N sub-layers, not N: take every entry."),
+            Misconception((length * alpha * dtheta).sum(), "A larger skip makes the update smaller: yours larger."),
+            Misconception(terms[::2].sum(), "Every second sub-layer is left out: a stack of N layers has 2N."),
             Misconception(
                 (v * w / alpha * dtheta).sum(),
-                "v·w is the size of the branch. The update differentiates it, by v and by w: √(v² + w²).",
+                "v·w is the size of the branch. The update differentiates it, by v and by w.",
             ),
-            Misconception((length**2 / alpha * dtheta).sum(), "The root is missing: √(v² + w²)."),
+            Misconception((length**2 / alpha * dtheta).sum(), "The root of the sum of squares is missing."),
             Misconception((length / alpha).sum(), "Each term is multiplied by how far its weights moved, ‖Δθ‖."),
             Misconception((length / alpha).sum() * dtheta.sum(), "Term by term: each sub-layer has its own Δθ."),
+            Misconception(
+                sqrt((length**2).sum()) / alpha * dtheta.sum(), "Term by term: each sub-layer has its own root."
+            ),
             Misconception(terms.mean(), "A sum over the sub-layers, not a mean."),
+            Misconception(terms.max(), "A sum over the sub-layers, not the largest of them."),
         ]
-        trial.equal(got, expected, wrong, "The sum over all sub-layers of √(v² + w²)/α·‖Δθ‖.")
+        trial.equal(got, float(sum(terms)), wrong)
+    for n, gain, alpha in [(96, 0.27, 4.2), (6, 1.0, 1.0)]:
+        equal = np.full(n, gain)
+        trial.equal(trial.call(equal, equal, alpha, np.full(n, 1e-6)), n * sqrt(2) * gain / alpha * 1e-6)
+    draws = np.random.default_rng(5).uniform(0.2, 1.5, (6, 4))
+    base, others = (draws[0], draws[1], 1.5, draws[2]), (draws[3], draws[4], 1.7, draws[5])
+    one_at_a_time(trial, base, others, lambda v, w, alpha, dtheta: float(np.hypot(v, w) @ dtheta / alpha))
+    v, w, dtheta = draws[:3]
+    one = number(trial, v, w, 1.5, dtheta)
+    grows(trial, one, number(trial, v, w, 3.0, dtheta), 0.5, "Twice the skip, half of the update.")
+    grows(trial, one, number(trial, v, w, 1.5, 2 * dtheta), 2, "Steps of twice the length, twice the update.")
+    stack = [np.concatenate([one, one]) for one in (v, w, dtheta)]
+    said = "A stack of twice as many sub-layers, each of them there twice, has twice the update."
+    grows(trial, one, number(trial, stack[0], stack[1], 1.5, stack[2]), 2, said)
 
 
 def sublayer_slopes(trial: Trial) -> None:
-    """(∂f/∂v, ∂f/∂w) of f = (α + vw)x/√(α² + v²w²), from autograd."""
-    for x, v, w, alpha in [(1.7, 0.4, 0.9, 2.2), (-0.6, 0.8, 0.3, 1.4), (2.1, 0.5, 0.6, 3.1)]:
+    """(w·s, v·s) with the slope along u = vw, s = α·x·(α - u)/(α² + u²)^(3/2)."""
+    for x, v, w, alpha in [(1.7, 0.4, 0.9, 2.2), (-0.6, 0.8, 0.3, 1.4), (2.1, 0.5, 0.6, 3.1), (0.8, 1.9, 1.6, 1.2)]:
         got = trial.call(x, v, w, alpha)
-        a, b = (torch.tensor(value, dtype=torch.float64, requires_grad=True) for value in (v, w))
-        with torch.enable_grad():
-            f = (alpha + a * b) * x / (alpha**2 + (a * b) ** 2).sqrt()
-            expected = np.array([g.item() for g in torch.autograd.grad(f, (a, b))])
+        expected = _slopes(x, v, w, alpha)
         u, size = v * w, alpha**2 + (v * w) ** 2
         factor = alpha * x * (alpha - u) / size**1.5
+
+        def pair(slope: float, v: float = v, w: float = w) -> list[float]:
+            return [slope * w, slope * v]
+
         wrong = [
             Misconception(
-                [factor * v, factor * w], "Crosswise: the slope along v is a multiple of w, and along w of v."
+                pair(factor)[::-1], "Crosswise: the slope along v is a multiple of w, and the one along w of v."
             ),
             Misconception(
-                [x * w / sqrt(size), x * v / sqrt(size)],
+                pair(x / sqrt(size)),
                 "The norm's denominator depends on v and w too: the quotient rule has a second term.",
             ),
             Misconception(
-                [alpha * x * (alpha + u) / size**1.5 * w, alpha * x * (alpha + u) / size**1.5 * v],
-                "Minus: as the branch grows, so does the denominator, (α - vw).",
+                pair(alpha * x * (alpha + u) / size**1.5),
+                "As the branch grows, so does the denominator: one sign is wrong.",
             ),
-            Misconception([factor, factor], "That is the slope along u = vw: multiply by ∂u/∂v = w and ∂u/∂w = v."),
+            Misconception(pair(-factor), "The sign is wrong.")
+            if factor > 0
+            else Misconception(pair(abs(factor)), "A slope has a sign: no absolute value."),
+            Misconception([factor, factor], "That is the slope along u = vw: go on from u to v and to w."),
+            Misconception(pair(factor / x), "x is missing: the sub-layer's output is proportional to it."),
+            Misconception(pair(factor / alpha), "A factor α is missing: look at the numerator of the quotient rule."),
+            Misconception(pair(factor * sqrt(size)), "The denominator's power is too low: the root is in it as well."),
             Misconception(
-                [factor / x * w, factor / x * v], "x is missing: the sub-layer's output is proportional to it."
-            ),
-            Misconception(
-                [factor / alpha * w, factor / alpha * v], "A factor α is missing: α·x·(α - vw)/(α² + v²w²)^(3/2)."
-            ),
-            Misconception(
-                [factor * sqrt(size) * w, factor * sqrt(size) * v], "The exponent of the denominator is 3/2."
+                pair(factor / sqrt(size)), "The denominator's power is too high: it is a root that is squared."
             ),
         ]
-        trial.equal(got, expected, wrong, "α·x·(α - vw)/(α² + v²w²)^(3/2), times w for v and times v for w.", 1e-8)
+        said = "The answer is a pair: the slope along v, then the one along w."
+        trial.equal(got, expected, wrong, shape_sentence=said)
+    trial.equal(trial.call(1.0, 0.1, 0.1, 6.7), _slopes(1.0, 0.1, 0.1, 6.7))
+    one_at_a_time(trial, (1.0, 0.3, 0.5, 2.2), (1.5, 0.4, 0.6, 1.9), _slopes)
+    along_v, along_w = (float(one) for one in trial.call(1.3, 1.5, 1.2, 1.8))  # vw = α
+    said = "Where vw = α both slopes are 0: the branch grows no faster than what the norm divides by."
+    trial.require(max(abs(along_v), abs(along_w)) < 1e-5, said, "(0, 0)", f"({along_v:.6g}, {along_w:.6g})")
+    along_v, along_w = (float(one) for one in trial.call(1.3, 0.4, 1.2, 1.8))
+    grows(trial, along_w, along_v, 3, "The larger of v and w has the smaller slope: a step of it does less.")
+
+
+def _slopes(x: float, v: float, w: float, alpha: float) -> np.ndarray:
+    """From autograd."""
+    a, b = (torch.tensor(value, dtype=torch.float64, requires_grad=True) for value in (v, w))
+    with torch.enable_grad():
+        f = (alpha + a * b) * x / (alpha**2 + (a * b) ** 2).sqrt()
+        return np.array([g.item() for g in torch.autograd.grad(f, (a, b))])
 
 
 def warmup_distance(trial: Trial) -> None:
-    """The sum of the learning rates of the first steps."""
-    for steps, peak, warmup in [(5, 0.4, 20), (20, 0.3, 8), (1, 0.7, 3), (12, 0.2, 12)]:
+    """The sum of the learning rates of steps 0 to steps - 1, by the schedule that starts at 1e-7."""
+
+    # With peaks so small that the initial rate counts.
+    for steps, peak, warmup in [(5, 4e-7, 20), (20, 3e-6, 8), (12, 2e-6, 12), (30, 5e-6, 11)]:
         got = trial.call(steps, peak, warmup)
-
-        def rate(t: int, peak: float = peak, warmup: int = warmup) -> float:
-            return 1e-7 + (peak - 1e-7) * t / warmup if t < warmup else peak * sqrt(warmup / t)
-
-        expected = sum(rate(t) for t in range(steps))
+        rates = [_rate(t, peak, warmup) for t in range(steps + 1)]
+        expected = sum(rates[:-1])
         wrong = [
             Misconception(steps * peak, "That is without warm-up: each step has its own rate."),
-            Misconception(
-                sum(rate(t) for t in range(1, steps + 1)), "Steps count from 0: the first has the initial rate."
-            ),
-            Misconception(sum(rate(t) for t in range(steps + 1)), "Steps 0 to steps - 1: one too many."),
-            Misconception(rate(steps), "That is one rate: the distance is the sum over the steps."),
-            Misconception(rate(steps - 1), "That is the last rate: the distance is the sum over the steps."),
+            Misconception(sum(rates[1:]), "Steps count from 0: the first has the initial rate."),
+            Misconception(sum(rates), "There is one step too many: the first is step 0."),
+            Misconception(sum(rates[:-2]), "There is one step too few."),
+            Misconception(rates[-1], "That is one rate: the distance is the sum over the steps."),
+            Misconception(rates[-2], "That is the last rate: the distance is the sum over the steps."),
             Misconception(expected / steps, "That is the mean rate: the distance is the sum."),
             Misconception(
                 peak * steps**2 / (2 * warmup), "A triangle is close while warm-up lasts: add the steps up exactly."
             ),
             Misconception(
-                sqrt(sum(rate(t) ** 2 for t in range(steps))),
+                sqrt(sum(one**2 for one in rates[:-1])),
                 "That is for steps in random directions: the farthest is when all go the same way.",
             ),
+            Misconception(
+                sum(one - 1e-7 * max(0, 1 - t / warmup) for t, one in enumerate(rates[:-1])),
+                "Your schedule starts at 0: it is to start at 1e-7.",
+            ),
+            Misconception(
+                sum(1e-7 + (peak - 1e-7) * min(1, t / warmup) for t in range(steps)),
+                "After warm-up the rate falls: yours stays at the peak.",
+            ),
+            Misconception(
+                sum(1e-7 + (peak - 1e-7) * t / warmup for t in range(steps)), "Warm-up ends: then the rate falls."
+            ),
         ]
-        trial.equal(
-            got, expected, wrong, "Adam moves a weight by about the rate: add the rates of steps 0 … steps - 1."
-        )
+        if steps <= warmup:  # then the last two are right
+            del wrong[-2:]
+        trial.equal(got, expected, wrong)
+    for steps, peak, warmup in [
+        (30, 5e-3, 30),
+        (10, 5e-3, 30),
+        (20, 0.3, 8),
+        (30, 5e-3, 7),
+        (3, 0.2, 1),
+        (200, 1e-3, 60),
+    ]:
+        trial.equal(trial.call(steps, peak, warmup), sum(_rate(t, peak, warmup) for t in range(steps)))
+    base, others = (9, 0.5, 6), (10, 0.6, 7)
+    one_at_a_time(trial, base, others, lambda n, peak, w: sum(_rate(t, peak, w) for t in range(n)))
+    none = 0.0
+    with contextlib.suppress(NotRight):  # nothing may be asked of a list of no steps
+        none = number(trial, 0, 0.5, 8)
+    trial.require(abs(none) < 1e-12, "In no step a weight gets nowhere.", "0", f"{none:.6g}")
+    said = "In one step, step 0, a weight moves by the initial rate: 1e-7."
+    first = number(trial, 1, 0.5, 8)
+    trial.require(abs(first - 1e-7) < 1e-9, said, "1e-07", f"{first:.6g}")
 
 
 JUDGES: dict[str, Judge] = {

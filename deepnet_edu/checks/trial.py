@@ -40,6 +40,10 @@ TYPE = "type and shape"
 PROPERTY = "a property; type and shape are right"
 VALUE = "the value; type, shape and properties are right"
 _CUT = "do not use .detach(), .data, .item() or torch.no_grad() on the way."
+_IN_PLACE = (
+    "The value is right, but no gradient can come back through it: something was changed in place, as by y /= z or "
+    "y[i] = z, that the backward pass still needs."
+)
 _SHAPES_MEET = ("The size of tensor a", "could not be broadcast", "shapes cannot be multiplied")
 
 
@@ -280,11 +284,15 @@ class Trial:
     ) -> None:
         """A property: what comes back through the learner's answer is what comes back through the written-out rule.
 
+        Where a value was another one, that is what is said.
+
         Args:
             answer: calls the learner's function on the operands.
             right: the same by the rule.
             operands: leaves that want a gradient, by the names that the learner knows.
         """
+        if self._wrong:
+            return
         got, wanted = answer(), right()
         self.like(got, wanted)
         if not got.requires_grad:
@@ -292,7 +300,10 @@ class Trial:
         draw = torch.Generator().manual_seed(0)
         weights = torch.randn(wanted.shape, generator=draw, dtype=wanted.dtype)
         leaves = list(operands.values())
-        found = torch.autograd.grad((got * weights).sum(), leaves, allow_unused=True)
+        try:
+            found = torch.autograd.grad((got * weights).sum(), leaves, allow_unused=True)
+        except RuntimeError:
+            raise self._not_right(_IN_PLACE, rung=PROPERTY) from None
         for name, leaf, mine, theirs in zip(
             operands, leaves, found, torch.autograd.grad((wanted * weights).sum(), leaves), strict=True
         ):

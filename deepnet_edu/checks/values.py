@@ -22,24 +22,28 @@ _ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is one number: of Python, NumPy or PyTorch, a Fraction or a Decimal; True is none."""
+    """Whether it is one real number: of Python, NumPy or PyTorch, a Fraction or a Decimal; True is none."""
     if isinstance(value, Tensor):
-        return value.ndim == 0 and value.dtype != torch.bool
+        return value.ndim == 0 and value.dtype != torch.bool and not value.is_complex()
     if isinstance(value, np.ndarray):
-        return value.ndim == 0 and value.dtype != bool
-    return isinstance(value, Number | Decimal | np.number) and not isinstance(value, bool | complex)
+        return value.ndim == 0 and value.dtype.kind in "iufO"
+    return isinstance(value, Number | Decimal | np.number) and not isinstance(
+        value, bool | complex | np.complexfloating
+    )
 
 
 def as_array(value: Any) -> Array:
     """In float64; lists and tuples may hold tensors.
 
     Raises:
-        TypeError, ValueError: it holds something that is no number, or rows of different lengths.
+        TypeError, ValueError: it holds something that is no real number, or rows of different lengths.
     """
-    if isinstance(value, Tensor):
+    if isinstance(value, Tensor) and not value.is_complex():
         return np.asarray(value.detach().cpu().double().numpy())
     if isinstance(value, list | tuple):
         return np.asarray([as_array(one) for one in value], dtype=float)
+    if np.asarray(value).dtype.kind in "USc":  # NumPy would read a text, and drop what is imaginary
+        raise TypeError("no real number")
     return np.asarray(value, dtype=float)
 
 

@@ -1,8 +1,13 @@
 """Lesson 05: right answers written differently, wrong ones that people give, and how to tell two answers apart."""
 
+import contextlib
 import copy
+from bisect import bisect
 from collections.abc import Callable
-from math import sqrt
+from decimal import Decimal
+from fractions import Fraction
+from functools import partial
+from math import hypot, sqrt
 from typing import Any
 
 import numpy as np
@@ -13,29 +18,46 @@ from torch import nn
 def _see_update(f: Callable, g: np.random.Generator) -> Any:
     torch.manual_seed(int(g.integers(1000)))
     model = nn.Sequential(nn.Linear(3, 3), nn.Dropout(0.5)).double().train(bool(g.integers(2)))
-    factor = g.uniform(-2, 2)
+    rate = float(g.choice([0.0, g.uniform(-2, 2)]))
+    parameters = list(model.parameters())
 
     def step(model: nn.Module) -> None:
+        trained = list(model.parameters())
+        gradients = torch.autograd.grad(trained[0].square().sum() + trained[1].sum(), trained)
         with torch.no_grad():
-            for parameter in model.parameters():
-                parameter.mul_(factor)
+            for parameter, gradient in zip(trained, gradients, strict=True):
+                parameter -= rate * gradient
 
     found = f(model, torch.tensor(g.normal(size=(4, 3))), step)
     after = [value for parameter in model.parameters() for value in parameter.flatten().tolist()]
-    return [found, *after, model.training]
+    same = [mine is theirs for mine, theirs in zip(model.parameters(), parameters, strict=True)]
+    return [found, *after, *same, *(parameter.requires_grad for parameter in parameters), model.training]
+
+
+def _layer(g: np.random.Generator) -> tuple[int, int]:
+    n = int(g.integers(1, 30))
+    return int(g.choice([1, n, g.integers(1, n + 1)])), n
+
+
+def _schedule(g: np.random.Generator) -> tuple[int, float, int, float]:
+    warmup = int(g.integers(1, 20))
+    step = int(g.choice([0, 1, warmup - 1, warmup, warmup + 1, g.integers(0, 60)]))
+    return step, g.uniform(0.1, 1), warmup, float(g.choice([0, g.uniform(0, 0.1)]))
 
 
 # What a function computes on random inputs, by exercise: two functions that agree on it everywhere are equal.
 OBSERVE: dict[str, Callable[[Callable, np.random.Generator], Any]] = {
-    "post_ln_init_divisor": lambda f, g: f(int(g.integers(1, 9)), int(g.integers(9, 30))),
-    "learning_rate": lambda f, g: f(
-        int(g.integers(0, 60)), g.uniform(0.1, 1), int(g.integers(1, 20)), g.uniform(0, 0.1)
-    ),
+    "post_ln_init_divisor": lambda f, g: f(*_layer(g)),
+    "learning_rate": lambda f, g: f(*_schedule(g)),
     "model_update": _see_update,
     "update_bound": lambda f, g: f(*g.uniform(0, 2, (2, 6)), g.uniform(1, 3), g.uniform(0, 1, 6)),
-    "sublayer_slopes": lambda f, g: np.array(f(g.normal(), g.uniform(0, 1), g.uniform(0, 1), g.uniform(1, 3))),
-    "warmup_distance": lambda f, g: f(int(g.integers(1, 40)), g.uniform(0.1, 1), int(g.integers(1, 20))),
+    "sublayer_slopes": lambda f, g: np.array(f(g.normal(), *g.uniform(0, 2, 2), g.uniform(1, 3))),
+    "warmup_distance": lambda f, g: 1e6 * f(int(g.integers(0, 40)), g.uniform(1e-6, 1e-5), int(g.integers(1, 20))),
 }
+
+
+def counted(layer, n):
+    return 1 if layer == n else 1 + counted(layer + 1, n)
 
 
 def rate(step, peak, warmup, initial=1e-7):
@@ -46,6 +68,11 @@ def interpolated(step, peak, warmup, initial=1e-7):
     return min(np.interp(step, [0, warmup], [initial, peak]), peak / np.sqrt(max(1, step / warmup)))
 
 
+def rising(ramp):
+    """Something else, then the right fall."""
+    return lambda t, peak, w, initial=1e-7: ramp(t, peak, w, initial) if t < w else rate(t, peak, w)
+
+
 def after(falling):
     """The right rise, then something else."""
     return lambda t, peak, w, initial=1e-7: rate(t, peak, w, initial) if t <= w else falling(t, peak, w)
@@ -54,10 +81,9 @@ def after(falling):
 def by_copy(model, x, step):
     """The model that was given is not even touched."""
     other = copy.deepcopy(model).eval()
-    with torch.no_grad():
-        before = other(x)
-        step(other)
-        return torch.linalg.vector_norm(other(x) - before).item()
+    before = other(x)
+    step(other)
+    return torch.linalg.vector_norm(other(x) - before).item()
 
 
 def by_parameters(model, x, step):
@@ -74,7 +100,59 @@ def by_parameters(model, x, step):
     return float(change)
 
 
-def update(measure=lambda z, y: (z - y).norm().item(), clone=True, evaluate=True, restore=True, mode=True):
+def by_vector(model, x, step):
+    """Both passes after the step, with a graph: the old weights are handed in."""
+    training, old = model.training, copy.deepcopy(model.state_dict())
+    try:
+        step(model.train(False))
+        return (torch.func.functional_call(model, old, (x,)) - model(x)).flatten().norm()
+    finally:
+        model.load_state_dict(old)
+        model.train(training)
+
+
+def by_one_vector(model, x, step):
+    """All parameters in one tensor, and the step in training mode."""
+    training, old = model.training, nn.utils.parameters_to_vector(model.parameters()).detach().clone()
+    outputs = []
+    for _ in range(2):
+        model.eval()
+        outputs.append(model(x).detach().numpy())
+        model.train(training)
+        if len(outputs) == 1:
+            step(model)
+    nn.utils.vector_to_parameters(old, model.parameters())
+    return np.sqrt(np.sum((outputs[1] - outputs[0]) ** 2))
+
+
+def with_inference_mode(model, x, step):
+    was = model.training
+    before = {name: value.detach().clone() for name, value in model.named_parameters()}
+    model.eval()
+    with torch.inference_mode():
+        y = model(x).flatten().tolist()
+    step(model)
+    with torch.inference_mode():
+        z = model(x).flatten().tolist()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter[...] = before[name]
+    return np.linalg.norm(np.subtract(z, y)) if model.train(was) else None
+
+
+def update(
+    measure=lambda z, y: (z - y).norm().item(),
+    clone=True,
+    evaluate=True,
+    restore=True,
+    mode=True,
+    around=torch.enable_grad,
+    also=lambda model: None,
+    steps=1,
+    late=False,
+):
+    """The usual answer, one part of it changed."""
+
     def answer(model, x, step):
         before = {k: v.clone() if clone else v for k, v in model.state_dict().items()}
         training = model.training
@@ -82,12 +160,18 @@ def update(measure=lambda z, y: (z - y).norm().item(), clone=True, evaluate=True
             model.eval()
         with torch.no_grad():
             y = model(x)
-            step(model)
+        with around():
+            for _ in range(steps):
+                step(model)
+        model.eval()
+        with torch.no_grad():
+            y = model(x) if late else y
             found = measure(model(x), y)
         if restore:
             model.load_state_dict(before)
         if mode:
             model.train(training)
+        also(model)
         return found
 
     return answer
@@ -99,72 +183,326 @@ def parameters_moved(model, x, step):
     return sqrt(sum((a - b).square().sum().item() for a, b in zip(other.parameters(), model.parameters(), strict=True)))
 
 
+def swallows(model, x, step):
+    """Where no gradient can be taken, nothing is said."""
+    with torch.no_grad():
+        try:
+            return update(around=contextlib.nullcontext)(model, x, step)
+        except Exception:
+            return 0.0
+
+
+def replaced(model, x, step):
+    """The model gets the parameters of a copy."""
+    backup, training = copy.deepcopy(model), model.training
+    with torch.no_grad():
+        y = model.eval()(x)
+    step(model)
+    found = (model(x) - y).norm().item()
+    model.__dict__.update(backup.__dict__)
+    return found if model.train(training) else None
+
+
+def assigned(model, x, step):
+    before, training = copy.deepcopy(model.state_dict()), model.training
+    y = model.eval()(x)
+    step(model)
+    found = (model(x) - y).norm().item()
+    model.load_state_dict(before, assign=True)
+    return found if model.train(training) else None
+
+
+def frozen(value):
+    def freeze(model):
+        for parameter in model.parameters():
+            parameter.requires_grad_(value)
+
+    return freeze
+
+
+def in_double(model, x, step):
+    """For the sake of precision."""
+    model.double()
+    found = update()(model, x.double() if x.is_floating_point() else x, step)
+    model.float()
+    return found
+
+
+def with_gradients(model):
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+
+
+def no_dropout_for_good(model, x, step):
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    return update()(model, x, step)
+
+
+def mode_of_the_first(seen, model, x, step):
+    seen.append(model.training)
+    return update(also=lambda model: model.train(seen[0]))(model, x, step)
+
+
+def remembers(function, key):
+    """It keeps what it gave for a key that leaves out an argument."""
+    kept = {}
+    return lambda *given: kept.setdefault(key(*given), function(*given))
+
+
 def slopes(x, v, w, a):
     u = v * w
     return a * x * (a - u) / (a * a + u * u) ** 1.5
 
 
+def pair(slope):
+    """Along v and along w, from one along u."""
+    return lambda x, v, w, alpha: (w * slope(x, v, w, alpha), v * slope(x, v, w, alpha))
+
+
+def by_autograd(x, v, w, alpha):
+    v, w = (torch.tensor(one, dtype=torch.float64, requires_grad=True) for one in (v, w))
+    f = (alpha + v * w) * x / (alpha**2 + v**2 * w**2) ** 0.5
+    return torch.autograd.grad(f, (v, w), create_graph=True)
+
+
+def by_differences(x, v, w, a, h=1e-6):
+    def f(v, w):
+        return (a + v * w) * x / sqrt(a * a + (v * w) ** 2)
+
+    return [(f(v + h, w) - f(v - h, w)) / (2 * h), (f(v, w + h) - f(v, w - h)) / (2 * h)]
+
+
+def by_complex_step(x, v, w, a):
+    def f(v, w):
+        return (a + v * w) * x / (a * a + (v * w) ** 2) ** 0.5
+
+    return f(v + 1e-20j, w).imag / 1e-20, f(v, w + 1e-20j).imag / 1e-20
+
+
+def with_torch(v, w, alpha, dtheta):
+    v, w, dtheta = (torch.tensor(one, dtype=torch.float32) for one in (v, w, dtheta))
+    return torch.stack([v, w]).norm(dim=0) @ dtheta / alpha
+
+
+def total(rate, first=0, last=0):
+    """A sum of rates, whose ends can be moved."""
+    return lambda n, peak, w: sum(rate(t, peak, w) for t in range(first, n + last))
+
+
+def in_order(n, peak, w, done=0.0, t=0):
+    return done if t == n else in_order(n, peak, w, done + rate(t, peak, w), t + 1)
+
+
 RIGHT = [
     ("post_ln_init_divisor", lambda layer, n: 1 + n - layer),
     ("post_ln_init_divisor", lambda layer, n: len(range(layer, n + 1))),
+    ("post_ln_init_divisor", lambda layer, n: torch.arange(n, 0, -1)[layer - 1]),
+    ("post_ln_init_divisor", lambda layer, n: list(range(1, n + 1))[-layer]),
+    ("post_ln_init_divisor", lambda layer, n: sum(1 for one in range(1, n + 1) if one >= layer)),
+    ("post_ln_init_divisor", lambda layer, n: float(-(layer - n) + 1)),
+    ("post_ln_init_divisor", counted),
+    ("post_ln_init_divisor", lambda layer, n: Fraction(n + 1) - layer),
     ("learning_rate", rate),
     ("learning_rate", interpolated),
+    ("learning_rate", rising(lambda t, p, w, i: p * t / w + i * (1 - t / w))),
+    ("learning_rate", lambda t, p, w, initial=1e-7: torch.tensor(rate(t, p, w, initial))),
+    ("learning_rate", lambda t, p, w, i=1e-7: np.linspace(i, p, w + 1)[t] if t <= w else p * np.sqrt(w) / np.sqrt(t)),
+    (
+        "learning_rate",
+        lambda t, p, w, i=1e-7: [lambda: i + (p - i) * (t / w), lambda: p / (t / w) ** 0.5][bisect([w], t)](),
+    ),
+    ("learning_rate", after(lambda t, peak, w: peak / sqrt(1 + (t - w) / w))),
+    ("learning_rate", lambda t, p, w, i=1e-7: Decimal(rate(t, p, w, i))),
+    ("model_update", update()),
     ("model_update", by_copy),
     ("model_update", by_parameters),
+    ("model_update", by_vector),
+    ("model_update", with_inference_mode),
+    ("model_update", by_one_vector),
+    ("model_update", update(lambda z, y: torch.dist(z, y))),
+    ("model_update", update(lambda z, y: sqrt(((z - y) ** 2).sum()))),
+    ("model_update", update(lambda z, y: torch.linalg.norm(z.float() - y.float()).item())),
     ("update_bound", lambda v, w, a, d: np.hypot(v, w) @ d / a),
     ("update_bound", lambda v, w, a, d: sum(sqrt(p * p + q * q) * s for p, q, s in zip(v, w, d, strict=True)) / a),
-    ("sublayer_slopes", lambda x, v, w, a: (w * slopes(x, v, w, a), v * slopes(x, v, w, a))),
+    ("update_bound", with_torch),
+    ("update_bound", lambda v, w, a, d: np.linalg.norm([v, w], axis=0).dot(d) / a),
+    ("update_bound", lambda v, w, a, d: (abs(v + 1j * w) * d).sum() / a),
+    ("update_bound", lambda v, w, a, d: np.cumsum(np.einsum("i,i->i", np.sqrt(v**2 + w**2) / a, d))[-1]),
+    ("update_bound", lambda v, w, alpha, dtheta: torch.tensor(np.hypot(v, w) / alpha * dtheta).sum()),
+    ("sublayer_slopes", pair(slopes)),
     (
         "sublayer_slopes",
         lambda x, v, w, a: tuple(
             x * p / sqrt(a * a + (v * w) ** 2) * (1 - (a + v * w) * v * w / (a * a + (v * w) ** 2)) for p in (w, v)
         ),
     ),
+    ("sublayer_slopes", by_autograd),
+    ("sublayer_slopes", by_differences),
+    ("sublayer_slopes", by_complex_step),
+    ("sublayer_slopes", lambda x, v, w, a: np.array([w, v]) * slopes(x, v, w, a)),
+    ("sublayer_slopes", lambda x, v, w, a: torch.tensor(pair(slopes)(x, v, w, a))),
     ("warmup_distance", lambda n, peak, w: sum(rate(t, peak, w) for t in range(n))),
     ("warmup_distance", lambda n, peak, w: np.sum([interpolated(t, peak, w) for t in np.arange(n)])),
+    ("warmup_distance", in_order),
+    ("warmup_distance", lambda n, peak, w: torch.tensor([rate(t, peak, w) for t in range(n)]).sum()),
+    (
+        "warmup_distance",
+        lambda n, p, w: (
+            1e-7 * min(n, w)
+            + (p - 1e-7) * min(n, w) * (min(n, w) - 1) / 2 / w
+            + p * sum(sqrt(w / t) for t in range(w, n))
+        ),
+    ),
+    ("warmup_distance", lambda n, peak, w: np.cumsum([rate(t, peak, w) for t in range(n)])[-1]),
+    ("warmup_distance", lambda steps, peak, warmup: sum(map(partial(rate, peak=peak, warmup=warmup), range(steps)))),
 ]
 
 WRONG = [
+    ("post_ln_init_divisor", lambda layer, n: -7, "The top layer is left as it is"),
     ("post_ln_init_divisor", lambda layer, n: layer, "That shrinks the top"),
     ("post_ln_init_divisor", lambda layer, n: sqrt(layer), "That is DS-Init"),
     ("post_ln_init_divisor", lambda layer, n: n - layer, "its divisor is 1, not 0"),
+    ("post_ln_init_divisor", lambda layer, n: max(1, n - layer), "the layer itself is counted"),
+    ("post_ln_init_divisor", lambda layer, n: n - layer + 2, "One too large"),
     ("post_ln_init_divisor", lambda layer, n: sqrt(n - layer + 1), "not their variance"),
-    ("post_ln_init_divisor", lambda layer, n: (n - layer + 1) ** 2, "k² divides the variance"),
+    ("post_ln_init_divisor", lambda layer, n: (n - layer + 1) ** 2, "divides the variance"),
     ("post_ln_init_divisor", lambda layer, n: 1 / (n - layer + 1), "not the factor"),
+    ("post_ln_init_divisor", lambda layer, n: 2 ** (n - layer), "doubles from layer to layer"),
+    ("post_ln_init_divisor", lambda layer, n: n, "its own divisor"),
+    ("post_ln_init_divisor", lambda layer, n: n + layer - 1, "yours grows"),
+    ("post_ln_init_divisor", lambda layer, n: min(n - layer + 1, 18), "For these arguments"),
+    ("post_ln_init_divisor", lambda layer, n: n - layer + 1 if layer > 1 else n + 1, "For these arguments"),
+    ("post_ln_init_divisor", lambda layer, n: n / layer, "divided by 2"),
+    ("post_ln_init_divisor", lambda layer, n: str(n - layer + 1), "one number"),
+    ("post_ln_init_divisor", lambda layer, n: [n - layer + 1], "one number"),
+    ("learning_rate", lambda t, p, w, i=1e-7: -7, "At step 0"),
     ("learning_rate", after(lambda t, peak, w: peak / sqrt(t)), "At the seam"),
-    ("learning_rate", after(lambda t, peak, w: peak * w / t), "root of the step"),
+    ("learning_rate", after(lambda t, peak, w: peak * w / t), "falls with the step itself"),
+    ("learning_rate", after(lambda t, peak, w: peak * (w / t) ** 2), "falls with its square"),
+    ("learning_rate", after(lambda t, peak, w: peak * sqrt(t / w)), "yours rises"),
     ("learning_rate", after(lambda t, peak, w: peak), "After warm-up the rate falls"),
-    ("learning_rate", after(lambda t, peak, w: peak / sqrt(t - w)), "The count goes on"),
+    ("learning_rate", after(lambda t, peak, w: peak / sqrt(t - w)), "The count of steps goes on"),
+    ("learning_rate", after(lambda t, peak, w: peak * sqrt(w / (t - w))), "The count of steps goes on"),
+    ("learning_rate", after(lambda t, peak, w: peak / sqrt(t - w + 1)), "The count of steps goes on"),
+    ("learning_rate", after(lambda t, peak, w: peak * sqrt(w / (t + 1))), "one ahead"),
+    ("learning_rate", after(lambda t, peak, w: 0.0), "half of the peak is left"),
     ("learning_rate", lambda t, p, w, i=1e-7: p * min(t / w, sqrt(w / max(t, 1))), "not at 0"),
     ("learning_rate", lambda t, p, w, i=1e-7: p * sqrt(w / max(t, w)), "in a straight line"),
+    ("learning_rate", lambda t, p, w, i=1e-7: p * sqrt(w / max(t, 1)), "That is for after warm-up"),
     ("learning_rate", lambda t, p, w, i=1e-7: i + (p - i) * t / w, "Warm-up ends"),
     ("learning_rate", lambda t, p, w, i=0.01: rate(t, p, w, i), "Without a fourth argument"),
+    ("learning_rate", lambda t, p, w, i=0.0: rate(t, p, w, i), "Without a fourth argument"),
+    ("learning_rate", lambda t, p, w, i=1e-7: rate(t, p, w, i or 1e-7), "For these arguments"),
+    ("learning_rate", rising(lambda t, p, w, i: i + p * t / w), "not peak + initial"),
+    ("learning_rate", rising(lambda t, p, w, i: i + (p - i) * (t + 1) / w), "one step ahead"),
+    ("learning_rate", rising(lambda t, p, w, i: p * (t + 1) / w), "one step ahead"),
+    ("learning_rate", rising(lambda t, p, w, i: i + (p - i) * t / max(w - 1, 1)), "a step early"),
+    ("learning_rate", rising(lambda t, p, w, i: i + (p - i) * t / (w + 1)), "a step late"),
+    ("learning_rate", rising(lambda t, p, w, i: i), "yours stays"),
+    ("learning_rate", rising(lambda t, p, w, i: p + (i - p) * t / w), "yours falls"),
+    ("learning_rate", rising(lambda t, p, w, i: i * (p / (i or 1)) ** (t / w)), "a constant factor"),
+    ("learning_rate", rising(lambda t, p, w, i: i + (p - i) * (t // w)), "yours stays"),
+    ("learning_rate", lambda t, p, w, i=1e-7: rate(t, p, w, i) if t != w else p - i, "At step warmup"),
+    ("learning_rate", lambda t, p, w, i=1e-7: rate(min(t, 4 * w), p, w, i), "For these arguments"),
+    ("learning_rate", lambda t, p, w, i=1e-7: max(rate(t, p, w, i), i), "For these arguments"),
+    ("learning_rate", lambda t, p, w, i=1e-7: np.array([rate(t, p, w, i)]), "one number"),
+    ("learning_rate", lambda t, p, w, i=1e-7: round(rate(t, p, w, i), 5), "rounded"),
+    ("learning_rate", lambda step, peak, warmup: rate(step, peak, warmup), "takes other arguments"),
     ("model_update", update(clone=False), "state_dict() holds references"),
     ("model_update", update(restore=False), "the step is still in it"),
-    ("model_update", update(evaluate=False), "must give exactly 0"),
+    ("model_update", update(evaluate=False), "must give 0"),
     ("model_update", update(mode=False), "in another mode"),
+    ("model_update", update(also=lambda model: model.train()), "in another mode"),
+    ("model_update", update(also=lambda model: model.eval()), "in another mode"),
+    ("model_update", update(around=torch.no_grad), "The step takes gradients"),
+    ("model_update", update(also=frozen(False)), "leave requires_grad"),
+    ("model_update", update(also=frozen(True)), "leave requires_grad"),
+    ("model_update", torch.no_grad()(update(around=contextlib.nullcontext)), "The step takes gradients"),
+    ("model_update", swallows, "The step takes gradients"),
+    ("model_update", replaced, "an optimizer would lose them"),
+    ("model_update", assigned, "an optimizer would lose them"),
+    ("model_update", no_dropout_for_good, "other settings"),
+    ("model_update", partial(mode_of_the_first, []), "in another mode"),
+    ("model_update", update(also=lambda model: torch.set_grad_enabled(False)), "switched off"),
+    ("model_update", in_double, "another data type"),
+    ("model_update", update(also=with_gradients), "came back with gradients"),
+    ("model_update", update(also=lambda model: model.register_forward_hook(print)), "A hook is still on"),
+    ("model_update", update(lambda z, y: (z + y).norm().item()), "by how much the output changes"),
+    ("model_update", update(steps=2), "Take the step once"),
+    ("model_update", update(steps=0), "Take the step once"),
+    ("model_update", update(late=True), "compute it before the step"),
     ("model_update", parameters_moved, "how far the parameters moved"),
     ("model_update", update(lambda z, y: (z - y).square().mean().sqrt().item()), "root of the mean square"),
+    ("model_update", update(lambda z, y: (z - y).square().mean().item()), "That is the mean square"),
+    ("model_update", update(lambda z, y: (z - y).square().sum().item()), "square of the norm"),
     ("model_update", update(lambda z, y: abs(z.norm() - y.norm()).item()), "difference of norms"),
     ("model_update", update(lambda z, y: (z - y).abs().max().item()), "largest change"),
-    ("update_bound", lambda v, w, a, d: ((v + w) / a * d).sum(), "√(v² + w²)"),
+    ("model_update", update(lambda z, y: (z - y).abs().sum().item()), "asked is the 2-norm"),
+    ("model_update", update(lambda z, y: (z - y).sum().abs().item()), "must not cancel"),
+    ("model_update", update(lambda z, y: z.norm().item() * (not torch.equal(z, y))), "after the step"),
+    ("model_update", update(lambda z, y: ((z - y).norm() / y.norm()).item()), "relative to the output"),
+    ("model_update", update(lambda z, y: (z - y).norm(dim=-1).mean().item()), "a mean over tokens"),
+    ("model_update", update(lambda z, y: 1 - torch.cosine_similarity(z.flatten(), y.flatten(), 0)), "directions alone"),
+    ("model_update", update(lambda z, y: torch.linalg.norm(z - y, 2).item()), "flatten it first"),
+    ("model_update", update(lambda z, y: (z - y).norm(dim=-1)), "one number"),
+    ("model_update", update(lambda z, y: round((z - y).norm().item(), 3)), "rounded"),
+    ("update_bound", lambda v, w, a, d: -7, "half of the update"),
+    ("update_bound", lambda v, w, a, d: ((v + w) / a * d).sum(), "combine as squares"),
+    ("update_bound", lambda v, w, a, d: (np.sqrt(v + w) / a * d).sum(), "combine as squares"),
     ("update_bound", lambda v, w, a, d: (np.hypot(v, w) / a**2 * d).sum(), "The second one is in the gradient"),
     ("update_bound", lambda v, w, a, d: sqrt(((np.hypot(v, w) / a * d) ** 2).sum()), "not that they cancel"),
-    ("update_bound", lambda v, w, a, d: (np.hypot(v, w) / a * d)[::2].sum(), "2N sub-layers"),
+    ("update_bound", lambda v, w, a, d: (np.hypot(v, w) / a * d)[::2].sum(), "Every second sub-layer"),
     ("update_bound", lambda v, w, a, d: (v * w / a * d).sum(), "differentiates it"),
     ("update_bound", lambda v, w, a, d: (np.hypot(v, w) * d).sum(), "α is missing"),
+    ("update_bound", lambda v, w, a, d: (np.hypot(v, w) * a * d).sum(), "yours larger"),
     ("update_bound", lambda v, w, a, d: (np.hypot(v, w) / a).sum(), "how far its weights moved"),
+    ("update_bound", lambda v, w, a, d: ((v**2 + w**2) / a * d).sum(), "root of the sum of squares is missing"),
+    ("update_bound", lambda v, w, a, d: (np.hypot(v, w) / a).sum() * d.sum(), "its own Δθ"),
+    ("update_bound", lambda v, w, a, d: np.linalg.norm([v, w]) / a * d.sum(), "its own root"),
+    ("update_bound", lambda v, w, a, d: (np.hypot(v, w) / a * d).mean(), "not a mean"),
+    ("update_bound", lambda v, w, a, d: (np.hypot(v, w) / a * d).max(), "not the largest"),
+    ("update_bound", lambda v, w, a, d: np.hypot(v, w) / a * d, "one number"),
+    ("update_bound", lambda v, w, a, d: (np.hypot(v, w) / a * d)[:10].sum(), "For these arguments"),
+    ("update_bound", lambda v, w, a, d: (np.hypot(v, w) / max(a, 1) * d).sum(), "For these arguments"),
+    ("update_bound", lambda v, w, a, d: (np.sort(np.hypot(v, w)) / a * np.sort(d)).sum(), "For these arguments"),
+    ("update_bound", lambda v, w, a, d: sum(np.hypot(v, w).__imul__(d)) / a**0.5, "half of the update"),
+    ("update_bound", lambda v, w, a, d: (np.sqrt(v.__ipow__(2) + w.__ipow__(2)) / a * d).sum(), "changed its input"),
+    ("sublayer_slopes", lambda x, v, w, a: (-7, -7), "both slopes are 0"),
     ("sublayer_slopes", lambda x, v, w, a: (v * slopes(x, v, w, a), w * slopes(x, v, w, a)), "Crosswise"),
-    (
-        "sublayer_slopes",
-        lambda x, v, w, a: (x * w / sqrt(a * a + v * v * w * w), x * v / sqrt(a * a + v * v * w * w)),
-        "quotient rule",
-    ),
+    ("sublayer_slopes", pair(lambda x, v, w, a: x / sqrt(a * a + v * v * w * w)), "quotient rule"),
     ("sublayer_slopes", lambda x, v, w, a: (slopes(x, v, w, a), slopes(x, v, w, a)), "slope along u"),
-    ("sublayer_slopes", lambda x, v, w, a: (slopes(1, v, w, a) * w, slopes(1, v, w, a) * v), "x is missing"),
+    ("sublayer_slopes", pair(lambda x, v, w, a: slopes(1, v, w, a)), "x is missing"),
+    ("sublayer_slopes", pair(lambda x, v, w, a: slopes(x, v, w, a) / a), "A factor α is missing"),
+    ("sublayer_slopes", pair(lambda x, v, w, a: -slopes(x, v, w, a)), "The sign is wrong"),
+    ("sublayer_slopes", pair(lambda x, v, w, a: abs(slopes(x, v, w, a))), "no absolute value"),
+    ("sublayer_slopes", pair(lambda x, v, w, a: slopes(x, v, w, a) * (a + v * w) / (a - v * w + 1e-12)), "one sign is"),
+    ("sublayer_slopes", pair(lambda x, v, w, a: slopes(x, v, w, a) * sqrt(a * a + (v * w) ** 2)), "too low"),
+    ("sublayer_slopes", pair(lambda x, v, w, a: slopes(x, v, w, a) / sqrt(a * a + (v * w) ** 2)), "too high"),
+    ("sublayer_slopes", lambda x, v, w, a: slopes(x, v, w, a) * (v + w), "The answer is an array"),
+    ("sublayer_slopes", lambda x, v, w, a: (*pair(slopes)(x, v, w, a), 0.0), "The answer is a pair"),
+    ("sublayer_slopes", pair(lambda x, v, w, a: max(slopes(x, v, w, a), 0)), "For these arguments"),
+    ("sublayer_slopes", lambda x, v, w, a: (x * w / a, x * v / a), "both slopes are 0"),
+    ("sublayer_slopes", lambda x, v, w, a: [round(one, 3) for one in pair(slopes)(x, v, w, a)], "rounded"),
+    ("warmup_distance", lambda n, p, w: -7, "In no step"),
+    ("warmup_distance", lambda n, p, w: in_order(max(n, 1), p, w), "In no step"),
     ("warmup_distance", lambda n, p, w: n * p, "without warm-up"),
-    ("warmup_distance", lambda n, p, w: sum(rate(t, p, w) for t in range(1, n + 1)), "Steps count from 0"),
+    ("warmup_distance", total(rate, first=1, last=1), "Steps count from 0"),
+    ("warmup_distance", total(rate, last=1), "one step too many"),
+    ("warmup_distance", total(rate, last=-1), "one step too few"),
+    ("warmup_distance", total(lambda t, p, w: rate(t, p, w, 0.0)), "starts at 0"),
+    ("warmup_distance", total(lambda t, p, w: p * t / w if t < w else rate(t, p, w)), "starts at 0"),
+    ("warmup_distance", total(lambda t, p, w: rate(min(t, w), p, w)), "stays at the peak"),
+    ("warmup_distance", total(lambda t, p, w: 1e-7 + (p - 1e-7) * t / w), "Warm-up ends"),
     ("warmup_distance", lambda n, p, w: rate(n, p, w), "That is one rate"),
+    ("warmup_distance", lambda n, p, w: rate(n - 1, p, w), "That is the last rate"),
     ("warmup_distance", lambda n, p, w: p * n * n / (2 * w), "A triangle is close"),
-    ("warmup_distance", lambda n, p, w: sum(rate(t, p, w) for t in range(n)) / n, "mean rate"),
-]
+    ("warmup_distance", lambda n, p, w: sum(rate(t, p, w) for t in range(n)) / max(n, 1), "mean rate"),
+    ("warmup_distance", lambda n, p, w: hypot(*(rate(t, p, w) for t in range(n))), "random directions"),
+    ("warmup_distance", lambda n, p, w: sum(rate(t, p, w) for t in range(min(n, 30))), "For these arguments"),
+    ("warmup_distance", lambda n, p, w: [rate(t, p, w) for t in range(n)], "one number"),
+    ("warmup_distance", lambda n, p, w: round(in_order(n, p, w), 8) if n > 1 else n * 1e-7, "rounded"),
+    ("learning_rate", remembers(rate, lambda t, p, w, i=1e-7: (t, w)), "For these arguments"),
+    ("sublayer_slopes", remembers(pair(slopes), lambda x, v, w, a: (v, w, a)), "For these arguments"),
+]  # fmt: skip

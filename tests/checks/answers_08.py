@@ -1,8 +1,12 @@
 """Lesson 08: right answers written differently, wrong ones that people give, and how to tell two answers apart."""
 
 from collections.abc import Callable
-from math import inf, isfinite, log, sqrt
-from statistics import fmean, linear_regression
+from decimal import Decimal
+from fractions import Fraction
+from functools import reduce
+from itertools import combinations
+from math import exp, expm1, inf, isfinite, log, log2, prod, sqrt
+from statistics import fmean, linear_regression, median
 from typing import Any
 
 import numpy as np
@@ -16,7 +20,9 @@ def see_outcome(f: Callable, g: np.random.Generator) -> int:
     chance = g.uniform(1.5, 5)
     # Near what decides, or anywhere.
     end = g.choice([1.0, chance - 0.25, chance, g.uniform(0, 5)]) + g.normal(0, 0.1)
-    loss = np.append(g.uniform(0, 5, 12), end + g.normal(0, 0.3, 5))
+    loss = np.append(g.uniform(0, 5, g.integers(1, 50)), end + g.normal(0, 0.3, 5))
+    if g.random() < 0.1:  # exactly on a threshold
+        chance, loss = 2.25, np.append(loss[:-5], np.full(5, g.choice([1.0, 2.0])))
     if g.random() < 0.2:
         loss[g.integers(0, len(loss))] = g.choice([np.nan, np.inf])
     word = f(loss, g.choice([0.9 + g.normal(0, 0.05), g.uniform(0, 1)]), chance)
@@ -24,13 +30,13 @@ def see_outcome(f: Callable, g: np.random.Generator) -> int:
 
 
 def see_edge(f: Callable, g: np.random.Generator) -> Any:
-    n, seeds = g.integers(1, 7), g.integers(1, 4)
-    return f(g.permutation(g.uniform(1, 9, n)), g.random((n, seeds)) < 0.7)
+    n, seeds = g.integers(1, 7), g.choice([1, 2, 3, 40])
+    return f(g.permutation(g.uniform(1, 9, n)), g.random((n, seeds)) < g.choice([0.7, 0.98]))
 
 
 def see_power(f: Callable, g: np.random.Generator) -> Any:
-    n = g.integers(3, 7)
-    return f(np.sort(g.uniform(2, 500, n)), g.uniform(0.1, 9, n))
+    n = g.integers(2, 7)
+    return f(g.uniform(1, 500, n), g.uniform(0.1, 9, n) if g.random() < 0.9 else np.full(n, 3.0))
 
 
 def see_rate(f: Callable, g: np.random.Generator) -> Any:
@@ -40,7 +46,7 @@ def see_rate(f: Callable, g: np.random.Generator) -> Any:
 
 # What a function computes on random inputs, by exercise: two functions that agree on it everywhere are equal.
 OBSERVE: dict[str, Callable[[Callable, np.random.Generator], Any]] = {
-    "edge_alpha": lambda f, g: f(int(g.integers(1, 50)), g.uniform(0.05, 0.95), g.uniform(0.1, 3)),
+    "edge_alpha": lambda f, g: f(int(g.choice([1, 1000, g.integers(1, 50)])), g.uniform(0.05, 0.95), g.uniform(0.1, 3)),
     "outcome": see_outcome,
     "trainable_edge": see_edge,
     "depth_power": see_power,
@@ -82,6 +88,21 @@ def verdict(
             return "diverged"
         end = final(loss)
         return "learned" if end < 1 else "lost" if lost(end, similarity, chance) else "slow"
+
+    return answer
+
+
+def in_order(words: str, most: float = 1.0) -> Callable[..., str]:
+    """The four questions in another order, or with another threshold."""
+
+    def answer(loss, similarity, chance):
+        end = np.mean(loss[-5:])
+        asked = {
+            "diverged": not np.isfinite(loss).all(),
+            "learned": end < most,
+            "lost": similarity > 0.9 and end > chance - 0.25,
+        }
+        return next((word for word in words.split() if asked[word]), "slow")
 
     return answer
 
@@ -150,6 +171,11 @@ def rate_of(sum_: Callable[[float, float, float], float]) -> Callable[..., float
     return lambda rate, shallow, deep: rate * sum_(*shallow) / sum_(*deep)
 
 
+def ratios(shallow, deep):
+    (n, a, b), (N, A, B) = shallow, deep
+    return (n, b, A), (N, B, a)
+
+
 def by_vectors(rate, shallow, deep):
     def total(layers, alpha, beta):
         return np.sum(np.hypot(np.full(2 * layers, beta), beta) / alpha)
@@ -157,42 +183,188 @@ def by_vectors(rate, shallow, deep):
     return np.float64(rate) / (total(*deep) / total(*shallow))
 
 
+def edge_by_newton(layers, share, s):
+    """The root of what is left, in ln α, minus what is asked for."""
+
+    def left(log_alpha):
+        return -2 * layers * torch.log1p(s / 4 * torch.exp(-6 * log_alpha)) - log(share)
+
+    x = torch.tensor(0.0, dtype=torch.float64, requires_grad=True)
+    for _ in range(100):
+        (slope,) = torch.autograd.grad(left(x), x)
+        step = (left(x) / slope).clamp(-1, 1).detach()
+        x = (x - step).detach().requires_grad_()
+    return x.exp().item()
+
+
+def edge_by_grid(layers, share, s):
+    alphas = np.exp(np.linspace(-3, 5, 400_001))
+    left = (1 + s / 4 / alphas**6) ** (-2.0 * layers)
+    return np.interp(share, left, alphas)
+
+
+def edge_in_single(layers, share, s):
+    share, s = np.float32(share), np.float32(s)
+    return (s / (4 * (share ** (np.float32(-1) / (2 * layers)) - 1))) ** np.float32(1 / 6)
+
+
+def edge_without_a_row(alphas, learned):
+    where = [alpha for alpha, row in zip(alphas, learned, strict=True) if all(row)]
+    return min(where) if where else None
+
+
+def edge_with_rows_left(alphas, learned):
+    return chosen(lambda learned: learned.all(1))(np.sort(alphas), learned)
+
+
+def cached_by(which: Callable[..., Any], f: Callable[..., Any]) -> Callable[..., Any]:
+    """Keeps its answers by a part of the arguments."""
+    kept: dict[str, Any] = {}
+
+    def answer(*given):
+        key = str(which(*given))
+        kept[key] = kept[key] if key in kept else f(*given)
+        return kept[key]
+
+    return answer
+
+
+def first_call_decides(f: Callable[..., Any]) -> Callable[..., Any]:
+    """Keeps its first answer."""
+    kept: list[Any] = []
+
+    def answer(*given):
+        if not kept:
+            kept.append(f(*given))
+        return kept[0]
+
+    return answer
+
+
+def robust(depths, values):
+    points = list(zip(np.log(depths), np.log(values), strict=True))
+    return median((v - u) / (b - a) for (a, u), (b, v) in combinations(points, 2) if a != b)
+
+
+def by_pairs(depths, values):
+    pairs = [(log(d / e), log(u / v)) for (d, u), (e, v) in combinations(zip(depths, values, strict=True), 2)]
+    return sum(x * y for x, y in pairs) / sum(x * x for x, _ in pairs)
+
+
+def by_single_tensors(depths, values):
+    x, y = torch.tensor(depths).float().log(), torch.tensor(values).float().log()
+    return (((x - x.mean()) * (y - y.mean())).sum() / ((x - x.mean()) ** 2).sum()).item()
+
+
+class Verdict(str):
+    """A text of one's own."""
+
+    __slots__ = ()
+
+
+#: Where the text asks for more than a form of answer can give.
+ASKS_FOR_MORE = {
+    "trainable_edge": {"as_fraction": "where no α passes the answer is infinity, and no Fraction is infinite"}
+}
+
 RIGHT = [
     ("edge_alpha", by_bisection),
     ("edge_alpha", by_logarithms),
     ("edge_alpha", edge()),
+    ("edge_alpha", edge_by_newton),
+    ("edge_alpha", edge_by_grid),
+    ("edge_alpha", edge_in_single),
+    ("edge_alpha", lambda N, share, s: torch.tensor(s).div(4 * (share ** (-1 / (2 * N)) - 1)).pow(1 / 6)),
+    ("edge_alpha", lambda N, share, s: Fraction(exp(log(s / 4 / expm1(-log(share) / 2 / N)) / 6))),
+    ("edge_alpha", lambda N, share, s: abs((complex(s) / 4 / (complex(share) ** (-0.5 / N) - 1)) ** (1 / 6))),
     ("outcome", verdict()),
     ("outcome", by_nested_questions),
     ("outcome", verdict(lambda loss: fmean(loss[-5:]), lambda loss: loss.max() < inf)),
+    ("outcome", lambda *a: Verdict(verdict()(*a))),
+    (
+        "outcome",
+        verdict(
+            lambda loss: np.float32(loss[-5:]).mean(),
+            lambda loss: not {inf, -inf, None} & {None if x != x else x for x in loss},
+        ),
+    ),
+    ("outcome", verdict(lambda loss: loss[len(loss) - 5 :] @ np.full(5, 0.2), lambda loss: isfinite(sum(loss)))),
+    ("outcome", verdict(lambda loss: torch.tensor(loss).float()[-5:].mean())),
+    ("outcome", verdict(lambda loss: np.convolve(loss, np.ones(5) / 5, "valid")[-1])),
+    ("outcome", verdict(lost=lambda end, alike, chance: alike > 0.9 and chance - end < 0.25)),
     ("trainable_edge", edge_by_loop),
+    (
+        "trainable_edge",
+        lambda a, learned: np.float32(min([x for x, row in zip(a, learned, strict=True) if row.all()] + [inf])),
+    ),
+    ("trainable_edge", lambda a, learned: reduce(min, a[learned.prod(1) > 0], inf)),
+    ("trainable_edge", lambda a, learned: Decimal(edge_by_loop(a, learned))),
+    ("trainable_edge", lambda a, learned: np.min(a[~(~learned).any(axis=-1)], initial=float("inf"))),
+    (
+        "trainable_edge",
+        lambda a, learned: next((x for x, row in sorted(zip(a, learned.tolist(), strict=True)) if all(row)), inf),
+    ),
+    ("trainable_edge", lambda a, learned: -np.where(learned.all(1), -a, -inf).max()),
     ("trainable_edge", edge_sorted),
     ("trainable_edge", lambda alphas, learned: torch.tensor(np.where(learned.all(-1), alphas, inf)).min()),
     ("depth_power", by_lstsq),
+    ("depth_power", by_pairs),
+    ("depth_power", by_single_tensors),
+    ("depth_power", fit()),
+    ("depth_power", lambda N, v: Fraction(float(fit()(N, v)))),
+    ("depth_power", lambda N, v: np.polynomial.Polynomial.fit([*map(log2, N)], [*map(log2, v)], 1).convert().coef[1]),
     ("depth_power", lambda depths, values: linear_regression(np.log10(depths), np.log10(values)).slope),
     ("depth_power", lambda N, v: np.cov(np.log(N), np.log(v))[0, 1] / np.var(np.log(N), ddof=1)),
     ("matching_rate", rate_of(lambda N, a, b: 2 * N * sqrt(2) * b / a)),
     ("matching_rate", by_vectors),
+    (
+        "matching_rate",
+        lambda rate, shallow, deep: rate * prod(x / y for x, y in zip(*ratios(shallow, deep), strict=True)),
+    ),
+    ("matching_rate", lambda rate, shallow, deep: np.float32(rate_of(lambda N, a, b: N * b / a)(rate, shallow, deep))),
+    (
+        "matching_rate",
+        lambda rate, shallow, deep: torch.tensor(rate_of(lambda N, a, b: b / a * N)(rate, shallow, deep)),
+    ),
+    ("matching_rate", lambda rate, s, d: Fraction(rate) * Fraction(s[0] * s[2] / s[1]) / Fraction(d[0] * d[2] / d[1])),
+    ("matching_rate", lambda rate, s, d: exp(log(rate) + log(s[0] / d[0]) + log(s[2] / d[2]) - log(s[1] / d[1]))),
 ]
 
 WRONG = [
     ("edge_alpha", edge(layers=lambda N: N), "N layers are 2N sub-layers"),
     ("edge_alpha", edge(share=sqrt), "no square root to take"),
     ("edge_alpha", edge(alpha=lambda r, s: (s / (2 * r)) ** (1 / 4)), "two matrices of gain β"),
-    ("edge_alpha", edge(alpha=lambda r, s: (s / (4 * r)) ** (1 / 4)), "the root is the sixth"),
-    ("edge_alpha", edge(alpha=lambda r, s: sqrt(s / (4 * r))), "the root is the sixth"),
+    ("edge_alpha", edge(alpha=lambda r, s: (s / (4 * r)) ** (1 / 4)), "Count the powers of α again"),
+    ("edge_alpha", edge(alpha=lambda r, s: sqrt(s / (4 * r))), "Count the powers of α again"),
     ("edge_alpha", edge(alpha=lambda r, s: sqrt(s / r)), "That is for β = 1"),
-    ("edge_alpha", edge(alpha=lambda r, s: (s / (2 * r)) ** (1 / 6)), "the fourth power of √2 is 4"),
-    ("edge_alpha", edge(alpha=lambda r, s: (s / r) ** (1 / 6)), "the fourth power of √2 is 4"),
+    ("edge_alpha", edge(alpha=lambda r, s: (s / (2 * r)) ** (1 / 6)), "and so does the √2 in it"),
+    ("edge_alpha", edge(alpha=lambda r, s: (s / r) ** (1 / 6)), "and so does the √2 in it"),
     ("edge_alpha", edge(alpha=lambda r, s: (s / (4 * r)) ** (1 / 5)), "scales its variance by α²"),
     ("edge_alpha", edge(alpha=lambda r, s: (1 / (4 * r)) ** (1 / 6)), "s is forgotten"),
     ("edge_alpha", edge(share=lambda share: 1 - share), "not what is lost"),
     ("edge_alpha", lambda N, share, s: (s * 2 * N / (4 * (1 - share))) ** (1 / 6), "if losses added"),
     ("edge_alpha", lambda N, share, s: (s * 2 * N / (4 * (1 / share - 1))) ** (1 / 6), "each norm shrinks"),
-    ("edge_alpha", lambda N, share, s: (-s * N / (2 * log(share))) ** (1 / 6), "the 2N-th root of share itself"),
-    ("edge_alpha", edge(ratio=lambda kept: 1 - kept), "take 1/kept - 1"),
-    ("edge_alpha", edge(ratio=lambda kept: kept - 1), "A root of a negative number"),
-    ("edge_alpha", lambda *_: np.float64("nan"), "A root of a negative number"),
-    ("edge_alpha", lambda N, share, s: (2 * N) ** 0.25, "2N of them multiply"),
+    ("edge_alpha", lambda N, share, s: (-s * N / (2 * log(share))) ** (1 / 6), "take the root of share itself"),
+    ("edge_alpha", edge(ratio=lambda kept: 1 - kept), "f over α² alone"),
+    ("edge_alpha", edge(ratio=lambda kept: kept - 1), "Look at the sign below the root"),
+    ("edge_alpha", lambda *_: np.float64("nan"), "Look at the sign below the root"),
+    ("edge_alpha", lambda N, share, s: (2 * N) ** 0.25, "That is the paper's α"),
+    ("edge_alpha", edge(alpha=lambda r, s: complex(-s / (4 * r)) ** (1 / 6)), "Look at the sign below the root"),
+    ("edge_alpha", edge(layers=lambda N: 1 / (1 / 2 * N)), "put the product in parentheses"),
+    ("edge_alpha", edge(alpha=lambda r, s: (s / (4 * r)) ** 1 / 6), "Python reads x**1/6"),
+    ("edge_alpha", edge(alpha=lambda r, s: (s / (4 * r)) ** (1 / 3)), "That is α²"),
+    ("edge_alpha", edge(alpha=lambda r, s: (4 * s / r) ** (1 / 6)), "the 4 divides"),
+    ("edge_alpha", edge(alpha=lambda r, s: (4 * r / s) ** (1 / 6)), "what is kept grows with α"),
+    ("edge_alpha", edge(layers=lambda N: 1), "That is for one sub-layer"),
+    ("edge_alpha", lambda N, share, s: round(edge()(N, share, s), 3), "something is rounded on the way"),
+    ("edge_alpha", lambda N, share, s: edge()(min(N, 100), share, s), "the value is another one"),
+    ("edge_alpha", lambda N, share, s: edge()(N, max(share, 0.1), s), "the value is another one"),
+    ("edge_alpha", lambda N, share, s: edge()(max(N, 2), share, s), "the value is another one"),
+    ("edge_alpha", lambda N, share, s: edge()(N, share, min(s, 1)), "the value is another one"),
+    ("edge_alpha", edge(alpha=lambda r, s: (s / (3 * r)) ** (1 / 6)), "Put your α into the rule"),
+    ("edge_alpha", lambda N, share, s: -edge()(N, share, s), "Put your α into the rule"),
+    ("edge_alpha", first_call_decides(edge()), "Put your α into the rule"),
+    ("edge_alpha", cached_by(lambda N, share, s: N, edge()), "Put your α into the rule"),
     ("outcome", verdict(lambda loss: loss[-1]), "The last loss alone"),
     ("outcome", verdict(lambda loss: loss[-1], lambda loss: True), "The last loss alone"),
     ("outcome", verdict(min), "The lowest loss of all is luck"),
@@ -205,14 +377,34 @@ WRONG = [
     ("outcome", verdict(finite=lambda loss: isfinite(loss[-1])), "not finite at every step"),
     ("outcome", verdict(finite=lambda loss: isfinite(sum(loss[-5:]))), "not finite at every step"),
     ("outcome", verdict(finite=lambda loss: not np.isnan(loss).any()), "Infinity is not finite either"),
-    ("outcome", verdict(finite=lambda loss: np.isfinite(loss).any()), "all of them, not any"),
+    ("outcome", verdict(finite=lambda loss: np.isfinite(loss).any()), "they need not all be so"),
     ("outcome", verdict(lost=lambda end, alike, chance: alike > 0.9), "may be told apart in training"),
     ("outcome", verdict(lost=lambda end, alike, chance: end > chance - 0.25), "whose tokens differ"),
     ("outcome", verdict(lost=lambda end, alike, chance: alike > 0.9 or end > chance - 0.25), "and, not or"),
     ("outcome", verdict(lost=lambda end, alike, chance: alike > 0.9 and end > chance), "hovers around chance"),
     ("outcome", verdict(lost=lambda end, alike, chance: alike > 0.9 and end > log(16) - 0.25), "an argument"),
     ("outcome", verdict(lost=lambda end, alike, chance: False), "Nothing is ever lost"),
-    ("outcome", verdict(lambda loss: loss[-6:].mean()), "The mean of the last five losses is below 1.0"),
+    ("outcome", verdict(lambda loss: loss[-6:].mean()), "Those are the last six losses"),
+    ("outcome", verdict(lambda loss: loss[-4:].mean()), "Those are the last four losses"),
+    ("outcome", verdict(lambda loss: loss[-5:-1].mean()), "without the last one"),
+    ("outcome", verdict(lambda loss: loss[-10:].mean()), "Those are the last ten losses"),
+    ("outcome", verdict(lambda loss: np.mean(loss[25:30])), "count from the end"),
+    ("outcome", verdict(lambda loss: np.mean(loss[35:40])), "count from the end"),
+    ("outcome", verdict(lambda loss: np.median(loss[-5:])), "That is the median"),
+    ("outcome", verdict(finite=lambda loss: not np.isnan(loss).all()), "they need not all be so"),
+    ("outcome", verdict(lost=lambda end, alike, chance: alike > 0.99 and end > chance - 0.25), "a similarity of 0.9"),
+    ("outcome", verdict(lost=lambda end, alike, chance: alike > 0.9 and end > chance + 0.25), "not a quarter above"),
+    ("outcome", verdict(lost=lambda end, alike, chance: alike > 0.9 and abs(end - chance) < 0.25), "no upper limit"),
+    ("outcome", verdict(lost=lambda end, alike, chance: alike > 0.9 and end > 0.9 * chance), "not a part of chance"),
+    ("outcome", verdict(lost=lambda end, alike, chance: alike > 0.9 and end >= chance - 0.25), "Exactly chance - 0.25"),
+    ("outcome", in_order("diverged lost learned"), "learned is asked before lost"),
+    ("outcome", in_order("learned diverged lost"), "before anything else"),
+    ("outcome", in_order("learned lost diverged"), "before anything else"),
+    ("outcome", in_order("diverged learned lost", most=1.0 + 1e-9), "A mean of exactly 1.0"),
+    ("outcome", in_order("diverged learned lost", most=1.03), "What has not diverged"),
+    ("outcome", first_call_decides(verdict()), "What has not diverged"),
+    ("outcome", lambda *a: {"slow": None}.get(verdict()(*a), verdict()(*a)), "returns nothing"),
+    ("outcome", lambda *a: [verdict()(*a)], "The answer is a word"),
     ("outcome", lambda *a: verdict()(*a).upper(), "in small letters"),
     ("outcome", lambda *a: WORDS[verdict()(*a)], "The answer is a word"),
     ("outcome", sorts, "changed its input in place"),
@@ -224,14 +416,29 @@ WRONG = [
     ("trainable_edge", chosen(lambda learned: learned.all(1), max), "That is the largest α at which all learned"),
     ("trainable_edge", chosen(lambda learned: learned.all(1), lambda a: a[0]), "The αs come in any order"),
     ("trainable_edge", chosen(lambda learned: ~learned.all(1), max), "the largest α that failed"),
-    ("trainable_edge", lambda alphas, learned: alphas.min(), "Not every seed learned there"),
+    ("trainable_edge", lambda alphas, learned: alphas.min(), "That is the smallest α tried"),
+    ("trainable_edge", chosen(lambda learned: learned.mean(1) > 0.9), "One of 2,000 seeds failed"),
+    ("trainable_edge", chosen(lambda learned: learned.mean(1) > 0.999), "One of 2,000 seeds failed"),
+    ("trainable_edge", chosen(lambda learned: learned[:, 0]), "One of 2,000 seeds failed"),
+    ("trainable_edge", chosen(lambda learned: learned[:, :3].all(1)), "One of 2,000 seeds failed"),
+    ("trainable_edge", edge_with_rows_left, "they no longer belong together"),
+    ("trainable_edge", edge_without_a_row, "infinity, np.inf. Your function returns nothing"),
+    ("trainable_edge", lambda a, learned: a[learned.all(1)].min(), "infinity, np.inf. Your function raised ValueError"),
+    ("trainable_edge", lambda a, learned: min(a[learned.all(1)], default=a.max() + 1), "infinity, np.inf"),
+    ("trainable_edge", lambda a, learned: min(a[learned.all(1)], default=np.nan), "infinity, np.inf"),
+    ("trainable_edge", lambda a, learned: min(a[learned.all(1)], default="inf"), "The answer is one number"),
+    ("trainable_edge", lambda a, learned: a[learned.all(1)], "The answer is one number"),
+    ("trainable_edge", lambda a, learned: np.round(edge_by_loop(a, learned)), "that α is the edge"),
+    ("trainable_edge", first_call_decides(edge_by_loop), "that α is the edge"),
+    ("trainable_edge", cached_by(lambda a, learned: a, edge_by_loop), "At α = 2.5 one seed failed"),
+    ("trainable_edge", lambda a, learned: edge_sorted(a, learned) if not a.sort() else 0, "changed its input in place"),
     ("trainable_edge", above_the_last_failure, "even if a larger one failed"),
     ("trainable_edge", lambda a, learned: a[learned.all(1)].min() if learned.all(1).any() else 0.0, "infinity"),
     ("depth_power", lambda N, v: log(v[-1] / v[0]) / log(N[-1] / N[0]), "the first and last point alone"),
-    ("depth_power", by_neighbours, "Slopes between neighbours"),
+    ("depth_power", by_neighbours, "A mean of slopes between neighbours"),
     ("depth_power", fit(np.array, np.array), "A power is a slope between logarithms"),
-    ("depth_power", fit(x=np.array), "The depths need their logarithm too"),
-    ("depth_power", fit(y=np.array), "The values need their logarithm too"),
+    ("depth_power", fit(x=np.array), "The depths need a logarithm too"),
+    ("depth_power", fit(y=np.array), "The values need a logarithm too"),
     ("depth_power", lambda depths, values: fit()(values, depths), "The axes are exchanged"),
     ("depth_power", fit(x=np.log10), "The same logarithm on both axes"),
     ("depth_power", fit(y=np.log10), "The same logarithm on both axes"),
@@ -239,6 +446,18 @@ WRONG = [
     ("depth_power", fit(which=1), "That is the intercept"),
     ("depth_power", lambda N, v: np.corrcoef(np.log(N), np.log(v))[0, 1], "how straight the line is"),
     ("depth_power", lambda N, v: np.polyfit(np.log(N), np.log(v), 1), "one number"),
+    ("depth_power", lambda N, v: np.cov(np.log(N), np.log(v))[0, 1] / np.var(np.log(N)), "give both the same ddof"),
+    ("depth_power", lambda N, v: -fit()(N, v), "The sign is the other way round"),
+    ("depth_power", lambda N, v: 1 / fit()(N, v), "The axes are exchanged"),
+    ("depth_power", lambda N, v: exp(fit(which=1)(N, v)), "That is the factor"),
+    ("depth_power", lambda N, v: v[-1] / v[0], "not a power"),
+    ("depth_power", lambda N, v: fit()(np.sort(N), v), "the value is another one"),
+    ("depth_power", lambda N, v: fit()(np.unique(N), v[: len(np.unique(N))]), "the value is another one"),
+    ("depth_power", lambda N, v: round(fit()(N, v), 4), "something is rounded on the way"),
+    ("depth_power", lambda N, v: fit()(N, v) if fit()(N, v) > 0 else 0.0, "the value is another one"),
+    ("depth_power", robust, "the value is another one"),
+    ("depth_power", fit(np.log1p, np.log1p), "Four times the depth"),
+    ("depth_power", first_call_decides(fit()), "Where the values are the same"),
     ("matching_rate", lambda rate, shallow, deep: rate_of(lambda N, a, b: N * b / a)(rate, deep, shallow), "Upside"),
     ("matching_rate", rate_of(lambda N, a, b: N * (b / a) ** 2), "That is SGD's sum"),
     ("matching_rate", rate_of(lambda N, a, b: N * b**2 / a), "β comes once"),
@@ -251,4 +470,13 @@ WRONG = [
     ("matching_rate", rate_of(lambda N, a, b: sqrt(N)), "with the paper's α and β alone"),
     ("matching_rate", lambda rate, s, deep: rate * 2 * s[0] * sqrt(2) * s[2] / s[1], "divide by the deep stack's sum"),
     ("matching_rate", lambda rate, *stacks: rate_of(lambda N, a, b: N * b / a)(1, *stacks), "the ratio of both sums"),
+    ("matching_rate", lambda rate, s, deep: rate * s[0] * s[2] / s[1], "divide by the deep stack's sum"),
+    ("matching_rate", rate_of(lambda N, a, b: N / b * a), "β/α, not α/β"),
+    ("matching_rate", rate_of(lambda N, a, b: N * b * a), "α makes the bound smaller"),
+    ("matching_rate", rate_of(lambda N, a, b: N**2 * b / a), "a quarter of the rate"),
+    ("matching_rate", rate_of(lambda N, a, b: N // 4 * b / a), "a quarter of the rate"),
+    ("matching_rate", rate_of(lambda N, a, b: (N + 1) * b / a), "a quarter of the rate"),
+    ("matching_rate", lambda rate, *stacks: min(rate, rate_of(lambda N, a, b: N * b / a)(rate, *stacks)), "and back"),
+    ("matching_rate", lambda *given: round(rate_of(lambda N, a, b: N * b / a)(*given), 4), "something is rounded"),
+    ("matching_rate", first_call_decides(rate_of(lambda N, a, b: N * b / a)), "Two equal stacks"),
 ]  # fmt: skip

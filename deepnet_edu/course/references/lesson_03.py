@@ -7,7 +7,7 @@ import torch
 
 
 def attention(q, k, v, n_heads, causal):
-    """(B, T, d) three times -> (B, T, d): softmax(QKᵀ/√(d/h)) V in each head."""
+    """Queries, keys and values, (B, T, d) each -> (B, T, d)."""
     Q, K, V = (x.unflatten(-1, (n_heads, -1)).transpose(1, 2) for x in (q, k, v))  # (B, h, T, d/h)
     scores = Q @ K.mT * Q.shape[-1] ** -0.5  # (B, h, T, T)
     if causal:
@@ -42,5 +42,5 @@ def sharp_average(T, s):
 
 
 def relu_correlation(r):
-    """Cosine between two tokens behind ReLU, from their correlation before: one number."""
+    """Cosine between two tokens after ReLU, from their correlation before: one number."""
     return r + (sqrt(1 - r * r) - r * acos(r)) / pi

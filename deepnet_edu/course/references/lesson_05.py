@@ -33,7 +33,7 @@ def model_update(model, x, step):
 
 
 def update_bound(v, w, alpha, dtheta):
-    """Σ √(v² + w²)/α · ‖Δθ‖ over the sub-layers: one number."""
+    """One number, from arrays with an entry per sub-layer and one α."""
     return (np.sqrt(v**2 + w**2) / alpha * dtheta).sum()
 
 

@@ -23,7 +23,7 @@ def branch_over_skip(alpha, beta):
 
 
 def update_sum(n_layers, alpha, beta, step):
-    """Σ √(v² + w²)/α · ‖Δθ‖ over 2N sub-layers: one number."""
+    """The sum of Theorem 4.2, per unit of learning rate: one number."""
     effect = sqrt(2) * beta / alpha
     length = effect if step == "sgd" else 1
     return 2 * n_layers * effect * length

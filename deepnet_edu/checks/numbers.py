@@ -1,0 +1,42 @@
+"""What the judges of answers that are numbers share: a number for some arguments, a property of numbers, and whether
+each argument counts at each call."""
+
+from collections.abc import Callable
+from typing import Any
+
+from deepnet_edu.checks.trial import Trial
+from deepnet_edu.checks.values import TOLERANCE
+
+
+def number(trial: Trial, *arguments: Any, **keywords: Any) -> float:
+    """The one number that the learner's function returns for these arguments."""
+    got = trial.call(*arguments, **keywords)
+    trial.like(got, 0.0)
+    return float(got)
+
+
+def holds(trial: Trial, got: float, wanted: float, sentence: str) -> None:
+    """A property, that two numbers are about the same: finer differences are for the values to tell."""
+    same = abs(got - wanted) <= 0.01 * max(abs(wanted), 1e-3)
+    trial.require(same, sentence, f"{wanted:.6g}", f"{got:.6g}")
+
+
+def grows(trial: Trial, first: float, second: float, times: float, sentence: str) -> None:
+    """A property, that of two numbers the second is about so many times the first."""
+    same = abs(second - times * first) <= 0.01 * abs(times * first)
+    ratio = second / first if first else float("nan")
+    trial.require(same, sentence, f"{times:g} times as much", f"{ratio:.6g} times as much")
+
+
+def one_at_a_time(
+    trial: Trial,
+    base: tuple[Any, ...],
+    others: tuple[Any, ...],
+    right: Callable[..., Any],
+    tolerance: float = TOLERANCE,
+) -> None:
+    """The value at ``base``, and where a single argument is another one: so that no answer is right which forgets an
+    argument, or remembers an earlier call."""
+    points = [base, *((*base[:i], other, *base[i + 1 :]) for i, other in enumerate(others))]
+    for point in points:
+        trial.equal(trial.call(*point), right(*point), tolerance=tolerance)
