@@ -46,6 +46,7 @@ def _stacks() -> list[tuple[Any, bool, str]]:
         (nn.Sequential(*_of_seeds(5, 6)), True, "False alarm: these two layers were drawn separately."),
         (turned, True, "False alarm: these matrices have the same entries in another order, so they are different."),
         (begun, True, "False alarm: these matrices have one row in common, and all other rows differ."),
+        (_of_seeds(*range(18), 4), False, "Of these nineteen layers the last one is a copy of the fifth."),
         (_of_seeds(7), True, "One layer alone is nobody's copy."),
     ]
 
@@ -145,8 +146,8 @@ class _Draw:
 def fresh_copies(trial: Trial) -> None:
     """Make n deep copies of the layer, with copy.deepcopy, in an nn.ModuleList, and call draw_ on each of them."""
     held: list[tuple[Any, int]] = []
-    for n in (5, 3, 1, 0):
-        layer, draw = layer_of(n), _Draw()
+    for seed, n in enumerate((5, 3, 1, 0, 3)):
+        layer, draw = layer_of(seed), _Draw()
         with torch.no_grad():
             layer.norm.weight.fill_(0.7)
         layer.alpha = 4.5

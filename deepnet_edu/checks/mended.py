@@ -240,7 +240,7 @@ def decoder_settings(trial: Trial) -> None:
             trial.function(6, **{typo: value})
         except TypeError:
             continue
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             trial.fail(
                 f"For an unknown keyword raise a TypeError, as Python does by itself, not {type(error).__name__}."
             )

@@ -464,6 +464,12 @@ def every_other(layer, n, draw_):
     return layers
 
 
+def kept_by_number(layer, n, draw_, kept={}):  # noqa: B006
+    if n not in kept:
+        kept[n] = copies()(layer, n, draw_)
+    return kept[n]
+
+
 def what_draw_returns(layer, n, draw_):
     return nn.ModuleList([draw_(copy.deepcopy(layer)) for _ in range(n)])
 
@@ -643,6 +649,12 @@ def refuses_by_hand(layers, **asked):
 
 def refuses_oddly(layers, deepnorm=False, norm_first=True, sub_ln=True, **others):
     assert not others
+    return settings()(layers, deepnorm, norm_first, sub_ln)
+
+
+def leaves(layers, deepnorm=False, norm_first=True, sub_ln=True, **others):
+    if others:
+        raise SystemExit
     return settings()(layers, deepnorm, norm_first, sub_ln)
 
 
@@ -915,6 +927,7 @@ WRONG = [
     ("join", lambda x, f, norm, a: norm((a * x + f(x)).double()), "raised RuntimeError"),
     ("layers_are_independent", lambda layers: len({id(one) for one in layers}) == len(layers), "equal values"),
     ("layers_are_independent", neighbours, "Layers A, B, A, B"),
+    ("layers_are_independent", lambda layers: all_pairs(list(layers)[:10]), "Of these nineteen layers"),
     ("layers_are_independent", by_sum, "the same entries in another order"),
     ("layers_are_independent", by_first_row, "have one row in common"),
     ("layers_are_independent", first_and_others, "not those with one another"),
@@ -940,6 +953,7 @@ WRONG = [
     ("fresh_copies", first_copy_only, "on one layer again and again"),
     ("fresh_copies", newly_made, "of the kind that you were given: yours got Sequential"),
     ("fresh_copies", every_other, "Some copies were never drawn"),
+    ("fresh_copies", kept_by_number, "draw_ was never called"),
     ("fresh_copies", what_draw_returns, "draw_ works in place and returns nothing"),
     ("fresh_copies", applied, "draw_ draws one whole layer, of the kind that you were given: yours got Linear"),
     ("fresh_copies", all_at_once, "draw_ draws one whole layer, of the kind that you were given: yours got ModuleList"),
@@ -1017,6 +1031,7 @@ WRONG = [
     ("decoder_settings", swallows, "deep_norm=True was accepted in silence"),
     ("decoder_settings", refuses_oddly, "not AssertionError"),
     ("decoder_settings", refuses_by_hand, "not ValueError"),
+    ("decoder_settings", leaves, "not SystemExit"),
     ("decoder_settings", refuses_true, "deep_norm=False was accepted in silence"),
     ("decoder_settings", always_the_same_one, "a dictionary of its own"),
     ("decoder_settings", sticky, "Asked for nothing: without deepnorm"),
