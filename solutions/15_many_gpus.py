@@ -106,7 +106,8 @@ guess_size
 # exactly one rank, and no rank has more than one row more than another. Any order will do: every third row, or one run of
 # rows after the other.
 #
-# Hint: 10 rows on 3 ranks: somebody has to take a fourth row. With `batch_size // ranks` rows for each, one row is lost.
+# Hint: 10 rows on 3 ranks: one rank has to take a fourth row. With `batch_size // ranks` rows for each, one row is lost. With
+# one more for each, the last rank has too few: 9 rows on 4 ranks.
 #
 # Hint: `range(start, stop, step)` counts in steps. Where does rank 2 start if it takes every third row?
 
@@ -151,9 +152,10 @@ print(f"10 rows on 3 ranks: {sorted(shares, reverse=True)}")
 #
 # Write `share_loss(losses, all_answers, ranks)`. `losses` is a tensor (n,), the losses of this rank's n answers. `all_answers` is
 # the number of answers of all ranks together. Return a tensor without dimensions, such that the **mean** of it over the ranks is
-# the mean loss of all answers. A rank may have no answer at all (n = 0).
+# the mean loss of all answers. A rank may have no answer at all (n = 0); its number, too, must be computed from `losses`, since
+# the other ranks wait for its backward pass.
 #
-# Hint: write down what you want: all losses of all ranks added up, over `all_answers`. Which part of that sum is yours?
+# Hint: Write down what you want: all losses of all ranks added up, over `all_answers`. Which part of that sum is yours?
 #
 # Hint: DDP adds up and divides by `ranks`. So that nothing is divided twice, multiply by it.
 
@@ -461,11 +463,12 @@ guess_size.compare("no larger")
 # **Objective**: know before the run whether a model fits.
 #
 # Write `bytes_per_rank(parameters, ranks, stage)`: bytes of weights, gradients and Adam's two averages on each rank, in
-# float32, at ZeRO's stage 0, 1, 2 or 3. It need not be a whole number.
+# float32, at ZeRO's stage 0, 1, 2 or 3. It need not be a whole number: do not round. (ZeRO's paper counts 2 + 2 + 12 bytes, for
+# 16-bit weights with a float32 copy of them. Both make 16, and differ from stage 1 on.)
 #
-# Hint: three terms, 4 + 4 + 8 bytes a parameter. Which of them are divided by `ranks` at this stage?
+# Hint: Three terms, 4 + 4 + 8 bytes a parameter. Which of them are divided by `ranks` at this stage?
 #
-# Hint: a comparison is 0 or 1, but clearer is `if stage >= 1:` for the averages, and so on.
+# Hint: A comparison is 0 or 1, but clearer is `if stage >= 1:` for the averages, and so on.
 
 
 # %% exercise="bytes_per_rank"
@@ -564,10 +567,10 @@ Picture(
 # picture first. With `chunks` = 2 each rank has two stages, of half as many layers each: then the first micro-batch
 # reaches the last rank after half the time, and each wait is half as long.
 #
-# Hint: rank 0 works 8 × (1 + 2) units. How long is the empty space between its forward and its backward boxes? It does not
+# Hint: Rank 0 works 8 × (1 + 2) units. How long is the empty space between its forward and its backward boxes? It does not
 # depend on how many micro-batches there are.
 #
-# Hint: $(p-1) \cdot 3$ units of waiting over $m \cdot 3$ units of work, and the first is divided by the chunks.
+# Hint: The space is 3 units, forward and backward, for each of the other ranks. What do chunks change: the waiting, or the work?
 
 
 # %% exercise="bubble_share"
@@ -627,9 +630,9 @@ guess_order
 #
 # Rank 1 of 3 with 4 micro-batches: F0, F1 B0, F2 B1, F3 B2, B3.
 #
-# Hint: the last rank fills with nothing: F0 B0 F1 B1 …. How many ranks come after rank `rank`?
+# Hint: The last rank fills with nothing: F0 B0 F1 B1 …. How many ranks come after rank `rank`?
 #
-# Hint: with `ahead` passes filled in, the steady part is F(ahead + i), B(i) for i from 0 to microbatches - ahead - 1.
+# Hint: With `ahead` passes filled in, the steady part is F(ahead + i), B(i) for i from 0 to microbatches - ahead - 1.
 
 
 # %% exercise="one_forward_one_backward"
@@ -804,9 +807,9 @@ PlansExplorer(depth=1000)
 # Write `most_kept(order)`: the most micro-batches whose activations a rank keeps at one time. `order` is a list of words as above.
 # A micro-batch is kept from its F on, and given back after its B.
 #
-# Hint: go through the list with a counter.
+# Hint: Go through the list with a counter.
 #
-# Hint: two numbers: how many are kept now, and the most so far. Update the second after each word.
+# Hint: Two numbers: how many are kept now, and the most so far. Update the second after each word.
 
 
 # %% exercise="most_kept"
@@ -849,9 +852,9 @@ for m in (8, 32):
 # piece of the same number. In the others it *puts* it in its place. Write `ring_chunk(rank, step, ranks)`: the number
 # of the piece that this rank sends, both from 0.
 #
-# Hint: pass on what you have just received and added: the piece that the rank before you sent in the step before.
+# Hint: Pass on what you have just received and added: the piece that the rank before you sent in the step before.
 #
-# Hint: start with the piece of your own number. One step later send the one that rank - 1 started with. Numbers go round:
+# Hint: Start with the piece of your own number. One step later send the one that rank - 1 started with. Numbers go round:
 # `% ranks`.
 
 

@@ -66,7 +66,7 @@ def giving(function: Function, example: Any) -> Function:
 
 
 def alike(value: Any, example: Any) -> Any:
-    """``value`` as a number, array, list or tuple, as ``example`` is; anything else as it is."""
+    """``value`` as a number, array, list, tuple or dictionary of them, as ``example`` is; anything else as it is."""
     if same_kind(value, example):
         return value
     if is_number(example):
@@ -85,6 +85,8 @@ def alike(value: Any, example: Any) -> Any:
     if isinstance(example, list | tuple) and isinstance(value, np.ndarray | Tensor | list | tuple):
         inside = list(example) + [example[-1]] * (len(value) - len(example)) if example else [None] * len(value)
         return type(example)(alike(one, model) for one, model in zip(value, inside, strict=False))
+    if isinstance(example, dict) and isinstance(value, dict):
+        return {name: alike(one, example.get(name)) for name, one in value.items()}
     return value
 
 
@@ -100,6 +102,8 @@ def same_kind(value: Any, example: Any) -> bool:
         return isinstance(value, Tensor)
     if isinstance(example, list | tuple):
         return type(value) is type(example) and all(map(same_kind, value, example))
+    if isinstance(example, dict) and isinstance(value, dict):
+        return all(same_kind(one, example.get(name)) for name, one in value.items())
     return True
 
 

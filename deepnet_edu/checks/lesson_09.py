@@ -1,8 +1,8 @@
-"""Lesson 09, the bug museum: three detectors, packed gains, the depth of an overflow. Rooms to mend: ``mended``."""
+"""Lesson 09, the bug museum: detectors of α and of gains, depth of an overflow. The rooms: ``mended``, ``copies``."""
 
-from itertools import count
-from math import log, sqrt
-from typing import Any
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from math import floor, log, sqrt
 
 import numpy as np
 import torch
@@ -10,57 +10,77 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from deepnet_edu.checks.base import Judge, Misconception, Trial
-from deepnet_edu.checks.mended import beta_of_depth, decoder_settings, draw_with_gain_, fresh_copies, join
-from deepnet_edu.checks.parts import centred, is_truth, layer_of, sample
+from deepnet_edu.checks.copies import fresh_copies, layers_are_independent
+from deepnet_edu.checks.mended import beta_of_depth, decoder_settings, draw_with_gain_, join
+from deepnet_edu.checks.parts import centred, sample
+from deepnet_edu.checks.values import Array, as_array
 
 # --- room 1: α on the branch
 
+_Asked = list[tuple[Tensor, Tensor]]
 
-class _Box:
-    """c·LN(a·x + b·F), or the sum itself, that remembers what it was asked."""
 
-    def __init__(self, a: float, b: float, c: float = 1.0, norm: bool = True) -> None:
-        self.a, self.b, self.c, self.norm = a, b, c, norm
-        self.asked: list[tuple[Tensor, Tensor]] = []
+def _box(a: float, b: float, c: float = 1.0, norm: bool = True) -> tuple[Callable[[Tensor, Tensor], Tensor], _Asked]:
+    """c·LN(a·x + b·F), or the sum itself, and what it was asked."""
+    asked: _Asked = []
 
-    def __call__(self, x: Tensor, fx: Tensor) -> Tensor:
-        self.asked.append((x, fx))
-        y = self.a * x + self.b * fx
-        return self.c * functional.layer_norm(y, y.shape[-1:], eps=1e-5) if self.norm else y
+    def combine(x: Tensor, fx: Tensor) -> Tensor:
+        asked.append((x, fx))
+        y = a * x + b * fx
+        return c * functional.layer_norm(y, y.shape[-1:], eps=1e-5) if norm else y
+
+    return combine, asked
 
 
 def effective_alpha(trial: Trial) -> None:
-    """Skip over branch inside c·LN(a·x + b·F): a/b."""
-    boxes = [
-        (_Box(2.2, 1.0), 16),
-        (_Box(1.0, 1 / 3.1, c=0.6), 12),
-        (_Box(1.0, 2.2), 16),
-        (_Box(2.6, 1.0, norm=False), 24),
-    ]
-    for box, d in boxes:
-        got = trial.call(box, d)
+    """Take its mean over the features off x, off fx and off what comes out. Token by token fit out = a·x + b·fx by
+    least squares, both coefficients at once; the answer is the mean of a/b over the tokens.
+    """
+    for a, b, c, norm, d in [
+        (2.2135, 1.0, 1.0, True, 16),
+        (1.0, 1 / 3.1415, 0.6, True, 12),
+        (1.0, 2.2135, -1.4, True, 16),
+        (1.0, -0.6235, 1.0, True, 24),
+        (2.6183, 1.0, 1.0, False, 24),
+    ]:
+        combine, asked = _box(a, b, c, norm)
+        got = trial.call(combine, d)
         trial.like(got, 1.0)
-        trial.require(bool(box.asked), "Ask the box: call combine(x, fx) with x and fx that you drew, and look at it.")
-        x, fx = (tensor.detach().double() for tensor in box.asked[-1])
-        trial.require(
-            x.shape == fx.shape and x.shape[-1:] == (d,),
-            "Draw x and fx of the same shape, with d features in the last dimension.",
-            f"(…, {d})",
-            f"{tuple(x.shape)} and {tuple(fx.shape)}",
+        trial.require(bool(asked), "Ask the box: call combine(x, fx) with x and fx that you drew, and look at it.")
+        for x, fx in asked:
+            trial.require(
+                x.shape == fx.shape and x.shape[-1:] == (d,),
+                "Draw x and fx of the same shape, with d features in the last dimension.",
+                f"(…, {d})",
+                f"{tuple(x.shape)} and {tuple(fx.shape)}",
+            )
+            hidden = _angle(x.detach().double().reshape(-1, d), fx.detach().double().reshape(-1, d)) < 1e-6
+            trial.require(
+                not hidden or abs(float(got) - a / b) < 1e-4,
+                "One of your two inputs is 0, or fx points along x: there the norm hides α, whatever it is. Draw both.",
+            )
+        x, fx = (tensor.detach().double().reshape(-1, d) for tensor in asked[-1])
+        out = combine(x, fx)
+        upside_down = Misconception(b / a, "Upside down: asked is the weight of the skip over the branch's.")
+        wrong = [upside_down, *_misreadings(x, fx, out)]
+        if b < 0:
+            wrong.append(Misconception(-a / b, "The sign counts: this box subtracts the branch."))
+        said = (
+            "The weight of this box's skip over its branch's is another one."
+            if norm
+            else "This box is a plain sum: no norm takes the mean off what comes out. Take it off yourself."
         )
-        x, fx = x.reshape(-1, d), fx.reshape(-1, d)
-        trial.require(
-            _angle(x, fx) > 1e-6,
-            "Your fx is 0, or points along x: there the norm hides α, whatever it is. Draw it afresh.",
-        )
-        ratio = box.a / box.b
-        upside_down = Misconception(1 / ratio, "Upside down: asked is the weight of the skip over the branch's.")
-        wrong = [upside_down, *_misreadings(x, fx, box(x, fx))]
-        said = "Fit what came out as a·x + b·fx, token by token, all three centred, and return a/b."
-        trial.equal(got, ratio, wrong, said, tolerance=1e-4)
-    box = _Box(1.7, 1.0)
-    trial.call(box)
-    trial.require(box.asked[-1][0].shape[-1:] == (16,), "Without a second argument d is 16.")
+        trial.equal(got, a / b, wrong, said, tolerance=1e-4)
+    single, double = (float(trial.call(_box(1.7, b)[0], 16)) for b in (1.0, 2.0))
+    trial.require(
+        abs(single - 2 * double) < 1e-2,
+        "With a branch that is twice as strong the ratio is half as large.",
+        f"{single / 2:.4f}",
+        f"{double:.4f}",
+    )
+    combine, asked = _box(1.7, 1.0)
+    trial.call(combine)
+    trial.require(asked[-1][0].shape[-1:] == (16,), "Without a second argument d is 16.")
 
 
 def _angle(x: Tensor, fx: Tensor) -> float:
@@ -105,154 +125,152 @@ def _ratios(a: Tensor, b: Tensor) -> list[Tensor]:
     return [(a / b).mean(), a.mean() / b.mean(), (a / b).median(), (a / b)[0]]
 
 
-# --- room 2: copies
-
-
-def _of_seeds(*seeds: int) -> list[nn.Sequential]:
-    return [layer_of(seed) for seed in seeds]
-
-
-def layers_are_independent(trial: Trial) -> None:
-    """Whether no matrix of a layer equals that of another layer at the same place."""
-    one = layer_of(1)
-    other_biases, half = _of_seeds(1, 1, 1), _of_seeds(1, 2, 3)
-    with torch.no_grad():
-        for i, layer in enumerate(other_biases):
-            for parameter in layer.parameters():
-                if parameter.ndim == 1:
-                    parameter.add_(0.1 * i)
-        half[2][1].weight.copy_(half[0][1].weight)  # type: ignore[operator, arg-type]
-    cases: list[tuple[Any, bool, str]] = [
-        (
-            _of_seeds(1, 2, 3, 4),
-            True,
-            "False alarm: these four layers were drawn apart. Zero biases and unit gains are equal in every healthy "
-            "model, so compare the matrices alone.",
-        ),
-        (
-            _of_seeds(1, 1, 1),
-            False,
-            "Copies are different objects with equal values: compare what is in the matrices, not which object it is.",
-        ),
-        ([one, one, one], False, "One and the same layer three times is not three layers."),
-        (
-            _of_seeds(1, 2, 1, 2),
-            False,
-            "Layers A, B, A, B: neighbours differ, and yet there are only two layers. Every pair counts.",
-        ),
-        (_of_seeds(1, 2, 3, 3), False, "The last two of these four layers are copies: every pair counts."),
-        (_of_seeds(1, 1, 3, 4), False, "The first two of these four layers are copies: every pair counts."),
-        (
-            nn.ModuleList(other_biases),
-            False,
-            "These are copies whose biases and norms have moved apart: their matrices are still the same.",
-        ),
-        (half, False, "Only one of the two matrices is a copy here. It is a copy all the same: look at each of them."),
-        (nn.ModuleList(_of_seeds(5, 6)), True, "False alarm: these two layers were drawn apart."),
-        (_of_seeds(7), True, "One layer alone has nobody to be a copy of."),
-    ]
-    for layers, expected, sentence in cases:
-        got = trial.call(layers)
-        trial.require(is_truth(got), "The answer is True or False.", "a bool", type(got).__name__)
-        trial.require(bool(got) is expected, sentence, str(expected), str(bool(got)))
-
-
 # --- room 4: gain and variance
 
 
 def xavier_gain(trial: Trial) -> None:
-    """Root mean square of the weights times √((fan_in + fan_out)/2)."""
-    for (fan_out, fan_in), scale, uniform in [((40, 24), 0.02, False), ((24, 96), 0.3, False), ((30, 50), 1.3, True)]:
+    """The root mean square of the weights, times √((fan_in + fan_out)/2), as a number."""
+    readings = []
+    for (fan_out, fan_in), scale, uniform in [
+        ((400, 240), 0.02, False),
+        ((240, 960), 0.3, False),
+        ((300, 500), 2, True),
+    ]:
         weight = sample(fan_out, fan_in, seed=fan_out)
         weight = scale * ((weight.sigmoid() - 0.5) if uniform else weight)
         weight = nn.Parameter(weight - weight.mean())
         got = trial.call(weight)
+        readings.append((weight, got))
         w = weight.detach()
         std, fans = torch.linalg.matrix_norm(w).item() / sqrt(fan_in * fan_out), fan_in + fan_out
-        expected = std * sqrt(fans / 2)
-        largest = w.abs().max().item()
         wrong = [
             Misconception(
                 std * sqrt(fan_in),
-                f"Xavier uses both fans. With fan_in alone a {fan_in} → {fan_out} matrix of gain {expected:.2g} reads "
-                f"{std * sqrt(fan_in):.2g}.",
+                "Xavier uses both fans. With fan_in alone a 240 → 400 matrix of gain 0.36 reads 0.31.",
             ),
-            Misconception(std * sqrt(fan_out), "Xavier uses both fans, their mean: (fan_in + fan_out)/2."),
-            Misconception(std * sqrt(fans), "The mean of the fans, (fan_in + fan_out)/2, not their sum: √2 too large."),
-            Misconception(largest * sqrt(fans / 6), "From the largest entry, as if uniform: the rule is of variance."),
+            Misconception(std * sqrt(fan_out), "Xavier uses both fans: this is fan_out alone."),
+            Misconception(std * sqrt(fans), "The mean of the fans, not their sum: √2 too large."),
+            Misconception(w.abs().max().item() * sqrt(fans / 6), "From the largest entry: the rule is of variance."),
             Misconception(std**2 * fans / 2, "That is the gain squared, in units of variance: take the root."),
-            Misconception(std * fans / 2, "The root of the mean fan: Xavier's spread is g·√(2/(fan_in + fan_out))."),
-            Misconception(std / sqrt(fans / 2), "Upside down: divide by Xavier's √(2/(fan_in + fan_out))."),
-            Misconception(std, "That is the standard deviation: divide it by Xavier's √(2/(fan_in + fan_out))."),
+            Misconception(std * fans / 2, "The root of the mean fan belongs here, not the mean fan."),
+            Misconception(std / sqrt(fans / 2), "Upside down: Xavier's spread divides the standard deviation."),
+            Misconception(std, "That is the standard deviation: Xavier's spread at gain 1 divides it."),
             Misconception(std**2 * sqrt(fans / 2), "The variance, where the standard deviation belongs."),
             Misconception(w.abs().mean().item() * sqrt(fans / 2), "The mean size is not the root mean square."),
             Misconception(w.mean().item() * sqrt(fans / 2), "The mean of the weights is 0: their spread is asked."),
             Misconception(std * sqrt(sqrt(fan_in * fan_out)), "The arithmetic mean of the fans, not the geometric."),
         ]  # fmt: skip
-        said = "Xavier draws with standard deviation g·√(2/(fan_in + fan_out)): solve for g."
-        # Dividing by n - 1 in the variance moves the third digit at most.
-        trial.equal(got, expected, wrong, said, tolerance=1e-3 * min(1.0, expected))
+        # Dividing by n - 1 in the variance moves the sixth digit.
+        trial.equal(got, std * sqrt(fans / 2), wrong, "The gain of this matrix is another one.", tolerance=2e-5)
+    weight, got = readings[0]
+    for said, other, factor in [
+        ("Twice the weights have twice the gain.", 2 * weight.detach(), 2.0),
+        ("Transposed, a matrix has the same gain: both fans count alike.", weight.detach().T.float(), 1.0),
+    ]:
+        wanted, found = factor * float(got), float(trial.call(other))
+        trial.require(abs(found - wanted) <= 1e-2 * abs(wanted), said, f"{wanted:.5g}", f"{found:.5g}")
 
 
 # --- optional
 
 
 def slice_gains(trial: Trial) -> None:
-    """Xavier gains of query, key and value in a packed (3d, d) matrix."""
-    for d, gains in [(24, (1.0, 0.7, 0.25)), (40, (0.9, 1.2, 0.4))]:
+    """[xavier_gain(part) for part in weight.chunk(3)]: the first d rows are the query's, then come the key's and the
+    value's, and the fans of a slice are d and d.
+    """
+    for d, gains in [(160, (1.0437, 0.7162, 0.2518)), (200, (0.8137, 1.2249, 0.4383))]:
         parts = [sample(d, d, seed=d + i) for i in range(3)]
         parts = [g * (p - p.mean()) / p.std(correction=0) / sqrt(d) for g, p in zip(gains, parts, strict=True)]
-        packed = torch.cat(parts)
-        got = trial.call(nn.Parameter(packed))
-        if isinstance(got, list | tuple) and all(isinstance(value, Tensor) and value.ndim == 0 for value in got):
-            got = [value.item() for value in got]
-        expected = np.array(gains)
-        whole = torch.linalg.matrix_norm(packed).item() / sqrt(3) / d
-
-        def columns(d: int = d, packed: Tensor = packed) -> Any:
-            parts = packed.chunk(3, dim=1)
-            return np.array([p.square().mean().sqrt().item() * sqrt((p.shape[0] + p.shape[1]) / 2) for p in parts])
-
-        rows = np.array([p.square().mean().sqrt().item() * sqrt(d) for p in packed.view(d, 3, d).unbind(1)])
-        wrong = [
-            Misconception(
-                expected * sqrt(2), "fan_out of a slice is d, not 3d: else all gains read √2 too large."
-            ),
-            Misconception(np.full(3, whole * sqrt(2 * d)), "One gain for the whole matrix: measure each d×d slice."),
-            Misconception(np.full(3, whole * sqrt(d)), "One spread for the whole matrix: measure each d×d slice."),
-            Misconception(expected[::-1], "The order is query, key, value."),
-            Misconception(columns(), "The slices are rows: the first d rows are the query's."),
-            Misconception(rows, "The first d rows are the query's, not every third row."),
-        ]  # fmt: skip
-        trial.equal(
-            got,
-            expected,
-            wrong,
-            "The gain of each d×d slice, in the order query, key, value.",
-            tolerance=1e-3,
-            shape_sentence="Three gains are asked for, one a slice.",
+        packed = nn.Parameter(torch.cat(parts))
+        got = trial.call(packed)
+        right = np.array(gains)
+        said, shape = "The gains of the three slices are others.", "Three gains are asked for, one a slice."
+        trial.equal(got, right, _wrong_slices(packed.detach(), right), said, tolerance=1e-4, shape_sentence=shape)
+        louder = packed.detach().clone()
+        louder[2 * d :] *= 3
+        before, after = as_array(got), as_array(trial.call(louder))
+        trial.require(
+            after.shape == before.shape and np.allclose(before[:2], after[:2], rtol=1e-3),
+            "The value's rows alone were tripled: the other two gains stay.",
+            str(before[:2].round(4)),
+            str(after[:2].round(4)),
         )
 
 
+def _wrong_slices(packed: Tensor, right: Array) -> list[Misconception]:
+    d = packed.shape[1]
+    whole = torch.linalg.matrix_norm(packed).item() / sqrt(3) / d
+
+    def gains(parts: Sequence[Tensor]) -> Array:
+        return np.array([p.square().mean().sqrt().item() * sqrt(sum(p.shape) / 2) for p in parts])
+
+    return [
+        Misconception(right * sqrt(2), "fan_out of a slice is d, not 3d: else all gains read √2 too large."),
+        Misconception(np.full(3, whole * sqrt(2 * d)), "One gain for the whole matrix: measure each d×d slice."),
+        Misconception(np.full(3, whole * sqrt(d)), "One spread for the whole matrix: measure each d×d slice."),
+        Misconception(right[::-1], "The order is query, key, value."),
+        Misconception(right[[0, 2, 1]], "The order is query, key, value."),
+        Misconception(right[[2, 0, 1]], "The order is query, key, value."),
+        Misconception(right[[1, 0, 2]], "The order is query, key, value."),
+        Misconception(right / sqrt(d), "These are standard deviations: a gain compares them with Xavier's."),
+        Misconception(right**2, "These are squares: a gain is of the weights, not of their variance."),
+        Misconception(gains(packed.chunk(3, dim=1)), "The slices are rows: the first d rows are the query's."),
+        Misconception(gains(packed.view(d, 3, d).unbind(1)), "The first d rows are the query's, not every third row."),
+    ]
+
+
 def overflow_depth(trial: Trial) -> None:
-    """The least n with αⁿ > limit."""
-    for alpha, limit in [(2.2134, 65504.0), (3.1623, 3.4e38), (1.5, 40.0), (2.0, 65504.0)]:
-        got = trial.call(alpha, limit)
-        expected = next(n for n in count() if alpha**n > limit)
-        exact = log(limit) / log(alpha)
-        wrong = [
-            Misconception(
-                expected - 1,
-                f"One short: after {expected - 1} sub-layers it is {alpha ** (expected - 1):.3g}, still within.",
-            ),
-            Misconception(expected + 1, f"One too many: after {expected} it is {alpha**expected:.3g}."),
-            Misconception(exact, "Sub-layers are whole: the first one at which the limit is passed."),
-            Misconception(-(-exact // 2), "α multiplies the stream, α² its variance: count the stream."),
-            Misconception((exact + 1) // 2, "Sub-layers, not layers: each multiplies by α."),
-            Misconception(limit / alpha, "The growth is a power, not a product: solve αⁿ > limit with logarithms."),
-            Misconception(log(alpha) / log(limit), "Upside down: n = log(limit)/log(α)."),
-        ]  # fmt: skip
-        trial.equal(got, expected, wrong, "The first n for which αⁿ is above the limit.")
+    """Count: begin with n = 0 and a stream of 1; as long as it is not above the limit, multiply it by α and add 1 to n.
+
+    Logarithms, floor(ln limit/ln α) + 1, are right up to rounding: at an exact power they may be one short.
+    """
+    points: list[tuple[float, float]] = [
+        (2.5, 65504.0), (3.1623, 3.4e38), (1.2, 3.4e38), (2.0, 65536), (1.5, 2.25), (7, 7**7), (10, 1000),
+        (3, 243), (5, 125), (10, 10), (10, 1e15), (1.5, 1.2),
+    ]  # fmt: skip
+    for alpha, limit in points:
+        size, expected = Fraction(1), 0
+        while size <= limit:
+            size, expected = size * Fraction(alpha), expected + 1
+        wrong = _wrong_depths(alpha, limit, expected)
+        trial.equal(trial.call(alpha, limit), expected, wrong, "The first depth above this limit is another one.")
+    for alpha, limit in points:
+        n = round(float(trial.call(alpha, limit)))
+        short = f"After your {n} sub-layers the stream is not above the limit yet."
+        trial.require(alpha**n > limit, short, f"above {limit:.4g}", f"{alpha**n:.4g}")
+        late = f"After {n - 1} sub-layers the stream is above the limit already."
+        trial.require(alpha ** (n - 1) <= limit, late, f"at most {limit:.4g}", f"{alpha ** (n - 1):.4g}")
+
+
+def _wrong_depths(alpha: float, limit: float, right: int) -> list[Misconception]:
+    """At an exact power only what goes wrong there; where logarithms are exact, and where they are not."""
+    exact = log(limit) / log(alpha)
+    if alpha ** (right - 1) == limit:
+        if exact >= right - 1:
+            reached = Misconception(
+                right - 1, "At an exact power the limit is reached, not passed: one more is needed."
+            )
+            return [reached] if exact == right - 1 else []
+        rounded = (
+            "At an exact power, such as 10³ = 1,000, the limit is reached, not passed. Logarithms do not see it: on a "
+            "computer ln 1000/ln 10 is 2.9999999999999996, and its floor 2."
+        )
+        return [Misconception(floor(exact) + 1, rounded)]
+    half = (
+        "That is half as many: each sub-layer multiplies the stream by α, and the limit is the stream's own, not that "
+        "of its variance."
+    )
+    base = "Both logarithms must be of the same base."
+    return [
+        Misconception(right - 1, "One short: there the stream is still within the limit."),
+        Misconception(right + 1, "One too many: the stream is above the limit before."),
+        Misconception(exact, "Sub-layers are whole: the first one at which the limit is passed."),
+        Misconception(floor(exact / 2) + 1, half),
+        Misconception(floor(exact / log(10)) + 1, base),
+        *([Misconception(2 * right, "Twice as many: each sub-layer counts once.")] if right > 1 else []),
+        Misconception(limit / alpha, "The growth is a power, not a product."),
+        Misconception(1 / exact, "Upside down: the limit takes many sub-layers, not a part of one."),
+    ]
 
 
 JUDGES: dict[str, Judge] = {

@@ -1,310 +1,274 @@
-"""Lesson 15, many GPUs: shares of a batch and of its loss, bytes by ZeRO's stages, the bubble, the order of a pipeline
-and what it keeps, and the ring."""
+"""Lesson 15, many GPUs: shares of a batch and of its loss, bytes by ZeRO's stages, the bubble. And ``schedules``."""
 
+from collections.abc import Collection, Mapping
+from math import ceil
+from numbers import Number
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from deepnet_edu.checks.base import Judge, Misconception, Trial
+from deepnet_edu.checks.schedules import most_kept, one_forward_one_backward, ring_chunk
+from deepnet_edu.checks.trial import TYPE
+from deepnet_edu.checks.values import describe
 
 _NUMBERS = "The answer is a list or a range of whole numbers."
-_WORDS = 'The answer is a list of words such as "F0" and "B0".'
 
 
 def _whole_numbers(trial: Trial, got: Any) -> list[int]:
-    """As a list; a range, a tuple, an array or a tensor will do as well."""
-    if isinstance(got, Tensor) or hasattr(got, "tolist"):
+    """As a list; a range, a set, an array or a tensor will do as well, and 3.0 for 3."""
+    if hasattr(got, "tolist"):
         got = got.tolist()
-    trial.require(isinstance(got, list | tuple | range | set), _NUMBERS, got=repr(got)[:80])
-    found = list(got)
-    trial.require(all(isinstance(n, int) and not isinstance(n, bool) for n in found), _NUMBERS, got=repr(found)[:80])
-    return found
+    held = isinstance(got, Collection) and not isinstance(got, str | bytes | Mapping)
+    trial.require(held, _NUMBERS, got=describe(got), rung=TYPE)
+    found = [one.item() if hasattr(one, "item") else one for one in got]
+    for one in found:
+        whole = isinstance(one, Number) and not isinstance(one, bool | complex) and one == int(one)  # type: ignore[call-overload]
+        trial.require(whole, _NUMBERS, got=describe(got), rung=TYPE)
+    return [int(one) for one in found]
+
+
+#: How people share out, and what is wrong with it.
+_SHARES = [
+    (lambda b, r, n: range(b), "That is the whole batch: every rank would do all the work."),
+    (lambda b, r, n: range(r * (b // n), (r + 1) * (b // n)), "Where the batch does not come out even, rows are lost."),
+    (
+        lambda b, r, n: range(min(b, r * ceil(b / n)), min(b, (r + 1) * ceil(b / n))),
+        "Full shares first leave too little for the last rank: 9 rows on 4 ranks become 3, 3, 3 and none.",
+    ),
+    (
+        lambda b, r, n: range(r * (b // n), b if r == n - 1 else (r + 1) * (b // n)),
+        "The last rank has all that is left over: the others wait for it.",
+    ),
+    (
+        lambda b, r, n: range(r * n, (r + 1) * n),
+        "A share has as many rows as there are ranks here: how many belong to one rank?",
+    ),
+    (lambda b, r, n: range(r + 1, b + 1, n), "Rows are numbered from 0: the first one is lost, and the last is none."),
+    (lambda b, r, n: range(r, b - 1, n), "The last row is lost: a range ends before its stop."),
+    (lambda b, r, n: range(n, b, r + 1), "The start is the rank, and the step the number of ranks."),
+]
 
 
 def my_rows(trial: Trial) -> None:
-    """Every row on exactly one rank, and shares that differ by one row at most."""
-    for batch_size, ranks in [(11, 3), (8, 2), (7, 4), (3, 5), (12, 1)]:
-        shares = [_whole_numbers(trial, trial.call(batch_size, rank, ranks)) for rank in range(ranks)]
+    """range(rank, batch_size, ranks): deal the rows out one by one, as cards. Runs of rows will do as well, where the
+    first batch_size % ranks ranks have one row more.
+    """
+    batches = [(14, 3), (8, 2), (7, 4), (3, 5), (12, 1), (10, 4), (10, 3), (9, 4), (1, 2), (0, 3)]
+    found = [[_whole_numbers(trial, trial.call(size, rank, ranks)) for rank in range(ranks)] for size, ranks in batches]
+    trial.call(14, 2, 3)  # the one that the card shows
+    for sharing, sentence in _SHARES:
+        theirs = [[list(sharing(size, rank, ranks)) for rank in range(ranks)] for size, ranks in batches]
+        trial.require(found != theirs, sentence, got=f"14 rows on 3 ranks: {found[0]}")
+    for (size, ranks), shares in zip(batches, found, strict=True):
         rows = [row for share in shares for row in share]
-        shown = f"{batch_size} rows on {ranks} ranks: {shares}"[:150]
-        trial.require(
-            all(0 <= row < batch_size for row in rows),
-            f"Rows are numbered from 0 to batch_size - 1, here {batch_size - 1}.",
-            got=shown,
-        )
-        if ranks > 1 and batch_size >= ranks:
-            trial.require(
-                sorted(shares[0]) != list(range(batch_size)),
-                "That is the whole batch: every rank would do all the work.",
-                got=shown,
-            )
-        trial.require(
-            len(set(rows)) == len(rows), "A row belongs to two ranks: it would count twice in the gradient.", got=shown
-        )
-        missing = sorted(set(range(batch_size)) - set(rows))
-        if missing and batch_size % ranks and len(missing) == batch_size % ranks:
-            trial.fail(f"Where the batch does not come out even, rows are lost: here {missing} of {batch_size}.")
-        trial.require(not missing, f"Nobody has the rows {missing} of {batch_size}.", got=shown)
+        trial.call(size, ranks - 1, ranks)
+        shown = f"{size} rows on {ranks} ranks: {shares}"[:150]
+        outside = [row for row in rows if not 0 <= row < size]
+        trial.require(not outside, f"Rows are numbered from 0 to batch_size - 1, here {size - 1}.", got=shown)
+        twice = "A row belongs to two ranks, or twice to one: it would count twice in the gradient."
+        trial.require(len(set(rows)) == len(rows), twice, got=shown)
+        missing = sorted(set(range(size)) - set(rows))
+        trial.require(not missing, f"No rank has the rows {missing} of {size}.", got=shown)
         sizes = [len(share) for share in shares]
-        trial.require(
-            max(sizes) - min(sizes) <= 1,
-            "The shares are not as equal as they can be: the slowest rank makes all others wait.",
-            got=shown,
-        )
+        unequal = "The shares are not as equal as they can be: the slowest rank makes all others wait."
+        trial.require(max(sizes) - min(sizes) <= 1, unequal, got=shown)
+    for (size, ranks), shares in reversed(list(zip(batches, found, strict=True))):
+        for rank in reversed(range(ranks)):
+            again = sorted(_whole_numbers(trial, trial.call(size, rank, ranks)))
+            kept = "Asked again, a rank has other rows: each rank is a process of its own, and knows its numbers alone."
+            trial.require(again == sorted(shares[rank]), kept, str(sorted(shares[rank])), str(again))
 
 
 def share_loss(trial: Trial) -> None:
-    """Σ losses · ranks/all_answers, with its gradient."""
-    for n, all_answers, ranks in [(5, 17, 3), (2, 24, 4), (9, 10, 2), (0, 11, 3)]:
-        losses = torch.linspace(0.4, 3.1, n, dtype=torch.float64) ** 2 if n else torch.zeros(0, dtype=torch.float64)
-        leaf = losses.clone().requires_grad_()
-        got = trial.call(leaf, all_answers, ranks)
+    """losses.sum() * ranks / all_answers: what is added up on each rank is its part of the whole sum, and ranks makes
+    up for DDP's division.
+    """
+    given = []
+    for n, all_answers, ranks in [(5, 23, 3), (5, 29, 2), (2, 26, 4), (9, 31, 2), (6, 6, 1), (0, 11, 3)]:
+        losses = torch.linspace(0.4, 3.1, n, dtype=torch.float64).square().requires_grad_()
+        got = trial.call(losses, all_answers, ranks)
         total = losses.sum().item()
-        mean = total / n if n else float("nan")
-        wrong = [
-            Misconception(
-                mean, "That is this rank's own mean: with few answers, each of them would count more than on others."
-            ),
-            Misconception(
-                total / all_answers, "DDP divides by the number of ranks once more: multiply by it, so that it cancels."
-            ),
-            Misconception(total / (all_answers * ranks), "DDP divides by ranks already: multiply, do not divide."),
-            Misconception(total, "That is a sum: divide by the answers of all ranks."),
-            Misconception(total * ranks, "Divide by the answers of all ranks."),
-            Misconception(mean * ranks, "Divide by the answers of all ranks, not by this rank's."),
-            Misconception(mean / ranks, "Divide by the answers of all ranks, not by this rank's."),
-            Misconception(mean / all_answers * ranks, "The losses are added up, not averaged."),
-            Misconception(mean / all_answers, "The losses are added up, not averaged."),
-        ]
         if not n:
             finite = not isinstance(got, Tensor) or got.ndim > 0 or bool(torch.isfinite(got))
             trial.require(finite, "A rank without any answer must give 0. A mean of nothing is no number: use a sum.")
-        trial.equal(got, total * ranks / all_answers, wrong, "The sum of the losses, times ranks, over all answers.")
-        trial.require(
-            isinstance(got, Tensor) and got.requires_grad,
-            "It is the right number, but no gradient can pass: compute it from losses, without item(), detach() or "
-            "a new tensor.",
-        )
-        (gradient,) = torch.autograd.grad(got, leaf)
-        trial.equal(gradient, torch.full_like(leaf, ranks / all_answers), (), "The gradient is not that of the value.")
+        wrong = _wrong_losses(total, n, all_answers, ranks) if n and ranks > 1 else []
+        trial.equal(got, total * ranks / all_answers, wrong, "This rank's part of the loss is another one.")
+        given.append((got, losses, ranks / all_answers))
+        plain = losses.detach().clone()
+        trial.change(plain, all_answers, ranks)
+        trial.require(torch.equal(plain, losses), "Your function changed its input in place: work on a new tensor.")
+    shares = [torch.tensor([3.0, 5.0]), torch.tensor([1.0] * 6), torch.tensor([2.0] * 3)]
+    mean = sum(float(trial.call(share, 11, 3)) for share in shares) / 3
+    whole = torch.cat(shares).mean().item()
+    said = "The mean over three ranks is not the mean of all their answers."
+    trial.require(abs(mean - whole) < 1e-2, said, f"{whole:.5g}", f"{mean:.5g}")
+    if trial.verdict() is None:
+        for got, losses, slope in given:
+            _goes_back(trial, got, losses, slope)
+
+
+def _wrong_losses(total: float, n: int, answers: int, ranks: int) -> list[Misconception]:
+    mean = total / n
+    own = "Divide by the answers of all ranks, not by this rank's."
+    return [
+        Misconception(
+            mean, "That is this rank's own mean: with few answers, each of them would count more than on others."
+        ),
+        Misconception(total / answers, "DDP divides by the number of ranks once more: multiply by it to cancel that."),
+        Misconception(total / (answers * ranks), "DDP divides by ranks already: multiply, do not divide."),
+        Misconception(total, "That is a sum: where are the answers of all ranks?"),
+        Misconception(total * ranks, "A sum grows with the batch: where are the answers of all ranks?"),
+        Misconception(mean * ranks, own),
+        Misconception(mean / ranks, own),
+        Misconception(mean / answers * ranks, "The losses are added up, not averaged."),
+        Misconception(mean / answers, "The losses are added up, not averaged."),
+        Misconception(mean * answers / ranks, "Upside down: many answers make each of them count less."),
+        Misconception(total / (answers // ranks), "// loses what does not come out even: the quotient is no count."),
+        Misconception(total * ranks**2 / answers, "The number of ranks comes once."),
+    ]
+
+
+def _goes_back(trial: Trial, got: Any, losses: Tensor, slope: float) -> None:
+    """Each loss has the same gradient."""
+    trial.require(
+        isinstance(got, Tensor),
+        "It is the right number, but no gradient can pass through it: the answer is a tensor, made of losses.",
+        "a tensor without dimensions",
+        describe(got),
+        TYPE,
+    )
+    apart = (
+        "It is the right number, but no gradient can pass: compute it from losses, without item(), detach() or a new "
+        "tensor. (Without answers, too: under DDP all other ranks wait for this one's backward pass.)"
+    )
+    trial.require(got.requires_grad, apart)
+    (gradient,) = torch.autograd.grad(got, losses, allow_unused=True)
+    trial.require(gradient is not None, apart)
+    right = torch.full_like(losses, slope)
+    said = "The gradient of your number is not that of this loss."
+    near = torch.allclose(gradient, right, rtol=1e-5)
+    trial.require(near, said, str(right[:1].tolist()), str(gradient[:1].tolist()))
 
 
 def bytes_per_rank(trial: Trial) -> None:
-    """4, 4 and 8 bytes a parameter, each divided from its stage on."""
-    for parameters, ranks in [(1000, 8), (70, 5)]:
-        right = [
-            16 * parameters,
-            8 * parameters + 8 * parameters / ranks,
-            4 * parameters + 12 * parameters / ranks,
-            16 * parameters / ranks,
-        ]
+    """Add up 4 bytes of weights, 4 of gradients and 8 of averages for each parameter; from stage 1 on the averages are
+    divided by ranks, from stage 2 on the gradients as well, at stage 3 the weights, too.
+    """
+    for parameters, ranks in [(1003, 11), (70, 9), (1, 11)]:
         for stage in range(4):
             got = trial.call(parameters, ranks, stage)
-            wrong = [
-                Misconception(right[stage] / 4, "These are numbers: a float32 has 4 bytes."),
-                Misconception(right[stage] * ranks, "That is all ranks together: what does one of them keep?"),
-            ]
-            if stage:
-                wrong += [
-                    Misconception(right[stage - 1], "That is the stage before: stage 0 divides nothing."),
-                    Misconception(right[3], "That divides everything: only stage 3 does."),
-                ]
-            else:
-                wrong.append(Misconception(right[1], "Stage 0 divides nothing: these are copies."))
-                wrong.append(Misconception(right[3], "Stage 0 divides nothing: these are copies."))
-            if stage < 3:
-                wrong.append(Misconception(right[stage + 1], "That is the stage after: stage 0 divides nothing."))
-            if stage == 1:
-                wrong.append(
-                    Misconception(
-                        12 * parameters + 4 * parameters / ranks,
-                        "Adam keeps two averages for each weight, 8 bytes: both are divided first.",
-                    )
-                )
-            if stage == 2:
-                wrong += [
-                    Misconception(
-                        12 * parameters + 4 * parameters / ranks,
-                        "Stages add up: at stage 2 the averages stay divided as well.",
-                    ),
-                    Misconception(
-                        8 * parameters + 8 * parameters / ranks,
-                        "At stage 2 gradients and averages are both divided, 4 + 8 bytes.",
-                    ),
-                ]
-            if stage == 3:
-                wrong.append(
-                    Misconception(
-                        12 * parameters + 4 * parameters / ranks,
-                        "Stages add up: at stage 3 gradients and averages stay divided as well.",
-                    )
-                )
-            wrong.append(
-                Misconception(right[stage] * 3 / 4, "Adam keeps two averages for each weight: 16 bytes in all.")
-            )
-            trial.equal(got, right[stage], wrong, "4 bytes of weights, 4 of gradients, 8 of averages, some divided.")
+            wrong = _wrong_bytes(parameters, ranks, stage)
+            trial.equal(got, _bytes(parameters, ranks, stage), wrong, "At this stage a rank keeps another number.")
+    for stage in range(4):
+        alone = float(trial.call(50, 1, stage))
+        said = f"With one rank nothing is divided, at stage {stage} either: 16 bytes a parameter."
+        trial.require(abs(alone - 800) < 1, said, "800", f"{alone:g}")
+
+
+def _bytes(parameters: int, ranks: int, stage: int, pieces: tuple[int, int, int] = (4, 4, 8)) -> float:
+    """Of weights, gradients and averages, which are divided from stages 3, 2 and 1 on."""
+    first = (3, 2, 1)
+    return sum(n * parameters / (ranks if stage >= at else 1) for n, at in zip(pieces, first, strict=True))
+
+
+def _wrong_bytes(parameters: int, ranks: int, stage: int) -> list[Misconception]:
+    """Each where its value is its own; what is said of a stage alone is known at others by what it gives there."""
+    right = [_bytes(parameters, ranks, at) for at in range(4)]
+    one_piece = 12 * parameters + 4 * parameters / ranks
+    adds_up = "Stages add up: what is divided at one stage stays divided at the next."
+    at_stage: dict[int, list[tuple[float, str]]] = {
+        0: [
+            (right[1], "That is one stage ahead: stage 0 divides nothing."),
+            (right[3], "Only stage 3 divides everything."),
+        ],
+        1: [
+            (right[0], "Nothing is divided yet: from stage 1 on a rank keeps a part."),
+            (right[3], "Only stage 3 divides everything."),
+            (one_piece, "Adam's averages, 8 bytes, are divided first."),
+        ],
+        2: [
+            (right[0], "Nothing is divided yet: from stage 1 on a rank keeps a part."),
+            (right[1], "That is one stage behind: stage 0 divides nothing."),
+            (right[3], "Only stage 3 divides everything."),
+            (one_piece, adds_up),
+        ],
+        3: [
+            (right[0], "Nothing is divided yet: from stage 1 on a rank keeps a part."),
+            (right[2], "At stage 3 a rank keeps a part of the weights, too."),
+            (one_piece, adds_up),
+        ],
+    }
+    if stage == 1:
+        at_stage[stage].append((_bytes(parameters, ranks, stage, (4, 0, 8)), "Gradients have 4 bytes as well."))
+    if stage < 3:
+        at_stage[stage].append((ranks * right[stage], "That is all ranks together: what does one of them keep?"))
+    half = (
+        "That counts as ZeRO's paper does for 16-bit weights, 2 + 2 + 12. Here all is float32: 4 + 4 + 8, and the "
+        "master weights are the weights."
+    )
+    return [
+        *(Misconception(value, said) for value, said in at_stage[stage]),
+        Misconception(_bytes(parameters, ranks, stage, (2, 2, 12)), half),
+        Misconception(_bytes(parameters, ranks, stage, (4, 4, 4)), "Adam keeps two averages for each weight."),
+        Misconception(_bytes(parameters, ranks, stage, (8, 8, 16)), "That is float64: a float32 has 4 bytes."),
+        Misconception(right[stage] / 4, "These are numbers: a float32 has 4 bytes."),
+    ]
 
 
 def bubble_share(trial: Trial) -> None:
-    """(p - 1)/(m·v)."""
-    for p, m, v in [(4, 8, None), (3, 5, None), (6, 12, 2), (4, 20, 3), (1, 7, None)]:
-        got = trial.call(p, m) if v is None else trial.call(p, m, chunks=v)
-        v = v or 1
-        wrong = [
-            Misconception(p / (m * v), "The first rank waits for p - 1 others, not for p."),
-            Misconception((p - 1) / m, "With chunks each wait is shorter: divide by the chunks."),
-            Misconception((p - 1) * v / m, "Chunks make the bubble smaller: divide by them."),
-            Misconception(
-                (p - 1) / (m * v + p - 1), "That is the share of the whole step. Asked is waiting over working."
-            ),
-            Misconception((p - 1) / (m + p - 1), "That is the share of the whole step. Asked is waiting over working."),
-            Misconception(3 * (p - 1) / (m * v), "Work has 3 units a micro-batch as well: they cancel."),
-            Misconception(3 * (p - 1) / v, "That is the waiting, in units of a forward pass: divide by the work, 3·m."),
-            Misconception((p - 1) / v, "That is the waiting: divide by the work."),
-            Misconception(1 + (p - 1) / (m * v), "That is the whole step over the work: leave out the 1."),
-            Misconception(m * v / (p - 1) if p > 1 else -1.0, "Upside down: waiting over working."),
-            Misconception((m - 1) / (p * v), "Ranks and micro-batches are exchanged."),
-        ]
-        trial.equal(got, (p - 1) / (m * v), wrong, "(ranks - 1) waits, over microbatches × chunks pieces of work.")
+    """(ranks - 1) / (microbatches * chunks): rank 0 waits for as many passes as there are other ranks, each as long as
+    a stage, that is a chunk of its layers; and it works for all of its micro-batches.
+    """
+    for p, m, v in [
+        (4, 11, None),
+        (3, 5, None),
+        (6, 13, 2),
+        (6, 13, 4),
+        (4, 23, 5),
+        (5, 8, 4),
+        (8, 5, None),
+        (4, 1, None),
+        (1, 7, None),
+    ]:
+        got = trial.call(p, m) if v is None else trial.call(p, m, v) if v == 2 else trial.call(p, m, chunks=v)
+        said = "The share of waiting is another one."
+        trial.equal(got, (p - 1) / (m * (v or 1)), _wrong_bubbles(p, m, v or 1), said)
+    trial.require(
+        abs(float(trial.call(1, 5))) < 1e-9, "One rank alone never waits.", "0", f"{float(trial.call(1, 5)):g}"
+    )
+    few, many = (float(trial.call(4, m)) for m in (6, 12))
+    said = "Twice as many micro-batches are twice the work, and the waiting stays."
+    trial.require(abs(few - 2 * many) < 1e-3, said, f"{few / 2:.4g}", f"{many:.4g}")
 
 
-_AFTER = "as many as there are ranks after this one."
-
-
-def _order(m: int, ahead: int) -> list[str]:
-    """Fill with ``ahead``, one and one, drain."""
-    ahead = max(0, min(ahead, m))
-    order = [f"F{i}" for i in range(ahead)]
-    for i in range(m - ahead):
-        order += [f"F{ahead + i}", f"B{i}"]
-    return order + [f"B{i}" for i in range(m - ahead, m)]
-
-
-def one_forward_one_backward(trial: Trial) -> None:
-    """Fill, steady, drain."""
-    for rank, ranks, m in [(2, 8, 12), (1, 3, 4), (0, 4, 8), (3, 4, 5), (2, 4, 6), (0, 5, 2), (0, 1, 3)]:
-        got = trial.call(rank, ranks, m)
-        trial.require(isinstance(got, list | tuple), _WORDS, got=repr(got)[:80])
-        got = list(got)
-        trial.require(all(isinstance(word, str) for word in got), _WORDS, got=repr(got)[:80])
-        after = ranks - 1 - rank
-        right = _order(m, after)
-        if got == right:
-            continue
-        shown = {"expected": " ".join(right), "got": " ".join(got)[:120]}
-        forward, backward = ([word for word in right if word[0] == letter] for letter in "FB")
-        wrong = [
-            (forward + backward, "That is GPipe: all forward, then all backward."),
-            (forward + backward[::-1], "That is GPipe: all forward, then all backward."),
-            (_order(m, after + 1), f"One forward pass too many at the start: {_AFTER}"),
-            (_order(m, after - 1), f"One forward pass too few at the start: {_AFTER}"),
-            (_order(m, rank), "Upside down: rank 0 fills most, the last rank not at all."),
-            (_order(m, rank + 1), "Upside down: rank 0 fills most, the last rank not at all."),
-            (_order(m, 0), "Every rank begins to go backward at once: then each waits for all after it."),
-            (_order(m, ranks - 1), "Every rank fills alike: count the ranks after this one."),
-            (_order(m, ranks), "Every rank fills alike: count the ranks after this one."),
-            ([f"{w[0]}{int(w[1:]) + 1}" for w in right], "Micro-batches count from 0."),
-            ([word for word in right if word in got], "Something is missing: what was filled in must be drained, too."),
-        ]
-        for order, said in wrong:
-            trial.require(got != order, said, **shown)
-        counted = sorted(got) == sorted(right)
-        few = "No more can be filled in than there are micro-batches: take the smaller one."
-        trial.require(counted or after <= m, few, **shown)
-        trial.require(counted, "Each micro-batch goes forward once and backward once, and no others.", **shown)
-        places = {word: place for place, word in enumerate(got)}
-        trial.require(
-            all(places[f"F{i}"] < places[f"B{i}"] for i in range(m)),
-            "A micro-batch goes backward before it has gone forward.",
-            **shown,
-        )
-        in_turn = [word for word in got if word[0] == "B"] == backward
-        trial.require(in_turn, "The oldest micro-batch goes backward first: B0, B1, B2, ….", **shown)
-        trial.fail(
-            "Fill with as many as there are ranks after this one, then one forward, one backward in turn, then drain."
-        )
-
-
-def most_kept(trial: Trial) -> None:
-    """The largest surplus of F over B."""
-    orders = [
-        _order(8, 3),
-        _order(5, 1),
-        [f"F{i}" for i in range(6)] + [f"B{i}" for i in range(6)],
-        ["F0", "B0", "F1", "F2", "B1", "F3", "B2", "B3"],
-        ["F0", "F1", "F2", "B0", "B1", "F3", "B2", "B3"],
-        ["F0", "B0"],
+def _wrong_bubbles(p: int, m: int, v: int) -> list[Misconception]:
+    if p == 1 or m == 1:
+        return []
+    whole = "That is the share of the whole step. Asked is waiting over working."
+    waiting = "That is the waiting, in units of a forward pass: it is to be compared with the work."
+    return [
+        Misconception(p / (m * v), "The first rank waits for p - 1 others, not for p."),
+        *([Misconception((p - 1) / m, "With chunks each wait is shorter.")] if v > 1 else []),
+        *([Misconception((p - 1) * v / m, "Chunks make the bubble smaller, not larger.")] if v > 1 else []),
+        *([Misconception((p * v - 1) / m, "More stages, but each of them is shorter by as much.")] if v > 1 else []),
+        *(
+            [Misconception((p * v - 1) / (m * v), "A rank waits for other ranks, not for its own chunks.")]
+            if v > 1
+            else []
+        ),
+        Misconception((p - 1) / (m * v + p - 1), whole),
+        Misconception((p - 1) / (m + p - 1), whole),
+        Misconception(3 * (p - 1) / (m * v), "Work has 3 units a micro-batch as well: they cancel."),
+        Misconception((p - 1) / (3 * m * v), "Waiting has 3 units a rank as well: they cancel."),
+        Misconception(3 * (p - 1) / v, waiting),
+        Misconception((p - 1) / v, waiting),
+        Misconception(1 + (p - 1) / (m * v), "That is the whole step over the work: leave out the 1."),
+        Misconception(m * v / (p - 1), "Upside down: waiting over working."),
+        Misconception((m - 1) / (p * v), "Ranks and micro-batches are exchanged."),
+        Misconception((p - 1) / ((m - 1) * v), "All micro-batches are work, the first one as well."),
     ]
-    for order in orders:
-        got = trial.call(order)
-        counts = [0]
-        for word in order:
-            counts.append(counts[-1] + (1 if word[0] == "F" else -1))
-        m = len(order) // 2
-        first = order.index("B0")
-        wrong = [
-            Misconception(m, "That is how many there are: some are given back before others come."),
-            Misconception(0, "At the end nothing is kept: what was the most on the way?"),
-            Misconception(first, "Before the first B it is so many; it can become more later."),
-            Misconception(max(counts) - 1, "One is missing: look after each word, an F counts at once."),
-            Misconception(max(counts) + 1, "One too many: count from 0."),
-            Misconception(len(order), "These are the words of the order."),
-            Misconception(sum(counts), "Keep the largest, not the sum."),
-        ]
-        trial.equal(got, max(counts), wrong, "Count up at each F and down at each B, and keep the largest.")
-
-
-def ring_chunk(trial: Trial) -> None:
-    """Any order of pieces with which the ring ends in sums."""
-    for n in (4, 5, 2, 3):
-        values = 10.0 ** torch.arange(n, dtype=torch.float64)[:, None] * torch.arange(1, n + 1)
-        held = values.clone()
-        for step in range(2 * (n - 1)):
-            sent = []
-            for rank in range(n):
-                piece = trial.call(rank, step, n)
-                trial.like(piece, 0)
-                trial.require(float(piece) == int(piece), "The number of a piece is whole.", got=str(piece))
-                trial.require(
-                    0 <= int(piece) < n,
-                    f"Pieces are numbered from 0 to ranks - 1, here {n - 1}: numbers go round, % ranks.",
-                    got=f"rank {rank}, step {step}: {int(piece)}",
-                )
-                sent.append(int(piece))
-            trial.require(
-                n == 2 or len(set(sent)) > 1,
-                "All ranks send the piece of the same number: then only one piece moves at a time.",
-                got=f"step {step}: {sent}",
-            )
-            moved = [held[rank, piece].clone() for rank, piece in enumerate(sent)]
-            for rank, (piece, value) in enumerate(zip(sent, moved, strict=True)):
-                after = (rank + 1) % n
-                held[after, piece] = value + held[after, piece] if step < n - 1 else value
-            if step == 0:
-                first = sent
-            elif step == 1 and n > 2:
-                trial.require(
-                    sent != first,
-                    "At each step the same piece: send on what has just come, the one that rank - 1 sent before.",
-                    got=f"steps 0 and 1: {sent}",
-                )
-                trial.require(
-                    sent == [first[rank - 1] for rank in range(n)],
-                    "Send on what you have just received and added: the piece that rank - 1 sent one step before.",
-                    expected=f"step 1: {[first[rank - 1] for rank in range(n)]}",
-                    got=f"step 1: {sent}",
-                )
-            if step == n - 2:
-                whole = [any(torch.isclose(held[rank, c], values[:, c].sum()) for c in range(n)) for rank in range(n)]
-                trial.require(
-                    all(whole), "After ranks - 1 steps each rank must have one whole sum.", got=f"{n} ranks: {whole}"
-                )
-        trial.require(
-            torch.allclose(held, values.sum(0).expand(n, n)),
-            "At the end not every rank has every sum: in the second half, too, send on what has just come.",
-            got=f"{n} ranks",
-        )
 
 
 JUDGES: dict[str, Judge] = {

@@ -1,249 +1,292 @@
-"""The five rooms of lesson 09 that a learner mends, each judged by what it does.
+"""Rooms 1, 3, 4 and 5 of lesson 09, which a learner repairs, each judged by what it does. Room 2: ``copies``.
 
 Where a published bug is handed in as it was, its sentence says what it costs.
 """
 
+from itertools import product
 from math import log10, sqrt
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from deepnet_edu.checks.base import Misconception, NotRight, Trial
-from deepnet_edu.checks.parts import centred, is_truth, layer_of, sample
+from deepnet_edu.checks.base import Misconception, Trial
+from deepnet_edu.checks.parts import centred, is_truth, sample
+from deepnet_edu.checks.trial import TYPE
+
+# --- room 1
+
+
+class _Branch(nn.Module):
+    """A branch that counts its calls."""
+
+    def __init__(self, d: int) -> None:
+        super().__init__()
+        self.__name__ = "f"
+        self.weight = nn.Parameter(sample(d, d, seed=d + 3))
+        self.calls: list[int] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls.append(1)
+        return torch.tanh(x @ self.weight) + 0.3 * x[..., :1]
 
 
 def join(trial: Trial) -> None:
-    """LN(αx + F(x)), by its effective α."""
-    for (B, T, d), alpha in [((2, 5, 8), 2.5), ((1, 4, 12), 4.7)]:
-        norm = nn.LayerNorm(d, eps=1e-12).double()
+    """norm(alpha * x + f(x)): α on the skip, and the norm around the sum."""
+    for shape, alpha, dtype in [
+        ((2, 5, 8), 2.5, torch.float64),
+        ((7, 12), 4.7, torch.float64),
+        ((1, 4, 16), 1.6, torch.float32),
+    ]:
+        d = shape[-1]
+        norm = nn.LayerNorm(d, eps=1e-12)
         with torch.no_grad():
             norm.weight.copy_(1 + 0.3 * sample(d, seed=d + 1))
             norm.bias.copy_(0.3 * sample(d, seed=d + 2))
-        x, weight = 0.5 * sample(B, T, d, seed=d) + 0.7, sample(d, d, seed=d + 3)
-        calls: list[Tensor] = []
-
-        def f(x: Tensor, weight: Tensor = weight, calls: list[Tensor] = calls) -> Tensor:
-            calls.append(x)
-            return torch.tanh(x @ weight) + 0.3 * x[..., :1]
-
-        got = trial.call(x, f, norm, alpha)
-        once = len(calls)
-
-        def ln(x: Tensor, norm: nn.LayerNorm = norm) -> Tensor:
-            c = centred(x)
-            return (c / c.square().mean(-1, keepdim=True).sqrt() * norm.weight + norm.bias).detach()
-
-        fx = f(x)
-        wrong = [
-            Misconception(
-                ln(x + alpha * fx),
-                f"This is the room as it was published: its effective α is {1 / alpha:.2f}, asked was {alpha}, so the "
-                f"branch is α² = {alpha**2:.1f} times too strong.",
-            ),
-            Misconception(
-                ln(x + fx),
-                "Effective α is 1: it is missing, or on both terms, where the norm hides it; this is Post-LN.",
-            ),
-            Misconception(
-                ln(alpha**2 * x + fx),
-                "Too far: effective α is α². α comes once: on the skip, or, dividing, on the branch, not on both.",
-            ),
-            Misconception(alpha * x + fx, "The norm on the sum is lost: the stream grows like α^(2N). See room 5."),
-            Misconception(alpha * x + f(ln(x)), "The norm stays on the sum: with F reading it, see room 5."),
-            Misconception(ln(alpha * x) + fx, "The norm stands around the whole sum."),
-            Misconception(ln(alpha * x + f(alpha * x)), "α scales the skip, not what the branch reads."),
-            Misconception(ln(x + f(alpha * x)), "α scales the skip, not what the branch reads."),
-            Misconception(ln(fx), "The skip is missing."),
-        ]
-        trial.equal(got, ln(alpha * x + fx), wrong, "Asked is a sub-layer LN(αx + F(x)).", tolerance=1e-8)
-        trial.require(once == 1, "Call the branch once: it is the costly part.", "1 call", f"{once} calls")
-
-
-def fresh_copies(trial: Trial) -> None:
-    """n deep copies, each drawn afresh, in an nn.ModuleList."""
-    for n in (5, 3):
-        layer = layer_of(n)
+        norm, f = norm.to(dtype), _Branch(d).to(dtype)
+        x = (0.5 * sample(*shape, seed=d) + 0.7).to(dtype)
+        theirs = [*norm.parameters(), f.weight]
+        with trial.keeping(norm, f):
+            got = trial.call(x, f, norm, alpha)
+        same = all(a is b for a, b in zip(theirs, [*norm.parameters(), f.weight], strict=True))
+        trial.require(same, "Your function gave a module other parameters: the optimizer has the old ones.")
+        once = len(f.calls)
         with torch.no_grad():
-            layer[2].weight.fill_(0.7)  # type: ignore[operator]
-        before = [parameter.detach().clone() for parameter in layer.parameters()]
-        generator = torch.Generator().manual_seed(n)
-        drawn: list[nn.Module] = []
-
-        def draw_(
-            module: nn.Module, drawn: list[nn.Module] = drawn, generator: torch.Generator = generator
-        ) -> nn.Module:
-            drawn.append(module)
-            with torch.no_grad():
-                for parameter in module.parameters():
-                    if parameter.ndim == 2:
-                        parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
-            return module
-
-        got = trial.call(layer, n, draw_)
-        if not isinstance(got, nn.ModuleList | nn.Sequential):
-            trial.require(
-                not isinstance(got, list | tuple),
-                "The optimizer cannot see parameters that are not registered: put the layers into an nn.ModuleList.",
-                "nn.ModuleList",
-                type(got).__name__,
-            )
-            trial.fail(f"The answer is an nn.ModuleList of layers, not {type(got).__name__}.")
-        trial.require(len(got) == n, "Another number of layers was asked for.", f"{n} layers", f"{len(got)} layers")
-        trial.require(
-            len({id(one) for one in got}) == n, "One layer several times: they share their weights. Copy it n times."
-        )
-        distinct = [len({tuple(p.flatten().tolist()) for p in place}) for place in _matrices(got)]
-        trial.require(
-            min(distinct, default=0) == n,
-            "This is the room as it was published: separate parameters, equal values. Draw each copy afresh."
-            if not drawn
-            else "You drew once and copied what you drew: first copy, then draw_ each of the copies."
-            if len(drawn) == 1
-            else "draw_ was called, and still there are equal layers: it is each copy that has to be drawn.",
-            f"{n} different layers",
-            f"{min(distinct, default=0)}",
-        )
-        trial.require(
-            all(torch.equal(a, b) for a, b in zip(before, layer.parameters(), strict=True)),
-            "The layer that you were given has changed: it is the caller's. Copy it first, then draw the copy.",
-        )
-        trial.require(
-            all(any(bool(p.eq(0.7).all()) for p in one.parameters()) for one in got),
-            "What draw_ leaves alone, here the gain of a norm, must be as in the given layer: deep copies have it.",
-        )
-    trial.require(len(trial.call(layer_of(1), 0, draw_)) == 0, "A stack of no layers is an empty nn.ModuleList.")
+            expected, wrong = _ln(alpha * x + f(x), norm), _wrong_joins(x, f, norm, alpha)
+        # A norm divides by what may be small: float32 loses a digit there.
+        trial.equal(got, expected, wrong, "The sub-layer's output is another one.", tolerance=1e-5)
+        trial.require(once == 1, "Call the branch once: it is the costly part.", "1 call", f"{once} calls")
+        if dtype == torch.float64 and trial.verdict() is None:
+            _goes_back(trial, x.clone().requires_grad_(), f, norm, alpha)
 
 
-def _matrices(layers: Any) -> list[tuple[Tensor, ...]]:
-    """By place in a layer, the matrices of all layers."""
-    return list(zip(*([p for p in layer.parameters() if p.ndim == 2] for layer in layers), strict=False))
+def _ln(x: Tensor, norm: nn.LayerNorm) -> Tensor:
+    c = centred(x)
+    return c / c.square().mean(-1, keepdim=True).sqrt() * norm.weight + norm.bias
+
+
+def _goes_back(trial: Trial, x: Tensor, f: _Branch, norm: nn.LayerNorm, alpha: float) -> None:
+    trial.gradients(
+        lambda: trial.call(x, f, norm, alpha),
+        lambda: _ln(alpha * x + f(x), norm),
+        {"x": x, "the branch's weights": f.weight, "the norm's gain": norm.weight, "the norm's bias": norm.bias},
+    )
+
+
+def _wrong_joins(x: Tensor, f: nn.Module, norm: nn.LayerNorm, alpha: float) -> list[Misconception]:
+    def ln(x: Tensor) -> Tensor:
+        return _ln(x, norm)
+
+    fx = f(x)
+    plain = (ln(alpha * x + fx) - norm.bias) / norm.weight
+    published = (
+        "This is the room as it was published: asked for α = 2.5 its effective α is 0.40, so the branch is α² = 6.2 "
+        "times too strong."
+    )
+    one = "Effective α is 1: it is missing, or on both terms, where the norm hides it; this is Post-LN."
+    twice = "Too far: effective α is α². It comes once, not on both terms."
+    return [
+        Misconception(ln(x + alpha * fx), published),
+        Misconception(ln(x + fx), one),
+        Misconception(ln(alpha**2 * x + fx), twice),
+        Misconception(alpha * x + fx, "The norm on the sum is lost: the stream grows like α^(2N). See room 5."),
+        Misconception(alpha * x + f(ln(x)), "The norm stays on the sum: with F reading it, see room 5."),
+        Misconception(ln(alpha * x) + fx, "The norm stands around the whole sum."),
+        Misconception(alpha * ln(x) + fx, "The norm stands around the whole sum."),
+        Misconception(alpha * ln(x + fx), "The norm comes last: nothing multiplies what it gives."),
+        Misconception(ln(alpha * x + f(alpha * x)), "α scales the skip, not what the branch reads."),
+        Misconception(ln(x + f(alpha * x)), "α scales the skip, not what the branch reads."),
+        Misconception(ln(alpha * x + f(ln(x))), "The branch reads the stream as it is: one norm is enough."),
+        Misconception(ln(fx), "The skip is missing."),
+        Misconception(ln(alpha * x - fx), "The branch is added, not subtracted."),
+        Misconception(plain, "The norm has a gain and a bias of its own: call the norm that you were given."),
+    ]
+
+
+# --- room 3
 
 
 def beta_of_depth(trial: Trial) -> None:
-    """(8N)^(-1/4)."""
-    for N in (12, 100, 7):
-        got = trial.call(N)
+    """(8 * n_layers) ** -0.25: the exponent of 8N, with its sign, in one number."""
+    depths = (12, 100, 7, 1, 1000)
+    for n in depths:
         wrong = [
             Misconception(
-                (8 * N) ** -1 / 4,
-                f"This is the room as it was published: ** binds before /, so it is (1/(8·{N}))/4. Put the exponent in "
-                "parentheses.",
+                (8 * n) ** -1 / 4,
+                "This is the room as it was published: ** binds before /, so the power is -1, and a quarter of that is "
+                "taken. Put the exponent in parentheses.",
             ),
-            Misconception((8 * N) ** 0.25, "The sign is gone: β = (8N)^(+1/4) makes weights larger, above 1."),
-            Misconception(
-                8 * N**-0.25, f"Now 8 stays outside of the power: {8 * N**-0.25:.2f}. It is 8N that is raised."
-            ),
+            Misconception((8 * n) ** 0.25, "The sign is gone: this β makes weights larger, above 1."),
+            Misconception(8 * n**-0.25, "Now 8 stays outside of the power: that is 4.30 at 12 layers."),
             Misconception(1.0, "-(1//4) is 0, and anything to the power of 0 is 1: // divides whole numbers."),
-            Misconception((8 * N) ** -1.0, "-1//4 is -1, not -0.25: // divides whole numbers and rounds down."),
-            Misconception((2 * N) ** -0.25, "Two matrices share the budget: 8N, not 2N. Then α²β² is 1/2."),
-            Misconception((2 * N) ** 0.25, "That is α, the factor on the skip."),
-            Misconception((8 * N) ** -0.5, "A quarter, not a half: the gain, not its square."),
-            Misconception((8 * N) ** -0.125, "That is √β: the gain, not its root."),
+            Misconception((8 * n) ** -1.0, "-1//4 is -1, not -0.25: // divides whole numbers and rounds down."),
+            Misconception((2 * n) ** -0.25, "Two matrices share the budget: 8N, not 2N. Then α²β² is 1/2."),
+            Misconception((2 * n) ** 0.25, "That is α, the factor on the skip."),
+            Misconception((4 * n) ** -0.25, "Layers are counted here, not sub-layers: 8N, not 4N."),
+            Misconception((8 * n) ** -0.5, "A quarter, not a half: the gain, not its square."),
+            Misconception((8 * n) ** -0.125, "That is √β: the gain, not its root."),
             Misconception(0.25, "0.25 is right at 32 layers alone: β follows the depth."),
-            Misconception(8 * N**-1 / 4, "Neither the 8 nor the 4 is where it should be: (8 * N) ** -0.25."),
-            Misconception(0.32, "It may look right at 12 layers: β follows the depth."),
+            Misconception(8 * n**-1 / 4, "Neither the 8 nor the 4 is where it should be."),
         ]
-        trial.equal(got, (1 / sqrt(8 * N)) ** 0.5, wrong, "β is the fourth root of 1/(8N): then α²β² is 1/2.")
+        trial.equal(trial.call(n), (1 / sqrt(8 * n)) ** 0.5, wrong, "For this depth β is another number.")
+    for n in depths:
+        both = sqrt(2 * n) * float(trial.call(n)) ** 2
+        held = abs(both - 0.5) < 1e-2
+        trial.require(held, f"In a single stack α²β² is ½ at every depth, also at N = {n}.", "0.5", f"{both:.6g}")
 
 
-def _scaling_(weight: Tensor, scale: float) -> Tensor:
-    """A library's initialiser: normal, with variance scale/mean fan."""
-    with torch.no_grad():
-        return weight.normal_(0, sqrt(scale * 2 / sum(weight.shape)))
+# --- room 4
+
+
+class _Scaling:
+    """A library's initialiser, normal with variance scale/mean fan, and what it has drawn."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self.__name__ = "variance_scaling_"
+        self.weight = weight
+        self.drawn: list[tuple[Tensor, float]] = []
+
+    @torch.no_grad()
+    def __call__(self, weight: Tensor, scale: float) -> Tensor:
+        weight.normal_(0, sqrt(scale * 2 / sum(weight.shape)))
+        inside = weight.untyped_storage().data_ptr() == self.weight.untyped_storage().data_ptr()
+        if weight.numel() == self.weight.numel():
+            self.drawn.append(((self.weight if inside else weight).detach().clone().flatten(), sqrt(scale)))
+        return weight
+
+    def gain(self) -> float | None:
+        """Of the weight, if it is what was drawn times a number."""
+        now = self.weight.detach().double().flatten()
+        for drawn, gain in reversed(self.drawn):
+            factor = float(now @ drawn.double() / drawn.double().square().sum().clamp_min(1e-30))
+            if torch.allclose(now, factor * drawn.double(), rtol=1e-4, atol=1e-7):
+                return factor * gain
+        return None
 
 
 def draw_with_gain_(trial: Trial) -> None:
-    """Variance scaling with scale = gain²: the gain that was asked."""
-    for shape, gain in [((200, 120), 0.334), ((96, 160), 0.6), ((128, 128), 1.7)]:
-        weight = nn.Parameter(torch.full(shape, torch.nan))
-        trial.change(weight, gain, _scaling_)
-        w = weight.detach().double()
-        trial.require(
-            bool(w.isfinite().any()), "The underscore promises a change in place: fill the weight that you were given."
-        )
-        trial.require(bool(w.isfinite().all()), "Not all of the weight was drawn.")
-        fan = sum(shape) / 2
-        measured = w.square().mean().sqrt().item() * sqrt(fan)
-        noise = 5 / sqrt(2 * w.numel())
-        wrong = [
-            Misconception(
-                sqrt(gain),
-                f"This is the room as it was published: asked {gain}, measured √{gain} = {sqrt(gain):.3f}. scale "
-                "multiplies the variance, gain the weights.",
-            ),
-            Misconception(gain**0.25, "The other way: weights g times as large have g² times the variance, not √g."),
-            Misconception(gain**2, "Squared once too often: the variance takes gain², so the weights take gain."),
-            Misconception(sqrt(2 * gain), "The square of the gain, not its double."),
-            Misconception(gain * sqrt(2), "√2 too large: (fan_in + fan_out)/2 is in variance_scaling_ already."),
-            Misconception(1 / gain, "Upside down: β makes weights smaller."),
-            Misconception(1 / sqrt(gain), "Upside down: β makes weights smaller."),
-            Misconception(1.0, "The gain did not arrive: these are Xavier's weights with gain 1."),
-            Misconception(gain / sqrt(3), "This is nn.Linear's default times the gain: not Xavier."),
-            Misconception(gain * sqrt(fan), "That is the standard deviation itself: Xavier divides by the fans."),
-        ]  # fmt: skip
-        trial.equal(
-            measured, gain, wrong, "The gain that xavier_gain reads is not the one asked for.", noise * max(1.0, gain)
-        )
-        again = nn.Parameter(torch.full(shape, torch.nan))
-        trial.change(again, gain, _scaling_)
-        trial.require(not torch.equal(again, weight), "Two calls drew the same weights: all layers would be clones.")
+    """variance_scaling_(weight, gain**2): numbers that are g times as large have g² times the variance."""
+    for shape, gain in [((20, 12), 0.6), ((9, 16), 0.27), ((16, 16), 1.7)]:
+        weights = []
+        for _ in range(2):
+            weights.append(nn.Parameter(torch.full(shape, torch.nan)))
+            scaling = _Scaling(weights[-1])
+            trial.change(weights[-1], gain, scaling)
+            w = weights[-1].detach()
+            trial.require(
+                bool(w.isfinite().any()),
+                "The underscore promises a change in place: fill the weight that you were given.",
+            )
+            trial.require(bool(w.isfinite().all()), "Not all of the weight was drawn.")
+            trial.require(
+                w.shape == shape and weights[-1].requires_grad and weights[-1].is_leaf,
+                "The weight has become another one: it keeps its shape, and it is still to be trained.",
+            )
+            trial.require(bool(scaling.drawn), "Draw with the library's function: variance_scaling_(weight, scale).")
+            measured = scaling.gain()
+            if measured is None:
+                trial.fail("The weight is not what variance_scaling_ drew: at most multiply its numbers.")
+            said = "The gain that xavier_gain reads is not the one asked for."
+            trial.equal(measured, gain, _wrong_gains(gain, shape), said, tolerance=1e-4)
+        trial.require(not torch.equal(*weights), "Two calls drew the same weights: all layers would be clones.")
+
+
+def _wrong_gains(gain: float, shape: tuple[int, int]) -> list[Misconception]:
+    fan = sum(shape) / 2
+    published = (
+        "This is the room as it was published: asked for 0.6, measured √0.6 = 0.775. scale multiplies the variance, "
+        "gain the weights."
+    )
+    once = "Half of the way: what variance_scaling_ drew has the root of its scale as gain, and you multiplied that."
+    return [
+        Misconception(sqrt(gain), published),
+        Misconception(gain**0.25, "The other way: weights g times as large have g² times the variance, not √g."),
+        Misconception(gain**2, "Squared once too often: the weights are to be g times as large, not g²."),
+        Misconception(gain**1.5, once),
+        Misconception(sqrt(2 * gain), "The square of the gain, not its double."),
+        Misconception(gain * sqrt(2), "√2 too large: (fan_in + fan_out)/2 is in variance_scaling_ already."),
+        Misconception(gain / sqrt(2), "√2 too small: (fan_in + fan_out)/2 is in variance_scaling_ already."),
+        Misconception(1 / gain, "Upside down: β makes weights smaller."),
+        Misconception(1 / sqrt(gain), "Upside down: β makes weights smaller."),
+        Misconception(1.0, "The gain did not arrive: these are Xavier's weights with gain 1."),
+        Misconception(gain / sqrt(fan), "variance_scaling_ divides by the fans already: pass it no fan."),
+        Misconception(gain / fan, "variance_scaling_ divides by the fans already: pass it no fan."),
+        Misconception(-gain, "The weights came out with the other sign."),
+    ]
+
+
+# --- room 5
+
+_FLAGS = ("deepnorm", "norm_first", "sub_ln")
 
 
 def decoder_settings(trial: Trial) -> None:
-    """deepnorm=True: α, no Pre-LN, no Sub-LN; unknown keywords refused."""
-    for layers in (24, 6):
-        _settings(trial, layers, {"deepnorm": True}, (2 * layers) ** 0.25, False, False)
-        _settings(trial, layers, {}, 1.0, True, True)
-        _settings(trial, layers, {"norm_first": False}, 1.0, False, True)
-        _settings(trial, layers, {"sub_ln": False}, 1.0, True, False)
-        _settings(trial, layers, {"deepnorm": True, "sub_ln": True}, (2 * layers) ** 0.25, False, False)
-        _settings(trial, layers, {"deepnorm": True, "norm_first": True}, (2 * layers) ** 0.25, False, False)
-    for typo in ("deep_norm", "norm_frist"):
+    """With deepnorm, alpha is (2 * layers) ** 0.25 and both other settings are False; without, alpha is 1 and they are
+    what was asked. Without **others in its first line a function raises a TypeError for unknown keywords by itself.
+    """
+    asked: list[dict[str, bool]] = [{}, {"deepnorm": True}]
+    for chosen in product((None, True, False), repeat=3):
+        asked.append({name: flag for name, flag in zip(_FLAGS, chosen, strict=True) if flag is not None})
+    held = []
+    for layers in (24, 6, 1):
+        for flags in asked:
+            got = trial.call(layers, **flags)
+            held.append((got, _settings(trial, layers, flags, got)))
+    for got, expected in held:
+        kept = (got["norm_first"], got["sub_ln"]) == expected
+        trial.require(kept, "Each call returns a dictionary of its own: an earlier one has changed.")
+    for typo, value in [("deep_norm", True), ("norm_frist", True), ("deep_norm", False), ("subln", True)]:
         try:
-            trial.function(6, **{typo: True})
-        except (TypeError, ValueError, KeyError):
+            trial.function(6, **{typo: value})
+        except TypeError:
             continue
-        except Exception as error:
-            raise NotRight(
+        except (Exception, SystemExit) as error:
+            trial.fail(
                 f"For an unknown keyword raise a TypeError, as Python does by itself, not {type(error).__name__}."
-            ) from None
+            )
         trial.fail(
-            f"{typo}=True was accepted in silence, and another model is trained than the one that was asked for."
+            f"{typo}={value} was accepted in silence, and another model is trained than the one that was asked for."
         )
 
 
-def _settings(trial: Trial, layers: int, asked: dict[str, bool], alpha: float, norm_first: bool, sub_ln: bool) -> None:
+def _settings(trial: Trial, layers: int, asked: dict[str, bool], got: Any) -> tuple[bool, bool]:
+    """Judge the settings of one call; the two flags that are right."""
     said = ", ".join(f"{name}={value}" for name, value in asked.items()) or "nothing"
-    got = trial.call(layers, **asked)
-    expected = {"alpha": alpha, "norm_first": norm_first, "sub_ln": sub_ln}
-    if not isinstance(got, dict) or got.keys() != expected.keys():
-        trial.require(
-            False, "The answer is a dictionary with alpha, norm_first and sub_ln.", str(expected), str(got)[:80]
-        )
-    trial.like(got["alpha"], 1.0)
+    on = asked.get("deepnorm", False)
+    right = (asked.get("norm_first", True) and not on, asked.get("sub_ln", True) and not on)
+    alpha = sqrt(sqrt(2 * layers)) if on else 1.0
+    shown = str({"alpha": round(alpha, 4), "norm_first": right[0], "sub_ln": right[1]})
+    keys = "The answer is a dictionary with alpha, norm_first and sub_ln."
     trial.require(
-        all(is_truth(got[name]) for name in ("norm_first", "sub_ln")), "norm_first and sub_ln are True or False."
+        isinstance(got, dict) and got.keys() == {"alpha", "norm_first", "sub_ln"}, keys, shown, str(got)[:80], TYPE
     )
-    factor, flags = float(got["alpha"]), (bool(got["norm_first"]), bool(got["sub_ln"]))
-    sentence = f"Asked for {said}, other settings came out."
-    if "deepnorm" in asked:
-        if flags[0]:
-            sentence = (
-                f"This is the room as it was published: with deepnorm=True the stack stays Pre-LN, and at {layers} "
-                f"layers the stream has grown 10^{layers / 2 * log10(2 * layers):.0f}-fold. deepnorm must also "
-                "switch norm_first off."
-            )
-        elif flags[1]:
-            sentence = (
-                "deepnorm and sub_ln are both on: the norm inside the branch undoes what β is for. deepnorm must "
-                "switch sub_ln off."
-            )
-        elif abs(factor - alpha) > 1e-9 * alpha:
-            sentence = f"With deepnorm=True α is (2·layers)^(1/4) = {alpha:.4f}."
-    elif factor != 1:
-        sentence = f"Asked for {said}: without deepnorm there is no α, it is 1."
-    else:
-        sentence = f"Asked for {said}: without deepnorm the other settings are the caller's, as they were."
-    right = abs(factor - alpha) < 1e-9 * alpha and flags == (norm_first, sub_ln)
-    trial.require(right, sentence, str(expected), str(got))
+    trial.require(
+        is_truth(got["norm_first"]) and is_truth(got["sub_ln"]), "norm_first and sub_ln are True or False.", rung=TYPE
+    )
+    wrong = [
+        Misconception(layers**0.25, "A layer has two sub-layers: α counts both."),
+        Misconception(2.828, "2.828 is right at 32 layers alone: α follows the depth."),
+        Misconception(sqrt(2 * layers), "A quarter, not a half: that is α²."),
+        Misconception((8 * layers) ** -0.25, "That is β, the gain of the weights."),
+        Misconception((2 * layers) ** -0.25, "The sign of the exponent: α strengthens the skip, so it is above 1."),
+        Misconception((2 * layers) ** 1 / 4, "** binds before /: put the exponent in parentheses."),
+    ]
+    if layers > 1:
+        wrong.append(Misconception(1.0, "deepnorm=True has not reached α."))
+    if not on:
+        wrong = [Misconception(sqrt(sqrt(2 * layers)), "Without deepnorm there is no α: it is 1.")]
+    trial.equal(got["alpha"], alpha, wrong, f"Asked for {said}, another α came out.")
+    flags = (bool(got["norm_first"]), bool(got["sub_ln"]))
+    growth = layers / 2 * log10(2 * layers)
+    published = (
+        f"This is the room as it was published: with deepnorm=True the stack stays Pre-LN, and at {layers} layers the "
+        f"stream has grown 10^{growth:.0f}-fold. deepnorm must also switch norm_first off."
+    )
+    inside = (
+        "deepnorm and sub_ln are both on: the norm inside the branch takes back what β did to the matrix before it. "
+        "deepnorm must switch sub_ln off."
+    )
+    theirs = f"Asked for {said}: without deepnorm the other settings are the caller's, as they were."
+    sentence = theirs if not on else published if flags[0] else inside
+    trial.require(flags == right, sentence, shown, str(got)[:100])
+    return right

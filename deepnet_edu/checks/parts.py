@@ -17,15 +17,30 @@ def centred(x: Tensor) -> Tensor:
     return x - x.mean(-1, keepdim=True)
 
 
-def layer_of(seed: int) -> nn.Sequential:
-    """Two matrices that follow from the seed; biases 0 and gains 1, as in every fresh model."""
-    layer = nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 4), nn.LayerNorm(4)).double()
-    with torch.no_grad():
-        for i in range(2):
-            linear = layer[i]
-            assert isinstance(linear, nn.Linear)
-            linear.weight.copy_(sample(*linear.weight.shape, seed=10 * seed + i))
-            linear.bias.zero_()
+class Layer(nn.Module):
+    """Two matrices of one layer; biases 0 and gains 1, as in every fresh model. Its matrices are not at the top."""
+
+    def __init__(self, alpha: float) -> None:
+        super().__init__()
+        self.alpha = alpha
+        self.feed_forward = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 4)).double()
+        self.norm = nn.LayerNorm(4).double()
+
+    def matrices(self) -> list[Tensor]:
+        """Its weights of two dimensions, in order."""
+        return [parameter for parameter in self.parameters() if parameter.ndim == 2]
+
+
+@torch.no_grad()
+def layer_of(seed: int) -> Layer:
+    """A layer whose matrices follow from the seed."""
+    layer = Layer(2.5)
+    for i, parameter in enumerate(layer.parameters()):
+        if parameter.ndim == 2:
+            parameter.copy_(sample(*parameter.shape, seed=10 * seed + i))
+    for module in layer.modules():
+        if isinstance(module, nn.Linear):
+            module.bias.zero_()
     return layer
 
 

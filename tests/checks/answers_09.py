@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from fractions import Fraction
 from itertools import pairwise
 from math import ceil, floor, log, sqrt
 from typing import Any
@@ -23,13 +24,17 @@ def ln(x: Tensor) -> Tensor:
 def see_alpha(f: Callable, g: np.random.Generator) -> Any:
     torch.default_generator.manual_seed(int(g.integers(1000)))  # quicker than torch.manual_seed, and asked often
     a, b = g.uniform(0.3, 3, 2)
-    return f(lambda x, fx: ln(a * x + b * fx), 6)
+    return round(float(f(lambda x, fx: ln(a * x + b * fx), 6)), 2)  # float32 will do
 
 
 def see_join(f: Callable, g: np.random.Generator) -> Any:
-    w, norm = tensor(g, 6, 6), nn.LayerNorm(6).double()
+    """Values and gradients."""
+    w, norm = tensor(g, 6, 6).requires_grad_(), nn.LayerNorm(6).double()
     norm.weight.data, norm.bias.data = tensor(g, 6), tensor(g, 6)
-    return f(tensor(g, 2, 3, 6), lambda x: torch.tanh(x @ w), norm, g.uniform(0.5, 4)).detach()
+    x = tensor(g, 2, 3, 6).requires_grad_()
+    y = f(x, lambda x: torch.tanh(x @ w), norm, g.uniform(0.5, 4))
+    back = torch.autograd.grad((y * tensor(g, 2, 3, 6)).sum(), [x, w, norm.weight, norm.bias], allow_unused=True)
+    return torch.cat([y.detach().flatten(), *(torch.zeros(1) if one is None else one.flatten() for one in back)])
 
 
 class Light:
@@ -48,8 +53,8 @@ def see_independent(f: Callable, g: np.random.Generator) -> Any:
 
 def see_copies(f: Callable, g: np.random.Generator) -> Any:
     torch.manual_seed(int(g.integers(1000)))
-    layers = f(nn.Linear(2, 2), int(g.integers(1, 4)), lambda layer: layer.reset_parameters())
-    return torch.cat([p.detach().flatten() for p in layers.parameters()])
+    layers = f(nn.Linear(2, 2), int(g.integers(0, 4)), lambda layer: layer.reset_parameters())
+    return torch.cat([torch.zeros(1), *(p.detach().flatten() for p in layers.parameters())])
 
 
 def scaling_(weight: Tensor, scale: float) -> Tensor:
@@ -68,6 +73,11 @@ def see_settings(f: Callable, g: np.random.Generator) -> Any:
     return list(f(int(g.integers(1, 50)), **flags).values())
 
 
+def see_depth(f: Callable, g: np.random.Generator) -> Any:
+    alpha = int(g.integers(2, 11))
+    return [f(g.uniform(1.1, 4), g.uniform(1.1, 1e9)), f(alpha, alpha ** int(g.integers(1, 9)))]
+
+
 OBSERVE: dict[str, Callable[[Callable, np.random.Generator], Any]] = {
     "effective_alpha": see_alpha,
     "join": see_join,
@@ -78,7 +88,7 @@ OBSERVE: dict[str, Callable[[Callable, np.random.Generator], Any]] = {
     "draw_with_gain_": see_draw,
     "decoder_settings": see_settings,
     "slice_gains": lambda f, g: f(tensor(g, 12, 4)),
-    "overflow_depth": lambda f, g: f(g.uniform(1.1, 4), g.uniform(2, 1e9)),
+    "overflow_depth": see_depth,
 }
 
 
@@ -167,7 +177,178 @@ def other_width(combine, d=16):
     return fitted(lambda a, b: (a / b).mean())(combine, 16)
 
 
+def two_features(combine, d=16):
+    """Differences of features, from which any mean has gone."""
+    x, fx, out = ask(combine, d)
+    x, fx, out = (t[0, 1:] - t[0, :-1] for t in (x, fx, out))
+    return (
+        np.linalg.lstsq(np.stack([x, fx], 1), out.numpy(), rcond=None)[0]
+        @ [1, 0]
+        / (np.linalg.lstsq(np.stack([x, fx], 1), out.numpy(), rcond=None)[0] @ [0, 1])
+    )
+
+
+def exactly(combine, d=16):
+    """Two equations of one token, out as it comes: right where a norm has taken the mean off."""
+    x, fx, out = ask(combine, d)
+    sides = torch.stack([centred(x)[0, :2], centred(fx)[0, :2]], -1)
+    a, b = torch.linalg.solve(sides, out[0, :2])
+    return (a / b).item()
+
+
+def token_by_token(combine, d=16):
+    """One call for each token."""
+    ratios = []
+    for _ in range(5):
+        x, fx = torch.randn(2, d, dtype=torch.float64)
+        a, b = np.linalg.lstsq(np.stack([centred(x), centred(fx)], 1), combine(x, fx).numpy(), rcond=None)[0]
+        ratios.append(a / b)
+    return sum(ratios) / 5
+
+
+def by_cramer(combine, d=16):
+    """The normal equations by hand."""
+    x, fx, out = (centred(t) for t in ask(combine, d, mean=3.0))
+    xx, ff, xf, xo, fo = (torch.einsum("td,td->t", a, b) for a, b in ((x, x), (fx, fx), (x, fx), (x, out), (fx, out)))
+    return ((ff * xo - xf * fo) / (xx * fo - xf * xo)).mean().item()
+
+
+def one_at_a_time(combine, d=16):
+    """The skip from (x, 0), the branch from (0, F): a norm hides both."""
+    x, fx = torch.randn(2, 8, d, dtype=torch.float64)
+    zero = torch.zeros_like(x)
+    return (combine(x, zero).norm() / combine(zero, fx).norm()).item()
+
+
+def remembered(combine, d=16, seen={}):  # noqa: B006
+    if d not in seen:
+        seen[d] = fitted(lambda a, b: (a / b).mean())(combine, d)
+    return seen[d]
+
+
+# --- join
+
+
+def in_place(x, f, norm, alpha):
+    s = x.clone()
+    s.mul_(alpha)
+    s += f(x)
+    return norm(s)
+
+
+def stacked(x, f, norm, alpha):
+    return norm(torch.einsum("n,n...->...", torch.tensor([alpha, 1.0], dtype=x.dtype), torch.stack([x, f(x)])))
+
+
+def new_parameters(x, f, norm, alpha):
+    norm.weight = nn.Parameter(norm.weight.clone())
+    return norm(alpha * x + f(x))
+
+
+def three_dimensions(x, f, norm, alpha):
+    B, T, d = x.shape
+    return norm((alpha * x + f(x)).view(B, T, d))
+
+
+def without_gradient(x, f, norm, alpha):
+    with torch.no_grad():
+        return norm(alpha * x + f(x))
+
+
+def silent_branch(x, f, norm, alpha):
+    with torch.no_grad():
+        fx = f(x)
+    return norm(alpha * x + fx)
+
+
+def frozen_norm(x, f, norm, alpha):
+    norm.requires_grad_(False)
+    return norm(alpha * x + f(x))
+
+
+def norm_by_data(x, f, norm, alpha):
+    return functional.layer_norm(alpha * x + f(x), x.shape[-1:], norm.weight.data, norm.bias.data, norm.eps)
+
+
+def no_epsilon(x, f, norm, alpha):
+    norm.eps = 0.0
+    return norm(alpha * x + f(x))
+
+
+def changes_x(x, f, norm, alpha):
+    fx = f(x)
+    return norm(x.mul_(alpha).add_(fx))
+
+
+def bare_norm(x, f, norm, alpha):
+    return functional.layer_norm(alpha * x + f(x), x.shape[-1:], eps=norm.eps)
+
+
 # --- layers
+
+
+def by_sum(layers):
+    sums = [p.sum().item() for layer in layers for p in layer.parameters() if p.ndim == 2]
+    return len(set(sums)) == len(sums)
+
+
+def by_first_row(layers):
+    rows = [tuple(p[0].tolist()) for layer in layers for p in layer.parameters() if p.ndim == 2]
+    return len(set(rows)) == len(rows)
+
+
+def first_and_others(layers):
+    return not any(same(layers[0], other) for other in list(layers)[1:])
+
+
+def first_matrices(layers):
+    firsts = [tuple(matrices(layer)[0].flatten().tolist()) for layer in layers]
+    return len(set(firsts)) == len(firsts)
+
+
+def by_names(layers):
+    """Places of the lesson's layers."""
+    weights = [tuple(layer.fc1.weight.flatten().tolist()) for layer in layers]
+    return len(set(weights)) == len(weights)
+
+
+def by_children(layers):
+    weights = [tuple(m.weight.flatten().tolist()) for layer in layers for m in layer.children() if hasattr(m, "weight")]
+    return len(set(weights)) == len(weights)
+
+
+def sorting(layers):
+    """In place, to compare them in any order."""
+    for layer in layers:
+        for p in matrices(layer):
+            p.data = p.data.flatten().sort().values.view(p.shape)
+    return all_pairs(layers)
+
+
+def by_state(layers):
+    """By the names in the state, in bytes."""
+    seen = [
+        (key, value.numpy().tobytes())
+        for layer in layers
+        for key, value in layer.state_dict().items()
+        if value.dim() == 2
+    ]
+    return len(set(seen)) == len(seen)
+
+
+def by_distance(layers):
+    """Every pair of matrices at one place has a distance."""
+    for place in zip(*map(matrices, layers), strict=True):
+        flat = torch.stack([p.detach().flatten() for p in place])
+        far = torch.cdist(flat, flat) + torch.eye(len(flat))
+        if (far == 0).any():
+            return False
+    return True
+
+
+def recursive(layers):
+    first, *rest = layers
+    return not rest or (not any(same(first, other) for other in rest) and recursive(rest))
 
 
 def hashes(layers):
@@ -276,6 +457,158 @@ def newly_made(layer, n, draw_):
     return layers
 
 
+def every_other(layer, n, draw_):
+    layers = copies(after=False)(layer, n, draw_)
+    for one in layers[::2]:
+        draw_(one)
+    return layers
+
+
+def kept_by_number(layer, n, draw_, kept={}):  # noqa: B006
+    if n not in kept:
+        kept[n] = copies()(layer, n, draw_)
+    return kept[n]
+
+
+def what_draw_returns(layer, n, draw_):
+    return nn.ModuleList([draw_(copy.deepcopy(layer)) for _ in range(n)])
+
+
+def applied(layer, n, draw_):
+    return nn.ModuleList([copy.deepcopy(layer) for _ in range(n)]).apply(draw_)
+
+
+def all_at_once(layer, n, draw_):
+    layers = nn.ModuleList([copy.deepcopy(layer) for _ in range(n)])
+    draw_(layers)
+    return layers
+
+
+def same_seed(layer, n, draw_):
+    layers = copies(after=False)(layer, n, draw_)
+    for one in layers:
+        torch.manual_seed(0)
+        draw_(one)
+    return layers
+
+
+def default_weights(layer, n, draw_):
+    layers = copies(after=False)(layer, n, draw_)
+    for m in layers.modules():
+        if isinstance(m, nn.Linear):
+            m.reset_parameters()
+    return layers
+
+
+def xavier_weights(layer, n, draw_):
+    layers = copies(after=False)(layer, n, draw_)
+    for p in layers.parameters():
+        if p.ndim == 2:
+            nn.init.xavier_normal_(p)
+    return layers
+
+
+def with_noise(layer, n, draw_):
+    layers = copies(after=False)(layer, n, draw_)
+    with torch.no_grad():
+        for p in layers.parameters():
+            p.add_(1e-3 * torch.randn_like(p))
+    return layers
+
+
+def drawn_and_scaled(layer, n, draw_):
+    layers = copies()(layer, n, draw_)
+    with torch.no_grad():
+        for one in layers:
+            for p in matrices(one):
+                p.mul_(0.5)
+    return layers
+
+
+def with_the_given(layer, n, draw_):
+    return nn.ModuleList([layer, *copies()(layer, n - 1, draw_)]) if n else nn.ModuleList()
+
+
+def shallow(layer, n, draw_):
+    layers = nn.ModuleList([copy.copy(layer) for _ in range(n)])
+    for one in layers:
+        draw_(one)
+    return layers
+
+
+def frozen(layer, n, draw_):
+    return copies()(layer, n, draw_).requires_grad_(False)
+
+
+def in_inference(layer, n, draw_):
+    with torch.inference_mode():
+        return copies()(layer, n, draw_)
+
+
+def training_again(layer, n, draw_):
+    return copies()(layer, n, draw_).train()
+
+
+ALL = nn.ModuleList()
+
+
+def appended_to_all(layer, n, draw_):
+    while len(ALL):
+        del ALL[0]
+    ALL.extend(copies()(layer, n, draw_))
+    return ALL
+
+
+def one_more(layer, n, draw_, layers=nn.ModuleList()):  # noqa: B008
+    layers.extend(copies()(layer, n, draw_))
+    return layers
+
+
+def pair_of_seeds(layer, n, draw_):
+    """Two seeds in turn: A, B, A, B."""
+    layers = copies(after=False)(layer, n, draw_)
+    for i, one in enumerate(layers):
+        torch.manual_seed(i % 2)
+        draw_(one)
+    return layers
+
+
+def made_anew(layer, n, draw_):
+    """By the layer's own class, and its state."""
+    layers = nn.ModuleList()
+    for _ in range(n):
+        layers.append(type(layer)())
+        layers[-1].load_state_dict(layer.state_dict())
+        draw_(layers[-1])
+    return layers
+
+
+def drawn_then_copied(layer, n, draw_):
+    """Each in a copy of its own, of which the list has a copy."""
+    layers = nn.ModuleList()
+    for _ in range(n):
+        mine = copy.deepcopy(layer)
+        draw_(mine)
+        layers.append(copy.deepcopy(mine))
+    return layers
+
+
+def restoring(layer, n, draw_):
+    """The given layer is drawn, copied, and put back as it was."""
+    before = copy.deepcopy(layer.state_dict())
+    layers = drawing_the_original(layer, n, draw_)
+    layer.load_state_dict(before)
+    return layers
+
+
+def by_recursion(layer, n, draw_):
+    if n == 0:
+        return nn.ModuleList()
+    one = copy.deepcopy(layer)
+    draw_(one)
+    return by_recursion(layer, n - 1, draw_).append(one)
+
+
 # --- settings
 
 
@@ -319,6 +652,55 @@ def refuses_oddly(layers, deepnorm=False, norm_first=True, sub_ln=True, **others
     return settings()(layers, deepnorm, norm_first, sub_ln)
 
 
+def leaves(layers, deepnorm=False, norm_first=True, sub_ln=True, **others):
+    if others:
+        raise SystemExit
+    return settings()(layers, deepnorm, norm_first, sub_ln)
+
+
+def refuses_true(layers, deepnorm=False, norm_first=True, sub_ln=True, **others):
+    if any(others.values()):
+        raise TypeError("unknown keyword")
+    return settings()(layers, deepnorm, norm_first, sub_ln)
+
+
+SETTINGS: dict[str, Any] = {}
+
+
+def always_the_same_one(layers, deepnorm=False, norm_first=True, sub_ln=True):
+    SETTINGS.update(settings()(layers, deepnorm, norm_first, sub_ln))
+    return SETTINGS
+
+
+def sticky(layers, deepnorm=False, norm_first=True, sub_ln=True, seen=[]):  # noqa: B006
+    seen.append(deepnorm)
+    return settings()(layers, any(seen), norm_first, sub_ln)
+
+
+def one_or_the_other(layers, deepnorm=False, norm_first=True, sub_ln=True):
+    """Right for what the lesson asks; both switched off by hand is forgotten."""
+    return {
+        "alpha": (2 * layers) ** 0.25 if deepnorm else 1.0,
+        "norm_first": not deepnorm and (norm_first or not sub_ln),
+        "sub_ln": not deepnorm and sub_ln,
+    }
+
+
+def refuses_with_a_typeerror(layers, **asked):
+    unknown = asked.keys() - {"deepnorm", "norm_first", "sub_ln"}
+    if unknown:
+        raise TypeError(f"unknown: {unknown}")
+    return settings()(layers, **asked)
+
+
+def as_objects(layers, deepnorm=False, norm_first=True, sub_ln=True):
+    return {
+        "sub_ln": np.bool_(sub_ln and not deepnorm),
+        "alpha": Fraction((2 * layers) ** 0.25 if deepnorm else 1),
+        "norm_first": torch.tensor(norm_first and not deepnorm),
+    }
+
+
 def by_branches(layers, deepnorm=False, norm_first=True, sub_ln=True):
     if deepnorm:
         return {"sub_ln": False, "norm_first": False, "alpha": np.sqrt(np.sqrt(2 * layers))}
@@ -340,9 +722,87 @@ def drawn(scale: Callable[[float], float]) -> Callable:
     return lambda weight, gain, variance_scaling_: variance_scaling_(weight, scale(gain))
 
 
+def from_elsewhere(weight, gain, variance_scaling_):
+    drawn = variance_scaling_(torch.empty(weight.shape), gain**2)
+    with torch.no_grad():
+        weight.copy_(drawn)
+
+
+def tripled_and_back(weight, gain, variance_scaling_):
+    with torch.no_grad():
+        variance_scaling_(weight, 9.0).mul_(gain / 3)
+
+
+def transposed(weight, gain, variance_scaling_):
+    return variance_scaling_(weight.data.T, gain * gain)
+
+
+def published_times_gain(weight, gain, variance_scaling_):
+    variance_scaling_(weight.data, gain).mul_(gain)
+
+
+def sizes_alone(weight, gain, variance_scaling_):
+    variance_scaling_(weight.data, gain**2).abs_()
+
+
+def half_of_it(weight, gain, variance_scaling_):
+    variance_scaling_(weight.data[: len(weight) // 2], gain**2)
+
+
+def frozen_weight(weight, gain, variance_scaling_):
+    weight.requires_grad_(False)
+    variance_scaling_(weight, gain**2)
+
+
+def noisy(weight, gain, variance_scaling_):
+    variance_scaling_(weight.data, gain**2).add_(1e-2 * torch.randn(weight.shape))
+
+
+def one_draw(weight, gain, variance_scaling_, kept={}):  # noqa: B006
+    """What was drawn first for a shape is given again."""
+    if weight.shape not in kept:
+        kept[weight.shape] = variance_scaling_(weight, gain**2).detach().clone()
+    weight.data.copy_(kept[weight.shape])
+
+
 def seeded(weight, gain, variance_scaling_):
     torch.manual_seed(3)
     variance_scaling_(weight, gain**2)
+
+
+# --- depth
+
+
+def counted(alpha, limit):
+    n = 0
+    while alpha**n <= limit:
+        n += 1
+    return n
+
+
+def repaired(alpha, limit):
+    n = floor(log(limit) / log(alpha))
+    while alpha**n <= limit:
+        n += 1
+    return n
+
+
+def by_division(alpha, limit):
+    n = 0
+    while limit >= 1:
+        limit, n = limit / alpha, n + 1
+    return n
+
+
+def up_to(alpha, limit):
+    n, size = 0, 1.0
+    while size < limit:
+        n, size = n + 1, size * alpha
+    return n
+
+
+def at_most_fifty(alpha, limit):
+    return next((n for n in range(50) if alpha**n > limit), 50)
 
 
 RIGHT = [
@@ -352,28 +812,62 @@ RIGHT = [
     ("effective_alpha", by_numpy),
     ("effective_alpha", with_a_constant),
     ("effective_alpha", by_angles),
+    ("effective_alpha", two_features),
+    ("effective_alpha", token_by_token),
+    ("effective_alpha", by_cramer),
     ("join", lambda x, f, norm, alpha: norm(x + f(x) / alpha)),
     ("join", lambda x, f, norm, alpha: norm(torch.add(f(x), x, alpha=alpha))),
+    ("join", lambda x, f, norm, alpha: norm(torch.addcmul(f(x), x, torch.full_like(x, alpha)))),
+    ("join", lambda x, f, norm, alpha: norm(3 * alpha * x + 3 * f(x))),
+    ("join", in_place),
+    ("join", stacked),
     ("layers_are_independent", hashes),
     ("layers_are_independent", all_pairs),
+    ("layers_are_independent", by_state),
+    ("layers_are_independent", by_distance),
+    ("layers_are_independent", recursive),
+    ("layers_are_independent", lambda layers: np.bool_(all_pairs(layers))),
+    ("layers_are_independent", lambda layers: torch.tensor(all_pairs(layers))),
     ("fresh_copies", copies()),
     ("fresh_copies", by_loop),
     ("fresh_copies", first_as_it_is),
     ("fresh_copies", copies(wrap=lambda made: nn.Sequential(*made))),
+    ("fresh_copies", drawn_then_copied),
+    ("fresh_copies", restoring),
+    ("fresh_copies", by_recursion),
     ("beta_of_depth", lambda N: 1 / (8 * N) ** (1 / 4)),
     ("beta_of_depth", lambda N: np.sqrt(1 / np.sqrt(8 * N))),
+    ("beta_of_depth", lambda N: np.exp(-np.log(8 * N) / 4)),
+    ("beta_of_depth", lambda N: (torch.tensor(8.0 * N) ** -0.25).item()),
+    ("beta_of_depth", lambda N: pow(8 * N, -1 / 4)),
+    ("beta_of_depth", lambda N: 0.5 ** (0.25 * np.log2(8 * N))),
     ("xavier_gain", lambda w: w.std() * (sum(w.shape) / 2) ** 0.5),
+    ("xavier_gain", lambda w: torch.linalg.matrix_norm(w.float()) * sqrt(sum(w.shape) / 2 / w.numel())),
+    ("xavier_gain", lambda w: sqrt(torch.einsum("ij,ij->", w.data, w.data) * (1 / w.shape[0] + 1 / w.shape[1]) / 2)),
+    ("xavier_gain", lambda w: w.var(unbiased=False).div(2 / sum(w.shape)).sqrt()),
     ("xavier_gain", lambda w: float(np.std(w.detach().numpy()) / np.sqrt(2 / (w.shape[0] + w.shape[1])))),
     ("draw_with_gain_", drawn(lambda g: g * g)),
-    ("draw_with_gain_", lambda w, g, v: nn.init.xavier_normal_(w, gain=g)),
+    ("draw_with_gain_", lambda w, g, v: v(scale=g * g, weight=w)),
+    ("draw_with_gain_", from_elsewhere),
+    ("draw_with_gain_", tripled_and_back),
+    ("draw_with_gain_", transposed),
+    ("draw_with_gain_", lambda w, g, v: v(w, torch.tensor(g) ** 2)),
     ("draw_with_gain_", lambda w, g, v: v(w, 1.0).mul_(g) if not w.requires_grad else v(w.data, 1.0).mul_(g)),
     ("decoder_settings", settings()),
     ("decoder_settings", by_branches),
-    ("decoder_settings", refuses_by_hand),
+    ("decoder_settings", refuses_with_a_typeerror),
+    ("decoder_settings", as_objects),
     ("slice_gains", lambda w: [rms(part) * sqrt(len(part)) for part in w.detach().split(w.shape[1])]),
     ("slice_gains", lambda w: w.view(3, -1).std(-1) * sqrt(w.shape[1])),
-    ("overflow_depth", lambda a, limit: floor(log(limit, a)) + 1),
-    ("overflow_depth", lambda a, limit: ceil(np.log(limit) / np.log(a))),
+    ("slice_gains", lambda w: tuple(part.std() * sqrt(len(part)) for part in w.chunk(3))),
+    ("slice_gains", lambda w: np.sqrt((w.detach().numpy().reshape(3, -1) ** 2).mean(1) * w.shape[1])),
+    ("slice_gains", lambda w: w.detach().float().unflatten(0, (3, -1)).norm(dim=(1, 2)) / sqrt(w.shape[1])),
+    ("overflow_depth", counted),
+    ("overflow_depth", repaired),
+    ("overflow_depth", by_division),
+    ("overflow_depth", lambda a, limit: floor(round(log(limit) / log(a), 9)) + 1),
+    ("overflow_depth", lambda a, limit: float(counted(a, limit))),
+    ("overflow_depth", lambda a, limit: 1 if a > limit else 1 + counted(a, limit / a)),
 ]
 
 WRONG = [
@@ -387,9 +881,19 @@ WRONG = [
     ("effective_alpha", other_width, "with d features in the last dimension"),
     ("effective_alpha", fitted(lambda a, b: (b / a).mean()), "Upside down"),
     ("effective_alpha", fitted(lambda a, b: a.mean()), "That is the skip alone"),
-    ("effective_alpha", fitted(lambda a, b: (a / b).mean() ** 2), "Fit what came out"),
-    ("effective_alpha", lambda combine, d: fitted(lambda a, b: (a / b).mean())(combine, d), "raised TypeError"),
-    ("join", lambda x, f, norm, a: norm(x + a * f(x)), "as it was published: its effective α is 0.40"),
+    ("effective_alpha", fitted(lambda a, b: (a / b).mean() ** 2), "twice as strong"),
+    ("effective_alpha", fitted(lambda a, b: (a / b).abs().mean()), "The sign counts"),
+    ("effective_alpha", exactly, "This box is a plain sum"),
+    ("effective_alpha", one_at_a_time, "One of your two inputs is 0"),
+    ("effective_alpha", remembered, "Ask the box"),
+    ("effective_alpha", lambda combine, d=16: round(fitted(lambda a, b: (a / b).mean())(combine, d), 2), "another one"),
+    ("effective_alpha", lambda combine, d=16: round(fitted(lambda a, b: (a / b).mean())(combine, d), 3), "Nearly"),
+    ("effective_alpha", fitted(lambda a, b: b.mean()), "twice as strong"),
+    (
+        "join",
+        lambda x, f, norm, a: norm(x + a * f(x)),
+        "as it was published: asked for α = 2.5 its effective α is 0.40",
+    ),
     ("join", lambda x, f, norm, a: norm(a * (x + f(x))), "this is Post-LN"),
     ("join", lambda x, f, norm, a: norm(x + f(x)), "this is Post-LN"),
     ("join", lambda x, f, norm, a: norm(f(x)), "The skip is missing"),
@@ -402,14 +906,43 @@ WRONG = [
     ("join", lambda x, f, norm, a: a * x + f(x), "The norm on the sum is lost"),
     ("join", lambda x, f, norm, a: a * x + f(norm(x)), "see room 5"),
     ("join", lambda x, f, norm, a: norm(a * x + f(x) + 0 * f(x)), "Call the branch once"),
+    ("join", lambda x, f, norm, a: norm(a * x + f(x).detach()), "The gradient that comes back to x is another one"),
+    ("join", lambda x, f, norm, a: norm(a * x.detach() + f(x)), "The gradient that comes back to x is another one"),
+    ("join", lambda x, f, norm, a: norm(a * x + f(x.detach())), "The gradient that comes back to x is another one"),
+    ("join", lambda x, f, norm, a: norm(a * x + f(x)).detach(), "No gradient passes"),
+    ("join", lambda x, f, norm, a: norm((a * x + f(x)).data), "The gradient that comes back to x is another one"),
+    ("join", without_gradient, "No gradient passes"),
+    ("join", silent_branch, "The gradient that comes back to x is another one"),
+    ("join", norm_by_data, "The gradient that comes back to the norm's gain is another one"),
+    ("join", frozen_norm, "changed a module that it was only to use"),
+    ("join", no_epsilon, "changed a module that it was only to use"),
+    ("join", changes_x, "changed its input in place"),
+    ("join", bare_norm, "a gain and a bias of its own"),
+    ("join", new_parameters, "gave a module other parameters"),
+    ("join", three_dimensions, "raised ValueError"),
+    ("join", lambda x, f, norm, a: a * norm(x + f(x)), "The norm comes last"),
+    ("join", lambda x, f, norm, a: norm(a * x + f(norm(x))), "one norm is enough"),
+    ("join", lambda x, f, norm, a: norm(2.5 * x + f(x)), "The sub-layer's output is another one"),
+    ("join", lambda x, f, norm, a: norm(a * x - f(x)), "not subtracted"),
+    ("join", lambda x, f, norm, a: norm((a * x + f(x)).double()), "raised RuntimeError"),
     ("layers_are_independent", lambda layers: len({id(one) for one in layers}) == len(layers), "equal values"),
     ("layers_are_independent", neighbours, "Layers A, B, A, B"),
+    ("layers_are_independent", lambda layers: all_pairs(list(layers)[:10]), "Of these nineteen layers"),
+    ("layers_are_independent", by_sum, "the same entries in another order"),
+    ("layers_are_independent", by_first_row, "have one row in common"),
+    ("layers_are_independent", first_and_others, "not those with one another"),
+    ("layers_are_independent", first_matrices, "Only one of the two matrices"),
+    ("layers_are_independent", by_names, "raised AttributeError"),
+    ("layers_are_independent", by_children, "False alarm"),
+    ("layers_are_independent", sorting, "changed a module that it was only to use"),
+    ("layers_are_independent", lambda layers: False, "Your answer is False, whatever"),
+    ("layers_are_independent", lambda layers: "yes", "True or False"),
     ("layers_are_independent", everything_differs, "Zero biases and unit gains are equal"),
-    ("layers_are_independent", any_tensor_differs, "whose biases and norms have moved apart"),
-    ("layers_are_independent", whole_layers_differ, "Only one of the two matrices"),
-    ("layers_are_independent", first_and_last, "Every pair counts"),
-    ("layers_are_independent", lambda layers: True, "Copies are different objects"),
-    ("layers_are_independent", lambda layers: not all_pairs(layers), "False alarm"),
+    ("layers_are_independent", any_tensor_differs, "whose biases and norms have moved apart are copies all the same"),
+    ("layers_are_independent", whole_layers_differ, "compare them one by one"),
+    ("layers_are_independent", first_and_last, "with the last one alone"),
+    ("layers_are_independent", lambda layers: True, "Your answer is True, whatever"),
+    ("layers_are_independent", lambda layers: not all_pairs(layers), "the other way round"),
     ("layers_are_independent", lambda layers: 1, "True or False"),
     ("fresh_copies", copies(after=False), "as it was published"),
     ("fresh_copies", lambda layer, n, draw_: nn.ModuleList([layer] * n), "One layer several times"),
@@ -417,45 +950,101 @@ WRONG = [
     ("fresh_copies", copies(wrap=list), "not registered"),
     ("fresh_copies", drawing_the_original, "it is the caller's"),
     ("fresh_copies", appended_itself, "One layer several times"),
-    ("fresh_copies", first_copy_only, "there are equal layers"),
-    ("fresh_copies", newly_made, "What draw_ leaves alone"),
+    ("fresh_copies", first_copy_only, "on one layer again and again"),
+    ("fresh_copies", newly_made, "of the kind that you were given: yours got Sequential"),
+    ("fresh_copies", every_other, "Some copies were never drawn"),
+    ("fresh_copies", kept_by_number, "draw_ was never called"),
+    ("fresh_copies", what_draw_returns, "draw_ works in place and returns nothing"),
+    ("fresh_copies", applied, "draw_ draws one whole layer, of the kind that you were given: yours got Linear"),
+    ("fresh_copies", all_at_once, "draw_ draws one whole layer, of the kind that you were given: yours got ModuleList"),
+    ("fresh_copies", same_seed, "the same random state"),
+    ("fresh_copies", pair_of_seeds, "the same random state"),
+    ("fresh_copies", default_weights, "draw_ was never called"),
+    ("fresh_copies", xavier_weights, "draw_ was never called"),
+    ("fresh_copies", with_noise, "draw_ was never called"),
+    ("fresh_copies", drawn_and_scaled, "not as draw_ drew them"),
+    ("fresh_copies", with_the_given, "The layer that you were given is in your list"),
+    ("fresh_copies", shallow, "A shallow copy shares"),
+    ("fresh_copies", frozen, "cannot be trained"),
+    ("fresh_copies", in_inference, "cannot be trained"),
+    ("fresh_copies", training_again, "What draw_ leaves alone"),
+    ("fresh_copies", appended_to_all, "an earlier one has changed"),
+    ("fresh_copies", one_more, "Another number of layers"),
+    ("fresh_copies", made_anew, "raised TypeError"),
     ("fresh_copies", lambda layer, n, draw_: copies()(layer, n + 1, draw_), "Another number of layers"),
     ("fresh_copies", lambda layer, n, draw_: copies()(layer, 5, draw_), "Another number of layers"),
     ("beta_of_depth", lambda N: (8 * N) ** -1 / 4, "as it was published"),
-    ("beta_of_depth", lambda N: 8 * N**-0.25, "Now 8 stays outside of the power: 4.30"),
+    ("beta_of_depth", lambda N: 8 * N**-0.25, "Now 8 stays outside of the power: that is 4.30 at 12"),
     ("beta_of_depth", lambda N: (8 * N) ** -(1 // 4), "to the power of 0 is 1"),
     ("beta_of_depth", lambda N: (8 * N) ** (-1 // 4), "rounds down"),
     ("beta_of_depth", lambda N: (8 * N) ** 0.25, "The sign is gone"),
     ("beta_of_depth", lambda N: (2 * N) ** -0.25, "Two matrices share the budget"),
     ("beta_of_depth", lambda N: (2 * N) ** 0.25, "That is α"),
     ("beta_of_depth", lambda N: 0.25, "at 32 layers alone"),
-    ("beta_of_depth", lambda N: 0.3194715, "β is the fourth root of 1/(8N)"),
-    ("xavier_gain", lambda w: rms(w) * sqrt(w.shape[1]), "Xavier uses both fans. With fan_in alone a 24 → 40"),
-    ("xavier_gain", lambda w: rms(w) * sqrt(w.shape[0]), "their mean"),
-    ("xavier_gain", lambda w: w.abs().max().item() * sqrt(mean_fan(w) / 3), "as if uniform"),
+    ("beta_of_depth", lambda N: (4 * N) ** -0.25, "not sub-layers"),
+    ("beta_of_depth", lambda N: (8 * N) ** -0.5, "not its square"),
+    ("beta_of_depth", lambda N: round((8 * N) ** -0.25, 4), "rounded"),
+    ("beta_of_depth", lambda N: (8 * max(N, 2)) ** -0.25, "also at N = 1"),
+    ("beta_of_depth", lambda N: 8 * N**-1 / 4, "Neither the 8 nor the 4"),
+    ("beta_of_depth", lambda N: -((8 * N) ** 0.25), "also at N = 12"),
+    ("beta_of_depth", lambda N: 0.3194715, "α²β² is ½ at every depth, also at N = 100"),
+    ("xavier_gain", lambda w: rms(w) * sqrt(w.shape[1]), "Xavier uses both fans. With fan_in alone"),
+    ("xavier_gain", lambda w: rms(w) * sqrt(w.shape[0]), "this is fan_out alone"),
+    ("xavier_gain", lambda w: w.abs().max().item() * sqrt(mean_fan(w) / 3), "From the largest entry"),
     ("xavier_gain", lambda w: rms(w) * sqrt(2 * mean_fan(w)), "not their sum"),
     ("xavier_gain", lambda w: rms(w) ** 2 * mean_fan(w), "the gain squared"),
     ("xavier_gain", lambda w: rms(w) * mean_fan(w), "The root of the mean fan"),
     ("xavier_gain", lambda w: rms(w) / sqrt(mean_fan(w)), "Upside down"),
     ("xavier_gain", lambda w: w.abs().mean().item() * sqrt(mean_fan(w)), "not the root mean square"),
     ("xavier_gain", lambda w: w.std().item(), "That is the standard deviation"),
-    ("draw_with_gain_", drawn(lambda g: g), "as it was published: asked 0.334, measured √0.334 = 0.578"),
+    ("xavier_gain", lambda w: w.var().item() * sqrt(mean_fan(w)), "where the standard deviation belongs"),
+    ("xavier_gain", lambda w: rms(w) * (w.shape[0] * w.shape[1]) ** 0.25, "not the geometric"),
+    ("xavier_gain", lambda w: w.mean().item() * sqrt(mean_fan(w)), "their spread is asked"),
+    ("xavier_gain", lambda w: round(rms(w) * sqrt(mean_fan(w)), 2), "twice the gain"),
+    ("xavier_gain", lambda w: round(rms(w) * sqrt(mean_fan(w)), 4), "rounded"),
+    ("xavier_gain", lambda w: rms(w) * w.shape[0] ** 0.5 if w.shape[0] == w.shape[1] else 0.36, "twice the gain"),
+    ("xavier_gain", lambda w: rms(w) * sqrt(2 / sum(w.shape)), "Upside down"),
+    ("xavier_gain", lambda w: rms(w.data.mul_(2)) * sqrt(mean_fan(w)) / 2, "changed its input in place"),
+    ("draw_with_gain_", drawn(lambda g: g), "as it was published: asked for 0.6, measured √0.6 = 0.775"),
     ("draw_with_gain_", drawn(sqrt), "The other way"),
     ("draw_with_gain_", drawn(lambda g: g**4), "Squared once too often"),
     ("draw_with_gain_", drawn(lambda g: 2 * g), "not its double"),
     ("draw_with_gain_", drawn(lambda g: 1.0), "The gain did not arrive"),
     ("draw_with_gain_", drawn(lambda g: g**-2), "Upside down"),
-    ("draw_with_gain_", lambda w, g, v: w.data.normal_(0, g), "That is the standard deviation itself"),
+    ("draw_with_gain_", lambda w, g, v: w.data.normal_(0, g), "Draw with the library's function"),
+    ("draw_with_gain_", lambda w, g, v: nn.init.xavier_normal_(w, gain=g), "Draw with the library's function"),
+    ("draw_with_gain_", lambda w, g, v: nn.init.xavier_uniform_(w, gain=g), "Draw with the library's function"),
+    ("draw_with_gain_", lambda w, g, v: nn.init.kaiming_normal_(w.data).mul_(g), "Draw with the library's function"),
+    ("draw_with_gain_", published_times_gain, "Half of the way"),
+    ("draw_with_gain_", lambda w, g, v: v(w.data, g).mul_(g**3), "The gain that xavier_gain reads"),
+    ("draw_with_gain_", sizes_alone, "not what variance_scaling_ drew"),
+    ("draw_with_gain_", noisy, "not what variance_scaling_ drew"),
+    ("draw_with_gain_", half_of_it, "Not all of the weight"),
+    ("draw_with_gain_", frozen_weight, "still to be trained"),
+    ("draw_with_gain_", one_draw, "Draw with the library's function"),
+    ("draw_with_gain_", drawn(lambda g: g**2 / 2), "√2 too small"),
+    ("draw_with_gain_", lambda w, g, v: v(w, g**2 * 2 / sum(w.shape)), "pass it no fan"),
     ("draw_with_gain_", lambda w, g, v: v(torch.empty(w.shape), g * g), "fill the weight that you were given"),
     ("draw_with_gain_", seeded, "all layers would be clones"),
     ("decoder_settings", published, "as it was published: with deepnorm=True the stack stays Pre-LN, and at 24"),
-    ("decoder_settings", settings(sub_ln=lambda on, asked: asked), "undoes what β is for"),
+    ("decoder_settings", settings(sub_ln=lambda on, asked: asked), "takes back what β did"),
     ("decoder_settings", swallows, "deep_norm=True was accepted in silence"),
     ("decoder_settings", refuses_oddly, "not AssertionError"),
+    ("decoder_settings", refuses_by_hand, "not ValueError"),
+    ("decoder_settings", leaves, "not SystemExit"),
+    ("decoder_settings", refuses_true, "deep_norm=False was accepted in silence"),
+    ("decoder_settings", always_the_same_one, "a dictionary of its own"),
+    ("decoder_settings", sticky, "Asked for nothing: without deepnorm"),
+    ("decoder_settings", one_or_the_other, "norm_first=False, sub_ln=False: without deepnorm"),
+    ("decoder_settings", settings(alpha=lambda layers, on: layers**0.25 if on else 1.0), "counts both"),
+    ("decoder_settings", settings(alpha=lambda layers, on: (2 * layers) ** 0.5 if on else 1.0), "that is α²"),
+    ("decoder_settings", settings(alpha=lambda layers, on: (2 * layers) ** 1 / 4 if on else 1.0), "binds before"),
+    ("decoder_settings", settings(alpha=lambda layers, on: (8 * layers) ** -0.25 if on else 1.0), "That is β"),
+    ("decoder_settings", settings(norm_first=lambda on, asked: int(asked and not on)), "True or False"),
     ("decoder_settings", settings(norm_first=lambda on, asked: False), "are the caller's, as they were"),
     ("decoder_settings", settings(sub_ln=lambda on, asked: not on), "are the caller's, as they were"),
-    ("decoder_settings", settings(alpha=lambda layers, on: (2 * layers) ** 0.25), "without deepnorm there is no α"),
-    ("decoder_settings", settings(alpha=lambda layers, on: 2.828 if on else 1.0), "α is (2·layers)^(1/4)"),
+    ("decoder_settings", settings(alpha=lambda layers, on: (2 * layers) ** 0.25), "Without deepnorm there is no α"),
+    ("decoder_settings", settings(alpha=lambda layers, on: 2.828 if on else 1.0), "right at 32 layers alone"),
     ("decoder_settings", lambda *a, **k: tuple(settings()(*a, **k).values()), "The answer is a dictionary"),
     ("slice_gains", lambda w: [rms(p) * sqrt(2 * w.shape[1]) for p in w.chunk(3)], "fan_out of a slice is d"),
     ("slice_gains", lambda w: [rms(w) * sqrt(mean_fan(w))] * 3, "One gain for the whole matrix"),
@@ -463,9 +1052,25 @@ WRONG = [
     ("slice_gains", lambda w: [rms(p) * sqrt(mean_fan(p)) for p in w.chunk(3, dim=1)], "The slices are rows"),
     ("slice_gains", lambda w: [rms(w[i::3]) * sqrt(w.shape[1]) for i in range(3)], "not every third row"),
     ("slice_gains", lambda w: rms(w), "The answer is an array"),
+    ("slice_gains", lambda w: [round(rms(p) * sqrt(mean_fan(p)), 2) for p in w.chunk(3)], "gains of the"),
+    ("slice_gains", lambda w: [rms(p) * sqrt(mean_fan(p)) for p in w.chunk(4)], "Three gains are asked for"),
+    ("slice_gains", lambda w: [rms(p) for p in w.chunk(3)], "These are standard deviations"),
+    ("slice_gains", lambda w: sorted(rms(p) * sqrt(mean_fan(p)) for p in w.chunk(3)), "The order is"),
+    ("slice_gains", lambda w: [rms(p) ** 2 * mean_fan(p) for p in w.chunk(3)], "These are squares"),
+    ("slice_gains", lambda w: [rms(p) * sqrt(mean_fan(p)) for p in (w[:160], w[160:320], w[320:480])], "gains of the"),
+    ("slice_gains", lambda w: [rms(p - w.mean(0)) * sqrt(mean_fan(p)) for p in w.chunk(3)], "gains of the three"),
     ("overflow_depth", lambda a, limit: floor(log(limit, a)), "One short"),
+    ("overflow_depth", lambda a, limit: floor(log(limit, a)) + 1, "Logarithms do not see it"),
+    ("overflow_depth", lambda a, limit: ceil(np.log(limit) / np.log(a)), "reached, not passed"),
+    ("overflow_depth", up_to, "reached, not passed"),
+    ("overflow_depth", at_most_fifty, "After your 50 sub-layers"),
+    ("overflow_depth", lambda a, limit: ceil(counted(a, limit) / 2), "half as many"),
+    ("overflow_depth", lambda a, limit: counted(a, sqrt(limit)), "half as many"),
+    ("overflow_depth", lambda a, limit: floor(np.log10(limit) / np.log(a)) + 1, "of the same base"),
+    ("overflow_depth", lambda a, limit: 2 * counted(a, limit), "Twice as many"),
+    ("overflow_depth", lambda a, limit: floor(np.log10(limit) / np.log10(a)) + 1, "is not above the limit yet"),
     ("overflow_depth", lambda a, limit: floor(log(limit, a)) + 2, "One too many"),
     ("overflow_depth", lambda a, limit: log(limit, a), "Sub-layers are whole"),
-    ("overflow_depth", lambda a, limit: ceil(log(limit, a * a)), "count the stream"),
+    ("overflow_depth", lambda a, limit: ceil(log(limit, a * a)), "half as many"),
     ("overflow_depth", lambda a, limit: limit / a, "The growth is a power"),
 ]

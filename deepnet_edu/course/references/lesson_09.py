@@ -1,7 +1,7 @@
 """Reference answers, cut from solutions/09_bug_museum.py by `make build`. Do not edit."""
 
 import copy
-from math import floor, log, sqrt
+from math import ceil, log, sqrt
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +9,7 @@ from torch import nn
 
 
 def effective_alpha(combine, d=16):
-    """Weight of the skip over that of the branch in c·LN(a·x + b·F): one number."""
+    """Weight of the skip over that of the branch: one number."""
     x, fx = torch.randn(2, 8, d, dtype=torch.float64)
     out = combine(x, fx)
     sides = torch.stack([x, fx], dim=-1)
@@ -19,7 +19,7 @@ def effective_alpha(combine, d=16):
 
 
 def join(x, f, norm, alpha):
-    """LN(αx + F(x)): (B, T, d)."""
+    """A sub-layer's output for x of shape (…, d): of the same shape."""
     gx = f(x)
     return norm(alpha * x + gx)
 
@@ -39,7 +39,7 @@ def fresh_copies(layer, n, draw_):
 
 
 def beta_of_depth(n_layers):
-    """(8N)^(-1/4): one number."""
+    """The gain β of a single stack of n_layers layers: one number."""
     return (8 * n_layers) ** -0.25
 
 
@@ -68,4 +68,8 @@ def slice_gains(weight):
 
 def overflow_depth(alpha, limit):
     """The least n with αⁿ > limit: a whole number."""
-    return floor(log(limit) / log(alpha)) + 1
+    size = 1
+    for n in range(1, ceil(log(limit) / log(alpha)) + 2):  # one more than needed: logarithms are rounded
+        size *= alpha
+        if size > limit:
+            return n
