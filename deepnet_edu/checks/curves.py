@@ -78,7 +78,7 @@ def variance_by_depth(trial: Trial) -> None:
     for got, var0 in curves:
         first = as_array(got)[0]
         trial.require(abs(first - var0) < 1e-2 * var0, _START, f"{var0:.4g}", f"{first:.4g}")
-    for n, f, var0 in [(4, 0.6, 2.5), (1, 0.6, 2.5), (0, 0.6, 2.5)]:
+    for n, f, var0 in [(4, 0.6, 2.5), (1, 0.6, 2.5), (0, 0.6, 2.5), (3, 1.0, 2.5), (3, 0.0, 2.5)]:
         got = trial.call(n, f, 1.0, var0)
         trial.equal(
             got,
@@ -147,6 +147,7 @@ def damped_variance(trial: Trial) -> None:
     for n, expected in [(0, [2.0]), (1, [2.0, 3.0])]:
         got = trial.call(n, 0.5, 2.0)
         trial.equal(got, np.array(expected), shape_sentence=_lengths(got, n, "layers"))
+    trial.equal(trial.call(2, 0.0, 2.0), np.full(3, 2.0), sentence="With f = 0 nothing is added: the curve is flat.")
     halved = np.array([1.0, 2.0, 2.5])
     trial.equal(
         trial.call(2, 0.5, 1),

@@ -116,7 +116,7 @@ def cloned_growth(trial: Trial) -> None:
         ]
         trial.equal(got, expected, wrong, tolerance=1e-5)
     heeds(trial, ("n", "eps"), *points[1:4])
-    for n, eps in [(0, 0.3), (1, 0.3), (2, 0.1)]:
+    for n, eps in [(0, 0.3), (1, 0.3), (2, 0.1), (2, 1.0)]:
         trial.equal(trial.call(n, eps), 1 + n**2 * eps**2 + (n == 2) * eps**4)
     counted = trial.call(np.int64(20), 0.1)  # as the lesson counts its layers
     trial.equal(counted, _cloned(20, 0.1), sentence="NumPy's whole numbers for n give another value.", tolerance=1e-5)
@@ -170,8 +170,8 @@ def residual_variance(trial: Trial) -> None:
         # |a·u + b·v|² with u, v unit vectors at the angle whose cosine is corr.
         trial.equal(got, (a + b * corr) ** 2 + b**2 * (1 - corr**2), wrong)
     heeds(trial, ("var_x", "var_f", "corr"), *points[:4])
-    for corr, expected in [(0, 2), (1, 4)]:
-        trial.equal(trial.call(1, 1, corr), float(expected))
+    for var_x, var_f, corr, expected in [(1, 1, 0, 2.0), (1, 1, 1, 4.0), (0, 2.0, 0.5, 2.0), (2.0, 0, 0.5, 2.0)]:
+        trial.equal(trial.call(var_x, var_f, corr), expected)
     undone = _number(trial.call(3.0, 3.0, -1.0))
     trial.require(
         abs(undone) < 1e-2, "A branch that is the stream with a minus sign leaves nothing.", "0", f"{undone:.4g}"

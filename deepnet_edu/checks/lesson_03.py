@@ -115,7 +115,8 @@ def ffn_variance_gain(trial: Trial) -> None:
         if d != f:
             wrong.append(Misconception(up * 0.5, "W₂ is missing: the branch has two matrices."))
         trial.equal(got, expected, wrong)
-    trial.equal(trial.call(128, 512, 0.3), 2 * 0.3**4 * 0.16)
+    for d, f, gain in [(128, 512, 0.3), (1, 4, 0.9), (4, 1, 0.9)]:
+        trial.equal(trial.call(d, f, gain), 2 * gain**4 * d * f / (d + f) ** 2)
     one_at_a_time(trial, (8, 30, 0.9), (9, 40, 1.1), lambda d, f, gain: 2 * gain**4 * d * f / (d + f) ** 2)
     one, two = (number(trial, 6, 21, gain) for gain in (0.7, 1.4))
     grows(trial, one, two, 16, "With twice the gain of both matrices each value is 4 times, its variance 16 times.")
@@ -152,7 +153,12 @@ def attention_variance_gain(trial: Trial) -> None:
             Misconception(gain**4 * _kept(T, r, not causal), "That is the value for the other mask: look at causal."),
         ]
         trial.equal(got, expected, wrong)
-    for T, r, causal, gain in [(64, 0.0, False, 1.0), (32, 0.0, True, 0.28), (64, 0.99, False, 1.0)]:
+    for T, r, causal, gain in [
+        (64, 0.0, False, 1.0),
+        (32, 0.0, True, 0.28),
+        (64, 0.99, False, 1.0),
+        (1, 0.3, True, 0.9),
+    ]:
         trial.equal(trial.call(T, r, causal, gain), gain**4 * _kept(T, r, causal))
     base, others = (6, 0.4, True, 0.9), (8, 0.6, False, 1.1)
     one_at_a_time(trial, base, others, lambda T, r, causal, gain: gain**4 * _kept(T, r, causal))

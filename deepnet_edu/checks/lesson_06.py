@@ -213,6 +213,8 @@ def encoder_condition(trial: Trial) -> None:
                 (expected / N, "The sum has one term a sub-layer of the encoder: 2N of them."),
             ]
         trial.equal(got, expected, [Misconception(value, sentence) for value, sentence in known])
+    for N, M in [(3, 1), (1, 1)]:
+        trial.equal(trial.call(N, M, 1.3, 0.8, 1.6, 0.7), 4 * N * M * 0.64 / 1.69 * 0.49 / 1.6)
     alpha, beta = even_split((12**4 * 5 / 27) ** 0.25)
     got = float(trial.call(12, 5, float(alpha), float(beta), 15**0.25, 60**-0.25))
     trial.require(abs(got - 1) < NEARLY, "With DeepNorm's constants, not rounded, it is 1.", "1", f"{got:.4g}")

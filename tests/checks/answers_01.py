@@ -15,7 +15,7 @@ OBSERVE: dict[str, Callable[[Callable, np.random.Generator], Any]] = {
         int(g.integers(0, 9)), edge(g, 2), g.choice([1.0, g.uniform(0.5, 2)]), g.choice([1.0, g.uniform(0, 3)])
     ),
     "input_share": lambda f, g: f(int(g.integers(0, 50)), edge(g, 2), g.choice([1.0, g.uniform(0.5, 3)])),
-    "cloned_growth": lambda f, g: f(int(g.integers(0, 12)), edge(g, 0.5)),
+    "cloned_growth": lambda f, g: f(int(g.integers(0, 12)), edge(g, 0.5) or 0.3),
     "residual_variance": lambda f, g: f(g.uniform(0, 3), edge(g, 3), g.choice([-1.0, 0.0, 1.0, g.uniform(-1, 1)])),
     "damped_variance": lambda f, g: f(int(g.integers(0, 9)), edge(g, 2), g.choice([1.0, g.uniform(0, 3)])),
 }

@@ -38,7 +38,7 @@ OBSERVE: dict[str, Callable[[Callable, np.random.Generator], Any]] = {
     "attention_variance_gain": lambda f, g: f(
         int(g.integers(1, 20)), _correlation(g), bool(g.integers(2)), g.uniform(0.1, 2)
     ),
-    "sharp_average": lambda f, g: f(int(g.integers(1, 99)), 2 * _correlation(g)),
+    "sharp_average": lambda f, g: f(int(g.integers(2, 99)), 2 * _correlation(g)),
     "relu_correlation": lambda f, g: f(float(g.choice([g.uniform(-1, 1), -1, 0, 1]))),
 }
 
