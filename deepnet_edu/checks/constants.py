@@ -19,7 +19,7 @@ def constants(trial: Trial) -> None:
     # Both first: then the lesson knows that each of two is a pair.
     for N, M in [(12, 3), (3, 12), (5, 40), (1, 1)]:
         _both(trial, _stacks(trial, N, M), N, M)
-    for N, M in [(12, 0), (0, 41), (1, 0), (0, 1), (0, 1000)]:
+    for N, M in [(12, 0), (0, 41), (1, 0), (0, 1), (0, 1000), (1000, 0)]:
         _alone(trial, _stacks(trial, N, M)[0 if N else 1], N + M)
     for N, M in [(7, 0), (0, 70), (7, 70)]:
         for name, pair in zip(("encoder", "decoder"), _stacks(trial, N, M), strict=True):

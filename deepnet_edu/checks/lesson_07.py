@@ -115,7 +115,7 @@ def decoder_layer(trial: Trial) -> None:
     """Three DeepNorm sub-layers, each LN(αx + F(x)) of what the last one wrote: self-attention with norms[0],
     cross-attention to the memory with norms[1], feed-forward with norms[2]."""
     # Equal lengths first: there an exchange of query and memory can be told from other mistakes.
-    cases = [((2, 4, 4, 8), 1.7), ((2, 5, 3, 12), 2.5), ((2, 4, 4, 8), 3.1), ((3, 2, 6, 8), 0.7)]
+    cases = [((2, 4, 4, 8), 1.7), ((2, 5, 3, 12), 2.5), ((2, 4, 4, 8), 3.1), ((3, 2, 6, 8), 0.7), ((3, 2, 6, 8), 1.0)]
     backward = [_decoder_layer(trial, shape, alpha, seed) for seed, (shape, alpha) in enumerate(cases)]
     for compare in backward:
         compare()
@@ -264,7 +264,9 @@ def stack_parameters(trial: Trial) -> None:
             Misconception(in_all, "That is one layer: there are n of them."),
         ]
         trial.equal(got, expected, wrong, tolerance=0)
-    trial.equal(trial.call(2, 1, 1), 2 * (4 * 2 + 4 + 4))
+    for n, d, d_ff in [(3, 9, 21), (3, 8, 1), (1, 8, 21), (2, 1, 1), (2, 1, 4)]:
+        expected = n * (4 * d * d + 2 * d * d_ff + 9 * d + d_ff)
+        trial.equal(trial.call(n, d, d_ff), expected, tolerance=0)
     empty, one, two = (float(trial.call(n, 7, 9)) for n in (0, 1, 2))
     trial.require(empty == 0, "A stack of no layers has no parameters.", "0", f"{empty:g}")
     trial.require(two == 2 * one, "Two layers have twice as many parameters as one.", f"{2 * one:g}", f"{two:g}")

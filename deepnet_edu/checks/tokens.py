@@ -249,7 +249,7 @@ def _factor(trial: Trial, got: Any, T: int, r: float, shared: bool) -> None:
 
 def pre_ln_share(trial: Trial) -> None:
     """c/(1 + c·l): after layer l the variance is 1 + c·l, and of it the layer has added c."""
-    for layer, c in [(7, 1.3), (7, 0.6), (50, 0.9), (3, 0.4), (1000, 0.25), (4, 0.7)]:
+    for layer, c in [(7, 1.3), (50, 0.9), (3, 0.4), (1000, 0.25), (4, 0.7), (7, 0.6), (50, 1.3)]:
         # Variance by variance: 1, then c more with each layer.
         v = [1.0]
         for _ in range(layer):
