@@ -3,14 +3,13 @@ that get weaker with depth."""
 
 from itertools import pairwise
 from math import comb, log, sqrt
-from typing import Any
 
 import numpy as np
 
 from deepnet_edu.checks.again import deep, heeds, steady
 from deepnet_edu.checks.base import Judge, Misconception, Trial
 from deepnet_edu.checks.curves import damped_variance, variance_by_depth
-from deepnet_edu.checks.values import as_array
+from deepnet_edu.checks.numbers import holds, number
 
 
 def input_share(trial: Trial) -> None:
@@ -56,20 +55,11 @@ def input_share(trial: Trial) -> None:
         trial.equal(trial.call(n, f, alpha), share)
     deepnorm = trial.call(2000, 1.25e-4, 6.6874)  # 1,000 layers, as in the lesson
     trial.equal(deepnorm, np.exp(-2000 * np.log1p(1.25e-4 / 6.6874**2)), tolerance=1e-3)
-    nothing = _number(trial.call(5, 0.0, 1.3))
-    trial.require(
-        _near(nothing, 1.0),
-        "With f = 0 no branch adds anything: all of the output is the input's.",
-        "1",
-        f"{nothing:.4g}",
-    )
-    two, four, six = (_number(trial.call(n, 0.4, 1.3)) for n in (2, 4, 6))
-    trial.require(
-        _near(six, two * four),
-        "Six sub-layers are two and then four: their shares do not multiply.",
-        f"{two:.4g} · {four:.4g} = {two * four:.4g}",
-        f"{six:.4g}",
-    )
+    said = "With f = 0 no branch adds anything: all of the output is the input's."
+    holds(trial, number(trial, 5, 0.0, 1.3), 1.0, said)
+    two, four, six = (number(trial, n, 0.4, 1.3) for n in (2, 4, 6))
+    said = f"Six sub-layers are two, {two:.4g}, and then four, {four:.4g}, but their shares do not multiply."
+    holds(trial, six, two * four, said)
 
 
 def _cloned(n: int, eps: float) -> float:
@@ -120,7 +110,7 @@ def cloned_growth(trial: Trial) -> None:
         trial.equal(trial.call(n, eps), 1 + n**2 * eps**2 + (n == 2) * eps**4)
     counted = trial.call(np.int64(20), 0.1)  # as the lesson counts its layers
     trial.equal(counted, _cloned(20, 0.1), sentence="NumPy's whole numbers for n give another value.", tolerance=1e-5)
-    small = [_number(trial.call(n, 0.05)) for n in (2, 4, 8)]
+    small = [number(trial, n, 0.05) for n in (2, 4, 8)]
     trial.require(
         min(small) > 1,
         "Every layer adds something at a right angle: the squared length grows.",
@@ -172,22 +162,12 @@ def residual_variance(trial: Trial) -> None:
     heeds(trial, ("var_x", "var_f", "corr"), *points[:4])
     for var_x, var_f, corr, expected in [(1, 1, 0, 2.0), (1, 1, 1, 4.0), (0, 2.0, 0.5, 2.0), (2.0, 0, 0.5, 2.0)]:
         trial.equal(trial.call(var_x, var_f, corr), expected)
-    undone = _number(trial.call(3.0, 3.0, -1.0))
+    undone = number(trial, 3.0, 3.0, -1.0)
     trial.require(
         abs(undone) < 1e-2, "A branch that is the stream with a minus sign leaves nothing.", "0", f"{undone:.4g}"
     )
-    here, there = _number(trial.call(2.0, 0.7, 0.3)), _number(trial.call(0.7, 2.0, 0.3))
-    trial.require(
-        _near(there, here), "x + F is F + x: exchange both and the variance stays.", f"{here:.4g}", f"{there:.4g}"
-    )
-
-
-def _number(value: Any) -> float:
-    return float(as_array(value))
-
-
-def _near(value: Any, wanted: float, tolerance: float = 1e-2) -> bool:
-    return abs(_number(value) - wanted) <= tolerance * max(abs(wanted), 1e-2)
+    here, there = number(trial, 2.0, 0.7, 0.3), number(trial, 0.7, 2.0, 0.3)
+    holds(trial, there, here, "x + F is F + x: exchange both and the variance stays.")
 
 
 JUDGES: dict[str, Judge] = {

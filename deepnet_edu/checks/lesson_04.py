@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from deepnet_edu.checks.base import Judge, Misconception, Trial
-from deepnet_edu.checks.sublayers import Branch, bare, branch_of, call_with_functions, called_once, drawn, ln, norm_of
+from deepnet_edu.checks.parts import sample
+from deepnet_edu.checks.sublayers import Branch, bare, branch_of, call_with_functions, called_once, ln, norm_of
 from deepnet_edu.checks.tokens import attention_gradient_factor, pre_ln_share, split_gradient, token_similarity
 
 # Different numbers everywhere: B = T or T = d hides a wrong dimension. The first shape comes again with other numbers.
@@ -20,7 +21,7 @@ def _sublayer(trial: Trial, post: bool) -> None:
         d = shape[-1]
         calls: list[str] = []
         # Far from normalised: where it is already, Pre-LN's norm may be forgotten and its skip may be normalised.
-        x, norm = 3 * drawn(*shape, seed=d + seed) + 0.7, norm_of(d, 100 * seed + d + 2, eps=1e-2)
+        x, norm = 3 * sample(*shape, seed=d + seed) + 0.7, norm_of(d, 100 * seed + d + 2, eps=1e-2)
         f, weight = branch_of(d, d + 10 * seed + 1, calls)
 
         def right(x: Tensor, f: Branch = f, norm: nn.LayerNorm = norm) -> Tensor:
@@ -78,7 +79,7 @@ def _sublayer(trial: Trial, post: bool) -> None:
 
 def _as_the_lesson_calls_it(trial: Trial, post: bool) -> None:
     """In float32, with a branch that adds nothing and one whose answer is the same for all tokens."""
-    x, norm = (2 * drawn(2, 4, 6, seed=5) + 0.4).float(), norm_of(6, 3, eps=1e-5).float()
+    x, norm = (2 * sample(2, 4, 6, seed=5) + 0.4).float(), norm_of(6, 3, eps=1e-5).float()
 
     def mean_token(x: Tensor) -> Tensor:
         return x.mean(1, keepdim=True) + torch.zeros_like(x)
@@ -118,7 +119,7 @@ def _stack(trial: Trial, shape: tuple[int, int, int], n: int, seed: int) -> Call
     """The values. Returns what compares the gradients."""
     d = shape[-1]
     calls: list[str] = []
-    start = 3 * drawn(*shape, seed=d + seed) + 0.7
+    start = 3 * sample(*shape, seed=d + seed) + 0.7
     branches, weights = map(list, zip(*(branch_of(d, d + 10 * k + seed, calls) for k in range(n)), strict=True))
     norms, final_norm = [norm_of(d, d + 100 * k + seed, eps=1e-2) for k in range(n)], norm_of(d, 7, eps=1e-2)
     given = [*branches], [*norms]
@@ -193,7 +194,7 @@ def _stack(trial: Trial, shape: tuple[int, int, int], n: int, seed: int) -> Call
 
 def _short_stack(trial: Trial, n: int) -> None:
     """In float32."""
-    x, norm, final = (2 * drawn(2, 3, 6, seed=4) + 0.4).float(), *(norm_of(6, k, 1e-2).float() for k in (1, 2))
+    x, norm, final = (2 * sample(2, 3, 6, seed=4) + 0.4).float(), *(norm_of(6, k, 1e-2).float() for k in (1, 2))
     f, _ = branch_of(6, 3)
     got = trial.call(x, [f] * n, [norm] * n, final)
     right = ln(final, x + f(ln(norm, x)) if n else x)

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from deepnet_edu.checks.base import Judge, Misconception, Trial
 from deepnet_edu.checks.building import build_layers, init_qkv_
 from deepnet_edu.checks.constants import constants
+from deepnet_edu.checks.parts import sample
 from deepnet_edu.checks.sublayers import (
     Branch,
     bare,
     branch_of,
     call_with_functions,
     called_once,
-    drawn,
     ln,
     norm_of,
     plainly,
@@ -45,7 +45,7 @@ def deepnorm(trial: Trial) -> None:
     for seed, ((B, T, d), alpha) in enumerate(cases):
         # Independent of each other and neither centred nor of unit length: each of these would hide α.
         calls: list[str] = []
-        x, norm = 0.5 * drawn(B, T, d, seed=d + seed) + 0.7, norm_of(d, d + 2 + 10 * seed, _EPS)
+        x, norm = 0.5 * sample(B, T, d, seed=d + seed) + 0.7, norm_of(d, d + 2 + 10 * seed, _EPS)
         f, weight = branch_of(d, d + 1 + 10 * seed, calls)
         given = Norm(norm) if seed % 2 else norm
         with trial.keeping(given):
@@ -100,7 +100,7 @@ def _deepnorm_misconceptions(x: Tensor, f: Branch, norm: nn.LayerNorm, alpha: fl
 
 def _as_the_lesson_calls_it(trial: Trial) -> None:
     """In float32, with α = 1 and with a branch that adds nothing."""
-    x, norm = (2 * drawn(2, 4, 6, seed=5) + 0.4).float(), norm_of(6, 3, 1e-5).float()
+    x, norm = (2 * sample(2, 4, 6, seed=5) + 0.4).float(), norm_of(6, 3, 1e-5).float()
     f, _ = branch_of(6, 4)
     for branch, alpha, sentence in [
         (f, 1.0, "With α = 1 it is Post-LN."),
@@ -124,8 +124,8 @@ def decoder_layer(trial: Trial) -> None:
 def _decoder_layer(trial: Trial, shape: tuple[int, int, int, int], alpha: float, seed: int) -> Callable[[], None]:
     """The values. Returns what compares the gradients."""
     B, T, S, d = shape
-    x, memory = 0.5 * drawn(B, T, d, seed=d + seed) + 0.7, drawn(B, S, d, seed=d + seed + 1) - 0.4
-    u, v, w = ((drawn(d, d, seed=d + k + seed) / sqrt(d)).requires_grad_() for k in range(2, 5))
+    x, memory = 0.5 * sample(B, T, d, seed=d + seed) + 0.7, sample(B, S, d, seed=d + seed + 1) - 0.4
+    u, v, w = ((sample(d, d, seed=d + k + seed) / sqrt(d)).requires_grad_() for k in range(2, 5))
     norms = [norm_of(d, d + k + seed, _EPS) for k in (10, 20, 30)]
     called: list[str] = []
 

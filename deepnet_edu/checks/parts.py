@@ -1,4 +1,4 @@
-"""What the judges of lesson 09 share: random tensors, centred ones, layers that follow from a seed."""
+"""What judges share: random tensors, centred ones, layers that follow from a seed."""
 
 from typing import Any
 

@@ -11,22 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from deepnet_edu.checks.base import NotRight, Trial
+from deepnet_edu.checks.parts import sample
 
 Branch = Callable[[Tensor], Tensor]
 Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-def drawn(*shape: int, seed: int) -> Tensor:
-    """Standard normal numbers in float64."""
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def norm_of(d: int, seed: int, eps: float) -> nn.LayerNorm:
     """With a gain and a bias of its own: at 1 and 0 two norms in a row are one."""
     norm = nn.LayerNorm(d, eps=eps).double()
     with torch.no_grad():
-        norm.weight.copy_(1 + 0.3 * drawn(d, seed=seed))
-        norm.bias.copy_(0.3 * drawn(d, seed=seed + 1))
+        norm.weight.copy_(1 + 0.3 * sample(d, seed=seed))
+        norm.bias.copy_(0.3 * sample(d, seed=seed + 1))
     return norm
 
 
@@ -43,7 +39,7 @@ def ln(norm: nn.LayerNorm, x: Tensor) -> Tensor:
 
 def branch_of(d: int, seed: int, calls: list[str] | None = None) -> tuple[Branch, Tensor]:
     """A branch and its weight; each call is noted in ``calls``."""
-    weight = drawn(d, d, seed=seed).requires_grad_()
+    weight = sample(d, d, seed=seed).requires_grad_()
 
     def f(x: Tensor) -> Tensor:
         if calls is not None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from deepnet_edu.checks.base import Misconception, Trial
-from deepnet_edu.checks.sublayers import drawn
+from deepnet_edu.checks.parts import sample
 from deepnet_edu.checks.values import as_array, close
 
 
@@ -25,7 +25,7 @@ def token_similarity(trial: Trial) -> None:
     of a sequence, over all sequences."""
     for seed, (B, T, d) in enumerate([(3, 5, 8), (4, 3, 12), (3, 5, 8), (1, 6, 7)]):
         # A part that the tokens share, of another direction in each sequence, and tokens of different lengths.
-        x = drawn(B, T, d, seed=d + seed) + 1.2 * drawn(B, 1, d, seed=d + seed + 1)
+        x = sample(B, T, d, seed=d + seed) + 1.2 * sample(B, 1, d, seed=d + seed + 1)
         x = x * (0.5 + torch.arange(1, T + 1, dtype=x.dtype)[:, None])
         trial.equal(trial.call(x), _mean_of_pairs(x), _similarity_misconceptions(x), tolerance=1e-5)
     _similarity_properties(trial)
@@ -94,10 +94,10 @@ def _similarity_properties(trial: Trial) -> None:
             bool(close(as_array(got), np.array(expected), 1e-5)), sentence, f"{expected:.6g}", f"{float(got):.6g}"
         )
 
-    equal = drawn(2, 1, 6, seed=3)
+    equal = sample(2, 1, 6, seed=3)
     say(equal.expand(2, 4, 6).clone(), 1.0, "Tokens that are all equal have similarity 1.")
     say(torch.cat([equal, -2 * equal], 1), -1.0, "Two tokens that point in opposite directions have similarity -1.")
-    single = (drawn(2, 7, 6, seed=4) + 0.5).float()
+    single = (sample(2, 7, 6, seed=4) + 0.5).float()
     trial.equal(trial.call(single), _mean_of_pairs(single.double()), sentence="In float32 the value is another one.")
 
 
@@ -105,9 +105,9 @@ def split_gradient(trial: Trial) -> None:
     """The shared part is the mean over the tokens, g.mean(1, keepdim=True), of shape (B, 1, d). The private part is g
     minus the shared part, (B, T, d)."""
     for seed, (B, T, d) in enumerate([(2, 5, 8), (3, 4, 12), (4, 3, 6), (2, 5, 8)]):
-        g = drawn(B, T, d, seed=d + seed) + 0.8 * drawn(B, 1, d, seed=d + seed + 1) + 0.3
+        g = sample(B, T, d, seed=d + seed) + 0.8 * sample(B, 1, d, seed=d + seed + 1) + 0.3
         _parts(trial, g)
-    _parts(trial, (drawn(2, 6, 4, seed=9) + 0.6).float())
+    _parts(trial, (sample(2, 6, 4, seed=9) + 0.6).float())
 
 
 def _parts(trial: Trial, g: Tensor) -> None:
