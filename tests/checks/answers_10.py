@@ -127,6 +127,12 @@ OBSERVE: dict[str, Callable[[Callable, np.random.Generator], Any]] = {
 }
 
 
+# A form of tests/checks/forms.py that a right answer cannot have, by exercise, and why.
+ASKS_FOR_MORE = {
+    "scaled_step": {"as_fraction": "the norm of an overflow is infinite or no number, and a fraction is neither"}
+}
+
+
 def step(order="zero forward backward clip rate step", cut=nn.utils.clip_grad_norm_, after=False, groups=slice(None)):
     """A step whose parts stand in another order."""
 
@@ -170,13 +176,13 @@ def each_alone(parameters, clip):
 
 
 def norm_after(parameters, clip):
-    parameters = list(parameters)
+    parameters = [p for p in parameters if p.grad is not None]
     nn.utils.clip_grad_norm_(parameters, clip)
     return torch.cat([p.grad.flatten() for p in parameters]).norm()
 
 
 def always(parameters, clip):
-    parameters = list(parameters)
+    parameters = [p for p in parameters if p.grad is not None]
     norm = torch.cat([p.grad.flatten() for p in parameters]).norm()
     for p in parameters:
         p.grad *= clip / (norm + 1e-6)
@@ -481,25 +487,25 @@ WRONG = [
     ("training_step", graph_kept, "holds the whole graph"),
     ("training_step", lambda *a: step()(*a)[::-1], "the other way round"),
     ("cosine_rate", cosine(done=lambda n, w, N: n / N), "begins where the warm-up ends"),
-    ("cosine_rate", cosine(done=lambda n, w, N: (n - w) / N), "it must end at n = steps"),
-    ("cosine_rate", cosine(lambda y: (1 + cos(2 * pi * y)) / 2), "2π would bring the peak back"),
+    ("cosine_rate", cosine(done=lambda n, w, N: (n - w) / N), "The cosine must end at n = steps"),
+    ("cosine_rate", cosine(lambda y: (1 + cos(2 * pi * y)) / 2), "a whole one brings the peak back"),
     ("cosine_rate", cosine(lambda y: (1 + cos(180 * y)) / 2), "cos counts in radians"),
-    ("cosine_rate", cosine(lambda y: cos(pi * y)), "(1 + cos)/2 goes from 1 to 0"),
+    ("cosine_rate", cosine(lambda y: cos(pi * y)), "A cosine falls from 1 to -1"),
     ("cosine_rate", cosine(lambda y: 1 - y), "a straight line"),
     ("cosine_rate", cosine(rise=lambda n, p, w, s: p * n / w), "begins at start"),
     ("cosine_rate", lambda n, N, p, w, s, f: cosine()(n, N, p, w, s, 0.0), "It ends at final"),
     ("cosine_rate", lambda n, N, p, w, s, f: s + (p - s) * n / w, "then the rate falls"),
     ("cosine_rate", lambda n, N, p, w, s, f: cosine()(n, N, p, w, s, f) if n <= w else p * (w / n) ** 0.5, "inverse"),
-    ("accumulated_loss", accumulated(lambda b, all: 1 / len(all)), "mean of means"),
-    ("accumulated_loss", accumulated(lambda b, all: 1 / len(all), value=by_answers), "weigh each batch"),
-    ("accumulated_loss", accumulated(lambda b, all: 1.0), "That is a sum"),
+    ("accumulated_loss", accumulated(lambda b, all: 1 / len(all)), "The mean of the batches' means"),
+    ("accumulated_loss", accumulated(lambda b, all: 1 / len(all), value=by_answers), "The mean of the batches' means"),
+    ("accumulated_loss", accumulated(lambda b, all: 1.0), "The losses were added up"),
     ("accumulated_loss", accumulated(lambda b, all: 1.0, value=by_answers), "The losses were added up"),
     (
         "accumulated_loss",
         accumulated(lambda b, all: b.targets.numel() / sum(x.targets.numel() for x in all), value=by_answers),
-        "weigh each batch",
+        "Each batch counts by its tokens",
     ),
-    ("accumulated_loss", accumulated(by_answers, between=lambda m: m.zero_grad()), "no place between"),
+    ("accumulated_loss", accumulated(by_answers, between=lambda m: m.zero_grad()), "nothing is zeroed between"),
     ("accumulated_loss", accumulated(by_answers, before=lambda m: m.zero_grad()), "zeroing is the step's work"),
     ("accumulated_loss", all_at_once, "alive at once"),
     ("scaled_step", scaled("zero backward clip unscale"), "Unscale first, then clip"),
@@ -522,7 +528,7 @@ WRONG = [
     ("checkpoints", saving("step"), "The count of steps"),
     ("checkpoints", saving("model"), "is not the saved one"),
     ("checkpoints", saving("buffers"), "is no parameter"),
-    ("checkpoints", saving(write="final name"), "written over the old one"),
+    ("checkpoints", saving(write="final name"), "written under its own name"),
     ("checkpoints", saving(write="copy"), "Something was left"),
     ("checkpoints", saving(write="elsewhere"), "There is no file at the path"),
     ("checkpoints", saving(safe=False), "ran a program"),
@@ -532,15 +538,15 @@ WRONG = [
     ("checkpoints", lambda model, optimizer, data: model.state_dict(), "two functions"),
     ("next_scale", lambda s, g, o, i: (s / 2, g + 1) if o else scale_rule(s, g, o, i), "no good step"),
     ("next_scale", lambda s, g, o, i: (s / 2, g) if o else scale_rule(s, g, o, i), "The row of good steps is broken"),
-    ("next_scale", lambda s, g, o, i: (s * 2, 0) if o else scale_rule(s, g, o, i), "halve it"),
+    ("next_scale", lambda s, g, o, i: (s * 2, 0) if o else scale_rule(s, g, o, i), "it must fall"),
     ("next_scale", lambda s, g, o, i: scale_rule(s, g, o, i + 1), "now, not a step later"),
     ("next_scale", lambda s, g, o, i: (s / 2, 0) if o else (2 * s, 0), "Doubled too early"),
     ("adamw_step", adamw(correct=False), "Both means began at 0"),
     ("adamw_step", adamw(lambda v, e: (v + e).sqrt()), "ε stands outside the root"),
-    ("adamw_step", adamw(decays=lambda rate, decay: decay), "times the rate too"),
+    ("adamw_step", adamw(decays=lambda rate, decay: decay), "The decay is times the rate"),
     ("adamw_step", adamw(decays=lambda rate, decay: 0.0), "The weight decay is missing"),
     ("adamw_step", adamw(lambda v, e: v + e), "Divide by the root"),
     ("adamw_step", adamw(mix=lambda b: (1 - b, b)), "β is the share that stays"),
-    ("adamw_step", adamw(mix=lambda b: (b, 1.0)), "The new gradient counts 1 - β₁"),
-    ("adamw_step", corrected_kept, "Return m as it is kept"),
+    ("adamw_step", adamw(mix=lambda b: (b, 1.0)), "What is new enters by its share"),
+    ("adamw_step", corrected_kept, "Return m and v as they are kept"),
 ]
