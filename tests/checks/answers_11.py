@@ -26,7 +26,14 @@ def _see_buffer(f: Callable, g: np.random.Generator) -> Any:
 
 
 def _group(g: np.random.Generator) -> tuple[int, int, int, int]:
-    return int(g.integers(8, 40)), int(g.integers(1, 8)), int(g.integers(1, 90)), int(g.integers(1, 90))
+    state = int(g.integers(1, 40))  # the stream that enters a layer is among the layer's numbers
+    return int(g.integers(8, 40)), int(g.integers(1, 8)), state + int(g.integers(0, 60)), state
+
+
+def _stack(g: np.random.Generator) -> tuple[int, int, int]:
+    """Often small: then the best group is a whole number of layers, of one, or more than the state has."""
+    state = int(g.integers(1, 10) ** g.integers(1, 3))
+    return int(g.integers(1, 40)), state + int(g.integers(0, 10) ** g.integers(1, 3)), state
 
 
 # What a function computes on random inputs, by exercise: two functions that agree on it everywhere are equal.
@@ -36,10 +43,7 @@ OBSERVE: dict[str, Callable[[Callable, np.random.Generator], Any]] = {
     "checkpointed_numbers": lambda f, g: f(*_group(g)),
     "attainable_rate": lambda f, g: f(*(int(n) for n in g.integers(1, 50, 3)), *g.uniform(1, 99, 2), 4),
     "model_flops_utilisation": lambda f, g: f(g.uniform(1, 9), *(int(n) for n in g.integers(1, 50, 4)), 1e4),
-    # Sizes are often small: then the best group is a whole number of layers, of one, or more than the state has.
-    "best_group": lambda f, g: f(
-        int(g.integers(8, 40)), *(int(n) for n in g.integers(1, 10, 2) ** g.integers(1, 3, 2))
-    ),
+    "best_group": lambda f, g: f(*_stack(g)),
     "flat_buffer": _see_buffer,
 }
 
@@ -99,7 +103,14 @@ def walked(module, x):
 
 
 def checkpointed(n, k, layer, state):
-    return math.ceil(n / k) * state + k * layer
+    """The most over all groups, from the first to the last."""
+    sizes = [min(k, n - start) for start in range(0, n, k)]
+    return max(below * state + size * layer for below, size in enumerate(sizes))
+
+
+def counted_whole(n, k, layer, state):
+    """A smaller last group counts as a whole one."""
+    return (math.ceil(n / k) - 1) * state + k * layer
 
 
 def rolled(rows, a, b, peak, bandwidth, size, flops=2, every=(1, 1, 1), lower=min):
@@ -141,7 +152,9 @@ RIGHT = [
     ("activation_bytes", lambda B, T, d, ff, h: 4 * B * T * (2 * (4 * d + ff + 2) + h)),
     ("activation_bytes", lambda B, T, d, ff, h: B * T * np.sum([d, 3 * d, d, h, d, 2, d, ff, ff, d, 2]) * 4),
     ("checkpointed_numbers", checkpointed),
-    ("checkpointed_numbers", lambda n, k, layer, state: len(range(0, n, k)) * state + layer * k),
+    ("checkpointed_numbers", counted_whole),
+    ("checkpointed_numbers", lambda n, k, layer, state: len(range(k, n, k)) * state + layer * k),
+    ("checkpointed_numbers", lambda n, k, layer, state: n // k * state + k * layer - state),
     (
         "best_group",
         lambda n, layer, state: 1 + int(np.argmin([checkpointed(n, k, layer, state) for k in range(1, n + 1)])),
@@ -160,7 +173,11 @@ RIGHT = [
 
 WRONG = [
     ("saved_bytes", counted(lambda kept, own, m, y: sum(t.untyped_storage().nbytes() for t in own)), "more than once"),
-    ("saved_bytes", counted(lambda kept, own, m, y: sum(t.numel() * 4 for t in kept)), "Add up nbytes()"),
+    (
+        "saved_bytes",
+        counted(lambda kept, own, m, y: sum(t.numel() * 4 for t in kept)),
+        "4 bytes, and much",
+    ),
     ("saved_bytes", counted(lambda kept, own, m, y: sum(storages(kept).values())), "Parameters and buffers do not"),
     ("saved_bytes", counted(without_parameters_alone), "Buffers do not count either"),
     (
@@ -179,7 +196,7 @@ WRONG = [
         "A view keeps",
     ),
     ("saved_bytes", counted(lambda kept, own, m, y: y.nbytes), "That is the output"),
-    ("saved_bytes", counted(lambda kept, own, m, y: sum(storages(own).values()), hooks=False), "Nothing was kept"),
+    ("saved_bytes", counted(lambda kept, own, m, y: sum(storages(own).values()), hooks=False), "Gradients were off"),
     ("saved_bytes", forgetful, "what the backward pass gets"),
     ("activation_bytes", lambda B, T, d, ff, h: B * T * (8 * d + 2 * ff + 4 + h), "These are numbers"),
     ("activation_bytes", lambda B, T, d, ff, h: 2 * B * T * (8 * d + 2 * ff + 4 + h), "as the papers count"),
@@ -196,27 +213,31 @@ WRONG = [
     ),
     ("activation_bytes", lambda B, T, d, ff, h: 4 * B * T * (7 * d + 2 * ff + 4 + h), "is missing"),
     ("activation_bytes", lambda B, T, d, ff, h: 4 * B * T * (6 * d + 2 * ff + 4 + h), "sums before the norms"),
-    ("activation_bytes", lambda B, T, d, ff, h: 4 * B * T * (8 * d + ff + 4 + h), "before GELU and behind it"),
+    (
+        "activation_bytes",
+        lambda B, T, d, ff, h: 4 * B * T * (8 * d + ff + 4 + h),
+        "of width d_ff is missing",
+    ),
     ("activation_bytes", lambda B, T, d, ff, h: 4 * B * T * (8 * d + 2 * ff + 4 + h * T), "keeps no scores"),
     ("activation_bytes", lambda B, T, d, ff, h: 4 * B * T * (8 * d + 2 * ff + h), "mean and 1/σ"),
     ("activation_bytes", lambda B, T, d, ff, h: 64 * B * T * d, "where d_ff = 4·d_model"),
-    ("checkpointed_numbers", lambda n, k, layer, state: n // k * state + k * layer, "round n/k up"),
+    ("checkpointed_numbers", lambda n, k, layer, state: n // k * state + k * layer, "One stream too many"),
     ("checkpointed_numbers", lambda n, k, layer, state: n / k * state + k * layer, "no part of a stream"),
-    ("checkpointed_numbers", lambda n, k, layer, state: (-(-n // k) - 1) * state + k * layer, "enters the first group"),
+    ("checkpointed_numbers", lambda n, k, layer, state: -(-n // k) * state + k * layer, "One stream too many"),
     ("checkpointed_numbers", lambda n, k, layer, state: -(-n // k) * state + layer, "not one"),
     ("checkpointed_numbers", lambda n, k, layer, state: n * state + k * layer, "not one a layer"),
     ("checkpointed_numbers", lambda n, k, layer, state: -(-n // k) * (state + k * layer), "one after the other"),
     ("checkpointed_numbers", lambda n, k, layer, state: -(-n // k) * layer + k * state, "other way round"),
     ("best_group", lambda n, layer, state: round(n**0.5), "only where a layer keeps no more"),
     ("best_group", lambda n, layer, state: math.sqrt(n * state / layer), "groups are whole"),
-    ("best_group", lambda n, layer, state: round(math.sqrt(n * state / layer)), "the last group is rounded up"),
+    ("best_group", lambda n, layer, state: round(math.sqrt(n * state / layer)), "groups are whole: try all sizes"),
     ("best_group", lambda n, layer, state: round(math.sqrt(n * layer / state)), "Upside down"),
     (
         "best_group",
         lambda n, layer, state: min(checkpointed(n, k, layer, state) for k in range(1, n + 1)),
         "the memory",
     ),
-    ("attainable_rate", lambda *a: rolled(*a, lower=max), "the lower one counts"),
+    ("attainable_rate", lambda *a: rolled(*a, lower=max), "That is the peak"),
     ("attainable_rate", lambda *a: rolled(*a, flops=1), "two operations"),
     ("attainable_rate", lambda *a: rolled(*a[:-1], 1), "A number has size bytes"),
     ("attainable_rate", lambda *a: rolled(*a, every=(1, 1, 0)), "it is written"),
@@ -229,7 +250,7 @@ WRONG = [
     (
         "attainable_rate",
         lambda r, a, b, p, w, s: 2 * r * a * b / (2 * r * a * b / p + s * (r * a + a * b + r * b) / w),
-        "not the sum",
+        "work at the same time",
     ),
     ("model_flops_utilisation", lambda t, P, n, d, T, peak: t * (2 * P + 4 * n * d * T) / peak, "forward pass alone"),
     ("model_flops_utilisation", lambda t, P, n, d, T, peak: t * 6 * P / peak, "have no weights"),
@@ -245,7 +266,7 @@ WRONG = [
     ),
     ("model_flops_utilisation", lambda t, P, n, d, T, peak: t * (6 * P + 12 * n * d * T * T) / peak, "so one T"),
     ("model_flops_utilisation", lambda t, P, n, d, T, peak: 100 * t * (6 * P + 12 * n * d * T) / peak, "not per cent"),
-    ("flat_buffer", lambda parameters: torch.cat([p.detach().flatten() for p in parameters]), "makes a copy"),
+    ("flat_buffer", lambda parameters: torch.cat([p.detach().flatten() for p in parameters]), "The buffer is a copy"),
     ("flat_buffer", backwards, "in the order of the parameters"),
     ("flat_buffer", shapeless, "lost its shape"),
     ("flat_buffer", lambda parameters: parameters[0].detach().flatten(), "one dimension"),
