@@ -19,19 +19,21 @@ class Module(nn.Module):
     """
 
     scale: Tensor
+    alpha: Tensor
 
     def __init__(self, d: int) -> None:
         super().__init__()
         self.linear = nn.Linear(d, 6 * d)
         self.norm = nn.LayerNorm(d)
         self.register_buffer("scale", torch.linspace(0.5, 2.0, d))
+        self.register_buffer("alpha", torch.tensor([0.5]), persistent=False)  # as DeepNorm's α is
         self.outputs: list[Tensor] = []
         self.graded: list[bool] = []
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, d) as is x."""
         query, key, *_ = self.linear(x).chunk(6, dim=-1)
-        mixed = (query * key + query * query) * self.scale * self.scale
+        mixed = (query * key + query * query) * self.scale * self.alpha * self.scale
         y: Tensor = self.norm(nn.functional.linear(mixed, self.linear.weight[: len(self.scale)]))
         self.outputs.append(y)
         self.graded.append(torch.is_grad_enabled())
@@ -78,6 +80,8 @@ def _wrong_bytes(module: Module, x: Tensor, expected: int) -> tuple[list[tuple[s
         y = module(x)
     parameters, buffers = ({_place(t) for t in owned} for owned in (module.parameters(), module.buffers()))
     own = [t for t in saved if _place(t) not in parameters | buffers]
+    saved_anyway = {_place(t) for t in module.state_dict().values()}
+    foreign = [t for t in saved if _place(t) not in saved_anyway]
     size = x.element_size()
 
     def once(tensors: list[Tensor]) -> int:
@@ -86,6 +90,7 @@ def _wrong_bytes(module: Module, x: Tensor, expected: int) -> tuple[list[tuple[s
     def each(tensors: list[Tensor]) -> int:
         return sum(t.untyped_storage().nbytes() for t in tensors)
 
+    views = once([t for t in saved if not isinstance(t, nn.Parameter)])
     twice = "The same memory was counted more than once: count each storage's data_ptr() once."
     view = "A view keeps the whole memory that it looks into: its storage tells how much that is."
     wanted = "What wants a gradient is not for that reason the module's: activations and the input want one as well."
@@ -99,6 +104,8 @@ def _wrong_bytes(module: Module, x: Tensor, expected: int) -> tuple[list[tuple[s
         ("Not every number has 4 bytes, and much was counted twice: ask storages.", sum(t.numel() * 4 for t in saved)),
         (view, sum({t.data_ptr(): t.numel() * size for t in own}.values())),
         ("Parameters and buffers do not count: the module owns them anyway.", once(saved)),
+        ("A view of a parameter is no Parameter, and a buffer is none either: compare data_ptr().", views),
+        ("A buffer that state_dict() leaves out is the module's as well: module.buffers().", once(foreign)),
         (
             "Buffers do not count either: the module owns them anyway.",
             once([t for t in saved if _place(t) not in parameters]),
@@ -108,6 +115,7 @@ def _wrong_bytes(module: Module, x: Tensor, expected: int) -> tuple[list[tuple[s
         ("Not every number has 4 bytes: ask the storage for nbytes().", expected // size * 4),
         ("That is the output. Asked is what autograd keeps on the way to it.", y.numel() * size),
         (wanted, once([t for t in own if not t.requires_grad])),
+        (wanted, once([t for t in saved if not t.requires_grad])),
         (wanted, once([t for t in own if not t.is_leaf])),
         ("The input is kept as well, and does not belong to the module.", expected - x.numel() * size),
     ]

@@ -81,6 +81,7 @@ def next_scale(trial: Trial) -> None:
     for scale, good, overflow, interval in _SCALES:
         got = trial.call(scale, good, overflow, interval)
         found = pair(trial, got, "(scale, good steps in a row)")
+        kind = "overflow" if overflow else "good step"
         if overflow:
             expected, wrong = (
                 (scale / 2, 0),
@@ -122,7 +123,7 @@ def next_scale(trial: Trial) -> None:
                     Misconception((scale / 2, 0), "The scale falls where a step overflows, and this one did not."),
                 ],
             )
-        trial.equal(found, expected, wrong, "The next pair is another one.")
+        trial.equal(found, expected, wrong, f"After this {kind} the pair is another one.")
     for scale, overflow, expected, said in [
         (2.0**40, True, (2.0**39, 0), "An overflow halves the scale, however large it is."),
         (2.0**-3, True, (2.0**-4, 0), "An overflow halves the scale, however small it is."),

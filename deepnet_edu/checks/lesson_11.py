@@ -54,7 +54,12 @@ def attainable_rate(trial: Trial) -> None:
 
 
 #: Tokens a second, parameters, layers, width, tokens, peak: each uses a part of its machine.
-_RUNS = [(30.0, 5000, 7, 8, 20, 4e6), (120.0, 900, 5, 12, 9, 3e6), (11.0, 10**6, 50, 16, 64, 9e7)]
+_RUNS = [
+    (30.0, 5000, 7, 8, 20, 4e6),
+    (120.0, 900, 5, 12, 9, 3e6),
+    (11.0, 10**6, 50, 16, 64, 9e7),
+    (2.0, 900, 5, 12, 9, 3e6),
+]
 
 
 def model_flops_utilisation(trial: Trial) -> None:

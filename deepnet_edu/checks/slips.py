@@ -34,6 +34,7 @@ class Model(nn.Module):
 
     Attributes:
         starts: the gradient from which each backward pass began.
+        blind: whether a forward pass ran where no gradients are kept.
     """
 
     def __init__(self, d: int, seed: int, dtype: torch.dtype = torch.float64) -> None:
@@ -42,6 +43,7 @@ class Model(nn.Module):
         self.w = nn.Parameter(torch.randn(d, generator=draw, dtype=dtype))
         self.b = nn.Parameter(torch.randn(1, generator=draw, dtype=dtype))
         self.starts: list[float] = []
+        self.blind = False
 
     def loss(self, batch: Batch) -> Tensor:
         """Of a batch, a number."""
@@ -50,13 +52,15 @@ class Model(nn.Module):
             loss = loss + slope * (self.w.sum() - self.w.sum().detach())
         if loss.requires_grad:
             loss.register_hook(lambda gradient: self.starts.append(gradient.item()))
+        self.blind |= not loss.requires_grad
         return loss
 
 
-def batch_of(d: int, seed: int, rows: int = 6, dtype: torch.dtype = torch.float64) -> Batch:
+def batch_of(d: int, seed: int, size: float = 1.0, dtype: torch.dtype = torch.float64) -> Batch:
     """A batch that follows from the seed."""
     draw = torch.Generator().manual_seed(seed)
-    return Batch(torch.randn(rows, d, generator=draw, dtype=dtype), torch.randn(rows, generator=draw, dtype=dtype))
+    x = size * torch.randn(6, d, generator=draw, dtype=dtype)
+    return Batch(x, torch.randn(6, generator=draw, dtype=dtype))
 
 
 def short(model: Model, batch: Batch) -> Batch:
@@ -93,7 +97,7 @@ SCALED_SLIPS = {name: said for name, said in SLIPS.items() if name not in ("alwa
     "divided once more.",
     "not divided": "The gradient was not divided by the scale.",
     "not divided, not clipped": "The gradient was neither divided by the scale nor clipped.",
-    "divided twice": "The gradient was divided by the scale twice.",
+    "divided twice": "The gradient was divided by the scale once too often: was the loss multiplied by it?",
     "rate divided": "The rate was divided by the scale, not the gradient: the optimizer remembers scaled ones.",
 }
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deepnet_edu.checks.base import Misconception, Trial
+from deepnet_edu.checks.base import Misconception, NotRight, Trial
 from deepnet_edu.checks.optimizer import Optimizer
 from deepnet_edu.checks.slips import SCALED_SLIPS, SLIPS, Batch, Model, Step, after, batch_of, short, values_of
 
@@ -95,7 +95,13 @@ def _judged_step(
 def _taken(trial: Trial, model: Model, optimizer: Optimizer, step: Step, clip: float, scaled: bool) -> Any:
     """What the learner's step returns: two numbers."""
     arguments = (step.rate, clip, step.scale) if scaled else (step.rate, clip)
-    got = trial.call(model, step.batch, optimizer, *arguments)
+    model.blind = False
+    try:
+        got = trial.call(model, step.batch, optimizer, *arguments)
+    except NotRight:
+        said = "The forward pass ran without gradients: backward has no graph that it could go through."
+        trial.require(not model.blind, said)
+        raise
     return pair(trial, got, "(loss, norm of the gradient)")
 
 
@@ -109,7 +115,7 @@ def training_step(trial: Trial) -> None:
         optimizer = Optimizer([model.w], [model.b])
         steps: list[Step] = []
         for k, rate in enumerate(rates):
-            batch = batch_of(d, 10 * d + k) if k else short(model, batch_of(d, 10 * d))
+            batch = batch_of(d, 10 * d + k, size=40.0 if k == 2 else 1.0) if k else short(model, batch_of(d, 10 * d))
             steps.append(Step(batch, rate))
             _judged_step(trial, model, optimizer, start, steps, clip, scaled=False)
             trial.require(
@@ -131,7 +137,7 @@ def scaled_step(trial: Trial) -> None:
         optimizer = Optimizer([model.w], [model.b])
         steps: list[Step] = []
         for k, (rate, scale) in enumerate(zip((0.02, 0.05, 0.03), scales, strict=False)):
-            batch = batch_of(d, 30 + d + k)
+            batch = batch_of(d, 30 + d + k, size=40.0 if clip < 2 and k == 1 else 1.0)
             batch = batch if k or clip > 2 else short(model, batch)
             steps.append(Step(batch, rate, scale))
             _judged_step(trial, model, optimizer, start, steps, clip, scaled=True)

@@ -83,9 +83,9 @@ def without_parameters_alone(kept, own, module, y):
     return sum(bytes_ for pointer, bytes_ in storages(kept).items() if pointer not in owned)
 
 
-def walked(module, x):
+def walked(module, x, owned=lambda module: [*module.parameters(), *module.buffers()]):
     """By hooks of another kind: the storages of a list, without a dictionary."""
-    seen, total = {t.untyped_storage().data_ptr() for t in module.state_dict().values()}, 0
+    seen, total = {t.untyped_storage().data_ptr() for t in owned(module)}, 0
     alive = []
 
     def pack(tensor):
@@ -197,6 +197,7 @@ WRONG = [
     ),
     ("saved_bytes", counted(lambda kept, own, m, y: y.nbytes), "That is the output"),
     ("saved_bytes", counted(lambda kept, own, m, y: sum(storages(own).values()), hooks=False), "Gradients were off"),
+    ("saved_bytes", lambda m, x: walked(m, x, lambda m: m.state_dict().values()), "that state_dict() leaves out"),
     ("saved_bytes", forgetful, "what the backward pass gets"),
     ("activation_bytes", lambda B, T, d, ff, h: B * T * (8 * d + 2 * ff + 4 + h), "These are numbers"),
     ("activation_bytes", lambda B, T, d, ff, h: 2 * B * T * (8 * d + 2 * ff + 4 + h), "as the papers count"),
