@@ -74,6 +74,82 @@ def forgetful(module, x):
     return found
 
 
+def hooked(run):
+    """The right count, of what run(module, x) keeps."""
+
+    def answer(module, x):
+        owned = {t.untyped_storage().data_ptr() for t in (*module.parameters(), *module.buffers())}
+        kept = {}
+
+        def keep(tensor):
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in owned:
+                kept[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        with saved_tensors_hooks(keep, lambda tensor: tensor):
+            run(module, x)
+        return sum(kept.values())
+
+    return answer
+
+
+def when_wanted(module, x):
+    """Counts in the hook of the backward pass, which never runs."""
+    kept = []
+
+    def want(tensor):
+        kept.append(tensor)
+        return tensor
+
+    with saved_tensors_hooks(lambda tensor: tensor, want):
+        module(x)
+    return sum(storages(kept).values())
+
+
+def without_those_that_want(kept, own, module, y):
+    return sum(storages([t for t in kept if not t.requires_grad]).values())
+
+
+def without_parameter_objects(kept, own, module, y):
+    return sum(storages([t for t in kept if not isinstance(t, nn.Parameter)]).values())
+
+
+def frozen(parameters):
+    buffer = torch.cat([p.detach().flatten() for p in parameters])
+    for p, piece in zip(parameters, buffer.split([p.numel() for p in parameters]), strict=True):
+        p.requires_grad_(False)
+        p.data = piece.view_as(p)
+    return buffer
+
+
+def exchanged(parameters):
+    """New objects in the list."""
+    buffer = torch.cat([p.detach().flatten() for p in parameters])
+    pieces = buffer.split([p.numel() for p in parameters])
+    parameters[:] = [nn.Parameter(piece.view_as(p)) for p, piece in zip(parameters, pieces, strict=True)]
+    return buffer
+
+
+def narrowed(parameters):
+    buffer, start = nn.utils.parameters_to_vector(parameters).detach(), 0
+    for p in parameters:
+        p.data = buffer.narrow(0, start, p.numel()).view(p.shape)
+        start += p.numel()
+    return buffer.requires_grad_()
+
+
+def tied(parameters):
+    buffer = torch.cat([p.flatten() for p in parameters])
+    for p, piece in zip(parameters, buffer.split([p.numel() for p in parameters]), strict=True):
+        p.data = piece.view_as(p)
+    return buffer
+
+
+def least(n, layer, state, sizes=None):
+    return min(sizes or range(1, n + 1), key=lambda k: checkpointed(n, k, layer, state))
+
+
 def storages(tensors):
     return {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
 
@@ -149,6 +225,8 @@ def shapeless(parameters):
 RIGHT = [
     ("saved_bytes", counted(lambda kept, own, module, y: sum(storages(own).values()))),
     ("saved_bytes", walked),
+    ("saved_bytes", hooked(lambda module, x: module.forward(x))),
+    ("saved_bytes", hooked(lambda module, x: module(x).sum().backward())),
     ("activation_bytes", lambda B, T, d, ff, h: 4 * B * T * (2 * (4 * d + ff + 2) + h)),
     ("activation_bytes", lambda B, T, d, ff, h: B * T * np.sum([d, 3 * d, d, h, d, 2, d, ff, ff, d, 2]) * 4),
     ("checkpointed_numbers", checkpointed),
@@ -166,9 +244,11 @@ RIGHT = [
         lambda r, a, b, p, w, s: 2 * r * a * b / max(2 * r * a * b / p, s * (r * a + a * b + r * b) / w),
     ),
     ("model_flops_utilisation", lambda t, P, n, d, T, peak: 3 * (2 * P + 4 * n * d * T) / (peak / t)),
+    ("model_flops_utilisation", lambda t, P, n, d, T, peak: min(1.0, t * (6 * P + 12 * n * d * T) / peak)),
     ("model_flops_utilisation", lambda t, P, n, d, T, peak: 6 * t * (P + 2 * n * d * T) / peak),
     ("flat_buffer", pieces_one_by_one),
     ("flat_buffer", own_parameter),
+    ("flat_buffer", narrowed),
 ]
 
 WRONG = [
@@ -198,6 +278,11 @@ WRONG = [
     ("saved_bytes", counted(lambda kept, own, m, y: y.nbytes), "That is the output"),
     ("saved_bytes", counted(lambda kept, own, m, y: sum(storages(own).values()), hooks=False), "Gradients were off"),
     ("saved_bytes", lambda m, x: walked(m, x, lambda m: m.state_dict().values()), "that state_dict() leaves out"),
+    ("saved_bytes", when_wanted, "the second in a backward pass"),
+    ("saved_bytes", counted(without_those_that_want), "What wants a gradient"),
+    ("saved_bytes", counted(without_parameter_objects), "A view of a parameter"),
+    ("saved_bytes", hooked(lambda module, x: None), "module(x) was not called"),
+    ("saved_bytes", hooked(lambda module, x: module.eval()(x)), "changed a module"),
     ("saved_bytes", forgetful, "what the backward pass gets"),
     ("activation_bytes", lambda B, T, d, ff, h: B * T * (8 * d + 2 * ff + 4 + h), "These are numbers"),
     ("activation_bytes", lambda B, T, d, ff, h: 2 * B * T * (8 * d + 2 * ff + 4 + h), "as the papers count"),
@@ -222,6 +307,9 @@ WRONG = [
     ("activation_bytes", lambda B, T, d, ff, h: 4 * B * T * (8 * d + 2 * ff + 4 + h * T), "keeps no scores"),
     ("activation_bytes", lambda B, T, d, ff, h: 4 * B * T * (8 * d + 2 * ff + h), "mean and 1/σ"),
     ("activation_bytes", lambda B, T, d, ff, h: 64 * B * T * d, "where d_ff = 4·d_model"),
+    ("checkpointed_numbers", lambda n, k, c, s: (-(-n // k) - 1) * s + (n % k or k) * c, "not the one at work"),
+    ("checkpointed_numbers", lambda n, k, c, s: (n // k + 1) * s + k * c, "One group of all layers"),
+    ("checkpointed_numbers", lambda n, k, c, s: (round(n / k) - 1) * s + k * c, "is another number"),
     ("checkpointed_numbers", lambda n, k, layer, state: n // k * state + k * layer, "One stream too many"),
     ("checkpointed_numbers", lambda n, k, layer, state: n / k * state + k * layer, "no part of a stream"),
     ("checkpointed_numbers", lambda n, k, layer, state: -(-n // k) * state + k * layer, "One stream too many"),
@@ -229,6 +317,10 @@ WRONG = [
     ("checkpointed_numbers", lambda n, k, layer, state: n * state + k * layer, "not one a layer"),
     ("checkpointed_numbers", lambda n, k, layer, state: -(-n // k) * (state + k * layer), "one after the other"),
     ("checkpointed_numbers", lambda n, k, layer, state: -(-n // k) * layer + k * state, "other way round"),
+    ("best_group", lambda n, c, s: least(n, c, s, [k for k in range(1, n + 1) if n % k == 0]), "need not divide"),
+    ("best_group", lambda n, layer, state: least(n, layer, state) - 1, "counts from 0"),
+    ("best_group", lambda n, layer, state: math.ceil(n / least(n, layer, state)), "how many groups there are"),
+    ("best_group", lambda n, c, s: least(n, c, s, [2**i for i in range(10) if 2**i <= n]), "Of 39 such layers"),
     ("best_group", lambda n, layer, state: round(n**0.5), "only where a layer keeps no more"),
     ("best_group", lambda n, layer, state: math.sqrt(n * state / layer), "groups are whole"),
     ("best_group", lambda n, layer, state: round(math.sqrt(n * state / layer)), "groups are whole: try all sizes"),
@@ -240,6 +332,9 @@ WRONG = [
     ),
     ("attainable_rate", lambda *a: rolled(*a, lower=max), "That is the peak"),
     ("attainable_rate", lambda *a: rolled(*a, flops=1), "two operations"),
+    ("attainable_rate", lambda r, a, b, p, w, s: rolled(r, a, b, p, 1e9 * w, s), "not in GB"),
+    ("attainable_rate", lambda r, a, b, p, w, s: rolled(r, a, b, p, w / 1e9, s), "nothing is to be divided"),
+    ("attainable_rate", lambda *a: rolled(*a, every=(1, 1, 2)), "written once"),
     ("attainable_rate", lambda *a: rolled(*a[:-1], 1), "A number has size bytes"),
     ("attainable_rate", lambda *a: rolled(*a, every=(1, 1, 0)), "it is written"),
     ("attainable_rate", lambda *a: rolled(*a, every=(1, 0, 1)), "the weights"),
@@ -254,6 +349,13 @@ WRONG = [
         "work at the same time",
     ),
     ("model_flops_utilisation", lambda t, P, n, d, T, peak: t * (2 * P + 4 * n * d * T) / peak, "forward pass alone"),
+    ("model_flops_utilisation", lambda t, P, n, d, T, peak: n * t * (6 * P + 12 * n * d * T) / peak, "is another one"),
+    ("model_flops_utilisation", lambda t, P, n, d, T, peak: t * (6 * P + 12 * n * d * T) / peak / n, "is another one"),
+    (
+        "model_flops_utilisation",
+        lambda t, P, n, d, T, peak: round(t * (6 * P + 12 * n * d * T) / peak, 2),
+        "is rounded",
+    ),
     ("model_flops_utilisation", lambda t, P, n, d, T, peak: t * 6 * P / peak, "have no weights"),
     (
         "model_flops_utilisation",
@@ -268,6 +370,9 @@ WRONG = [
     ("model_flops_utilisation", lambda t, P, n, d, T, peak: t * (6 * P + 12 * n * d * T * T) / peak, "so one T"),
     ("model_flops_utilisation", lambda t, P, n, d, T, peak: 100 * t * (6 * P + 12 * n * d * T) / peak, "not per cent"),
     ("flat_buffer", lambda parameters: torch.cat([p.detach().flatten() for p in parameters]), "The buffer is a copy"),
+    ("flat_buffer", frozen, "is not trained any more"),
+    ("flat_buffer", exchanged, "stay the same objects"),
+    ("flat_buffer", tied, "tied to autograd"),
     ("flat_buffer", backwards, "in the order of the parameters"),
     ("flat_buffer", shapeless, "lost its shape"),
     ("flat_buffer", lambda parameters: parameters[0].detach().flatten(), "one dimension"),
