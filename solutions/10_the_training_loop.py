@@ -120,7 +120,7 @@ print(
 # %% [markdown]
 # <details><summary>What you should see</summary>
 #
-# A green card. The check knows eight slips by what they do to the weights. Try some: clip after the step, or leave `zero_grad`
+# A green card. The check knows a dozen slips by what they do to the weights. Try some: clip after the step, or leave `zero_grad`
 # out.
 # </details>
 #

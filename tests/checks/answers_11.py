@@ -353,7 +353,7 @@ WRONG = [
     ("model_flops_utilisation", lambda t, P, n, d, T, peak: t * (6 * P + 12 * n * d * T) / peak / n, "is another one"),
     (
         "model_flops_utilisation",
-        lambda t, P, n, d, T, peak: round(t * (6 * P + 12 * n * d * T) / peak, 2),
+        lambda t, P, n, d, T, peak: round(t * (6 * P + 12 * n * d * T) / peak, 3),
         "is rounded",
     ),
     ("model_flops_utilisation", lambda t, P, n, d, T, peak: t * 6 * P / peak, "have no weights"),
