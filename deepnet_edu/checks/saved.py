@@ -139,37 +139,39 @@ def _functions(trial: Trial, run: _Run) -> tuple[Callable[..., Any], Callable[..
     return got[0], got[1]
 
 
-def _save(save: Callable[..., Any], path: Path, step: int) -> None:
+def _save(trial: Trial, save: Callable[..., Any], path: Path, step: int) -> None:
     with _watching(path) as watch:
         Trial(save, "save").change(path, step)
     others = sorted(file.name for file in path.parent.iterdir() if file != path)
-    if not path.exists():
-        raise NotRight(
-            "There is no file at the path after save(path, step): rename the finished one to it.", str(path.name)
-        )
-    if others:
-        raise NotRight(
-            "Something was left beside the file: the temporary one is renamed, not copied, and all is in one file.",
-            path.name,
-            ", ".join([path.name, *others]),
-        )
-    if watch.removed:
-        raise NotRight(
-            "For a moment there was no file at the path: killed then, the run would have none under its name. "
-            "os.replace puts the new file in the place of the old one at once."
-        )
-    if not watch.sources:
-        raise NotRight(
-            "The file was written under its own name: killed half-way, half a file would be there. Write to another "
-            "name beside it, then os.replace."
-        )
-    if watch.path.parent not in watch.sources[-1].parents:
-        raise NotRight(
-            "The temporary file was in another folder: that may be on another disk, where a file cannot be renamed to "
-            "the path, and two runs would share it. Write beside the path.",
-            str(watch.path.parent),
-            str(watch.sources[-1].parent),
-        )
+    trial.require(
+        path.exists(),
+        "There is no file at the path after save(path, step): rename the finished one to it.",
+        path.name,
+        ", ".join(others),
+    )
+    trial.require(
+        not others,
+        "Something was left beside the file: the temporary one is renamed, not copied, and all is in one file.",
+        path.name,
+        ", ".join([path.name, *others]),
+    )
+    trial.require(
+        not watch.removed,
+        "For a moment there was no file at the path: killed then, the run would have none under its name. "
+        "os.replace puts the new file in the place of the old one at once.",
+    )
+    trial.require(
+        bool(watch.sources),
+        "The file was written under its own name: killed half-way, half a file would be there. Write to another name "
+        "beside it, then os.replace.",
+    )
+    trial.require(
+        watch.path.parent in watch.sources[-1].parents,
+        "The temporary file was in another folder: that may be on another disk, where a file cannot be renamed to "
+        "the path, and two runs would share it. Write beside the path.",
+        str(watch.path.parent),
+        str(watch.sources[-1].parent),
+    )
 
 
 def _load(trial: Trial, load: Callable[..., Any], path: Path) -> int:
@@ -198,10 +200,10 @@ def _kill_and_resume(trial: Trial, path: Path, seed: int, at: int) -> None:
     killed = _Run(seed)
     save, _ = _functions(trial, killed)
     killed.go(0, at - 1)
-    _save(save, path, at - 1)  # an earlier one, which the next replaces
+    _save(trial, save, path, at - 1)  # an earlier one, which the next replaces
     earlier = Path(shutil.copy(path, path.parent.with_suffix(".earlier")))
     killed.go(at - 1, at)
-    _save(save, path, at)
+    _save(trial, save, path, at)
     state = {key: value.clone() for key, value in killed.model.state_dict().items()}
     moments = [value.clone() for value in killed.moments()]
     data, random = killed.data.get_state(), torch.get_rng_state()
@@ -264,14 +266,14 @@ def _atomic(trial: Trial, path: Path) -> None:
     run = _Run(1)
     save, _ = _functions(trial, run)
     run.go(0, 2)
-    _save(save, path, 2)
+    _save(trial, save, path, 2)
     old, second = path.read_bytes(), path.parent.parent / "second"
     try:
         os.link(path, second)
     except OSError:  # a file system without second names
         return
     run.go(2, 3)
-    _save(save, path, 3)
+    _save(trial, save, path, 3)
     trial.require(
         second.read_bytes() == old,
         "The new file was written over the old one: killed half-way, the run would have neither.",
