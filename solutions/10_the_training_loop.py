@@ -70,10 +70,10 @@ def verdict(said, holds):
 # of `model.loss(batch)`. If the 2-norm of the whole gradient is larger than `clip`, the gradient is first shortened to that. It
 # returns two numbers: the loss before the update, and the gradient's norm before clipping.
 #
-# Hint: `nn.utils.clip_grad_norm_(model.parameters(), clip)` shortens the gradients in place, and returns the norm that they
+# Hint: Calling `nn.utils.clip_grad_norm_(model.parameters(), clip)` shortens the gradients in place, and returns the norm that they
 # had. Between which two lines must it stand?
 #
-# Hint: the rate lives in the optimizer, in every one of `optimizer.param_groups`, under the key `"lr"`. And `.item()` makes a
+# Hint: The rate lives in the optimizer, in every one of `optimizer.param_groups`, under the key `"lr"`. And `.item()` makes a
 # number of a tensor; a tensor would keep the whole graph in memory.
 
 
@@ -120,7 +120,7 @@ print(
 # %% [markdown]
 # <details><summary>What you should see</summary>
 #
-# A green card. The check knows eight slips by what they do to the weights. Try some: clip after the step, or leave `zero_grad`
+# A green card. The check knows a dozen slips by what they do to the weights. Try some: clip after the step, or leave `zero_grad`
 # out.
 # </details>
 #
@@ -147,9 +147,9 @@ print(
 # `start` at n = 0 to `peak` at n = `warmup`. From there it follows half a cosine, which is flat at both ends, down to
 # `final` at n = `steps`.
 #
-# Hint: $(1 + \cos(\pi\,y))/2$ falls from 1 to 0 while $y$ goes from 0 to 1.
+# Hint: The number $(1 + \cos(\pi\,y))/2$ falls from 1 to 0 while $y$ goes from 0 to 1.
 #
-# Hint: $y$ is the share of the way from `warmup` to `steps` that is done. And what falls from 1 to 0 scales the difference of
+# Hint: Let $y$ be the share of the way from `warmup` to `steps` that is done. And what falls from 1 to 0 scales the difference of
 # `peak` and `final`.
 
 
@@ -212,6 +212,7 @@ def built(layers, dropout=0.0):
     model = build_model(config, seed=0)
     model.requires_grad_(False)
     model.stack.requires_grad_(True)
+    model.named_parameters = model.stack.named_parameters  # what is trained, and nothing else
     return model
 
 
@@ -302,14 +303,13 @@ guess_clip
 
 
 # %%
-class Louder:
+class Louder(nn.Module):
     """A model whose loss counts ``factor`` times."""
 
     def __init__(self, model, factor):
+        super().__init__()
         self.model, self.factor = model, factor
-
-    def parameters(self):
-        return self.model.parameters()
+        self.named_parameters = model.named_parameters
 
     def loss(self, batch):
         return self.factor * self.model.loss(batch)
@@ -362,16 +362,17 @@ guess_clip.compare("makes no giant step, but the run is slow for long after it")
 # %% [markdown] exercise="accumulated_loss" difficulty=3 importance=4 minutes=12
 # ### Accumulation
 #
-# **Objective**: get the gradient of a large batch from its pieces, to the last digit.
+# **Objective**: get the gradient of a large batch from its pieces.
 #
 # Write `accumulated_loss(model, batches)`. It adds the gradient of the mean loss over *all answers of all batches* to the
-# parameters' `.grad`, and returns that mean, a number. `batch.targets` has the shape (B, T); a target of −100 is no answer. One
-# graph at a time: each batch goes backward before the next goes forward. Do not zero anything, that is the step's work.
+# parameters' `.grad`, and returns that mean, a number. `batch.targets` has the shape (B, T); a target of −100 is no answer, and every
+# batch has at least one. One graph at a time: each batch goes backward before the next goes forward. Do not zero anything, that is
+# the step's work.
 #
-# Hint: the mean over all answers is $\sum_i (a_i/a)\,L_i$, with the mean $L_i$ of batch $i$, its number of answers $a_i$, and
+# Hint: The mean over all answers is $\sum_i (a_i/a)\,L_i$, with the mean $L_i$ of batch $i$, its number of answers $a_i$, and
 # $a = \sum_i a_i$. A gradient is linear.
 #
-# Hint: count first, `(batch.targets != -100).sum()` for each. Then, batch by batch, `(share * loss).backward()`.
+# Hint: Count first, `(batch.targets != -100).sum()` for each. Then, batch by batch, `(share * loss).backward()`.
 
 
 # %% exercise="accumulated_loss"
@@ -409,8 +410,8 @@ def gradient(fill):
 large = gradient(lambda: small.loss(whole).backward())
 added = gradient(lambda: accumulated_loss(small, pieces))
 means = gradient(lambda: sum(small.loss(piece) for piece in pieces).div(4).backward())
-verdict("four pieces give the large batch's gradient, to 12 digits:", (added - large).norm() < 1e-12 * large.norm())
-verdict("the mean of four means is off by more than 20%:           ", (means - large).norm() > 0.2 * large.norm())
+verdict("four pieces give the large batch's gradient, to 6 digits:", (added - large).norm() < 1e-6 * large.norm())
+verdict("the mean of four means is off by more than 20%:          ", (means - large).norm() > 0.2 * large.norm())
 
 # %% [markdown]
 # <details><summary>What you should see</summary>
@@ -505,10 +506,10 @@ kit.record(lost=lost(fresh), lost_scaled=lost(fresh * 2**16))
 # times the loss. Clipping, update and both returned numbers must not know of the scale. If the gradient's norm is not
 # finite, the optimizer does not step; return the norm as it is.
 #
-# Hint: `parameter.grad` is None for a parameter that is not trained. `clip` is meant for the true gradient: what must have
+# Hint: A parameter that is not trained has None in its `.grad`. The norm `clip` is meant for the true gradient: what must have
 # happened before it is compared?
 #
-# Hint: backward, then divide each `.grad` by `scale`, then clip, then `if isfinite(norm.item()):` the rate and the step.
+# Hint: Nobody may look at a `.grad` before it is divided. And `isfinite(norm.item())` knows inf and nan alike.
 
 
 # %% exercise="scaled_step"
@@ -645,10 +646,10 @@ guess_forget
 # this model, this optimizer, this `data`, and returns the step. `data` is the `torch.Generator` that batches are drawn from. Dropout
 # draws from PyTorch's own generator. Use nothing but `os` and `torch`: another process will run it.
 #
-# Hint: five things. Two of them have `state_dict()` and `load_state_dict(…)`; two are random generators, with
+# Hint: Five things. Two of them have `state_dict()` and `load_state_dict(…)`; two are random generators, with
 # `data.get_state()`, `data.set_state(…)`, `torch.get_rng_state()` and `torch.set_rng_state(…)`; the fifth is a number.
 #
-# Hint: `torch.save(dictionary, part)` to a name beside `path`, such as `path.with_suffix(".part")`, then `os.replace(part, path)`. And
+# Hint: Use `torch.save(dictionary, part)` with a name beside `path`, such as `path.with_suffix(".part")`, then `os.replace(part, path)`. And
 # `torch.load(path, weights_only=True)`: it takes tensors and numbers, and refuses programs.
 
 
@@ -724,7 +725,7 @@ def run_of(path, forget=None, stop=24, save_at=12):
     run = {"optimizer": adam(model), "data": torch.Generator().manual_seed(SEED), "step": 0}
     save, load = checkpoints(model, run["optimizer"], run["data"])
     if path.exists():
-        run["step"] = load(path)
+        run["step"] = int(load(path))
         forget(run)
     weights = {}
     for n in range(save_at + 1 if path.exists() else 1, stop + 1):
@@ -915,10 +916,10 @@ with TrainStep(theirs, recipe) as step:
         optimizer.param_groups[0]["lr"] = inverse_sqrt_rate(n, 1e-2, 2, 0.0)
         optimizer.step()
         result = step(*two)
-        same = [abs(a - b) < 1e-9 for a, b in ((loss, result.loss), (norm.item(), result.gradient_norm))]
-        print(f"update {n}: loss and norm equal to 9 digits: {all(same)}")
+        same = [abs(a - b) < 1e-6 for a, b in ((loss, result.loss), (norm.item(), result.gradient_norm))]
+        print(f"update {n}: loss and norm equal to 6 digits: {all(same)}")
 apart = max((a - b).abs().max().item() for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
-verdict("after five updates all weights are equal to 9 digits:", apart < 1e-9)
+verdict("after five updates all weights are equal to 6 digits:", apart < 1e-6)
 
 # %% [markdown]
 # **The step that you wrote is the library's.** So is the rest: `train(model, task, config, out=…)` is your loop with your schedules, and
@@ -935,9 +936,9 @@ verdict("after five updates all weights are equal to 9 digits:", apart < 1e-9)
 # overflow in a row, before this one. An overflow halves the scale, and the count begins again at 0. After `interval` good
 # steps in a row the scale doubles, and the count begins again at 0.
 #
-# Hint: this step may be the one that completes the row.
+# Hint: This step may be the one that completes the row.
 #
-# Hint: three cases, three pairs. Overflow first.
+# Hint: Three cases, three pairs. Overflow first.
 
 
 # %% exercise="next_scale"
@@ -996,9 +997,9 @@ verdict("most of the 40 steps were taken:                          ", skipped < 
 # $$m \leftarrow \beta_1 m + (1-\beta_1)\,g,\qquad v \leftarrow \beta_2 v + (1-\beta_2)\,g^2,\qquad
 # w \leftarrow w - \eta\,\Big(\frac{m/(1-\beta_1^n)}{\sqrt{v/(1-\beta_2^n)} + \varepsilon} + \text{decay}\cdot w\Big) .$$
 #
-# Hint: three lines, as they stand. The divided $m$ and $v$ are for this step only; what is returned is not divided.
+# Hint: In which order? The step uses the new means. And which of the three does the division by $1-\beta^n$ change for good?
 #
-# Hint: with `b1, b2 = betas` the first is `b1 * m + (1 - b1) * g`. The old `w` stands in the decay.
+# Hint: The divided $m$ and $v$ are for this step only: return them as they are kept. The decay uses the old `w`.
 
 
 # %% exercise="adamw_step"

@@ -131,10 +131,10 @@ guess_bytes
 # `tensor.untyped_storage()`, which have a `data_ptr()` and `nbytes()`. And what the module owns anyway, its parameters and
 # buffers, does not count.
 #
-# Hint: a dictionary from `data_ptr()` to `nbytes()` counts each storage once. Collect the `data_ptr()` of all of
+# Hint: A dictionary from `data_ptr()` to `nbytes()` counts each storage once. Collect the `data_ptr()` of all of
 # `module.parameters()` and `module.buffers()` before.
 #
-# Hint: `with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):` around `module(x)`. `keep` notes
+# Hint: Put `with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):` around `module(x)`. `keep` notes
 # the storage and returns the tensor.
 
 
@@ -217,10 +217,10 @@ print(f"one layer keeps {kept:,} bytes for {B * T} tokens: {kept // (4 * B * T):
 # above keeps in float32, a whole number. The stream that enters the layer counts (its first product keeps it), the one
 # that leaves does not: it is the next layer's.
 #
-# Hint: count the tensors of width d_model first. There are the layer's input, three for attention, its output, and in
+# Hint: Count the tensors of width d_model first. There are the layer's input, three for attention, its output, and in
 # each half of the layer what the norm takes in; the first norm's output is the input of the feed-forward branch.
 #
-# Hint: that makes eight of width d_model, two of width d_ff (before and after GELU), two numbers for each of two
+# Hint: That makes eight of width d_model, two of width d_ff (before and after GELU), two numbers for each of two
 # norms, and one a head. All that per token, times 4 bytes.
 
 
@@ -273,21 +273,21 @@ guess_bytes.compare("activations")
 #
 # **Objective**: say what checkpointing keeps, for every size of the groups.
 #
-# Write `checkpointed_numbers(n_layers, every, layer, state)`: the most numbers that are kept at one time, where `every`
-# layers form a group (the last group may be smaller), a layer keeps `layer` numbers for its backward pass and
-# the stream is `state` numbers.
+# Write `checkpointed_numbers(n_layers, every, layer, state)`: the most numbers that are kept at one time. `every` layers
+# form a group. A layer keeps `layer` numbers for its backward pass, and the stream that enters it is among them. The stream
+# is `state` numbers. (If the last group is smaller, you may count it as a whole one.)
 #
-# Hint: one stream for each group. How many groups have 10 layers in threes?
+# Hint: While a group is at work, all its layers keep everything. Which streams wait, and which one is counted already?
 #
-# Hint: `-(-n_layers // every)` rounds up. While a group is at work, all its layers keep everything.
+# Hint: The most is kept when the last whole group is at work: one stream waits for each group below it.
 
 
 # %% exercise="checkpointed_numbers"
 def checkpointed_numbers(n_layers, every, layer, state):
     """The most numbers that are kept at one time: a whole number."""
     ### BEGIN SOLUTION
-    groups = -(-n_layers // every)
-    return groups * state + every * layer
+    groups = n_layers // every  # a smaller one at the end is not at work when the most is kept
+    return (groups - 1) * state + every * layer
     ### END SOLUTION
 
 
@@ -300,7 +300,8 @@ checkpointed_numbers = kit.mine_or_reference(checkpointed_numbers, "checkpointed
 # %% [markdown]
 # <details><summary>What you should see</summary>
 #
-# 10 layers in threes: four groups, four streams kept, and three layers at work.
+# 12 layers in fours: while the last group is at work, four layers keep everything, and two streams wait. Measured with
+# `saved_tensors_hooks`, a stack of our layers keeps 2 · 64 + 4 · 1,032 = 4,256 numbers a token.
 # </details>
 #
 # **Why it works.** Small groups keep many streams, large groups many layers at work. Between them is a best size. The
@@ -426,9 +427,9 @@ print(
 # d_in) with (d_in, d_out) can at most reach. `peak` is in FLOP/s, `bandwidth` in bytes/s, `size` is the bytes of one
 # number. Both factors are read once, the result is written once.
 #
-# Hint: a product takes rows·d_in·d_out multiplications and as many additions. It moves three matrices.
+# Hint: A product takes rows·d_in·d_out multiplications and as many additions. It moves three matrices.
 #
-# Hint: with intensity = FLOP/bytes, memory allows bandwidth·intensity operations a second. The lower roof counts.
+# Hint: With so many operations for each byte, how many a second does the bandwidth allow? The lower roof counts.
 
 
 # %% exercise="attainable_rate"
@@ -748,7 +749,7 @@ guess_time.compare("a third")
 #
 # Hint: FLOP a token: 6 a parameter, and attention's part from the text above.
 #
-# Hint: `tokens_per_second * (6 * parameters + 12 * …) / peak`.
+# Hint: Times the tokens a second it is FLOP a second. What share of the peak is that?
 
 
 # %% exercise="model_flops_utilisation"
@@ -908,7 +909,7 @@ else:
 #
 # Hint: $\sqrt{N/c}$ with $c$ = layer/state is near it, but groups are whole. A thousand possibilities are few.
 #
-# Hint: `min(range(…), key=…)`.
+# Hint: Let `min` try them all, with `checkpointed_numbers` as its `key`.
 
 
 # %% exercise="best_group"
@@ -948,9 +949,9 @@ for n in (12, 100, 1000, 10_000):
 # dimension that holds all their numbers end to end, and of which each parameter has become a view: who changes the buffer
 # changes the parameters. They stay the same objects, with the same shapes and values.
 #
-# Hint: `torch.cat` of the flattened, detached parameters makes the buffer; `buffer.split([…])` cuts it into views.
+# Hint: Let `torch.cat` of the flattened, detached parameters make the buffer; `buffer.split([…])` cuts it into views.
 #
-# Hint: `parameter.data = piece.view_as(parameter)` gives a parameter other memory.
+# Hint: Assigning `parameter.data = piece.view_as(parameter)` gives a parameter other memory.
 
 
 # %% exercise="flat_buffer"

@@ -1,262 +1,152 @@
-"""Lesson 10, the training loop: the cosine, accumulation, the scale of the loss, AdamW. The steps are judged in
-:mod:`deepnet_edu.checks.steps`, what is saved in :mod:`deepnet_edu.checks.saved`."""
+"""Lesson 10, the training loop: the cosine and the scale of the loss. The other judges have modules of their own."""
 
-from collections.abc import Sequence
 from math import cos, pi, sqrt
-from typing import Any
 
-import torch
-from torch import Tensor, nn
-
+from deepnet_edu.checks.accumulation import accumulated_loss
+from deepnet_edu.checks.adamw import adamw_step
 from deepnet_edu.checks.base import Judge, Misconception, Trial
 from deepnet_edu.checks.saved import checkpoints
 from deepnet_edu.checks.steps import pair, scaled_step, training_step
-from deepnet_edu.models import IGNORED, Batch
+
+#: Steps, peak, warm-up, start, final.
+_SCHEDULES = [(50, 3.0, 10, 0.01, 0.2), (31, 0.5, 7, 0.02, 0.1), (83, 2.0, 13, 0.05, 0.3)]
 
 
 def cosine_rate(trial: Trial) -> None:
-    """start + (peak - start)·n/warmup, then final + (peak - final)·(1 + cos(π·done))/2."""
-    for steps, peak, warmup, start, final in [(50, 3e-3, 10, 1e-5, 2e-4), (31, 0.5, 7, 0.02, 0.1)]:
-        for n in (0, 1, warmup // 2, warmup - 1, warmup, warmup + 1, (warmup + steps) // 2, steps - 3, steps):
+    """For n < warmup: start + (peak - start)·n/warmup. From there on, with y = (n - warmup)/(steps - warmup):
+    final + (peak - final)·(1 + cos(π·y))/2.
+    """
+    for steps, peak, warmup, start, final in _SCHEDULES:
+        for n in (2, warmup // 2, warmup - 2, warmup + 3, (warmup + steps) // 2 + 1, steps - 6, steps - 2):
             got = trial.call(n, steps, peak, warmup, start, final)
-            rising, done = start + (peak - start) * n / warmup, (n - warmup) / (steps - warmup)
-
-            def fall(done: float, final: float = final, peak: float = peak) -> float:
-                return final + (peak - final) * (1 + cos(pi * done)) / 2
-
-            wrong = [
-                Misconception(peak * n / warmup, "The warm-up begins at start, not at 0."),
-                Misconception(
-                    start + peak * n / warmup, "At the end of the warm-up the rate is peak, not peak + start."
-                ),
-                Misconception(peak, "In the warm-up the rate rises in a straight line."),
-            ]
-            if n > warmup:
-                wrong = [
-                    Misconception(rising, "The warm-up ends at n = warmup: then the rate falls."),
-                    Misconception(
-                        fall(n / steps), "The cosine begins where the warm-up ends: (n - warmup)/(steps - warmup)."
-                    ),
-                    Misconception(
-                        fall((n - warmup) / steps),
-                        "What is left for the cosine is steps - warmup: it must end at n = steps.",
-                    ),
-                    Misconception(fall(2 * done), "Half a period, from cos 0 to cos π: 2π would bring the peak back."),
-                    Misconception(fall(done / 2), "Half a period, from cos 0 to cos π: π/2 is a quarter."),
-                    Misconception(peak * (1 + cos(pi * done)) / 2, "It ends at final, not at 0."),
-                    Misconception(
-                        final + peak * (1 + cos(pi * done)) / 2,
-                        "What the cosine scales is peak - final: it begins at peak.",
-                    ),
-                    Misconception(
-                        final + (peak - final) * cos(pi * done),
-                        "The cosine goes from 1 to -1: (1 + cos)/2 goes from 1 to 0.",
-                    ),
-                    Misconception(
-                        peak - (peak - final) * done, "That is a straight line: flat at both ends is what is wanted."
-                    ),
-                    Misconception(fall(done * 180 / pi), "cos counts in radians."),
-                    Misconception(peak * sqrt(warmup / n), "That is the inverse square root, the paper's schedule."),
-                ]
-            expected = rising if n <= warmup else fall(done)
-            trial.equal(
-                got,
-                expected,
-                wrong,
-                "From peak at n = warmup to final at n = steps: (1 + cos(π·done))/2 of the way is left.",
-                tolerance=1e-9,
-            )
+            if n < warmup:
+                expected, said = start + (peak - start) * n / warmup, "The rate in the warm-up is another one."
+                wrong = _wrong_rise(n, peak, warmup, start)
+            else:
+                expected, said = _fall((n - warmup) / (steps - warmup), peak, final), "The cosine is another one."
+                wrong = _wrong_fall(n, steps, peak, warmup, start, final)
+            trial.equal(got, expected, [Misconception(rate, why) for why, rate in wrong.items()], said)
+    for steps, peak, warmup, start, final in [*_SCHEDULES, (1000, 1.0, 100, 0.0, 0.1)]:
+        for n, name, rate in ((0, "start", start), (warmup, "peak", peak), (steps, "final", final)):
+            got = trial.call(n, steps, peak, warmup, start, final)
+            trial.like(got, rate)
+            near = abs(float(got) - rate) <= 1e-5 * peak
+            trial.require(near, f"At n = {n} the rate is {name}.", f"{rate:.6g}", f"{float(got):.6g}")
 
 
-class _Counted(nn.Module):
-    """Mean over the answers that count, as models of the course have it; remembers the order of passes."""
-
-    def __init__(self, d: int) -> None:
-        super().__init__()
-        self.table = nn.Parameter(torch.randn(d, d, generator=torch.Generator().manual_seed(d), dtype=torch.float64))
-        self.passes: list[str] = []
-
-    def loss(self, batch: Any) -> Tensor:
-        self.passes.append("forward")
-        logits = self.table[batch.inputs]
-        loss = nn.functional.cross_entropy(logits.flatten(0, 1), batch.targets.flatten())
-        loss.register_hook(lambda _: self.passes.append("backward"))
-        return loss
+def _fall(y: float, high: float, low: float) -> float:
+    return low + (high - low) * (1 + cos(pi * y)) / 2
 
 
-def accumulated_loss(trial: Trial) -> None:
-    """Mean over all answers, its gradient added to .grad, one graph at a time."""
-    for d, kept in [(5, (9, 2, 5)), (4, (1, 8)), (6, (7, 3, 4, 12))]:
-        draw = torch.Generator().manual_seed(d)
-        batches = []
-        for answers in kept:
-            inputs, targets = torch.randint(d, (3, 4), generator=draw), torch.randint(d, (3, 4), generator=draw)
-            targets.view(-1)[torch.randperm(12, generator=draw)[answers:]] = IGNORED
-            batches.append(Batch(inputs, targets))
-        model, twin = _Counted(d), _Counted(d)
-        model.table.grad = torch.full_like(model.table, 0.25)  # what was there before
-        losses = [twin.loss(batch) for batch in batches]
-        gradients = [torch.autograd.grad(loss, twin.table)[0] for loss in losses]
+def _wrong_rise(n: int, peak: float, warmup: int, start: float) -> dict[str, float]:
+    way = n / warmup
+    return {
+        "The warm-up begins at start, not at 0.": peak * way,
+        "At the end of the warm-up the rate is peak, not peak + start.": start + peak * way,
+        "In the warm-up the rate does not stay at peak: it rises.": peak,
+        "The warm-up is one update early: at n = 0 the rate is start.": start + (peak - start) * (n + 1) / warmup,
+        "The warm-up is one update late: it is over at n = warmup.": start + (peak - start) * (n - 1) / warmup,
+        "The warm-up is a straight line: the cosine comes later.": _fall(1 - way, peak, start),
+        "The warm-up is a straight line, in the rate and not in its exponent.": start ** (1 - way) * peak**way,
+    }
 
-        def mean(values: Sequence[Any], weights: Sequence[float]) -> Any:
-            return sum(v * w for v, w in zip(values, weights, strict=True)) / sum(weights)
 
-        even, tokens = [1.0] * len(kept), [12.0] * len(kept)
-        right = mean(gradients, kept)
-        got = trial.call(model, batches)
-        numbers = [loss.item() for loss in losses]
-        wrong_loss = [
-            Misconception(
-                mean(numbers, even), "That is the mean of means: a batch with few answers counts as much as others."
-            ),
-            Misconception(sum(numbers), "That is a sum: the mean over all answers was asked for."),
-            Misconception(numbers[-1], "That is the last batch's loss alone."),
-            Misconception(
-                mean(numbers, kept) * sum(kept), "That is the sum over the answers: divide by how many there are."
-            ),
-        ]
-        trial.require(
-            not (isinstance(got, Tensor) and got.requires_grad),
-            "The loss that you return still holds the whole graph in memory: loss.item() is the number.",
-        )
-        trial.equal(
-            float(got) if isinstance(got, Tensor) and got.ndim == 0 else got,
-            mean(numbers, kept),
-            wrong_loss,
-            "The loss is the mean over all answers of all batches.",
-        )
-        added = model.table.grad
-        trial.require(added is not None, "The gradients are gone: call backward, and leave them in .grad.")
-        assert added is not None
-        n = sum(kept)
-        wrong = [
-            Misconception(torch.full_like(right, 0.25), "No gradient arrived: backward is missing."),
-            Misconception(right, "It zeroed what was in .grad before: zeroing is the step's work, add to it."),
-            Misconception(
-                0.25 + mean(gradients, even),
-                "That is the gradient of the mean of means: weigh each batch by its number of answers.",
-            ),
-            Misconception(0.25 + mean(gradients, tokens), "Tokens with target -100 are no answers: count the others."),
-            Misconception(0.25 + sum(gradients), "The losses were added up: weigh each by its share of all answers."),
-            Misconception(
-                0.25 + right * n, "That is the gradient of the sum over answers: divide by how many there are in all."
-            ),
-            Misconception(
-                gradients[-1] * kept[-1] / n, "Only the last batch is left: zero_grad has no place between the batches."
-            ),
-            Misconception(0.25 + gradients[-1] * kept[-1] / n, "Only the last batch's gradient arrived."),
-        ]
-        trial.equal(added, 0.25 + right, wrong, "Each batch adds its share, answers / all answers, of its gradient.")
-        trial.require(
-            model.passes == ["forward", "backward"] * len(kept),
-            "All graphs were alive at once, or a batch passed twice: after each forward its backward, which frees the "
-            "memory. That is what accumulation is for.",
-        )
+def _wrong_fall(n: int, steps: int, peak: float, warmup: int, start: float, final: float) -> dict[str, float]:
+    gone, length = n - warmup, steps - warmup
+    y = gone / length
+    return {
+        "The warm-up ends at n = warmup: then the rate falls.": start + (peak - start) * n / warmup,
+        "After the warm-up the rate does not stay at peak.": peak,
+        "The cosine begins where the warm-up ends, not at n = 0.": _fall(n / steps, peak, final),
+        "The cosine must end at n = steps: how long is it?": _fall(gone / steps, peak, final),
+        "The cosine ends one update early: it has to end at n = steps.": _fall(gone / (length - 1), peak, final),
+        "The cosine begins one update early: it has to begin at n = warmup.": _fall((gone + 1) / length, peak, final),
+        "Half a period is wanted: a whole one brings the peak back.": _fall(2 * y, peak, final),
+        "Half a period is wanted: that is a quarter.": _fall(y / 2, peak, final),
+        "It ends at final, not at 0.": _fall(y, peak, 0.0),
+        "It ends at final, not at start.": _fall(y, peak, start),
+        "final is a rate, not a share of peak.": _fall(y, peak, final * peak),
+        "It begins at peak: this is too high by final.": final + _fall(y, peak, 0.0),
+        "A cosine falls from 1 to -1: what scales the difference ends at 0.": final + (peak - final) * cos(pi * y),
+        "That is a straight line: flat at both ends is what is wanted.": peak - (peak - final) * y,
+        "cos counts in radians.": _fall(y * 180 / pi, peak, final),
+        "That is the inverse square root, the paper's schedule.": peak * sqrt(warmup / n),
+    }
 
 
 def next_scale(trial: Trial) -> None:
-    """(scale/2, 0) on overflow; (2·scale, 0) after interval good steps in a row; else (scale, good + 1)."""
-    for scale, good, overflow, interval in [
-        (1024.0, 1, False, 5),
-        (1024.0, 3, True, 5),
-        (96.0, 2, False, 3),
-        (1024.0, 4, True, 5),
-        (8.0, 6, False, 7),
-        (8.0, 0, False, 1),
-        (3.0, 0, False, 2),
-    ]:
+    """(scale/2, 0) after an overflow; (2·scale, 0) where this good step is the interval-th in a row; else
+    (scale, good + 1).
+    """
+    for scale, good, overflow, interval in _SCALES:
         got = trial.call(scale, good, overflow, interval)
         found = pair(trial, got, "(scale, good steps in a row)")
-        full = good + 1 == interval
+        kind = "overflow" if overflow else "good step"
         if overflow:
-            expected, said = (scale / 2, 0), "On an overflow the scale is halved, and the count begins again at 0."
-            wrong = [
-                Misconception((2 * scale, 0), "An overflow means that the scale is too large: halve it."),
-                Misconception((scale / 2, good), "The row of good steps is broken: the count begins again at 0."),
-                Misconception((scale / 2, good + 1), "A step that overflowed is no good step: the count begins at 0."),
-                Misconception((scale, 0), "On an overflow the scale must change, or the next step overflows too."),
-                Misconception((scale, good + 1), "Nothing heeds overflow."),
-            ]
-        elif full:
-            expected, said = (
+            expected, wrong = (
+                (scale / 2, 0),
+                [
+                    Misconception((2 * scale, 0), "An overflow means that the scale is too large: it must fall."),
+                    Misconception((scale / 2, good), "The row of good steps is broken: the count begins again at 0."),
+                    Misconception(
+                        (scale / 2, good + 1), "A step that overflowed is no good step: the count begins at 0."
+                    ),
+                    Misconception((scale, 0), "On an overflow the scale must change, or the next step overflows too."),
+                    Misconception((scale, good + 1), "Nothing heeds overflow."),
+                    Misconception((scale // 2, 0), "The scale is no whole number: 3 is halved to 1.5, and 1 to 0.5."),
+                    Misconception((scale / 4, 0), "An overflow halves the scale once."),
+                    Misconception((scale - 1, 0), "An overflow halves the scale."),
+                ],
+            )
+        elif good + 1 == interval:
+            expected, wrong = (
                 (2 * scale, 0),
-                "This good step completes the row: the scale doubles, the count begins at 0.",
+                [
+                    Misconception(
+                        (scale, interval), "This step completes the row: double the scale now, not a step later."
+                    ),
+                    Misconception((2 * scale, interval), "After doubling, the count begins again at 0."),
+                    Misconception((2 * scale, 1), "After doubling, the count begins again at 0."),
+                    Misconception((scale, 0), "The row is complete, and the scale has not changed."),
+                    Misconception((scale / 2, 0), "Good steps let the scale grow."),
+                    Misconception((scale + 1, 0), "The scale doubles: powers of two change no digit of a number."),
+                ],
             )
-            wrong = [
-                Misconception(
-                    (scale, interval), "This step completes the row: double the scale now, not a step later."
-                ),
-                Misconception((2 * scale, interval), "After doubling, the count begins again at 0."),
-                Misconception((2 * scale, 1), "After doubling, the count begins again at 0."),
-                Misconception((scale / 2, 0), "Good steps let the scale grow: double it."),
-                Misconception((scale + 1, 0), "The scale doubles: powers of two change no digit of a number."),
-            ]
         else:
-            expected, said = (scale, good + 1), "A good step counts one more, and the scale stays."
-            wrong = [
-                Misconception((2 * scale, 0), "Doubled too early: only after interval good steps in a row."),
-                Misconception((2 * scale, good + 1), "Doubled too early: only after interval good steps in a row."),
-                Misconception((scale, good), "This step was good: count it."),
-            ]
-        trial.equal(found, expected, wrong, said)
-
-
-def adamw_step(trial: Trial) -> None:
-    """m, v, both corrected for their start at 0, and w - rate·(m̂/(√v̂ + eps) + decay·w)."""
-    for size, rate, betas, eps, decay in [(5, 0.03, (0.9, 0.98), 1e-3, 0.2), (4, 0.2, (0.6, 0.9), 0.05, 0.0)]:
-        draw = torch.Generator().manual_seed(size)
-        w = torch.randn(size, generator=draw, dtype=torch.float64)
-        m, v, (b1, b2) = torch.zeros_like(w), torch.zeros_like(w), betas
-        for t in (1, 2, 3, 4):
-            g = torch.randn(size, generator=draw, dtype=torch.float64)
-            before_w, before_m, before_v = w, m, v
-            m, v = torch.lerp(m, g, 1 - b1), torch.lerp(v, g.square(), 1 - b2)
-            w = (1 - rate * decay) * w - rate * m / (1 - b1**t) / ((v / (1 - b2**t)).sqrt() + eps)
-            if t == 1:  # with means of 0 many wrong answers are alike
-                continue
-            got = trial.call(before_w, g, before_m, before_v, t, rate, betas, eps, decay)
-            trial.require(
-                isinstance(got, tuple | list) and len(got) == 3,
-                "The answer is three tensors, (w, m, v).",
-                "three tensors",
-                type(got).__name__,
-            )
-            for value in got:
-                trial.like(value, w)
-            mhat, vhat = m / (1 - b1**t), v / (1 - b2**t)
-            trial.equal(
-                got[1],
-                m,
+            expected, wrong = (
+                (scale, good + 1),
                 [
-                    Misconception(b1 * g + (1 - b1) * before_m, "β is the share that stays: β₁·m + (1 - β₁)·g."),
-                    Misconception(b1 * before_m + g, "The new gradient counts 1 - β₁: m is a mean."),
-                    Misconception(mhat, "Return m as it is kept: the correction is for this step only."),
+                    Misconception((2 * scale, 0), "Doubled too early: only after interval good steps in a row."),
+                    Misconception((2 * scale, good + 1), "Doubled too early: only after interval good steps in a row."),
+                    Misconception((scale, good), "This step was good: count it."),
+                    Misconception((scale, 0), "No overflow and no complete row: the count does not begin again."),
+                    Misconception((scale / 2, 0), "The scale falls where a step overflows, and this one did not."),
                 ],
-                "m is the running mean of the gradient: β₁·m + (1 - β₁)·g.",
             )
-            trial.equal(
-                got[2],
-                v,
-                [
-                    Misconception(vhat, "Return v as it is kept: the correction is for this step only."),
-                    Misconception(v.sqrt(), "Keep v itself; the root is taken in the step."),
-                ],
-                "v is the running mean of the gradient's square: β₂·v + (1 - β₂)·g².",
-            )
+        trial.equal(found, expected, wrong, f"After this {kind} the pair is another one.")
+    for scale, overflow, expected, said in [
+        (2.0**40, True, (2.0**39, 0), "An overflow halves the scale, however large it is."),
+        (2.0**-3, True, (2.0**-4, 0), "An overflow halves the scale, however small it is."),
+        (2.0**24, False, (2.0**25, 0), "A complete row doubles the scale, however large it is."),
+    ]:
+        found = pair(trial, trial.call(scale, 6, overflow, 7), "(scale, good steps in a row)")
+        trial.require(found == expected, said, str(expected), str(found))
 
-            def step(first: Tensor, second: Tensor, shrink: float, w: Tensor = before_w, rate: float = rate) -> Tensor:
-                return w - rate * (first / second + shrink * w)
 
-            wrong = [
-                Misconception(step(m, v.sqrt() + eps, decay), "Both means began at 0: divide them by 1 - βᵗ."),
-                Misconception(step(mhat, (vhat + eps).sqrt(), decay), "ε stands outside the root: √v̂ + ε."),
-                Misconception(step(mhat, vhat.sqrt() + eps, 0.0), "The weight decay is missing."),
-                Misconception(step(mhat, vhat.sqrt() + eps, decay / rate), "The decay is times the rate too."),
-                Misconception(step(mhat, vhat + eps, decay), "Divide by the root of v̂, a size, not by a square."),
-                Misconception(step(-mhat, vhat.sqrt() + eps, decay), "Downhill: minus the rate times the step."),
-                Misconception(step(mhat, vhat.sqrt(), decay), "ε is missing."),
-            ]
-            trial.equal(got[0], w, wrong, "w - rate·(m̂/(√v̂ + ε) + decay·w), with m̂ = m/(1 - β₁ᵗ), v̂ = v/(1 - β₂ᵗ).")
+#: Scale, good steps in a row, whether the step overflows, interval.
+_SCALES = [
+    (1024.0, 1, False, 5),
+    (1024.0, 3, True, 5),
+    (96.0, 2, False, 3),
+    (64.0, 4, True, 5),
+    (8.0, 6, False, 7),
+    (16.0, 0, False, 1),
+    (3.0, 1, False, 3),
+    (64.0, 0, True, 8),
+    (3.0, 0, True, 4),
+    (5.0, 2, True, 4),
+    (0.5, 3, False, 4),
+]
 
 
 JUDGES: dict[str, Judge] = {

@@ -1,291 +1,202 @@
 """The judges of lesson 10's two steps: what the learner's step did to a small model is compared with what each known
 slip would have done to it."""
 
-from collections.abc import Iterable, Sequence
-from math import inf, isfinite
+from collections.abc import Sequence
+from math import inf, isfinite, nan
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from deepnet_edu.checks.base import Misconception, Trial
+from deepnet_edu.checks.base import Misconception, NotRight, Trial
+from deepnet_edu.checks.optimizer import Optimizer
+from deepnet_edu.checks.slips import SCALED_SLIPS, SLIPS, Batch, Model, Step, after, batch_of, short, values_of
 
-Pair = tuple[Tensor, Tensor]
-
-
-class _Line(nn.Module):
-    """loss = factor · mean((x·w + b - y)²): small enough for a gradient by hand."""
-
-    def __init__(self, d: int, seed: int, factor: float = 1.0, dtype: torch.dtype = torch.float64) -> None:
-        super().__init__()
-        draw = torch.Generator().manual_seed(seed)
-        self.w = nn.Parameter(torch.randn(d, generator=draw, dtype=dtype))
-        self.b = nn.Parameter(torch.randn(1, generator=draw, dtype=dtype))
-        self.factor = factor
-
-    def loss(self, batch: Pair) -> Tensor:
-        x, y = batch
-        return self.factor * (x @ self.w + self.b - y).square().mean()
-
-
-def _data(d: int, seed: int, size: float = 1.0, dtype: torch.dtype = torch.float64) -> Pair:
-    draw = torch.Generator().manual_seed(seed)
-    return size * torch.randn(6, d, generator=draw, dtype=dtype), torch.randn(6, generator=draw, dtype=dtype)
-
-
-class Descent:
-    """Descent with momentum 0.5, with the parts of PyTorch's optimizers that a loop needs.
-
-    PyTorch's own ones import its compiler when the first of them is made: seconds, which would count as the learner's.
-    """
-
-    def __init__(self, *groups: Iterable[nn.Parameter]) -> None:
-        self.param_groups: list[dict[str, Any]] = [{"params": list(group), "lr": 0.7} for group in groups]
-        self.state: dict[nn.Parameter, dict[str, Tensor]] = {}
-
-    def _parameters(self) -> list[nn.Parameter]:
-        return [parameter for group in self.param_groups for parameter in group["params"]]
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forget the gradients."""
-        for parameter in self._parameters():
-            if set_to_none:
-                parameter.grad = None
-            elif parameter.grad is not None:
-                parameter.grad.zero_()
-
-    @torch.no_grad()
-    def step(self) -> None:
-        """One update of whatever has a gradient."""
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    state = self.state.setdefault(parameter, {"momentum_buffer": torch.zeros_like(parameter)})
-                    state["momentum_buffer"].mul_(0.5).add_(parameter.grad)
-                    parameter.sub_(group["lr"] * state["momentum_buffer"])
-
-    def state_dict(self) -> dict[str, Any]:
-        """Memory and settings, laid out as PyTorch does; the tensors themselves, not copies."""
-        index = {parameter: i for i, parameter in enumerate(self._parameters())}
-        groups = [{**group, "params": [index[p] for p in group["params"]]} for group in self.param_groups]
-        return {"state": {index[p]: dict(state) for p, state in self.state.items()}, "param_groups": groups}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over memory and rates."""
-        parameters = self._parameters()
-        self.state = {
-            parameters[i]: {name: value.clone() for name, value in state.items()}
-            for i, state in state_dict["state"].items()
-        }
-        for group, saved in zip(self.param_groups, state_dict["param_groups"], strict=True):
-            group["lr"] = saved["lr"]
-
-
-def _optimizer(model: _Line) -> Descent:
-    """Two groups, a memory, and a learning rate that nobody asked for."""
-    return Descent([model.w], [model.b])
-
-
-def _values(model: nn.Module) -> Tensor:
-    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+_NO_STEP = "Nothing moved: optimizer.step() was not called."
 
 
 def pair(trial: Trial, got: Any, what: str) -> tuple[float, float]:
     """Two plain numbers."""
+    two = isinstance(got, tuple | list | np.ndarray | Tensor) and getattr(got, "ndim", 1) == 1 and len(got) == 2
+    kind = type(got).__name__
+    trial.require(two, f"The answer is a pair, {what}.", "two numbers", kind)
+    values = list(got)
     trial.require(
-        isinstance(got, tuple | list) and len(got) == 2,
-        f"The answer is a pair, {what}.",
-        "two numbers",
-        type(got).__name__,
-    )
-    trial.require(
-        not any(isinstance(value, Tensor) and value.requires_grad for value in got),
+        not any(isinstance(value, Tensor) and value.requires_grad for value in values),
         "The loss that you return still holds the whole graph in memory: loss.item() is the number.",
     )
-    for value in got:
+    for value in values:
         trial.like(value, 0.0)
-    return float(got[0]), float(got[1])
+    return float(values[0]), float(values[1])
 
 
-#: What may go wrong in a step, and what to say. Each is tried, and compared with what the learner's step has done.
-_SLIPS = {
-    "no zero": "The gradients of the last step are still there: backward adds to them, so begin with zero_grad.",
-    "no gradient": "Nothing moved: the optimizer found no gradient. It steps after backward, no zero_grad between.",
-    "no clip": "The optimizer took a gradient that was not clipped: clip between backward and its step.",
-    "clip values": "Entry by entry turns the gradient: clip the norm of the whole, so that its direction stays.",
-    "always": "A gradient that is shorter than clip stays as it is: clip only shortens.",
-    "each": "One norm over all parameters, not one for each: the gradient keeps its direction only so.",
-    "old rate": "The optimizer stepped with another rate: set ['lr'] in each of its param_groups before it steps.",
-    "one group": "Only the first group got the rate: optimizer.param_groups may have several.",
-}
+def _gradient(model: Model, batch: Batch) -> tuple[float, float]:
+    """Loss, and norm of its gradient, of the weights as they are."""
+    loss = model.loss(batch)
+    gradient = torch.autograd.grad(loss, [model.w, model.b])
+    model.starts.clear()
+    return loss.item(), torch.cat(gradient).norm().item()
 
 
-def _slipped(
-    model: _Line, batches: Sequence[Pair], rates: Sequence[float], clip: float, slip: str, scale: float = 1.0
-) -> Tensor:
-    """The weights after some steps, by hand, with momentum 0.5.
+def _judged_step(
+    trial: Trial, model: Model, optimizer: Optimizer, start: Model, steps: Sequence[Step], clip: float, scaled: bool
+) -> None:
+    """The last of some steps: what it returned, what it left, and the weights."""
+    step = steps[-1]
+    owned, before = [(p, p.requires_grad) for p in model.parameters()], optimizer.steps
+    loss, norm = _gradient(model, step.batch)
+    found = _taken(trial, model, optimizer, step, clip, scaled)
+    wrong = {slip: after(start, steps, clip, slip) for slip in (SCALED_SLIPS if scaled else SLIPS)}
+    sentences = SLIPS | SCALED_SLIPS
+    if optimizer.steps == before:
+        sentences["nothing"] = _NO_STEP
+    trial.equal(
+        values_of(model),
+        after(start, steps, clip),
+        [Misconception(values, sentences[slip]) for slip, values in wrong.items()],
+        f"After step {len(steps)} the weights are others.",
+    )
+    later = model.loss(step.batch).item()
+    swapped = "The pair is the other way round: first the loss, then the norm."
+    trial.equal(
+        found[0],
+        loss,
+        [
+            Misconception(later, "That is the loss after the step: return that of before."),
+            Misconception(norm, swapped),
+            *(
+                [Misconception(loss * step.scale, "That is the scaled loss: nobody outside knows of it.")]
+                if scaled
+                else []
+            ),
+        ],
+        "The loss that you return is another one.",
+    )
+    trial.equal(
+        found[1],
+        norm,
+        [
+            Misconception(min(norm, clip), "That is the norm after clipping: return what it was before."),
+            Misconception(norm**2, "That is the square of the norm."),
+            Misconception(loss, swapped),
+            *([Misconception(norm * step.scale, "That is the norm of the scaled gradient.")] if scaled else []),
+        ],
+        "The norm that you return is another one.",
+        tolerance=1e-5,
+    )
+    trial.require(
+        all(p is q and p.requires_grad == trained for (p, trained), q in zip(owned, model.parameters(), strict=True)),
+        "A parameter is another one, or is trained now and was not: a step changes values, and nothing else.",
+    )
+    trial.require(model.training, "Your step left the model in another mode: eval() turns dropout off.")
 
-    Args:
-        model: before the first.
-        batches: one for each.
-        rates: one for each.
-        clip: largest norm.
-        slip: what goes wrong, a key of _SLIPS, or empty.
-        scale: by which a gradient that was not zeroed is divided once more.
-    """
-    w, b = model.w.detach().clone(), model.b.detach().clone()
-    speed = [torch.zeros_like(w), torch.zeros_like(b)]
-    left = [torch.zeros_like(w), torch.zeros_like(b)]
-    previous = [0.7, 0.7]
-    for (x, y), rate in zip(batches, rates, strict=True):
-        error = (x @ w + b - y) * 2 / len(y)
-        fresh = [model.factor * x.mT @ error, model.factor * error.sum().reshape(1)]
-        gradient = [a + c / scale for a, c in zip(fresh, left, strict=True)] if slip == "no zero" else fresh
-        norm = torch.cat(gradient).norm().item()
-        taken = gradient
-        if slip == "clip values":
-            taken = [g.clamp(-clip, clip) for g in gradient]
-        elif slip == "each":
-            taken = [g * min(1.0, clip / (g.norm().item() + 1e-6)) for g in gradient]
-        elif slip != "no clip":
-            taken = [g * (clip / (norm + 1e-6) if norm > clip or slip == "always" else 1.0) for g in gradient]
-        if slip == "no zero":
-            left = taken
-        if slip == "no gradient":
-            taken = [torch.zeros_like(g) for g in gradient]
-        used = {"old rate": previous, "one group": [rate, 0.7]}.get(slip, [rate, rate])
-        speed = [0.5 * s + g for s, g in zip(speed, taken, strict=True)]
-        w, b = w - used[0] * speed[0], b - used[1] * speed[1]
-        previous = [rate, rate]
-    return torch.cat([w, b])
+
+def _taken(trial: Trial, model: Model, optimizer: Optimizer, step: Step, clip: float, scaled: bool) -> Any:
+    """What the learner's step returns: two numbers."""
+    arguments = (step.rate, clip, step.scale) if scaled else (step.rate, clip)
+    model.blind = False
+    try:
+        got = trial.call(model, step.batch, optimizer, *arguments)
+    except NotRight:
+        said = "The forward pass ran without gradients: backward has no graph that it could go through."
+        trial.require(not model.blind, said)
+        raise
+    return pair(trial, got, "(loss, norm of the gradient)")
 
 
 def training_step(trial: Trial) -> None:
-    """Zero, forward, backward, clip, rate, step; (loss, norm before clipping)."""
-    for d, clip, rates in [(3, 2.0, (0.02, 0.05, 0.01)), (5, 0.6, (0.1, 0.03, 0.07, 0.02))]:
-        model = _Line(d, seed=d)
-        optimizer = _optimizer(model)
-        # The second batch has a gradient shorter than clip.
-        batches = [_data(d, 10 * d + k, size=0.02 if k == 1 else 1.0) for k in range(len(rates))]
-        x, y = batches[1]
-        batches[1] = x, (x @ model.w + model.b).detach() - 0.05 * y
-        start = _Line(d, seed=d)
-        for k, (batch, rate) in enumerate(zip(batches, rates, strict=True)):
-            before, norm = _gradient(model, batch)
-            found = pair(trial, trial.call(model, batch, optimizer, rate, clip), "(loss, norm of the gradient)")
-            wrong = {slip: _slipped(start, batches[: k + 1], rates[: k + 1], clip, slip) for slip in _SLIPS}
-            trial.equal(
-                _values(model),
-                _slipped(start, batches[: k + 1], rates[: k + 1], clip, ""),
-                [Misconception(values, _SLIPS[slip]) for slip, values in wrong.items()],
-                f"After step {k + 1} the weights are others: zero_grad, loss, backward, clip, rate, optimizer.step.",
-            )
-            trial.equal(
-                found[0],
-                before,
-                [
-                    Misconception(model.loss(batch).item(), "That is the loss after the step: return that of before."),
-                    Misconception(norm, "The pair is the other way round: first the loss, then the norm."),
-                ],
-                "The first number is the loss of the batch, before the update.",
-            )
-            trial.equal(
-                found[1],
-                norm,
-                [
-                    Misconception(min(norm, clip), "That is the norm after clipping: return what it was before."),
-                    Misconception(norm**2, "That is the square of the norm."),
-                ],
-                "The second number is the 2-norm of the whole gradient, before clipping.",
-                tolerance=1e-5,
+    """Six lines in this order: optimizer.zero_grad(); loss = model.loss(batch); loss.backward(); norm =
+    clip_grad_norm_(model.parameters(), clip); group["lr"] = rate for each group in optimizer.param_groups;
+    optimizer.step(). Return loss.item() and norm.item().
+    """
+    for d, clip, rates in [(3, 0.8, (0.02, 0.05, 0.01)), (5, 0.6, (0.1, 0.03, 0.07, 0.02)), (4, inf, (0.04, 0.06))]:
+        model, start = Model(d, seed=d), Model(d, seed=d)
+        optimizer = Optimizer([model.w], [model.b])
+        steps: list[Step] = []
+        for k, rate in enumerate(rates):
+            batch = batch_of(d, 10 * d + k, size=40.0 if k == 2 else 1.0) if k else short(model, batch_of(d, 10 * d))
+            steps.append(Step(batch, rate))
+            _judged_step(trial, model, optimizer, start, steps, clip, scaled=False)
+            trial.require(
+                bool(torch.isfinite(values_of(model)).all()),
+                "With clip = inf nothing is clipped, and the weights are not finite any more: inf/inf is not a number.",
             )
 
 
-def _gradient(model: _Line, batch: Pair) -> tuple[float, float]:
-    """Loss, and norm of its gradient, of the weights as they are."""
-    loss = model.loss(batch)
-    return loss.item(), torch.cat([g.flatten() for g in torch.autograd.grad(loss, [model.w, model.b])]).norm().item()
+#: Size of the model, clip, and the scale of each step.
+_SCALES = [(3, 0.4, (16.0, 64.0, 2.0)), (4, 9.0, (64.0, 16.0, 1.0)), (5, 1.1, (32.0, 4.0))]
 
 
 def scaled_step(trial: Trial) -> None:
-    """Backward of loss·scale, gradients / scale, clip, and no step at all where they are not finite."""
-    for d, clip, scale in [(3, 0.4, 2.0**16), (4, 50.0, 2.0**9)]:
-        model = _Line(d, seed=20 + d)
-        optimizer, batch = _optimizer(model), _data(d, 30 + d)
-        for k, rate in enumerate((0.02, 0.05)):
-            start, first = _Line(d, seed=20 + d), [batch] * (k + 1)
-            rates = (0.02, 0.05)[: k + 1]
-            loss, norm = _gradient(model, batch)
-            found = pair(trial, trial.call(model, batch, optimizer, rate, clip, scale), "(loss, norm of the gradient)")
-            scaled = _Line(d, seed=20 + d, factor=scale)
-            over = _slipped(scaled, first, rates, clip, "")
-            wrong = [
-                Misconception(_clipped_scaled(start, first, rates, clip, scale), "Unscale first, then clip: the scaled "
-                              "gradient is always too long, and what is left of it is divided once more."),
-                Misconception(over, "The gradient was not divided by the scale: clipping only hides it."),
-                Misconception(_slipped(scaled, first, rates, inf, ""), "The step was taken with the scaled gradient."),
-                *(Misconception(_slipped(start, first, rates, clip, s, scale), said) for s, said in _SLIPS.items()),
-            ]  # fmt: skip
-            right = _slipped(start, first, rates, clip, "")
-            trial.equal(
-                _values(model),
-                right,
-                wrong,
-                "The weights after the step are others: scale, backward, unscale, clip, step.",
-            )
-            trial.equal(
-                found[0],
-                loss,
-                [Misconception(loss * scale, "That is the scaled loss: the scale is nobody's business outside.")],
-                "The first number is the loss, without the scale.",
-            )
-            trial.equal(
-                found[1],
-                norm,
-                [
-                    Misconception(norm * scale, "That is the norm of the scaled gradient: unscale first."),
-                    Misconception(min(norm, clip), "That is the norm after clipping: return what it was before."),
-                ],
-                "The second number is the norm of the unscaled gradient, before clipping.",
-                tolerance=1e-5,
+    """In this order: zero_grad; the loss; (scale·loss).backward(); divide every .grad that is not None by scale; clip;
+    and only if the norm is finite set the rate and call optimizer.step(). Return loss.item() and norm.item().
+    """
+    for d, clip, scales in _SCALES:
+        model, start = Model(d, seed=20 + d), Model(d, seed=20 + d)
+        optimizer = Optimizer([model.w], [model.b])
+        steps: list[Step] = []
+        for k, (rate, scale) in enumerate(zip((0.02, 0.05, 0.03), scales, strict=False)):
+            batch = batch_of(d, 30 + d + k, size=40.0 if clip < 2 and k == 1 else 1.0)
+            batch = batch if k or clip > 2 else short(model, batch)
+            steps.append(Step(batch, rate, scale))
+            _judged_step(trial, model, optimizer, start, steps, clip, scaled=True)
+            began = model.starts[0] if model.starts else nan
+            trial.require(
+                abs(began - scale) <= 1e-6 * scale,
+                "The backward pass did not start from scale times the loss: small gradients become 0 on their way.",
+                f"{scale:.6g} times the loss",
+                f"{began:.6g} times",
             )
     _overflows(trial)
 
 
-def _clipped_scaled(model: _Line, batches: Sequence[Pair], rates: Sequence[float], clip: float, scale: float) -> Tensor:
-    """Clipped while scaled, and unscaled afterwards: the same as a clip of clip/scale."""
-    return _slipped(model, batches, rates, clip / scale, "")
+#: How a step in float32 overflows: slopes of which one is infinite when scaled, two that leave no number, and a loss.
+_OVERFLOWS = [((1e10,), 1.0), ((1e10, -1e10), 1.0), ((), inf)]
 
 
 def _overflows(trial: Trial) -> None:
-    """Steps in float32 whose scaled gradient is infinite, though the loss is finite, and whose loss is infinite."""
-    for spoiled in (None, inf):
-        model = _Line(3, seed=4, dtype=torch.float32)
-        optimizer, (x, y) = _optimizer(model), _data(3, 5, dtype=torch.float32)
-        trial.call(model, (x, y), optimizer, 0.01, 1.0, 8.0)
-        speed = [state["momentum_buffer"].clone() for state in optimizer.state.values()]
-        # The scaled loss is finite in float32, its gradient is not.
-        batch = (1e10 * x, y) if spoiled is None else (x, y * spoiled)
+    """A good step, one with an overflow, and a good one again."""
+    clip = 9.0
+    for steep, factor in _OVERFLOWS:
+        model, start = Model(3, 4, torch.float32), Model(3, 4, torch.float32)
+        optimizer = Optimizer([model.w], [model.b])
+        first, second = (batch_of(3, seed, dtype=torch.float32) for seed in (9, 6))
+        steps = [Step(first, 0.01, 8.0), Step(second, 0.02, 4.0)]
+        _judged_step(trial, model, optimizer, start, steps[:1], clip, scaled=True)
+        before, memory = values_of(model).clone(), optimizer.memory()
+        over = Step(Batch(second.x, second.y * factor, steep), 0.02, 2.0**100)
         with torch.no_grad():
-            model.w.div_(1e10 if spoiled is None else 1.0)
-        before = _values(model).clone()
-        found = pair(trial, trial.call(model, batch, optimizer, 0.01, 1.0, 2.0**100), "(loss, norm of the gradient)")
+            loss = model.loss(over.batch).item()
+        found = _taken(trial, model, optimizer, over, clip, scaled=True)
         trial.require(
             not isfinite(found[1]),
             "The scaled gradient overflowed; return its norm as it is, inf or nan: the caller halves the scale by it.",
             "inf or nan",
             f"{found[1]:.3g}",
         )
-        now = _values(model)
+        now = values_of(model)
         trial.require(
             bool(torch.isfinite(now).all()),
-            "The gradient overflowed and the step was taken: the weights are not finite any more. Skip such a step.",
+            "The gradient overflowed and the step was taken: the weights are not finite any more. Skip such a step; "
+            "its norm may be inf, and may be nan.",
         )
         trial.require(
             torch.equal(now, before),
             "A step with an overflow must change nothing: a gradient with holes in it is not the gradient.",
         )
         trial.require(
-            all(map(torch.equal, speed, [state["momentum_buffer"] for state in optimizer.state.values()])),
+            all(map(torch.equal, memory, optimizer.memory())),
             "The weights stayed, but the optimizer's memory changed: do not call optimizer.step at all.",
+        )
+        trial.require(
+            found[0] == loss or abs(found[0] - loss) <= 1e-5 * abs(loss),
+            "The gradient overflowed, the loss did not: return the loss, without the scale.",
+            f"{loss:.6g}",
+            f"{found[0]:.6g}",
+        )
+        _taken(trial, model, optimizer, steps[1], clip, scaled=True)
+        trial.require(
+            torch.allclose(values_of(model), after(start, steps, clip), rtol=1e-5, atol=1e-5),
+            "The step after an overflow is another one: is an infinite gradient still in .grad?",
         )
