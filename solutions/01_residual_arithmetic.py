@@ -235,7 +235,9 @@ guess_share
 for layers in (12, 100, 1000):
     constants = deepnorm_constants(decoder_layers=layers).decoder
     ours, post = input_share(2 * layers, constants.beta**4, constants.alpha), input_share(2 * layers, 1.0, 1.0)
-    print(f"{layers:5,} layers keep: DeepNorm {ours:.1%}, Post-LN {f'{post:.0e}' if post > 1e-30 else 'less than 1e-30'}")
+    print(
+        f"{layers:5,} layers keep: DeepNorm {ours:.1%}, Post-LN {f'{post:.0e}' if post > 1e-30 else 'less than 1e-30'}"
+    )
 
 # %%
 guess_share.compare("rises")

@@ -814,21 +814,20 @@ PROGRAM = "\n\n\n".join(
 before, after = {}, {}
 with TemporaryDirectory() as folder:
     path = Path(folder, "run.pt")
-    errors = Path(folder, "errors").open("w+")
-    process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(path)], stdout=subprocess.PIPE, stderr=errors, text=True
-    )
-    for line in process.stdout:
-        n, loss = line.split()
-        before[int(n)] = float.fromhex(loss)
-        if int(n) == 7:
-            process.kill()
-            break
-    process.stdout.close()
-    if process.wait() == 0 or 7 not in before:
-        errors.seek(0)
-        raise RuntimeError(f"The process ended by itself. Its last words: {errors.read().strip()[-300:]}")
-    errors.close()
+    with Path(folder, "errors").open("w+") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, str(path)], stdout=subprocess.PIPE, stderr=errors, text=True
+        )
+        for line in process.stdout:
+            n, loss = line.split()
+            before[int(n)] = float.fromhex(loss)
+            if int(n) == 7:
+                process.kill()
+                break
+        process.stdout.close()
+        if process.wait() == 0 or 7 not in before:
+            errors.seek(0)
+            raise RuntimeError(f"The process ended by itself. Its last words: {errors.read().strip()[-300:]}")
     long_run(path, depth, STEPS, PEAK, WARMUP, after.__setitem__)
     whole_run = dict(enumerate(losses["warm-up, cosine"], 1))
     if device.type != "cpu":  # the run at the beginning was on another device

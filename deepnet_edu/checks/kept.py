@@ -45,7 +45,12 @@ def saved_bytes(trial: Trial) -> None:
     tensor.untyped_storage() and returns the tensor, whose second returns what it gets. Add up nbytes(), each data_ptr()
     once, without those of parameters and buffers.
     """
-    for d, rows, dtype in [(4, 7, torch.float32), (6, 35, torch.float64), (5, 11, torch.float32)]:
+    for d, rows, dtype in [
+        (4, 7, torch.float32),
+        (4, 9, torch.float32),
+        (6, 35, torch.float64),
+        (5, 11, torch.float32),
+    ]:
         module, x = Module(d).to(dtype), sample(rows, d, seed=d).to(dtype).requires_grad_()
         with trial.keeping(module):
             got = trial.call(module, x)
@@ -177,6 +182,8 @@ def activation_bytes(trial: Trial) -> None:
             ),
         ]
         trial.equal(got, 4 * rows * right, wrong, "The bytes of this layer are others.")
+    for B, T, d, ff, h in [(1, 5, 9, 20, 7), (3, 1, 9, 20, 7), (3, 5, 1, 20, 7), (3, 5, 9, 1, 7), (3, 5, 9, 20, 1)]:
+        trial.equal(trial.call(B, T, d, ff, h), 4 * B * T * (8 * d + 2 * ff + 4 + h))
     short, long = (float(trial.call(2, tokens, 16, 64, 4)) for tokens in (100, 200))
     said = "Sequences twice as long keep twice as much: nothing grows with T²."
     trial.require(long == 2 * short, said, f"{2 * short:g}", f"{long:g}")
@@ -225,6 +232,8 @@ def checkpointed_numbers(trial: Trial) -> None:
                 Misconception(n / k * state + at_work, "There is no part of a stream: groups are whole."),
             ]
         trial.equal(got, near if as_whole else exact, wrong, "The most that is kept at one time is another number.")
+    for k, exact in [(5, 251), (4, 202)]:  # twelve layers, with the least stream
+        trial.equal(trial.call(12, k, 50, 1), exact + (as_whole and k == 5))
     whole = float(trial.call(9, 9, 100, 7))
     said = "One group of all layers keeps what the layers keep, and no stream besides."
     trial.require(whole == 900, said, "900", f"{whole:g}")
@@ -248,6 +257,8 @@ _SMALL = [
     (38, 7, 2, 3),
     (39, 11, 2, 3),
     (39, 3, 2, 5),
+    (71, 8, 5, 6),
+    (69, 20, 1, 2),
 ]
 
 

@@ -26,6 +26,12 @@ def cosine_rate(trial: Trial) -> None:
                 expected, said = _fall((n - warmup) / (steps - warmup), peak, final), "The cosine is another one."
                 wrong = _wrong_fall(n, steps, peak, warmup, start, final)
             trial.equal(got, expected, [Misconception(rate, why) for why, rate in wrong.items()], said)
+    for steps, peak, warmup, start, final in [*_SCHEDULES, (20, 1.0, 1, 0.1, 0.2)]:  # the steps beside the seams
+        for n in (1, warmup - 1, warmup + 1, steps - 1):
+            rising, y = start + (peak - start) * n / warmup, (n - warmup) / (steps - warmup)
+            trial.equal(
+                trial.call(n, steps, peak, warmup, start, final), rising if n < warmup else _fall(y, peak, final)
+            )
     for steps, peak, warmup, start, final in [*_SCHEDULES, (1000, 1.0, 100, 0.0, 0.1)]:
         for n, name, rate in ((0, "start", start), (warmup, "peak", peak), (steps, "final", final)):
             got = trial.call(n, steps, peak, warmup, start, final)
@@ -146,6 +152,7 @@ _SCALES = [
     (3.0, 0, True, 4),
     (5.0, 2, True, 4),
     (0.5, 3, False, 4),
+    (1.0, 1, False, 4),
 ]
 
 

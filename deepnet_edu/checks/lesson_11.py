@@ -14,10 +14,10 @@ _PRODUCTS = [
     (30, 8, 20, 1e15, 90.0, 4),
     (6, 10, 4, 1e15, 70.0, 2),
     (50, 40, 70, 1e15, 17.0, 8),
-    (30, 8, 20, 500.0, 90.0, 4),
-    (7, 11, 5, 150.0, 70.0, 4),
-    (200, 90, 300, 400.0, 90.0, 4),
-    (60, 300, 80, 130.0, 21.0, 8),
+    (30, 8, 20, 500.5, 90.5, 4),
+    (30, 11, 5, 150.5, 70.5, 4),
+    (200, 90, 300, 400.5, 90.0, 4),
+    (60, 300, 80, 130.5, 21.0, 8),
 ]
 
 
@@ -49,6 +49,7 @@ def attainable_rate(trial: Trial) -> None:
             Misconception(slope, "That is what memory allows: is arithmetic fast enough for it here?"),
         ]
         trial.equal(got, min(peak, slope), wrong, "The rate that this product can reach is another one.")
+    trial.equal(trial.call(9, 1, 7, 1e15, 2.0, 4), 2.0 * 126 / (4 * 79))
     rate = float(trial.call(10**6, 10**3, 10**3, 7.0, 1.0, 4))
     trial.require(rate == 7.0, "A large product reaches the peak, and no more.", "7", f"{rate:.6g}")
 
@@ -92,6 +93,8 @@ def model_flops_utilisation(trial: Trial) -> None:
         }
         known = [Misconception(value, said) for said, value in wrong.items()]
         trial.equal(got, right, known, "The share of the peak is another one.")
+    for rate, P, n, d, T, peak in [(2.5, 9, 1, 2, 3, 500.0), (2.5, 1, 2, 1, 4, 900.0), (1.5, 9, 2, 3, 1, 700.0)]:
+        trial.equal(trial.call(rate, P, n, d, T, peak), rate * (6 * P + 12 * n * d * T) / peak)
     slow, fast = (float(trial.call(rate, 5000, 7, 8, 20, 4e6)) for rate in (20.0, 40.0))
     said = "Twice the tokens a second is twice the share of the peak."
     trial.require(abs(fast - 2 * slow) <= 0.1 * fast, said, f"{2 * slow:.6g}", f"{fast:.6g}")

@@ -30,10 +30,23 @@ def _group(g: np.random.Generator) -> tuple[int, int, int, int]:
     return int(g.integers(8, 40)), int(g.integers(1, 8)), state + int(g.integers(0, 60)), state
 
 
+def _groups(n: int) -> list[list[int]]:
+    """How many groups n layers make, by their size: without a smaller last one, and with it."""
+    return [[n // k for k in range(1, n + 1)], [-(-n // k) for k in range(1, n + 1)]]
+
+
 def _stack(g: np.random.Generator) -> tuple[int, int, int]:
-    """Often small: then the best group is a whole number of layers, of one, or more than the state has."""
-    state = int(g.integers(1, 10) ** g.integers(1, 3))
-    return int(g.integers(1, 40)), state + int(g.integers(0, 10) ** g.integers(1, 3)), state
+    """One group is the best, whether a smaller last one is counted as a whole one or not. Often small: then the best
+    group is a whole number of layers, of one, or more than the state has.
+    """
+    while True:
+        state = int(g.integers(1, 10) ** g.integers(1, 3))
+        n, layer = int(g.integers(1, 40)), state + int(g.integers(0, 10) ** g.integers(1, 3))
+        sizes = range(1, n + 1)
+        counts = [[(groups - 1) * state + k * layer for k, groups in enumerate(row, 1)] for row in _groups(n)]
+        best = [[k for k, kept in zip(sizes, count, strict=True) if kept == min(count)] for count in counts]
+        if best[0] == best[1] and len(best[0]) == 1:
+            return n, layer, state
 
 
 # What a function computes on random inputs, by exercise: two functions that agree on it everywhere are equal.
