@@ -60,14 +60,14 @@ UTILISATIONS = (
     Utilisation(
         "LLaMA 65B on 2,048 A100, from 380 tokens a second and GPU",
         8192,
-        (0.487, 0.487),
-        "arXiv 2302.13971, Section 2.4",
+        (0.485, 0.485),
+        "arXiv 2302.13971, Section 2.4, through a copy",
     ),
 )
 #: Up to this width a model counts as narrow: its products are small, and the rest of a layer weighs more.
 NARROW = 1152
-#: Watts drawn for each watt of the boards' rated power. LLaMA's authors count 1.1 for the building alone (arXiv
-#: 2302.13971, Section 6); a DGX H100 is rated at 10.2 kW for eight boards of 700 W (from memory).
+#: Watts drawn for each watt of the boards' rated power. Both ends from memory: LLaMA's authors count 1.1 for the building
+#: alone (arXiv 2302.13971, Section 6); a DGX H100 is rated at 10.2 kW for eight boards of 700 W.
 OVERHEAD = (1.1, 1.8)
 #: GPUs of one machine, which their own link connects; beyond, bytes a second of a 400 Gb/s port for each GPU (assumed).
 MACHINE, NETWORK = 8, 50e9
@@ -165,8 +165,8 @@ def training_energy(days: Span, count: Count, gpu: Gpu) -> Span:
     return Span(
         24 * days.low * watts * least,
         24 * days.high * watts * most,
-        f"{gpu.power:.0f} W a board ({gpu.source}), times {least} (arXiv 2302.13971: cooling and supply) to {most} "
-        "(a DGX H100's 10.2 kW for eight of 700 W, from memory)",
+        f"{gpu.power:.0f} W a board ({gpu.source}), times {least} (cooling and supply, arXiv 2302.13971) to {most} (a "
+        "DGX H100's 10.2 kW for eight of 700 W), both from memory",
     )
 
 
