@@ -142,7 +142,7 @@ def rotate(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
     cos, sin = turn
     across = torch.stack([-x[..., 1::2], x[..., ::2]], dim=-1).flatten(-2)
     # In place: what would come and go between tensors that stay leaves gaps in memory.
-    return (x * cos.to(x.dtype)).addcmul_(across, sin.to(x.dtype))
+    return (x * cos.to(x.dtype)).add_(across * sin.to(x.dtype))
 
 
 class MultiHeadAttention(nn.Module):

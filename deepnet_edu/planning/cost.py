@@ -66,7 +66,7 @@ UTILISATIONS = (
 )
 #: Up to this width a model counts as narrow: its products are small, and the rest of a layer weighs more.
 NARROW = 1152
-#: Watts drawn for each watt of the boards' rated power. Both ends from memory: LLaMA's authors count 1.1 for the building
+#: Watts drawn for each watt of the boards' rated power. Both from memory: LLaMA's authors count 1.1 for the building
 #: alone (arXiv 2302.13971, Section 6); a DGX H100 is rated at 10.2 kW for eight boards of 700 W.
 OVERHEAD = (1.1, 1.8)
 #: GPUs of one machine, which their own link connects; beyond, bytes a second of a 400 Gb/s port for each GPU (assumed).
