@@ -67,8 +67,8 @@ _SAVED: dict[str, _Saved] = {
 #: Fitted. Bytes of Python and PyTorch with an optimizer (Linux, CPU build), and a sub-layer's of modules and views.
 PROCESS, OBJECTS = 356_000_000, 17_500
 #: Fitted. The share of activations that lies in gaps between tensors that came and went: by the fast path tensors stay
-#: where they are. By the plain path it depends on the order of their sizes, and on luck; rotary positions make tensors of
-#: more sizes.
+#: where they are. By the plain path it depends on the order of their sizes, and on luck; rotary positions add to it,
+#: since tensors of more sizes come and go.
 GAPS, ROTARY_GAPS = 0.153, 0.129
 #: Fitted. Bytes a sub-layer that PyTorch's checkpointing takes for its own books, by the plain path.
 BOOKS = 44_700
