@@ -1,6 +1,6 @@
 """The memory of a training run, part by part, from the configuration alone.
 
-Everything is counted but four constants, which were fitted to six measured runs and judged on six others:
+Everything is counted but five constants, which were fitted to seven measured runs and judged on sixteen others:
 benchmarks/memory.py, benchmarks/results/memory.json.
 """
 
@@ -65,12 +65,13 @@ _SAVED: dict[str, _Saved] = {
 }
 
 #: Fitted. Bytes of Python and PyTorch with an optimizer (Linux, CPU build), and a sub-layer's of modules and views.
-PROCESS, OBJECTS = 335_000_000, 28_100
+PROCESS, OBJECTS = 356_000_000, 17_500
 #: Fitted. The share of activations that lies in gaps between tensors that came and went: by the fast path tensors stay
-#: where they are. By the plain path it depends on the order of their sizes, and on luck.
-GAPS = {"fast": 0.0, "plain": 0.172}
+#: where they are. By the plain path it depends on the order of their sizes, and on luck; rotary positions add to it,
+#: since tensors of more sizes come and go.
+GAPS, ROTARY_GAPS = 0.153, 0.129
 #: Fitted. Bytes a sub-layer that PyTorch's checkpointing takes for its own books, by the plain path.
-BOOKS = 39_900
+BOOKS = 44_700
 
 
 @dataclass(frozen=True)
@@ -198,7 +199,7 @@ def training_memory(
             (0, narrow * (held + max(again)) + entered, number * (one.temporaries() + largest)),
         ]
     copies, activations, temporaries = max(moments, key=sum)
-    objects = sublayers * OBJECTS + round(GAPS["fast" if fast else "plain"] * activations)
+    objects = sublayers * OBJECTS + round(gaps(config, fast) * activations)
     objects += sublayers * BOOKS * bool(checkpoint_every and not fast)
     return MemoryPlan(
         path="fast" if fast else "plain",
@@ -214,17 +215,24 @@ def training_memory(
     )
 
 
+def gaps(config: ModelConfig, fast: bool) -> float:
+    """The share of activations that is lost between tensors."""
+    return 0.0 if fast else GAPS + ROTARY_GAPS * (config.position == "rotary")
+
+
 def _matrices(config: ModelConfig, vocabulary: int) -> int:
     """Numbers in the matrices of branches and head."""
     d, layers = config.d_model, config.encoder_layers + config.decoder_layers
-    layer = 4 * d * d + (3 if config.activation == "swiglu" else 2) * d * config.d_ff
-    cross = config.decoder_layers * 4 * d * d if config.encoder_layers else 0
+    attention = 2 * d * (d + config.kv_width)
+    layer = attention + config.ffn_matrices * d * config.d_ff
+    cross = config.decoder_layers * attention if config.encoder_layers else 0
     return layers * layer + cross + vocabulary * d
 
 
 def _fast_knows(config: ModelConfig, longest: int, precision: str) -> bool:
     plain = config.dropout == 0 and config.stochastic_depth == 0 and config.position != "rotary"
-    parts = config.norm == "layer" and config.activation != "swiglu" and precision in ("float32", "float64")
+    parts = config.norm == "layer" and config.ffn_matrices == 2 and precision in ("float32", "float64")
+    parts = parts and config.bias and config.kv_width == config.d_model
     known = knows(config.residual, config.encoder_layers, config.decoder_layers)
     return known and plain and parts and longest <= LONGEST
 
@@ -266,17 +274,18 @@ class _Layers:
         """Of layer i."""
         c, d, H, ff = self.config, self.config.d_model, self.config.n_heads, self.config.d_ff
         T = self.S if stack == "encoder" else self.T
-        rows, looks_up = self.B * T, stack == "decoder" and bool(c.encoder_layers)
+        rows, looks_up, kv = self.B * T, stack == "decoder" and bool(c.encoder_layers), c.kv_width
         if self.fast:
             weights = H if self.compiled else H * T
             numbers = rows * (6 * d + ff + weights)
             return numbers + looks_up * (
-                rows * (3 * d + (H if self.compiled else H * self.S)) + 2 * d * self.B * self.S
+                rows * (3 * d + (H if self.compiled else H * self.S)) + 2 * kv * self.B * self.S
             )
         saved = _SAVED.get(c.residual, _Saved())
         per_norm = d - 1 if c.norm == "rms" else 0  # RMSNorm keeps one d_model more than LayerNorm, and one number less
         dropped = d if c.dropout else 0
-        inside = {"gelu": 0, "relu": -ff, "swiglu": 2 * ff}[c.activation] + (2 * d if c.position == "rotary" else 0)
+        inside = {"gelu": 0, "relu": -ff, "swiglu": 2 * ff, "geglu": 2 * ff}[c.activation] - 2 * (d - kv)
+        inside += d + kv if c.position == "rotary" else 0
         numbers = (saved.d + saved.growth * i) * d + saved.ff * ff + saved.more + H + inside + 2 * dropped
         numbers += saved.more // 2 * per_norm + saved.by_head * H
         if c.norm == "rms":
@@ -287,9 +296,9 @@ class _Layers:
             return rows * (2 * numbers - narrow if self.autocast else numbers)
         cross = saved.d_cross * d + saved.more_cross + H + saved.more_cross // 2 * per_norm + dropped
         if not self.autocast:
-            return rows * (numbers + cross) + 2 * d * self.B * self.S
+            return rows * (numbers + cross) + 2 * kv * self.B * self.S
         # Each layer makes its own narrow copy of the memory.
-        return rows * (2 * (numbers + cross) - narrow - 3 * d - dropped) + 3 * d * self.B * self.S
+        return rows * (2 * (numbers + cross) - narrow - 3 * d - dropped) + (2 * kv + d) * self.B * self.S
 
     def temporaries(self) -> int:
         """Of the layer that is at work in the backward pass."""
