@@ -1,4 +1,4 @@
-"""Rules with several streams: ResiDual, hyper-connections and mHC."""
+"""Rules with several streams: ResiDual, SiameseNorm, hyper-connections and mHC."""
 
 from math import log
 
@@ -39,7 +39,7 @@ class ResiDual(Residual):
     def finish(self, state: State) -> Tensor:
         """x + LN(r)."""
         if self.final_norm is None:
-            raise RuntimeError("Only the last sub-layer of a stack can finish a ResiDual state.")
+            raise RuntimeError(f"Only the last sub-layer of a stack can finish a state of {self.title}.")
         x, r = state
         return x + self.final_norm(r)
 
@@ -48,6 +48,43 @@ class ResiDual(Residual):
         x, r = state
         shape = (self.d_model,)
         return x + (F.layer_norm(r, shape) if self.place.norm == "layer" else F.rms_norm(r, shape, eps=1e-5))
+
+
+@RESIDUALS.register("siamese_norm")
+class SiameseNorm(ResiDual):
+    """SiameseNorm: x ← LN(x + F/√l), y ← y + F with F = F(x + LN(y)), and x + LN(y) at the end (arXiv 2602.08064).
+
+    As ResiDual, but the plain stream y feeds the branches too, and the normalised one takes less of them on the way up;
+    l is the layer from 1.
+    """
+
+    title = "SiameseNorm"
+    formula = "x ← LN(x + F/√l), y ← y + F, F = F(x + LN(y)), x + LN(y) at the end"
+    source = "arXiv 2602.08064, its Algorithm 1 as others quote it; Qwen-Applications/SiameseNorm, model_hybrid_pre.py"
+    init = "1/√l, l the layer from 1"
+    sure = "secondary"
+    departs = (
+        "1/√l is the algorithm as others quote it; the authors' code has 1/√(2l). Its norms of query, key and value, "
+        "and on what the branch reads, are variants, left out."
+    )
+    architectures = ONE_STACK
+    elsewhere = "the paper has no cross-attention."
+    depth_scale: Tensor
+
+    def __init__(self, place: Place, d_model: int) -> None:
+        super().__init__(place, d_model)
+        self.constant("depth_scale", (place.layer + 1) ** -0.5)
+        self.plain_norm = self.norm_layer()
+
+    def read(self, state: State) -> Tensor:
+        """x + LN(y)."""
+        x, y = state
+        return x + self.plain_norm(y)
+
+    def write(self, state: State, branch: Tensor) -> State:
+        """LN(x + F/√l), y + F."""
+        x, y = state
+        return (self.norm(x + self.depth_scale * branch), y + branch)
 
 
 class _Streams(Residual):
