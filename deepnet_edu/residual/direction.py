@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.linalg import vecdot
 from torch.nn.functional import normalize
 
-from deepnet_edu.residual.base import ONE_STACK, RESIDUALS, Residual, State
+from deepnet_edu.residual.base import ONE_STACK, RESIDUALS, Residual, Signal, State
 from deepnet_edu.residual.classic import PreLN
 from deepnet_edu.residual.place import Place
 
@@ -37,7 +37,7 @@ class NAG(Residual):
         super().__init__(place, d_model)
         C = self.N_DIRECTIONS
         self.alpha = nn.Parameter(torch.tensor([self.number("alpha", (place.index + 1) ** -0.5)]))
-        self.directions = nn.Parameter(torch.empty(C, d_model).normal_(std=0.02))
+        self.directions = nn.Parameter(torch.zeros(C, d_model))
         self.bias = nn.Parameter(torch.zeros(C))
         self.mixture = nn.Parameter(torch.zeros(C))
         self.beta = nn.Parameter(torch.ones(1))
@@ -56,6 +56,15 @@ class NAG(Residual):
         gates = (along @ self.directions.T + self.bias).sigmoid() @ self.mixture.softmax(0)
         size = torch.linalg.vector_norm(x, dim=-1) * self.alpha * gates**self.beta
         return (x + size.unsqueeze(-1) * normalize(f, dim=-1),)
+
+    def draw(self, generator: torch.Generator) -> None:
+        """The directions, N(0, 0.02²)."""
+        nn.init.normal_(self.directions, std=0.02, generator=generator)
+
+    def signal(self) -> Signal | None:
+        """The first α times ½ of the stream's own size, whatever F is."""
+        half = self.constants["alpha"] / 2
+        return Signal(branch=half, norm_read=True, norm_branch=True, norm_finish=True, relative=True)
 
     def finish(self, state: State) -> Tensor:
         """LN(x)."""

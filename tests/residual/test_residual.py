@@ -94,7 +94,7 @@ def test_a_second_stream_costs_the_others_nothing() -> None:
             stack = Stack("decoder", residual, encoder_layers=0, decoder_layers=2, shape=SHAPE)
             state = stack.layers[0].self_attention.residual.start(x)  # type: ignore[union-attr, operator]
             sizes[residual] = (len(state), sum(p.numel() for p in stack.parameters()))
-    several = {"resi_dual", "b2t", "dlcl"}
+    several = {"resi_dual", "siamese_norm", "b2t", "span_norm", "dlcl", "x0_skips", "parcae"}
     assert {name for name in sizes if sizes[name][0] > 1} == several
     assert sizes["post_ln"] == sizes["deepnorm"]
     assert sizes["pre_ln"][1] == sizes["post_ln"][1] + 2 * 12  # its final norm
