@@ -77,7 +77,7 @@ _SAVED: dict[str, _Saved] = {
     "resi_dual": _Saved(state=2),
     "b2t": _Saved(state=2),
     "hyper_connections": _Saved(d=34, more=180, state=4),
-    "mhc": _Saved(d=34, more=1794, state=4),
+    "mhc": _Saved(d=18, more=288, state=4),
 }
 
 #: Fitted. Bytes of Python and PyTorch with an optimizer (Linux, CPU build), and a sub-layer's of modules and views.

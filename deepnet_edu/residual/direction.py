@@ -104,5 +104,5 @@ class DeepDelta(PreLN):
         (x,) = state
         k = normalize(branch, dim=-1)
         beta = 2 * (self.read(state) @ self.beta_weight + self.beta_bias).sigmoid()
-        value = x @ self.value_weight + self.value_bias
+        value = vecdot(x, self.value_weight) + self.value_bias
         return (x + (beta * (value - vecdot(k, x))).unsqueeze(-1) * k,)
