@@ -145,6 +145,7 @@ class Shape:
         dropout: share of each branch's features that training sets to 0.
         stochastic_depth: share of samples for which training leaves out the last branch; linearly less below it.
         override: constants of the residual rule that are given by hand.
+        clones: all layers are one, a loop.
     """
 
     d_model: int
@@ -155,3 +156,4 @@ class Shape:
     dropout: float = 0.0
     stochastic_depth: float = 0.0
     override: Mapping[str, float] = field(default_factory=dict)
+    clones: bool = False
