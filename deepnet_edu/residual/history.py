@@ -14,14 +14,17 @@ class _WeightedSum(torch.autograd.Function):
     def forward(ctx: torch.autograd.function.FunctionCtx, weights: Tensor, *values: Tensor) -> Tensor:
         ctx.save_for_backward(weights, *values)
         V = torch.stack(values)
-        return (weights.view(*weights.shape, *(1,) * (V.ndim - weights.ndim)) * V).sum(0)
+        return torch.tensordot(weights, V, 1) if weights.ndim == 1 else (weights.unsqueeze(-1) * V).sum(0)
 
     @staticmethod
     def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, ...]:
         weights, *values = ctx.saved_tensors  # type: ignore[attr-defined]
-        along = torch.stack([torch.linalg.vecdot(value, gradient) for value in values])  # (k, B, T)
-        spread = weights.view(*weights.shape, *(1,) * (gradient.ndim + 1 - weights.ndim))
-        return (along if weights.ndim > 1 else along.sum((1, 2)), *(spread * gradient).unbind())
+        if weights.ndim == 1:
+            flat = gradient.flatten()
+            along = torch.stack([value.flatten().dot(flat) for value in values])
+            return (along, *(weights.view(-1, 1, 1, 1) * gradient).unbind())
+        along = torch.stack([torch.linalg.vecdot(value, gradient) for value in values])
+        return (along, *(weights.unsqueeze(-1) * gradient).unbind())
 
 
 def weighted_sum(weights: Tensor, values: State) -> Tensor:
