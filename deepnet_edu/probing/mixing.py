@@ -12,6 +12,7 @@ from torch.linalg import vecdot
 from torch.overrides import TorchFunctionMode
 
 from deepnet_edu.attention import Context
+from deepnet_edu.compiled import unwrapped
 from deepnet_edu.fields import Count, checked
 from deepnet_edu.models import Batch, Model
 from deepnet_edu.probing.refusal import check_batch, check_finite
@@ -68,7 +69,7 @@ class _Fixed(TorchFunctionMode):
         return found.detach() if name in GATES else found
 
 
-@checked()
+@checked(model=unwrapped)
 def depth_mixing(model: Model, batch: Batch, rows: Count = 128) -> DepthMixing:
     """The depth-mixing matrix of the model's (last) stack, trained or not, averaged over tokens.
 
@@ -137,7 +138,7 @@ def _weights(y: Tensor, sources: list[Tensor], row: int) -> Array:
     return found
 
 
-@checked()
+@checked(model=unwrapped)
 def composite_gain(model: Model, batch: Batch) -> tuple[Array, Array]:
     """The most that streams gain from the bottom of the (last) stack up to each sub-layer, and back down from there.
 

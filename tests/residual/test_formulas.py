@@ -569,6 +569,8 @@ GAINS: dict[tuple[str, str], dict[str, float]] = {
     ("pre_ln", "decoder"): {"value": 1, "ffn_out": 1},
     ("hyper_connections", "decoder"): {"output": 2, "ffn_out": 2, "value": 1, "ffn_in": 1, "query": 1},
     ("mhc", "decoder"): {"output": 1, "ffn_out": 1, "value": 1},
+    ("span_norm", "decoder"): {"output": 0.5, "ffn_out": 0.5, "value": 1, "query": 1, "ffn_in": 1},
+    ("x0_skips", "decoder"): {"output": 0, "ffn_out": 0, "value": 1, "ffn_in": 1},
 }
 
 
