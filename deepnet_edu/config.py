@@ -64,6 +64,8 @@ class ModelConfig:
         head: ``"linear"``; ``"norm"`` with LN before it, whatever the rule ends with; or ``"bert"``: a matrix, GELU and
             LN before it, and a bias.
         shared_embeddings: one matrix for all embeddings and the head, instead of one each.
+        clones: all layers of a stack are the same one, run again and again: a looped stack. What a rule has at the ends
+            alone is not shared.
         dropout: share of features set to 0 in training, after each branch and each embedding.
         stochastic_depth: share of samples for which training leaves out the last branch, linearly less below it.
         n_classes: of classification.
@@ -98,6 +100,7 @@ class ModelConfig:
     embedding: Embedding = "sum"
     head: Head = "linear"
     shared_embeddings: bool = False
+    clones: bool = False
     dropout: float = 0.0
     stochastic_depth: float = 0.0
     n_classes: int = 0
@@ -176,6 +179,11 @@ class ModelConfig:
                 )
         if self.residual != NO_RESIDUAL:
             RESIDUALS[self.residual].check(self.architecture)  # type: ignore[arg-type]
+        if self.clones and (self.residual == NO_RESIDUAL or RESIDUALS[self.residual].growing):
+            raise ValueError(
+                f"clones=True makes all layers one, and with residual={self.residual!r} no two can be: choose a "
+                "residual whose layers are alike, for example 'parcae'."
+            )
 
     def _check_constants(self) -> None:
         given = self.override
@@ -238,6 +246,7 @@ class ModelConfig:
             self.override,
             self.n_kv_heads,
             self.bias,
+            self.clones,
         )
 
     def rule_constants(self) -> dict[str, float]:

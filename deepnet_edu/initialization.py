@@ -18,7 +18,7 @@ from deepnet_edu.transformer import SubLayer
 
 @torch.no_grad()
 def initialize(model: nn.Module, generator: torch.Generator) -> None:
-    """Draw all branch weights of ``model`` by role, set its biases to 0.
+    """Draw all branch weights of ``model`` by role, set its biases to 0, and draw what a rule has at random.
 
     Args:
         model: holds :class:`SubLayer` modules; other parameters are left alone.
@@ -33,6 +33,7 @@ def initialize(model: nn.Module, generator: torch.Generator) -> None:
         for module in sublayer.branch.modules():
             if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
+        sublayer.residual.draw(generator)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,32 @@ import numpy as np
 from deepnet_edu.messages import unknown
 from deepnet_edu.verdict import MAX_TOKEN_SIMILARITY, Array, Found, Verdict, judge_stack, with_update, worst
 
-__all__ = ["MAX_TOKEN_SIMILARITY", "Array", "Curve", "DepthProfile", "History", "Verdict"]
+__all__ = ["MAX_TOKEN_SIMILARITY", "Array", "Curve", "DepthMixing", "DepthProfile", "History", "Verdict"]
+
+
+@dataclass(frozen=True)
+class DepthMixing:
+    """How much of each sub-layer's output is in what each sub-layer reads (arXiv 2603.15031, Section 6.2).
+
+    Attributes:
+        label: of the rule.
+        weights: (rows, n + 1): what output i is multiplied by, column 0 being the stack's input, until row l reads it,
+            norms and gates taken at the numbers that they have.
+        shares: (rows, n + 1): squared, times the output's variance, over the sum of the row: its part of the variance
+            that is read, as long as outputs are independent.
+        rows: the sub-layer that reads, from 0; n is what leaves the stack.
+    """
+
+    label: str
+    weights: Array
+    shares: Array
+    rows: tuple[int, ...]
+
+    @property
+    def relative(self) -> Array:
+        """Weights over the largest of their row: a norm that reads the row does not notice the factor."""
+        largest = np.abs(self.weights).max(1, keepdims=True)
+        return np.asarray(self.weights / np.where(largest > 0, largest, 1))
 
 
 @dataclass(frozen=True)

@@ -96,6 +96,9 @@ class Stack(nn.Module):
             TransformerLayer(*map(sublayer, all_places[kinds * layer : kinds * (layer + 1)]))
             for layer in range(n_layers)
         )
+        if shape.clones:
+            for layer in self.layers[1:]:
+                _clone(self.layers[0], layer)
 
     @property
     def graphs(self) -> int:
@@ -173,6 +176,18 @@ class Stack(nn.Module):
         """Where checkpoints keep states. They see to it that nothing within a group of layers goes there."""
         offload = self.offload and x.device.type != "cpu"
         return torch.autograd.graph.save_on_cpu(pin_memory=x.is_cuda) if offload else nullcontext()
+
+
+def _clone(first: nn.Module, layer: nn.Module) -> None:
+    """Give ``layer`` the branches of ``first`` and what both rules learn; numbers that follow from a place stay."""
+    for name, sublayer in layer.named_children():
+        lowest = cast(SubLayer, first.get_submodule(name))
+        sublayer.branch = lowest.branch
+        ours, theirs = cast(SubLayer, sublayer).residual, lowest.residual
+        for kind in ("_parameters", "_modules"):
+            own = getattr(ours, kind)
+            shared = {key: part for key, part in getattr(theirs, kind).items() if part is not None}
+            own.update({key: shared[key] for key in own.keys() & shared.keys() if own[key] is not None})
 
 
 @torch.no_grad()

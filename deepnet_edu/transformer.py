@@ -158,6 +158,7 @@ class Shape:
         override: constants of the residual rule that are given by hand.
         n_kv_heads: heads of keys and values; 0 for n_heads.
         bias: whether the branches' matrices add one.
+        clones: all layers are one, a loop.
     """
 
     d_model: int
@@ -170,3 +171,4 @@ class Shape:
     override: Mapping[str, float] = field(default_factory=dict)
     n_kv_heads: int = 0
     bias: bool = True
+    clones: bool = False

@@ -18,7 +18,9 @@ from deepnet_edu.residual import RESIDUALS
 from tests.rules import small_config
 
 #: Where the first layer is of another kind than those above: its state is another view, or its rule is.
-TWO_KINDS = {"mix_ln", "keel", "resi_dual", "hyper_connections", "mhc"}
+TWO_KINDS = {
+    "mix_ln", "keel", "resi_dual", "span_norm", "siamese_norm", "x0_skips", "parcae", "hyper_connections", "mhc",
+}  # fmt: skip
 RULES = [
     (name, "decoder" if "decoder" in rule.architectures else rule.architectures[0])
     for name, rule in RESIDUALS.items()

@@ -11,6 +11,7 @@ from deepnet_edu.explorers.constants import ConstantsExplorer
 from deepnet_edu.explorers.cost import CostExplorer
 from deepnet_edu.explorers.game import GameExplorer
 from deepnet_edu.explorers.grid import Grid, load
+from deepnet_edu.explorers.mixing import MixingExplorer
 from deepnet_edu.explorers.plans import PlansExplorer
 from deepnet_edu.explorers.race import RaceExplorer
 from deepnet_edu.explorers.signal import SignalExplorer
@@ -26,6 +27,7 @@ EXPLORERS: dict[str, type[Explorer]] = {
         CostExplorer,
         GameExplorer,
         PlansExplorer,
+        MixingExplorer,
     )
 }
 
@@ -36,6 +38,7 @@ __all__ = [
     "Explorer",
     "GameExplorer",
     "Grid",
+    "MixingExplorer",
     "PlansExplorer",
     "RaceExplorer",
     "SignalExplorer",

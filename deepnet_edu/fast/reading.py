@@ -99,6 +99,8 @@ class Reading:
         self.top = _norm(last.module, "norm") if last.after else _norm(last.module, "final_norm")
         self.parts = [part for sub in self.subs for part in sub.parts] + [self.top]
         self.weights: list[nn.Parameter] = [w for part in self.parts for w in (part.weight, part.bias)]
+        if len(set(map(id, self.weights))) < len(self.weights):
+            raise Unknown("layers share their weights")
         self.looks_up = any(sub.kind == "cross_attention" for sub in subs)
         self.dtype = last.first.weight.dtype
         self.proofs: dict[Any, str] = {}

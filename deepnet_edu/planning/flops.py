@@ -4,7 +4,7 @@ from deepnet_edu.config import ModelConfig
 from deepnet_edu.fields import checked
 
 #: Rules with matrix products of their own, which are not counted.
-OWN_PRODUCTS = ("hyper_connections", "mhc", "dlcl", "ngpt")
+OWN_PRODUCTS = ("hyper_connections", "mhc", "dlcl", "ngpt", "nag")
 
 
 def layer_operations(config: ModelConfig, stack: str, B: int, T: int, S: int, *, causal: bool) -> tuple[int, int]:

@@ -30,8 +30,9 @@ PRECISIONS: dict[str, tuple[int, int, int, int]] = {
 class _Saved:
     """What autograd keeps of one layer by the plain path: d·d_model + ff·d_ff + more numbers a token, and attention's
     one a head; of a cross-attention d_cross·d_model + more_cross, and 2·d_model a token of the memory. By_head: what
-    more a head of self-attention keeps for norms of its own; growth: so many d_model more with each layer below; state:
-    d_models between layers. A test counts them."""
+    more a head of self-attention keeps for norms of its own; weights: so many numbers more with each layer below, which
+    it weighs; state: d_models between layers, growth: by which each layer enlarges that, kept once however often they
+    are read; blocks: the state holds no more than so many. A test counts them."""
 
     d: int = 8
     ff: int = 2
@@ -39,8 +40,14 @@ class _Saved:
     d_cross: int = 4
     more_cross: int = 2
     by_head: int = 0
+    weights: int = 0
     growth: int = 0
     state: int = 1
+    blocks: int = 0
+
+    def below(self, i: int, layers: int) -> int:
+        """Layers or blocks of them that layer i of a stack weighs."""
+        return i * self.blocks // layers if self.blocks and layers > self.blocks else i
 
 
 #: Rules that keep something else than Post-LN and its like.
@@ -56,12 +63,21 @@ _SAVED: dict[str, _Saved] = {
     "peri_ln": _Saved(d=10, more=8, d_cross=5, more_cross=4),
     "sub_ln": _Saved(d=9, ff=3, more=8),
     "normformer": _Saved(d=10, ff=3, more=8),
-    "dlcl": _Saved(d=11, more=6, growth=1),
+    "dlcl": _Saved(d=10, more=6, growth=1),
+    "attention_residuals": _Saved(d=10, more=19, weights=12, growth=2),
+    "block_attention_residuals": _Saved(d=10, more=16, weights=6, growth=1, blocks=8),
+    "nag": _Saved(d=16, more=92),
+    "deep_delta": _Saved(d=14, more=20),
+    "rl_1000": _Saved(ff=3, d=10, more=6),
+    "x0_skips": _Saved(d=9, state=2),
+    "parcae": _Saved(d=9, state=2),
+    "siamese_norm": _Saved(d=10, more=8, state=2),
+    "span_norm": _Saved(state=2),
     "ngpt": _Saved(d=16, ff=3, more=20),
     "resi_dual": _Saved(state=2),
     "b2t": _Saved(state=2),
     "hyper_connections": _Saved(d=34, more=180, state=4),
-    "mhc": _Saved(d=34, more=1794, state=4),
+    "mhc": _Saved(d=18, more=288, state=4),
 }
 
 #: Fitted. Bytes of Python and PyTorch with an optimizer (Linux, CPU build), and a sub-layer's of modules and views.
@@ -256,9 +272,10 @@ class _Layers:
             return self._layers(stack, first, n)
         saved = _SAVED.get(self.config.residual, _Saved())
         d, rows = self.config.d_model, self.B * (self.S if stack == "encoder" else self.T)
-        groups = -(-n // every)
-        lowest, highest = ((saved.state + saved.growth * (first + i + 1)) * d * rows for i in (0, (groups - 1) * every))
-        return (2 if self.autocast else 1) * (highest if moved else groups * (lowest + highest) // 2)
+        groups, last = -(-n // every), first + n
+        below = saved.below(last, max(self._depth(stack), last))
+        states = saved.state * (1 if moved else groups) + saved.growth * below
+        return (2 if self.autocast else 1) * states * d * rows
 
     def again(self, stack: str, n: int, every: int, first: int = 0) -> int:
         """Of the group of layers that is computed again, the highest one; 0 where all is held."""
@@ -269,6 +286,9 @@ class _Layers:
     def _layers(self, stack: str, first: int, n: int) -> int:
         """Of n layers together, in closed form: from each to the next they grow by the same number."""
         return n * (self.layer(stack, first) + self.layer(stack, first + n - 1)) // 2
+
+    def _depth(self, stack: str) -> int:
+        return self.config.encoder_layers if stack == "encoder" else self.config.decoder_layers
 
     def layer(self, stack: str, i: int) -> int:
         """Of layer i."""
@@ -286,7 +306,8 @@ class _Layers:
         dropped = d if c.dropout else 0
         inside = {"gelu": 0, "relu": -ff, "swiglu": 2 * ff, "geglu": 2 * ff}[c.activation] - 2 * (d - kv)
         inside += d + kv if c.position == "rotary" else 0
-        numbers = (saved.d + saved.growth * i) * d + saved.ff * ff + saved.more + H + inside + 2 * dropped
+        numbers = saved.d * d + saved.ff * ff + saved.more + H + inside + 2 * dropped
+        numbers += saved.weights * saved.below(i, max(self._depth(stack), i + 1))
         numbers += saved.more // 2 * per_norm + saved.by_head * H
         if c.norm == "rms":
             numbers += saved.by_head // 2 * (d - H)

@@ -51,7 +51,10 @@ _UPDATED = 9
 _BYTES = PRECISIONS["float32"][3]
 #: Rules that add the branch as it is and keep nothing for that, so that PyTorch's checkpointing stops before the last
 #: product of a group.
-_ONLY_ADD = ("pre_ln", "mix_ln", "layernorm_scaling", "sub_ln", "normformer", "hybrid_norm", "stable", "t_fixup")
+_ONLY_ADD = (
+    "pre_ln", "mix_ln", "layernorm_scaling", "sub_ln", "normformer", "hybrid_norm", "stable", "t_fixup", "x0_skips",
+    "parcae", "attention_residuals", "block_attention_residuals",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

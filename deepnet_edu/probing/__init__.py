@@ -1,5 +1,6 @@
 """Measurements on a real model, sub-layer by sub-layer, that leave the model as it was."""
 
+from deepnet_edu.probing.mixing import composite_gain, depth_mixing
 from deepnet_edu.probing.sweep import SweepRow, depth_sweep, judge_sweep, slope
 from deepnet_edu.probing.update import Step, UpdateGroup, model_update, update_group
 from deepnet_edu.probing.watch import Watch, input_share, input_similarity, probe, token_similarity
@@ -9,6 +10,8 @@ __all__ = [
     "SweepRow",
     "UpdateGroup",
     "Watch",
+    "composite_gain",
+    "depth_mixing",
     "depth_sweep",
     "input_share",
     "input_similarity",

@@ -53,6 +53,7 @@ class Signal:
         norm_branch: LN behind the branch.
         norm_sum: LN around the sum.
         norm_finish: LN at the end of the stack.
+        relative: the factor on F is in units of x's own root mean square.
     """
 
     skip: float = 1.0
@@ -64,12 +65,13 @@ class Signal:
     norm_branch: bool = False
     norm_sum: bool = False
     norm_finish: bool = False
+    relative: bool = False
 
 
 @contextmanager
 def numbers_only() -> Iterator[None]:
-    """Rules that are made here have no norms and no buffers: they can say their numbers, and are made ten times as
-    quickly. For predictions, which ask thousands of them while a slider moves."""
+    """Rules made here have no norms and no buffers: they say their numbers, and are made ten times as quickly, for
+    predictions, which ask thousands of them while a slider moves."""
     token = _NUMBERS_ONLY.set(True)
     try:
         yield
@@ -120,8 +122,7 @@ class Residual(nn.Module):
     @property
     def lowest(self) -> Self:
         """The rule that holds what is ``per_layer``: of the layer's lowest sub-layer, or itself where it is alone."""
-        holder: Self = self._lowest[0] if self._lowest else self  # type: ignore[assignment]
-        return holder
+        return self._lowest[0] if self._lowest else self  # type: ignore[return-value]
 
     @classmethod
     def check(cls, architecture: Architecture) -> None:
@@ -176,8 +177,8 @@ class Residual(nn.Module):
         return 1.0
 
     def inside(self, slot: Slot, width: int, heads: int) -> nn.Module | None:
-        """A module of the rule's own inside the branch, None for none. ``width``: of its last dimension (d_model for
-        query, key and value, whose last two dimensions are (heads, d_model / heads))."""
+        """A module of the rule's own inside the branch, or None. ``width``: of its last dimension, d_model for query,
+        key and value, (B, T, heads, d_model / heads)."""
         return None
 
     def score_scale(self, head_dim: int) -> float:
@@ -187,6 +188,9 @@ class Residual(nn.Module):
     def std(self, role: Role, fan_in: int, fan_out: int) -> float:
         """Standard deviation of a weight's initial normal distribution: Xavier's, gain·√(2/(fan_in + fan_out))."""
         return self.gain(role) * (2.0 / (fan_in + fan_out)) ** 0.5
+
+    def draw(self, generator: torch.Generator) -> None:
+        """Draw the rule's own parameters that start at random, from ``generator`` alone; most rules have none."""
 
     @classmethod
     def decays(cls, name: str, parameter: nn.Parameter) -> bool:

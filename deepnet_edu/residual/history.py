@@ -1,10 +1,41 @@
-"""Rules that remember what earlier layers gave: B2T and DLCL."""
+"""Rules that remember what earlier layers gave: B2T, SpanNorm and DLCL."""
 
 import torch
 from torch import Tensor, nn
 
-from deepnet_edu.residual.base import RESIDUALS, Residual, Role, State
+from deepnet_edu.residual.base import ONE_STACK, RESIDUALS, Residual, Role, State
 from deepnet_edu.residual.place import Place
+
+
+class _WeightedSum(torch.autograd.Function):
+    """Σ_k w_k v_k. Keeps the tensors themselves: stacked anew for each sub-layer, they would be kept once for each."""
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, weights: Tensor, *values: Tensor) -> Tensor:
+        ctx.save_for_backward(weights, *values)
+        V = torch.stack(values)
+        return torch.tensordot(weights, V, 1) if weights.ndim == 1 else (weights.unsqueeze(-1) * V).sum(0)
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, ...]:
+        weights, *values = ctx.saved_tensors  # type: ignore[attr-defined]
+        if weights.ndim == 1:
+            flat = gradient.flatten()
+            along = torch.stack([value.flatten().dot(flat) for value in values])
+            return (along, *(weights.view(-1, 1, 1, 1) * gradient).unbind())
+        along = torch.stack([torch.linalg.vecdot(value, gradient) for value in values])
+        return (along, *(weights.unsqueeze(-1) * gradient).unbind())
+
+
+def weighted_sum(weights: Tensor, values: State) -> Tensor:
+    """Σ_k w_k v_k: (B, T, d).
+
+    Args:
+        weights: (k,), or (k, B, T) for weights of each token's own.
+        values: k tensors (B, T, d).
+    """
+    summed: Tensor = _WeightedSum.apply(weights, *values)
+    return summed
 
 
 @RESIDUALS.register("b2t")
@@ -40,13 +71,53 @@ class B2T(Residual):
         return float(self.place.n_layers**-0.5)
 
 
+@RESIDUALS.register("span_norm")
+class SpanNorm(Residual):
+    """SpanNorm: y ← LN(x + Attn(x)), and after it x ← LN(x + FFN(y)), x the layer's input (arXiv 2601.22580).
+
+    The FFN reads attention's output y and is added to the layer's input: its skip spans the layer. The lowest attention
+    reads LN(x), its skip stays x. Output matrices start 1/√L as large, L layers. The state is (y, x).
+    """
+
+    title = "SpanNorm"
+    formula = "y ← LN(x + Attn(x)), x ← LN(x + FFN(y))"
+    source = "arXiv 2601.22580, its Equations 5 to 8 as others' code quotes them"
+    init = "output, FFN's last × 1/√L, L layers"
+    sure = "secondary"
+    architectures = ONE_STACK
+    elsewhere = "the paper has no cross-attention."
+
+    def __init__(self, place: Place, d_model: int) -> None:
+        super().__init__(place, d_model)
+        self.norm = self.norm_layer()
+        self.first_norm = self.norm_layer() if place.is_first else None
+
+    def start(self, x: Tensor) -> State:
+        """(x, x)."""
+        return (x, x)
+
+    def read(self, state: State) -> Tensor:
+        """y, which is x at the bottom of a layer; LN(x) at the bottom of the stack."""
+        return state[0] if self.first_norm is None else self.first_norm(state[0])
+
+    def write(self, state: State, branch: Tensor) -> State:
+        """LN(x + F): beside x after attention, in its place after the FFN."""
+        _, x = state
+        y = self.norm(x + branch)
+        return (y, y if self.place.sublayer == "ffn" else x)
+
+    def gain(self, role: Role) -> float:
+        """1/√L for the last matrix of a branch."""
+        return float(self.place.n_layers**-0.5) if role in ("output", "ffn_out") else 1.0
+
+
 @RESIDUALS.register("dlcl")
 class DLCL(Residual):
     """DLCL: x_{l+1} = Σ_{k ≤ l} W_{lk} LN(y_k), y_k what layer k gave, W_{lk} = 1/(l+1) at first (arXiv 1906.01787).
 
     y_0, the stack's input, is taken as it is; the first layer reads W_{00} y_0. Inside a layer x ← x + F(LN(x)). What
     the last layer gives is mixed too, and LN(x) leaves the stack. The authors' LN on the embedding, off by default, is
-    left out. The state is x, y_0 and all LN(y_k) so far, so memory and time grow with the square of the depth.
+    left out. The state is x, y_0 and all LN(y_k) so far: time grows with the square of the depth.
     """
 
     title = "DLCL"
@@ -81,8 +152,7 @@ class DLCL(Residual):
         if self.history_norm is None:
             return (x, *history)
         history.append(self.history_norm(x))
-        mixed = torch.einsum("k,kbtd->btd", self.history_weight, torch.stack(history))
-        return (mixed, *history)
+        return (weighted_sum(self.history_weight, tuple(history)), *history)
 
     def finish(self, state: State) -> Tensor:
         """LN(x)."""

@@ -171,6 +171,39 @@ class HybridNorm(Residual):
         return Signal(norm_value=attention, norm_sum=attention, norm_finish=True)
 
 
+@RESIDUALS.register("rl_1000")
+class ThousandLayersRL(Residual):
+    """1000 Layer Networks: x ← x + Swish(LN(F(x))), F's first matrix with LN behind it too (arXiv 2503.14858).
+
+    The residual block of that paper's networks for reinforcement learning, up to 1,024 Dense layers: h = x, four times
+    h ← Swish(LN(Dense(h))), x ← x + h. No norm on the stream, not even at its end, no α, no special weights. Here the
+    feed-forward's two matrices have LN behind them, and so has attention's last one.
+    """
+
+    title = "1000 Layer Networks"
+    formula = "x ← x + Swish(LN(F(x))), F's first matrix with LN behind it too"
+    source = "arXiv 2503.14858; wang-kevin3290/scaling-crl, train.py, residual_block"
+    departs = (
+        "Its branch is four Dense layers, of networks without attention. Here it is a Transformer's, whose "
+        "feed-forward has two matrices and the activation that the model has."
+    )
+    architectures = ONE_STACK
+    elsewhere = "the paper has no attention, so no cross-attention either."
+
+    def __init__(self, place: Place, d_model: int) -> None:
+        super().__init__(place, d_model)
+        self.output_norm = self.norm_layer()
+
+    def write(self, state: State, branch: Tensor) -> State:
+        """x + Swish(LN(F))."""
+        (x,) = state
+        return (x + nn.functional.silu(self.output_norm(branch)),)
+
+    def inside(self, slot: Slot, width: int, heads: int) -> nn.Module | None:
+        """The norm in front of the feed-forward's activation."""
+        return self.norm_layer(width) if slot == "ffn_in" else None
+
+
 class _StableNorm(nn.Module):
     """γ ⊙ d^a·x/‖x‖₂ with a = 0.375, over the last dimension."""
 
@@ -186,8 +219,10 @@ class _StableNorm(nn.Module):
 class Stable(PreLN):
     """Stable-Transformer: x ← x + F(SN(x)), SN(x) = γ ⊙ d^a·x/‖x‖, a = 0.375, SN at the end (OpenReview lkRjnNW0gb).
 
-    Weights are drawn from N(0, 1/(√fan_in + √fan_out)²), so that their largest singular value is about 1. The paper
-    also changes attention (StableAtten); its formula was not found, so attention is the ordinary one.
+    Weights are drawn from N(0, 1/(√fan_in + √fan_out)²), so that their largest singular value is about 1. These are
+    the two of its three parts that are known, StableInit and StableNorm. StableAtten, Equation 3 of its Section 3.3, is
+    a form of query-key normalisation whose formula is in no text that we could read: attention is the ordinary one. The
+    abstract names 1 billion parameters and 200 layers; its reviews found no such experiment in the paper.
     """
 
     title = "Stable-Transformer"
@@ -195,7 +230,7 @@ class Stable(PreLN):
     source = "OpenReview lkRjnNW0gb, its page and reviews"
     init = "σ = 1/(√fan_in + √fan_out); StableAtten not found"
     sure = "secondary"
-    departs = "Attention is the ordinary one: StableAtten's formula is in no text that we could read."
+    departs = "Attention is the ordinary one: StableAtten's formula, its Equation 3, is in no text that we could read."
     architectures = ONE_STACK
     elsewhere = "the paper has a GPT-2 and a ViT, and no cross-attention."
 

@@ -10,6 +10,11 @@ from deepnet_edu.residual.base import RESIDUALS, Projected, Role, Slot, State
 from deepnet_edu.residual.place import Place
 
 
+def unit(x: Tensor) -> Tensor:
+    """x with its last dimension brought to length 1; a 0 stays 0."""
+    return x * torch.linalg.vecdot(x, x).clamp_min(1e-24).rsqrt().unsqueeze(-1)
+
+
 class _Scaled(nn.Module):
     """``factor`` · s ⊙ x, or of x with its last dimension brought to length 1; s is learned and starts at ``start``.
 
@@ -23,7 +28,7 @@ class _Scaled(nn.Module):
         self.unit_length = unit_length
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.factor * self.weight * (normalize(x, dim=-1) if self.unit_length else x)
+        return self.factor * self.weight * (unit(x) if self.unit_length else x)
 
 
 @RESIDUALS.register("ngpt")
@@ -52,13 +57,13 @@ class NGPT(Projected):
 
     def start(self, x: Tensor) -> State:
         """norm(x)."""
-        return (normalize(x, dim=-1),)
+        return (unit(x),)
 
     def write(self, state: State, branch: Tensor) -> State:
         """norm(h + |α| ⊙ (norm(F) - norm(h)))."""
-        h = normalize(state[0], dim=-1)
+        (h,) = state  # of length 1 already
         rate = (self.alpha_factor * self.alpha).abs()
-        return (normalize(h + rate * (normalize(branch, dim=-1) - h), dim=-1),)
+        return (unit(torch.lerp(h, unit(branch), rate)),)
 
     def score_scale(self, head_dim: int) -> float:
         """√head_dim, since query and key have length 1."""

@@ -1,10 +1,12 @@
-"""Rules with several streams: ResiDual, hyper-connections and mHC."""
+"""Rules with several streams: ResiDual, SiameseNorm, hyper-connections and mHC."""
 
 from math import log
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.linalg import vecdot
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from deepnet_edu.residual.base import ONE_STACK, RESIDUALS, Residual, Role, State
 from deepnet_edu.residual.place import Place
@@ -39,7 +41,7 @@ class ResiDual(Residual):
     def finish(self, state: State) -> Tensor:
         """x + LN(r)."""
         if self.final_norm is None:
-            raise RuntimeError("Only the last sub-layer of a stack can finish a ResiDual state.")
+            raise RuntimeError(f"Only the last sub-layer of a stack can finish a state of {self.title}.")
         x, r = state
         return x + self.final_norm(r)
 
@@ -50,7 +52,44 @@ class ResiDual(Residual):
         return x + (F.layer_norm(r, shape) if self.place.norm == "layer" else F.rms_norm(r, shape, eps=1e-5))
 
 
-class _Streams(Residual):
+@RESIDUALS.register("siamese_norm")
+class SiameseNorm(ResiDual):
+    """SiameseNorm: x ← LN(x + F/√l), y ← y + F with F = F(x + LN(y)), and x + LN(y) at the end (arXiv 2602.08064).
+
+    As ResiDual, but the plain stream y feeds the branches too, and the normalised one takes less of them on the way up;
+    l is the layer from 1.
+    """
+
+    title = "SiameseNorm"
+    formula = "x ← LN(x + F/√l), y ← y + F, F = F(x + LN(y)), x + LN(y) at the end"
+    source = "arXiv 2602.08064, its Algorithm 1 as others quote it; Qwen-Applications/SiameseNorm, model_hybrid_pre.py"
+    init = "1/√l, l the layer from 1"
+    sure = "secondary"
+    departs = (
+        "1/√l is the algorithm as others quote it; the authors' code has 1/√(2l). Its norms of query, key and value, "
+        "and on what the branch reads, are variants, left out."
+    )
+    architectures = ONE_STACK
+    elsewhere = "the paper has no cross-attention."
+    depth_scale: Tensor
+
+    def __init__(self, place: Place, d_model: int) -> None:
+        super().__init__(place, d_model)
+        self.constant("depth_scale", (place.layer + 1) ** -0.5)
+        self.plain_norm = self.norm_layer()
+
+    def read(self, state: State) -> Tensor:
+        """x + LN(y)."""
+        x, y = state
+        return x + self.plain_norm(y)
+
+    def write(self, state: State, branch: Tensor) -> State:
+        """LN(x + F/√l), y + F."""
+        x, y = state
+        return (self.norm(x + self.depth_scale * branch), y + branch)
+
+
+class Streams(Residual):
     """n streams X, (B, T, n, d_model), all the stack's input at first: X ← H_res X + H_postᵀ F(LN(H_pre X)).
 
     H_res is (n, n), H_pre and H_post are (n,); each is a learned constant and a small part that depends on the token's
@@ -88,13 +127,13 @@ class _Streams(Residual):
     def read(self, state: State) -> Tensor:
         """LN(H_pre X)."""
         (X,) = state
-        return self.norm((self.h_pre(X).unsqueeze(-2) @ X).squeeze(-2))
+        return self.norm((self.h_pre(X).unsqueeze(-1) * X).sum(-2))
 
     def write(self, state: State, branch: Tensor) -> State:
         """H_res X + H_postᵀ F."""
         (X,) = state
         post, res = self.h_post_res(X)
-        return (res @ X + post.unsqueeze(-1) * branch.unsqueeze(-2),)
+        return (res.contiguous() @ X + post.unsqueeze(-1) * branch.unsqueeze(-2),)
 
     def finish(self, state: State) -> Tensor:
         """LN(Σ X)."""
@@ -108,7 +147,7 @@ class _Streams(Residual):
 
 
 @RESIDUALS.register("hyper_connections")
-class HyperConnections(_Streams):
+class HyperConnections(Streams):
     """Hyper-connections: X ← H_res X + H_postᵀ F(LN(H_pre X)), n = 4 streams, LN(Σ X) at the end (arXiv 2409.19606).
 
     H = constant + s·tanh(LN(X)w), stream by stream. At first H_res = I, H_post = 1, H_pre reads stream i mod n at
@@ -131,23 +170,55 @@ class HyperConnections(_Streams):
         self.dynamic = nn.Parameter(torch.zeros(d_model, n + 2))  # columns: res, pre, post
         self.scale = nn.Parameter(torch.full((2,), 0.01))  # of res and pre, of post
 
-    def _dynamic(self, X: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """tanh(LN(X)w) for res (B, T, n, n), pre (B, T, n) and post (B, T, n)."""
-        h = (self.stream_norm(X) @ self.dynamic).tanh()
-        return h[..., :-2].transpose(-1, -2), h[..., -2], h[..., -1]
+    def _dynamic(self, X: Tensor) -> Tensor:
+        """tanh(LN(X)w): (B, T, n, n + 2)."""
+        return (self.stream_norm(X) @ self.dynamic).tanh()
 
     def h_pre(self, X: Tensor) -> Tensor:
         """constant + s·tanh(LN(X)w)."""
-        return self.pre + self.scale[0] * self._dynamic(X)[1]
+        return self.pre + self.scale[0] * self._dynamic(X)[..., -2]
 
     def h_post_res(self, X: Tensor) -> tuple[Tensor, Tensor]:
         """constant + s·tanh(LN(X)w), both."""
-        res, _, post = self._dynamic(X)
-        return self.post + self.scale[1] * post, self.res + self.scale[0] * res
+        h = self._dynamic(X)
+        return self.post + self.scale[1] * h[..., -1], self.res + self.scale[0] * h[..., :-2].transpose(-1, -2)
 
     def gain(self, role: Role) -> float:
         """√n for the last matrix of a branch."""
         return float(self.N_STREAMS**0.5) if role in ("output", "ffn_out") else 1.0
+
+
+class _Sinkhorn(torch.autograd.Function):
+    """Sinkhorn's steps on (n, n, N), N small matrices side by side: one operation serves all, and only logits are kept.
+
+    Autograd would keep 40 matrices for each token. Backward, with A = gradient ⊙ matrix, a division of columns or rows
+    by their sums is A ← A - matrix·ΣA, and at the end A is the gradient of the logits.
+    """
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, logits: Tensor, steps: int) -> Tensor:
+        ctx.save_for_backward(logits)
+        ctx.steps = steps  # type: ignore[attr-defined]
+        return _divided(logits, steps)[-1]
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:
+        (logits,) = ctx.saved_tensors  # type: ignore[attr-defined]
+        found = _divided(logits, ctx.steps)  # type: ignore[attr-defined]
+        A = gradient.contiguous() * found[-1]
+        for dim, matrix in zip((1, 0) * ctx.steps, reversed(found), strict=True):  # type: ignore[attr-defined]
+            A = torch.addcmul(A, matrix, A.sum(dim, keepdim=True), value=-1)
+        return A, None
+
+
+def _divided(logits: Tensor, steps: int) -> list[Tensor]:
+    """exp(logits) after each division by the sums of its columns or rows, in turn: 2·steps times (n, n, N)."""
+    matrix = (logits - logits.amax((0, 1))).exp()
+    found = []
+    for dim in (0, 1) * steps:
+        matrix = matrix / matrix.sum(dim, keepdim=True)
+        found.append(matrix)
+    return found
 
 
 def sinkhorn(logits: Tensor, steps: int = 20) -> Tensor:
@@ -155,15 +226,17 @@ def sinkhorn(logits: Tensor, steps: int = 20) -> Tensor:
 
     Rows sum to 1, columns almost (arXiv 2512.24880, Equation 9). A released kernel of a later model ends on columns.
     """
-    matrix = (logits - logits.amax((-2, -1), keepdim=True)).exp()
-    for _ in range(steps):
-        matrix = matrix / matrix.sum(-2, keepdim=True)
-        matrix = matrix / matrix.sum(-1, keepdim=True)
-    return matrix
+    if has_torch_function_unary(logits):  # a mode sees it as one function, as it sees softmax
+        found: Tensor = handle_torch_function(sinkhorn, (logits,), logits, steps)
+        return found
+    n = logits.shape[-1]
+    side_by_side = logits.reshape(-1, n, n).permute(1, 2, 0).contiguous()
+    matrices: Tensor = _Sinkhorn.apply(side_by_side, steps)
+    return matrices.permute(2, 0, 1).reshape(logits.shape)
 
 
 @RESIDUALS.register("mhc")
-class ManifoldHyperConnections(_Streams):
+class ManifoldHyperConnections(Streams):
     """mHC: X ← H_res X + H_postᵀ F(LN(H_pre X)), n = 4 streams, H_res doubly stochastic (arXiv 2512.24880).
 
     h = constant + s·RMSNorm(all streams)w; H_pre = sigmoid(h), H_post = 2·sigmoid(h), H_res = 20 Sinkhorn steps on
@@ -192,7 +265,8 @@ class ManifoldHyperConnections(_Streams):
     def _dynamic(self, X: Tensor) -> Tensor:
         """RMSNorm(all streams)w: (B, T, n² + 2n)."""
         flat = X.flatten(-2)
-        return F.rms_norm(flat, (flat.shape[-1],), eps=1e-20) @ self.dynamic
+        inverse = (vecdot(flat, flat) / flat.shape[-1] + 1e-20).rsqrt()
+        return inverse.unsqueeze(-1) * (flat @ self.dynamic)
 
     def h_pre(self, X: Tensor) -> Tensor:
         """sigmoid(h)."""

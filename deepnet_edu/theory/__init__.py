@@ -10,6 +10,7 @@ from deepnet_edu.theory.bounds import (
     sgd_update_sum,
     update_bound,
 )
+from deepnet_edu.theory.mixing import mixing_matrix
 from deepnet_edu.theory.moments import (
     Moments,
     activation_correlation,
@@ -53,6 +54,7 @@ __all__ = [
     "layer_norm_moments",
     "layernorm_scaling_variance",
     "linear_moments",
+    "mixing_matrix",
     "post_ln_gradient_decay",
     "post_ln_gradient_factors",
     "pre_ln_variance",

@@ -85,7 +85,8 @@ def _down(
     # From the sum to the output of the branch's last matrix, and along the skip.
     behind = np.where(flag("norm_sum"), 1 / x["sum_v"], 1.0)
     skip = behind * flag("skip") ** 2
-    last = behind * flag("branch") ** 2 * np.where(flag("norm_branch"), 1 / np.maximum(x["branch_v"], 1e-300), 1.0)
+    branch = flag("branch") ** 2 * np.where(flag("relative"), x["in_v"], 1.0)
+    last = behind * branch * np.where(flag("norm_branch"), 1 / np.maximum(x["branch_v"], 1e-300), 1.0)
     # Through the last matrix, transposed: fan_out·σ².
     second = along(lambda place: place.second) * np.where(ffn, d / ff, 1.0)
     inside = second * np.where(flag("norm_inside"), 1 / x["raw_hidden_v"], 1.0)

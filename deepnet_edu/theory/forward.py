@@ -130,7 +130,7 @@ def forward(
         raw_branch_v = branch_v
         if signal.norm_branch:
             branch_v, branch_c = 1.0, branch_c / branch_v
-        skip, branch = signal.skip**2, signal.branch**2
+        skip, branch = signal.skip**2, signal.branch**2 * (v if signal.relative else 1.0)
         sum_v, sum_c = skip * v + branch * branch_v, skip * c + branch * branch_c
         share *= skip * v / sum_v
         out_v, out_c = (1.0, sum_c / sum_v) if signal.norm_sum else (sum_v, sum_c)

@@ -232,6 +232,8 @@ def refuse(model: Model, config: TrainConfig, ranks: Ranks) -> None:
         raise UserError(f"{said} has ranks that wait for each other within a step, and cuda_graph=True records none.")
     if plan.shard == plan.pipeline == 1:
         return
+    if model.config.clones:
+        raise UserError(f"{said} cuts a stack by its layers, and with clones=True they are all one: use data=….")
     if not all(isinstance(stack, Stack) for stack in model.stacks().values()):
         raise UserError(f"{said} cuts a stack by its layers, and this one is not of deepnet_edu.stack: use data=….")
     if config.precision == "fp16":

@@ -15,6 +15,7 @@ from deepnet_edu.explorers import (
     CostExplorer,
     Explorer,
     GameExplorer,
+    MixingExplorer,
     PlansExplorer,
     RaceExplorer,
     SignalExplorer,
@@ -352,3 +353,15 @@ def test_the_game_doubles_the_depth_and_keeps_the_score(tmp_path: Path, monkeypa
 def test_stops_are_spread_by_ratio_and_keep_the_special_ones() -> None:
     stops = spread(1, 100, 3, 12)
     assert stops == [1, 10, 12, 100]
+
+
+def test_mixing_is_by_formula_or_measured() -> None:
+    explorer = MixingExplorer("pre_ln", 4)
+    assert "by formula" in explorer.figure.alt
+    assert explorer.measurement() is None
+    explorer.residual.value = "attention_residuals"
+    assert explorer.wait()
+    assert "measured just now" in explorer.figure.alt
+    assert said(explorer) == ""
+    assert np.tril(np.ones((9, 9))) == pytest.approx(np.asarray(explorer.figure._image.get_array()), abs=1e-3)
+    explorer.close()

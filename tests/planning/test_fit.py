@@ -65,9 +65,9 @@ def test_rotary_positions_are_copied_too_and_not_counted() -> None:
 
 @pytest.mark.parametrize("residual", [rule for rule, architecture in CLAIMS if architecture == "decoder"])
 def test_other_rules_are_estimated(residual: str) -> None:
-    """Most at the percent; Admin's ω keeps a copy more, DLCL's sums are narrower than they are taken for."""
+    """Most at the percent; Admin's ω keeps a copy more, and so do NAG's products."""
     estimate = off(small_config(residual, "decoder", d_model=24, d_ff=80))
-    assert 0.89 < estimate < 1.22
+    assert 0.86 < estimate < 1.22
     assert estimate == 1 or residual not in ("keel", "b2t", "resi_dual", "mix_ln", "complete_p", "gpas")
 
 

@@ -252,7 +252,10 @@ SHAPES = {
     "encoder_decoder": ("translation", {"encoder_layers": 6, "decoder_layers": 6}),
 }
 #: More than one sum and its norms, or measured on data: nothing is predicted.
-UNPREDICTED = {"admin", "b2t", "dlcl", "resi_dual", "hyper_connections", "mhc", "ngpt"}
+UNPREDICTED = {
+    "admin", "b2t", "span_norm", "dlcl", "attention_residuals", "block_attention_residuals", "deep_delta", "rl_1000",
+    "x0_skips", "parcae", "resi_dual", "siamese_norm", "hyper_connections", "mhc", "ngpt",
+}  # fmt: skip
 PREDICTED = [
     (name, architecture)
     for name, rule in RESIDUALS.items()

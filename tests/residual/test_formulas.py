@@ -359,6 +359,112 @@ def ngpt(x: Tensor, c: Case) -> Tensor:
     return x
 
 
+def rms(x: Tensor) -> Tensor:
+    return x / (x.square().mean(-1, keepdim=True) + 1e-5).sqrt()
+
+
+def attend(values: list[Tensor], w: Tensor, gain: Tensor) -> Tensor:
+    """2603.15031, Equations 2 to 4: exp(wᵀRMSNorm(v)) over their sum."""
+    weights = [((rms(v) * gain) @ w).exp() for v in values]
+    return sum(a[..., None] * v for a, v in zip(weights, values, strict=True)) / sum(weights)[..., None]
+
+
+def attention_residuals(x: Tensor, c: Case) -> Tensor:
+    values = [x]
+    for f in c.subs:
+        values.append(f(ln(attend(values, f.p["query"], f.p["key_gain"]), f.p, "norm")))
+    return ln(attend(values, c.last["final_query"], c.last["final_key_gain"]), c.last, "final_norm")
+
+
+def block_attention_residuals(x: Tensor, c: Case) -> Tensor:
+    """Equations 5 and 6: blocks of ⌈n/8⌉ layers, and from a block's second sub-layer on its partial sum."""
+    layers = (c.n + 7) // 8
+    blocks, partial = [x], None
+    for f in c.subs:
+        if f.kind == "self_attention" and (f.layer - 1) % layers == 0:
+            blocks, partial = blocks if partial is None else [*blocks, partial], None
+        seen = blocks if partial is None else [*blocks, partial]
+        y = f(ln(attend(seen, f.p["query"], f.p["key_gain"]), f.p, "norm"))
+        partial = y if partial is None else partial + y
+    return ln(attend([*blocks, partial], c.last["final_query"], c.last["final_key_gain"]), c.last, "final_norm")
+
+
+def span_norm(x: Tensor, c: Case) -> Tensor:
+    for attention, ffn in zip(c.subs[::2], c.subs[1::2], strict=True):
+        seen = ln(x, attention.p, "first_norm") if attention is c.subs[0] else x
+        y = ln(x + attention(seen), attention.p, "norm")
+        x = ln(x + ffn(y), ffn.p, "norm")
+    return x
+
+
+def siamese_norm(x: Tensor, c: Case) -> Tensor:
+    y = x
+    for f in c.subs:
+        out = f(x + ln(y, f.p, "plain_norm"))
+        x, y = ln(x + out / sqrt(f.layer), f.p, "norm"), y + out
+    return x + ln(y, c.last, "final_norm")
+
+
+def nag(x: Tensor, c: Case) -> Tensor:
+    """Equations 3 to 15, one after the other."""
+    d = x.shape[-1]
+    for f in c.subs:
+        norm = x.square().sum(-1, keepdim=True).sqrt()
+        rho, r = norm / sqrt(d), sqrt(d) * x / norm
+        out = f(r)
+        out = out - out.mean(-1, keepdim=True)
+        out = out - (out * r).sum(-1, keepdim=True) / d * r
+        u = sqrt(d) * unit(out)
+        p = f.p["mixture"].exp() / f.p["mixture"].exp().sum()
+        m = sum(
+            p[i] / (1 + (-(r * f.p["directions"][i]).sum(-1, keepdim=True) - f.p["bias"][i]).exp()) for i in range(32)
+        )
+        before, x = x, x + rho * f.p["alpha"] * m ** f.p["beta"] * u
+        grown = x.square().sum(-1) / before.square().sum(-1)  # Equation 15
+        torch.testing.assert_close(grown, (1 + (f.p["alpha"] * m ** f.p["beta"]).square()).squeeze(-1))
+    return ln(x, c.last, "final_norm")
+
+
+def deep_delta(x: Tensor, c: Case) -> Tensor:
+    """x ← (I - βkkᵀ)x + βvk."""
+    for f in c.subs:
+        seen = ln(x, f.p, "norm")
+        k = unit(f(seen))
+        beta = 2 / (1 + (-(seen @ f.p["beta_weight"]) - f.p["beta_bias"]).exp())
+        v = x @ f.p["value_weight"] + f.p["value_bias"]
+        householder = torch.eye(x.shape[-1]) - beta[..., None, None] * k[..., :, None] * k[..., None, :]
+        x = (householder @ x[..., None]).squeeze(-1) + (beta * v)[..., None] * k
+    return ln(x, c.last, "final_norm")
+
+
+def x0_skips(x: Tensor, c: Case) -> Tensor:
+    x0 = x
+    for f in c.subs:
+        if f.kind == "self_attention":
+            x = f.p["skip"] * x + f.p["first"] * x0
+        x = x + f(ln(x, f.p, "norm"))
+    return ln(x, c.last, "final_norm")
+
+
+def parcae(x: Tensor, c: Case) -> Tensor:
+    h = e = ln(x, c.subs[0].p, "input_norm")
+    for f in c.subs:
+        if f.kind == "self_attention":
+            delta = (1 + f.p["step"].exp()).log()
+            h = (-delta * f.p["a"].exp()).exp() * h + delta * f.p["b"] * e
+        h = h + f(ln(h, f.p, "norm"))
+    return ln(h, c.last, "final_norm")
+
+
+def rl_1000(x: Tensor, c: Case) -> Tensor:
+    """train.py's residual_block: Dense, LayerNorm, Swish; the activation within a feed-forward is the model's."""
+    for f in c.subs:
+        f.slots["ffn_in"] = lambda h, f=f: ln(h, f.w, "before.ffn_in")
+        h = ln(f(x), f.p, "output_norm")
+        x = x + h / (1 + (-h).exp())
+    return x
+
+
 REFERENCE: dict[str, Callable[[Tensor, Case], Tensor]] = {
     "post_ln": post_ln,
     "pre_ln": pre_ln,
@@ -389,6 +495,15 @@ REFERENCE: dict[str, Callable[[Tensor, Case], Tensor]] = {
     "depth_mup": branch_scaled(lambda c, f: sqrt(2 / c.n)),
     "keel": keel,
     "stable": stable,
+    "attention_residuals": attention_residuals,
+    "block_attention_residuals": block_attention_residuals,
+    "span_norm": span_norm,
+    "siamese_norm": siamese_norm,
+    "nag": nag,
+    "deep_delta": deep_delta,
+    "x0_skips": x0_skips,
+    "parcae": parcae,
+    "rl_1000": rl_1000,
 }
 
 
@@ -454,6 +569,8 @@ GAINS: dict[tuple[str, str], dict[str, float]] = {
     ("pre_ln", "decoder"): {"value": 1, "ffn_out": 1},
     ("hyper_connections", "decoder"): {"output": 2, "ffn_out": 2, "value": 1, "ffn_in": 1, "query": 1},
     ("mhc", "decoder"): {"output": 1, "ffn_out": 1, "value": 1},
+    ("span_norm", "decoder"): {"output": 0.5, "ffn_out": 0.5, "value": 1, "query": 1, "ffn_in": 1},
+    ("x0_skips", "decoder"): {"output": 0, "ffn_out": 0, "value": 1, "ffn_in": 1},
 }
 
 

@@ -94,7 +94,7 @@ def test_a_second_stream_costs_the_others_nothing() -> None:
             stack = Stack("decoder", residual, encoder_layers=0, decoder_layers=2, shape=SHAPE)
             state = stack.layers[0].self_attention.residual.start(x)  # type: ignore[union-attr, operator]
             sizes[residual] = (len(state), sum(p.numel() for p in stack.parameters()))
-    several = {"resi_dual", "b2t", "dlcl"}
+    several = {"resi_dual", "siamese_norm", "b2t", "span_norm", "dlcl", "x0_skips", "parcae"}
     assert {name for name in sizes if sizes[name][0] > 1} == several
     assert sizes["post_ln"] == sizes["deepnorm"]
     assert sizes["pre_ln"][1] == sizes["post_ln"][1] + 2 * 12  # its final norm
@@ -187,3 +187,39 @@ def test_deepscale_lm_keeps_a_variance_of_one_for_equal_tokens_only(equal: bool,
     variance = probe(build_model(config), replace(batch, inputs=tokens.contiguous())).variance
     assert variance is not None
     assert least < variance[-1] < most
+
+
+def test_first_numbers_of_the_rules_of_2026() -> None:
+    """As their papers and codes have them: λ and μ over the layers, 1/√l, α = l^(-1/2), Ā = √(1/5), β = 1."""
+    five = {name: build_model(small_config(name, "decoder", 5)).rules() for name in ("x0_skips", "siamese_norm", "nag")}
+    skips = [(rule.skip.item(), rule.first.item()) for rule in five["x0_skips"][::2]]  # type: ignore[union-attr, operator]
+    assert [one for one, _ in skips] == pytest.approx([1.15, 1.125, 1.1, 1.075, 1.05])
+    assert [first for _, first in skips] == pytest.approx([0.2, 0.1625, 0.125, 0.0875, 0.05])
+    scales = [rule.depth_scale.item() for rule in five["siamese_norm"]]  # type: ignore[union-attr, operator]
+    assert scales == pytest.approx([layer**-0.5 for layer in (1, 1, 2, 2, 3, 3, 4, 4, 5, 5)])
+    assert [rule.alpha.item() for rule in five["nag"]] == pytest.approx([n**-0.5 for n in range(1, 11)])  # type: ignore[union-attr, operator]
+    loop = build_model(small_config("parcae", "decoder")).rules()[0]
+    x, nothing = torch.randn(1, 2, 12), torch.zeros(1, 2, 12)
+    torch.testing.assert_close(loop.entered(x, nothing), 5**-0.5 * x)  # type: ignore[operator]
+    delta = RESIDUALS["deep_delta"](Place("decoder", 0, "ffn", 1, 4, 0, 2), 12)
+    k = nn.functional.normalize(torch.randn(1, 2, 12), dim=-1)
+    (y,) = delta.write((x,), 3 * k)
+    torch.testing.assert_close((y * k).sum(-1), torch.full((1, 2), 2.0))  # β = 1 projects, and v = 2 is written
+
+
+def test_directions_of_nag_follow_the_seed() -> None:
+    config = small_config("nag", "decoder")
+    one, same, other = (build_model(config, seed).rules()[0].directions for seed in (0, 0, 1))
+    assert torch.equal(one, same)  # type: ignore[arg-type]
+    assert not torch.equal(one, other)  # type: ignore[arg-type]
+    assert one.std().item() == pytest.approx(0.02, rel=0.1)  # type: ignore[union-attr, operator]
+
+
+def test_blocks_of_attention_residuals_are_eight_at_most() -> None:
+    for layers, expected in ((3, 3), (8, 8), (20, 7), (100, 8)):
+        rules = RESIDUALS["block_attention_residuals"]
+        starts = [
+            rules(Place("decoder", i, "self_attention", 2 * i, 2 * layers, 0, layers), 4).starts_block
+            for i in range(layers)
+        ]
+        assert sum(map(bool, starts)) == expected
