@@ -16,8 +16,8 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
+from deepnet_edu.checks.forbidden import refused
 from deepnet_edu.checks.forms import binds, home_of, signature_of
 from deepnet_edu.checks.values import (
     ROUNDED,
@@ -181,19 +181,8 @@ class Trial:
             names: as ``"layer_norm"``, wherever in torch it stands.
             autograd: forbid backward passes, too.
         """
-        mode = _Without(self, names)
-        engine, graph = torch.autograd._engine_run_backward, torch.autograd.graph._engine_run_backward
-
-        def refused(*_: Any, **__: Any) -> NoReturn:
-            raise self.forbid()
-
-        try:
-            if autograd:
-                torch.autograd._engine_run_backward = torch.autograd.graph._engine_run_backward = refused
-            with mode:
-                yield
-        finally:
-            torch.autograd._engine_run_backward, torch.autograd.graph._engine_run_backward = engine, graph
+        with refused(names, self.forbid, autograd):
+            yield
 
     def forbid(self) -> NotRight:
         """What to raise where the learner uses what the exercise forbids; it counts even where they catch it."""
@@ -336,19 +325,6 @@ class Trial:
         elif isinstance(later, NotRight) and later.rung == PROPERTY:
             return later
         return wrong
-
-
-class _Without(TorchFunctionMode):
-    """Refuses functions by name; only what the learner's function calls runs under it."""
-
-    def __init__(self, trial: Trial, names: Sequence[str]) -> None:
-        super().__init__()
-        self.trial, self.names = trial, names
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if getattr(func, "__name__", "") in self.names:
-            raise self.trial.forbid()
-        return func(*args, **(kwargs or {}))
 
 
 __all__ = ["PROPERTY", "TYPE", "VALUE", "Array", "GaveUp", "Misconception", "NotAttempted", "NotRight", "Trial"]
