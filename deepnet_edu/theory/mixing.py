@@ -3,10 +3,13 @@
 import numpy as np
 
 from deepnet_edu.fields import Several, checked
-from deepnet_edu.models import ModelConfig
+from deepnet_edu.models import ModelConfig, check_memory
 from deepnet_edu.record import Array, DepthMixing
 from deepnet_edu.residual import RESIDUALS, StackName
 from deepnet_edu.theory.forward import StackRows, forward
+
+#: Bytes that an entry takes on the way.
+_PER_ENTRY = 40
 
 
 @checked()
@@ -22,10 +25,12 @@ def mixing_matrix(config: ModelConfig, tokens: Several) -> DepthMixing:
         tokens: T, of its sequences.
 
     Raises:
-        ValueError: there is no prediction for this rule, or no layers.
+        ValueError: there is no prediction for this rule, or no layers, or the matrix is larger than the memory.
     """
     if config.residual == "none":
         raise ValueError("residual='none': there are no layers, so no outputs to mix.")
+    deepest = max(2 * config.encoder_layers, 3 * config.decoder_layers)
+    check_memory(_PER_ENTRY * deepest**2, f"A matrix of {deepest:,} sub-layers", "take fewer layers")
     stacks: list[tuple[StackName, int]] = [("encoder", config.encoder_layers), ("decoder", config.decoder_layers)]
     memory, stack = None, None
     for name, layers in stacks:

@@ -31,13 +31,14 @@ from deepnet_edu.planning import (
     training_memory,
     training_time,
 )
-from deepnet_edu.probing import depth_sweep
+from deepnet_edu.probing import composite_gain, depth_mixing, depth_sweep
 from deepnet_edu.probing.update import model_update
 
 PACKAGE = str(Path(deepnet_edu.__file__).parent)
 SIZES = {"d_model": 16, "n_heads": 2, "d_ff": 16, "vocab_size": 11, "max_length": 8}
 CONFIG = ModelConfig("decoder", "lm", 1, **SIZES)
 MODEL = build_model(CONFIG)
+STREAMS = build_model(ModelConfig("decoder", "lm", 1, residual="mhc", **SIZES))
 X = torch.randint(11, (2, 4), generator=torch.Generator().manual_seed(0))
 BATCH = Batch(X, X)
 
@@ -71,6 +72,9 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "loss": (MODEL.loss, {"batch": BATCH}),
     "model": (MODEL, {"tokens": X, "padding": torch.zeros(2, 4, dtype=torch.bool)}),
     "probe": (probe, {"model": MODEL, "batch": BATCH}),
+    "depth_mixing": (depth_mixing, {"model": MODEL, "batch": BATCH, "rows": 3}),
+    "composite_gain": (composite_gain, {"model": STREAMS, "batch": BATCH}),
+    "mixing_matrix": (theory.mixing_matrix, {"config": CONFIG, "tokens": 8}),
     "model_update": (model_update, {"model": MODEL, "batch": BATCH, "step": "sgd", "learning_rate": 1e-3}),
     "depth_sweep": (depth_sweep, {"configs": [CONFIG], "seeds": (0,), "length": 4, "batch_size": 2}),
     "predict": (predict, {"config": CONFIG, "tokens": 8, "gain": 1.0}),
@@ -117,7 +121,7 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
 NUMBERS = {"Array": np.full(6, 0.1), "int": 4, "float": 0.5}
 for _name in theory.__all__:
     _function = getattr(theory, _name)
-    if _name not in ("Moments", "predict"):
+    if _name not in ("Moments", "predict", "mixing_matrix"):
         _given: dict[str, Any] = {}
         for _argument in inspect.signature(_function).parameters.values():
             _words = str(_argument.annotation)

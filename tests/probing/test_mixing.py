@@ -106,6 +106,11 @@ def test_rules_without_a_formula_are_refused_by_name(residual: str) -> None:
         mixing_matrix(small_config(residual, "decoder"), 4)
 
 
+def test_a_matrix_that_fits_in_no_memory_is_refused() -> None:
+    with pytest.raises(ValueError, match="A matrix of 3,000,000 sub-layers .* take fewer layers"):
+        mixing_matrix(small_config("deepnorm", "decoder", 10**6), 4)
+
+
 @pytest.mark.usefixtures("double")
 def test_the_gain_is_that_of_the_product() -> None:
     """Against numpy's norms 1 and ∞ of the product, for mixers that are the same for all tokens."""
