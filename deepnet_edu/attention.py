@@ -33,6 +33,17 @@ def check_heads(d_model: int, n_heads: int) -> None:
     )
 
 
+def check_kv_heads(n_heads: int, n_kv_heads: int) -> None:
+    """Raise a ValueError that names the nearest number unless ``n_kv_heads`` divides ``n_heads`` or is 0."""
+    if n_kv_heads == 0 or (n_kv_heads > 0 and n_heads % n_kv_heads == 0):
+        return
+    near = min((h for h in range(1, n_heads + 1) if n_heads % h == 0), key=lambda h: (abs(h - n_kv_heads), h))
+    raise ValueError(
+        f"n_kv_heads={n_kv_heads}: each head of keys and values serves as many queries as any other, so it must divide "
+        f"n_heads={n_heads}: try n_kv_heads={near}, or 0 for as many as there are queries."
+    )
+
+
 def check_mask(name: str, mask: Tensor | None, shape: tuple[int, ...] | None = None) -> None:
     """Raise a ValueError unless ``mask`` is bool, or None, and of this shape where one is given."""
     if mask is None:
@@ -54,7 +65,7 @@ class Cache:
 
     Attributes:
         length: tokens read so far.
-        entries: keys and values by attention, each (B, n_heads, tokens, head_dim).
+        entries: keys and values by attention, each (B, n_kv_heads, tokens, head_dim).
     """
 
     length: int = 0
@@ -130,7 +141,8 @@ def rotate(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
     """Turn each pair of neighbouring features (x₀, x₁) to (x₀ cos - x₁ sin, x₁ cos + x₀ sin). x: (B, T, heads, d)."""
     cos, sin = turn
     across = torch.stack([-x[..., 1::2], x[..., ::2]], dim=-1).flatten(-2)
-    return x * cos.to(x.dtype) + across * sin.to(x.dtype)
+    # In place: what would come and go between tensors that stay leaves gaps in memory.
+    return (x * cos.to(x.dtype)).add_(across * sin.to(x.dtype))
 
 
 class MultiHeadAttention(nn.Module):
@@ -140,40 +152,62 @@ class MultiHeadAttention(nn.Module):
     product for three. Cross-attention has a query weight, and a packed one of (2·d_model, d_model) for the memory. Each
     part is a matrix of its own for initialisation (:mod:`deepnet_edu.initialization`).
 
+    With fewer heads of keys and values than of queries (grouped-query attention), n_heads/n_kv_heads neighbouring
+    queries share a key and a value, and key and value have n_kv_heads·head_dim rows each instead of d_model.
+
     Args:
         d_model: width of the stream.
         n_heads: number of heads; divides d_model.
         causal: whether a token sees only itself and earlier ones.
         cross: whether keys and values come from the memory instead.
         rule: the residual rule around this branch, which may put modules of its own inside.
+        n_kv_heads: heads of keys and values; divides n_heads; 0 for as many.
+        bias: whether the projections add one.
 
     Raises:
-        ValueError: n_heads does not divide d_model.
+        ValueError: n_heads does not divide d_model, n_kv_heads does not divide n_heads, or the rule needs as many of
+            both.
 
-    Source: arXiv 1706.03762, Section 3.2.
+    Source: arXiv 1706.03762, Section 3.2; of grouped queries arXiv 2305.13245, Section 2.2.
     """
 
     def __init__(
-        self, d_model: int, n_heads: int, causal: bool, *, cross: bool = False, rule: Residual | None = None
+        self,
+        d_model: int,
+        n_heads: int,
+        causal: bool,
+        *,
+        cross: bool = False,
+        rule: Residual | None = None,
+        n_kv_heads: int = 0,
+        bias: bool = True,
     ) -> None:
         super().__init__()
         check_heads(d_model, n_heads)
-        self.n_heads = n_heads
+        check_kv_heads(n_heads, n_kv_heads)
+        self.n_heads, self.n_kv_heads = n_heads, n_kv_heads or n_heads
+        width = self.n_kv_heads * (d_model // n_heads)  # of all keys of a token, and of all values
         self.causal = causal
         self.cross = cross
         if cross:
-            self.query = nn.Linear(d_model, d_model)
-            self.key_value = nn.Linear(d_model, 2 * d_model)
+            self.query = nn.Linear(d_model, d_model, bias=bias)
+            self.key_value = nn.Linear(d_model, 2 * width, bias=bias)
         else:
-            self.qkv = nn.Linear(d_model, 3 * d_model)
-        self.output = nn.Linear(d_model, d_model)
+            self.qkv = nn.Linear(d_model, d_model + 2 * width, bias=bias)
+        self.output = nn.Linear(d_model, d_model, bias=bias)
         self.scale = (d_model // n_heads) ** -0.5
         if rule is not None:
             self.scale = rule.score_scale(d_model // n_heads)
         self.inside = modules_inside(rule, SLOTS, d_model, n_heads)
+        if self.n_kv_heads < n_heads and rule is not None and self.inside is not None and "rotated" in self.inside:
+            raise ValueError(
+                f"n_kv_heads={n_kv_heads}: {rule.title} scales the features of queries and keys by one vector, so it "
+                "needs as many heads of both; leave n_kv_heads out."
+            )
 
     def weights(self, of: Callable[[Tensor], Tensor] = itself) -> dict[Role, Tensor]:
-        """The weights by role, each (d_model, d_model); parts of a packed one are views.
+        """The weights by role, (d_model, d_model), of key and value (n_kv_heads·head_dim, d_model); parts of a packed
+        one are views.
 
         Args:
             of: what is wanted of each parameter, of the same shape: the parameter itself, or its gradient.
@@ -181,7 +215,9 @@ class MultiHeadAttention(nn.Module):
         if self.cross:
             key, value = of(self.key_value.weight).chunk(2)
             return {"query": of(self.query.weight), "key": key, "value": value, "output": of(self.output.weight)}
-        query, key, value = of(self.qkv.weight).chunk(3)
+        packed = of(self.qkv.weight)
+        width = (len(packed) - packed.shape[1]) // 2
+        query, key, value = packed.split((packed.shape[1], width, width))
         return {"query": query, "key": key, "value": value, "output": of(self.output.weight)}
 
     def forward(self, x: Tensor, context: Context = NOTHING) -> Tensor:
@@ -203,14 +239,18 @@ class MultiHeadAttention(nn.Module):
             past = torch.ones(T, S, dtype=torch.bool, device=x.device).tril(S - T)
             visible = past if visible is None else visible & past
         causal = self.causal and not self.cross and visible is None and (context.cache is None or T == S)
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=visible, is_causal=causal, scale=self.scale)
+        grouped = self.n_kv_heads < self.n_heads
+        y = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=visible, is_causal=causal, scale=self.scale, enable_gqa=grouped
+        )
         y = through(self.inside, "mixed", y.transpose(1, 2).reshape(B, T, d_model))
         return cast(Tensor, self.output(y))
 
     def _attend_to_self(self, x: Tensor, context: Context) -> tuple[Tensor, Tensor, Tensor]:
-        """Query, key and value, each (B, n_heads, tokens, head_dim); keys and values of cached tokens too."""
+        """Query (B, n_heads, T, head_dim), key and value (B, n_kv_heads, tokens, head_dim), of cached tokens too."""
         B, T, d_model = x.shape
-        q, k, v = self.qkv(x).view(B, T, 3, self.n_heads, d_model // self.n_heads).unbind(2)
+        heads = self.n_heads, self.n_kv_heads, self.n_kv_heads
+        q, k, v = self.qkv(x).view(B, T, -1, d_model // self.n_heads).split(heads, dim=2)
         q, k, v = through(self.inside, "query", q), through(self.inside, "key", k), through(self.inside, "value", v)
         if context.turn is not None:
             q, k = rotate(q, context.turn), rotate(k, context.turn)
@@ -229,7 +269,7 @@ class MultiHeadAttention(nn.Module):
         q = through(self.inside, "query", self.query(x).view(B, T, self.n_heads, head_dim)).transpose(1, 2)
         if context.cache is not None and self in context.cache.entries:
             return q, *context.cache.entries[self]
-        k, v = self.key_value(context.memory).view(B, -1, 2, self.n_heads, head_dim).unbind(2)
+        k, v = self.key_value(context.memory).view(B, -1, 2, self.n_kv_heads, head_dim).unbind(2)
         k, v = through(self.inside, "key", k).transpose(1, 2), through(self.inside, "value", v).transpose(1, 2)
         if context.cache is not None:
             context.cache.entries[self] = k, v

@@ -1,14 +1,14 @@
 """The shape of a model, checked before anything is built."""
 
-from dataclasses import KW_ONLY, dataclass, fields
-from typing import Literal, get_args
+from dataclasses import KW_ONLY, MISSING, dataclass, fields
+from typing import Any, Literal, get_args
 
-from deepnet_edu.attention import check_heads
+from deepnet_edu.attention import check_heads, check_kv_heads
 from deepnet_edu.embedding import Position
 from deepnet_edu.fields import check_fields
 from deepnet_edu.messages import shown, unknown
 from deepnet_edu.residual import RESIDUALS, Architecture, Norm, places
-from deepnet_edu.transformer import Activation, Shape
+from deepnet_edu.transformer import GATES, Activation, Shape
 
 Task = Literal["lm", "mlm", "classification", "translation"]
 #: What each task needs: which tokens see which is part of the task.
@@ -18,6 +18,9 @@ ARCHITECTURE_OF: dict[str, Architecture] = {
     "classification": "encoder",
     "translation": "encoder_decoder",
 }
+#: What becomes of token and position before the stack, and of the stack's output before the head.
+Embedding = Literal["sum", "bert"]
+Head = Literal["linear", "norm", "bert"]
 #: The residual of a model without layers, the control of every experiment.
 NO_RESIDUAL = "none"
 _CHOICES = {
@@ -26,10 +29,12 @@ _CHOICES = {
     "position": get_args(Position),
     "activation": get_args(Activation),
     "norm": get_args(Norm),
+    "embedding": get_args(Embedding),
+    "head": get_args(Head),
 }
 #: More than any size of a model that a machine can hold.
 LARGEST = 10**9
-_MAY_BE_ZERO = ("encoder_layers", "decoder_layers", "source_vocab_size")
+_MAY_BE_ZERO = ("encoder_layers", "decoder_layers", "source_vocab_size", "n_kv_heads")
 
 
 @dataclass(frozen=True)
@@ -44,14 +49,20 @@ class ModelConfig:
         encoder_layers: N, layers of the encoder, two sub-layers each.
         d_model: width of the stream.
         n_heads: attention heads; divides d_model.
-        d_ff: width inside the feed-forward branch; with SwiGLU, of each of its two halves.
+        n_kv_heads: heads of keys and values, each for n_heads/n_kv_heads queries; 0 for n_heads.
+        d_ff: width inside the feed-forward branch; with a gate, of each of its two halves.
         vocab_size: number of tokens, of the target where there are two languages; not for classification.
         source_vocab_size: of the source; 0 for the same.
         residual: a name in ``RESIDUALS``, or ``"none"`` for a model without layers, the control of an experiment.
         position: ``"learned"``, ``"sinusoidal"`` or ``"rotary"``.
+        rotary_base: of rotary positions; the slowest pair of features has the wavelength 2π·rotary_base.
         max_length: longest sequence, the number of learned positions.
-        activation: ``"gelu"``, ``"relu"`` or ``"swiglu"``.
+        activation: ``"gelu"``, ``"relu"``, ``"swiglu"`` or ``"geglu"``.
+        bias: whether the branches' matrices add one.
         norm: what LN stands for: ``"layer"`` or ``"rms"``.
+        embedding: ``"sum"`` of token and position, or ``"bert"``: with one of two segments, and LN of the sum.
+        head: ``"linear"``; ``"norm"`` with LN before it, whatever the rule ends with; or ``"bert"``: a matrix, GELU and
+            LN before it, and a bias.
         shared_embeddings: one matrix for all embeddings and the head, instead of one each.
         dropout: share of features set to 0 in training, after each branch and each embedding.
         stochastic_depth: share of samples for which training leaves out the last branch, linearly less below it.
@@ -74,13 +85,18 @@ class ModelConfig:
     d_model: int
     n_heads: int
     d_ff: int
+    n_kv_heads: int = 0
     vocab_size: int = 0
     source_vocab_size: int = 0
     residual: str = "deepnorm"
     position: Position = "learned"
+    rotary_base: float = 10_000.0
     max_length: int = 256
     activation: Activation = "gelu"
+    bias: bool = True
     norm: Norm = "layer"
+    embedding: Embedding = "sum"
+    head: Head = "linear"
     shared_embeddings: bool = False
     dropout: float = 0.0
     stochastic_depth: float = 0.0
@@ -111,6 +127,9 @@ class ModelConfig:
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)!r}: expected a share, 0 or more and less than 1.")
         check_heads(self.d_model, self.n_heads)
+        check_kv_heads(self.n_heads, self.n_kv_heads)
+        if not 1 < self.rotary_base < float("inf"):
+            raise ValueError(f"rotary_base={self.rotary_base!r}: expected a number greater than 1, for example 10000.")
         self._check_task()
         self._check_depth()
         self._check_constants()
@@ -123,6 +142,9 @@ class ModelConfig:
             raise ValueError(f"source_vocab_size={self.source_vocab_size}: only task='translation' has a source.")
         if self.shared_embeddings and self.task == "classification":
             raise ValueError("shared_embeddings=True: classification has no embedding of tokens to share.")
+        for name in ("embedding", "head"):
+            if getattr(self, name) == "bert" and self.task == "classification":
+                raise ValueError(f"{name}='bert' is made for tokens, and task='classification' has none: leave it out.")
         if self.shared_embeddings and self.source_vocab_size not in (0, self.vocab_size):
             raise ValueError(
                 f"shared_embeddings=True needs one vocabulary, not source_vocab_size={self.source_vocab_size} "
@@ -193,6 +215,16 @@ class ModelConfig:
         return RESIDUALS[self.residual].title + (f" with {given}, not the paper's" if given else "")
 
     @property
+    def kv_width(self) -> int:
+        """Width of all keys of a token, and of all values: d_model unless queries are grouped."""
+        return (self.n_kv_heads or self.n_heads) * (self.d_model // self.n_heads)
+
+    @property
+    def ffn_matrices(self) -> int:
+        """Matrices of d_model × d_ff in a feed-forward branch: two, and a third with a gate."""
+        return 3 if self.activation in GATES else 2
+
+    @property
     def shape(self) -> Shape:
         """What all layers have in common."""
         return Shape(
@@ -204,9 +236,17 @@ class ModelConfig:
             self.dropout,
             self.stochastic_depth,
             self.override,
+            self.n_kv_heads,
+            self.bias,
         )
 
     def rule_constants(self) -> dict[str, float]:
         """The numbers of the rule at the first sub-layer of the (last) stack, by name."""
         first = next(places("decoder" if self.decoder_layers else "encoder", self.encoder_layers, self.decoder_layers))
         return RESIDUALS[self.residual](first, 1).constants
+
+
+#: What a configuration has where nothing is said, by field.
+DEFAULTS: dict[str, Any] = {
+    one.name: one.default for one in fields(ModelConfig) if one.default is not MISSING and one.name != "_"
+}

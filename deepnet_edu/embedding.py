@@ -133,11 +133,17 @@ class TokenEmbedding(nn.Module):
         shared: whether the table is also a head's weight. Then it is drawn from N(0, 1/d_model), as a head needs it,
             and scaled up by √d_model on the way in (arXiv 1706.03762, Section 3.4).
         dropout: share of features that training sets to 0.
+        norm: LN of the sum, with which a segment is added too, as in BERT (arXiv 1810.04805, Section 3): the first of
+            two, since a batch here holds texts of one segment. None for neither.
     """
 
-    def __init__(self, table: nn.Embedding, positions: Positions, shared: bool, dropout: float) -> None:
+    def __init__(
+        self, table: nn.Embedding, positions: Positions, shared: bool, dropout: float, norm: nn.Module | None = None
+    ) -> None:
         super().__init__()
         self.token, self.position, self.dropout = table, positions, dropout
+        self.segment = None if norm is None else nn.Embedding(2, table.embedding_dim)
+        self.norm = norm
         self.std = table.embedding_dim**-0.5 if shared else positions.token_variance**0.5
         self.scale = (positions.token_variance * table.embedding_dim) ** 0.5 if shared else 1.0
 
@@ -170,6 +176,8 @@ class TokenEmbedding(nn.Module):
                 _warn_of_an_inverted_mask(tokens, padding)
         x = self.token(tokens) if self.scale == 1.0 else self.scale * self.token(tokens)
         x = self.position(x, position_ids(tokens.shape[1], past, padding, tokens.device))
+        if self.segment is not None and self.norm is not None:
+            x = self.norm(x + self.segment.weight[0])
         return F.dropout(x, self.dropout) if self.training and self.dropout else x
 
 

@@ -31,7 +31,7 @@ def initialize(model: nn.Module, generator: torch.Generator) -> None:
             fan_out, fan_in = weight.shape
             nn.init.normal_(weight, std=sublayer.residual.std(role, fan_in, fan_out), generator=generator)
         for module in sublayer.branch.modules():
-            if isinstance(module, nn.Linear):
+            if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
 
 

@@ -83,12 +83,12 @@ class Stack(nn.Module):
             residual = rule(place, shape.d_model)
             branch: MultiHeadAttention | FeedForward
             if place.sublayer == "ffn":
-                branch = FeedForward(shape.d_model, shape.d_ff, shape.activation, residual)
+                branch = FeedForward(shape.d_model, shape.d_ff, shape.activation, residual, bias=shape.bias)
             else:
                 cross = place.sublayer == "cross_attention"
-                branch = MultiHeadAttention(
-                    shape.d_model, shape.n_heads, stack == "decoder" and not cross, cross=cross, rule=residual
-                )
+                causal = stack == "decoder" and not cross
+                own: dict[str, Any] = {"n_kv_heads": shape.n_kv_heads, "bias": shape.bias}
+                branch = MultiHeadAttention(shape.d_model, shape.n_heads, causal, cross=cross, rule=residual, **own)
             return SubLayer(branch, residual, shape.dropout, shape.stochastic_depth * (place.index + 1) / place.count)
 
         # Each layer is made anew: copies of one layer would add up in amplitude, and no rule survives that.

@@ -12,35 +12,46 @@ from deepnet_edu.attention import NOTHING, Context, MultiHeadAttention
 from deepnet_edu.messages import unknown
 from deepnet_edu.residual import Norm, Residual, Role, State, itself, modules_inside, through
 
-Activation = Literal["gelu", "relu", "swiglu"]
+Activation = Literal["gelu", "relu", "swiglu", "geglu"]
+#: Activations with a gate, and the function that the gate goes through.
+GATES: dict[str, Callable[[Tensor], Tensor]] = {"swiglu": F.silu, "geglu": F.gelu}
 
 
 class FeedForward(nn.Module):
     """W₂ φ(W₁x + b₁) + b₂, on each token alone.
 
     φ is GELU or ReLU. SwiGLU has two matrices below: W₂ (SiLU(W_g x) ⊙ W₁x), biases as above (arXiv 2002.05202); they
-    are packed in one weight, ffn_in before ffn_gate.
+    are packed in one weight, ffn_in before ffn_gate. GEGLU is the same with GELU for SiLU.
 
     Args:
         d_model: width of the stream.
         d_ff: width between the matrices.
-        activation: ``"gelu"``, ``"relu"`` or ``"swiglu"``.
+        activation: ``"gelu"``, ``"relu"``, ``"swiglu"`` or ``"geglu"``.
         rule: the residual rule around this branch, which may put modules of its own inside.
+        bias: whether the matrices add one.
     """
 
-    def __init__(self, d_model: int, d_ff: int, activation: Activation = "gelu", rule: Residual | None = None) -> None:
+    def __init__(
+        self,
+        d_model: int,
+        d_ff: int,
+        activation: Activation = "gelu",
+        rule: Residual | None = None,
+        *,
+        bias: bool = True,
+    ) -> None:
         super().__init__()
         if activation not in get_args(Activation):
             raise ValueError(unknown("activation", activation, get_args(Activation)))
-        self.gated = activation == "swiglu"
-        self.activation: Callable[[Tensor], Tensor] = F.relu if activation == "relu" else F.gelu
-        self.ffn_in = nn.Linear(d_model, 2 * d_ff if self.gated else d_ff)
-        self.ffn_out = nn.Linear(d_ff, d_model)
+        self.gated = activation in GATES
+        self.activation: Callable[[Tensor], Tensor] = F.relu if activation == "relu" else GATES.get(activation, F.gelu)
+        self.ffn_in = nn.Linear(d_model, 2 * d_ff if self.gated else d_ff, bias=bias)
+        self.ffn_out = nn.Linear(d_ff, d_model, bias=bias)
         self.before = modules_inside(rule, ("ffn_in",), self.ffn_in.out_features)
         self.after = modules_inside(rule, ("hidden",), d_ff)
 
     def weights(self, of: Callable[[Tensor], Tensor] = itself) -> dict[Role, Tensor]:
-        """The weights by role: ffn_in and, with SwiGLU, ffn_gate (d_ff, d_model), ffn_out (d_model, d_ff).
+        """The weights by role: ffn_in and, with a gate, ffn_gate (d_ff, d_model), ffn_out (d_model, d_ff).
 
         Args:
             of: what is wanted of each parameter, of the same shape: the parameter itself, or its gradient.
@@ -55,7 +66,7 @@ class FeedForward(nn.Module):
         h = through(self.before, "ffn_in", self.ffn_in(x))
         if self.gated:
             up, gate = h.chunk(2, dim=-1)
-            h = F.silu(gate) * up
+            h = self.activation(gate) * up
         else:
             h = self.activation(h)
         return cast(Tensor, self.ffn_out(through(self.after, "hidden", h)))
@@ -145,6 +156,8 @@ class Shape:
         dropout: share of each branch's features that training sets to 0.
         stochastic_depth: share of samples for which training leaves out the last branch; linearly less below it.
         override: constants of the residual rule that are given by hand.
+        n_kv_heads: heads of keys and values; 0 for n_heads.
+        bias: whether the branches' matrices add one.
     """
 
     d_model: int
@@ -155,3 +168,5 @@ class Shape:
     dropout: float = 0.0
     stochastic_depth: float = 0.0
     override: Mapping[str, float] = field(default_factory=dict)
+    n_kv_heads: int = 0
+    bias: bool = True

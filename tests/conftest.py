@@ -81,4 +81,4 @@ def _names_unknown() -> set[str]:
         for name, rule in RESIDUALS.items()
         if not any(knows(name, *depths[architecture]) for architecture in rule.architectures)
     }
-    return {"rotary", "swiglu", "rms", "none"} | rules
+    return {"rotary", "swiglu", "geglu", "rms", "none"} | rules

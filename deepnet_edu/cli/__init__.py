@@ -4,10 +4,10 @@ probe | plan | bench | models | train."""
 import sys
 
 try:
-    from deepnet_edu.cli import batch, course, depth, report, training  # each brings its commands along
+    from deepnet_edu.cli import batch, course, depth, planning, report, training  # each brings its commands along
     from deepnet_edu.cli.app import app, main
 except KeyboardInterrupt:  # Ctrl-C before there is a command to stop
     print("Stopped.", file=sys.stderr)
     sys.exit(130)
 
-__all__ = ["app", "batch", "course", "depth", "main", "report", "training"]
+__all__ = ["app", "batch", "course", "depth", "main", "planning", "report", "training"]

@@ -1,4 +1,4 @@
-"""Commands about depth: probe, plan, bench, models."""
+"""Commands about depth: probe, bench."""
 
 import json
 import sys
@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from deepnet_edu.cli.app import Json, app, print_table, whole
-from deepnet_edu.fields import whole_number
 from deepnet_edu.messages import UserError
 
 
@@ -87,43 +86,6 @@ def probe(
     raise typer.Exit({"PASS": 0, "FAIL": 1, "UNSURE": 3}[verdict.word])
 
 
-@app.command()
-def plan(
-    model: Annotated[str, typer.Argument(help="A shape's name, small_1000 for example, or a JSON file of fields.")],
-    sequences: Annotated[
-        int, typer.Option(parser=whole("--sequences", 1), metavar="N", help="Sequences in a batch.")
-    ] = 4,
-    tokens: Annotated[int, typer.Option(parser=whole("--tokens", 1), metavar="N", help="Tokens of a sequence.")] = 64,
-    checkpoint_every: Annotated[str, typer.Option(help="Layers computed again together, or auto; 0 keeps all.")] = "0",
-    precision: Annotated[str, typer.Option(help="float32, float64, bfloat16, mixed or autocast.")] = "float32",
-    path: Annotated[str, typer.Option(help="auto, plain or fast.")] = "auto",
-    device: Annotated[str, typer.Option(help="cpu, or cuda: tensors alone, as a GPU holds them.")] = "cpu",
-    as_json: Json = False,
-) -> None:
-    """Say what memory a training run needs, part by part, without building the model.
-
-    Example: deepnet-edu plan small_1000 --checkpoint-every 1 --json
-    """
-    from deepnet_edu.planning import find_shape, training_memory
-
-    config = find_shape(model)
-    every = checkpoint_every if (number := whole_number(checkpoint_every)) is None else number
-    try:
-        found = training_memory(
-            config, sequences, tokens, checkpoint_every=every, path=path, precision=precision, device=device
-        ).to_dict()
-    except ValueError as error:
-        raise UserError(str(error)) from None
-    if as_json:
-        print(json.dumps({"model": model, **found}))
-        return
-    taken, parameters, entering = found.pop("path"), found.pop("parameters"), found.pop("entering")
-    print_table(["part", "MB"], [[name, f"{value / 1e6:,.1f}"] for name, value in found.items()])
-    print(f"{model}: {parameters:,} parameters, {config.title}, by the {taken} path, {precision}.")
-    if entering == found["total"]:
-        print("The peak comes before the first step, when weights move to the optimizer's buffer.")
-
-
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def bench(
     context: typer.Context,
@@ -140,38 +102,3 @@ def bench(
     from deepnet_edu.course.places import find_benchmark
 
     raise typer.Exit(subprocess.run([sys.executable, str(find_benchmark(name)), *context.args]).returncode)
-
-
-@app.command()
-def models(
-    residuals: Annotated[bool, typer.Option("--residuals", help="The residual rules with formula and source.")] = False,
-    as_json: Json = False,
-) -> None:
-    """List what can be built: architectures and tasks, or all residual rules.
-
-    Example: deepnet-edu models --residuals
-    """
-    from deepnet_edu.config import ARCHITECTURE_OF
-    from deepnet_edu.residual import RESIDUALS
-
-    rules = [{"name": name, **rule.facts()} for name, rule in RESIDUALS.items()]
-    tasks = [{"task": task, "architecture": architecture} for task, architecture in ARCHITECTURE_OF.items()]
-    if as_json:
-        print(json.dumps(rules if residuals else tasks, indent=1, ensure_ascii=False))
-    elif residuals:
-        print_table(
-            ["rule", "formula as computed", "constants and init", "defined for", "sure", "source"],
-            [
-                [str(rule[key]) for key in ("name", "formula", "init")]
-                + [", ".join(rule["architectures"]), rule["sure"], rule["source"]]
-                for rule in rules
-            ],
-        )
-        for rule in rules:
-            if rule["departs"]:
-                print(f"{rule['name']} departs from its authors: {rule['departs']}")
-        print("Why not elsewhere: deepnet-edu models --residuals --json")
-    else:
-        for one in tasks:
-            print(f"ModelConfig({one['architecture']!r}, {one['task']!r}, …)")
-        print("Residual rules: deepnet-edu models --residuals")

@@ -141,6 +141,8 @@ class Reading:
         """Of a norm or a matrix."""
         if type(module) is not nn.LayerNorm and type(module) is not nn.Linear:
             raise Unknown(f"it does not know {type(module).__name__} in this place")
+        if module._parameters.get("bias", module) is None:
+            raise Unknown("its matrices have no biases")
         if {name: type(p) for name, p in module._parameters.items()} != _ORDINARY:
             raise Unknown(f"the parameters of a {type(module).__name__} are no ordinary ones")
         return self.snapshot.add(module)
@@ -149,7 +151,9 @@ class Reading:
 def _kind(branch: Any) -> str:
     """Of a branch, by its matrices."""
     if getattr(branch, "gated", False):
-        raise Unknown("it does not know SwiGLU")
+        raise Unknown("it does not know a gate (SwiGLU, GEGLU)")
+    if getattr(branch, "n_kv_heads", None) != getattr(branch, "n_heads", None):
+        raise Unknown("it does not know grouped queries")
     kind = BRANCHES.get(tuple(branch._modules))
     if kind is None or (kind == "ffn" and branch.activation not in (F.gelu, F.relu)):
         raise Unknown("a branch has a module of its own inside, or another activation")

@@ -111,10 +111,17 @@ def _draw_ends(model: Model, generator: torch.Generator) -> None:
             drawn.add(weight)
         if not isinstance(end, TokenEmbedding):
             nn.init.zeros_(end.patch.bias)
+        elif end.segment is not None:
+            nn.init.zeros_(end.segment.weight)
         end.position.draw(generator)
     if model.head.weight not in drawn:
         factor = stack.sublayers()[0].residual.ends_gain("head") if stack.layers else 1.0
         nn.init.normal_(model.head.weight, std=factor * model.config.d_model**-0.5, generator=generator)
+    if isinstance(model.before_head, nn.Sequential):
+        matrix = cast(nn.Linear, model.before_head[0])
+        nn.init.normal_(matrix.weight, std=model.config.d_model**-0.5, generator=generator)
+        nn.init.zeros_(matrix.bias)
+        nn.init.zeros_(model.head.bias)
 
 
 @checked()

@@ -87,6 +87,11 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
+def norm_of(config: ModelConfig) -> nn.Module:
+    """LN of a model's ends, of the kind that ``config.norm`` says."""
+    return nn.LayerNorm(config.d_model) if config.norm == "layer" else nn.RMSNorm(config.d_model, eps=1e-5)
+
+
 class Model(nn.Module):
     """What all models share: a configuration, stacks, a head, and a loss.
 
@@ -96,6 +101,7 @@ class Model(nn.Module):
     config: ModelConfig
     head: nn.Linear
     rescale: nn.ModuleDict | None
+    before_head: nn.Module | None
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
@@ -180,7 +186,7 @@ class Model(nn.Module):
 
     def answer(self, x: Tensor) -> Tensor:
         """(…, d_model) → logits."""
-        return through(self.rescale, "logits", self.head(x))
+        return through(self.rescale, "logits", self.head(x if self.before_head is None else self.before_head(x)))
 
     def group(self, name: Group) -> list[nn.Parameter]:
         """The parameters of ``"all"``, of the ``"stack"`` (or both stacks) alone, or of its ``"ends"``."""
@@ -306,12 +312,16 @@ class Model(nn.Module):
         if self.config.position == "rotary":
             past = 0 if cache is None else cache.length
             positions = position_ids(tokens, past, padding, device)
-            turn = rotary(positions, self.config.d_model // self.config.n_heads)
+            turn = rotary(positions, self.config.d_model // self.config.n_heads, self.config.rotary_base)
         return Context(padding=padding, cache=cache, turn=turn)
 
     def make_head(self, size: int, stack: Stack, table: nn.Embedding | None) -> None:
-        """The head, and what the rule of the stack below it puts on the logits."""
-        self.head = nn.Linear(self.config.d_model, size, bias=False)
+        """The head with what stands before it, and what the rule of the stack below it puts on the logits."""
+        d, kind = self.config.d_model, self.config.head
+        self.before_head = None if kind == "linear" else norm_of(self.config)
+        if kind == "bert":
+            self.before_head = nn.Sequential(nn.Linear(d, d), nn.GELU(), norm_of(self.config))
+        self.head = nn.Linear(d, size, bias=kind == "bert")
         if table is not None:
             self.head.weight = table.weight
         first = stack.sublayers()[0].residual if stack.layers else None

@@ -15,8 +15,9 @@ _MODULES = 28_000
 def least_parameters(config: ModelConfig) -> int:
     """The parameters of all matrices and embeddings, which is nearly all that there are; nothing is built."""
     d = config.d_model
-    branches = 4 * d * d + (3 if config.activation == "swiglu" else 2) * d * config.d_ff
-    cross = 4 * d * d * config.decoder_layers if config.encoder_layers else 0
+    attention = 2 * d * (d + config.kv_width)
+    branches = attention + config.ffn_matrices * d * config.d_ff
+    cross = attention * config.decoder_layers if config.encoder_layers else 0
     ends = config.vocab_size * d * (1 if config.shared_embeddings else 2) + config.n_classes * d
     ends += config.max_length * d if config.position == "learned" else 0
     return (config.encoder_layers + config.decoder_layers) * branches + cross + ends

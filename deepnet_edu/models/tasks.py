@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from deepnet_edu.attention import Cache, Context
 from deepnet_edu.config import NO_RESIDUAL, ModelConfig
 from deepnet_edu.embedding import PatchEmbedding, Positions, TokenEmbedding
-from deepnet_edu.models.base import Batch, Model
+from deepnet_edu.models.base import Batch, Model, norm_of
 from deepnet_edu.residual import StackName
 from deepnet_edu.stack import Stack, calibrate
 
@@ -25,7 +25,8 @@ def _stack(config: ModelConfig, name: StackName) -> Stack:
 
 def _token_embedding(config: ModelConfig, table: nn.Embedding) -> TokenEmbedding:
     positions = Positions(config.position, config.max_length, config.d_model)
-    return TokenEmbedding(table, positions, config.shared_embeddings, config.dropout)
+    norm = norm_of(config) if config.embedding == "bert" else None
+    return TokenEmbedding(table, positions, config.shared_embeddings, config.dropout, norm)
 
 
 def _stream(stack: Stack, x: Tensor, context: Context) -> Tensor:

@@ -26,7 +26,14 @@ class Proposal(NamedTuple):
 
 
 def propose(
-    config: ModelConfig, gpus: int, memory: float, *, sequences: int = 0, tokens: int = 0, **how: Any
+    config: ModelConfig,
+    gpus: int,
+    memory: float,
+    *,
+    sequences: int = 0,
+    tokens: int = 0,
+    advise: bool = True,
+    **how: Any,
 ) -> Proposal:
     """The first of these plans that fits: copies, shards, stages of copies, stages of shards; fewer stages first.
 
@@ -40,6 +47,7 @@ def propose(
         memory: bytes of each.
         sequences: in a batch, over all GPUs; 0 for 8 for each.
         tokens: in a sequence; 0 for ``config.max_length``.
+        advise: whether a refusal is to say what would fit, for which more plans are tried.
         how: ``precision``, ``checkpoint_every``, ``source_tokens`` and ``device`` of
             :func:`~deepnet_edu.planning.rank_memory`; the device is ``"cuda"`` unless given.
 
@@ -62,7 +70,20 @@ def propose(
     for plan, need in needs.items():
         if need <= SHARE * memory:
             return Proposal(plan, _why(config, plan, needs, memory, sequences, tokens, how))
-    raise UserError(_refusal(config, needs, gpus, memory, sequences, tokens, how))
+    raise UserError(_refusal(config, needs, gpus, memory, sequences, tokens, how) if advise else "No plan fits.")
+
+
+def least_need(
+    config: ModelConfig, sequences: int, gpus: int, tokens: int, how: dict[str, Any], plan: Plan | None = None
+) -> int:
+    """Bytes of the fullest GPU by a plan, or by the one that needs the least.
+
+    Args:
+        config, sequences, gpus, tokens, how: as of :func:`propose`.
+        plan: None for any.
+    """
+    plans = _candidates(config, gpus, sequences) if plan is None else [plan]
+    return min(_need(config, one, sequences, tokens, how) for one in plans)
 
 
 def _candidates(config: ModelConfig, gpus: int, sequences: int) -> Iterator[Plan]:

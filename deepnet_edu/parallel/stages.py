@@ -85,7 +85,7 @@ class Stage(nn.Module):
         self.ends = nn.ModuleDict({run.stack: ends[run.stack] for run in runs if run.first == 0})
         self.layers = nn.ModuleList(layer for run in runs for layer in stacks[run.stack].layers[run.first : run.last])
         if top:
-            self.head, self.rescale = model.head, model.rescale
+            self.before_head, self.head, self.rescale = model.before_head, model.head, model.rescale
 
     def forward(self, *received: Tensor, **tensors: Tensor) -> Tensor | tuple[Tensor, ...]:
         """The next stage's ``received``, or logits.
@@ -156,7 +156,7 @@ def cut(model: Model, stages: int, held: list[int], autocast: torch.dtype | None
             attribute = next(key for key, module in model.named_children() if module is end)
             setattr(model, attribute, Elsewhere())
     if not any(stage.top for stage in found):
-        model.head, model.rescale = Elsewhere(), None  # type: ignore[assignment]
+        model.head, model.rescale, model.before_head = Elsewhere(), None, None  # type: ignore[assignment]
     return found
 
 

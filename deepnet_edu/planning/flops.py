@@ -18,8 +18,9 @@ def layer_operations(config: ModelConfig, stack: str, B: int, T: int, S: int, *,
     """
     own, cross = S if stack == "encoder" else T, stack == "decoder" and bool(config.encoder_layers)
     d = config.d_model
-    weights = 2 * B * own * 4 * d * d + (3 if config.activation == "swiglu" else 2) * 2 * B * own * d * config.d_ff
-    weights += cross * 4 * B * (own + S) * d * d
+    kv = config.kv_width
+    weights = 4 * B * own * d * (d + kv) + config.ffn_matrices * 2 * B * own * d * config.d_ff
+    weights += cross * 4 * B * d * (own * d + S * kv)
     pairs = own * (own + 1) // 2 if causal and stack == "decoder" else own * own
     return weights, 4 * B * d * (pairs + cross * own * S)
 
@@ -29,7 +30,7 @@ def end_operations(config: ModelConfig, B: int, T: int) -> tuple[int, int]:
     d = config.d_model
     if config.n_classes:
         return 2 * B * config.n_classes * d, 2 * B * T * config.channels * config.patch_size**2 * d
-    return 2 * B * T * config.vocab_size * d, 0
+    return 2 * B * T * d * (config.vocab_size + d * (config.head == "bert")), 0
 
 
 @checked()

@@ -217,14 +217,16 @@ def training_memory(
 def _matrices(config: ModelConfig, vocabulary: int) -> int:
     """Numbers in the matrices of branches and head."""
     d, layers = config.d_model, config.encoder_layers + config.decoder_layers
-    layer = 4 * d * d + (3 if config.activation == "swiglu" else 2) * d * config.d_ff
-    cross = config.decoder_layers * 4 * d * d if config.encoder_layers else 0
+    attention = 2 * d * (d + config.kv_width)
+    layer = attention + config.ffn_matrices * d * config.d_ff
+    cross = config.decoder_layers * attention if config.encoder_layers else 0
     return layers * layer + cross + vocabulary * d
 
 
 def _fast_knows(config: ModelConfig, longest: int, precision: str) -> bool:
     plain = config.dropout == 0 and config.stochastic_depth == 0 and config.position != "rotary"
-    parts = config.norm == "layer" and config.activation != "swiglu" and precision in ("float32", "float64")
+    parts = config.norm == "layer" and config.ffn_matrices == 2 and precision in ("float32", "float64")
+    parts = parts and config.bias and config.kv_width == config.d_model
     known = knows(config.residual, config.encoder_layers, config.decoder_layers)
     return known and plain and parts and longest <= LONGEST
 
@@ -266,17 +268,18 @@ class _Layers:
         """Of layer i."""
         c, d, H, ff = self.config, self.config.d_model, self.config.n_heads, self.config.d_ff
         T = self.S if stack == "encoder" else self.T
-        rows, looks_up = self.B * T, stack == "decoder" and bool(c.encoder_layers)
+        rows, looks_up, kv = self.B * T, stack == "decoder" and bool(c.encoder_layers), c.kv_width
         if self.fast:
             weights = H if self.compiled else H * T
             numbers = rows * (6 * d + ff + weights)
             return numbers + looks_up * (
-                rows * (3 * d + (H if self.compiled else H * self.S)) + 2 * d * self.B * self.S
+                rows * (3 * d + (H if self.compiled else H * self.S)) + 2 * kv * self.B * self.S
             )
         saved = _SAVED.get(c.residual, _Saved())
         per_norm = d - 1 if c.norm == "rms" else 0  # RMSNorm keeps one d_model more than LayerNorm, and one number less
         dropped = d if c.dropout else 0
-        inside = {"gelu": 0, "relu": -ff, "swiglu": 2 * ff}[c.activation] + (2 * d if c.position == "rotary" else 0)
+        inside = {"gelu": 0, "relu": -ff, "swiglu": 2 * ff, "geglu": 2 * ff}[c.activation] - 2 * (d - kv)
+        inside += d + kv if c.position == "rotary" else 0
         numbers = (saved.d + saved.growth * i) * d + saved.ff * ff + saved.more + H + inside + 2 * dropped
         numbers += saved.more // 2 * per_norm + saved.by_head * H
         if c.norm == "rms":
@@ -287,9 +290,9 @@ class _Layers:
             return rows * (2 * numbers - narrow if self.autocast else numbers)
         cross = saved.d_cross * d + saved.more_cross + H + saved.more_cross // 2 * per_norm + dropped
         if not self.autocast:
-            return rows * (numbers + cross) + 2 * d * self.B * self.S
+            return rows * (numbers + cross) + 2 * kv * self.B * self.S
         # Each layer makes its own narrow copy of the memory.
-        return rows * (2 * (numbers + cross) - narrow - 3 * d - dropped) + 3 * d * self.B * self.S
+        return rows * (2 * (numbers + cross) - narrow - 3 * d - dropped) + (2 * kv + d) * self.B * self.S
 
     def temporaries(self) -> int:
         """Of the layer that is at work in the backward pass."""

@@ -27,7 +27,7 @@ def update_group(model: Model, name: UpdateGroup) -> list[nn.Parameter]:
         module.bias
         for sublayer in model.sublayers()
         for module in sublayer.branch.children()
-        if isinstance(module, nn.Linear)
+        if isinstance(module, nn.Linear) and module.bias is not None
     }
     if name == "all":
         return model.group("all")

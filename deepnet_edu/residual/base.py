@@ -26,8 +26,8 @@ State = tuple[Tensor, ...]
 _NUMBERS_ONLY: ContextVar[bool] = ContextVar("numbers_only", default=False)
 Role = Literal["query", "key", "value", "output", "ffn_in", "ffn_gate", "ffn_out", "embedding", "position", "head"]
 #: Where a rule may put a module inside a branch, and the shape of what passes there:
-#: query, key, value: projections, (B, T, n_heads, head_dim), before any rotation; rotated: self-attention's query and
-#: key after it, both by one module;
+#: query, key, value: projections, (B, T, n_heads, head_dim), before any rotation, of grouped keys and values
+#: (B, T, n_kv_heads, head_dim); rotated: self-attention's query and key after it, both by one module;
 #: mixed: attention's weighted values before the output projection, (B, T, d_model);
 #: ffn_in: before the activation, (B, T, d_ff), or (B, T, 2·d_ff) with a gate; hidden: after it, (B, T, d_ff);
 #: logits: (…, vocab_size), asked of the first place of the stack that the head reads.

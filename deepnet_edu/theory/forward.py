@@ -170,8 +170,9 @@ def _ask(config: ModelConfig, rule: Residual, gain: float) -> Numbers:
     if kind == "ffn":
         first, gate = (g * d * rule.std(role, d, ff) ** 2 for role in ("ffn_in", "ffn_gate"))
         return Numbers(kind, signal, first, gate, g * ff * rule.std("ffn_out", ff, d) ** 2)
-    first, second = (g * d * rule.std(role, d, d) ** 2 for role in ("value", "output"))
-    query, key = (d * rule.std(role, d, d) ** 2 for role in ("query", "key"))
+    kv = config.kv_width
+    first, second = g * d * rule.std("value", d, kv) ** 2, g * d * rule.std("output", d, d) ** 2
+    query, key = d * rule.std("query", d, d) ** 2, d * rule.std("key", d, kv) ** 2
     return Numbers(kind, signal, first, 0.0, second, query, key)
 
 
@@ -189,12 +190,16 @@ def _signal(rule: Residual, config: ModelConfig) -> Signal:
     return signal
 
 
+#: What a gate goes through, by the activation's name.
+GATED = {"swiglu": "silu", "geglu": "gelu"}
+
+
 def _activation(activation: str, variance: float, gate: float, r: float) -> tuple[float, float, float]:
     """E[φ]², E[φ²] and E[φφ'] of two tokens with correlation r."""
     if activation == "relu":
         return variance / (2 * pi), variance / 2, variance / 2 * rectified(r)
-    if activation == "swiglu":  # SiLU of the gate times an independent W₁x
-        c, total = hermite("silu", gate)
+    if activation in GATED:  # φ of the gate times an independent W₁x
+        c, total = hermite(GATED[activation], gate)
         return 0.0, variance * total, variance * r * horner(c, r)
     c, total = hermite("gelu", variance)
     return c[0], total, horner(c, r)

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from deepnet_edu import files
+from deepnet_edu.config import DEFAULTS
 from deepnet_edu.files import digest, fault_point, folder_atomic, remedy
 from deepnet_edu.messages import UserError
 from deepnet_edu.training.constants import check_constants, constants_of
@@ -256,7 +257,8 @@ def verified(
         CheckpointError: it is not one.
     """
     state = read_state(path)
-    check_same(path, state.model, asdict(step.model.config), (), "model")
+    # A checkpoint from before a setting existed was of a model with its default.
+    check_same(path, {**DEFAULTS, **state.model}, asdict(step.model.config), (), "model")
     free = [name for name in MAY_CHANGE if name != "steps" or step.config.schedule != "cosine"]
     check_same(path, state.train, asdict(step.config), free, "training")
     if state.reads is not None and reads is not None:

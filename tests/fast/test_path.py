@@ -350,6 +350,9 @@ CHANGES: list[tuple[dict[str, Any], Callable[[Model], Any] | None, str]] = [
     ({"residual": "rezero"}, None, "does not know the rule ReZero"),
     ({"position": "rotary"}, None, "rotary"),
     ({"activation": "swiglu"}, None, "SwiGLU"),
+    ({"activation": "geglu"}, None, "GEGLU"),
+    ({"n_kv_heads": 1}, None, "grouped queries"),
+    ({"bias": False}, None, "no biases"),
     ({"norm": "rms"}, None, "RMSNorm"),
     ({"dropout": 0.1}, None, "dropout is on"),
     ({"stochastic_depth": 0.5}, None, "dropout is on"),
@@ -424,7 +427,9 @@ def test_it_takes_what_it_claims(rule: str, architecture: Any) -> None:
     assert rule not in simple or (rule, architecture) in KNOWN
 
 
-@pytest.mark.parametrize("setting", [{"position": "rotary"}, {"activation": "swiglu"}, {"norm": "rms"}], ids=str)
+@pytest.mark.parametrize(
+    "setting", [{"position": "rotary"}, {"activation": "swiglu"}, {"activation": "geglu"}, {"norm": "rms"}], ids=str
+)
 def test_what_both_paths_leaves_out_goes_by_the_plain_one(setting: dict[str, Any]) -> None:
     """tests/conftest.py does not run a test twice with these."""
     config = replace(small_config("deepnorm", "decoder", layers=3), **setting)

@@ -122,17 +122,23 @@ def test_cross_attention_without_memory_says_so() -> None:
 @pytest.mark.usefixtures("double")
 def test_feed_forward_formulas() -> None:
     x = torch.randn(2, 3, 8)
-    for activation in ("gelu", "relu", "swiglu"):
+    for activation in ("gelu", "relu", "swiglu", "geglu"):
         ffn = FeedForward(8, 12, activation)  # type: ignore[arg-type]
         w = {role: weight.detach() for role, weight in ffn.weights().items()}
         assert w["ffn_in"].shape == (12, 8)
         h, gate = x @ w["ffn_in"].T + ffn.ffn_in.bias[:12], None
-        if activation == "swiglu":
+        if activation in ("swiglu", "geglu"):
             gate = x @ w["ffn_gate"].T + ffn.ffn_in.bias[12:]
-            h = gate / (1 + (-gate).exp()) * h
+            share = 1 / (1 + (-gate).exp()) if activation == "swiglu" else 0.5 * (1 + torch.erf(gate / sqrt(2)))
+            h = gate * share * h
         else:
             h = h.clamp_min(0) if activation == "relu" else h * 0.5 * (1 + torch.erf(h / sqrt(2)))
         torch.testing.assert_close(ffn(x), h @ w["ffn_out"].T + ffn.ffn_out.bias)
+        bare = FeedForward(8, 12, activation, bias=False)  # type: ignore[arg-type]
+        bare.load_state_dict({"ffn_in.weight": ffn.ffn_in.weight, "ffn_out.weight": ffn.ffn_out.weight})
+        for bias in (ffn.ffn_in.bias, ffn.ffn_out.bias):
+            torch.nn.init.zeros_(bias)
+        torch.testing.assert_close(bare(x), ffn(x))
     with pytest.raises(ValueError, match="Unknown activation 'glu'"):
         FeedForward(8, 12, "glu")  # type: ignore[arg-type]
 

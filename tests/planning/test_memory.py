@@ -45,6 +45,8 @@ def test_parameters_are_counted_to_the_last(residual: str, architecture: Any) ->
         {"position": "rotary", "n_heads": 2},
         {"position": "sinusoidal"},
         {"residual": "none", "decoder_layers": 0},
+        {"activation": "geglu", "bias": False, "n_kv_heads": 1},
+        {"head": "norm"},
     ],
 )
 def test_parameters_of_other_parts(changes: dict[str, Any]) -> None:
@@ -109,6 +111,9 @@ def test_what_a_layer_keeps_is_counted(residual: str, architecture: Any) -> None
         {"norm": "rms"},
         {"position": "rotary", "n_heads": 2},
         {"dropout": 0.1},
+        {"activation": "geglu", "bias": False},
+        {"n_kv_heads": 2, "n_heads": 6},
+        {"n_kv_heads": 1, "position": "rotary", "n_heads": 2},
         {"activation": "swiglu", "norm": "rms", "dropout": 0.2, "position": "rotary", "n_heads": 6},
     ],
 )
