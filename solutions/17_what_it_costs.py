@@ -7,15 +7,15 @@
 #   lesson:
 #     question: What would it cost me?
 #     opening: >-
-#       "Eight V100 for $80,000", "128 GPUs for about $5,000 a day", "days or weeks", "200 layers beat 48 by 5 BLEU": an article
-#       that introduced DeepNet to many readers says all of this. Is it true? You do not need a GPU to find out. This lesson
-#       counts published models to the last digit, turns a count into days and dollars, and then judges the article, claim by
-#       claim. At the end you price a model of your own.
+#       Eight V100 for 80,000 dollars; 128 GPUs for about 5,000 dollars a day; days or weeks; 200 layers beat 48 by 5 BLEU. An
+#       article about DeepNet says all of this. Is it true? You do not need a GPU to find out. This lesson counts published
+#       models to the last digit, turns a count into days and dollars, and then judges the article, claim by claim. At the
+#       end you price a model of your own.
 #     objectives: >-
 #       count the parameters of a published model exactly, say how many GPUs it needs, how long a run takes and what it
 #       costs, and tell a claim that holds from one that cannot be judged.
 #     prerequisites: lesson 11's 6 operations a weight and token, and from lesson 15 what shards are.
-#     minutes: 65
+#     minutes: 70
 #     paper: Sections 5 and 6, Tables 2 and 3, Figure 8. It does not say on which machines its models were trained.
 # ---
 
@@ -56,7 +56,7 @@ V100 = GPUS["v100"]
 # $$12Nd^2 + 2Vd.$$
 #
 # For LLaMA 65B ($N = 80$, $d = 8192$, $V = 32{,}000$) it misses by half a per cent. DeepSeek LLM 67B is a little larger and built
-# alike: $N = 95$, $d = 8192$, $V = 102{,}400$.
+# in the same way: $N = 95$, $d = 8192$, $V = 102{,}400$.
 
 
 # %%
@@ -195,7 +195,7 @@ guess_fit.compare("no number does")
 # Each weight takes part in a multiplication and an addition for each token, and the backward pass does twice as much: 6
 # operations a weight and token (lesson 11). That gives the operations of a whole run. A GPU's data sheet gives the most that it can do
 # in a second. Take the number for [dense](glossary.md) products: the one printed in large type is often for matrices that are
-# half zeros. Nobody reaches even the dense peak; runs that were measured use 20 to 50% of it.
+# half zeros. No run reaches even the dense peak; those that were measured use 20 to 50% of it.
 
 # %% [markdown] exercise="bill" difficulty=2 importance=5 minutes=10
 # ### The bill
@@ -249,8 +249,8 @@ for label, gpus, key, share in (
 # %% [markdown]
 # <details><summary>What you should see</summary>
 #
-# 4.81e21 operations: 11.57 days and $57,828 on 128 V100, 3.48 days and $17,418 on as many A100 at the same price. On 8 V100 it is half a
-# year, for the same bill.
+# 4.81e21 operations: 11.57 days and 57,828 dollars on 128 V100, 3.48 days and 17,418 dollars on as many A100 at the same price. On 8
+# V100 it is half a year, for the same bill.
 # </details>
 #
 # **Why it works.** GPU-hours do not depend on how many GPUs work, as long as none of them waits. So dollars are a property of
@@ -307,15 +307,15 @@ for run in UTILISATIONS:
 #
 # Now the article. It says:
 #
-# 1. eight V100 cost $80,000;
-# 2. 128 GPUs can be rented for about $5,000 a day;
-# 3. racks and cooling cost up to $10,000 more;
+# 1. eight V100 cost 80,000 dollars;
+# 2. 128 GPUs can be rented for about 5,000 dollars a day;
+# 3. racks and cooling cost up to 10,000 dollars more;
 # 4. training takes days or weeks;
-# 5. a V100 has 32 GB, and is what such a model needs;
+# 5. it takes GPUs such as the V100 with 32 GB;
 # 6. 200 layers of 3.2 billion parameters beat 48 layers of 12 billion by 5 BLEU;
 # 7. Post-LN is stable only to a few dozen layers.
 #
-# For some a division will do, for some no number in the world will. The sixth is about these scores, from the paper's Table 3
+# Some can be judged by a division, and some by no number at all. The sixth is about these scores, from the paper's Table 3
 # (M2M-100 first, then DeepNet).
 
 # %%
@@ -380,13 +380,13 @@ for name, value in found.items():
 # %% [markdown]
 # <details><summary>What you should see</summary>
 #
-# $10,000 a GPU, $1.628 a GPU-hour, break-even after 256 days; a run of 11.57 days for $57,828; a largest gain of 5.0 and a mean
-# gain of 3.25 BLEU.
+# 10,000 dollars a GPU, 1.628 a GPU-hour, break-even after 256 days; a run of 11.57 days for 57,828 dollars; a largest gain of 5.0
+# and a mean gain of 3.25 BLEU.
 # </details>
 #
-# **Why it works.** A claim is a number, and what was held fixed when it was measured. $80,000 and $5,000 cannot be compared, since
-# one buys 8 GPUs and the other rents 128. As many on both sides, and the comparison says something: if you train for less than 256
-# days in all, rent.
+# **Why it works.** A claim is a number, and what was held fixed when it was measured. 80,000 and 5,000 dollars cannot be compared, since
+# one sum buys 8 GPUs and the other rents 128. Take as many on both sides, and the comparison says something: if you train for less than
+# 256 days in all, rent.
 #
 # Now each claim with its number, and a verdict that depends on it.
 
@@ -440,11 +440,11 @@ for number, (claim, evidence, said) in enumerate(verdicts, 1):
     print(f"{number}. {claim}\n   {evidence}\n   → {said}")
 
 # %% [markdown]
-# **Hardware (1, 3).** The price of the cards is of the right order; a whole machine cost nearly twice as much. For racks and
-# cooling we found no source at all. What can be worked out is the power that they have to carry. A verdict of "cannot
-# be judged" is a result, too.
+# **Hardware (1, 3).** The price of the cards is of the right order; a whole machine cost nearly twice as much. We found no
+# source for what racks and cooling cost to buy. What can be worked out is the power that they have to carry, and its
+# price. "Cannot be judged" is a verdict, too.
 #
-# **Rent (2, 4).** At $1.63 the rent is a price for those who reserve for long. The times agree with the article, but only for 128
+# **Rent (2, 4).** 1.63 dollars a GPU-hour is a price for those who reserve for a long time. The times agree with the article, but only for 128
 # GPUs: with the eight of the first claim the same run takes half a year. Both claims may be true, and still they do not
 # describe one project.
 #
@@ -452,10 +452,10 @@ for number, (claim, evidence, said) in enumerate(verdicts, 1):
 # neither. And a V100 has no bfloat16: it needs fp16 with loss scaling (lesson 10).
 #
 # **Post-LN (7).** In the paper's Table 1 plain Post-LN trains at 6 + 6 layers and diverges at 18 + 18. BERT large trained at 24. A later
-# study (arXiv 2601.19895) raised the learning rate until training failed: Post-LN stood 3.0e-4 at 64 sub-layers and 2.8e-4 at 512,
+# study (arXiv 2601.19895) raised the learning rate until training failed: Post-LN tolerated 3.0e-4 at 64 sub-layers and 2.8e-4 at 512,
 # which is 256 layers. So "a few dozen" describes a recipe and its learning rate. It is not a property of the formula.
 #
-# **5 BLEU (6).** That deserves a table. What differs between the two models?
+# **5 BLEU (6).** That deserves a table. What is different about the two models?
 
 # %%
 theirs, ours = (PUBLISHED[name] for name in ("m2m100-12b", "deepnet-200"))

@@ -18,9 +18,9 @@ from deepnet_edu.planning import (
     utilisation_of,
 )
 
-WIDTHS = [64, 128, 256, 512, 768, 1024, 2048, 4096, 8192, 12_288, 16_384]
-BILLIONS = spread(0.01, 20_000, 40, 1, 100, 1000)
-COUNTS = [2**k for k in range(15)]
+WIDTHS = [64, 128, 256, 512, 768, 1024, 2048, 4096, 8192]
+BILLIONS = spread(0.01, 5000, 40, 1, 100, 1000)
+COUNTS = [2**k for k in range(14)]
 #: Numbers of GPUs that are always shown.
 SHOWN = (1, 16, 256, 4096)
 DOLLARS = spread(0.05, 20, 40, 1, 1.63, 2.5)

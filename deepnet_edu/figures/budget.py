@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -35,7 +36,7 @@ def _money(dollars: float) -> str:
 
 @designed()
 def days_and_dollars(models: Mapping[str, Mapping[int, Ends]]) -> Figure:
-    """A row for each model at the middle of its bill: a bar for each number of GPUs, from the fastest run to the slowest.
+    """A row for each model at the middle of its bill, and in it a bar for each number of GPUs, fastest run to slowest.
 
     Args:
         models: by name, and by number of GPUs, days and dollars of the fastest run and of the slowest.
@@ -54,7 +55,14 @@ def days_and_dollars(models: Mapping[str, Mapping[int, Ends]]) -> Figure:
         for i, count in enumerate(counts):
             (fast, cheap), (slow, dear) = bars[count]
             label = f"{count:,} GPUs" if model == next(iter(models)) else None
-            style = {"color": _COLORS[i % 5], "marker": _MARKS[i % 5], "ls": "-", "lw": 3, "ms": 5, "label": label}
+            style: dict[str, Any] = {
+                "color": _COLORS[i % 5],
+                "marker": _MARKS[i % 5],
+                "ls": "-",
+                "lw": 3,
+                "ms": 5,
+                "label": label,
+            }
             ax.plot([fast, slow], [(cheap * dear) ** 0.5] * 2, **style)
         slowest, bill = max(bar[1][0] for bar in bars.values()), f"{_money(cheap)} to {_money(dear)}"
         ax.annotate(
