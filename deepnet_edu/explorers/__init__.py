@@ -7,6 +7,7 @@
 """
 
 from deepnet_edu.explorers.base import Explorer
+from deepnet_edu.explorers.budget import BudgetExplorer
 from deepnet_edu.explorers.constants import ConstantsExplorer
 from deepnet_edu.explorers.cost import CostExplorer
 from deepnet_edu.explorers.game import GameExplorer
@@ -28,11 +29,13 @@ EXPLORERS: dict[str, type[Explorer]] = {
         GameExplorer,
         PlansExplorer,
         MixingExplorer,
+        BudgetExplorer,
     )
 }
 
 __all__ = [
     "EXPLORERS",
+    "BudgetExplorer",
     "ConstantsExplorer",
     "CostExplorer",
     "Explorer",

@@ -11,6 +11,7 @@ import pytest
 from deepnet_edu import predict
 from deepnet_edu.explorers import (
     EXPLORERS,
+    BudgetExplorer,
     ConstantsExplorer,
     CostExplorer,
     Explorer,
@@ -26,7 +27,19 @@ from deepnet_edu.explorers import (
 from deepnet_edu.explorers.background import NAME, Background
 from deepnet_edu.explorers.base import FAULT
 from deepnet_edu.explorers.dials import Dial, spread
-from deepnet_edu.planning import rank_memory, timeline, training_memory, training_time
+from deepnet_edu.planning import (
+    GPUS,
+    Span,
+    count_parameters,
+    rank_memory,
+    timeline,
+    training_days,
+    training_flops,
+    training_memory,
+    training_money,
+    training_time,
+    utilisation_of,
+)
 from deepnet_edu.progress import ENVIRONMENT, read_scores
 from deepnet_edu.scaling import deepnorm_constants
 
@@ -322,6 +335,28 @@ def test_plans_are_what_planning_says() -> None:
     assert "expected a multiple of 3" in said(explorer)
     typed(explorer.width, "80")
     assert "a multiple of 64" in said(explorer)
+
+
+def test_the_budget_is_what_planning_says() -> None:
+    explorer = BudgetExplorer(depth=100, d_model=512, gpu="v100", price=1.63)
+    typed(explorer.count, "128")
+    view = explorer.view(None)
+    config = explorer.config()
+    days = training_days(sum(training_flops(config, 1e11).values()), GPUS["v100"], 128, utilisation_of(config))
+    money = training_money(days, 128, Span(1.63, 1.63, ""))
+    assert view.ends[128] == ((days.low, money.low), (days.high, money.high))
+    bills = [[bill for _, bill in ends] for ends in view.ends.values()]
+    np.testing.assert_allclose(bills, [bills[0]] * len(bills))
+    parameters = count_parameters(config)["all"]
+    assert [*view.held.values()] == pytest.approx(
+        [parameters * (a + b / 128) for a, b in ((16, 0), (4, 12), (2, 14), (0, 16))]
+    )
+    explorer.kind.value = "encoder_decoder"
+    assert (explorer.config().encoder_layers, explorer.config().decoder_layers) == (50, 50)
+    typed(explorer.width, "80")
+    assert "a multiple of 64" in said(explorer)
+    typed(explorer.price, "nothing")
+    assert "for one GPU" in said(explorer)
 
 
 def test_the_game_doubles_the_depth_and_keeps_the_score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from deepnet_edu.explorers.constants import stack_choices
+from deepnet_edu.figures.budget import BudgetFigure, BudgetView, days_and_dollars
 from deepnet_edu.figures.constants import ConstantsFigure, ConstantsView, constants
 from deepnet_edu.figures.cost import CostFigure, CostView, cost
 from deepnet_edu.figures.game import GameView, Round, game
@@ -56,12 +57,18 @@ def plan_view(schedule: str = "1f1b", ranks: int = 4, pieces: int = 4, scale: fl
     return PlanView("title", memory, 8e9, timeline(schedule, ranks, pieces), 3.0 * pieces, "note")
 
 
+def budget_view(scale: float = 1.0, counts: tuple[int, ...] = (1, 8)) -> BudgetView:
+    ends = {n: ((10 * scale / n, 100 * scale), (20 * scale / n, 200 * scale)) for n in (*counts, 4)}
+    return BudgetView("title", {"a": 1e9 * scale, "b": 5e8}, 32e9, ends, 4, "note")
+
+
 FIGURES: list[tuple[type[Moving] | Moving, list]] = [
     (SignalFigure(), [signal_view(), signal_view(2.0), signal_view(0.5, measured=False)]),
     (TrainabilityFigure(MAP), [map_view(), map_view(1000), map_view(8, loss=False)]),
     (ConstantsFigure(), [ConstantsView("t", stack_choices(N, M)) for N, M in ((12, 0), (12, 3), (0, 1000))]),
     (RaceFigure(("deepnorm", "post_ln"), 2), [race_view(), race_view(5.0, others=False)]),
     (PlanFigure(("a", "b")), [plan_view(), plan_view("gpipe", 2), plan_view("interleaved", 8, 8, scale=9.0)]),
+    (BudgetFigure(("a", "b"), 2), [budget_view(), budget_view(9.0), budget_view(0.5, (8,))]),
     (CostFigure(("a", "b"), ("x", "y")), [cost_view(), cost_view(30.0), cost_view(known=False)]),
 ]
 
@@ -158,6 +165,26 @@ def test_cost_has_a_bar_per_part_their_sum_and_the_floor() -> None:
     np.testing.assert_allclose([bar.get_x() + bar.get_width() for bar in time.patches], [1, 0.5, 1.5])
     assert time.lines[0].get_xdata() == [1.0, 1.0]
     assert not cost(cost_view(known=False)).axes[1].lines[0].get_visible()
+
+
+def test_a_budget_has_what_a_gpu_holds_and_each_number_of_gpus_at_one_height() -> None:
+    left, right = BudgetFigure(("a", "b"), 2).show(budget_view()).axes
+    np.testing.assert_allclose([bar.get_x() + bar.get_width() for bar in left.patches], [1, 0.5])
+    assert left.lines[0].get_xdata() == [32.0, 32.0]
+    *_, one, eight, chosen = right.lines
+    for line, count in ((one, 1), (eight, 8), (chosen, 4)):
+        np.testing.assert_allclose(line.get_xdata(), [10 / count, 20 / count])
+        np.testing.assert_allclose(line.get_ydata(), [100, 200])
+
+
+def test_models_are_rows_at_their_bill_on_the_plane_of_days_and_dollars() -> None:
+    runs = {"small": {8: ((1.0, 10e3), (4.0, 40e3))}, "large": {8: ((100.0, 1e6), (400.0, 4e6))}}
+    (ax,) = days_and_dollars(runs).axes
+    bars = [line for line in ax.lines if line.get_marker() == "o"]
+    assert [list(line.get_xdata()) for line in bars] == [[1, 4], [100, 400]]
+    assert [line.get_ydata()[0] for line in bars] == pytest.approx([20e3, 2e6])
+    assert r"large: \$1M to \$4M" in [text.get_text() for text in ax.texts]
+    assert [text.get_text() for text in ax.texts if "a " in text.get_text()] == ["a day", "a week", "a month", "a year"]
 
 
 def test_the_game_shows_its_run_and_its_ladder() -> None:
