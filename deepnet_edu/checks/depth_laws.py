@@ -1,7 +1,5 @@
 """The judge of ``predict_depth`` (lesson 17): two laws of depth, each fitted by least squares."""
 
-from typing import Any
-
 import numpy as np
 
 from deepnet_edu.checks.base import Misconception, Trial

@@ -67,7 +67,7 @@ def _wrong(parameters: float, memory: float, stage: int, activations: float) -> 
     if not shared or not room:
         return []
     down = "Rounded down: on as many GPUs the last bytes do not fit."
-    known = {
+    known: dict[str, list[float]] = {
         down: [max(1, floor(shared * parameters / room))],
         "GPUs are whole: round up.": [max(1, shared * parameters / room)],
         "Only a part is shared at this stage, not all 16 bytes.": [
