@@ -26,6 +26,7 @@ PROFILE = kit.profile()
 SEED = 0
 GPU = "v100"  # of the first picture; deepnet-edu plan --help names others
 PRICE = 0.0  # dollars for an hour of one GPU in the first picture; 0: what the article pays
+ELECTRICITY = 0.10  # dollars for a kWh, an assumption: put in your own
 
 # %%
 from itertools import product
@@ -41,7 +42,9 @@ from deepnet_edu.explorers import BudgetExplorer
 from deepnet_edu.figures import Picture
 from deepnet_edu.figures.budget import days_and_dollars
 from deepnet_edu.figures.style import legend_below, new_figure, series_style
-from deepnet_edu.planning import GPUS, PUBLISHED, UTILISATIONS, Span, find_gpu, parameters_by_part, training_energy
+from deepnet_edu.planning import GPUS, PUBLISHED, UTILISATIONS, find_gpu, parameters_by_part
+from deepnet_edu.planning.cost import OVERHEAD
+from deepnet_edu.residual import RESIDUALS
 
 kit.setup(SEED, PROFILE)
 V100 = GPUS["v100"]
@@ -49,13 +52,13 @@ V100 = GPUS["v100"]
 # %% [markdown]
 # ## The back of an envelope
 #
-# How many parameters has a Transformer? A quick estimate looks at the large matrices alone. Attention has four of $d \times d$, a
+# How many parameters does a Transformer have? A quick estimate looks at the large matrices alone. Attention has four of $d \times d$, a
 # feed-forward branch of width $4d$ has two of $d \times 4d$, and embedding and head are $V \times d$ each, for a vocabulary of $V$
 # tokens. With $N$ layers that makes
 #
 # $$12Nd^2 + 2Vd.$$
 #
-# For LLaMA 65B ($N = 80$, $d = 8192$, $V = 32{,}000$) it misses by half a per cent. DeepSeek LLM 67B is a little larger and built
+# For LLaMA 65B ($N = 80$, $d = 8192$, $V = 32{,}000$) it is off by half a per cent. DeepSeek LLM 67B is a little larger and built
 # in the same way: $N = 95$, $d = 8192$, $V = 102{,}400$.
 
 
@@ -79,9 +82,9 @@ guess_envelope
 # The models of the LLaMA family, DeepSeek's among them, differ from the block of lesson 07 in four ways. They have no biases.
 # Their norms are RMSNorms (lesson 02), with a gain and nothing else: one before attention, one before the feed-forward branch, and
 # one more after the last layer. Their feed-forward branch is a [SwiGLU](glossary.md): two matrices of $d \times d_{\mathrm{ff}}$,
-# called gate and up, whose outputs are multiplied, and one of $d_{\mathrm{ff}} \times d$ that leads back down. And the large
+# called gate and up, whose outputs are multiplied (the gate's after an activation), and one of $d_{\mathrm{ff}} \times d$ that leads back down. And the large
 # ones have [grouped queries](glossary.md): several heads of queries share one head of keys and values, which makes the
-# cache small that writing needs.
+# cache for generation smaller.
 
 # %% [markdown] exercise="parameters" difficulty=3 importance=5 minutes=15
 # ### Count them
@@ -157,12 +160,25 @@ guess_envelope.compare("by 16%")
 # feed-forward branch and full attention, and there the estimate is right almost by accident. Llama 3 8B errs the other way: its
 # feed-forward branch is wider, $10.5d^2$.
 #
-# What are the key features of the others? BERT, GPT-2 and GPT-3 have biases, learned positions and tied heads; BERT is Post-LN, the GPTs
+# What are the key features of each? Models that share them stand on one line below. BERT, GPT-2 and GPT-3 have biases, learned positions and tied heads; BERT is Post-LN, the GPTs
 # are Pre-LN. GLM-130B uses DeepNorm, with exponents of its own (lesson 06). M2M-100 and DeepNet have an encoder and a
-# decoder, so each decoder layer has a second attention. DeepNet's rows rest on one inference: the paper states no
-# vocabulary, and about 250,000 tokens is what makes its three sizes come out. `deepnet-edu models` prints the whole table, with
+# decoder, so each decoder layer has a second attention. DeepNet's rows rest on an inference and a choice: the paper states
+# neither vocabulary nor positions, and about 250,000 tokens with learned positions is what makes its three sizes come out. `deepnet-edu models` prints the whole table, with
 # sources, and counts a model of your own from a file.
-#
+
+# %%
+NAMES = {"gelu": "GELU", "relu": "ReLU", "swiglu": "SwiGLU", "geglu": "GEGLU"}
+groups = {}
+for model in PUBLISHED.values():
+    c = model.config
+    parts = [c.architecture.replace("_", "-"), RESIDUALS[c.residual].title, {"rms": "RMSNorm"}.get(c.norm, "LayerNorm")]
+    parts += [NAMES[c.activation], f"{c.position} positions"]
+    parts += ["grouped queries"] * (c.n_kv_heads not in (0, c.n_heads)) + ["tied"] * c.shared_embeddings
+    groups.setdefault(", ".join(parts), []).append(model.title.split(" (")[0])
+for features, titles in groups.items():
+    print(f"{features}\n   {', '.join(dict.fromkeys(titles))}")
+
+# %% [markdown]
 # ## Will it fit?
 #
 # Lesson 15 counted 16 bytes a parameter for weights, gradients and Adam's averages in float32. Large models are trained in 16 bits,
@@ -290,7 +306,7 @@ print(f"at ${price:.2f} for an hour of one {gpu.title}")
 
 # %% [markdown]
 # Read the picture in rows: buying speed is free, on paper. In practice many GPUs wait for each other and send to each other
-# (lesson 15), and their bars move up. Read it in columns: only small models are a matter of days.
+# (lesson 15), and their bars move to the right and up. Read it in columns: only small models are a matter of days.
 #
 # Which end of a bar is likely? These runs were measured.
 
@@ -392,8 +408,7 @@ for name, value in found.items():
 
 # %%
 power = 8 * V100.power / 1000  # kW of the boards
-draws = [power * overhead for overhead in (1.1, 1.8)]
-ELECTRICITY = 0.10  # dollars for a kWh: an assumption, put in your own
+draws = [power * overhead for overhead in OVERHEAD]
 years = [10_000 / (kilowatts * 24 * 365 * ELECTRICITY) for kilowatts in draws]
 eight = bill(WEIGHTS, TOKENS, 8, V100.peak, 0.3, hourly)[0]
 bytes_of = {name: 16 * counts[name] / 1e9 for name in ("deepnet-200", "deepnet-1000")}
@@ -412,7 +427,8 @@ verdicts = [
     (
         "racks, cooling: $10,000",
         f"8 boards draw {power:.1f} kW, with machine and cooling {draws[0]:.1f} to {draws[1]:.1f}; $10,000 are "
-        f"{years[1]:.1f} to {years[0]:.1f} years of electricity at ${ELECTRICITY:.2f}",
+        f"{years[1]:.1f} to {years[0]:.1f} years of electricity at ${ELECTRICITY:.2f} a kWh. An eighth of the cards: break-even "
+        f"after {found['break-even days'] * 90 / 80:.0f} days",
         "cannot be judged: no source for the purchase",
     ),
     (
@@ -598,14 +614,10 @@ print(f"reading errors of ±0.2 alone move the curve's 1,000 layers from {min(sp
 # ## Your model, your price
 #
 # Everything above in one place. Bars left of the dashed line fit on a GPU, before activations. Try the paper's depth first; then
-# make the model wide instead of deep, at about as many parameters, and compare the share of the peak that such runs reach.
+# take 15 layers of width 4,096, which have about as many parameters, and compare the share of the peak that such runs reach.
 
 # %%
 BudgetExplorer(depth=1000)
-
-# %%
-year = training_energy(Span(365, 365, "a year"), 8, V100)
-print(f"8 V100 for a year: {year.low / 1000:.0f} to {year.high / 1000:.0f} MWh")
 
 # %% [markdown]
 # On the command line, with checkpoints, plans, waiting and sending counted:
@@ -663,6 +675,6 @@ for name, gigabytes, room in (("deepnet-1000", 32, 4), ("llama-65b", 80, 10), ("
 # 2. Six operations a weight and token, over what the GPUs really do, are days; GPU-hours are dollars, and more GPUs change only
 #    the days.
 # 3. A claim is a number and what was held fixed: the article's prices and times hold for 128 rented GPUs, and its 5 BLEU are a
-#    difference between two models that differ in everything.
+#    difference between two models that differ in far more than depth.
 #
 # **Read next**: Touvron et al., arXiv 2302.13971, Section 6, for the energy of a real run; then lesson 18: what came after DeepNet?

@@ -66,8 +66,8 @@ def on_meta(vocab, d, layers, heads, kv_heads, d_ff, tied):
             parts.append(nn.Linear(d, vocab, bias=False))
         for _ in range(layers):
             parts += [nn.Linear(d, out, bias=False) for out in (d, d, kv, kv)] + [nn.RMSNorm(d), nn.RMSNorm(d)]
-            parts += [nn.Linear(d, d_ff, bias=False)] * 1 + [nn.Linear(d, d_ff, bias=False)]
-            parts += [nn.Linear(d_ff, d, bias=False)] if d_ff else []
+            if d_ff:
+                parts += [nn.Linear(a, b, bias=False) for a, b in ((d, d_ff), (d, d_ff), (d_ff, d))]
     return sum(p.numel() for part in parts for p in part.parameters())
 
 
