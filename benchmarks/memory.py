@@ -1,6 +1,6 @@
 """Measured peak memory beside planning's formula: constants fitted to seven runs, judged on others.
 
-Writes results/memory.json. Run with: python benchmarks/memory.py (about ten minutes)
+Writes results/memory.json. Run with: python benchmarks/memory.py (about 20 minutes; it resumes)
 """
 
 import json

@@ -63,6 +63,7 @@ def memory(record: dict[str, Any]) -> str:
         parts += [f"dropout {config['dropout']}"] * bool(config["dropout"])
         parts += [config["norm"] + " norm"] * (config["norm"] != "layer")
         parts += [config["position"]] * (config["position"] != "learned")
+        parts += [f"{config['n_kv_heads']} key-value heads"] * bool(config.get("n_kv_heads"))
         parts += [f"{name.replace('_', ' ')} {how[name]}" for name in ("checkpoint_every", "precision") if name in how]
         rows.append(
             [", ".join(parts), row["path"], row["used for"]]

@@ -185,8 +185,9 @@ class MultiHeadAttention(nn.Module):
         super().__init__()
         check_heads(d_model, n_heads)
         check_kv_heads(n_heads, n_kv_heads)
-        self.n_heads, self.n_kv_heads = n_heads, n_kv_heads or n_heads
-        width = self.n_kv_heads * (d_model // n_heads)  # of all keys of a token, and of all values
+        self.n_heads = n_heads
+        self.queries_per_key = n_heads // (n_kv_heads or n_heads)
+        width = d_model // self.queries_per_key  # of all keys of a token, and of all values
         self.causal = causal
         self.cross = cross
         if cross:
@@ -199,7 +200,7 @@ class MultiHeadAttention(nn.Module):
         if rule is not None:
             self.scale = rule.score_scale(d_model // n_heads)
         self.inside = modules_inside(rule, SLOTS, d_model, n_heads)
-        if self.n_kv_heads < n_heads and rule is not None and self.inside is not None and "rotated" in self.inside:
+        if self.queries_per_key > 1 and rule is not None and self.inside is not None and "rotated" in self.inside:
             raise ValueError(
                 f"n_kv_heads={n_kv_heads}: {rule.title} scales the features of queries and keys by one vector, so it "
                 "needs as many heads of both; leave n_kv_heads out."
@@ -239,7 +240,7 @@ class MultiHeadAttention(nn.Module):
             past = torch.ones(T, S, dtype=torch.bool, device=x.device).tril(S - T)
             visible = past if visible is None else visible & past
         causal = self.causal and not self.cross and visible is None and (context.cache is None or T == S)
-        grouped = self.n_kv_heads < self.n_heads
+        grouped = self.queries_per_key > 1
         y = F.scaled_dot_product_attention(
             q, k, v, attn_mask=visible, is_causal=causal, scale=self.scale, enable_gqa=grouped
         )
@@ -249,7 +250,8 @@ class MultiHeadAttention(nn.Module):
     def _attend_to_self(self, x: Tensor, context: Context) -> tuple[Tensor, Tensor, Tensor]:
         """Query (B, n_heads, T, head_dim), key and value (B, n_kv_heads, tokens, head_dim), of cached tokens too."""
         B, T, d_model = x.shape
-        heads = self.n_heads, self.n_kv_heads, self.n_kv_heads
+        groups = self.n_heads // self.queries_per_key
+        heads = self.n_heads, groups, groups
         q, k, v = self.qkv(x).view(B, T, -1, d_model // self.n_heads).split(heads, dim=2)
         q, k, v = through(self.inside, "query", q), through(self.inside, "key", k), through(self.inside, "value", v)
         if context.turn is not None:
@@ -269,7 +271,7 @@ class MultiHeadAttention(nn.Module):
         q = through(self.inside, "query", self.query(x).view(B, T, self.n_heads, head_dim)).transpose(1, 2)
         if context.cache is not None and self in context.cache.entries:
             return q, *context.cache.entries[self]
-        k, v = self.key_value(context.memory).view(B, -1, 2, self.n_kv_heads, head_dim).unbind(2)
+        k, v = self.key_value(context.memory).view(B, -1, 2, self.n_heads // self.queries_per_key, head_dim).unbind(2)
         k, v = through(self.inside, "key", k).transpose(1, 2), through(self.inside, "value", v).transpose(1, 2)
         if context.cache is not None:
             context.cache.entries[self] = k, v

@@ -13,7 +13,7 @@ D, HEADS, B, T, S = 24, 6, 2, 7, 5
 def written_out(attention: MultiHeadAttention, x: Tensor, memory: Tensor, hidden: Tensor | None) -> Tensor:
     """softmax(q_h·k_gᵀ/√head_dim) v_g, head h with the keys of group g = h // (heads/groups)."""
     w, bias = attention.weights(), {name: p for name, p in attention.named_parameters() if name.endswith("bias")}
-    groups, size = attention.n_kv_heads, D // HEADS
+    groups, size = HEADS // attention.queries_per_key, D // HEADS
     q, k, v = x @ w["query"].T, memory @ w["key"].T, memory @ w["value"].T
     if bias and attention.cross:
         own, other = bias["query.bias"], bias["key_value.bias"]

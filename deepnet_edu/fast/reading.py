@@ -152,7 +152,7 @@ def _kind(branch: Any) -> str:
     """Of a branch, by its matrices."""
     if getattr(branch, "gated", False):
         raise Unknown("it does not know a gate (SwiGLU, GEGLU)")
-    if getattr(branch, "n_kv_heads", None) != getattr(branch, "n_heads", None):
+    if getattr(branch, "queries_per_key", 1) != 1:
         raise Unknown("it does not know grouped queries")
     kind = BRANCHES.get(tuple(branch._modules))
     if kind is None or (kind == "ffn" and branch.activation not in (F.gelu, F.relu)):

@@ -12,7 +12,7 @@ import torch
 from deepnet_edu.config import ModelConfig
 from deepnet_edu.fields import checked
 from deepnet_edu.models import build_empty
-from deepnet_edu.planning.memory import _SAVED, BOOKS, GAPS, OBJECTS, PRECISIONS, _Layers, _Saved, training_memory
+from deepnet_edu.planning.memory import _SAVED, BOOKS, OBJECTS, PRECISIONS, _Layers, _Saved, gaps, training_memory
 from deepnet_edu.planning.parameters import count_parameters
 from deepnet_edu.planning.pipeline import Action, chunks_of, rank_order, stage_layers
 from deepnet_edu.stack import layers_together
@@ -153,7 +153,7 @@ def rank_memory(
             answers = piece * (1 if config.n_classes else tokens) * (config.n_classes or config.vocab_size)
             temporaries = whole.temporaries - (0 if own[-1].last else number * answers)
             sublayers = sum(_sublayers(config, stage) for stage in own)
-            objects = sublayers * (OBJECTS + BOOKS * bool(every)) + round(GAPS["plain"] * activations)
+            objects = sublayers * (OBJECTS + BOOKS * bool(every)) + round(gaps(config, fast=False) * activations)
         found.append(
             RankMemory(
                 parameters=-(-held // shard),

@@ -89,6 +89,7 @@ def _more(ranks: int) -> list[Case]:
         Case("pipeline=2", "encoder_decoder", "rezero"),  # learns numbers without a dimension
         Case("pipeline=2", "decoder", "branch_norm", train=twice),  # follows the step
         Case("pipeline=2", "decoder", "deepnorm", tied),
+        Case("pipeline=2", "decoder", "pre_ln", {"head": "norm", "activation": "geglu", "bias": False}),
         Case("pipeline=2", "encoder_decoder", "deepnorm", tied),
         Case("pipeline=2,schedule=interleaved", "encoder_decoder", "deepnorm", tied, twice),
         Case("pipeline=2", "encoder_decoder", "deepnorm", train={"parameters": "stack"}),

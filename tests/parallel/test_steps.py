@@ -58,7 +58,8 @@ def held_parameters(model: Any, plan: Plan, stages: list[int]) -> list[Any]:
             found += [p for layer in stacks[run.stack].layers[run.first : run.last] for p in layer.parameters()]
             found += list(ends[run.stack].parameters()) if run.first == 0 else []
         if stage == plan.stages - 1:
-            found += [*model.head.parameters(), *([] if model.rescale is None else model.rescale.parameters())]
+            top = (model.before_head, model.head, model.rescale)
+            found += [parameter for part in top if part is not None for parameter in part.parameters()]
     return found
 
 

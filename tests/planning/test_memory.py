@@ -145,16 +145,17 @@ def test_what_the_fast_path_keeps(architecture: Any, every: int) -> None:
 
 
 def test_recorded_peaks() -> None:
-    """The formula as it is now, against the measured peaks of twelve runs, six of which no constant has seen."""
+    """The formula as it is now, within a tenth of the measured peaks of runs that no constant has seen."""
     off = {}
     for index, row in enumerate(RECORD["rows"]):
         plan = training_memory(ModelConfig(**row["config"]), **row["how"])
         assert plan.to_dict() == {name: row[name] for name in plan.to_dict()}, "run python benchmarks/memory.py again"
         off[index] = abs(plan.total / row["measured"] - 1)
-    assert max(off[i] for i in range(6)) < 0.1
-    # One of the six, by the plain path, leaves memory between tensors of many sizes: see docs/depth.md.
-    assert sorted(off[i] for i in range(6, 12))[4] < 0.1
-    assert max(off.values()) < 0.2
+    assert max(off.values()) < 0.1
+    judged = [row for row in RECORD["rows"] if row["used for"] == "judgement"]
+    assert len(judged) == len(memory.RUNS) - memory.FITTED >= 12
+    plain = [row["config"] for row in judged if row["path"] == "plain"]
+    assert sum(one["position"] == "rotary" and one["dropout"] > 0 for one in plain) >= 4
 
 
 def test_a_peak_on_this_machine() -> None:

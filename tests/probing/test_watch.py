@@ -3,6 +3,7 @@
 import copy
 import json
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -286,9 +287,11 @@ def test_prediction_meets_measurement_at_init(residual: str, architecture: str) 
 
 
 @pytest.mark.parametrize("norm", ["layer", "rms"])
-@pytest.mark.parametrize("activation", ["relu", "gelu", "swiglu"])
-def test_prediction_knows_activation_and_norm(activation: str, norm: str) -> None:
-    shape = ModelConfig("decoder", "lm", 12, residual="sub_ln", activation=activation, norm=norm, **WIDE)
+@pytest.mark.parametrize(
+    "part", [*({"activation": name} for name in ("relu", "gelu", "swiglu", "geglu")), {"n_kv_heads": 2, "bias": False}]
+)
+def test_prediction_knows_activation_norm_and_groups(part: dict[str, Any], norm: str) -> None:
+    shape = ModelConfig("decoder", "lm", 12, residual="sub_ln", norm=norm, **WIDE, **part)
     measured, predicted = probe(build_model(shape), random_batch(shape, 8, 32)), predict(shape, tokens=32)
     np.testing.assert_allclose(measured.variance, predicted.variance, rtol=0.2)
     np.testing.assert_allclose(measured.input_share, predicted.input_share, atol=0.02)

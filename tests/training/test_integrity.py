@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,19 @@ STATES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "another field": (lambda s: s.update(x=1), "'x' is not a field"),
     "a list": (lambda s: s.clear(), "is of version None"),
 }
+
+
+def test_a_checkpoint_from_before_a_setting_existed(saved: Path) -> None:
+    """It is of a model with the setting's default, and of no other."""
+    last = checkpoints(saved)[-1]
+    state = json.loads((last / "state.json").read_text())
+    for name in ("n_kv_heads", "bias", "head"):
+        del state["model"][name]
+    (last / "state.json").write_text(json.dumps(state))
+    agree(last)
+    with pytest.raises(CheckpointError, match=r"bias=True there, False here"):
+        run(saved, model=build_model(replace(MODEL, bias=False)), steps=6)
+    run(saved, model=build_model(MODEL), steps=6)
 
 
 @pytest.mark.parametrize("what", STATES)
