@@ -391,8 +391,9 @@ check.seed_claims(seed_claims)
 # %%
 seed_claims = kit.mine_or_reference(seed_claims, "seed_claims")
 found = seed_claims((80_000, 8), (A_DAY, RENTED), (WEIGHTS, TOKENS, V100.peak, 0.3), SCORES)
-for name, value in found.items():
-    print(f"{name:20}{float(value):>12,.3f}")
+prices = ("dollars a GPU", "dollars a GPU-hour", "break-even days")
+for name in (*prices, "days", "rent", "largest gain", "mean gain"):
+    print(f"{name:20}{float(found[name]):>12,.3f}")
 
 # %% [markdown]
 # <details><summary>What you should see</summary>

@@ -192,12 +192,6 @@ def as_given(depths, bleu, depth, law):
     return searched(depths, bleu, depth, law) if d[-1] >= d.max() else bleu[-1]
 
 
-_NO_NONE = "where no number is enough the answer is None, which is no number of any kind"
-ASKS_FOR_MORE = {
-    "fewest_gpus": dict.fromkeys(
-        ("as_numpy", "as_numpy_single", "as_tensor", "as_single_tensor", "as_fraction", "as_decimal"), _NO_NONE
-    )
-}
 WHOLE, SHARED = (16, 4, 2, 0), (0, 12, 14, 16)
 
 
