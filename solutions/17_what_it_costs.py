@@ -26,6 +26,7 @@ PROFILE = kit.profile()
 SEED = 0
 GPU = "v100"  # of the first picture; deepnet-edu plan --help names others
 PRICE = 0.0  # dollars for an hour of one GPU in the first picture; 0: what the article pays
+ELECTRICITY = 0.10  # dollars for a kWh, an assumption: put in your own
 
 # %%
 from itertools import product
@@ -41,7 +42,9 @@ from deepnet_edu.explorers import BudgetExplorer
 from deepnet_edu.figures import Picture
 from deepnet_edu.figures.budget import days_and_dollars
 from deepnet_edu.figures.style import legend_below, new_figure, series_style
-from deepnet_edu.planning import GPUS, PUBLISHED, UTILISATIONS, Span, find_gpu, parameters_by_part, training_energy
+from deepnet_edu.planning import GPUS, PUBLISHED, UTILISATIONS, find_gpu, parameters_by_part
+from deepnet_edu.planning.cost import OVERHEAD
+from deepnet_edu.residual import RESIDUALS
 
 kit.setup(SEED, PROFILE)
 V100 = GPUS["v100"]
@@ -49,13 +52,13 @@ V100 = GPUS["v100"]
 # %% [markdown]
 # ## The back of an envelope
 #
-# How many parameters has a Transformer? A quick estimate looks at the large matrices alone. Attention has four of $d \times d$, a
-# feed-forward branch of width $4d$ has two of $d \times 4d$, and embedding and head are $V \times d$ each, for a vocabulary of $V$
-# tokens. With $N$ layers that makes
+# How many parameters does a Transformer have? A quick estimate looks at the large matrices alone. Attention has four of $d
+# \times d$, a feed-forward branch of width $4d$ has two of $d \times 4d$, and embedding and head are $V \times d$ each, for a
+# vocabulary of $V$ tokens. With $N$ layers that makes
 #
 # $$12Nd^2 + 2Vd.$$
 #
-# For LLaMA 65B ($N = 80$, $d = 8192$, $V = 32{,}000$) it misses by half a per cent. DeepSeek LLM 67B is a little larger and built
+# For LLaMA 65B ($N = 80$, $d = 8192$, $V = 32{,}000$) it is off by half a per cent. DeepSeek LLM 67B is a little larger and built
 # in the same way: $N = 95$, $d = 8192$, $V = 102{,}400$.
 
 
@@ -77,11 +80,11 @@ guess_envelope
 # ## To the last digit
 #
 # The models of the LLaMA family, DeepSeek's among them, differ from the block of lesson 07 in four ways. They have no biases.
-# Their norms are RMSNorms (lesson 02), with a gain and nothing else: one before attention, one before the feed-forward branch, and
-# one more after the last layer. Their feed-forward branch is a [SwiGLU](glossary.md): two matrices of $d \times d_{\mathrm{ff}}$,
-# called gate and up, whose outputs are multiplied, and one of $d_{\mathrm{ff}} \times d$ that leads back down. And the large
-# ones have [grouped queries](glossary.md): several heads of queries share one head of keys and values, which makes the
-# cache small that writing needs.
+# Their norms are RMSNorms (lesson 02), with a gain and nothing else: one before attention, one before the feed-forward branch,
+# and one more after the last layer. Their feed-forward branch is a [SwiGLU](glossary.md): two matrices of $d \times
+# d_{\mathrm{ff}}$, called gate and up, whose outputs are multiplied (the gate's after an activation), and one of
+# $d_{\mathrm{ff}} \times d$ that leads back down. And the large ones have [grouped queries](glossary.md): several heads of
+# queries share one head of keys and values, which makes the cache for generation smaller.
 
 # %% [markdown] exercise="parameters" difficulty=3 importance=5 minutes=15
 # ### Count them
@@ -152,22 +155,36 @@ guess_envelope.compare("by 16%")
 # the last digit. (Heads "64/8" means 64 heads of queries and 8 of keys and values.)
 # </details>
 #
-# **Why it works.** The estimate assumes $4d^2$ for attention and $8d^2$ for the feed-forward branch. DeepSeek LLM 67B has 8 key-value
-# heads for 64 heads of queries, so its attention has $2.25d^2$, and its three matrices make $8.06d^2$. LLaMA 65B has the same
-# feed-forward branch and full attention, and there the estimate is right almost by accident. Llama 3 8B errs the other way: its
-# feed-forward branch is wider, $10.5d^2$.
+# **Why it works.** The estimate assumes $4d^2$ for attention and $8d^2$ for the feed-forward branch. DeepSeek LLM 67B has 8
+# key-value heads for 64 heads of queries, so its attention has $2.25d^2$, and its three matrices make $8.06d^2$. LLaMA 65B has
+# the same feed-forward branch and full attention, and there the estimate is right almost by accident. Llama 3 8B errs the other
+# way: its feed-forward branch is wider, $10.5d^2$.
 #
-# What are the key features of the others? BERT, GPT-2 and GPT-3 have biases, learned positions and tied heads; BERT is Post-LN, the GPTs
-# are Pre-LN. GLM-130B uses DeepNorm, with exponents of its own (lesson 06). M2M-100 and DeepNet have an encoder and a
-# decoder, so each decoder layer has a second attention. DeepNet's rows rest on one inference: the paper states no
-# vocabulary, and about 250,000 tokens is what makes its three sizes come out. `deepnet-edu models` prints the whole table, with
-# sources, and counts a model of your own from a file.
-#
+# What are the key features of each? Models that share them stand on one line below. BERT, GPT-2 and GPT-3 have biases, learned
+# positions and tied heads; BERT is Post-LN, the GPTs are Pre-LN. GLM-130B uses DeepNorm, with exponents of its own (lesson 06).
+# M2M-100 and DeepNet have an encoder and a decoder, so each decoder layer has a second attention. DeepNet's rows rest on an
+# inference and a choice: the paper states neither vocabulary nor positions. About 250,000 tokens are what makes its three sizes
+# come out, and learned positions are our choice. `deepnet-edu models` prints the whole table, with sources, and counts a model of your own
+# from a file.
+
+# %%
+NAMES = {"gelu": "GELU", "relu": "ReLU", "swiglu": "SwiGLU", "geglu": "GEGLU"}
+groups = {}
+for model in PUBLISHED.values():
+    c = model.config
+    parts = [c.architecture.replace("_", "-"), RESIDUALS[c.residual].title, {"rms": "RMSNorm"}.get(c.norm, "LayerNorm")]
+    parts += [NAMES[c.activation], f"{c.position} positions"]
+    parts += ["grouped queries"] * (c.n_kv_heads not in (0, c.n_heads)) + ["tied"] * c.shared_embeddings
+    groups.setdefault(", ".join(parts), []).append(model.title.split(" (")[0])
+for features, titles in groups.items():
+    print(f"{features}\n   {', '.join(dict.fromkeys(titles))}")
+
+# %% [markdown]
 # ## Will it fit?
 #
-# Lesson 15 counted 16 bytes a parameter for weights, gradients and Adam's averages in float32. Large models are trained in 16 bits,
-# with a copy of the weights in float32: 2 + 2 + 12 bytes, which is 16 again. The difference is in what shards divide. ZeRO's
-# stage 1 divides the 12 bytes of the optimizer, stage 2 the 2 bytes of the gradients as well, stage 3 everything.
+# Lesson 15 counted 16 bytes a parameter for weights, gradients and Adam's averages in float32. Large models are trained in 16
+# bits, with a copy of the weights in float32: 2 + 2 + 12 bytes, which is 16 again. The difference is in what shards divide.
+# ZeRO's stage 1 divides the 12 bytes of the optimizer, stage 2 the 2 bytes of the gradients as well, stage 3 everything.
 
 # %%
 guess_fit = kit.Guess(
@@ -193,9 +210,9 @@ guess_fit.compare("no number does")
 # ## How long, how much?
 #
 # Each weight takes part in a multiplication and an addition for each token, and the backward pass does twice as much: 6
-# operations a weight and token (lesson 11). That gives the operations of a whole run. A GPU's data sheet gives the most that it can do
-# in a second. Take the number for [dense](glossary.md) products: the one printed in large type is often for matrices that are
-# half zeros. No run reaches even the dense peak; those that were measured use 20 to 50% of it.
+# operations a weight and token (lesson 11). That gives the operations of a whole run. A GPU's data sheet gives the most that it
+# can do in a second. Take the number for [dense](glossary.md) products: the one printed in large type is often for matrices
+# that are half zeros. No run reaches even the dense peak; those that were measured use 20 to 50% of it.
 
 # %% [markdown] exercise="bill" difficulty=2 importance=5 minutes=10
 # ### The bill
@@ -203,8 +220,8 @@ guess_fit.compare("no number does")
 # **Objective**: turn a model and its tokens into days and dollars.
 #
 # Write `bill(parameters, tokens, gpus, peak, mfu, price)`. `peak` is what one GPU can do at most, in operations a second, and
-# `mfu` the share of it that the run uses (the model FLOPs utilisation of lesson 11). `price` is in dollars for one hour of one GPU.
-# Return two numbers: the days that the run takes, and the dollars that it costs.
+# `mfu` the share of it that the run uses (the model FLOPs utilisation of lesson 11). `price` is in dollars for one hour of one
+# GPU. Return two numbers: the days that the run takes, and the dollars that it costs.
 #
 # Hint: Operations over speed is a time in seconds. What speed do all GPUs have together?
 #
@@ -249,8 +266,8 @@ for label, gpus, key, share in (
 # %% [markdown]
 # <details><summary>What you should see</summary>
 #
-# 4.81e21 operations: 11.57 days and 57,828 dollars on 128 V100, 3.48 days and 17,418 dollars on as many A100 at the same price. On 8
-# V100 it is half a year, for the same bill.
+# 4.81e21 operations: 11.57 days and 57,828 dollars on 128 V100, 3.48 days and 17,418 dollars on as many A100 at the same price.
+# On 8 V100 it is half a year, for the same bill.
 # </details>
 #
 # **Why it works.** GPU-hours do not depend on how many GPUs work, as long as none of them waits. So dollars are a property of
@@ -260,8 +277,8 @@ for label, gpus, key, share in (
 # 256 × 4,096 tokens a batch as those of one language, each of which comes with one of the other language: then a pair
 # passes all weights, the encoder's and the decoder's. If both languages are meant together, halve everything.
 #
-# Now the same run for other models. Each of them reads 273 billion tokens, on 8, 128 and 2,048 GPUs, and each bar goes from 45% of
-# the peak down to 25%.
+# Now the same run for other models. Each of them reads 273 billion tokens, on 8, 128 and 2,048 GPUs, and each bar goes from 45%
+# of the peak down to 25%.
 
 # %% tags=["headline"]
 gpu, price = find_gpu(GPU), PRICE or hourly
@@ -290,7 +307,7 @@ print(f"at ${price:.2f} for an hour of one {gpu.title}")
 
 # %% [markdown]
 # Read the picture in rows: buying speed is free, on paper. In practice many GPUs wait for each other and send to each other
-# (lesson 15), and their bars move up. Read it in columns: only small models are a matter of days.
+# (lesson 15), and their bars move to the right and up. Read it in columns: only small models are a matter of days.
 #
 # Which end of a bar is likely? These runs were measured.
 
@@ -374,8 +391,9 @@ check.seed_claims(seed_claims)
 # %%
 seed_claims = kit.mine_or_reference(seed_claims, "seed_claims")
 found = seed_claims((80_000, 8), (A_DAY, RENTED), (WEIGHTS, TOKENS, V100.peak, 0.3), SCORES)
-for name, value in found.items():
-    print(f"{name:20}{float(value):>12,.3f}")
+prices = ("dollars a GPU", "dollars a GPU-hour", "break-even days")
+for name in (*prices, "days", "rent", "largest gain", "mean gain"):
+    print(f"{name:20}{float(found[name]):>12,.3f}")
 
 # %% [markdown]
 # <details><summary>What you should see</summary>
@@ -384,16 +402,15 @@ for name, value in found.items():
 # and a mean gain of 3.25 BLEU.
 # </details>
 #
-# **Why it works.** A claim is a number, and what was held fixed when it was measured. 80,000 and 5,000 dollars cannot be compared, since
-# one sum buys 8 GPUs and the other rents 128. Take as many on both sides, and the comparison says something: if you train for less than
-# 256 days in all, rent.
+# **Why it works.** A claim is a number, and what was held fixed when it was measured. 80,000 and 5,000 dollars cannot be
+# compared, since one sum buys 8 GPUs and the other rents 128. Take as many on both sides, and the comparison says something: if
+# you train for less than 256 days in all, rent.
 #
 # Now each claim with its number, and a verdict that depends on it.
 
 # %%
 power = 8 * V100.power / 1000  # kW of the boards
-draws = [power * overhead for overhead in (1.1, 1.8)]
-ELECTRICITY = 0.10  # dollars for a kWh: an assumption, put in your own
+draws = [power * overhead for overhead in OVERHEAD]
 years = [10_000 / (kilowatts * 24 * 365 * ELECTRICITY) for kilowatts in draws]
 eight = bill(WEIGHTS, TOKENS, 8, V100.peak, 0.3, hourly)[0]
 bytes_of = {name: 16 * counts[name] / 1e9 for name in ("deepnet-200", "deepnet-1000")}
@@ -412,7 +429,8 @@ verdicts = [
     (
         "racks, cooling: $10,000",
         f"8 boards draw {power:.1f} kW, with machine and cooling {draws[0]:.1f} to {draws[1]:.1f}; $10,000 are "
-        f"{years[1]:.1f} to {years[0]:.1f} years of electricity at ${ELECTRICITY:.2f}",
+        f"{years[1]:.1f} to {years[0]:.1f} years of electricity at ${ELECTRICITY:.2f} a kWh. An eighth of the cards: break-even "
+        f"after {found['break-even days'] * 90 / 80:.0f} days",
         "cannot be judged: no source for the purchase",
     ),
     (
@@ -444,16 +462,17 @@ for number, (claim, evidence, said) in enumerate(verdicts, 1):
 # source for what racks and cooling cost to buy. What can be worked out is the power that they have to carry, and its
 # price. "Cannot be judged" is a verdict, too.
 #
-# **Rent (2, 4).** 1.63 dollars a GPU-hour is a price for those who reserve for a long time. The times agree with the article, but only for 128
-# GPUs: with the eight of the first claim the same run takes half a year. Both claims may be true, and still they do not
-# describe one project.
+# **Rent (2, 4).** 1.63 dollars a GPU-hour is a price for those who reserve for a long time. The times agree with the article,
+# but only for 128 GPUs: with the eight of the first claim the same run takes half a year. Both claims may be true, and still
+# they do not describe one project.
 #
-# **Memory (5).** Eight V100 hold either model, if weights, gradients and averages are shared (or the layers cut into stages). One holds
-# neither. And a V100 has no bfloat16: it needs fp16 with loss scaling (lesson 10).
+# **Memory (5).** Eight V100 hold either model, if weights, gradients and averages are shared (or the layers cut into stages).
+# One holds neither. And a V100 has no bfloat16: it needs fp16 with loss scaling (lesson 10).
 #
-# **Post-LN (7).** In the paper's Table 1 plain Post-LN trains at 6 + 6 layers and diverges at 18 + 18. BERT large trained at 24. A later
-# study (arXiv 2601.19895) raised the learning rate until training failed: Post-LN tolerated 3.0e-4 at 64 sub-layers and 2.8e-4 at 512,
-# which is 256 layers. So "a few dozen" describes a recipe and its learning rate. It is not a property of the formula.
+# **Post-LN (7).** In the paper's Table 1 plain Post-LN trains at 6 + 6 layers and diverges at 18 + 18. BERT large trained at
+# 24. A later study (arXiv 2601.19895) raised the learning rate until training failed: Post-LN tolerated 3.0e-4 at 64 sub-layers
+# and 2.8e-4 at 512, which is 256 layers. So "a few dozen" describes a recipe and its learning rate. It is not a property of the
+# formula.
 #
 # **5 BLEU (6).** That deserves a table. What is different about the two models?
 
@@ -474,12 +493,12 @@ print(f"{sum(one != other for _, one, other in rows)} things differ, so no diffe
 guess_gain.compare("what depth gives, it cannot tell")
 
 # %% [markdown]
-# The comparison is [confounded](glossary.md): depth changed together with width, rule, data and more. That DeepNet is better and four times
-# smaller stays true, and it is remarkable. That depth did it is not shown there.
+# The comparison is [confounded](glossary.md): depth changed together with width, rule, data and more. That DeepNet is better
+# and four times smaller stays true, and it is remarkable. That depth did it is not shown there.
 #
-# There is a clean comparison in the same paper. On OPUS-100 (Table 2) DeepNet was trained with 200 and with 1,000 layers of one width on
-# the same data: 31.1 and 32.1 BLEU. Five times the layers, 4.4 times the parameters, one point. The lesson's last part is about that
-# series.
+# There is a clean comparison in the same paper. On OPUS-100 (Table 2) DeepNet was trained with 200 and with 1,000 layers of one
+# width on the same data: 31.1 and 32.1 BLEU. Five times the layers, 4.4 times the parameters, one point. The lesson's last part
+# is about that series.
 #
 # ## Is depth worth it?
 #
@@ -487,8 +506,9 @@ guess_gain.compare("what depth gives, it cannot tell")
 #
 # $$L(d) = A \log d + B,$$
 #
-# where $d$ is, here alone, the depth. A straight line on a logarithmic axis never ends: ten times the layers, always $A$ more. The
-# alternative is a curve with a ceiling, $C - K d^{-p}$. We read the five scores off the figure, so each is right to about 0.2.
+# where $d$ is, here alone, the depth. A straight line on a logarithmic axis never ends: ten times the layers, always $A$ more.
+# The alternative is a curve with a ceiling, $C - K d^{-p}$. We read the five scores off the figure, so each is right to about
+# 0.2.
 
 # %%
 DEPTHS, BLEU = [12, 20, 100, 200, 1000], [25.25, 26.6, 30.1, 31.1, 32.05]
@@ -584,28 +604,25 @@ print(f"reading errors of ±0.2 alone move the curve's 1,000 layers from {min(sp
 # %% [markdown]
 # <details><summary>What you should see</summary>
 #
-# From the first four points the line predicts 34.68 for 1,000 layers, the curve 33.05; 32.05 was measured. The line's residuals are
-# +0.6, +0.1, −0.8, −0.7, +0.9: they bend.
+# From the first four points the line predicts 34.68 for 1,000 layers, the curve 33.05; 32.05 was measured. The line's residuals
+# are +0.6, +0.1, −0.8, −0.7, +0.9: they bend.
 # </details>
 #
-# **Why it works.** Residuals tell more than a sum of squares. Scattered signs would be noise. Plus, minus, plus is a shape that the line does
-# not have: gains shrink with depth. From 20 to 100 layers BLEU rises by 3.5, from 200 to 1,000, again five times, by 0.95.
+# **Why it works.** Residuals tell more than a sum of squares. Scattered signs would be noise. Plus, minus, plus is a shape that
+# the line does not have: gains shrink with depth. From 20 to 100 layers BLEU rises by 3.5, from 200 to 1,000, again five times,
+# by 0.95.
 #
 # Is the ceiling proven, then? No. Three numbers were fitted to five points, four in the test, each read off a figure; reading
-# errors alone move the prediction by more than a point either way. The curve is better on every count here, and that is all. And a ceiling of
-# BLEU on this data, with this width, says nothing of other tasks.
+# errors alone move the prediction by more than a point either way. The curve is better on every count here, and that is all.
+# And a ceiling of BLEU on this data, with this width, says nothing of other tasks.
 #
 # ## Your model, your price
 #
 # Everything above in one place. Bars left of the dashed line fit on a GPU, before activations. Try the paper's depth first; then
-# make the model wide instead of deep, at about as many parameters, and compare the share of the peak that such runs reach.
+# take 15 layers of width 4,096, which have about as many parameters, and compare the share of the peak that such runs reach.
 
 # %%
 BudgetExplorer(depth=1000)
-
-# %%
-year = training_energy(Span(365, 365, "a year"), 8, V100)
-print(f"8 V100 for a year: {year.low / 1000:.0f} to {year.high / 1000:.0f} MWh")
 
 # %% [markdown]
 # On the command line, with checkpoints, plans, waiting and sending counted:
@@ -618,9 +635,9 @@ print(f"8 V100 for a year: {year.low / 1000:.0f} to {year.high / 1000:.0f} MWh")
 #
 # **Objective**: say what must be rented before anything runs.
 #
-# Write `fewest_gpus(parameters, memory, stage, activations)`: the fewest GPUs of `memory` bytes that hold the model at ZeRO's stage 0,
-# 1, 2 or 3, where each GPU needs `activations` bytes besides. Of the 16 bytes a parameter each GPU holds 16, 4, 2 or 0 whole, and
-# all share 0, 12, 14 or 16. Return a whole number, or `None` where no number is enough.
+# Write `fewest_gpus(parameters, memory, stage, activations)`: the fewest GPUs of `memory` bytes that hold the model at ZeRO's
+# stage 0, 1, 2 or 3, where each GPU needs `activations` bytes besides. Of the 16 bytes a parameter each GPU holds 16, 4, 2 or 0
+# whole, and all share 0, 12, 14 or 16. Return a whole number, or `None` where no number is enough.
 #
 # Hint: What room is left on a GPU after its activations and what it holds whole?
 #
@@ -654,8 +671,8 @@ for name, gigabytes, room in (("deepnet-1000", 32, 4), ("llama-65b", 80, 10), ("
 # DeepNet's 1,000 layers on V100: None, 4, 3, 3. LLaMA 65B on GPUs of 80 GB: None, None, None, 15.
 # </details>
 #
-# **Why it works.** What is shared shrinks with the number of GPUs, what each holds whole does not. So there is a size of model beyond which
-# a stage stops working, however many GPUs there are.
+# **Why it works.** What is shared shrinks with the number of GPUs, what each holds whole does not. So there is a size of model
+# beyond which a stage stops working, however many GPUs there are.
 #
 # ## In three sentences
 #
@@ -663,6 +680,7 @@ for name, gigabytes, room in (("deepnet-1000", 32, 4), ("llama-65b", 80, 10), ("
 # 2. Six operations a weight and token, over what the GPUs really do, are days; GPU-hours are dollars, and more GPUs change only
 #    the days.
 # 3. A claim is a number and what was held fixed: the article's prices and times hold for 128 rented GPUs, and its 5 BLEU are a
-#    difference between two models that differ in everything.
+#    difference between two models that differ in far more than depth.
 #
-# **Read next**: Touvron et al., arXiv 2302.13971, Section 6, for the energy of a real run; then lesson 18: what came after DeepNet?
+# **Read next**: Touvron et al., arXiv 2302.13971, Section 6, for the energy of a real run; then lesson 18: what came after
+# DeepNet?

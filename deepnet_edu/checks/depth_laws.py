@@ -1,10 +1,9 @@
 """The judge of ``predict_depth`` (lesson 17): two laws of depth, each fitted by least squares."""
 
-from typing import Any
-
 import numpy as np
 
 from deepnet_edu.checks.base import Misconception, Trial
+from deepnet_edu.checks.numbers import holds, number
 from deepnet_edu.checks.trial import Array
 
 POWERS = [k / 20 for k in range(1, 61)]
@@ -40,27 +39,16 @@ def predict_depth(trial: Trial) -> None:
             trial.equal(got, right, wrong, "This law's best line gives another value at that depth.", _FITTED)
     depths, bleu, depth = _MEASURED[0]
     for law in ("log", "power"):
-        plain = _value(trial, depths, bleu, depth, law)
-        turned = _value(trial, depths[::-1], bleu[::-1], depth, law)
-        trial.require(
-            abs(plain - turned) < 1e-3, "The order of the points must not matter.", f"{plain:.5g}", f"{turned:.5g}"
-        )
-        shifted = _value(trial, depths, [score + 40 for score in bleu], depth, law)
+        plain = number(trial, depths, bleu, depth, law)
+        turned = number(trial, depths[::-1], bleu[::-1], depth, law)
+        holds(trial, turned, plain, "The order of the points must not matter.")
+        shifted = number(trial, depths, [score + 40 for score in bleu], depth, law)
         said = "With 40 more on every score the prediction is 40 more, too: scores are fitted as they are."
-        trial.require(abs(shifted - plain - 40) < 1e-3, said, f"{plain + 40:.5g}", f"{shifted:.5g}")
-    on_law = [2 + 3 * float(np.log(d)) for d in depths]
-    said = "Points that lie on the law are met exactly."
-    wanted, found = 2 + 3 * float(np.log(7)), _value(trial, depths, on_law, 7, "log")
-    trial.require(abs(wanted - found) < 1e-3, said, f"{wanted:.5g}", f"{found:.5g}")
-    on_law = [30 - 50 / d**0.7 for d in depths]
-    wanted, found = 30 - 50 / 7**0.7, _value(trial, depths, on_law, 7, "power")
-    trial.require(abs(wanted - found) < 1e-3, said, f"{wanted:.5g}", f"{found:.5g}")
-
-
-def _value(trial: Trial, *given: Any) -> float:
-    got = trial.call(*given)
-    trial.like(got, 0.0)
-    return float(got)
+        holds(trial, shifted, plain + 40, said)
+    on_law = {"log": lambda d: 2 + 3 * float(np.log(d)), "power": lambda d: 30 - 50 / d**0.7}
+    for law, score in on_law.items():
+        met = number(trial, depths, [score(d) for d in depths], 7, law)
+        holds(trial, met, score(7), "Points that lie on the law are met exactly, and so is every other depth.")
 
 
 def _line(x: Array, y: Array, at: float) -> float:
@@ -87,7 +75,7 @@ def _wrong(points: tuple[list[int], list[float], int], law: str) -> list[Misconc
     logarithm = _line(x, y, at)
     power = _power(*points)[1]
     through = float((x @ y) / (x @ x)) * at
-    other = "That is the other law's value."
+    other = f'That is the other law\'s value: asked for is "{law}".'
     known = [
         (power if law == "log" else logarithm, other),
         (_line(d, y, depth), "That is a line in the depth itself: both laws bend."),
@@ -107,7 +95,6 @@ def _wrong(points: tuple[list[int], list[float], int], law: str) -> list[Misconc
         ]
     else:
         d_half, d_one = (_line(d**-p, y, float(depth) ** -p) for p in (0.5, 1.0))
-        worst = max(POWERS, key=lambda p: _squared(d, y, p))
         known += [
             (d_half, "p is not given as 1/2: it is searched, too."),
             (d_one, "p is not given as 1: it is searched, too."),
@@ -116,14 +103,9 @@ def _wrong(points: tuple[list[int], list[float], int], law: str) -> list[Misconc
                 _line(d ** -POWERS[-1], y, float(depth) ** -POWERS[-1]),
                 "That is the last p that is tried, not the best.",
             ),
-            (_line(d**-worst, y, float(depth) ** -worst), "That is the p with the largest error."),
             (_power(*points)[0], "That is the power p: what does the law give at the depth that is asked for?"),
         ]
     seen: dict[str, list[float]] = {}
     for value, sentence in known:
         seen.setdefault(sentence, []).append(float(value))
     return [Misconception(value, sentence) for sentence, values in seen.items() for value in values]
-
-
-def _squared(d: Array, y: Array, p: float) -> float:
-    return float(sum((_line(d**-p, y, one**-p) - score) ** 2 for one, score in zip(d, y, strict=True)))

@@ -21,6 +21,9 @@ _CASES = [
     (3 * 10**9, 17 * 10**9, 2 * 10**9),
     (4 * 10**9, 18 * 10**9, 2 * 10**9),
     (10**9, 16 * 10**9, 0),
+    (17 * 10**9, 80 * 10**9, 7 * 10**9),
+    (101 * 10**9, 80 * 10**9, 7 * 10**9),
+    (32_900_000_000, 80 * 10**9, 7 * 10**9),
 ]
 
 
@@ -57,17 +60,26 @@ def _fewest(parameters: float, memory: float, stage: int, activations: float) ->
 
 
 def _wrong(parameters: float, memory: float, stage: int, activations: float) -> list[Misconception]:
+    """Each where its value is its own: small numbers of GPUs are soon alike."""
     whole, shared = _BYTES[stage]
-    exact = parameters * shared / (memory - activations - whole * parameters) if shared else 0.5
-    right = max(1, ceil(exact))
-    known = [
-        (floor(exact), "Rounded down: with so many GPUs the last bytes do not fit."),
-        (ceil(16 * parameters / (memory - activations)), "Only a part is shared at this stage: not all 16 bytes."),
-        (ceil(16 * parameters / memory), "The activations of each GPU need room, too."),
-        (exact, "GPUs are whole: round up."),
+    right = _fewest(parameters, memory, stage, activations)
+    room, more_room = memory - activations - whole * parameters, memory - whole * parameters
+    if not shared or not room:
+        return []
+    down = "Rounded down: on as many GPUs the last bytes do not fit."
+    known: dict[str, list[float]] = {
+        down: [max(1, floor(shared * parameters / room))],
+        "GPUs are whole: round up.": [max(1, shared * parameters / room)],
+        "Only a part is shared at this stage, not all 16 bytes.": [
+            ceil(16 * parameters / (memory - activations)),
+            ceil(16 * parameters / memory),
+        ],
+        "The activations of each GPU need room, too.": [max(1, ceil(shared * parameters / more_room))],
+    }
+    every = [value for values in known.values() for value in {*values}]
+    return [
+        Misconception(float(value), said)
+        for said, values in known.items()
+        for value in values
+        if value != right and every.count(value) == 1
     ]
-    if memory > whole * parameters:
-        known.append(
-            (max(1, ceil(parameters * shared / (memory - whole * parameters))), "The activations need room, too.")
-        )
-    return [Misconception(float(value), said) for value, said in known if value != right and value > 0]

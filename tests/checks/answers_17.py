@@ -66,8 +66,8 @@ def on_meta(vocab, d, layers, heads, kv_heads, d_ff, tied):
             parts.append(nn.Linear(d, vocab, bias=False))
         for _ in range(layers):
             parts += [nn.Linear(d, out, bias=False) for out in (d, d, kv, kv)] + [nn.RMSNorm(d), nn.RMSNorm(d)]
-            parts += [nn.Linear(d, d_ff, bias=False)] * 1 + [nn.Linear(d, d_ff, bias=False)]
-            parts += [nn.Linear(d_ff, d, bias=False)] if d_ff else []
+            if d_ff:
+                parts += [nn.Linear(a, b, bias=False) for a, b in ((d, d_ff), (d, d_ff), (d_ff, d))]
     return sum(p.numel() for part in parts for p in part.parameters())
 
 
@@ -192,12 +192,6 @@ def as_given(depths, bleu, depth, law):
     return searched(depths, bleu, depth, law) if d[-1] >= d.max() else bleu[-1]
 
 
-_NO_NONE = "where no number is enough the answer is None, which is no number of any kind"
-ASKS_FOR_MORE = {
-    "fewest_gpus": dict.fromkeys(
-        ("as_numpy", "as_numpy_single", "as_tensor", "as_single_tensor", "as_fraction", "as_decimal"), _NO_NONE
-    )
-}
 WHOLE, SHARED = (16, 4, 2, 0), (0, 12, 14, 16)
 
 
@@ -258,15 +252,15 @@ WRONG = [
     ("parameters", lambda *a: counted(*a, norms=0), "The norms are missing"),
     ("parameters", lambda *a: counted(*a, norms=4, last=2), "a gain and no bias"),
     ("parameters", lambda *a: counted(*a, biases=1), "have no biases"),
-    ("parameters", lambda v, d, n, h, kv, ff, tied: counted(v, d, n, h, kv, ff, not tied), "Tied means"),
-    ("parameters", lambda v, d, n, h, kv, ff, tied: counted(v, d, n, h, kv, ff, True), "One table is missing"),
-    ("parameters", lambda v, d, n, h, kv, ff, tied: counted(v, d, n, h, kv, ff, False), "One table too many"),
+    ("parameters", lambda v, d, n, h, kv, ff, tied: counted(v, d, n, h, kv, ff, not tied), "Where they are tied"),
+    ("parameters", lambda v, d, n, h, kv, ff, tied: counted(v, d, n, h, kv, ff, True), "Where they are not tied"),
+    ("parameters", lambda v, d, n, h, kv, ff, tied: counted(v, d, n, h, kv, ff, False), "Where they are tied"),
     ("parameters", lambda v, d, n, h, kv, ff, tied: counted(v, d, n, h, kv, 4 * d, tied), "Some matrix or vector"),
     ("parameters", lambda v, d, n, h, kv, ff, tied: counted(v, d, n, h, 2, ff, tied), "Some matrix or vector"),
     ("parameters", lambda v, d, n, h, kv, ff, tied: counted(v, d, n, h, kv, ff, tied) - n * d * d, "four matrices"),
     ("parameters", lambda *a: counted(*a) / 1e9, "Some matrix or vector"),
     ("parameters", lambda *a: f"{counted(*a):,}", "one number"),
-    ("parameters", lambda *a: round(counted(*a), -3), "rounded on the way"),
+    ("parameters", lambda *a: round(counted(*a), -3), "Some matrix or vector"),
     ("bill", lambda *a: billed(*a, passes=2), "the forward pass alone"),
     ("bill", lambda *a: billed(*a, passes=8), "What checkpoints compute again"),
     ("bill", lambda *a: billed(*a, paid=1), "All GPUs are paid"),
@@ -280,7 +274,7 @@ WRONG = [
     ("bill", lambda n, t, g, peak, u, price: hours_first(n, t, 1, peak, u, price), "The GPUs share the work"),
     ("bill", lambda n, t, g, peak, u, price: billed(n, t, 1, peak, u, price, paid=g), "The GPUs share the work"),
     ("bill", lambda n, t, g, peak, u, price: hours_first(n, t, g, peak, u, 1), "Those are GPU-hours"),
-    ("bill", lambda *a: tuple(round(one) for one in hours_first(*a)), "Days, dollars, or both are others"),
+    ("bill", lambda *a: tuple(round(one) for one in hours_first(*a)), "rounded on the way"),
     ("seed_claims", with_other("dollars a GPU-hour", lambda h, r, days, s: r[0] / r[1]), "has 24 hours"),
     ("seed_claims", with_other("break-even days", lambda h, r, days, s: h[0] / r[0]), "buy as many as are rented"),
     (
@@ -312,13 +306,13 @@ WRONG = [
     ("predict_depth", one_power(1.0), "not given as 1:"),
     ("predict_depth", lambda depths, bleu, depth, law: searched(depths, bleu, depth, "log"), "the other law's value"),
     ("predict_depth", lambda depths, bleu, depth, law: searched(depths, bleu, depth, "power"), "the other law's value"),
-    ("predict_depth", lambda *a: searched(*a, worst=True), "the largest error"),
+    ("predict_depth", lambda *a: searched(*a, worst=True), "are met exactly"),
     ("predict_depth", lambda *a: searched(*a, powers=[k / 10 for k in range(1, 31)]), "another value at that depth"),
     ("predict_depth", lambda *a: searched(*a, powers=[k / 20 for k in range(1, 40)]), "another value at that depth"),
     ("predict_depth", sorting_in_place, "changed its input in place"),
-    ("predict_depth", as_given, "another value at that depth"),
+    ("predict_depth", as_given, "order of the points must not matter"),
     ("predict_depth", lambda depths, bleu, depth, law: fitted(np.log(depths), bleu, log(depth), 2), "a parabola"),
-    ("predict_depth", lambda *a: round(searched(*a), 1), "another value at that depth"),
+    ("predict_depth", lambda *a: round(searched(*a), 1), "rounded on the way"),
     ("fewest_gpus", lambda *a: fewest(*a, rounded=floor), "Rounded down"),
     ("fewest_gpus", lambda *a: fewest(*a, kept=0), "need room, too"),
     ("fewest_gpus", lambda n, m, stage, a: ceil(16 * n / (m - a)), "No number of GPUs is enough"),

@@ -118,30 +118,40 @@ def _each(one: Callable[[float], Any]) -> Callable[[Any], Any]:
     return convert
 
 
+def _but_none(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """The same, where an answer may be that there is no number."""
+    return lambda value: None if value is None else convert(value)
+
+
+@_but_none
 def as_python(value: Any) -> Any:
     """Python's numbers; a list of them."""
     return value.tolist() if hasattr(value, "tolist") else value
 
 
-as_fraction = _each(lambda x: Fraction(float(x)))
-as_decimal = _each(lambda x: Decimal(float(x)))
+as_fraction = _but_none(_each(lambda x: Fraction(float(x))))
+as_decimal = _but_none(_each(lambda x: Decimal(float(x))))
 
 
+@_but_none
 def as_numpy(value: Any) -> Any:
     """NumPy's, in float64."""
     return as_array(value)[()]
 
 
+@_but_none
 def as_numpy_single(value: Any) -> Any:
     """NumPy's, in float32."""
     return as_array(value).astype(np.float32)[()]
 
 
+@_but_none
 def as_tensor(value: Any) -> Tensor:
     """A tensor in float64."""
     return torch.tensor(as_array(value))
 
 
+@_but_none
 def as_single_tensor(value: Any) -> Tensor:
     """A tensor in float32, PyTorch's default."""
     return torch.tensor(as_array(value), dtype=torch.float32)
