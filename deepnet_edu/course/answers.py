@@ -1,5 +1,6 @@
 """How a lesson goes on with a learner's answers: in this notebook, in a later lesson, in a process of its own."""
 
+import linecache
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -85,15 +86,22 @@ def shipped(name: str) -> str:
         raise AttributeError(unknown("exercise", name, check.judges))
     reference = f"from {REFERENCES}.lesson_{check.lesson_of[name]} import {name}"
     space = get_ipython().user_ns
+    # What IPython compiled stands here, too, where a program runs the cells and keeps no history of them.
+    compiled = ["".join(entry[2]) for file, entry in linecache.cache.items() if _is_cell(file) and len(entry) > 2]
     if str(getattr(space.get(name), "__module__", "")).startswith(REFERENCES):
         return reference
-    alone = _Elsewhere(name, needed_for(name, space["In"]))
+    alone = _Elsewhere(name, needed_for(name, [*compiled, *space["In"]]))
     if check.judge(name, alone).state == "done":
         own = f"from deepnet_edu.checks import check\n\n{name} = check.in_form({name!r}, {name})"
         return f"{alone.source}\n\n\n{own}"
     why = f" ({alone.trouble})" if alone.trouble else ""
     print(f"{name}: yours cannot run outside this notebook{why}, so the other process takes the reference answer.")
     return reference
+
+
+def _is_cell(file: str) -> bool:
+    """Whether IPython, or its kernel, compiled a cell under this name."""
+    return file.startswith("<ipython-input-") or "/ipykernel_" in file.replace("\\", "/")
 
 
 class _Elsewhere:

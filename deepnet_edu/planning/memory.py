@@ -32,7 +32,8 @@ class _Saved:
     one a head; of a cross-attention d_cross·d_model + more_cross, and 2·d_model a token of the memory. By_head: what
     more a head of self-attention keeps for norms of its own; weights: so many numbers more with each layer below, which
     it weighs; state: d_models between layers, growth: by which each layer enlarges that, kept once however often they
-    are read; blocks: the state holds no more than so many. A test counts them."""
+    are read; blocks: the state holds no more than so many; cast: under autocast so many d_models and numbers of two
+    bytes a token more. A test counts them."""
 
     d: int = 8
     ff: int = 2
@@ -44,6 +45,7 @@ class _Saved:
     growth: int = 0
     state: int = 1
     blocks: int = 0
+    cast: tuple[int, int] = (0, 0)
 
     def below(self, i: int, layers: int) -> int:
         """Layers or blocks of them that layer i of a stack weighs."""
@@ -77,7 +79,7 @@ _SAVED: dict[str, _Saved] = {
     "resi_dual": _Saved(state=2),
     "b2t": _Saved(state=2),
     "hyper_connections": _Saved(d=34, more=180, state=4),
-    "mhc": _Saved(d=18, more=288, state=4),
+    "mhc": _Saved(d=18, more=288, state=4, cast=(54, -228)),
 }
 
 #: Fitted. Bytes of Python and PyTorch with an optimizer (Linux, CPU build), and a sub-layer's of modules and views.
@@ -313,6 +315,7 @@ class _Layers:
             numbers += saved.by_head // 2 * (d - H)
         # What matrices and attention read is narrow, what norms and sums read is not.
         narrow = 6 * d + saved.ff * ff + inside + 2 * dropped
+        narrow -= saved.cast[0] * d + saved.cast[1]  # the streams in both widths
         if not looks_up:
             return rows * (2 * numbers - narrow if self.autocast else numbers)
         cross = saved.d_cross * d + saved.more_cross + H + saved.more_cross // 2 * per_norm + dropped

@@ -63,7 +63,7 @@ class NGPT(Projected):
         """norm(h + |α| ⊙ (norm(F) - norm(h)))."""
         (h,) = state  # of length 1 already
         rate = (self.alpha_factor * self.alpha).abs()
-        return (unit(torch.lerp(h, unit(branch), rate)),)
+        return (unit(torch.lerp(h, unit(branch).to(h.dtype), rate)),)  # under autocast a branch is narrower
 
     def score_scale(self, head_dim: int) -> float:
         """√head_dim, since query and key have length 1."""

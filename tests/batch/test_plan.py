@@ -453,7 +453,7 @@ def test_too_many_runs_are_refused_before_they_are_planned(request_: Request, ru
 
 
 def test_more_slots_than_the_memory_holds_are_refused() -> None:
-    with pytest.raises(UserError, match=r"PyTorch in each of --slots 1,000,000 needs about 335,000.0 GB of memory"):
+    with pytest.raises(UserError, match=r"PyTorch in each of --slots 1,000,000 needs about 356,000.0 GB of memory"):
         make_slots("none", 10**6, [])
 
 

@@ -3,6 +3,7 @@ mutants are caught, odd answers have a sentence of their own."""
 
 import contextlib
 import copy
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +16,7 @@ from deepnet_edu.checks import check
 from deepnet_edu.checks.base import judged
 from tests.checks import table
 from tests.checks.answers import EXERCISES, RIGHT, WRONG, home, reference
-from tests.checks.mutants import Observed, mutants
+from tests.checks.mutants import Observed, function, mutants
 from tests.checks.report import surviving_mutants
 
 
@@ -162,7 +163,10 @@ def test_hard_coded_answers_do_not_pass(exercise: str) -> None:
 CHANGED = {
     "a + b": "pass|a - b|a * b|a|b|a + 1 + b|a - 1 + b|a + (b + 1)|a + (b - 1)",
     "a - b": "pass|a + b|a|b|b - a|a + 1 - b|a - 1 - b|a - (b + 1)|a - (b - 1)",
-    "a / b": "pass|a * b|a|b|b / a|(a + 1) / b|(a - 1) / b|a / (b + 1)|a / (b - 1)",
+    "a / b": "pass|a * b|a // b|a|b|b / a|(a + 1) / b|(a - 1) / b|a / (b + 1)|a / (b - 1)",
+    "a // b": "pass|a / b|a|b|b // a|(a + 1) // b|(a - 1) // b|a // (b + 1)|a // (b - 1)",
+    "a < b": "pass|a <= b|a + 1 < b|a - 1 < b|a < b + 1|a < b - 1",
+    "floor(a)": "pass|a|(floor + 1)(a)|(floor - 1)(a)|ceil(a)|floor(a + 1)|floor(a - 1)",
     "a ** 2": "pass|a * 2|a|2|2 ** a|(a + 1) ** 2|(a - 1) ** 2|a ** 3|a ** 1|a ** -2|a ** 4",
     "-a": "pass|a|-(a + 1)|-(a - 1)",
     "a == True": "pass|a != True|a + 1 == True|a - 1 == True|a == False",
@@ -173,14 +177,26 @@ CHANGED = {
     "for i in a:\n    b": "pass|for i in a + 1:\n    b|for i in a - 1:\n    b|for i in a:\n    pass"
     "|for i in a:\n    b + 1|for i in a:\n    b - 1",
     "lambda a, b: a * b": "pass|lambda a, b: a + b|lambda a, b: a / b|lambda a, b: a|lambda a, b: b"
-    "|lambda a, b: (a + 1) * b|lambda a, b: (a - 1) * b|lambda a, b: b * b|lambda a, b: a * (b + 1)"
-    "|lambda a, b: a * (b - 1)|lambda a, b: a * a",
+    "|lambda a, b: (a + 1) * b|lambda a, b: (a - 1) * b|lambda a, b: b * b|lambda a, b: a.detach() * b"
+    "|lambda a, b: int(a) * b|lambda a, b: a * (b + 1)|lambda a, b: a * (b - 1)|lambda a, b: a * a"
+    "|lambda a, b: a * b.detach()|lambda a, b: a * int(b)",
 }
 
 
 @pytest.mark.parametrize("line", CHANGED)
 def test_each_change_is_made(line: str) -> None:
     assert mutants(line) == CHANGED[line].split("|")
+
+
+def test_a_function_is_also_wrapped_and_wrong_at_0_and_1_alone() -> None:
+    found = mutants("def f(n):\n    return n")
+    assert sum("n == 0" in one or "n == 1" in one for one in found) == 2
+    wrapped = [function(one, "f", math) for one in found if "work_of_f" in one]
+    x = torch.ones(1, requires_grad=True)
+    no_gradient, kept, grows = wrapped
+    assert not (no_gradient(x + 1)).requires_grad
+    assert [kept(2), kept(3), kept(2)] == [2, 3, 2]
+    assert [grows(5), grows(5)] == [5, 6]
 
 
 def test_mutants_that_differ_on_one_draw_are_told_apart() -> None:

@@ -267,7 +267,7 @@ def test_plan_says_where_memory_goes(run: Run, tmp_path: Path) -> None:
         ("probe --tokens 1000000000000", "--tokens '1000000000000': expected a whole number from 2 to 1,000,000,000."),
         ("plan small_1000 --sequences 1" + "0" * 40, "expected a whole number from 1 to 1,000,000,000."),
         ("run --seeds 100000000", "runs, each with a folder of its own"),
-        ("run 01 --slots 1000000", "--slots 1,000,000 needs about 335,000.0 GB of memory"),
+        ("run 01 --slots 1000000", "--slots 1,000,000 needs about 356,000.0 GB of memory"),
         ("lab --workspace /dev/null", "--workspace /dev/null is not a folder"),
         ("workers tcp://127.0.0.1:8786 --host 192.0.2.1", "--host '192.0.2.1': this machine cannot listen there"),
     ],
