@@ -30,8 +30,8 @@ def LambdaSkip(trial: Trial) -> None:
     1.15 - 0.10 * t and first as 0.20 - 0.15 * t, both nn.Parameter.
     """
     said = "A rule is a class that inherits from Residual: the registry asks it for its title and its formula."
-    trial.require(isinstance(trial.function, type) and issubclass(trial.function, Residual), said, rung=TYPE)
-    for layers, disturbed in ((3, False), (5, False), (1, False), (4, True)):
+    trial.require(isinstance(trial.call(next(places("decoder", 0, 1)), _D), Residual), said, rung=TYPE)
+    for layers, disturbed in ((3, False), (5, False), (2, False), (1, False), (4, True)):
         rules = _rules(trial, layers)
         draw = torch.Generator().manual_seed(layers)
         stack = [_sublayer(rule, layers, draw, disturbed) for rule in rules]
@@ -45,7 +45,9 @@ def LambdaSkip(trial: Trial) -> None:
             for name in ("skip", "first"):
                 number = isinstance(getattr(rule, name, None), nn.Parameter)
                 trial.require(number, f"{name} is learned: make it an nn.Parameter of the rule.")
-        leaves = {f"{name}, layer {i}": getattr(rules[2 * i], name) for i in (0, layers - 1) for name in ("skip", "first")}
+        leaves = {
+            f"{name}, layer {i}": getattr(rules[2 * i], name) for i in (0, layers - 1) for name in ("skip", "first")
+        }
         trial.gradients(
             lambda rules=rules, stack=stack, x0=x0: _run(trial, rules, stack, x0),  # type: ignore[misc]
             lambda stack=stack, x0=x0, ends=ends: _right(stack, x0, ends),  # type: ignore[misc]
@@ -60,7 +62,9 @@ def _rules(trial: Trial, layers: int) -> list[Any]:
     rules: list[Any] = []
     for place in places("decoder", 0, layers):
         rule = trial.call(place, _D)
-        trial.require(isinstance(rule, nn.Module), "Let super().__init__(place, d_model) be the first line of __init__.")
+        trial.require(
+            isinstance(rule, nn.Module), "Let super().__init__(place, d_model) be the first line of __init__."
+        )
         rules.append(rule.double())
         trial.require(isinstance(getattr(rule, "norm", None), nn.Module), "Every sub-layer needs self.norm.")
     said = "At the last place of the stack self.final_norm is a norm of its own: the norm at the end is missing."
@@ -108,7 +112,9 @@ def _run(trial: Trial, rules: list[Any], stack: list[_Sublayer], x0: Tensor) -> 
     x = x0.clone()
     state = verb(rules[0], "start", x)
     for rule, sublayer in zip(rules, stack, strict=True):
-        trial.require(isinstance(state, tuple), "A state is a tuple of tensors, as start and write return it.", rung=TYPE)
+        trial.require(
+            isinstance(state, tuple), "A state is a tuple of tensors, as start and write return it.", rung=TYPE
+        )
         state = verb(rule, "write", state, sublayer.branch(verb(rule, "read", state)))
     found: Tensor = verb(rules[-1], "finish", state)
     trial.require(torch.equal(x, x0), "A verb changed the stack's input in place: x₀ must pass unchanged.")
@@ -131,7 +137,8 @@ def _mix(one: _Sublayer, x: Tensor, e: Tensor) -> Tensor:
 
 def _wrong(stack: list[_Sublayer], x0: Tensor, final: nn.Module, layers: int) -> list[Misconception]:
     with torch.no_grad():
-        unmixed = every = behind = lost = late = clones = swapped = added = x0
+        unmixed = every = behind = lost = drifted = late = clones = swapped = added = x0
+        last = mixed = x0
         for i, one in enumerate(stack):
             layer = i // 2
             mix = partial(_mix, one)
@@ -140,9 +147,11 @@ def _wrong(stack: list[_Sublayer], x0: Tensor, final: nn.Module, layers: int) ->
             every = every + one.branch(one.norm(every))
             behind = behind + one.branch(one.norm(behind))
             behind = mix(behind, x0) if one.attention else behind
-            before = lost
-            lost = mix(lost, before) if one.attention else lost
+            lost, last = (mix(lost, last), lost) if one.attention else (lost, last)
             lost = lost + one.branch(one.norm(lost))
+            drifted = mix(drifted, mixed) if one.attention else drifted
+            mixed = drifted if one.attention else mixed
+            drifted = drifted + one.branch(one.norm(drifted))
             t = (layer + 1) / layers
             late = (1.15 - 0.10 * t) * late + (0.20 - 0.15 * t) * x0 if one.attention else late
             late = late + one.branch(one.norm(late))
@@ -155,12 +164,14 @@ def _wrong(stack: list[_Sublayer], x0: Tensor, final: nn.Module, layers: int) ->
         for one in stack:
             x = one.skip * x + one.first * x0 if one.attention else x
             x = x + one.branch(one.norm(x))
+        kept = "x₀ must pass unchanged, as the state's second tensor:"
         return [
             Misconception(final(unmixed), "The branch must see the mixed stream."),
             Misconception(final(added), "The stream itself must be mixed, too, and not only what the branch reads."),
             Misconception(final(every), "Once a layer, in front of attention: not at each sub-layer."),
             Misconception(final(behind), "Mix in front of the branch, not after it."),
-            Misconception(final(lost), "x₀ must pass unchanged: keep it as the state's second tensor."),
+            Misconception(final(lost), f"{kept} yours is the stream before the last layer."),
+            Misconception(final(drifted), f"{kept} yours is the last mixed stream."),
             Misconception(final(late), "Both ends are included: the first layer is at 0, the last one at 1."),
             Misconception(final(clones), "λ and μ differ from layer to layer."),
             Misconception(final(swapped), "skip belongs to the stream, first to the stack's input."),

@@ -77,6 +77,8 @@ def same(a: Any, b: Any) -> bool:
         return len(a) == len(b) and all(map(same, a, b))
     if isinstance(a, Mapping):
         return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, int | float | str):
+        return bool(a == b) or a != a
     return True  # functions cannot be compared
 
 
