@@ -25,19 +25,17 @@ PROFILE = kit.profile()
 SEED = 0
 STEPS = 150  # of each training run of the tournament
 
+# %%
+from itertools import combinations
+
 # %% tags=["imports"]
-from math import comb
+from math import comb, pi
 
 import numpy as np
 import torch
 from torch import nn
 
-from deepnet_edu.residual import Residual
-
 # %%
-from itertools import combinations
-from math import pi
-
 from deepnet_edu import RESIDUALS, Batch, ModelConfig, TrainConfig, build_model, predict, probe, train
 from deepnet_edu.checks import check
 from deepnet_edu.data import PreviousToken, PythonDocs
@@ -45,7 +43,11 @@ from deepnet_edu.figures import Picture
 from deepnet_edu.figures.mixing import mixing_matrices
 from deepnet_edu.figures.style import legend_below, new_figure, series_style
 from deepnet_edu.probing import composite_gain, depth_mixing
-from deepnet_edu.residual import places
+
+# %% tags=["imports"]
+from deepnet_edu.residual import Residual, places
+
+# %%
 from deepnet_edu.residual.layer_units import LAYER_UNITS
 from deepnet_edu.residual.streams import sinkhorn
 from deepnet_edu.training import TrainingDiverged
@@ -227,7 +229,7 @@ Picture(
 # %% tags=["nbval-ignore-output"]
 print("share of the output's variance, 12 layers, at initialisation")
 print(f"{'':24}{'input':>8}{'first 4':>9}{'last 4':>8}")
-for rule, one in family.items():
+for one in family.values():
     last = one.shares[-1]
     print(f"{one.label:24}{last[0]:8.2f}{last[1:5].sum():9.2f}{last[-4:].sum():8.2f}")
 

@@ -25,9 +25,9 @@ class _Sublayer(NamedTuple):
 
 
 def LambdaSkip(trial: Trial) -> None:
-    """At the sub-layer "self_attention" the stream x becomes skip * x + first * x0; read returns self.norm of that, write
-    adds the branch to it and keeps x0, finish is self.final_norm. With t = layer / max(1, n_layers - 1), skip starts as
-    1.15 - 0.10 * t and first as 0.20 - 0.15 * t, both nn.Parameter.
+    """At the sub-layer "self_attention" the stream x becomes skip * x + first * x0; read returns self.norm of that,
+    write adds the branch to it and keeps x0, finish is self.final_norm. With t = layer / max(1, n_layers - 1), skip
+    starts as 1.15 - 0.10 * t and first as 0.20 - 0.15 * t, both nn.Parameter.
     """
     said = "A rule is a class that inherits from Residual: the registry asks it for its title and its formula."
     trial.require(isinstance(trial.call(next(places("decoder", 0, 1)), _D), Residual), said, rung=TYPE)
