@@ -63,7 +63,7 @@ SHAPE: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Size:
-    """What is run: depths, learning rates of the tuning, seeds of the finals, updates, bytes in a sequence, sequences."""
+    """What is run: depths, rates of the tuning, seeds of the finals, updates, bytes in a sequence, sequences."""
 
     depths: tuple[int, ...] = (24, 96)
     rates: tuple[float, ...] = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4)
@@ -77,7 +77,7 @@ SMOKE = Size(depths=(2,), rates=(1e-2, 1e-3), seeds=(1, 2), steps=3, length=8, b
 
 
 def measure(arm: str, layers: int, rate: float, seed: int, size: Size) -> dict[str, Any]:
-    """One run: its loss on held-out text, nats a byte; of a run that diverged the entropy of single bytes."""
+    """One run: its loss on held-out text, nats a byte; where it diverged the entropy of single bytes."""
     text = PythonDocs(size.length, size.batch_size)
     seed_of_arm = 1000 * list(ARMS).index(arm) + seed  # no two arms share weights or data
     model = build_model(ModelConfig("decoder", "lm", layers, residual=ARMS[arm], **SHAPE), seed=seed_of_arm)
@@ -133,7 +133,7 @@ def head(size: Size) -> dict[str, Any]:
         "versions": {name: version(name) for name in ("torch", "deepnet-edu")} | {"python": platform.python_version()},
         "shape": SHAPE,
         "size": vars(size),
-        "recipe": "AdamW, cosine after a tenth of warm-up, clipped to norm 1; tuning: every rate once; finals: new seeds",
+        "recipe": "AdamW, cosine after a tenth of warm-up, clipped to norm 1; every rate once, then new seeds",
     }
 
 

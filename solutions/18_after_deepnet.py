@@ -29,7 +29,7 @@ STEPS = 150  # of each training run of the tournament
 from itertools import combinations
 
 # %% tags=["imports"]
-from math import comb, pi
+from math import comb
 
 import numpy as np
 import torch
@@ -45,10 +45,11 @@ from deepnet_edu.figures.style import legend_below, new_figure, series_style
 from deepnet_edu.probing import composite_gain, depth_mixing
 
 # %% tags=["imports"]
-from deepnet_edu.residual import Residual, places
+from deepnet_edu.residual import Residual
 
 # %%
 from deepnet_edu.residual.layer_units import LAYER_UNITS
+from deepnet_edu.residual.place import places
 from deepnet_edu.residual.streams import sinkhorn
 from deepnet_edu.training import TrainingDiverged
 
@@ -545,7 +546,7 @@ Picture(
 # times, and some small p-value comes by luck. First, twelve equal rules, a few thousand times.
 
 # %%
-ANGLES = np.linspace(0, pi / 2, 20_001)
+ANGLES = np.linspace(0, np.pi / 2, 20_001)
 
 
 def two_sided(t, freedom):

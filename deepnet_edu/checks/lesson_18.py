@@ -144,8 +144,8 @@ _LOSSES = [
 
 
 def expected_best(trial: Trial) -> None:
-    """Sort the n losses; sum x[i] * comb(n - 1 - i, k - 1) over i from 0, and divide by comb(n, k): the i-th is the least
-    of all choices whose others are larger.
+    """Sort the n losses; sum x[i] * comb(n - 1 - i, k - 1) over i from 0, and divide by comb(n, k): the i-th is the
+    least of all choices whose others are larger.
     """
     for losses, ks in _LOSSES:
         for k in ks:
