@@ -210,7 +210,7 @@ def _convert(notebook: NotebookNode, header: Header) -> Built:
         tags = cell.metadata.get("tags", [])
         exercise = exercises.get(cell.metadata.get("exercise", ""))
         if "imports" in tags:
-            imports = cell.source
+            imports = f"{imports}\n\n{cell.source}".strip()
         if exercise is None and any(marker in cell.source for marker in (BEGIN, END)):
             raise UserError(f'{name}: a cell with {BEGIN} names no exercise: write # %% exercise="…" above it.')
         cell.id = hashlib.sha256(f"{name}/{position}".encode()).hexdigest()[:12]

@@ -45,7 +45,7 @@ def mixing_matrices(matrices: Sequence[DepthMixing], quantity: Quantity = "weigh
     for ax in axes.flat[len(matrices) :]:
         ax.set_axis_off()
     figure.supxlabel("whose output: the input, then all sub-layers", fontsize=9)
-    figure.supylabel("who reads it, from the bottom to the output", fontsize=9)
+    figure.supylabel("who reads it, bottom to output", fontsize=9)
     figure.colorbar(image, ax=list(axes.flat), label=SHADES[quantity], fraction=0.03, aspect=30)
     return figure
 

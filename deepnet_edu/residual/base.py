@@ -319,11 +319,19 @@ class Registry(Mapping[str, type[Residual]]):
     def __init__(self) -> None:
         self._rules: dict[str, type[Residual]] = {}
 
-    def register(self, name: str) -> Callable[[type[Residual]], type[Residual]]:
-        """Class decorator that adds a rule under ``name``. A name can be taken once."""
+    def register(self, name: str, *, replace: bool = False) -> Callable[[type[Residual]], type[Residual]]:
+        """Class decorator that adds a rule under ``name``. A name can be taken once.
+
+        Args:
+            name: what ``residual=`` takes.
+            replace: where the name is taken, the new rule takes its place: for a notebook's cell that is run again.
+
+        Raises:
+            ValueError: the name is taken.
+        """
 
         def add(rule: type[Residual]) -> type[Residual]:
-            if name in self._rules:
+            if name in self._rules and not replace:
                 raise ValueError(
                     f"The residual name {name!r} is taken by {self._rules[name].__name__}: choose another."
                 )

@@ -113,7 +113,7 @@ def _whole(value: Any) -> bool:
 
 def _each(one: Callable[[float], Any]) -> Callable[[Any], Any]:
     def convert(value: Any) -> Any:
-        return one(value) if is_number(value) else [one(item) for item in value]
+        return one(value) if is_number(value) else [convert(item) for item in value]
 
     return convert
 

@@ -95,7 +95,10 @@ def mutants(source: str) -> list[str]:
     tree = ast.parse(source)
     arguments = [node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)]
     found = dict.fromkeys([ast.unparse(tree)])
-    for home, key in list(_places(tree)):
+    top = tree.body[0]
+    # Of a class, its methods: what it inherits from and what it says of itself cannot be another number.
+    roots = [one for one in top.body if isinstance(one, ast.FunctionDef)] if isinstance(top, ast.ClassDef) else [tree]
+    for home, key in [place for root in roots for place in _places(root)]:
         node = home[key]
         for new in _changed(node, arguments):
             home[key] = new  # and nothing else changes: to copy the tree for each mutant takes ten times as long

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import gpu_cases, gpu_depth, training_cpu
+from benchmarks import gpu_cases, gpu_depth, tournament, training_cpu
 from deepnet_edu.planning import count_parameters
 
 FLOPS, FORMULA = 4e14, 50_000_000_000
@@ -265,3 +265,24 @@ def test_the_readme_names_every_benchmark_and_what_to_carry() -> None:
     assert not [path.name for path in folder.glob("*.py") if path.stem != "__init__" and f"`{path.name}`" not in text]
     wanted = [line for line in (folder / "peers.txt").read_text().splitlines() if not line.startswith("#")]
     assert all(f"{line} " in text or f"{line}\n" in text for line in wanted)
+
+
+def test_a_tournament_resumes(tmp_path: Path) -> None:
+    """Every arm has the same tries; a second call measures what is missing alone, and keeps the rest as it is."""
+    out = tmp_path / "tournament.json"
+    arms = ["pre_ln", "deepnorm", "deepnorm again"]
+    rows = tournament.tournament(out, arms[:2], tournament.SMOKE)
+    tries, finals = len(tournament.SMOKE.rates), len(tournament.SMOKE.seeds)
+    assert len(rows) == 2 * (tries + finals)
+    for arm in arms[:2]:
+        mine = [row for row in rows if row["arm"] == arm]
+        best = min((row for row in mine if row["phase"] == "tuning"), key=lambda row: row["loss"])
+        assert {row["learning_rate"] for row in mine if row["phase"] == "final"} == {best["learning_rate"]}
+    again = tournament.tournament(out, arms, tournament.SMOKE)
+    assert again[: len(rows)] == rows
+    record = json.loads(out.read_text(encoding="utf-8"))
+    assert len(record["runs"]) == 3 * (tries + finals)
+    twins = [[row["loss"] for row in again if row["arm"] == arm] for arm in arms[1:]]
+    assert twins[0] != twins[1]
+    with pytest.raises(ValueError, match="did you mean 'deepnorm'"):
+        tournament.tournament(out, ["deepnrm"], tournament.SMOKE)

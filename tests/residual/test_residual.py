@@ -129,6 +129,15 @@ def test_a_name_is_taken_once() -> None:
         registry.register("mine")(Residual)
 
 
+def test_a_rule_that_is_written_again_takes_its_own_place() -> None:
+    """As in a notebook, where a cell is run again."""
+    registry = Registry()
+    registry.register("mine")(Residual)
+    again = registry.register("mine", replace=True)(type("Again", (Residual,), {}))
+    assert registry["mine"] is again
+    assert list(registry) == ["mine"]
+
+
 def test_a_new_rule_is_one_class() -> None:
     """x + ½F(x), registered here, builds and runs with no other change."""
 
