@@ -189,7 +189,7 @@ guess_identity.compare("Keel")
 # sub-layer multiplies the stream by 2,000 before it adds a branch, and the 999 layers above are closer to the identity than DeepNorm's.
 #
 # Those were formulas. Now measure: build nine rules at 12 layers, let each branch be a source, and follow how it reaches every later sub-layer.
-# Each panel is such a matrix. Its shade is the weight by which a source reaches the reader, over the largest weight in that row, so a norm does
+# Each panel is such a [depth-mixing matrix](glossary.md). Its shade is the weight by which a source reaches the reader, over the largest weight in that row, so a norm does
 # not matter to it. Read a row from left to right: the input, then the sub-layers from the bottom up.
 
 # %% tags=["headline"]
@@ -227,7 +227,7 @@ Picture(
     "even triangle of half its weight. Keel: three dark columns, the rest nearly white. Parcae: a dark first column and a short band.",
 )
 
-# %% tags=["nbval-ignore-output"]
+# %%
 print("share of the output's variance, 12 layers, at initialisation")
 print(f"{'':24}{'input':>8}{'first 4':>9}{'last 4':>8}")
 for one in family.values():

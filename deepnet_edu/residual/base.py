@@ -13,7 +13,6 @@ A new rule is one class in one file of this folder; the registry finds it, and w
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self, cast
 
 import torch
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 
 from deepnet_edu.messages import unknown
 from deepnet_edu.residual.place import Architecture, Place
+from deepnet_edu.residual.signal import Signal
 
 State = tuple[Tensor, ...]
 _NUMBERS_ONLY: ContextVar[bool] = ContextVar("numbers_only", default=False)
@@ -35,37 +35,6 @@ Slot = Literal["query", "key", "value", "rotated", "mixed", "ffn_in", "hidden", 
 
 EVERYWHERE: tuple[Architecture, ...] = ("encoder", "decoder", "encoder_decoder")
 ONE_STACK: tuple[Architecture, ...] = ("encoder", "decoder")
-
-
-@dataclass(frozen=True)
-class Signal:
-    """What a rule does at its place to the sizes of a signal at initialisation, as far as one formula can say it:
-
-        x ← LN(skip·x + branch·LN(F(read·LN(x)))), each LN only where its flag is set.
-
-    Attributes:
-        skip: the factor on x.
-        branch: the factor on F.
-        read: the factor on what F sees.
-        norm_read: LN before the branch.
-        norm_value: LN of attention's values.
-        norm_inside: LN before the branch's last matrix.
-        norm_branch: LN behind the branch.
-        norm_sum: LN around the sum.
-        norm_finish: LN at the end of the stack.
-        relative: the factor on F is in units of x's own root mean square.
-    """
-
-    skip: float = 1.0
-    branch: float = 1.0
-    read: float = 1.0
-    norm_read: bool = False
-    norm_value: bool = False
-    norm_inside: bool = False
-    norm_branch: bool = False
-    norm_sum: bool = False
-    norm_finish: bool = False
-    relative: bool = False
 
 
 @contextmanager

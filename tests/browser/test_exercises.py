@@ -61,7 +61,7 @@ CASES = [
         "bubble_share",
         "def bubble_share(ranks, microbatches, chunks=1):",
         "(ranks - 1) / microbatches",
-        "With chunks each wait is shorter: divide by the chunks.",
+        "With chunks each wait is shorter.",
         "(ranks - 1) / (microbatches * chunks)",
         "5 ranks, 8 steps, and each has the sum",
     ),
