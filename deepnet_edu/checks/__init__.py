@@ -83,7 +83,7 @@ class Checks:
         return name if name in self.judges else next(seen, name)
 
     def in_form(self, exercise: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The same without a look at whether it is right."""
+        """A function as :meth:`answer` gives it, without a look at whether it is right."""
         examples = self._example(exercise)
         function = as_asked(function, self._reference(exercise))
         return giving(function, examples[0]) if examples else function

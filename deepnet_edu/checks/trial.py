@@ -44,6 +44,7 @@ _IN_PLACE = (
     "The value is right, but no gradient can come back through it: something was changed in place, as by y /= z or "
     "y[i] = z, that the backward pass still needs."
 )
+_NAN = "The answer is not a number: 0/0, ∞ - ∞ and the root or logarithm of less than 0 give NaN."
 _SHAPES_MEET = ("The size of tensor a", "could not be broadcast", "shapes cannot be multiplied")
 
 
@@ -262,7 +263,9 @@ class Trial:
         if right or self._wrong:
             return
         said = sentence or "For these arguments the value is another one."
-        if close(a, b, ROUNDED):
+        if not isinstance(expected, Tensor) and np.isnan(a).any() and np.isfinite(b).all():
+            said = _NAN
+        elif close(a, b, ROUNDED):
             said = "Nearly: something is rounded on the way, or a small term is another one."
         finite = np.isfinite(a).all() and np.isfinite(b).all()
         difference = float(np.max(np.abs(a - b))) if finite and a.size else None
@@ -322,7 +325,7 @@ class Trial:
         named = [sentence for sentence in self._matched if sentence not in self._refuted]
         if named:
             wrong.sentence = named[0]
-        elif isinstance(later, NotRight) and later.rung == PROPERTY:
+        elif isinstance(later, NotRight) and later.rung == PROPERTY and wrong.sentence != _NAN:
             return later
         return wrong
 

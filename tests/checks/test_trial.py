@@ -48,6 +48,12 @@ def test_a_property_says_more_than_another_value() -> None:
     assert result.rung == "a property; type and shape are right"
 
 
+@pytest.mark.parametrize("nothing", [float("nan"), np.nan, torch.tensor(float("nan"))])
+def test_not_a_number_says_more_than_a_property(nothing: Any) -> None:
+    assert give(lambda a, b: nothing).sentence.startswith("The answer is not a number: 0/0")
+    assert "not a number" in check.judge("input_share", lambda n, f, alpha: nothing).sentence
+
+
 def test_the_named_misconception_says_more_than_a_property() -> None:
     assert give(lambda a, b: a * a + b * b).sentence == "The root is missing."
 
