@@ -1,6 +1,7 @@
 """One compiled layer for all: as many graphs at 12 layers as at 4, and the numbers of the plain path."""
 
 import copy
+import importlib
 import pickle
 from dataclasses import replace
 from typing import Any
@@ -202,13 +203,16 @@ def test_what_cannot_be_compiled_is_refused() -> None:
         model.loss(random_batch(model.config, 2, 7))
 
 
-def test_no_compiler_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, "no-such-compiler"))
-    monkeypatch.setattr("torch._inductor.config.force_disable_caches", True)
+def test_no_compiler_is_one_sentence() -> None:
     config = small_config("deepnorm", "decoder", 2, d_model=18)
     model = build_model(config)
     model.use_compiled("layer")
-    with pytest.raises(UserError, match=r"compile='layer' failed .*needs a C\+\+ compiler.*use compile='no'\.$"):
+    # Not monkeypatch: what it undoes, PyTorch's settings take for deleted.
+    inductor = importlib.import_module("torch._inductor.config")
+    with (
+        inductor.patch({"cpp.cxx": (None, "no-such-compiler"), "force_disable_caches": True}),
+        pytest.raises(UserError, match=r"compile='layer' failed .*needs a C\+\+ compiler.*use compile='no'\.$"),
+    ):
         model.loss(random_batch(config, 2, 7))
 
 
