@@ -29,6 +29,8 @@ from weakref import WeakSet
 NOTEBOOK_DIR, CWD = "DEEPNET_EDU_NOTEBOOK_DIR", "DEEPNET_EDU_CWD"
 #: Name of the GPU that the run was given; empty or missing without one.
 GPU = "DEEPNET_EDU_GPU"
+#: A request that the kernel answers with how many cells are ``running``.
+QUESTION = "deepnet_edu_request"
 #: Packages of the kernel itself: what fails in them alone is no fault of the notebook.
 _KERNEL = ("ipykernel", "IPython", "tornado", "zmq", "jupyter_client", "jupyter_core", "comm", "traitlets", "debugpy")
 _STDLIB = (sysconfig.get_paths()["stdlib"], "<frozen")
@@ -55,6 +57,9 @@ def load_ipython_extension(shell: Any) -> None:
             os.chdir(working)
         except OSError as error:
             _note(f"its working folder {working} cannot be entered: {error.strerror}")
+    if kernel := getattr(shell, "kernel", None):
+        _lose_no_output(kernel)
+        _answer(kernel)
 
 
 def end() -> dict[str, Any]:
@@ -70,6 +75,32 @@ def end() -> dict[str, Any]:
     if pyplot := sys.modules.get("matplotlib.pyplot"):
         told |= {"backend": pyplot.get_backend(), "figures": len(pyplot.get_fignums())}
     return told
+
+
+def _lose_no_output(kernel: Any) -> None:
+    """By default what is published is thrown away as soon as a thousand messages wait for a slow reader."""
+    thread = kernel.iopub_thread
+    thread.schedule(lambda: setattr(thread.socket, "sndhwm", 0))
+
+
+def _answer(kernel: Any) -> None:
+    """Let the kernel say whether it is within a cell, at any time, or when it comes to the question."""
+    before, running = kernel.do_execute, 0
+
+    @wraps(before)
+    async def do_execute(*args: Any, **options: Any) -> Any:
+        nonlocal running
+        running += 1
+        try:
+            return await before(*args, **options)
+        finally:
+            running -= 1
+
+    def answer(stream: Any, ident: Any, parent: Any) -> None:
+        kernel.session.send(stream, QUESTION.replace("request", "reply"), {"running": running}, parent, ident=ident)
+
+    kernel.do_execute = do_execute
+    kernel.control_handlers[QUESTION] = kernel.shell_handlers[QUESTION] = answer
 
 
 def _note(sentence: str) -> int:

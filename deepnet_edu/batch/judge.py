@@ -55,7 +55,11 @@ def judge(active: Active, cell_timeout: float | None) -> bool:
     except (OSError, ValueError, LookupError):  # missing, or cut off in the middle
         run.problems = [f"papermill left no whole notebook: {said[0][-300:]}"]
         return False
-    run.problems, run.metrics = audit(notebook, ended=ended), recorded(notebook)
+    if exit_ == worker.EXITS["LostReplyError"]:
+        run.problems = [f"{said[0].partition(': ')[2][-300:]}; run it again", *audit(notebook, ended=ended or {})]
+    else:
+        run.problems = audit(notebook, ended=ended)
+    run.metrics = recorded(notebook)
     run.notes = told(ended, "notes")
     if exit_ and not run.problems and (ended is None or not expects(notebook)):
         run.problems = [f"papermill ended with status {exit_}: {said[0][-300:]}"]

@@ -29,7 +29,13 @@ _END = (
 )
 PARTIAL = "partial.ipynb"
 #: Exit status by what ended the run; 1 is a cell that raised, or anything else.
-EXITS = {"PapermillExecutionError": 1, "CellTimeoutError": 3, "DeadKernelError": 4, "NoSuchKernel": 5}
+EXITS = {
+    "PapermillExecutionError": 1,
+    "CellTimeoutError": 3,
+    "DeadKernelError": 4,
+    "NoSuchKernel": 5,
+    "LostReplyError": 8,
+}
 NO_SPACE, NO_KERNEL = 6, 7
 START_TIMEOUT_S = 120
 #: For what a cell has printed to arrive, once it is done; papermill's own 4 s are too few for 50 MB, or a busy machine.
@@ -114,8 +120,12 @@ def _execute(content: Any, kernel: str, cell_timeout: float | None) -> int:
     from traitlets import default
     from traitlets.config import Config
 
+    from deepnet_edu.batch.client import Client
+
     class Manager(AsyncKernelManager):
         """Finds this environment's own kernel by its name, and not one that somebody has put before it."""
+
+        client_factory = Client
 
         @default("kernel_spec_manager")
         def _kernel_spec_manager_default(self) -> KernelSpecManager:
