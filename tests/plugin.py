@@ -10,6 +10,7 @@ No conftest could do this: those of tests/ do not see the notebooks in solutions
 """
 
 import json
+import random
 from collections import Counter
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass, field
@@ -147,8 +148,9 @@ class Times:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """``--keep-durations``."""
+    """``--keep-durations`` and ``--order``."""
     parser.addoption("--keep-durations", action="store_true", help="write tests/durations.json, if all tests pass")
+    parser.addoption("--order", help="of the tests: reversed, or by chance, from this seed", metavar="reversed|SEED")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -176,10 +178,13 @@ def name_group(item: pytest.Item) -> None:
 
 @pytest.hookimpl(trylast=True)  # when conftests have given their marks
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """The tests of the longest unit first."""
-    if hasattr(config, "workerinput"):
-        for item in items:
-            name_group(item)
+    """The tests of the longest unit first, or in the order that was asked for: one that depends on it fails there."""
+    shared = hasattr(config, "workerinput")
+    for item in items if shared else ():
+        name_group(item)
+    if order := config.option.order:
+        items.reverse() if order == "reversed" else random.Random(order).shuffle(items)
+    elif shared:
         known = Durations.read(config.rootpath)
         lengths = known.units(item.nodeid for item in items)
         items.sort(key=lambda item: -lengths[known.unit(item.nodeid)])

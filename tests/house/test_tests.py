@@ -68,7 +68,12 @@ def pytest_runtest_setup(item):
 
 def in_two_processes(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """What a session of the tests in a folder says."""
-    command = [sys.executable, "-m", "pytest", "-p", "xdist", "-p", "tests.plugin", "-n", "2"]
+    return session(folder, "-n", "2", *arguments)
+
+
+def session(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The same, in one process."""
+    command = [sys.executable, "-m", "pytest", "-p", "xdist", "-p", "tests.plugin"]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     return subprocess.run(
         [*command, "--max-worker-restart=0", "-p", "no:cacheprovider", *arguments, "tests"], cwd=folder,
@@ -99,6 +104,20 @@ def test_the_longest_begins_first_and_what_it_took_is_kept(folder: Path) -> None
     measured = Durations.read(folder)
     assert measured.files.keys() == files.keys()
     assert not measured.tests
+
+
+def test_another_order_is_the_same_twice(folder: Path) -> None:
+    (folder / "conftest.py").unlink()
+
+    def order(*asked: str) -> list[str]:
+        found = session(folder, "--collect-only", "-q", *asked)
+        assert found.returncode == 0, found.stdout + found.stderr
+        return [line for line in found.stdout.splitlines() if "::" in line]
+
+    forward = order()
+    assert order("--order=reversed") == forward[::-1]
+    assert sorted(by_chance := order("--order=7")) == forward
+    assert by_chance == order("--order=7") not in (forward, forward[::-1], order("--order=8"))
 
 
 def test_a_group_stays_on_one_process(folder: Path) -> None:
