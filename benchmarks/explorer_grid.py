@@ -32,8 +32,6 @@ from deepnet_edu.theory.prediction import predicted
 PARTIAL = Path(__file__).parents[1] / "runs" / "explorer_grid.json"
 SIGNAL_DEPTHS = (6, 12, 24, 50, 100, 200, 400, 1000, 2000)
 MAP_DEPTHS = (8, 16, 32, 64, 128, 256, 512, 1000)
-#: Rules that are younger than the committed grid: the explorer measures them when it is asked.
-LATER = ("nag",)
 #: By quarter octaves where the edge is, by halves above.
 MAP_ALPHAS = tuple(round(2 ** (k / 4), 4) for k in (*range(-1, 9), *range(10, 21, 2)))
 MAP_SEEDS = (0, 1, 2)
@@ -47,7 +45,7 @@ def tasks() -> Iterator[tuple[str, dict[str, Any]]]:
     """All runs of the grid, the shallow ones first."""
     for depth in SIGNAL_DEPTHS:
         for residual in RESIDUALS:
-            if predictable(residual) and residual not in LATER:
+            if predictable(residual):
                 yield "signal", {"residual": residual, "depth": depth}
     for depth in RACE_DEPTHS:
         for residual in RACE_RULES:
@@ -85,12 +83,27 @@ def run(part: str, settings: dict[str, Any]) -> dict[str, Any]:
     return {"seconds": time.perf_counter() - begin, **result}
 
 
+def recorded(part: str, settings: dict[str, Any]) -> dict[str, Any] | None:
+    """One run as the committed grid has it; None where it does not."""
+    there = grid.load()
+    if part == "map":
+        cell = there.cell(settings["depth"], settings["alpha"])
+        return asdict(cell[there.seeds.index(settings["seed"])]) if cell else None
+    if part == "race":
+        found = there.race(measured.RaceSettings(**settings))
+        return None if found is None else {"update": found}
+    return there.signal(measured.SignalSettings(**settings))
+
+
 def main() -> None:
     """Run what is missing, then write the grid."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--add", action="store_true", help="measure what the committed grid lacks, and keep the rest")
     arguments = parser.parse_args()
     known: dict[str, Any] = json.loads(PARTIAL.read_text()) if PARTIAL.exists() else {}
+    kept = {json.dumps(task): found for task in tasks() if arguments.add and (found := recorded(*task)) is not None}
+    known |= kept
     PARTIAL.parent.mkdir(exist_ok=True)
     wanted = {json.dumps(task): task for task in tasks()}
     missing = [key for key in wanted if key not in known]
@@ -101,21 +114,28 @@ def main() -> None:
         for n, future in enumerate(as_completed(futures), 1):
             known[futures[future]] = future.result()
             if time.monotonic() > written + 20 or n == len(missing):
-                write_atomic(PARTIAL, json.dumps(known))
+                write_atomic(PARTIAL, json.dumps({key: run for key, run in known.items() if key not in kept}))
                 written = time.monotonic()
                 print(f"{n} of {len(missing)}", flush=True)
     runs = [(part, settings, known[key]) for key, (part, settings) in wanted.items()]
-    head = {
-        "made_by": "python benchmarks/explorer_grid.py",
+    made = {
         "date": datetime.now(UTC).date().isoformat(),
         "device": "CPU",
-        "seconds": round(sum(result["seconds"] for *_, result in runs)),
+        "seconds": round(sum(known[key]["seconds"] for key in wanted if key not in kept)),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in ("torch", "deepnet_edu")}},
+    }
+    head = {
+        "made_by": "python benchmarks/explorer_grid.py",
+        **made,
         "seeds": {"signal": 0, "map": MAP_SEEDS, "race": 0},
         "map_recipe": asdict(measured.MAP_RECIPE),
         "map_task": asdict(measured.MAP_TASK),
         "shape": asdict(ModelConfig(**{**asdict(measured.decoder("deepnorm", 1)), "decoder_layers": 1})),
     }
+    if kept:  # how most of it was made stays, and what came to it is said
+        new = [json.loads(key)[1] for key in wanted if key not in kept]
+        before = grid.load().head
+        head = {**before, "added": [*before.get("added", []), {**made, "runs": new}]}
     grid.write(grid.PATH, head, runs)
     print(f"{grid.PATH.name}: {len(runs)} runs, {grid.PATH.stat().st_size / 1e6:.2f} MB")
 

@@ -1,6 +1,10 @@
-"""TorchScale 0.3.0 beside ours: weights copied, outputs and gradients, α and β compared; writes results/peers.json.
+"""Other libraries' DeepNorm beside ours: outputs, gradients and constants with weights copied; writes peers.json.
 
-Run with: python benchmarks/peers.py (after pip install --no-deps -r benchmarks/peers.txt)
+TorchScale 0.3.0 in all architectures; and decoders of TorchScale, labml-nn and x-transformers as they build and draw
+them (peer_models.py), up to 1,000 layers.
+
+Run with: python benchmarks/peers.py (a few minutes, after pip install --no-deps -r benchmarks/peers.txt -r
+tests/peers/reviewed.txt)
 """
 
 import json
@@ -21,9 +25,13 @@ from deepnet_edu.files import write_atomic
 from deepnet_edu.stack import Stack
 from deepnet_edu.transformer import Shape
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 RESULTS = Path(__file__).parent / "results" / "peers.json"
 MISSING = "TorchScale is not here: pip install --no-deps -r benchmarks/peers.txt"
 SHAPE = Shape(d_model=32, n_heads=4, d_ff=64)
+#: Of decoders as libraries draw them.
+DRAWN = Shape(d_model=64, n_heads=4, d_ff=256)
 DEPTHS = (2, 12)
 CASES = ("encoder", "decoder", "encoder_decoder")
 
@@ -67,16 +75,18 @@ def _drop_path(x: Tensor, drop_prob: float, training: bool) -> Tensor:
     return x
 
 
-def their_stacks(case: str, N: int, M: int, seed: int = 0, deepnorm: bool = True) -> dict[str, nn.Module]:
+def their_stacks(
+    case: str, N: int, M: int, seed: int = 0, deepnorm: bool = True, shape: Shape = SHAPE
+) -> dict[str, nn.Module]:
     """TorchScale's encoder, decoder or both, freshly initialised."""
     peer = import_torchscale()
     both = case == "encoder_decoder"
 
     def settings(stack: str) -> dict[str, Any]:
         return {
-            f"{stack}_embed_dim": SHAPE.d_model,
-            f"{stack}_attention_heads": SHAPE.n_heads,
-            f"{stack}_ffn_embed_dim": SHAPE.d_ff,
+            f"{stack}_embed_dim": shape.d_model,
+            f"{stack}_attention_heads": shape.n_heads,
+            f"{stack}_ffn_embed_dim": shape.d_ff,
             "encoder_layers": N,
             "decoder_layers": M,
             "deepnorm": deepnorm,
@@ -199,6 +209,29 @@ def constants(case: str, layers: int) -> dict[str, dict[str, float]]:
     return found
 
 
+def decoders() -> dict[str, dict[str, Any]]:
+    """DeepNorm decoders as each library builds and draws them, by library."""
+    from benchmarks.peer_models import OURS, PEERS, at_initialisation, gains, of_a_misspelt_option, off_by
+
+    found: dict[str, dict[str, Any]] = {}
+    for name, peer in {"deepnet_edu": OURS, **PEERS}.items():
+        torch.manual_seed(0)
+        found[name] = {
+            "version": version(peer.distribution),
+            "how": peer.how,
+            "off by, 12 layers": _rounded(off_by(peer, 12, SHAPE)),
+            "gains, 100 layers": _rounded(gains(peer.build(100, DRAWN))),
+            "at initialisation": {str(n): _rounded(at_initialisation(peer, n, DRAWN)) for n in (100, 1000)},
+            "deep_norm=True": of_a_misspelt_option(peer),
+        }
+        print(name, found[name], flush=True)
+    return found
+
+
+def _rounded(values: dict[str, float]) -> dict[str, float]:
+    return {name: float(f"{value:.3g}") for name, value in values.items()}
+
+
 def main() -> None:
     """Compare all cases, print and keep them."""
     torch.set_num_threads(1)
@@ -208,7 +241,8 @@ def main() -> None:
         for n in DEPTHS
     ]
     record = {
-        "what": "Largest relative differences to TorchScale with copied weights, float64; its activation is float32",
+        "what": "Other libraries' DeepNorm: largest relative differences to ours with copied weights, float64 "
+        "(TorchScale's activation and x-transformers' softmax are float32); decoders as each draws them, float32",
         "command": "python benchmarks/peers.py",
         "date": datetime.now(UTC).date().isoformat(),
         "seed": 0,
@@ -218,9 +252,11 @@ def main() -> None:
             "torch": torch.__version__,
             "torchscale": version("torchscale"),
             "fairscale": version("fairscale"),
+            "labml": version("labml"),
             "deepnet-edu": version("deepnet-edu"),
         },
         "differences": rows,
+        "decoders": decoders(),
         "constants": {f"{case}, {n} layers": constants(case, n) for case in CASES for n in DEPTHS},
     }
     write_atomic(RESULTS, json.dumps(record, indent=1) + "\n")

@@ -1,6 +1,6 @@
-"""Writes the tables of docs/depth.md from the records, between their markers, so that no number is typed.
+"""Writes the tables of README.md and docs/depth.md from the records, between their markers, so that no number is typed.
 
-Run with: python benchmarks/tables.py (after depth.py and memory.py)
+Run with: python benchmarks/tables.py (after depth.py, memory.py and peers.py)
 """
 
 import json
@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that nob
 from deepnet_edu.files import write_atomic
 
 RESULTS = Path(__file__).parent / "results"
-PAGE = Path(__file__).parents[1] / "docs" / "depth.md"
+PAGES = [Path(__file__).parents[1] / name for name in ("README.md", "docs/depth.md")]
 
 
 def table(columns: list[str], rows: list[list[Any]]) -> str:
@@ -101,9 +101,77 @@ def gpu(record: dict[str, Any]) -> str:
     return table(columns, rows)
 
 
+def peers(record: dict[str, Any], depth: dict[str, Any], gpu: dict[str, Any]) -> str:
+    """Ours beside other libraries, as far as each was measured: an empty cell was not."""
+    found = record["decoders"]
+    constants = {"deepnet_edu": "our beta", "TorchScale": "beta"}
+    encoder = record["constants"]["encoder_decoder, 12 layers"]["encoder"]
+    rows: list[tuple[str, dict[str, str], str]] = [
+        ("DeepNorm is written", {name: one["how"] for name, one in found.items()}, ""),
+        (
+            "12 layers, the same weights: outputs and gradients are off ours by",
+            {n: "{output:.2g}, {gradient:.2g}".format(**one["off by, 12 layers"]) for n, one in found.items()}
+            | {"deepnet_edu": ""},
+            "peers",
+        ),
+        *(
+            (
+                f"gain of {of}, 100 layers",
+                {n: f"{one['gains, 100 layers'][key]:.3f}" for n, one in found.items()},
+                "peers",
+            )
+            for of, key in (
+                (f"value, output, FFN (the paper: {800**-0.25:.3f})", "scaled by beta"),
+                ("query and key (the paper: 1)", "query and key"),
+            )
+        ),
+        (
+            "β of the encoder, 12 + 12 layers (the paper: 0.400)",
+            {name: f"{encoder[key]:.3f}" for name, key in constants.items()},
+            "peers",
+        ),
+        *(
+            (what, {n: f"{one['at initialisation']['1000'][key]:.2g}" for n, one in found.items()}, "peers")
+            for what, key in (
+                ("1,000 layers as drawn: gradient, first layer over last", "first over last gradient"),
+                ("the same: token similarity at the top", "token similarity"),
+            )
+        ),
+        (
+            "an option that does not exist, `deep_norm=True`",
+            {n: one["deep_norm=True"].split(":")[0].replace("accepted", "**accepted**") for n, one in found.items()},
+            "peers",
+        ),
+        ("training step of 1,000 layers, one core", _cpu(depth), "depth"),
+        ("training step of 500 + 500 layers, one H200", _gpu(gpu), "gpu_depth"),
+    ]
+    titles = [name if name == "deepnet_edu" else f"{name} {one['version']}" for name, one in found.items()]
+    lines = [[what, *(cells.get(name, "") for name in found), by and f"`{by}.py`"] for what, cells, by in rows]
+    return table(["", *titles, "by"], lines)
+
+
+def _cpu(record: dict[str, Any]) -> dict[str, str]:
+    return {
+        name: f"{row['seconds a step']['median']:.2f} s, {row['peak, GB']:.2f} GB"
+        for name, contender in (("deepnet_edu", "ours"), ("TorchScale", "TorchScale"))
+        for row in record["rows"]
+        if (row["contender"], row["layers"], row["threads"]) == (contender, 1000, 1)
+    }
+
+
+def _gpu(record: dict[str, Any]) -> dict[str, str]:
+    """The fastest way of each."""
+    found = {}
+    for name, contender in (("deepnet_edu", "ours"), ("TorchScale", "TorchScale")):
+        rows = [row for row in record["cases"]["a"]["rows"] if row["contender"].startswith(contender)]
+        best = min((row for row in rows if "missing" not in row), key=lambda row: row["seconds a step"]["median"])
+        found[name] = f"{best['seconds a step']['median']:.2f} s, {best['peak, GB']:.1f} GB"
+    return found
+
+
 def page(text: str) -> str:
-    """The page with its tables as the records have them."""
-    names = ("depth", "memory", "roads", "gpu_depth")
+    """A page with those of the tables for which it has markers, as the records have them."""
+    names = ("depth", "memory", "roads", "gpu_depth", "peers")
     records = {name: json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")) for name in names}
     parts = {
         "depth": depth(records["depth"]),
@@ -111,13 +179,16 @@ def page(text: str) -> str:
         "memory": memory(records["memory"]),
         "roads": roads(records["roads"]),
         "gpu": gpu(records["gpu_depth"]),
+        "peers": peers(records["peers"], records["depth"], records["gpu_depth"]),
     }
     for name, made in parts.items():
         begin, end = f"<!-- {name}, from the record -->", f"<!-- end of {name} -->"
-        before, rest = text.split(begin)
-        text = f"{before}{begin}\n\n{made}\n\n{end}{rest.split(end)[1]}"
+        before, found, rest = text.partition(begin)
+        if found:
+            text = f"{before}{begin}\n\n{made}\n\n{end}{rest.split(end)[1]}"
     return text
 
 
 if __name__ == "__main__":
-    write_atomic(PAGE, page(PAGE.read_text(encoding="utf-8")))
+    for path in PAGES:
+        write_atomic(path, page(path.read_text(encoding="utf-8")))

@@ -41,7 +41,7 @@ from deepnet_edu.files import write_atomic
 from deepnet_edu.models import Model
 from deepnet_edu.probing import model_update
 from deepnet_edu.record import DepthProfile, History
-from deepnet_edu.residual import sublayer_kinds
+from deepnet_edu.residual import RESIDUALS, sublayer_kinds
 from deepnet_edu.training import TrainingDiverged
 from deepnet_edu.verdict import MAX_UPDATE, MAX_VARIANCE, NEARLY_ALIKE, STILL_INPUT
 
@@ -243,7 +243,7 @@ def bounds(names: list[str], rows: dict[str, dict[str, Any]]) -> dict[str, tuple
         assert profile.token_similarity is not None
         assert profile.input_share is not None
         assert profile.variance is not None
-        top, share, variance = profile.token_similarity[-1], profile.input_share[-1], profile.variance[-1]
+        top, share, variance = profile.token_similarity[-1], profile.input_share[-1], profile.variance.min()
         update = row["updates"].get("sgd matrices")
         values = {"similarity": top, "variance": variance if share > STILL_INPUT else None, "update": update}
         trains = row["outcome"] == "trains"
@@ -261,6 +261,15 @@ def confusion(names: list[str], rows: dict[str, dict[str, Any]]) -> dict[tuple[s
     for name in names:
         found[rows[name]["outcome"], said(by_name[name], rows[name])].append(name)
     return found
+
+
+def held(rows: dict[str, dict[str, Any]]) -> str:
+    """What the record holds, in a sentence."""
+    rules = {case.config.residual for case in cases() if case.name in rows}
+    missing = [name for name in RESIDUALS if name not in rules]
+    besides = f", all but {', '.join(missing)}" if missing else ", all that there are"
+    trained = sum("training" in row for row in rows.values())
+    return f"The record holds {len(rows)} models of {len(rules)} residual rules{besides}; {trained} were trained."
 
 
 def tables(rows: dict[str, dict[str, Any]]) -> dict[str, str]:
@@ -301,6 +310,7 @@ def tables(rows: dict[str, dict[str, Any]]) -> dict[str, str]:
                 f"| {what} | {THRESHOLDS[what]:g} | {half} | {low:.3g} | {'' if isnan(high) else f'{high:.3g}'} |"
             )
     return {
+        "set": held(rows),
         "bounds": "\n".join(limits),
         "confusion": "\n".join(lines),
         "errors": "\n".join(wrong),

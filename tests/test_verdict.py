@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from deepnet_edu import ModelConfig, predict
+from deepnet_edu import RESIDUALS, ModelConfig, predict
 from deepnet_edu.theory import errors
 from deepnet_edu.theory.prediction import predicted
+from deepnet_edu.verdict import MAX_VARIANCE
 from tests.house.test_records import RESULTS
 
 
@@ -28,7 +29,16 @@ def test_the_set_is_large_enough_and_named_once(verdicts: Any) -> None:
     assert {row["outcome"] for row in trained} == {"trains", "partly", "does not"}
     assert all(row["outcome"] == verdicts.outcome(row) for row in trained)
     rules = {case.config.residual for case in cases if case.name in rows}
-    assert len(rules) == 29
+    assert rules == set(RESIDUALS)
+
+
+def test_a_stream_that_grows_on_its_way_is_not_too_loud_for_its_branches(verdicts: Any) -> None:
+    """x₀ skips of 48 layers have more variance at the top than a loud embedding may have, and train."""
+    rows, by_name = verdicts.read(), {case.name: case for case in verdicts.cases()}
+    loud, grown = (rows[name] for name in ("pre_ln-24-embedding_1e6", "x0_skips-48"))
+    assert all(row["profile"]["variance"][-1] > MAX_VARIANCE for row in (loud, grown))
+    assert (loud["outcome"], grown["outcome"]) == ("does not", "trains")
+    assert [verdicts.said(by_name[row["name"]], row) for row in (loud, grown)] == ["FAIL", "PASS"]
 
 
 def test_the_page_has_the_tables_of_the_record(verdicts: Any) -> None:

@@ -218,16 +218,18 @@ def models(
         return None
     depths = [(row["encoder_layers"], row["decoder_layers"], row["layers"]) for row in rows]
     print_table(
-        ["name", "model", "architecture", "layers", "parameters", "heads", "width", "key features", "sure"],
+        ["name", "model", "architecture", "layers", "in a row", "parameters", "heads", "width", "key features", "sure"],
         [
             [
                 *(row["name"], row["model"], row["architecture"].replace("_", "-")),
-                *(f"{n}+{m}" if n and m else f"{both:,}", f"{row['parameters']:,}", str(row["heads"])),
+                *(f"{n}+{m}" if n and m else f"{both:,}", f"{row['connections']:,}"),
+                *(f"{row['parameters']:,}", str(row["heads"])),
                 *(f"{row['width']:,}", row["features"], row["sure"]),
             ]
             for row, (n, m, both) in zip(rows, depths, strict=True)
         ],
     )
+    print("layers: blocks. in a row: residual connections on the longest path, by which papers can be compared.")
     print("read: in its configuration or code. recalled: and the count of all parameters agrees. inferred: in part.")
     if not shape:
         for task, architecture in ARCHITECTURE_OF.items():

@@ -1,8 +1,8 @@
 """The bundled grid: what was measured beforehand, found by its exact settings.
 
-An npz file without pickles: ``head``, JSON text (by what it was made, when, with which versions, seconds, recipes), and
-for each part the settings of its runs, JSON text, beside arrays with a row per run. Settings that a run does not name
-are those that :mod:`~deepnet_edu.explorers.measured` has by default.
+An npz file without pickles: ``head``, JSON text (by what it was made, when, with which versions, seconds, recipes, and
+the same of runs that were added later), and for each part the settings of its runs, JSON text, beside arrays with a row
+per run. Settings that a run does not name are those that :mod:`~deepnet_edu.explorers.measured` has by default.
 """
 
 import json
@@ -69,8 +69,15 @@ class Grid:
 
     @property
     def date(self) -> str:
-        """When and on what it was recorded."""
+        """When and on what it was recorded, but for the signals that were added later."""
         return f"recorded {self.head['date']} on {self.head['device']}"
+
+    def date_of(self, settings: SignalSettings) -> str:
+        """When and on what this signal was recorded."""
+        for added in self.head.get("added", ()):
+            if settings in [SignalSettings(**one) for one in added["runs"]]:
+                return f"recorded {added['date']} on {added['device']}"
+        return self.date
 
     @property
     def source(self) -> str:

@@ -156,7 +156,8 @@ def movable_constants(residual: str) -> tuple[str, ...]:
     β as the gain of the initial weights."""
     rule = RESIDUALS[residual](next(places("decoder", 0, 2)), 1)
     has_alpha = "alpha" in rule.constants and "alpha" in dict(rule.named_buffers())
-    return (("alpha",) if has_alpha else ()) + (("beta",) if getattr(rule, "beta", 0) == rule.gain("value") else ())
+    has_beta = "beta" in rule.constants and rule.constants["beta"] == rule.gain("value")
+    return (("alpha",) if has_alpha else ()) + (("beta",) if has_beta else ())
 
 
 @torch.no_grad()

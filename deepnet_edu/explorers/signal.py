@@ -99,7 +99,9 @@ class SignalExplorer(Explorer):
         points = measured[1] if measured is not None and measured[0] == settings else None
         if points is None:
             points = self.grid.signal(settings) if self.grid else None
-            source = f"a real model of this depth, {self.grid.date}" if points and self.grid else "not measured yet"
+            source = "not measured yet"
+            if points and self.grid:
+                source = f"a real model of this depth, {self.grid.date_of(settings)}"
         constants = ""
         if movable_constants(settings.residual):
             constants = f", α = {self.alpha.value:.3g}, β = {self.beta.value:.3g}"

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from deepnet_edu.config import NO_RESIDUAL, ModelConfig
 from deepnet_edu.residual import RESIDUALS
+from deepnet_edu.residual.layer_units import in_a_row
 
 #: How a shape is known: read in a configuration or in code; recalled, where the count of all parameters then agrees
 #: with the published one; or inferred in part, from a published size.
@@ -36,7 +37,7 @@ class Published:
     others: dict[str, int] = field(default_factory=dict)
 
     def facts(self) -> dict[str, Any]:
-        """A row of the table that compares them: plain JSON values."""
+        """A row of the table that compares them: plain JSON values. Layers are blocks; connections those in a row."""
         c = self.config
         return {
             "model": self.title,
@@ -44,6 +45,7 @@ class Published:
             "layers": c.encoder_layers + c.decoder_layers,
             "encoder_layers": c.encoder_layers,
             "decoder_layers": c.decoder_layers,
+            "connections": in_a_row(c.encoder_layers, c.decoder_layers),
             "parameters": self.parameters,
             "heads": c.n_heads,
             "kv_heads": c.n_kv_heads or c.n_heads,

@@ -1,4 +1,7 @@
-"""What counts as a layer: papers count blocks, residual connections or matrices, and compare their numbers."""
+"""What counts as a layer: papers count blocks, residual connections or matrices, and compare their numbers.
+
+Models of different papers are compared by residual connections in a row, which are counted here alone.
+"""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,6 +12,11 @@ from deepnet_edu.residual.place import Architecture
 #: residual sum, our sub-layer; four Dense layers are one residual block of 1000 Layer Networks.
 Unit = Literal["block", "connection", "dense"]
 _DENSE_PER_CONNECTION = 4
+
+
+def in_a_row(encoder_layers: int, decoder_layers: int) -> int:
+    """Residual connections on the longest path through so many blocks: two in each, three beside an encoder."""
+    return 2 * encoder_layers + (3 if encoder_layers and decoder_layers else 2) * decoder_layers
 
 
 @dataclass(frozen=True)
@@ -48,7 +56,7 @@ class LayerUnit:
                 f"layers={layers}: {self.paper} counts {self.unit}s, expected a positive multiple of {by}."
             )
         if self.unit == "block":
-            return layers // 2 * 5 if by == 2 else 2 * layers
+            return in_a_row(layers // by, layers // by) if by == 2 else in_a_row(0, layers)
         return layers // by
 
 

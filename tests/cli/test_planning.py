@@ -86,7 +86,7 @@ def test_the_table_of_models() -> None:
     }
     words = said("models")
     assert all(f"{one.parameters:,}" in words for one in PUBLISHED.values())
-    assert "500+500" in words
+    assert "500+500 2,500" in " ".join(words.split())
     assert "Residual rules: deepnet-edu models --residuals" in words
 
 

@@ -47,10 +47,18 @@ def test_it_holds_what_its_script_says() -> None:
             assert len(found.cell(settings["depth"], settings["alpha"])) == 3
 
 
-def test_a_signal_is_found_again() -> None:
-    settings = SignalSettings("post_ln", 24)
+@pytest.mark.parametrize("residual", ["post_ln", "nag"])
+def test_a_signal_is_found_again(residual: str) -> None:
+    settings = SignalSettings(residual, 24)
     for name, values in measured.Signal()(settings).items():
         np.testing.assert_allclose(grid.load().signal(settings)[name], values, rtol=2e-3, atol=1e-4)
+
+
+def test_what_was_added_later_has_its_own_date() -> None:
+    found = grid.load()
+    assert found.date_of(SignalSettings("post_ln", 24)) == found.date
+    (added,) = found.head["added"]
+    assert found.date_of(SignalSettings("nag", 24)) == f"recorded {added['date']} on CPU" != found.date
 
 
 def test_a_run_of_the_map_is_found_again() -> None:

@@ -84,8 +84,9 @@ def test_depth_is_cheap() -> None:
     assert {row["contender"] for row in record["rows"]} >= {"floor", "ours", "torch.nn", "TorchScale", "probe"}
 
 
-def test_the_page_on_depth_has_the_tables_of_the_records(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pages_have_the_tables_of_the_records(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(RESULTS.parent))
     tables = importlib.import_module("tables")
-    text = tables.PAGE.read_text(encoding="utf-8")
-    assert tables.page(text) == text, "run python benchmarks/tables.py"
+    texts = [path.read_text(encoding="utf-8") for path in tables.PAGES]
+    assert [tables.page(text) for text in texts] == texts, "run python benchmarks/tables.py"
+    assert [text.count(", from the record -->") for text in texts] == [1, 5]

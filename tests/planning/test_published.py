@@ -42,6 +42,7 @@ def test_counts_agree_to_the_last_digit(name: str) -> None:
     assert count_parameters(config)["all"] == stated
     model = build_model(config, device="meta")
     assert sum(p.numel() for p in model.parameters()) == stated
+    assert len(model.sublayers()) == PUBLISHED[name].facts()["connections"]
 
 
 @pytest.mark.parametrize("name", ["bert-base", "llama2-70b", "gpt2-small", "m2m100-12b", "glm-130b"])
