@@ -5,6 +5,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 from typing import Generic, TypeVar
 
@@ -41,6 +42,7 @@ class Parts(Generic[Item]):
         return Parts(*([function(item) for item in part] for _, part in self.items()))
 
 
+@lru_cache(maxsize=2**16)  # a multilingual set asks for each source in each language
 def normal(text: str) -> str:
     """What a source is known by: its letters and digits alone.
 
@@ -79,7 +81,7 @@ def leaks(parts: Parts[Item], key: Callable[[Item], str]) -> list[str]:
 
 
 def without_leaks(parts: Parts[Item], key: Callable[[Item], str]) -> Parts[Item]:
-    """Without the items whose key another part has, too: nobody can say where they belong."""
+    """The parts without the items whose key another part has, too."""
     twice = {*leaks(parts, key)}
     return Parts(*([item for item in part if key(item) not in twice] for _, part in parts.items()))
 

@@ -3,9 +3,12 @@
 import random
 
 import pytest
+import torch
 
-from deepnet_edu.data import PackedText, Pair, Parts, leaks, normal, python_topics, split, split_documents
+from deepnet_edu.data import BytePairs, PackedText, Pair, Parts, leaks, normal, python_topics, split, split_documents
 from deepnet_edu.data.parts import RUN, shared_passages, without_leaks
+from deepnet_edu.models import ModelConfig, build_model
+from deepnet_edu.training import TrainConfig, train
 
 SOURCES = [f"Please enter {n} valid values for field {n * 7}." for n in range(2000)]
 PAIRS = [Pair(source, f"{language} {i}", language) for i, source in enumerate(SOURCES) for language in ("de", "fr")]
@@ -123,6 +126,16 @@ def test_the_parts_are_read_as_they_are() -> None:
     for found, part in ((text.train, parts.train), (text.validation, parts.validation)):
         assert len(found) == sum(len(document.encode()) + 1 for document in part)
         assert text.tokenizer.decode(found.tolist()) == "".join(part)
+
+
+def test_a_language_model_trains_on_bytes_and_on_byte_pairs() -> None:
+    parts = python_topics()
+    for tokenizer in (None, BytePairs.train(parts.train, 400)):
+        text = PackedText(parts.train, tokenizer, validation=parts.validation, length=16, batch_size=2)
+        config = ModelConfig("decoder", "lm", 2, d_model=16, n_heads=2, d_ff=32, vocab_size=text.vocab_size)
+        history = train(build_model(config), text, TrainConfig(steps=2), progress=False)
+        assert all(0 < loss < 10 for loss in history.loss)
+        assert text.validation_batch(torch.Generator()).inputs.shape == (2, 16)
 
 
 def test_documents_to_hold_out_that_cannot_be() -> None:

@@ -1,6 +1,8 @@
 """What `deepnet-edu data NAME --stats` counts, on small sets."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -63,3 +65,9 @@ def test_names_that_do_not_exist() -> None:
         stats("digits", ["de"])
     with pytest.raises(UserError, match="Unknown language 'dee': did you mean 'de'"):
         stats("multilingual", ["dee"])
+
+
+def test_nothing_large_is_imported_before_it_is_used() -> None:
+    code = "import sys, deepnet_edu.data.sets, deepnet_edu.cli; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"sklearn", "scipy", "django", "babel", "sacrebleu", "mlxtend", "PIL.Image"} & {*loaded}
