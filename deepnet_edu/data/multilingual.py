@@ -55,9 +55,21 @@ class Multilingual:
         pairs = list(map(protect, self.parts.train))
         return list(dict.fromkeys([*(pair.source for pair in pairs), *(pair.target for pair in pairs)]))
 
-    def task(self, tokenizer: BytePairs, **settings: Any) -> Translations:
-        """Batches of the training part, placeholders protected; settings as :class:`Translations` has them."""
-        return Translations(map(protect, self.parts.train), tokenizer, **settings)
+    def task(self, tokenizer: BytePairs, part: str = "train", **settings: Any) -> Translations:
+        """Batches of a part, placeholders protected.
+
+        Args:
+            tokenizer: of all languages.
+            part: ``"train"``, ``"validation"`` or ``"test"``.
+            settings: as :class:`Translations` has them.
+
+        Raises:
+            ValueError: there is no such part.
+        """
+        parts = dict(self.parts.items())
+        if part not in parts:
+            raise ValueError(unknown("part", part, parts))
+        return Translations(map(protect, parts[part]), tokenizer, **settings)
 
 
 @checked()

@@ -140,6 +140,13 @@ def test_a_translator_trains(found: Multilingual, tokenizer: BytePairs) -> None:
     json.dumps(task.state())
 
 
+def test_the_other_parts_are_tasks_too(found: Multilingual, tokenizer: BytePairs) -> None:
+    sizes = [len(found.task(tokenizer, part, max_length=512)) for part in ("train", "validation", "test")]
+    assert sizes == [len(part) for _, part in found.parts.items()]
+    with pytest.raises(ValueError, match="Unknown part 'tests': did you mean 'test'"):
+        found.task(tokenizer, "tests")
+
+
 def test_it_learns_what_it_is_given() -> None:
     """Eight pairs by heart, with their placeholders put back; greedy and by a beam."""
     pairs = [
