@@ -17,7 +17,8 @@ _UNITS = (
     "speed-kilometer-per-hour", "speed-meter-per-second", "power-watt", "power-kilowatt", "digital-megabyte",
     "digital-gigabyte", "frequency-hertz",
 )  # fmt: skip
-_FIRST_DAY, _DAYS = date(1950, 1, 1), 36_524
+#: Days of which dates are made, and how many there are: to the end of 2049.
+FIRST_DAY, DAYS = date(1950, 1, 1), 36_525
 
 
 def name_pairs(languages: Sequence[str]) -> Iterator[Pair]:
@@ -33,24 +34,29 @@ def name_pairs(languages: Sequence[str]) -> Iterator[Pair]:
 
 
 def date_pairs(languages: Sequence[str], count: int, seed: int = 0) -> Iterator[Pair]:
-    """``count`` dates of 1950 to 2049, a third each with its weekday, without, and as a span of up to 60 days.
+    """Dates of 1950 to 2049, a third each with its weekday, without, and as a span of up to 60 days.
 
-    The same days in all languages; none for a language that CLDR lacks.
+    No day comes twice, and all languages have the same ones; none for a language that CLDR lacks.
+
+    Args:
+        languages: targets.
+        count: of dates, :data:`DAYS` at most.
+        seed: of the days.
     """
     from babel.dates import format_date, format_interval
 
     draw = Random(f"dates {seed}")
-    days = [(_FIRST_DAY + timedelta(draw.randrange(_DAYS)), timedelta(draw.randint(1, 60))) for _ in range(count)]
+    numbers = draw.sample(range(DAYS), count)
+    days = [(FIRST_DAY + timedelta(number), timedelta(draw.randint(1, 60))) for number in numbers]
 
     def written(locale: Any) -> list[str]:
-        return [
-            format_date(day, "full", locale=locale)
-            if i % 3 == 0
-            else format_date(day, "long", locale=locale)
-            if i % 3 == 1
-            else format_interval(day, day + longer, "yMMMMd", locale=locale)
-            for i, (day, longer) in enumerate(days)
-        ]
+        texts = []
+        for i, (day, longer) in enumerate(days):
+            if i % 3 == 2:
+                texts.append(format_interval(day, day + longer, "yMMMMd", locale=locale))
+            else:
+                texts.append(format_date(day, ("full", "long")[i % 3], locale=locale))
+        return texts
 
     return _paired(written, languages)
 

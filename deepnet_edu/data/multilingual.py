@@ -8,7 +8,7 @@ from typing import Any
 
 from deepnet_edu.data.bpe import BytePairs
 from deepnet_edu.data.catalogs import catalogs, django_pairs, django_root
-from deepnet_edu.data.cldr import date_pairs, name_pairs, unit_pairs
+from deepnet_edu.data.cldr import DAYS, date_pairs, name_pairs, unit_pairs
 from deepnet_edu.data.epochs import check_numbers
 from deepnet_edu.data.parts import Parts, normal, split
 from deepnet_edu.data.placeholders import protect
@@ -85,7 +85,7 @@ def multilingual(
     Args:
         languages: targets, as Django calls them, for example ``["de", "pt_BR"]``; none: all but English.
         sources: any of ``"messages"``, ``"names"``, ``"dates"`` and ``"units"``.
-        sentences: dates, and units, that are made, each in all languages; there is no end to them.
+        sentences: dates, and units, that are made, each in all languages; 36,525 at most.
         seed: of the sentences.
 
     Raises:
@@ -93,6 +93,8 @@ def multilingual(
         ValueError: a number is out of range.
     """
     check_numbers(0, sentences=sentences, seed=seed)
+    if sentences > DAYS:
+        raise ValueError(f"sentences={sentences}: expected {DAYS} at most, the days of 1950 to 2049.")
     known = list(catalogs(django_root()))
     for kind, given, valid in (("language", languages, known), ("source", sources, SOURCES)):
         if isinstance(given, str):

@@ -76,9 +76,9 @@ def test_an_image_of_another_size() -> None:
     task = digits()
     with pytest.raises(ValueError, match=r"images of shape \(2, 1, 28, 28\): expected \(N, 1, 8, 8\); resize them"):
         task.as_inputs(np.zeros((2, 28, 28)))
-    with pytest.raises(ValueError):  # noqa: PT011  the model's own sentence
+    with pytest.raises(ValueError, match="The image has 196 patches, the model has 64 positions"):
         classifier(task)(torch.zeros(2, 1, 28, 28))
-    with pytest.raises(ValueError):  # noqa: PT011
+    with pytest.raises(ValueError, match="sides that are multiples of patch_size=3"):
         classifier(task, patch=3)(task.test.inputs)
 
 

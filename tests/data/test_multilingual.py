@@ -94,8 +94,16 @@ def test_a_name_that_does_not_exist(languages: list[str], sources: list[str], se
 def test_other_bad_settings() -> None:
     with pytest.raises(ValueError, match=r"languages='de': expected a list, for example \['de'\]"):
         multilingual("de")
-    with pytest.raises(ValueError, match="sentences=-1"):
-        multilingual(["de"], ["dates"], sentences=-1)
+    for sentences in (-1, 36_526):
+        with pytest.raises(ValueError, match=f"sentences={sentences}: expected"):
+            multilingual(["de"], ["dates"], sentences=sentences)
+
+
+def test_no_day_comes_twice() -> None:
+    """Else one part would say it with its weekday, and another without."""
+    dates = [pair for pair in everything(multilingual(["ja"], ["dates"], sentences=3000)) if "～" not in pair.target]
+    days = [pair.target.split("日")[0] for pair in dates]
+    assert len({*days}) == len(days) == 2000
 
 
 def test_a_language_that_cldr_lacks_has_its_messages() -> None:
