@@ -113,7 +113,8 @@ for unit in dict.fromkeys(LAYER_UNITS.values()):
 # Write `mixing_matrix(skip, branch, norm)`. `skip` has $n$ factors on the skip, `branch` the variances of $n$ branches, which are independent of
 # each other and of the input. The input has variance 1. If `norm` is true, each sum is normalised to variance 1. Return an array of shape
 # $(n+1, n+1)$: entry $(l, i)$ is the share of source $i$ in the stream's variance after sub-layer $l$. Source 0 is the input, source $i$ the branch
-# of sub-layer $i$, counted from 1; row 0 is the stream before any sub-layer.
+# of sub-layer $i$, counted from 1; row 0 is the stream before any sub-layer. The lesson calls it with 2,000 sub-layers, too: sum each row
+# once, and not once for each of its entries.
 #
 # Hint: What does a sub-layer do to the row above it, and which one entry is new?
 #

@@ -58,27 +58,25 @@ OBSERVE: dict[str, Callable[[Callable, np.random.Generator], Any]] = {
 def mixed(skip, branch, norm, *, power=2, shift=0):
     """Row by row, some of it other than right."""
     n = len(skip)
-    parts = np.eye(1, n + 1)
+    factors = np.abs(np.roll(skip, shift)) ** power
+    rows = [np.eye(1, n + 1)[0]]
     for i in range(n):
-        row = np.abs(np.roll(skip, shift)[i]) ** power * parts[-1]
+        row = factors[i] * rows[-1]
         row[i + 1] = branch[i]
-        parts = np.vstack([parts, row / row.sum() if norm else row])
+        rows.append(row / row.sum() if norm else row)
+    parts = np.array(rows)
     return parts / parts.sum(1, keepdims=True)
 
 
 def mixed_closed(skip, branch, norm):
-    """In closed form: with v the variance after each sub-layer, nothing divided on the way."""
+    """In closed form, a column for each source: what it adds, and what each later sub-layer leaves of it."""
     a = np.concatenate(([1.0], np.asarray(skip, float)))
     f = np.concatenate(([1.0], np.asarray(branch, float)))
-    n, out = len(a), []
-    for row in range(n):
-        sizes = [f[i] * np.prod(a[i + 1 : row + 1] ** 2) for i in range(row + 1)]
-        if norm:
-            for i in range(row + 1):
-                for k in range(max(i, 1), row + 1):
-                    sizes[i] /= a[k] ** 2 + f[k]
-        out.append([one / sum(sizes) for one in sizes] + [0.0] * (n - row - 1))
-    return np.array(out)
+    total = np.where((np.arange(len(a)) > 0) & norm, a**2 + f, 1.0)
+    out = np.zeros((len(a), len(a)))
+    for i in range(len(a)):
+        out[i:, i] = np.cumprod(np.concatenate(([f[i]], a[i + 1 :] ** 2)) / total[i:])
+    return out / out.sum(1, keepdims=True)
 
 
 def mixed_by_lists(skip, branch, norm):
@@ -86,8 +84,10 @@ def mixed_by_lists(skip, branch, norm):
     for i, (a, f) in enumerate(zip(skip, branch, strict=True), 1):
         row = [a * a * one for one in rows[-1]]
         row[i] = f
-        rows.append([one / sum(row) for one in row] if norm else row)
-    return [[one / sum(row) for one in row] for row in rows]
+        total = sum(row) if norm else 1
+        rows.append([one / total for one in row])
+    totals = map(sum, rows)
+    return [[one / total for one in row] for row, total in zip(rows, totals, strict=True)]
 
 
 def mixed_raw(skip, branch, norm):
