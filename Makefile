@@ -4,7 +4,7 @@
 # make test-processors  test as other processors would, some hours; with STEPS=quick the rooms of the package alone
 # make build  rebuild the notebooks from solutions/*.py
 # make course run all lessons at the size of this machine, audit them, report on one page; time and memory:
-#             docs/timings.json; then their slow proofs (tests marked course)
+#             docs/timings.json; then their slow proofs (tests marked course), and 1,000 layers below 2.7 nats a byte
 # make record train the recorded runs of lessons 00 and 08 and of the laptop's preset (about two hours); then the tests
 #             marked record
 # make bench  compare with other libraries, and measure
@@ -46,6 +46,7 @@ course:
 	$(BIN)/deepnet-edu run --profile $(if $(shell nvidia-smi -L 2>/dev/null | grep ^GPU),gpu,cpu) --slots 1 --timings --out $(COURSE); \
 	status=$$?; $(BIN)/deepnet-edu report $(COURSE) && exit $$status
 	$(BIN)/python tests/run.py --marked course
+	$(BIN)/python benchmarks/laptop_1000.py --below 2.7
 
 record:
 	@$(PYTHON) install.py --dev

@@ -401,8 +401,8 @@ guess_gain.compare("millions of times")
 # amplify. Sinkhorn's steps divide columns and rows in turn, and only what is divided last sums to 1 exactly: rows in the paper's text,
 # columns in the released kernel of a later model.
 #
-# The paper reports a composite gain of 3,000 for HC and 1.6 for mHC at 27 billion parameters and 60 sub-layers. Here are 100 narrow layers, trained
-# for a few steps at a high learning rate.
+# The paper reports a composite gain of 3,000 for HC and 1.6 for mHC at 27 billion parameters and 60 sub-layers in a row. Here are 200 sub-layers
+# in a row (100 narrow layers), trained for a few steps at a high learning rate.
 
 # %% tags=["nbval-ignore-output"]
 narrow = PreviousToken(vocab_size=16, length=8, batch_size=4)
@@ -710,7 +710,7 @@ CLAIMS = [
     (
         "mHC, 2512.24880",
         "mixers amplify 3,000 times in HC, 1.6 times in mHC",
-        "tested here, at 100 narrow layers: HC leaves 1, mHC stays",
+        "60 sub-layers there, 200 narrow ones here: HC leaves 1, mHC stays",
     ),
     ("mHC, 2512.24880", "27B, BBH: 43.8 base, 48.9 HC, 51.0 mHC", "not testable here"),
     (
@@ -725,7 +725,7 @@ CLAIMS = [
     ),
     (
         "nanochat, its log",
-        "x₀ skips: -0.0103 bits a byte at depth 8, -0.0039 at 20",
+        "x₀ skips: -0.0103 bits a byte at 8 blocks, -0.0039 at 20",
         "not here: smaller than the distance of twins",
     ),
     (
@@ -739,7 +739,11 @@ CLAIMS = [
         "depth pays in reinforcement learning",
         "not testable here: 256 connections, no Transformer",
     ),
-    ("DeepNet, 2203.00555", "1,000 layers train", "elsewhere in the course: lessons 00 and 07"),
+    (
+        "DeepNet, 2203.00555",
+        "1,000 layers train, 2,500 sub-layers in a row",
+        "elsewhere in the course: 2,000 in a row in lessons 00 and 07",
+    ),
     ("Stable-Transformer, lkRjnNW0gb", "1B parameters and 200 layers", "in its abstract alone, its reviewers say"),
 ]
 for paper, claim, where in CLAIMS:

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import gpu_cases, gpu_depth, tournament, training_cpu
+from benchmarks import gpu_cases, gpu_depth, laptop_1000, tournament, training_cpu
 from deepnet_edu.planning import count_parameters
+from deepnet_edu.training.runs import find_run
 
 FLOPS, FORMULA = 4e14, 50_000_000_000
 
@@ -286,3 +287,32 @@ def test_a_tournament_resumes(tmp_path: Path) -> None:
     assert twins[0] != twins[1]
     with pytest.raises(ValueError, match="did you mean 'deepnorm'"):
         tournament.tournament(out, ["deepnrm"], tournament.SMOKE)
+
+
+def test_the_proof_of_the_laptops_preset_ends_as_soon_as_it_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At 4 layers. Stopped in between, it resumes where it last saved."""
+    monkeypatch.setattr(laptop_1000, "HELD_OUT", 2)
+    run = find_run("laptop-1000", ("decoder_layers=4", "steps=50", "warmup=5"))
+    assert laptop_1000.reaches(4.5, run, tmp_path / "proof")
+    assert len(capsys.readouterr().out.splitlines()) == 1
+    assert not laptop_1000.reaches(1.0, run, tmp_path / "proof")
+    assert [line.split(",")[0] for line in capsys.readouterr().out.splitlines()] == ["step 20", "step 40", "step 50"]
+    assert not (tmp_path / "proof").exists()
+
+    looked: list[float] = []
+
+    def stopped(*_: Any) -> float:
+        looked.append(9.0)
+        if len(looked) == 2:
+            raise KeyboardInterrupt
+        return 9.0
+
+    with monkeypatch.context() as patch:
+        patch.setattr(laptop_1000, "held_out", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            laptop_1000.reaches(1.0, run, tmp_path / "proof")
+    assert capsys.readouterr().out.count("step ") == 1
+    assert not laptop_1000.reaches(1.0, run, tmp_path / "proof")
+    assert [line.split(",")[0] for line in capsys.readouterr().out.splitlines()] == ["step 40", "step 50"]
