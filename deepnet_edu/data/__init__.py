@@ -5,7 +5,7 @@ from deepnet_edu.data.hub import PRESETS, load_text, load_translation
 from deepnet_edu.data.masking import MaskedText, mask_tokens
 from deepnet_edu.data.packing import PackedText
 from deepnet_edu.data.text import PythonDocs, python_documents
-from deepnet_edu.data.tokens import PreviousToken, TokenMap
+from deepnet_edu.data.tokens import PreviousToken, SourceMap, TokenMap
 from deepnet_edu.data.translation import Pair, Translations
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Pair",
     "PreviousToken",
     "PythonDocs",
+    "SourceMap",
     "TokenMap",
     "Translations",
     "load_text",
