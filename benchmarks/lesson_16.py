@@ -284,9 +284,8 @@ def depth(settings: Row, size: Size) -> Row:
     loss, outcome = trained(model, PREVIOUS, recipe)
     held_out = batch_of(PREVIOUS, seed)
     half = []
-    for draw in range(3):
-        order = torch.randperm(len(stack.layers), generator=torch.Generator().manual_seed(draw)).tolist()
-        with torch.no_grad(), without_layers(stack, order[: len(order) // 2]):
+    for left_out in halves(len(stack.layers)):
+        with torch.no_grad(), without_layers(stack, left_out):
             half.append(model.loss(held_out).item())
     with torch.no_grad():
         whole = model.loss(held_out).item()
@@ -303,6 +302,12 @@ def depth(settings: Row, size: Size) -> Row:
     }
 
 
+def halves(layers: int) -> list[list[int]]:
+    """Three random halves of the layers."""
+    orders = [torch.randperm(layers, generator=torch.Generator().manual_seed(draw)).tolist() for draw in range(3)]
+    return [sorted(order[: layers // 2]) for order in orders]
+
+
 PARTS = {"diagnosis": diagnosis, "depth": depth, "batch": batch, "warmup": warmup}
 HEAD: Row = {
     "what": "Runs of lesson 16; loss in nats per token before each update",
@@ -315,9 +320,10 @@ HEAD: Row = {
 
 
 def record(out: Path, parts: list[str], size: Size, minutes: float = float("inf")) -> list[Row]:
-    """All runs of these parts that ``out`` lacks."""
-    wanted = [settings for settings in plan(size) if settings["part"] in parts]
-    return complete(out, HEAD, wanted, lambda settings: PARTS[settings["part"]](settings, size), minutes)
+    """All runs of these parts that ``out`` lacks, the first seed of all parts first."""
+    wanted = sorted((one for one in plan(size) if one["part"] in parts), key=lambda one: int(one["seed"]))
+    head = HEAD | {"half": [" ".join(map(str, left_out)) for left_out in halves(size.layers)]}
+    return complete(out, head, wanted, lambda settings: PARTS[settings["part"]](settings, size), minutes)
 
 
 def main() -> None:
