@@ -100,7 +100,7 @@ _PLAIN_HARMS = [[0.4], [0.4, 0.4], [-1.0, -2.0], [0.0, 0.0, 0.0], [], [1.0, 0.0]
 
 
 def working_layers(trial: Trial) -> None:
-    """Take harm below 0 as 0; the sum of all, squared, over the sum of their squares; 0 where no layer does any harm."""
+    """Take harm below 0 as 0; the sum of all, squared, over the sum of their squares; 0 where none does any harm."""
     for harm in (*_HARMS, *_PLAIN_HARMS):
         h = np.array(harm, float)
         got = trial.call(h)
@@ -194,7 +194,7 @@ _RECIPES = [
     ("admin", 8, 5e-4, 1, 4.50),
 ]
 _NAMES = ("rule", "batch", "rate", "seed", "result")
-_TABLES = [
+_TABLES: list[list[dict[str, Any]]] = [
     [dict(zip(_NAMES, row, strict=True)) for row in _RECIPES],
     [{"rule": r, "seed": s, "result": x} for r, s, x in (("a", 0, 1.0), ("b", 0, 1.0), ("b", 1, 1.0), ("a", 1, 2.0))],
     [
