@@ -78,7 +78,7 @@ CAUSES = {
     "rate too high": Cause(learning_rate=3e-2, warmup=0),
     "rate too low": Cause(learning_rate=3e-6),
     "branches asleep": Cause("rezero"),
-    "stack not trained": Cause(parameters="ends"),
+    "stack not trained": Cause(learning_rate=1e-2, parameters="ends"),
     "targets say nothing": Cause(task=RandomTargets(vocab_size=16, length=16, batch_size=16)),
 }
 

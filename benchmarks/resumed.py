@@ -72,8 +72,12 @@ def complete(
 
 
 def lacking(rows: Sequence[Row], plan: Iterable[Row]) -> list[Row]:
-    """The settings of ``plan`` that no row has."""
-    return [settings for settings in plan if not any(settings.items() <= row.items() for row in rows)]
+    """The settings of ``plan`` that no row has, each once."""
+    missing: list[Row] = []
+    for settings in plan:
+        if settings not in missing and not any(settings.items() <= row.items() for row in rows):
+            missing.append(settings)
+    return missing
 
 
 def read(out: Path) -> list[Row]:
