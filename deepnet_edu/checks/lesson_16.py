@@ -1,7 +1,7 @@
 """Lesson 16, a thousand layers: the rate that is still survived, layers that work, noise of small batches, fair pairs.
 And ``failures``."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 from math import ceil, log, sqrt
 from typing import Any
@@ -28,11 +28,15 @@ _MOST_RUNS = 3000
 
 
 class _Runs:
-    """Trains nothing: each rate up to the edge survives. Keeps what was asked."""
+    """Trains nothing: each rate up to the edge survives. Keeps what was asked since the last :meth:`begin`."""
 
-    def __init__(self, trial: Trial, edge: float) -> None:
-        self.trial, self.edge = trial, edge
-        self.rates: list[float] = []
+    def __init__(self, trial: Trial) -> None:
+        self.trial = trial
+        self.begin(0.0)
+
+    def begin(self, edge: float) -> None:
+        """Another edge, and nothing asked yet; the learner's function gets the same ``survives`` as before."""
+        self.edge, self.rates = edge, list[float]()
 
     def survives(self, rate: Any) -> bool:
         """Whether a run at this rate survives."""
@@ -47,8 +51,9 @@ def highest_rate(trial: Trial) -> None:
     """While high / low is above ratio: run the geometric middle, sqrt(low * high); where it survives it is the new low,
     where it fails the new high. Return low.
     """
+    runs = _Runs(trial)
     for edge, low, high, ratio in _EDGES:
-        runs = _Runs(trial, edge)
+        runs.begin(edge)
         got = number(trial, runs.survives, low, high, ratio)
         rates, enough = runs.rates, max(0, ceil(log(log(high / low) / log(ratio), 2)))
         trial.require(
@@ -211,7 +216,7 @@ def clean_pairs(trial: Trial) -> None:
     for runs in _TABLES:
         for factor in [name for name in (runs[0] if runs else {"rule": 0}) if name != "result"]:
             got = _pairs(trial, trial.call(runs, factor), len(runs))
-            right = _differing(runs, lambda names, factor=factor: names == {factor})
+            right = {(i, j) for i, j in combinations(range(len(runs)), 2) if _differ(runs[i], runs[j]) == {factor}}
             if got != right:
                 _explain(trial, runs, factor, got, right)
 
@@ -234,13 +239,9 @@ def _pairs(trial: Trial, got: Any, n: int) -> set[tuple[int, int]]:
     return {(i, j) for i, j in pairs}
 
 
-def _differing(runs: Sequence[dict[str, Any]], wanted: Callable[[set[str]], bool]) -> set[tuple[int, int]]:
-    """Pairs by the names of the settings in which they differ."""
-    found = set()
-    for i, j in combinations(range(len(runs)), 2):
-        if wanted({name for name in runs[i] if name != "result" and runs[i][name] != runs[j][name]}):
-            found.add((i, j))
-    return found
+def _differ(one: dict[str, Any], other: dict[str, Any]) -> set[str]:
+    """The names of the settings in which two runs differ."""
+    return {name for name in one if name != "result" and one[name] != other[name]}
 
 
 def _explain(
@@ -249,7 +250,7 @@ def _explain(
     """Say what the first wrong pair, or the first missing one, shows."""
     expected, shown = describe(sorted(right)), describe(sorted(got))
     for i, j in sorted(got - right):
-        names = {name for name in runs[i] if name != "result" and runs[i][name] != runs[j][name]}
+        names = _differ(runs[i], runs[j])
         said = f"Runs {i} and {j} differ in {' and '.join(sorted(names))}: which of them made the difference?"
         if factor not in names:
             said = f"Runs {i} and {j} have the same {factor}: they tell nothing about it."

@@ -118,7 +118,8 @@ def instruments(runs: Mapping[str, Mapping[str, Any]]) -> Figure:
         gradient.plot([first, last], [y, y], color=_GREY, zorder=1)
         gradient.plot(first, y, "o", color=_BLUE, label="first layer" if not y else None)
         gradient.plot(last, y, "D", color=_ORANGE, markersize=9, mfc="none", mew=2, label="" if y else "last layer")
-        _arrow(similarity, *run["similarity"], y)
+        start, end = run["similarity"]
+        _arrow(similarity, start, end, y)
         update.plot(run["update"][0], y, "o", color=_BLUE)
         moved.plot(max(run["moved"], 1e-4), y, "o", color=_BLUE)
     loss.axvline(next(iter(runs.values()))["chance"], color="black", linewidth=0.8)
