@@ -232,7 +232,7 @@ def _pairs(trial: Trial, got: Any, n: int) -> set[tuple[int, int]]:
         fine = False
     trial.require(fine, said, got=describe(got), rung=TYPE)
     inside = all(0 <= one < n for pair in pairs for one in pair)
-    trial.require(inside, "i and j are places in the list of runs, from 0.", got=describe(pairs))
+    trial.require(inside, "i and j are places in the list of runs: they count from 0.", got=describe(pairs))
     trial.require(all(i != j for i, j in pairs), "A run is no pair with itself.", got=describe(pairs))
     once = all(i < j for i, j in pairs) and len({*pairs}) == len(pairs)
     trial.require(once, "Each pair once, the smaller place first.", got=describe(pairs))
@@ -249,6 +249,8 @@ def _explain(
 ) -> None:
     """Say what the first wrong pair, or the first missing one, shows."""
     expected, shown = describe(sorted(right)), describe(sorted(got))
+    late = {(i + 1, j + 1) for i, j in right}
+    trial.require(not right or got != late, "Places in a list of runs: they count from 0.", expected, shown)
     for i, j in sorted(got - right):
         names = _differ(runs[i], runs[j])
         said = f"Runs {i} and {j} differ in {' and '.join(sorted(names))}: which of them made the difference?"

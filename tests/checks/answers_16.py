@@ -240,7 +240,7 @@ WRONG = [
     ("highest_rate", asks_high, "that is known, and needs no run"),
     ("highest_rate", asks_twice, "Some rate was run twice"),
     ("highest_rate", lambda survives, low, high, ratio: low, "No failure lies within the ratio"),
-    ("highest_rate", lambda *a: halving(*a, mean=lambda a, b: a), "that is known, and needs no run"),
+    ("highest_rate", lambda *a: halving(*a, mean=lambda a, b: a), "Your search never ends"),
     ("working_layers", upside_down, "Upside down"),
     ("working_layers", lambda harm: float((np.asarray(harm) > 0).sum()), "however little it helps"),
     ("working_layers", over_largest, "however little it helps"),
@@ -267,5 +267,5 @@ WRONG = [
     ("clean_pairs", lambda *a: by_names(*a, wanted=lambda names, factor: len(names) == 1), "have the same"),
     ("clean_pairs", lambda *a: len(by_names(*a)), "a list of pairs"),
     ("clean_pairs", lambda *a: [i for pair in by_names(*a) for i in pair], "a list of pairs"),
-    ("clean_pairs", lambda *a: [(i + 1, j + 1) for i, j in by_names(*a)], "from 0"),
+    ("clean_pairs", lambda *a: [(i + 1, j + 1) for i, j in by_names(*a)], "count from 0"),
 ]
