@@ -18,7 +18,7 @@ rates: the six decoders at three learning rates and with three seeds.
     python benchmarks/verdict_table.py --only main         # this part alone
     python benchmarks/verdict_table.py --smoke --out t.json   # the script itself, four layers
 
-At 1e-4, the lowest rate, DeepNorm needs about 95 steps until it has learned, so a run has 100. A batch that was
+A run has 100 steps: at 1e-4, the lowest rate, DeepNorm needs most of them until it has learned. A batch that was
 interrupted resumes; its finished rows are kept in its folder, runs/verdict_table, and reach the record when it ends or
 at the next call. Change nothing in the package meanwhile: the batch would stop. A row that was deleted is made again.
 """
