@@ -5,7 +5,7 @@
 #       extension: .py
 #       format_name: percent
 #   lesson:
-#     question: Do a thousand layers hold?
+#     question: What holds at a thousand layers, and what breaks?
 #     opening: >-
 #       Lesson 00 trained three stacks of 1,000 layers. This lesson asks every rule of the library, at 1,000 decoder layers and at
 #       500 + 500, the depth of the paper's title: which of them start well, which of them learn, and at which learning rates?

@@ -52,9 +52,13 @@ def highest_rate(trial: Trial) -> None:
     where it fails the new high. Return low.
     """
     runs = _Runs(trial)
+
+    def survives(rate: Any) -> bool:
+        return runs.survives(rate)
+
     for edge, low, high, ratio in _EDGES:
         runs.begin(edge)
-        got = number(trial, runs.survives, low, high, ratio)
+        got = number(trial, survives, low, high, ratio)
         rates, enough = runs.rates, max(0, ceil(log(log(high / low) / log(ratio), 2)))
         trial.require(
             not any(_same(rate, end) for rate in rates for end in (low, high)),
