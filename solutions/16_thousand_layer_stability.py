@@ -14,7 +14,7 @@
 #       read a failed run and name its cause, find the highest learning rate that a rule survives, and say whether a deep stack
 #       uses its depth and whether two recipes can be compared at all.
 #     prerequisites: lessons 00 and 04. Lesson 05 says why warm-up matters, lesson 10 what is in a step.
-#     minutes: 70
+#     minutes: 80
 #     paper: Section 2, Tables 1 and 2, and what others found since.
 # ---
 
@@ -260,7 +260,7 @@ for name, (rule, n, parameters) in controls.items():
     recipe = TrainConfig(steps=steps, learning_rate=1e-3, warmup=20, parameters=parameters, seed=SEED)
     control_loss[name] = train(model, task, recipe, progress=False).final_loss()
     print(f"{name:24}loss after {steps} steps {control_loss[name]:.2f}   (knowing nothing: {task.chance:.2f})")
-if not SMOKE:
+if not SMOKE and SEED == 0:
     assert control_loss["DeepNorm, stack alone"] < 2.0
     assert min(control_loss["Post-LN, stack alone"], control_loss["no layers"]) > 2.5
 
@@ -273,9 +273,8 @@ if not SMOKE:
 # %% tags=["headline", "nbval-ignore-output"]
 MAIN = ["post_ln", "pre_ln", "deepnorm", "admin", "layernorm_scaling", "keel"]
 rows = recorded("verdict_table")
-large = bool(rows)
-if not large:
-    small, few = (4, 6) if SMOKE else (24, 40)
+if not rows:
+    small, few = (16, 4) if SMOKE else (24, 40)
     print(f"Until then a small one, made now: {small} layers, one seed, {few} steps.")
     for rule in MAIN:
         for rate in (1e-3,) if SMOKE else (1e-4, 1e-3, 1e-2):
@@ -287,16 +286,33 @@ Picture(
 )
 
 
-# %% tags=["nbval-ignore-output"]
+# %%
 def share(chosen):
     return f"{sum(row['outcome'] == 'learned' for row in chosen)} of {len(chosen)} runs learned"
 
 
-for name in ("deepnorm", "post_ln"):
-    for architecture in dict.fromkeys(row["architecture"] for row in rows):
-        mine = [row for row in rows if (row["rule"], row["architecture"]) == (name, architecture)]
-        said = ", ".join(sorted({row["verdict"] for row in mine}))
-        print(f"{RESIDUALS[name].title:10}{architecture:17}at start {said:8}{share(mine)}")
+def rows_of(rule, architecture):
+    return [row for row in rows if (row["rule"], row["architecture"]) == (rule, architecture)]
+
+
+for rule in ("deepnorm", "post_ln"):
+    said = ", ".join(sorted({row["verdict"] for row in rows_of(rule, "decoder")}))
+    print(f"{RESIDUALS[rule].title}'s decoders at start: {said}")
+print("Post-LN's decoders, any seed, any rate: ", end="")
+print("some learned" if any(row["outcome"] == "learned" for row in rows_of("post_ln", "decoder")) else "none learned")
+
+# %% tags=["nbval-ignore-output"]
+for rule in MAIN:
+    for architecture in dict.fromkeys(row["architecture"] for row in rows if row["rule"] == rule):
+        mine = rows_of(rule, architecture)
+        by_rate = {
+            rate: [row for row in mine if row["learning_rate"] == rate]
+            for rate in sorted({row["learning_rate"] for row in mine})
+        }
+        print(
+            f"{RESIDUALS[rule].title:18}{architecture:17}"
+            + "; ".join(f"{rate:g}: {share(same)}" for rate, same in by_rate.items())
+        )
 print()
 for verdict in ("PASS", "UNSURE", "FAIL"):
     print(f"at start {verdict:8}{share([row for row in rows if row['verdict'] == verdict])}")
@@ -307,11 +323,9 @@ surprises = {
 for title, fits in surprises.items():
     found = []
     for rule, architecture in dict.fromkeys((row["rule"], row["architecture"]) for row in rows):
-        mine = [row for row in rows if (row["rule"], row["architecture"]) == (rule, architecture)]
+        mine = rows_of(rule, architecture)
         if fits(mine[0]["verdict"], any(row["outcome"] == "learned" for row in mine)):
-            found.append(
-                f"{RESIDUALS[rule].title} ({'500 + 500' if large and architecture != 'decoder' else architecture})"
-            )
+            found.append(f"{RESIDUALS[rule].title} ({architecture})")
     print(f"{title}: {', '.join(found) or 'none'}")
 
 # %% [markdown]
@@ -319,8 +333,8 @@ for title, fits in surprises.items():
 # get a gradient? **Learned** is a statement about a recipe: this task, this rate, this many steps. Neither follows from the other, and the
 # last two lines above list the surprises, where they disagree.
 #
-# A run that stood still for 100 steps may learn later. When this lesson was written, DeepNorm with seed 0 learned within 75 steps at $10^{-4}$ and within 65 at
-# $5 \cdot 10^{-4}$, but stood still for 80 steps at $10^{-3}$. So what is wrong with a run that stands still? That is the next section.
+# A run that stood still for 100 steps may learn later. DeepNorm itself, with seed 0, learned in 54 steps at $3 \cdot 10^{-4}$,
+# and stood still for 80 at $10^{-3}$. So what is wrong with a run that stands still? That is the next section.
 #
 # ## Read a failure
 #
@@ -367,7 +381,7 @@ for name, run in unknown.items():
 #
 # **Objective**: name the cause of a failed run from its instruments.
 #
-# First do it by eye: which letter is which of the eight causes? (One cause stands twice.) Then write `diagnose(run)`, which returns the cause, a text
+# First do it by eye: which letter is which of the eight causes? (One cause appears twice.) Then write `diagnose(run)`, which returns the cause, a text
 # of `CAUSES`. `run` is a dictionary:
 #
 # - `loss` and `update`: lists, by step;
@@ -555,18 +569,20 @@ for rule in ("deepnorm", "pre_ln", "keel"):
 # %% [markdown]
 # <details><summary>What you should see</summary>
 #
-# 3.6517e-03 in 8 runs for a range of a million. The arithmetic middle takes 12 runs, a grid 87. The real edges lie between $10^{-3}$ and $10^{-1}$;
-# each line ends with the losses of all rates that were tried.
+# 3.6517e-03 in 8 runs for a range of a million. The arithmetic middle takes 12 runs, a grid 87. At 24 layers DeepNorm has
+# the lowest edge of the three, about 0.02, and Pre-LN the highest, about 0.4. Each line ends with the losses at all rates that were tried.
 # </details>
 #
 # **Why it works.** Each run halves what is left *on the axis on which rates live*. It takes for granted that everything below the edge survives.
-# Look at the losses above: is that so? If not, the search found *an* edge, so run one more rate below it.
+# Look at the losses above: is that so? If not, the search found *an* edge, so run one more rate below it. And look at how they survived: Pre-LN passes
+# at 0.4 with a loss hardly below chance, where DeepNorm at its edge has learned the map. An edge belongs to a criterion, and with a stricter one
+# the rules are closer together.
 #
 # ### A claim against DeepNorm
 #
 # Keel's paper (arXiv 2601.19895) measures the highest rate in another way. It raises the rate during a single run until the run breaks, and
-# counts standing still as breaking. It reports that DeepNorm tolerates 20 times less than Pre-LN. That is the sharpest published claim against DeepNorm for
-# decoders. It also states DeepNorm's $\beta$ as $L^{-1/4}$ for $L$ sub-layers, where DeepNet has $(4L)^{-1/4}$. Whether its runs used what it states is not known.
+# counts standing still as breaking. It reports that DeepNorm tolerates 22 times less than Pre-LN at 64 sub-layers, and 13 times less at 512. That is the sharpest
+# published claim against DeepNorm for decoders. It also states DeepNorm's $\beta$ as $L^{-1/4}$ for $L$ sub-layers, where DeepNet has $(4L)^{-1/4}$. Whether its runs used what it states is not known.
 #
 # The same protocol on this course's scale: width 32, the bytes of Python's documentation, rates raised by 3% a step from $10^{-5}$ to $10^{-1}$.
 # (The paper's ramp is linear. In 300 steps a linear one passes $3 \cdot 10^{-4}$ at once and shows nothing.) A run broke where its loss leaves its minimum by 0.25
@@ -632,6 +648,12 @@ for sublayers in sorted({run["sublayers"] for run in ramps}):
         )
         lowest = min((run["minimum"] for run in same), default=float("nan"))
         print(f"{sublayers:3} sub-layers  {name:24}{rates}; lowest loss {lowest:.2f}")
+for sublayers in sorted({run["sublayers"] for run in ramps}):
+    middle = {
+        rule: np.median([r["highest_rate"] for r in ramps if (r["rule"], r["sublayers"]) == (rule, sublayers)])
+        for rule in PAPER
+    }
+    print(f"{sublayers} sub-layers: Pre-LN over DeepNorm, medians, both β: {middle['pre_ln'] / middle['deepnorm']:.1f}")
 highest_rates(ramps)
 
 # %% [markdown]
@@ -641,7 +663,7 @@ highest_rates(ramps)
 # ### Warm-up and rate
 #
 # Lesson 05 showed why the first steps are the dangerous ones. Does warm-up move the edge? The previous-token task, 48 layers, everything trained, three
-# warm-ups for each rate.
+# warm-ups for each rate, 75 steps.
 
 
 # %% tags=["nbval-ignore-output"]
@@ -690,6 +712,10 @@ for layers in sorted({run["layers"] for run in warmed}):
 warmups(warmed)
 
 # %% [markdown]
+# Three rules, three answers. Post-LN stays at chance whatever the warm-up: nothing in its 48 layers is there to be protected. Pre-LN learns
+# everywhere, only later where it warms up for longer. For DeepNorm warm-up moves the edge: at 0.01 it stays at chance without any, and learns with ten
+# steps. So do not say that DeepNorm needs no warm-up.
+#
 # ## Is depth used?
 #
 # A thousand layers that train are not yet a thousand layers that work. At the start a DeepNorm stack is nearly the identity, and it might stay so:
@@ -781,19 +807,23 @@ legend_below(figure, left, columns=4)
 Picture(
     figure,
     alt="Left: rise of the loss when one layer is left out, logarithmic. Pre-LN's and LayerNorm scaling's peak is the first layer; DeepNorm's harms are small and "
-    "spread out. Right: how far each layer moved; all layers of all rules moved.",
+    "even but for the last layer. Right: how far each layer moved; all layers of all rules moved, DeepNorm's twice as far as Pre-LN's.",
 )
 
 # %% [markdown]
 # <details><summary>What you should see</summary>
 #
-# 3.2400 and 1.5094 for the two lists. All layers have moved, DeepNorm's by a quarter of their length. Yet few are missed: about six
-# of DeepNorm's, three of Pre-LN's. Pre-LN cannot do without its first layer, where DeepNorm loses little with any single one.
+# 3.2400 and 1.5094 for the two lists. All layers have moved, DeepNorm's by a quarter of their length. Yet few are missed: about eight of DeepNorm's
+# 48, three of Pre-LN's, one or two of LayerNorm scaling's, and a single one of Keel's. (Three seeds agree.) Three rules cannot do without their first layer,
+# where DeepNorm loses little with any.
 # </details>
 #
 # **Why it works.** One of many similar layers can be replaced, so leaving out one at a time shows little: leave out half, too, with $\alpha$ as it was.
 # That every layer moved says that the gradient reached it. It does not say that the layer is *needed*. This task needs one
 # attention layer; a task that needs all 48 would be another experiment.
+#
+# Keel is the surprise. Its first layer alone has no factor on its skip; every other multiplies the stream by 96, the number of its sub-layers, before it adds to it. So the
+# first layer did all the work: without it nothing is left, and a random half that spares it is hardly missed.
 #
 # ## Small batches: a counter-example
 #
@@ -871,13 +901,16 @@ for rule, rate in dict.fromkeys((run["rule"], run["learning_rate"]) for run in b
 # %% [markdown]
 # <details><summary>What you should see</summary>
 #
-# 25.0000 for the made-up numbers. Before training a few sequences of text are enough for noise and signal to be equal, more for Pre-LN than for
-# DeepNorm, and training raises the noise scale of both.
+# 25.0000 for the made-up numbers. Before training noise and signal are equal at about two sequences of text under DeepNorm, and at ten or more under Pre-LN. Training
+# raises the noise scale of both. (Take each number to within a factor of two: it is a difference of two noisy means.)
 # </details>
 #
-# **Why it works.** Two unknowns, two equations. The batch of 32 still holds $S/32$, so it is not the signal. Below the noise scale a gradient
-# is mostly noise, and a step in its direction is mostly a random one. Both recipes of the counter-example hold many times more than a few sequences, so what was
-# seen here does not explain it. At this size small batches cost quality; whether they break DeepNorm, and at which rate, is in the lines above.
+# **Why it works.** Two unknowns, two equations. The batch of 32 still holds $S/32$, so it is not the signal alone. Below the noise scale a gradient
+# is mostly noise, and a step in its direction is mostly a random one.
+#
+# Did small batches break DeepNorm here? No run broke, at three learning rates. A batch of 2 ends 0.6 to 0.9 bits a byte worse under both rules, but in as many steps it has also read a
+# sixteenth of the text. The only odd one is DeepNorm at 0.016, bad with *either* batch: that rate is near its edge. So the failure was not reproduced at this size, which does not
+# say that it is not real.
 #
 # Was it the batch at all? Here are the two recipes, as admin-torch's example folder has them.
 
