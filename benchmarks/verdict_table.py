@@ -20,7 +20,8 @@ rates: the six decoders at three learning rates and with three seeds.
 
 A run has 100 steps: at 1e-4, the lowest rate, DeepNorm needs most of them until it has learned. A batch that was
 interrupted resumes; its finished rows are kept in its folder, runs/verdict_table, and reach the record when it ends or
-at the next call. Change nothing in the package meanwhile: the batch would stop. A row that was deleted is made again.
+at the next call. Change nothing in the package and no record meanwhile: the batch would stop. A row that was deleted is
+made again.
 """
 
 import signal
