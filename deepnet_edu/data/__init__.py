@@ -12,7 +12,7 @@ from deepnet_edu.data.placeholders import kept, one_word, protect, restore
 from deepnet_edu.data.scores import Scores, compare
 from deepnet_edu.data.sword import verse_pairs
 from deepnet_edu.data.text import PythonDocs, python_documents
-from deepnet_edu.data.tokens import PreviousToken, TokenMap
+from deepnet_edu.data.tokens import PreviousToken, SourceMap, TokenMap
 from deepnet_edu.data.translate import translate
 from deepnet_edu.data.translation import Pair, Translations
 from deepnet_edu.data.yardsticks import compressed, copied, count_models, entropies, most_similar
@@ -29,6 +29,7 @@ __all__ = [
     "PreviousToken",
     "PythonDocs",
     "Scores",
+    "SourceMap",
     "TokenMap",
     "Translations",
     "compare",

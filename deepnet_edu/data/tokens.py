@@ -1,4 +1,5 @@
-"""Two tasks on random tokens: one that each token can solve alone, one that needs attention."""
+"""Tasks on random tokens: one that each token can solve alone, one that needs attention, one that needs it across
+two stacks."""
 
 from dataclasses import dataclass
 from math import log
@@ -68,3 +69,23 @@ class PreviousToken(_RandomTokens):
     def answers(self, x: Tensor) -> Tensor:
         """x moved one position to the right."""
         return torch.cat([torch.full_like(x[:, :1], IGNORED), x[:, :-1]], dim=1)
+
+
+@dataclass(frozen=True)
+class SourceMap(_RandomTokens):
+    """y = (5x + 3) mod vocab_size for an encoder-decoder: x is the source, and the decoder reads start tokens alone.
+
+    The decoder's own input says nothing, so a model whose cross-attention carries nothing stays at ln(vocab_size).
+    """
+
+    length: int = 8
+    batch_size: int = 32
+
+    def answers(self, x: Tensor) -> Tensor:
+        """(5x + 3) mod vocab_size."""
+        return (5 * x + 3) % self.vocab_size
+
+    def batch(self, generator: torch.Generator) -> Batch:
+        """A fresh random batch on the CPU, (B, T), whose target_inputs are token 0 everywhere."""
+        batch = super().batch(generator)
+        return Batch(inputs=batch.inputs, targets=batch.targets, target_inputs=torch.zeros_like(batch.inputs))

@@ -1,5 +1,6 @@
 """Measurements on a real model, sub-layer by sub-layer, that leave the model as it was."""
 
+from deepnet_edu.probing.ablation import layer_harm, without_layers
 from deepnet_edu.probing.mixing import composite_gain, depth_mixing
 from deepnet_edu.probing.sweep import SweepRow, depth_sweep, judge_sweep, slope
 from deepnet_edu.probing.update import Step, UpdateGroup, model_update, update_group
@@ -16,9 +17,11 @@ __all__ = [
     "input_share",
     "input_similarity",
     "judge_sweep",
+    "layer_harm",
     "model_update",
     "probe",
     "slope",
     "token_similarity",
     "update_group",
+    "without_layers",
 ]

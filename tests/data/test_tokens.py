@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from deepnet_edu.data import PreviousToken, PythonDocs, TokenMap
+from deepnet_edu.data import PreviousToken, PythonDocs, SourceMap, TokenMap
 
 
 def test_token_map() -> None:
@@ -21,7 +21,15 @@ def test_previous_token() -> None:
     assert torch.equal(batch.targets[:, 1:], batch.inputs[:, :-1])
 
 
-@pytest.mark.parametrize("task", [TokenMap(), PreviousToken(), PythonDocs(length=9, batch_size=2)])
+def test_source_map_says_nothing_to_the_decoder() -> None:
+    batch = SourceMap(vocab_size=16, length=5, batch_size=3).batch(torch.Generator().manual_seed(0))
+    assert torch.equal(batch.targets, (5 * batch.inputs + 3) % 16)
+    assert batch.target_inputs is not None
+    assert batch.target_inputs.shape == (3, 5)
+    assert (batch.target_inputs == 0).all()
+
+
+@pytest.mark.parametrize("task", [TokenMap(), PreviousToken(), SourceMap(), PythonDocs(length=9, batch_size=2)])
 def test_the_generator_decides(task: TokenMap) -> None:
     first, again, other = (task.batch(torch.Generator().manual_seed(seed)).inputs for seed in (0, 0, 1))
     assert torch.equal(first, again)
