@@ -730,7 +730,7 @@ def run_of(path, forget=None, stop=24, save_at=12):
     weights = {}
     for n in range(save_at + 1 if path.exists() else 1, stop + 1):
         run["step"] += 1
-        rate = cosine_rate(run["step"], 24, 3e-3, 8, 1e-7, 3e-4)
+        rate = float(cosine_rate(run["step"], 24, 3e-3, 8, 1e-7, 3e-4))  # a plain number, as torch.load asks
         training_step(model, task.batch(run["data"]), run["optimizer"], rate, 1.0)
         weights[n] = torch.cat([p.detach().flatten() for p in model.stack.parameters()])
         if n == save_at:
@@ -792,7 +792,7 @@ def long_run(path, layers, steps, peak, warmup, say):
     save, load = checkpoints(model, optimizer, data)
     first = load(path) + 1 if path.exists() else 1
     for n in range(first, steps + 1):
-        rate = cosine_rate(n, steps, peak, warmup, 1e-7, peak / 10)
+        rate = float(cosine_rate(n, steps, peak, warmup, 1e-7, peak / 10))
         say(n, training_step(model, task.batch(data), optimizer, rate, 1.0)[0])
         if n % 4 == 0:
             save(path, n)

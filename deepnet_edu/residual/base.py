@@ -63,9 +63,9 @@ class Residual(nn.Module):
     projections, and mean by LN what the configuration's ``norm`` says: ``departs`` does not repeat that.
     """
 
-    title: ClassVar[str]
-    formula: ClassVar[str]
-    source: ClassVar[str]
+    title: ClassVar[str] = "unnamed rule"
+    formula: ClassVar[str] = ""
+    source: ClassVar[str] = ""
     init: ClassVar[str] = ""
     sure: ClassVar[Literal["verified", "secondary"]] = "verified"
     departs: ClassVar[str] = ""

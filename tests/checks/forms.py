@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -129,7 +130,8 @@ def as_python(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else value
 
 
-as_fraction = _but_none(_each(lambda x: Fraction(float(x))))
+#: There is no fraction for infinity.
+as_fraction = _but_none(_each(lambda x: Fraction(float(x)) if isfinite(x) else float(x)))
 as_decimal = _but_none(_each(lambda x: Decimal(float(x))))
 
 
