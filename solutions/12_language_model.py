@@ -23,16 +23,71 @@ from deepnet_edu.course import kit
 
 PROFILE = kit.profile()
 SEED = 0
+STEPS = 150  # of each live run, 1,024 bytes a step
+
+# %%
+import lzma
+import time
+import zlib
 
 # %% tags=["imports"]
 from math import inf, log, sqrt
 
+# %%
+import numpy as np
+
+# %% tags=["imports"]
 import torch
 
 # %%
-from deepnet_edu.checks import check
+import torch.nn.functional as F
 
-kit.setup(SEED, PROFILE)
+# %%
+from deepnet_edu import RESIDUALS, ModelConfig, TrainConfig, build_model, train
+from deepnet_edu.attention import Cache
+from deepnet_edu.checks import check
+from deepnet_edu.data import PythonDocs
+from deepnet_edu.figures import Picture
+from deepnet_edu.figures.style import legend_below, line_style, new_figure
+from deepnet_edu.generation import greedy, sample
+from deepnet_edu.planning import flops_per_token
+from deepnet_edu.training import TrainingDiverged
+
+device = kit.setup(SEED, PROFILE)
+SMOKE = PROFILE == "smoke"
+STEPS = 10 if SMOKE else STEPS
+
+# %% [markdown]
+# ## Before you look
+#
+# Three questions. The answers come one by one.
+
+# %%
+guess_depth = kit.Guess(
+    "The same text, the same number of operations, each with its own learning rate: which model predicts it best?",
+    ["2 wide layers", "6 layers", "24 narrow layers"],
+)
+guess_depth
+
+# %%
+guess_lzma = kit.Guess(
+    "A compressor (lzma, of 7-Zip) has seen the same training text. Against the best of these models it needs",
+    ["more bits a byte", "about as many bits a byte", "fewer bits a byte"],
+)
+guess_lzma
+
+# %%
+guess_overlap = kit.Guess(
+    "Held-out text is cut into windows of 65 bytes. Let them overlap, so that every byte has 63 before it. The loss falls by",
+    ["about 0.5 bits a byte", "about 0.2 bits a byte", "less than 0.05 bits a byte"],
+)
+guess_overlap
+
+# %% [markdown]
+# ## A yardstick
+#
+# A loss in nats a token says little by itself. A token may be a byte, or a word. With longer tokens there are fewer of them, and each is harder to
+# guess. So two models with different tokenizers cannot be compared by it. But they read the same *bytes*.
 
 # %% [markdown] exercise="bits_per_byte" difficulty=1 importance=5 minutes=8
 # ### A yardstick that no tokenizer can bend
@@ -60,40 +115,58 @@ check.bits_per_byte(bits_per_byte)
 
 # %%
 bits_per_byte = kit.mine_or_reference(bits_per_byte, "bits_per_byte")
-
-# %% [markdown] exercise="strided_loss" difficulty=3 importance=4 minutes=15
-# ### Windows that overlap
-#
-# **Objective**: score every byte of a long text exactly once, with as much context as you can afford.
-#
-# The model reads at most `window` bytes at a time. `losses(begin, end)` runs it on the bytes `begin` to `end - 1` and returns an array: the losses of the
-# bytes `begin + 1` to `end - 1`, in nats. (The first byte of a window has nothing before it.) Let windows begin at 0, `stride`, 2·`stride` and so
-# on; `stride` is less than `window`. Write `strided_loss(losses, n, window, stride)`: the mean loss of the bytes 1 to `n - 1`, where each
-# byte counts once, in the first window that reaches it.
-#
-# Hint: Carry along which byte comes next, the first one that no window has scored.
-#
-# Hint: Entry 0 of a window's losses belongs to byte `begin + 1`. Where does the new part begin, in the last window too?
+print(f"7 tokens at 2 nats, for {'Größe ≤ 9'!r}: {float(bits_per_byte(2.0, 7, 'Größe ≤ 9')):.6f}")
 
 
-# %% exercise="strided_loss"
-def strided_loss(losses, n, window, stride):
-    """Mean loss of bytes 1 to n - 1 by windows that overlap: nats, one number."""
-    ### BEGIN SOLUTION
-    total, scored, begin = 0.0, 1, 0
-    while scored < n:
-        end = min(begin + window, n)
-        total = total + losses(begin, end)[scored - begin - 1 :].sum()
-        scored, begin = end, begin + stride
-    return total / (n - 1)
-    ### END SOLUTION
+def bits(nats):
+    """The same for a model whose tokens are bytes."""
+    return float(bits_per_byte(nats, 1, "x"))
 
+
+# %% [markdown]
+# <details><summary>What you should see</summary>
+#
+# 1.553672: 14 nats are 20.2 bits, and the text has nine letters but 13 bytes.
+# </details>
+#
+# **Why it works.** The text as a whole costs what it costs, however it is cut into tokens. A bit per byte is also what a compressor is measured in: a
+# model at 2 bits a byte can, with arithmetic coding, shrink a file to a quarter.
+#
+# What is good, then? Here is the text, Python's own documentation, and five ways to predict its bytes that need no training run. Two count: how frequent
+# is each byte (unigram), or each byte after each other one (bigram). Two compress: how much longer does the file become if the held-out text is
+# appended to the training text? Both have then seen what the model sees.
 
 # %%
-check.strided_loss(strided_loss)
+text = PythonDocs(length=64, batch_size=16)
+halves = text.validation.split(len(text.validation) // 2 + 1)
+PARTS = dict(zip(("tune", "test"), halves, strict=True))  # one chooses the learning rate, the other one is reported
+known, asked = bytes(text.train.tolist()), bytes(PARTS["test"].tolist())
 
-# %%
-strided_loss = kit.mine_or_reference(strided_loss, "strided_loss")
+
+def appended(compress):
+    """What the test part adds to a compressed file of the training part, bits for each of its bytes."""
+    return 8 * (len(compress(known + asked)) - len(compress(known))) / len(asked)
+
+
+YARDSTICKS = {
+    "single bytes": bits(text.unigram_entropy),
+    "pairs of bytes": bits(text.bigram_entropy),
+    "zlib": appended(lambda data: zlib.compress(data, 9)),
+    "lzma": appended(lzma.compress),
+}
+
+# %% tags=["nbval-ignore-output"]
+print(f"{len(text.train):,} bytes to learn from, {len(PARTS['tune']):,} to choose by, {len(asked):,} to report")
+for name, value in {"all equally likely": 7.0, **YARDSTICKS}.items():
+    print(f"{name:20}{value:6.2f} bits a byte")
+
+# %% [markdown]
+# zlib looks back 32,768 bytes at most. lzma looks back through the whole training text, and a manual repeats itself.
+#
+# ## Equal what?
+#
+# "A deeper model is better" is easy to show: make it deeper and leave the rest. It then has more parameters and costs more operations. To ask what
+# *depth* buys, something must be held equal, and the width then follows. Lesson 11 counted operations; here the count is turned around.
 
 # %% [markdown] exercise="equal_flop_width" difficulty=3 importance=5 minutes=12
 # ### Equal what?
@@ -126,6 +199,97 @@ check.equal_flop_width(equal_flop_width)
 
 # %%
 equal_flop_width = kit.mine_or_reference(equal_flop_width, "equal_flop_width")
+
+
+def shape(rule, layers, width, longest=256):
+    """A decoder that reads bytes."""
+    sizes = {"d_model": width, "n_heads": 2, "d_ff": 4 * width, "vocab_size": text.vocab_size, "max_length": longest}
+    return ModelConfig("decoder", "lm", layers, residual=rule, position="sinusoidal", **sizes)
+
+
+def parameters(layers, width):
+    """Of such a model."""
+    return sum(p.numel() for p in build_model(shape("deepnorm", layers, width), device="meta").parameters())
+
+
+BUDGET = 1.64e6 if PROFILE != "gpu" else 1e9  # FLOPs for each byte
+ALL_DEPTHS = (2, 6, 12, 24, 48, 100)
+FLOPS_WIDTHS = {n: int(equal_flop_width(n, BUDGET, 64, text.vocab_size, 4)) for n in ALL_DEPTHS}
+SIZE = parameters(6, FLOPS_WIDTHS[6])
+
+
+def equal_size_width(layers):
+    """The widest model that has no more parameters than the one of 6 layers."""
+    width = 4
+    while parameters(layers, width + 4) <= SIZE:
+        width += 4
+    return width
+
+
+print("        equal FLOPs:                               equal parameters:")
+print("layers   width  MFLOP a byte  in attention           width")
+for layers, width in FLOPS_WIDTHS.items():
+    total = flops_per_token(shape("deepnorm", layers, width), 64)
+    attention = 6 * layers * width * 65 / total
+    print(f"{layers:6}{width:8}{total / 1e6:14.2f}{attention:14.0%}{equal_size_width(layers):16}")
+print("\nthe same FLOPs with 2,048 bytes of context instead of 64:", end=" ")
+print(", ".join(f"{n} × {int(equal_flop_width(n, BUDGET, 2048, text.vocab_size, 4))}" for n in (2, 6, 24)))
+
+# %% [markdown]
+# <details><summary>What you should see</summary>
+#
+# The first check value is 118. Attention takes a few per cent of the cost of a wide, shallow model and a third of that of the narrowest. With 64 bytes of context equal
+# FLOPs and equal parameters give nearly the same widths; with 2,048 they would not.
+# </details>
+#
+# **Why it works.** Weights cost $12Ld^2$, attention only $Ld(T+1)$: the narrower the model and the longer the text, the more attention weighs. Equal
+# parameters, equal FLOPs and equal seconds are three different comparisons, and a paper should say which one it makes.
+#
+# At 100 layers this budget leaves a width that no one would choose. Fair comparisons at 100 layers need a larger budget: that is what the record at the end of this lesson is for.
+# Live, there are three depths.
+
+# %% tags=["nbval-ignore-output"]
+DEPTHS = (1, 3) if SMOKE else (2, 6, 24)
+RATES = (3e-3, 1e-2) if SMOKE else (3e-3, 1e-2, 3e-2)
+WINDOWS = 20 if SMOKE else 150
+WIDTHS = {n: 16 if SMOKE else int(equal_flop_width(n, BUDGET, 64, text.vocab_size, 4)) for n in DEPTHS}
+
+
+@torch.no_grad()
+def byte_losses(model, data):
+    """Losses in windows of 65 bytes side by side, nats: (windows, 64)."""
+    rows = data[: WINDOWS * 65].view(-1, 65).to(device)
+    return F.cross_entropy(model(rows[:, :-1]).mT, rows[:, 1:], reduction="none").cpu().double()
+
+
+def run(rule, layers, rate, seed=SEED):
+    """Train one arm at one rate; what compare_arms reads, the model, and its test losses window by window, bits."""
+    model = build_model(shape(rule, layers, WIDTHS[layers]), seed=seed, device=device)
+    recipe = TrainConfig(STEPS, learning_rate=rate, warmup=STEPS // 10, schedule="cosine", seed=seed)
+    found = {"arm": (rule, layers), "rate": rate, "seed": seed}
+    try:
+        train(model, text, recipe, progress=False)
+        losses = {name: byte_losses(model, data).mean(1).numpy() / log(2) for name, data in PARTS.items()}
+    except TrainingDiverged:  # counts as no better than single bytes
+        losses = {name: np.full(WINDOWS, YARDSTICKS["single bytes"]) for name in PARTS}
+    return found | {name: float(one.mean()) for name, one in losses.items()}, model, losses["test"]
+
+
+arms = [("deepnorm", layers) for layers in DEPTHS] + [(rule, DEPTHS[-1]) for rule in ("pre_ln", "post_ln")]
+runs, kept = [], {}
+print("bits a byte on the part that chooses, by learning rate\n" + " " * 28 + "".join(f"{rate:>9g}" for rate in RATES))
+for rule, layers in arms:
+    line = f"{RESIDUALS[rule].title:10}{layers:4} layers × {WIDTHS[layers]:3}  "
+    for rate in RATES:
+        found, *rest = run(rule, layers, rate)
+        runs.append(found)
+        kept[rule, layers, rate] = rest
+        line += f"{found['tune']:9.3f}"
+    print(line)
+
+# %% [markdown]
+# Which rate is right? The one that is best on text that was not trained on. But then its loss there is a little too good: among several rates the luckiest was taken. So
+# one part of the held-out text chooses, and another one reports.
 
 # %% [markdown] exercise="compare_arms" difficulty=2 importance=5 minutes=12
 # ### Tuned, or not compared
@@ -164,6 +328,192 @@ check.compare_arms(compare_arms)
 # %%
 compare_arms = kit.mine_or_reference(compare_arms, "compare_arms")
 
+# %% tags=["nbval-ignore-output"]
+compared = compare_arms(runs)
+spread = {}
+for arm in arms:
+    rate, loss, edge = compared[arm]
+    _, windows = kept[(*arm, rate)]
+    spread[arm] = float(windows.std(ddof=1) / np.sqrt(len(windows)))
+    where = "   at the edge: not tuned" if edge else ""
+    print(
+        f"{RESIDUALS[arm[0]].title:10}{arm[1]:4} layers: {float(loss):.3f} ± {spread[arm]:.3f} at {float(rate):g}{where}"
+    )
+
+
+def against(a, b):
+    """Difference of two arms on the same windows, and its standard error, bits a byte."""
+    one, other = (kept[(*arm, compared[arm][0])][1] for arm in (a, b))
+    return float((one - other).mean()), float((one - other).std(ddof=1) / np.sqrt(len(one)))
+
+
+first, last = ("deepnorm", DEPTHS[0]), ("deepnorm", DEPTHS[-1])
+print("\nthe same windows, so differences are known better than values (± one standard error)")
+for a, b in (
+    (last, first),
+    (("deepnorm", DEPTHS[1]), first),
+    (("pre_ln", DEPTHS[-1]), last),
+    (("post_ln", DEPTHS[-1]), last),
+):
+    difference, error = against(a, b)
+    print(f"{RESIDUALS[a[0]].title} {a[1]} minus {RESIDUALS[b[0]].title} {b[1]}: {difference:+.3f} ± {error:.3f}")
+
+# %% tags=["nbval-ignore-output"]
+best = min((arm for arm in arms if arm[0] == "deepnorm"), key=lambda arm: compared[arm][1])
+options = dict(zip(DEPTHS, guess_depth.options, strict=False))
+guess_depth.compare(options[best[1]])
+gap = float(compared[best][1]) - YARDSTICKS["lzma"]
+guess_lzma.compare(
+    "fewer bits a byte" if gap > 0.05 else "more bits a byte" if gap < -0.05 else "about as many bits a byte"
+)
+print(f"best model {float(compared[best][1]):.2f}, lzma {YARDSTICKS['lzma']:.2f} bits a byte")
+
+# %% tags=["headline", "nbval-ignore-output"]
+figure, (ax,) = new_figure(1, width=7, height=4.2)
+ax.errorbar(
+    DEPTHS,
+    [compared["deepnorm", n][1] for n in DEPTHS],
+    yerr=[2 * spread["deepnorm", n] for n in DEPTHS],
+    marker="o",
+    ms=8,
+    mfc="none",
+    capsize=3,
+    label="DeepNorm, live",
+    **line_style("deepnorm"),
+)
+for rule, marker in (("pre_ln", "s"), ("post_ln", "x")):
+    arm = (rule, DEPTHS[-1])
+    look = {"color": line_style(rule)["color"], "linestyle": "none"}
+    ax.errorbar(
+        arm[1],
+        compared[arm][1],
+        yerr=2 * spread[arm],
+        marker=marker,
+        ms=9,
+        mfc="none",
+        capsize=3,
+        label=f"{RESIDUALS[rule].title}, live",
+        **look,
+    )
+for i, (name, value) in enumerate(YARDSTICKS.items()):
+    ax.axhline(value, color="#555555", linestyle=(0, (1, 1 + i)), linewidth=1.5)
+    ax.annotate(
+        name,
+        (1.0, value),
+        (-4, 3),
+        xycoords=("axes fraction", "data"),
+        textcoords="offset points",
+        ha="right",
+        fontsize=9,
+    )
+ax.set(
+    xscale="log",
+    ylabel="bits a byte on held-out text",
+    xlabel=f"layers ({BUDGET / 1e6:g} MFLOP a byte each, {STEPS * 1024:,} bytes read)",
+    ylim=(0, None),
+)
+ax.set_xticks(DEPTHS, [f"{n} × {WIDTHS[n]}" for n in DEPTHS])
+ax.minorticks_off()
+legend_below(figure, ax)
+Picture(
+    figure,
+    alt="Bits a byte against depth at equal FLOPs, all points live, one seed, with two standard errors. DeepNorm rises slowly from the shallow to the deep model, between the "
+    "lines of single bytes and of zlib. Pre-LN lies beside it at the deepest, Post-LN near single bytes. lzma's line is far below all points.",
+)
+
+# %% [markdown]
+# TODO verdict and claims
+#
+# ## How the text is cut
+#
+# So far windows stood side by side, and the first bytes of each had little before them. A fair test of a model gives each byte as much context as it can use.
+
+# %% [markdown] exercise="strided_loss" difficulty=3 importance=4 minutes=15
+# ### Windows that overlap
+#
+# **Objective**: score every byte of a long text exactly once, with as much context as you can afford.
+#
+# The model reads at most `window` bytes at a time. `losses(begin, end)` runs it on the bytes `begin` to `end - 1` and returns an array: the losses of the
+# bytes `begin + 1` to `end - 1`, in nats. (The first byte of a window has nothing before it.) Let windows begin at 0, `stride`, 2·`stride` and so
+# on; `stride` is less than `window`. Write `strided_loss(losses, n, window, stride)`: the mean loss of the bytes 1 to `n - 1`, where each
+# byte counts once, in the first window that reaches it.
+#
+# Hint: Carry along which byte comes next, the first one that no window has scored.
+#
+# Hint: Entry 0 of a window's losses belongs to byte `begin + 1`. Where does the new part begin, in the last window too?
+
+
+# %% exercise="strided_loss"
+def strided_loss(losses, n, window, stride):
+    """Mean loss of bytes 1 to n - 1 by windows that overlap: nats, one number."""
+    ### BEGIN SOLUTION
+    total, scored, begin = 0.0, 1, 0
+    while scored < n:
+        end = min(begin + window, n)
+        total = total + losses(begin, end)[scored - begin - 1 :].sum()
+        scored, begin = end, begin + stride
+    return total / (n - 1)
+    ### END SOLUTION
+
+
+# %%
+check.strided_loss(strided_loss)
+
+# %%
+strided_loss = kit.mine_or_reference(strided_loss, "strided_loss")
+
+
+def made_up(begin, end):
+    """A model that errs less the more it has before it."""
+    return np.array([1 + 3 / (1 + i - begin) + 0.1 * np.sin(7 * i) for i in range(begin + 1, end)])
+
+
+for stride in (7, 3, 1):
+    print(f"23 bytes, windows of 8, stride {stride}: {float(strided_loss(made_up, 23, 8, stride)):.6f}")
+
+# %% tags=["nbval-ignore-output"]
+reader = kept[(*best, compared[best][0])][0]
+PASSAGE = PARTS["test"][: 200 if SMOKE else 2000]
+
+
+@torch.no_grad()
+def losses(begin, end):
+    """Of the bytes begin + 1 to end - 1 of a passage, by the best live model."""
+    rows = PASSAGE[begin:end][None].to(device)
+    return F.cross_entropy(reader(rows[:, :-1])[0], rows[0, 1:], reduction="none").cpu().double().numpy()
+
+
+STRIDES = (64, 48, 32, 16, 8)
+by_stride = {stride: bits(strided_loss(losses, len(PASSAGE), 65, stride)) for stride in STRIDES}
+print("stride   bits a byte   windows read")
+for stride, value in by_stride.items():
+    print(f"{stride:6}{value:14.3f}{(len(PASSAGE) - 65) // stride + 2:15}")
+at = byte_losses(reader, PARTS["test"]).mean(0).numpy() / log(2)
+print(
+    "\nbits of a byte with this many before it: "
+    + ", ".join(
+        f"{n}: {at[a - 1 : b].mean():.2f}"
+        for n, a, b in (("1", 1, 1), ("2", 2, 2), ("3-4", 3, 4), ("5-8", 5, 8), ("9-16", 9, 16), ("17-64", 17, 64))
+    )
+)
+gain = by_stride[64] - by_stride[8]
+guess_overlap.compare(
+    "less than 0.05 bits a byte" if gain < 0.05 else "about 0.2 bits a byte" if gain < 0.35 else "about 0.5 bits a byte"
+)
+
+# %% [markdown]
+# <details><summary>What you should see</summary>
+#
+# 1.782924, 1.542503, 1.501917 for the made-up model, which uses all it gets. TODO
+# </details>
+#
+# **Why it works.** TODO
+#
+# ## Writing with a cache
+#
+# To write a text, a model predicts a byte, appends it, and reads everything again to predict the next one: $T$ passes over up to $T$ tokens. But causal attention never
+# looks ahead. What a layer has computed for old tokens does not change when a new one comes.
+
 # %% [markdown] exercise="cached_attention" difficulty=4 importance=5 minutes=20
 # ### Attention with a cache
 #
@@ -197,3 +547,124 @@ check.cached_attention(cached_attention)
 
 # %%
 cached_attention = kit.mine_or_reference(cached_attention, "cached_attention")
+identity = torch.eye(3, dtype=torch.float64)
+print(cached_attention(identity, identity, identity, identity)[0].numpy().round(4))
+draw = torch.Generator().manual_seed(SEED)
+tokens, *weights = (
+    torch.randn(*size, generator=draw, dtype=torch.float64) for size in ((40, 16), (16, 8), (16, 8), (16, 8))
+)
+whole, _ = cached_attention(tokens, *weights)
+for chunks in ((1,) * 40, (3, 37), (20, 1, 19)):
+    cache, parts = None, []
+    for chunk in tokens.split(chunks):
+        y, cache = cached_attention(chunk, *weights, cache)
+        parts.append(y)
+    off = (torch.cat(parts) - whole).abs().max().item()
+    print(f"{len(chunks):3} chunks: largest difference {'below 1e-12' if off < 1e-12 else f'{off:.0e}'}")
+
+# %% [markdown]
+# Now the whole model. Its logits with a cache, byte by byte, against those of one pass over everything:
+
+# %%
+deep = build_model(shape("deepnorm", 6 if SMOKE else 24, 32), seed=SEED).double()
+passage = PARTS["test"][None, :100]
+with torch.no_grad():
+    at_once = deep(passage)
+    cache = Cache()
+    one_by_one = torch.cat([deep(passage[:, i : i + 1], cache=cache) for i in range(passage.shape[1])], 1)
+off = (at_once - one_by_one).abs().max().item()
+print(f"100 bytes, float64: largest difference of a logit {'below 1e-10' if off < 1e-10 else f'{off:.0e}'}")
+memory = 2 * deep.config.decoder_layers * 100 * 32 * 4
+print(f"a cache of keys and values holds {memory:,} bytes in float32 after 100 bytes of text")
+
+
+# %% tags=["nbval-ignore-output"]
+@torch.no_grad()
+def again(model, prompt, count):
+    """Greedy, reading everything again for each byte."""
+    for _ in range(count):
+        prompt = torch.cat([prompt, model(prompt)[:, -1:].argmax(-1)], 1)
+    return prompt[:, -count:]
+
+
+writer = build_model(shape("deepnorm", 6, 64), seed=SEED, device=device)
+prompt = PARTS["test"][None, :8].to(device)
+print("bytes written   with a cache (s)   reading all again (s)   times as fast   the same bytes")
+for count in (16, 32) if SMOKE else (30, 60, 120, 240):
+    seconds, wrote = [], []
+    for write in (lambda n: greedy(writer, prompt, n), lambda n: again(writer, prompt, n)):
+        begin = time.perf_counter()
+        wrote.append(write(count))
+        seconds.append(time.perf_counter() - begin)
+    same = torch.equal(*wrote)
+    print(f"{count:13}{seconds[0]:19.2f}{seconds[1]:24.2f}{seconds[1] / seconds[0]:16.1f}{'yes' if same else 'no':>17}")
+
+# %% [markdown]
+# And this is what the best live model writes.
+
+# %% tags=["nbval-ignore-output"]
+begin = torch.tensor([list(b"The following ")], device=device)
+for temperature in (0.5, 1.0):
+    made = sample(reader, begin, 200, generator=torch.Generator(device).manual_seed(SEED), temperature=temperature)
+    print(f"temperature {temperature}: The following {bytes(made[0].tolist()).decode('ascii', 'replace')!r}\n")
+
+# %% [markdown]
+# <details><summary>What you should see</summary>
+#
+# 1, 0, 0 · .3595, .6405, 0 · .2645, .2645, .4711 for the identity. TODO
+# </details>
+#
+# **Why it works.** TODO
+#
+# ## From 2 to 100 layers
+#
+# TODO
+
+# %% tags=["nbval-ignore-output"]
+try:
+    record = kit.Results("lesson_12")
+except FileNotFoundError as missing:
+    record = None
+    print(missing)
+if record:
+    print(record.source())
+    TITLES = {"flops": "equal FLOPs", "parameters": "equal parameters"}
+    figure, axes = new_figure(2, width=10, height=4)
+    for ax, (panel, title) in zip(axes, TITLES.items(), strict=True):
+        widths = {int(layers): width for layers, width in record.head["widths"][panel].items()}
+        rows = [run for run in record.runs if widths.get(run["layers"]) == run["width"]]
+        for run in rows:
+            run["arm"] = (run["rule"], run["layers"])
+        table = compare_arms(rows)
+        print(f"\n{title}: bits a byte, at the tuned rate (* at the edge)")
+        for rule in record.head["rules"]:
+            depths = sorted(layers for name, layers in table if name == rule)
+            values = [float(table[rule, n][1]) for n in depths]
+            ax.plot(depths, values, marker="s", label=f"{RESIDUALS[rule].title}, recorded", **line_style(rule))
+            print(
+                f"   {RESIDUALS[rule].title:10}"
+                + "  ".join(
+                    f"{n} × {widths[n]}: {v:.3f}{'*' if table[rule, n][2] else ''}"
+                    for n, v in zip(depths, values, strict=True)
+                )
+            )
+        ax.set(xscale="log", xlabel="layers", title=title)
+        ax.set_xticks(sorted(widths), [str(n) for n in sorted(widths)])
+        ax.minorticks_off()
+        for name, value in YARDSTICKS.items():
+            ax.axhline(value, color="#555555", linestyle=":", linewidth=1)
+    axes[0].set_ylabel("bits a byte on held-out text")
+    legend_below(figure, axes[0])
+    display(
+        Picture(
+            figure,
+            alt="Bits a byte against depth from 2 to 100 layers, recorded points; left at equal FLOPs, right at equal parameters, a line for each rule, dotted lines for the yardsticks.",
+        )
+    )
+
+# %% [markdown]
+# ## In three sentences
+#
+# TODO
+#
+# **Read next**: TODO

@@ -1,6 +1,7 @@
 """Lesson 14: right answers written differently, wrong ones that people give, and how to tell two answers apart."""
 
 from collections.abc import Callable
+from fractions import Fraction
 from math import comb, erfc, sqrt
 from typing import Any
 
@@ -120,11 +121,14 @@ def quality(a, b, *, times=2, of=None, most=1.0, below=0):
     return min(most, times * sum(comb(n, i) for i in range(k + 1)) / 2**n)
 
 
-def quality_by_scipy(a, b):
-    from scipy.stats import binomtest
-
+def quality_by_fractions(a, b):
+    """One throw after another, exactly."""
     x, y = counts(a, b)
-    return binomtest(x, x + y).pvalue if x + y else 1.0
+    heads = {0: Fraction(1)}
+    for _ in range(x + y):
+        for k, p in list(heads.items())[::-1]:
+            heads[k + 1], heads[k] = heads.get(k + 1, 0) + p / 2, p / 2
+    return float(sum(p for k, p in heads.items() if abs(2 * k - x - y) >= abs(x - y)))
 
 
 def quality_by_the_middle(a, b):
@@ -155,7 +159,7 @@ RIGHT = [
     ("rollout", rolled),
     ("rollout", rolled_down),
     ("rollout", rolled_by_torch),
-    ("same_quality", quality_by_scipy),
+    ("same_quality", quality_by_fractions),
     ("same_quality", quality_by_the_middle),
     ("same_quality", quality),
 ]

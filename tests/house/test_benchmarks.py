@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import gpu_cases, gpu_depth, tournament, training_cpu
+from benchmarks import gpu_cases, gpu_depth, lesson_12, tournament, training_cpu
 from deepnet_edu.planning import count_parameters
 
 FLOPS, FORMULA = 4e14, 50_000_000_000
@@ -286,3 +286,25 @@ def test_a_tournament_resumes(tmp_path: Path) -> None:
     assert twins[0] != twins[1]
     with pytest.raises(ValueError, match="did you mean 'deepnorm'"):
         tournament.tournament(out, ["deepnrm"], tournament.SMOKE)
+
+
+def test_the_record_of_lesson_12_resumes(tmp_path: Path) -> None:
+    """Every arm has the same tries and more where its best rate is the last one; a second call keeps what there is."""
+    out, size = tmp_path / "lesson_12.json", lesson_12.SMOKE
+    rows = lesson_12.record(out, ["deepnorm"], size, jobs=1)
+    shapes = {(n, width) for panel in lesson_12.widths(size).values() for n, width in panel.items()}
+    assert {(row["layers"], row["width"]) for row in rows} == shapes
+    for one in shapes:
+        mine = [row for row in rows if (row["layers"], row["width"]) == one]
+        tried = [row for row in mine if row["seed"] == 0]
+        assert {*size.rates} < {row["rate"] for row in tried}  # of two rates the best is at an edge
+        best = min(tried, key=lambda row: row["tune"])
+        assert [row["rate"] for row in mine if row["seed"]] == [best["rate"]] * len(size.seeds)
+        assert all(row["flops_a_byte"] <= size.budget for row in mine)
+    del rows[0]
+    out.write_text(json.dumps({"runs": rows}), encoding="utf-8")
+    again = lesson_12.record(out, ["deepnorm"], size, jobs=1)
+    assert again[: len(rows)] == rows
+    assert len(again) == len(rows) + 1
+    with pytest.raises(ValueError, match="did you mean 'deepnorm'"):
+        lesson_12.record(out, ["deepnrm"], size, jobs=1)
