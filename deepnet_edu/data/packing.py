@@ -19,9 +19,9 @@ from deepnet_edu.models import Batch
 class PackedText:
     """Predict the next token of text: every window of it once an epoch.
 
-    Documents follow each other, an end token behind each. The last tenth of the stream is held out, whole, for
-    validation. A window is T + 1 tokens, its last being the next one's first, so that every token is an answer once an
-    epoch; tokens at the end that fill no window are left out. In memory a token takes 4 bytes.
+    Documents follow each other, an end token behind each. Other documents, or the last tenth of the stream, are held
+    out for validation. A window is T + 1 tokens, its last being the next one's first, so that every token is an answer
+    once an epoch; tokens at the end that fill no window are left out. In memory a token takes 4 bytes.
 
     The text remembers its place: a second run with the same object goes on where the first one stopped. Make another
     one, or load the state of before, to read the same windows again.
@@ -29,6 +29,8 @@ class PackedText:
     Args:
         documents: the text, document by document.
         tokenizer: makes its tokens; None: bytes, see :class:`~deepnet_edu.data.bpe.BytePairs`.
+        validation: documents that are held out, see :mod:`deepnet_edu.data.documents`; None: the last tenth of the
+            stream, whatever of it the rest repeats.
         length: T, tokens per sequence.
         batch_size: B, sequences per batch.
         seed: of the order.
@@ -44,34 +46,45 @@ class PackedText:
         documents: Iterable[str],
         tokenizer: BytePairs | None = None,
         *,
+        validation: Iterable[str] | None = None,
         length: int = 64,
         batch_size: int = 8,
         seed: int = 0,
     ) -> None:
-        if isinstance(documents, str):
-            raise ValueError("documents: expected a list of strings, for example [text], not one string.")
+        for name, given in (("documents", documents), ("validation", validation)):
+            if isinstance(given, str):
+                raise ValueError(f"{name}: expected a list of strings, for example [text], not one string.")
         check_numbers(0, seed=seed)
         check_numbers(1, length=length, batch_size=batch_size)
         self.tokenizer = tokenizer or BytePairs()
         self.length, self.batch_size = length, batch_size
-        stream = array("i")
-        for tokens in self.tokenizer.encode_many(documents):
-            stream.extend(tokens)
-            stream.append(self.tokenizer.end)
-        data = torch.from_numpy(np.array(stream))
+        data = self._stream(documents)
         cut = int(len(data) * (1 - VALIDATION_SHARE))
         self.train, self.validation = data[:cut], data[cut:]
-        if len(self.validation) < 2:
+        if validation is not None:
+            self.train, self.validation = data, self._stream(validation)
+            if len(self.train) < 2 or len(self.validation) < 2:
+                raise ValueError("validation: it and the documents need two tokens or more each.")
+        elif len(self.validation) < 2:
             raise ValueError(f"The text has {len(data)} tokens: expected 20 or more, a tenth of them is held out.")
         if length >= len(self.validation):
             raise ValueError(
                 f"length={length}: expected 1 to {len(self.validation) - 1} tokens, what the held-out part has."
             )
+        if length >= len(self.train):
+            raise ValueError(f"length={length}: expected 1 to {len(self.train) - 1} tokens, what the documents have.")
         #: Windows in an epoch.
         self.windows = (len(self.train) - 1) // length
         self._epochs: Epochs[int] = Epochs(
             lambda generator: generator.permutation(self.windows), seed, fingerprint(data.numpy(), length)
         )
+
+    def _stream(self, documents: Iterable[str]) -> Tensor:
+        stream = array("i")
+        for tokens in self.tokenizer.encode_many(documents):
+            stream.extend(tokens)
+            stream.append(self.tokenizer.end)
+        return torch.from_numpy(np.array(stream))
 
     @property
     def vocab_size(self) -> int:
