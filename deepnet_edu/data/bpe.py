@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from hashlib import sha256
 from itertools import islice
 from operator import index
@@ -93,6 +94,33 @@ class BytePairs:
             raise ValueError("text: expected Unicode text, one str or a list of them.") from None
         merges = json.loads(learner.to_str())["model"]["merges"]
         return cls([" ".join(pair) for pair in merges], languages)
+
+    @classmethod
+    @checked()
+    def cached(
+        cls, folder: Path | str, texts: Iterable[str], vocab_size: int, languages: Sequence[str] = ()
+    ) -> "BytePairs":
+        """Those of :meth:`train` from a folder, the workspace for example; learned, and kept there, the first time.
+
+        The file's name changes with the texts, the size and the languages, so that a file is never of other data. One
+        that is damaged is learned again.
+
+        Raises:
+            ValueError: as :meth:`train`.
+            OSError: the folder cannot be written.
+        """
+        known = list(texts)
+        digest = sha256(json.dumps([vocab_size, list(languages)]).encode())
+        for text in known:
+            digest.update(b"\0" + text.encode())
+        path = Path(folder) / f"byte_pairs_{digest.hexdigest()[:16]}.json"
+        with suppress(UserError):
+            return cls.load(path)
+        found = cls.train(known, vocab_size, languages)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        found.save(path)
+        return found
 
     @property
     def text_tokens(self) -> range:

@@ -1,4 +1,4 @@
-"""Text and translations from the Hugging Face hub, or from files of the same format (the extra ``[hub]``)."""
+"""Text, translations and images from the Hugging Face hub, or from files of the same format (the extra ``[hub]``)."""
 
 import glob
 from collections.abc import Callable, Iterator
@@ -8,6 +8,9 @@ from itertools import islice
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from deepnet_edu.data.epochs import check_numbers
 from deepnet_edu.data.left_out import leave_out
@@ -161,6 +164,52 @@ def load_translation(
         return None if source is None or target is None else Pair(source, target, target_language if tagged else None)
 
     return Rows(str(name), dataset, read, streaming, limit)
+
+
+@checked()
+def load_images(
+    name: str | Path,
+    *,
+    image: str = "image",
+    label: str = "label",
+    config: str | None = None,
+    split: str = "train",
+    limit: int | None = None,
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Images, all of one size, and their classes, for :class:`~deepnet_edu.data.images.Images`.
+
+    Args:
+        name: of a set on the hub, or a folder or .parquet file of such a form.
+        image: column of the images.
+        label: column of the classes, whole numbers from 0.
+        config, split, limit: as :func:`load_text` has them.
+
+    Returns:
+        (N, channels, height, width) and (N,).
+
+    Raises:
+        UserError: as :func:`load_text`, or an image is of another size than the first.
+        ValueError: ``limit`` is not 1 or more.
+    """
+    from PIL import Image
+
+    dataset, first = _load(str(name), config, split, False, limit)
+    for column, kind in ((image, Image.Image), (label, int)):
+        if column not in first:
+            raise UserError(f"{name}: {unknown('column', column, first)}")
+        if not isinstance(first[column], kind):
+            raise UserError(
+                f"{name}: column {column!r} holds {type(first[column]).__name__}, expected {kind.__name__}."
+            )
+    pixels, classes = [], []
+    with _loading(str(name), False):
+        for i, row in enumerate(islice(dataset, limit)):
+            found = np.asarray(row[image], np.float32)
+            pixels.append(found[None] if found.ndim == 2 else found.transpose(2, 0, 1))
+            classes.append(row[label])
+            if pixels[i].shape != pixels[0].shape:
+                raise UserError(f"{name}: image {i} is of shape {pixels[i].shape}, the first of {pixels[0].shape}.")
+    return np.stack(pixels), np.array(classes, np.int64)
 
 
 def _load(name: str, config: str | None, split: str, streaming: bool, limit: int | None) -> tuple[Any, Row]:

@@ -12,9 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pytest
 
-from deepnet_edu.data import PRESETS, BytePairs, PackedText, Pair, Translations, load_text, load_translation
+from deepnet_edu.data import (
+    PRESETS,
+    BytePairs,
+    Images,
+    PackedText,
+    Pair,
+    Translations,
+    load_images,
+    load_text,
+    load_translation,
+)
 from deepnet_edu.messages import UserError
 
 ROWS = [{"de": f"Satz {i}", "en": f"sentence {i}"} for i in range(30)]
@@ -264,3 +275,44 @@ def test_other_encodings_are_named_with_what_to_type(tmp_path: Path, ending: str
     path.write_bytes("text\nGrüße\n".encode("utf-8-sig"))
     assert list(load_text(path))[-1] == "Grüße"
     assert "\ufeff" not in "".join(load_text(path))
+
+
+# --- images
+
+
+def drawn(folder: Path, *sizes: tuple[int, int], mode: str = "L", label: type = int) -> Path:
+    from PIL import Image
+
+    draw = np.random.default_rng(0)
+    images = []
+    for i in range(60):
+        width, height = sizes[min(i, len(sizes) - 1)]
+        shape = (height, width) if mode == "L" else (height, width, 3)
+        images.append(Image.fromarray(draw.integers(0, 255, shape, dtype=np.uint8), mode))
+    rows = {"image": images, "label": [label(i % 3) for i in range(60)]}
+    features = datasets.Features(image=datasets.Image(), label=datasets.Value("int64" if label is int else "string"))
+    path = folder / f"{mode}{len(sizes)}{label.__name__}.parquet"
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(path)
+    return path
+
+
+@pytest.mark.parametrize(("mode", "channels"), [("L", 1), ("RGB", 3)])
+def test_images_of_a_hub_s_form(tmp_path: Path, mode: str, channels: int) -> None:
+    pixels, labels = load_images(drawn(tmp_path, (6, 4), mode=mode))
+    assert pixels.shape == (60, channels, 4, 6)
+    assert labels.tolist() == [i % 3 for i in range(60)]
+    task = Images(pixels, labels)
+    assert (task.shape, task.n_classes) == ((channels, 4, 6), 3)
+    assert len(load_images(drawn(tmp_path, (6, 4), mode=mode), limit=7)[0]) == 7
+
+
+def test_images_that_cannot_be_read(tmp_path: Path) -> None:
+    path = drawn(tmp_path, (6, 4))
+    with pytest.raises(UserError, match="Unknown column 'images': did you mean 'image'"):
+        load_images(path, image="images")
+    with pytest.raises(UserError, match="column 'label' holds int, expected Image"):
+        load_images(path, image="label")
+    with pytest.raises(UserError, match="column 'label' holds str, expected int"):
+        load_images(drawn(tmp_path, (6, 4), label=str))
+    with pytest.raises(UserError, match=r"image 1 is of shape \(1, 5, 6\), the first of \(1, 4, 6\)"):
+        load_images(drawn(tmp_path, (6, 4), (6, 5)))
