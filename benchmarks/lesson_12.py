@@ -36,8 +36,7 @@ import torch
 
 from benchmarks.depth import processor
 from deepnet_edu import Batch, ModelConfig, TrainConfig, build_model, train
-from deepnet_edu.data import BytePairs, PackedText
-from deepnet_edu.data.documents import python_topics
+from deepnet_edu.data import BytePairs, PackedText, python_topics
 from deepnet_edu.files import read_json, write_atomic
 from deepnet_edu.messages import unknown
 from deepnet_edu.planning import flops_per_token

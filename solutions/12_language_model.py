@@ -46,9 +46,7 @@ import torch.nn.functional as F
 from deepnet_edu import RESIDUALS, ModelConfig, TrainConfig, build_model, train
 from deepnet_edu.attention import Cache
 from deepnet_edu.checks import check
-from deepnet_edu.data import BytePairs, PackedText
-from deepnet_edu.data.documents import python_topics
-from deepnet_edu.data.yardsticks import count_models
+from deepnet_edu.data import BytePairs, PackedText, count_models, python_topics
 from deepnet_edu.figures import Picture
 from deepnet_edu.figures.style import legend_below, line_style, new_figure
 from deepnet_edu.generation import greedy, sample

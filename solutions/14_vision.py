@@ -36,13 +36,13 @@ import numpy as np
 
 # %%
 import torch
-from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 # %%
 from deepnet_edu import RESIDUALS, Batch, ModelConfig, TrainConfig, build_model, deepnorm_constants, train
 from deepnet_edu.checks import check
+from deepnet_edu.data import digits
 from deepnet_edu.embedding import Positions
 from deepnet_edu.figures import Picture
 from deepnet_edu.figures.style import legend_below, line_style, new_figure
@@ -89,27 +89,8 @@ guess_labels
 # scikit-learn carries 1,797 handwritten digits of 8 × 8 pixels, written by 43 people for an American institute in the nineties. Three fifths are for
 # training, one fifth for choosing things, and one fifth is the test.
 
-
 # %%
-class Digits:
-    """Handwritten digits in three parts, pixels with mean 0 and variance 1; a task that train() can read."""
-
-    def __init__(self, batch_size=64):
-        found = load_digits()
-        pixels, labels = torch.tensor(found.images, dtype=torch.float32)[:, None], torch.tensor(found.target)
-        order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
-        known, chosen, tested = order[:1077], order[1077:1437], order[1437:]
-        pixels = (pixels - pixels[known].mean()) / pixels[known].std()
-        self.train, self.validation, self.test = (Batch(pixels[i], labels[i]) for i in (known, chosen, tested))
-        self.batch_size = batch_size
-
-    def batch(self, generator):
-        """Random images of the training part."""
-        rows = torch.randint(len(self.train.targets), (self.batch_size,), generator=generator)
-        return Batch(self.train.inputs[rows], self.train.targets[rows])
-
-
-data = Digits()
+data = digits()
 print("images:", ", ".join(f"{len(getattr(data, part).targets):,} {part}" for part in ("train", "validation", "test")))
 figure, axes = new_figure(10, width=9, height=1.3)
 for digit, ax in enumerate(axes):
@@ -467,7 +448,7 @@ def reader(size, positions):
     return model
 
 
-digits = data.test.inputs[:8].double()
+eight = data.test.inputs[:8].double()
 CASES = [(size, positions) for positions in (True, False) for size in (2, 1)]
 print(
     "largest change of an output"
@@ -480,7 +461,7 @@ for name in NAMES:
         with torch.no_grad():
             model = reader(size, positions)
             moved = (
-                (model(changed(digits, name, size, torch.Generator().manual_seed(SEED))) - model(digits))
+                (model(changed(eight, name, size, torch.Generator().manual_seed(SEED))) - model(eight))
                 .abs()
                 .max()
                 .item()
@@ -779,7 +760,7 @@ for labels in LABELS:
                 found.append([hits(model, one.inputs, one.targets).mean() for one in (data.validation, data.test)])
         outcome[labels, rate] = np.reshape(found, (TRIES, 2, 2)).mean(0)  # way, part
         print(f"{labels:6}{rate:7g}" + "".join(f"{share:15.3f}" for share in outcome[labels, rate][:, 1]))
-    best = [max(RATES, key=lambda rate: outcome[labels, rate][way, 0]) for way in (0, 1)]  # noqa: B023
+    best = [max(RATES, key=lambda rate: outcome[labels, rate][way, 0]) for way in (0, 1)]
     outcome[labels] = [float(outcome[labels, rate][way, 1]) for way, rate in enumerate(best)]
     outcome[labels].append(
         np.mean([(nearest(few.part, data.test) == data.test.targets).double().mean() for few in some])
