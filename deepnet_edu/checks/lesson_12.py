@@ -68,14 +68,15 @@ def _wrong_bits(nats: float, tokens: int, text: str) -> list[Misconception]:
 
 #: Layers, FLOPs a token, tokens, vocabulary, multiple.
 _SHAPES = [
-    (16, 2.0e7, 256, 1000, 2),
-    (3, 9.1e6, 700, 4000, 1),
-    (24, 4.4e7, 1500, 300, 4),
-    (7, 3.3e7, 90, 9000, 3),
-    (40, 6.1e7, 2000, 2000, 1),
+    (3, 9.1e6, 700, 4000, 2),
+    (12, 5.0e7, 3000, 5000, 3),
+    (7, 3.3e7, 90, 9000, 4),
+    (24, 4.4e7, 1500, 3000, 1),
+    (40, 6.1e7, 2000, 2000, 8),
 ]
 _EXACT = 2_608_128  # what 8 layers of width 64 cost with 64 tokens and 128 words
 _EDGES = [(layers, _EXACT, 64, 128, 8) for layers in (1, 2, 4, 8, 16, 32, 64)] + [
+    (16, 2.0e7, 256, 1000, 2),
     (8, _EXACT - 1, 64, 128, 8),
     (8, _EXACT, 64, 128, 1),
     (1, 1e6, 1, 1, 1),

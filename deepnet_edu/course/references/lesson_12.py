@@ -10,16 +10,6 @@ def bits_per_byte(nats_per_token, tokens, text):
     return nats_per_token * tokens / log(2) / len(text.encode("utf-8"))
 
 
-def strided_loss(losses, n, window, stride):
-    """Mean loss of bytes 1 to n - 1 by windows that overlap: nats, one number."""
-    total, scored, begin = 0.0, 1, 0
-    while scored < n:
-        end = min(begin + window, n)
-        total = total + losses(begin, end)[scored - begin - 1 :].sum()
-        scored, begin = end, begin + stride
-    return total / (n - 1)
-
-
 def equal_flop_width(layers, budget, tokens, vocab_size, multiple):
     """Largest width, a multiple, whose training costs at most ``budget`` FLOPs a token: a whole number."""
     a = 72 * layers
@@ -40,6 +30,16 @@ def compare_arms(runs):
         best = min(means, key=lambda rate: means[rate][0])
         found[arm] = (best, means[best][1], best in (min(means), max(means)))
     return found
+
+
+def strided_loss(losses, n, window, stride):
+    """Mean loss of bytes 1 to n - 1 by windows that overlap: nats, one number."""
+    total, scored, begin = 0.0, 1, 0
+    while scored < n:
+        end = min(begin + window, n)
+        total = total + losses(begin, end)[scored - begin - 1 :].sum()
+        scored, begin = end, begin + stride
+    return total / (n - 1)
 
 
 def cached_attention(x, w_q, w_k, w_v, cache=None):

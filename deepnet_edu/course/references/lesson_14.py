@@ -12,6 +12,15 @@ def patches(images, size):
     return squares.permute(0, 2, 4, 1, 3, 5).reshape(B, -1, C * size * size)
 
 
+def same_quality(right_a, right_b):
+    """Two-sided p-value that both are equally good: one number."""
+    only_a = int((right_a & ~right_b).sum())
+    only_b = int((right_b & ~right_a).sum())
+    n = only_a + only_b
+    tail = sum(comb(n, k) for k in range(min(only_a, only_b) + 1))
+    return min(1.0, 2 * tail / 2**n)
+
+
 def blind_to(size, positions):
     """Names of the changes that no such model can see: a set."""
     if positions:
@@ -28,12 +37,3 @@ def rollout(attentions, skips):
     for attention, skip in zip(attentions, skips, strict=True):
         total = skip * total + (1 - skip) * attention @ total
     return total
-
-
-def same_quality(right_a, right_b):
-    """Two-sided p-value that both are equally good: one number."""
-    only_a = int((right_a & ~right_b).sum())
-    only_b = int((right_b & ~right_a).sum())
-    n = only_a + only_b
-    tail = sum(comb(n, k) for k in range(min(only_a, only_b) + 1))
-    return min(1.0, 2 * tail / 2**n)
