@@ -14,16 +14,14 @@ again. Lesson 12 reads it where it is there.
 """
 
 import argparse
-import json
-import multiprocessing
 import os
 import platform
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from importlib.metadata import version
 from math import log
 from pathlib import Path
@@ -34,10 +32,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # benchmarks is no
 
 import torch
 
+from benchmarks import tuned
 from benchmarks.depth import processor
+from benchmarks.tuned import Arm, Row
 from deepnet_edu import Batch, ModelConfig, TrainConfig, build_model, train
 from deepnet_edu.data import BytePairs, PackedText, python_topics
-from deepnet_edu.files import read_json, write_atomic
 from deepnet_edu.messages import unknown
 from deepnet_edu.planning import flops_per_token
 from deepnet_edu.training import TrainingDiverged
@@ -45,9 +44,6 @@ from deepnet_edu.training import TrainingDiverged
 RESULTS = Path(__file__).parent / "results" / "lesson_12.json"
 RULES = ("deepnorm", "pre_ln", "post_ln")
 STEP = 4  # widths are its multiples
-Row = dict[str, Any]
-Arm = tuple[str, int, int]  # rule, layers, width
-Job = tuple[Arm, float, int]  # with the learning rate and the seed
 
 
 @dataclass(frozen=True)
@@ -100,14 +96,16 @@ def widths(size: Size) -> dict[str, dict[int, int]]:
     return {"flops": equal, "parameters": {n: widest(count, n, most) for n in size.depths}}
 
 
-def measure(rule: str, layers: int, width: int, rate: float, seed: int, size: Size) -> Row:
+def measure(arm: Arm, rate: float, seed: int, size: Size) -> Row:
     """One run: bits a byte on both parts of the held-out text; where it diverged the entropy of single bytes."""
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     topics = python_topics()
-    text = PackedText(topics.train, validation=topics.validation, length=size.length, batch_size=size.batch_size)
+    text = PackedText(
+        topics.train, validation=topics.validation, length=size.length, batch_size=size.batch_size, seed=seed
+    )
     parts = {"tune": topics.validation, "test": topics.test}
-    config = shape(rule, layers, width, size)
+    config = shape(**arm, size=size)
     model = build_model(config, seed=seed)
     recipe = TrainConfig(size.steps, learning_rate=rate, warmup=size.steps // 10, schedule="cosine", seed=seed)
     begin, outcome = time.perf_counter(), "trained"
@@ -126,7 +124,7 @@ def measure(rule: str, layers: int, width: int, rate: float, seed: int, size: Si
     return {
         **{name: round(loss / log(2), 5) for name, loss in losses.items()},
         "outcome": outcome,
-        "parameters": parameters(layers, width, size),
+        "parameters": parameters(arm["layers"], arm["width"], size),
         "flops_a_byte": flops_per_token(config, size.length),
         "seconds": round(seconds, 1),
     }
@@ -141,55 +139,11 @@ def record(out: Path, rules: Sequence[str], size: Size, jobs: int) -> list[Row]:
     for rule in rules:
         if rule not in RULES:
             raise ValueError(unknown("rule", rule, RULES))
-    rows: list[Row] = read_json(out)["runs"] if out.exists() else []
     by_panel = widths(size)
     shapes = sorted({(n, width) for panel in by_panel.values() for n, width in panel.items()})
-    arms = [(rule, *one) for one in shapes for rule in rules]
-    head = _head(size, by_panel)
-
-    def known(arm: Arm) -> list[Row]:
-        return [row for row in rows if (row["rule"], row["layers"], row["width"]) == arm]
-
-    def run_all(wanted: Iterable[Job]) -> None:
-        missing = [
-            (arm, rate, seed)
-            for arm, rate, seed in wanted
-            if not any((row["rate"], row["seed"]) == (rate, seed) for row in known(arm))
-        ]
-        for (rule, layers, width), rate, seed, found in _measured(missing, size, jobs):
-            rows.append({"rule": rule, "layers": layers, "width": width, "rate": rate, "seed": seed, **found})
-            print(rows[-1], flush=True)
-            write_atomic(out, json.dumps(head | {"runs": rows}, indent=1, ensure_ascii=False) + "\n")
-
-    run_all((arm, rate, 0) for arm in arms for rate in size.rates)
-    for _ in range(2):
-        run_all((arm, rate, 0) for arm in arms for rate in _beside(known(arm), size))
-    run_all((arm, _best(known(arm))["rate"], seed) for arm in arms for seed in size.seeds)
-    return rows
-
-
-def _measured(missing: Sequence[Job], size: Size, jobs: int) -> Iterator[tuple[Arm, float, int, Row]]:
-    """Each run with what it gave, as soon as it is done."""
-    if jobs == 1:
-        yield from ((arm, rate, seed, measure(*arm, rate, seed, size)) for arm, rate, seed in missing)
-        return
-    # Not by fork: a process that has computed with threads cannot be copied.
-    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        started = {pool.submit(measure, *arm, rate, seed, size): (arm, rate, seed) for arm, rate, seed in missing}
-        for done in as_completed(started):
-            yield *started[done], done.result()
-
-
-def _best(rows: Sequence[Row]) -> Row:
-    return min((row for row in rows if row["seed"] == 0), key=lambda row: float(row["tune"]))
-
-
-def _beside(rows: Sequence[Row], size: Size) -> list[float]:
-    """The next rate on the side where the best one is the last that was tried; none where it is inside."""
-    tried, best = sorted({row["rate"] for row in rows if row["seed"] == 0}), _best(rows)["rate"]
-    lower = [rate for rate in size.more if rate < tried[0]][-1:] if best == tried[0] else []
-    higher = [rate for rate in size.more if rate > tried[-1]][:1] if best == tried[-1] else []
-    return lower + higher
+    arms = [{"rule": rule, "layers": n, "width": width} for n, width in shapes for rule in rules]
+    run = partial(measure, size=size)
+    return tuned.record(out, _head(size, by_panel), arms, run, size.rates, size.more, size.seeds, jobs)
 
 
 def _head(size: Size, by_panel: dict[str, dict[int, int]]) -> dict[str, Any]:

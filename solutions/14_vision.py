@@ -114,8 +114,8 @@ Picture(
 #
 # **Objective**: cut images into squares, so that an encoder can read them.
 #
-# Write `patches(images, size)`. `images` is a tensor of shape $(B, C, H, W)$: images, channels, height, width. `size` divides $H$ and $W$. Return
-# a tensor of shape $(B, n, C \cdot \mathtt{size}^2)$ with $n = HW/\mathtt{size}^2$ tokens. Squares go row by row, as one reads. Within a token
+# Write `patches(images, size)`. `images` is a tensor of shape `(B, C, H, W)`: images, channels, height, width. `size` divides height and width. Return
+# a tensor of shape `(B, n, C·size²)` with `n = H·W/size²` tokens. Squares go row by row, as one reads. Within a token
 # all pixels of the first channel come first, row by row, then those of the second.
 #
 # Hint: Split both sides into (number of squares, size) with one `reshape`: six dimensions. No pixel moves yet.

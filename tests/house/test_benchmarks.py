@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import gpu_cases, gpu_depth, lesson_12, tournament, training_cpu
+from benchmarks import gpu_cases, gpu_depth, lesson_12, lesson_14, tournament, training_cpu
+from deepnet_edu.data import digits
 from deepnet_edu.planning import count_parameters
 
 FLOPS, FORMULA = 4e14, 50_000_000_000
@@ -308,3 +309,10 @@ def test_the_record_of_lesson_12_resumes(tmp_path: Path) -> None:
     assert len(again) == len(rows) + 1
     with pytest.raises(ValueError, match="did you mean 'deepnorm'"):
         lesson_12.record(out, ["deepnrm"], size, jobs=1)
+
+
+def test_the_record_of_lesson_14_says_which_images_were_wrong(tmp_path: Path) -> None:
+    rows = lesson_14.record(tmp_path / "lesson_14.json", lesson_14.SMOKE, jobs=1)
+    assert len(rows) == len(lesson_14.RULES) * (len(lesson_14.SMOKE.rates) + len(lesson_14.SMOKE.seeds))
+    images = len(digits().test.targets)
+    assert all(row["test"] == pytest.approx(len(row["wrong"]) / images, abs=1e-5) for row in rows)
