@@ -68,7 +68,7 @@ guess_neighbour
 # %%
 guess_shuffled = kit.Guess(
     "A trained encoder is right on 98% of the images. Now the patches of each image are shuffled. How often is it right?",
-    ["about 90%", "about 50%", "about 12%"],
+    ["about 90%", "about 50%", "about 15%"],
 )
 guess_shuffled
 
@@ -309,8 +309,7 @@ for rule, marker in zip(RULES, "osx", strict=True):
     ax.plot(DEPTHS, share, marker=marker, ms=8, mfc="none", label=f"{RESIDUALS[rule].title}, live", **line_style(rule))
 for layers in DEPTHS:
     only_model, only_neighbour = split(right["deepnorm", layers], neighbour)
-    at = (layers, wrong(right["deepnorm", layers]))
-    ax.annotate(f"{only_model} : {only_neighbour}", at, (0, -16), textcoords="offset points", ha="center")
+    ax.annotate(f"{only_model} : {only_neighbour}", (layers, 0.0055), ha="center")
 for i, name in enumerate(("nearest neighbour", "logistic regression")):
     ax.axhline(wrong(right[name]), color="#555555", linestyle=(0, (1, 1 + 1.5 * i)), label=name)
 ax.axhline(0.9, color="#555555", linestyle=(0, (3, 1.5, 1, 1.5)), label="always the same digit")
@@ -318,15 +317,16 @@ ax.set(
     xscale="log", yscale="log", xlabel="layers × width, compute is equal", ylabel="wrong on the test (share of images)"
 )
 ax.set_ylim(0.004, 1.2)
+ax.set_title("at the bottom: images that only DeepNorm : only the neighbour gets right", fontsize=10)
 ax.set_xticks(DEPTHS, [f"{layers} × {WIDTHS[layers]}" for layers in DEPTHS])
 ax.set_yticks((0.01, 0.03, 0.1, 0.3, 1), ("0.01", "0.03", "0.1", "0.3", "1"))
 ax.minorticks_off()
 legend_below(figure, ax, columns=3)
 Picture(
     figure,
-    alt="Share of wrong answers against depth at equal compute, logarithmic; one seed, all points live. DeepNorm and Pre-LN lie between 0.01 and 0.03 at every depth, "
-    "at or just above the line of the nearest neighbour. Post-LN lies with them at 2 and 6 layers and far above them at 24. Beside DeepNorm's points: how many "
-    "images only the model, and only the nearest neighbour, gets right.",
+    alt="Share of wrong answers against depth at equal compute, logarithmic; one seed, all points live. DeepNorm and Pre-LN lie between 0.02 and 0.05 at every depth, "
+    "just above the line of the nearest neighbour. Post-LN lies with them at 2 and 6 layers and far above them at 24. At the bottom, for each depth: how many "
+    "images only DeepNorm, and only the nearest neighbour, gets right.",
 )
 
 # %%
@@ -354,13 +354,15 @@ guess_neighbour.compare(
 # %% [markdown]
 # <details><summary>What you should see</summary>
 #
-# .0654, .0312, .0625, .0079 and 1 for the five splits. Live: LIVE_SPLITS.
+# .0654, .0312, .0625, .0079 and 1 for the five splits. Live, DeepNorm against the nearest neighbour: 5 : 11, 6 : 7 and 5 : 7, with p = .21, 1 and .77. Post-LN of 24 layers lost by 0 : 260.
 # </details>
 #
-# **Why it works.** If both are equally good, each image on which they differ is a fair coin. Two points of accuracy on 360 images are seven images,
+# **Why it works.** If both are equally good, each image on which they differ is a fair coin. Two points of accuracy on 334 images are seven images,
 # and five disagreements that all go one way prove nothing: a coin does that once in sixteen throws of five.
 #
-# CONCLUSIONS
+# So what did depth buy? Nothing that this test can see. At equal compute 2, 6 and 24 layers, with DeepNorm or Pre-LN, are right on 95.5 to 97.0% of the images, the method without weights on
+# 97.3%, and no p is below .2. One difference stands: Post-LN of 24 layers was stuck at a loss of 2.1 nats, of $\ln 10 = 2.3$. That is one seed and one learning rate. On another split of the
+# same digits the same arm reached 81%: it lives near an edge, and there seeds and data decide. More seeds, and a rate tuned for each arm, take a quarter of an hour on two cores, and are read here once they have been recorded.
 
 
 # %% tags=["nbval-ignore-output"]
@@ -539,15 +541,15 @@ print(f"{MIDDLE} layers, right on the test      as written   patches of each ima
 for name, model in (("trained with positions", placed), ("trained without", blind)):
     plain, shuffled = (hits(model, images, data.test.targets).mean() for images in (data.test.inputs, mixed))
     print(f"{name:24}{plain:18.3f}{shuffled:20.3f}")
-guess_shuffled.compare("about 12%")
+guess_shuffled.compare("about 15%")
 
 # %% [markdown]
 # <details><summary>What you should see</summary>
 #
-# Zeros where your set says so, and nowhere else. Trained with positions, the model falls from SHUF_A right to SHUF_B on shuffled patches; trained without, it has SHUF_C both times.
+# Zeros where your set says so, and nowhere else. Trained with positions, the model falls from .970 to .153 on shuffled patches; trained without, it has .707 both times.
 # </details>
 #
-# **Why it works.** Without positions the model is a function of a *set* of patches: the same 16 patches in any order are the same input, down to rounding. What it then reaches, SHUF_D of the digits,
+# **Why it works.** Without positions the model is a function of a *set* of patches: the same 16 patches in any order are the same input, down to rounding. What it then reaches, 71% of the digits,
 # is what can be told from the patches alone. An order has to be put in, and the learned positions at the bottom are the only place where that happens.
 #
 # ## Where does it look?
@@ -692,14 +694,15 @@ print(f"   {'how unusual the pixels of the patch are':45}{agreement(unusual, eff
 # <details><summary>What you should see</summary>
 #
 # With skips of one half, 12 layers of flat attention leave a patch .0627 of itself: 1/16, as much as any other one has. In the trained stack of 24 layers all rows are
-# then equal, too: the map says the same of every token. With own shares a token at the top still comes to ROLL_OWN from its own patch.
+# then equal, too: the map says the same of every token. With own shares a token at the top still comes to .72 from its own patch.
 # </details>
 #
 # **Why it works.** One half is right for a skip that is as large as the branch beside it. DeepNorm's branch adds a few per cent of the variance, so its tokens stay where they are, and what is left of
-# attention over the whole stack is a sum of small steps. The test by wiping agrees: ROLL_CORR.
+# attention over the whole stack is a sum of small steps. The test by wiping agrees more with this map (correlation .34) than with
+# the one of halves (.13) or the last layer's (.21).
 #
 # Still it is a picture and not a proof. What a value matrix makes of a patch and what the feed-forward branches do is left out, and "how unusual are its pixels", which never looks into the
-# model, does about as well.
+# model, does better than all maps (.48).
 #
 # ## Without labels
 #
@@ -804,8 +807,8 @@ class Few:
         return Batch(self.part.inputs[rows], self.part.targets[rows])
 
 
-LABELS, TRIES, SHORT = ((50,), 1, 5) if SMOKE else ((50, 200), 2, 150)
-RATES = (1e-3, 3e-3)
+LABELS, TRIES, SHORT = ((50,), 1, 5) if SMOKE else ((50, 200), 2, 100)
+RATES = (1e-3, 3e-3, 1e-2)
 outcome = {}
 print(
     f"right on the test, mean of {TRIES} draws of labels\nlabels   rate   from scratch   pre-trained   nearest neighbour"
@@ -825,7 +828,8 @@ for labels in LABELS:
     outcome[labels].append(
         np.mean([(nearest(few.part, data.test) == data.test.targets).double().mean() for few in some])
     )
-    print(f"{labels:6}  tuned" + "".join(f"{share:15.3f}" for share in outcome[labels]))
+    shares = "".join(f"{share:15.3f}" for share in outcome[labels])
+    print(f"{labels:6}  tuned{shares}   (at {best[0]:g} and {best[1]:g})")
 
 # %% tags=["nbval-ignore-output"]
 scratch, tuned, neighbours = outcome[50]
