@@ -840,7 +840,16 @@ guess_labels.compare(
 )
 
 # %% [markdown]
-# FEW_TEXT
+# <details><summary>What you should see</summary>
+#
+# The encoder fills hidden patches with an error of .28 of their variance, a linear map .33, the mean image .51. In visible patches it is wrong by .46: it was never asked for them, and never learned to copy.
+#
+# At a learning rate of 0.001 pre-training lifts 50 labels from .37 to .51 and 200 labels from .49 to .71. At tuned rates .58 becomes .62, and .83 stays .83. The nearest neighbour has .77 and .95.
+# </details>
+#
+# **Does it help?** With one rate for both it seems to help a lot, by 14 and 22 points. But that rate is too small for a model that starts from scratch. Once each way has the rate that suits it, what is left with 50 labels is 4 points of
+# 334 images in two draws, which may be luck, and with 200 labels nothing. The largest rate that was tried was the best for a start from scratch, so even that side may not be tuned yet. And a method without weights beats both by far. All this is
+# measured on 8 × 8 pixels and a thousand images; it says that a comparison needs tuned arms and a simple yardstick, and nothing about millions of photographs.
 #
 # ## In three sentences
 #
