@@ -257,7 +257,7 @@ for rule in RULES:
 #
 # `right_a` and `right_b` say, image by image, which of them classifiers a and b got right: two arrays of $n$ truth values. Suppose both are equally
 # good. Then, wherever exactly one of them is right, it is a or b with equal probability. Write `same_quality(right_a, right_b)`: the
-# probability of a split at least as uneven as the one seen, in either direction. This is McNemar's test in its exact form. Where they never
+# probability of a split at least as uneven as the one seen, in either direction, its [p-value](glossary.md). This is McNemar's test in its exact form. Where they never
 # differ, return 1.
 #
 # Hint: Images on which both are right, or both wrong, say nothing. What is left is a fair coin.
