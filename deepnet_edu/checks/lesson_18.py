@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from deepnet_edu.checks.base import Judge, Misconception, Trial
+from deepnet_edu.checks.numbers import apart
 from deepnet_edu.checks.own_rule import LambdaSkip
 from deepnet_edu.checks.trial import Array
-from deepnet_edu.checks.values import as_array, close
 
 _draw = np.random.default_rng(0)
 #: Factors on the skip, variances of the branches.
@@ -19,15 +19,6 @@ _STACKS = [
     (_draw.uniform(0.5, 2, 7).tolist(), _draw.uniform(0.1, 2, 7).tolist()),
 ]
 _EDGES = [([1.4], [0.6]), ([0.0, 1.0, 2.0], [0.5, 1.0, 0.0]), ([], []), ([1.0] * 6, [1.0] * 6)]
-
-
-def _apart(known: list[Misconception]) -> list[Misconception]:
-    """Those whose value no other one has here: a point says nothing of two that it cannot tell apart."""
-    return [
-        one
-        for one in known
-        if not any(o.sentence != one.sentence and close(as_array(one.value), as_array(o.value), 1e-4) for o in known)
-    ]
 
 
 def mixing_matrix(trial: Trial) -> None:
@@ -100,7 +91,7 @@ def amax_gain(trial: Trial) -> None:
         for seed in range(3):
             mixers = np.random.default_rng([count, n, seed]).normal(0.2, 0.7, (count, n, n))
             product = np.linalg.multi_dot(mixers[::-1]) if count > 1 else mixers[0]
-            wrong = _apart(_wrong_gains(mixers, product)) if count > 1 and n > 1 else []
+            wrong = apart(_wrong_gains(mixers, product)) if count > 1 and n > 1 else []
             trial.equal(trial.call(mixers), _gain(product), wrong, "For these mixers the largest sum is another one.")
     mixers = np.array([[[0.0, 1.0], [1.0, 0.0]]] * 5)
     swapped = float(trial.call(mixers))
@@ -150,7 +141,7 @@ def expected_best(trial: Trial) -> None:
     for losses, ks in _LOSSES:
         for k in ks:
             least = [min(some) for some in combinations(losses, k)]
-            wrong = _apart(_wrong_bests(losses, k)) if 1 < k < len(losses) else []
+            wrong = apart(_wrong_bests(losses, k)) if 1 < k < len(losses) else []
             said = f"The mean of the least loss over all choices of {k} is another number."
             trial.equal(trial.call(list(losses), k), float(np.mean(least)), wrong, said)
     one, other = (float(trial.call(losses, 2)) for losses in ([3.0, 1.0, 2.0, 5.0], [1.0, 5.0, 3.0, 2.0]))
@@ -197,7 +188,7 @@ def holm(trial: Trial) -> None:
         sets = [some for size in range(1, len(p) + 1) for some in combinations(range(len(p)), size)]
         right = [max(min(1.0, len(s) * min(p[j] for j in s)) for s in sets if i in s) for i in range(len(p))]
         said = "Some adjusted value is another one."
-        trial.equal(trial.call(list(p)), right, _apart(_wrong_adjusted(p, right)) if len(p) > 1 else [], said)
+        trial.equal(trial.call(list(p)), right, apart(_wrong_adjusted(p, right)) if len(p) > 1 else [], said)
     got = [float(one) for one in trial.call([0.02, 0.5, 0.001])]
     trial.require(all(a <= 1 for a in got), "A probability is at most 1.")
 

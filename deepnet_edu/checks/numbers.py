@@ -1,11 +1,11 @@
-"""What the judges of answers that are numbers share: a number for some arguments, a property of numbers, and whether
-each argument counts at each call."""
+"""What the judges of answers that are numbers share: a number for some arguments, a property of numbers, whether each
+argument counts at each call, and which misconceptions a point can tell apart."""
 
 from collections.abc import Callable
 from typing import Any
 
-from deepnet_edu.checks.trial import Trial
-from deepnet_edu.checks.values import TOLERANCE
+from deepnet_edu.checks.trial import Misconception, Trial
+from deepnet_edu.checks.values import TOLERANCE, as_array, close
 
 
 def number(trial: Trial, *arguments: Any, **keywords: Any) -> float:
@@ -40,3 +40,12 @@ def one_at_a_time(
     points = [base, *((*base[:i], other, *base[i + 1 :]) for i, other in enumerate(others))]
     for point in points:
         trial.equal(trial.call(*point), right(*point), tolerance=tolerance)
+
+
+def apart(known: list[Misconception]) -> list[Misconception]:
+    """Those whose value no other one has here: a point says nothing of two that it cannot tell apart."""
+    return [
+        one
+        for one in known
+        if not any(o.sentence != one.sentence and close(as_array(one.value), as_array(o.value), 1e-4) for o in known)
+    ]

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import gpu_cases, gpu_depth, laptop_1000, tournament, training_cpu
+from benchmarks import gpu_cases, gpu_depth, laptop_1000, lesson_12, lesson_14, tournament, training_cpu
+from deepnet_edu.data import digits
 from deepnet_edu.planning import count_parameters
 from deepnet_edu.training.runs import find_run
 
@@ -316,3 +317,32 @@ def test_the_proof_of_the_laptops_preset_ends_as_soon_as_it_is_there(
     assert capsys.readouterr().out.count("step ") == 1
     assert not laptop_1000.reaches(1.0, run, tmp_path / "proof")
     assert [line.split(",")[0] for line in capsys.readouterr().out.splitlines()] == ["step 40", "step 50"]
+
+
+def test_the_record_of_lesson_12_resumes(tmp_path: Path) -> None:
+    """Every arm has the same tries and more where its best rate is the last one; a second call keeps what there is."""
+    out, size = tmp_path / "lesson_12.json", lesson_12.SMOKE
+    rows = lesson_12.record(out, ["deepnorm"], size, jobs=1)
+    shapes = {(n, width) for panel in lesson_12.widths(size).values() for n, width in panel.items()}
+    assert {(row["layers"], row["width"]) for row in rows} == shapes
+    for one in shapes:
+        mine = [row for row in rows if (row["layers"], row["width"]) == one]
+        tried = [row for row in mine if row["seed"] == 0]
+        assert {*size.rates} < {row["rate"] for row in tried}  # of two rates the best is at an edge
+        best = min(tried, key=lambda row: row["tune"])
+        assert [row["rate"] for row in mine if row["seed"]] == [best["rate"]] * len(size.seeds)
+        assert all(row["flops_a_byte"] <= size.budget for row in mine)
+    del rows[0]
+    out.write_text(json.dumps({"runs": rows}), encoding="utf-8")
+    again = lesson_12.record(out, ["deepnorm"], size, jobs=1)
+    assert again[: len(rows)] == rows
+    assert len(again) == len(rows) + 1
+    with pytest.raises(ValueError, match="did you mean 'deepnorm'"):
+        lesson_12.record(out, ["deepnrm"], size, jobs=1)
+
+
+def test_the_record_of_lesson_14_says_which_images_were_wrong(tmp_path: Path) -> None:
+    rows = lesson_14.record(tmp_path / "lesson_14.json", lesson_14.SMOKE, jobs=1)
+    assert len(rows) == len(lesson_14.RULES) * (len(lesson_14.SMOKE.rates) + len(lesson_14.SMOKE.seeds))
+    images = len(digits().test.targets)
+    assert all(row["test"] == pytest.approx(len(row["wrong"]) / images, abs=1e-5) for row in rows)
