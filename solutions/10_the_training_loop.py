@@ -806,7 +806,7 @@ PROGRAM = "\n\n\n".join(
         *map(inspect.getsource, (built, adam, long_run)),
         *map(kit.shipped, ("training_step", "cosine_rate", "checkpoints")),
         f"long_run(Path(sys.argv[1]), {depth}, {STEPS}, {PEAK!r}, {WARMUP}, "
-        "lambda n, loss: print(n, loss.hex(), flush=True))",
+        "lambda n, loss: print(n, float(loss).hex(), flush=True))",
     ]
 )
 

@@ -354,7 +354,8 @@ Picture(
 #
 # Write `amax_gain(mixers)`. `mixers` is an array of shape $(L, n, n)$, from the lowest to the highest, and each acts as $X \leftarrow H X$. On the way
 # up, a stream can gain at most the sum of a row's absolute values; on the way down, a gradient at most the sum of a column's. Return the
-# largest of all these sums for the whole stack, one number.
+# largest of all these sums for the whole stack, one number. The lesson has stacks of 2,000: multiply one mixer after the other
+# (`np.linalg.multi_dot` first looks for the best order, which takes it minutes).
 #
 # Hint: First the product, then its sums. Which mixer stands on the right?
 #

@@ -1,6 +1,7 @@
 """Lesson 18: right answers written differently, wrong ones that people give, and how to tell two answers apart."""
 
 from collections.abc import Callable
+from functools import reduce
 from itertools import combinations
 from math import comb
 from typing import Any
@@ -110,7 +111,7 @@ def gain(mixers, *, sizes=np.abs, backwards=False, of=None):
 
 
 def gain_by_norms(mixers):
-    total = np.linalg.multi_dot(mixers[::-1]) if len(mixers) > 1 else mixers[0]
+    total = reduce(np.matmul, mixers[::-1])
     return max(np.linalg.norm(total, 1), np.linalg.norm(total, np.inf))
 
 
