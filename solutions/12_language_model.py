@@ -437,10 +437,10 @@ for rule, marker in (("pre_ln", "s"), ("post_ln", "x")):
     )
 for i, (name, value) in enumerate(YARDSTICKS.items()):
     ax.axhline(value, color="#555555", linestyle=(0, (1, 1 + i)), linewidth=1.5)
-    below = name == ORDERS[-1]  # zlib's line lies just above it
+    counted = name in ORDERS  # compressors at the other end: zlib's line lies on that of three bytes
     ax.annotate(
-        name, (1, value), (-4, -12 if below else 3), xycoords=("axes fraction", "data"), textcoords="offset points",
-        ha="right", fontsize=9,
+        name, (counted, value), (-4 if counted else 4, 3), xycoords=("axes fraction", "data"),
+        textcoords="offset points", ha="right" if counted else "left", fontsize=9,
     )  # fmt: skip
 ax.set(
     xscale="log",

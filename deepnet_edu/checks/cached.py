@@ -15,6 +15,8 @@ from deepnet_edu.checks.values import as_array, close, describe, same, show
 _CHUNKS = [(6, 3, (3, 2, 2)), (5, 2, (2, 3, 1, 2)), (4, 4, (1, 3, 4)), (6, 3, (4, 3))]
 _EDGES = [(6, 3, (7,)), (6, 3, (1, 1, 1, 1)), (3, 3, (1,)), (4, 1, (5, 1)), (5, 2, (2, 1, 5))]
 
+_UNMASKED = "No token may look at later ones: where is the mask?"
+
 
 def cached_attention(trial: Trial) -> None:
     """Queries, keys and values are x @ w_q, x @ w_k, x @ w_v. With a cache its keys and values come in front of the new
@@ -30,7 +32,12 @@ def cached_attention(trial: Trial) -> None:
             y, cache = _call(trial, chunk, weights, cache)
             these = slice(begin, begin + len(chunk))
             right = _token_by_token(x, weights)[these]
-            known = [Misconception(torch.tensor(values[these]), said) for said, values in wrong.items()]
+            # Beside a cache a mask that is missing everywhere looks like one that is missing there.
+            known = [
+                Misconception(torch.tensor(values[these]), said)
+                for said, values in wrong.items()
+                if not count or said != _UNMASKED
+            ]
             where = "of the first call" if not count else f"that come after {begin} cached ones"
             shape = "The answer is a row for each new token, as wide as the head: (t, head)."
             said = f"The outputs of tokens {where} are others."
@@ -127,7 +134,7 @@ def _wrong_outputs(x: Tensor, weights: list[Tensor], chunks: tuple[int, ...]) ->
     return {
         early: _token_by_token(x, weights, lambda i, j: j <= i - begins[i]),
         ahead: _token_by_token(x, weights, lambda i, j: j <= i if not begins[i] else j < ends[i]),
-        "No token may look at later ones: where is the mask?": _token_by_token(x, weights, lambda i, j: j < ends[i]),
+        _UNMASKED: _token_by_token(x, weights, lambda i, j: j < ends[i]),
         alone: _token_by_token(x, weights, lambda i, j: begins[i] <= j <= i),
         short: _token_by_token(x, weights, lambda i, j: before[i] <= j <= i),
         "Scores are divided by the root of the head's own width.": _token_by_token(x, weights, width=d)

@@ -122,6 +122,7 @@ def _wrong_widths(layers: int, budget: float, tokens: int, vocab_size: int, mult
     stack, head, attention = 72 * L, 6 * V, 6 * L * (T + 1)
     right = (-(head + attention) + ((head + attention) ** 2 + 4 * stack * budget) ** 0.5) / (2 * stack)
     backward = "That is a forward pass alone: training costs three."
+    above = "That can cost more than the budget: round down."
     masked = "A token sees (T + 1)/2 tokens on average: masked pairs do not count."
     others = [
         Misconception(solved(stack, 0), "Those are the stack's matrices alone: head and attention cost as well."),
@@ -138,12 +139,9 @@ def _wrong_widths(layers: int, budget: float, tokens: int, vocab_size: int, mult
         Misconception(solved(stack / 12, (head + attention)), "A layer has 12·d² weights."),
         Misconception(solved(stack / 2, head + attention), "A layer has 12·d² weights: 4 in attention, 8 in the rest."),
     ]
-    # Where the nearest is too wide, it is the next one: the other points tell both apart.
-    return [
-        Misconception(-int(-right // multiple) * multiple, "Above the budget: round down."),
-        Misconception(round(right / multiple) * multiple, "The nearest may be above the budget: round down."),
-        *apart(others),
-    ]
+    # Where the nearest is too wide it is the next one: whoever rounds up or to the nearest is seen there.
+    nearest = round(right / multiple) * multiple
+    return [*([Misconception(nearest, above)] if nearest > right else []), *apart(others)]
 
 
 JUDGES: dict[str, Judge] = {

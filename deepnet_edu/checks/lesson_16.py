@@ -170,13 +170,14 @@ def noise_scale(trial: Trial) -> None:
 
 def _wrong_noise(small: float, big: float, b: int, many: int, g: float, s: float) -> list[Misconception]:
     squared = "What is given are squared lengths already."
+    still = "The big batch still holds some noise: it is not the signal alone."
     roots = np.linalg.solve([[1, 1 / b], [1, 1 / many]], [sqrt(small), sqrt(big)])
     twice = np.linalg.solve([[1, 1 / b], [1, 1 / many]], [small**2, big**2])
     swapped = np.linalg.solve([[1, 1 / many], [1, 1 / b]], [small, big])
     return [
         Misconception(g / s, "Upside down: much noise asks for a large batch."),
-        Misconception(s / big, "The big batch still holds some noise: it is not the signal alone."),
-        Misconception((small - big) * b / big, "The big batch still holds some noise: it is not the signal alone."),
+        Misconception(s / big, still),
+        *([Misconception((small - big) * b / big, still)] if b > 1 else []),  # at 1 it is the next one
         Misconception((small - big) / big, "There are two unknowns, signal and noise: write down both equations."),
         Misconception(small / big, "There are two unknowns, signal and noise: write down both equations."),
         Misconception(s, "That is the noise alone: over the signal it is a batch size."),

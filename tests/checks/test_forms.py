@@ -45,7 +45,10 @@ def assert_goes_on(exercise: str, answer: Any) -> None:
         check.judges[exercise](trial)
         assert trial.verdict() is None
     if theirs.results:
-        assert same_kind(mine.results[0], theirs.results[0])
+        got, example = mine.results[0], theirs.results[0]
+        if exercise == "cached_attention":  # its cache is the answer's own: nobody else looks into it
+            got, example = got[0], example[0]
+        assert same_kind(got, example)
 
 
 @pytest.mark.parametrize("exercise", EXERCISES)
