@@ -439,8 +439,8 @@ for i, (name, value) in enumerate(YARDSTICKS.items()):
     ax.axhline(value, color="#555555", linestyle=(0, (1, 1 + i)), linewidth=1.5)
     counted = name in ORDERS  # compressors at the other end: zlib's line lies on that of three bytes
     ax.annotate(
-        name, (counted, value), (-4 if counted else 4, 3), xycoords=("axes fraction", "data"),
-        textcoords="offset points", ha="right" if counted else "left", fontsize=9,
+        name, (counted, value), (-4 if counted else 4, -12 if name == ORDERS[-1] else 3), ha="right" if counted else "left",
+        xycoords=("axes fraction", "data"), textcoords="offset points", fontsize=9,
     )  # fmt: skip
 ax.set(
     xscale="log",

@@ -267,12 +267,13 @@ if not SMOKE and SEED == 0:
 # %% [markdown]
 # ## Every rule
 #
-# The table. Six decoders have three learning rates and three seeds, all other rows one of each. A cell is empty where a rule was not run, or is not
-# defined: most papers define theirs for one stack.
+# The table. In all, six decoders get three learning rates and three seeds, and all other rules one of each: 98 runs. What is missing has not been run
+# yet, or is not defined: most papers define their rule for one stack.
 
 # %% tags=["headline", "nbval-ignore-output"]
 MAIN = ["post_ln", "pre_ln", "deepnorm", "admin", "layernorm_scaling", "keel"]
 rows = recorded("verdict_table")
+print(f"{len(rows)} runs in the record")
 if not rows:
     small, few = (16, 4) if SMOKE else (24, 40)
     print(f"Until then a small one, made now: {small} layers, one seed, {few} steps.")

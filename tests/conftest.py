@@ -6,6 +6,7 @@ from functools import cache
 from typing import Any
 
 import pytest
+import setuptools  # noqa: F401  before a test has anything look for pip: then it refuses, and PyTorch compiles with it
 import torch
 
 from deepnet_edu.fast import knows

@@ -58,7 +58,6 @@ def load_ipython_extension(shell: Any) -> None:
         except OSError as error:
             _note(f"its working folder {working} cannot be entered: {error.strerror}")
     if kernel := getattr(shell, "kernel", None):
-        _lose_no_output(kernel)
         _answer(kernel)
 
 
@@ -78,7 +77,10 @@ def end() -> dict[str, Any]:
 
 
 def _lose_no_output(kernel: Any) -> None:
-    """By default what is published is thrown away as soon as a thousand messages wait for a slow reader."""
+    """By default what is published is thrown away as soon as a thousand messages wait for a slow reader.
+
+    To be said again before each cell: it holds for readers that are there, and not for one that comes later.
+    """
     thread = kernel.iopub_thread
     thread.schedule(lambda: setattr(thread.socket, "sndhwm", 0))
 
@@ -90,6 +92,7 @@ def _answer(kernel: Any) -> None:
     @wraps(before)
     async def do_execute(*args: Any, **options: Any) -> Any:
         nonlocal running
+        _lose_no_output(kernel)
         running += 1
         try:
             return await before(*args, **options)

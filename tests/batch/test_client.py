@@ -78,7 +78,10 @@ def test_a_kernel_says_whether_it_is_within_a_cell() -> None:
             raise SystemExit
         return {"status": "ok"}
 
-    kernel: Any = SimpleNamespace(do_execute=do_execute, shell_handlers={}, control_handlers={}, session=session)
+    published = SimpleNamespace(schedule=lambda _what: None)
+    kernel: Any = SimpleNamespace(
+        do_execute=do_execute, shell_handlers={}, control_handlers={}, session=session, iopub_thread=published
+    )
     inside._answer(kernel)
     assert asyncio.run(kernel.do_execute("1")) == {"status": "ok"}
     with pytest.raises(SystemExit):

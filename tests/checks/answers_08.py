@@ -262,11 +262,6 @@ class Verdict(str):
     __slots__ = ()
 
 
-#: Where the text asks for more than a form of answer can give.
-ASKS_FOR_MORE = {
-    "trainable_edge": {"as_fraction": "where no α passes the answer is infinity, and no Fraction is infinite"}
-}
-
 RIGHT = [
     ("edge_alpha", by_bisection),
     ("edge_alpha", by_logarithms),

@@ -131,11 +131,6 @@ OBSERVE: dict[str, Callable[[Callable, np.random.Generator], Any]] = {
 
 
 # A form of tests/checks/forms.py that a right answer cannot have, by exercise, and why.
-ASKS_FOR_MORE = {
-    "scaled_step": {"as_fraction": "the norm of an overflow is infinite or no number, and a fraction is neither"}
-}
-
-
 def step(order="zero forward backward clip rate step", cut=nn.utils.clip_grad_norm_, after=False, groups=slice(None)):
     """A step whose parts stand in another order."""
 

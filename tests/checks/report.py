@@ -18,15 +18,12 @@ from tests.checks.mutants import Observed, function, mutants
 
 
 def right_answers(exercise: str) -> Iterator[tuple[str, Any]]:
-    """By name; a form that gives less than the text asks for is none."""
-    answers = ANSWERS[check.lesson_of[exercise]]
-    asks_for_more = getattr(answers, "ASKS_FOR_MORE", {}).get(exercise, {})
+    """By name."""
     yield "the reference", reference(exercise)
     for form in forms(exercise):
-        if form not in asks_for_more:
-            text = written(exercise, source(exercise), form, getattr(home(exercise), exercise))
-            yield form, function(text, exercise, home(exercise))
-    right = [answer for name, answer in answers.RIGHT if name == exercise]
+        text = written(exercise, source(exercise), form, getattr(home(exercise), exercise))
+        yield form, function(text, exercise, home(exercise))
+    right = [answer for name, answer in ANSWERS[check.lesson_of[exercise]].RIGHT if name == exercise]
     yield from ((f"RIGHT, number {i}", answer) for i, answer in enumerate(right, 1))
 
 
