@@ -15,14 +15,11 @@ again. Lesson 12 reads it where it is there.
 
 import argparse
 import os
-import platform
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
 from functools import partial
-from importlib.metadata import version
 from math import log
 from pathlib import Path
 from typing import Any
@@ -33,8 +30,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # benchmarks is no
 import torch
 
 from benchmarks import tuned
-from benchmarks.depth import processor
-from benchmarks.tuned import Arm, Row
+from benchmarks.resumed import Row
+from benchmarks.tuned import Arm
 from deepnet_edu import Batch, ModelConfig, TrainConfig, build_model, train
 from deepnet_edu.data import BytePairs, PackedText, python_topics
 from deepnet_edu.messages import unknown
@@ -151,9 +148,6 @@ def _head(size: Size, by_panel: dict[str, dict[int, int]]) -> dict[str, Any]:
     return {
         "what": "Depths at equal FLOPs and at equal parameters on Python's documentation; held-out bits a byte",
         "command": "python benchmarks/lesson_12.py",
-        "date": date.today().isoformat(),
-        "device": f"{processor()}, CPU, one thread a run",
-        "versions": {name: version(name) for name in ("torch", "deepnet-edu")} | {"python": platform.python_version()},
         "rules": list(RULES),
         "widths": by_panel,
         "size": vars(size),

@@ -14,11 +14,9 @@ there.
 
 import argparse
 import os
-import platform
 import sys
 import time
 from dataclasses import dataclass
-from datetime import date
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -30,8 +28,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # benchmarks is no
 import torch
 
 from benchmarks import tuned
-from benchmarks.depth import processor
-from benchmarks.tuned import Arm, Row
+from benchmarks.resumed import Row
+from benchmarks.tuned import Arm
 from deepnet_edu import ModelConfig, TrainConfig, build_model, train
 from deepnet_edu.data import digits
 from deepnet_edu.training import TrainingDiverged
@@ -93,10 +91,7 @@ def record(out: Path, size: Size, jobs: int) -> list[Row]:
     head = {
         "what": "Encoders on 8 × 8 digits at equal compute, a learning rate tuned per arm; shares that are wrong",
         "command": "python benchmarks/lesson_14.py",
-        "date": date.today().isoformat(),
-        "device": f"{processor()}, CPU, one thread a run",
-        "versions": {name: version(name) for name in ("torch", "deepnet-edu", "scikit-learn")}
-        | {"python": platform.python_version()},
+        "data": f"scikit-learn {version('scikit-learn')}",
         "size": vars(size),
         "recipe": "AdamW, batches of 64, cosine after a tenth of warm-up; every rate once, the best with new seeds",
     }

@@ -1,15 +1,13 @@
 """Arms at their own learning rates: every arm at each of some rates, and its best again with new seeds. Resumes."""
 
-import json
 import multiprocessing
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-from deepnet_edu.files import read_json, write_atomic
+from benchmarks.resumed import Row, read, save
 
-Row = dict[str, Any]
 Arm = dict[str, Any]
 Job = tuple[Arm, float, int]  # with the learning rate and the seed
 #: Gives, for an arm, a rate and a seed, at least ``tune``, which chooses the rate: lower is better.
@@ -30,7 +28,7 @@ def record(
 
     Args:
         out: the record.
-        head: what it says of itself.
+        head: what it says of itself; device, versions and date are added.
         arms: their settings.
         measure: one run. With several jobs a function that other processes can import, or a partial of one.
         rates: that every arm tries with the seed 0.
@@ -38,7 +36,7 @@ def record(
         seeds: with which the best rate runs again.
         jobs: runs at a time.
     """
-    rows: list[Row] = read_json(out)["runs"] if out.exists() else []
+    rows = read(out)
 
     def known(arm: Arm) -> list[Row]:
         return [row for row in rows if arm.items() <= row.items()]
@@ -52,7 +50,7 @@ def record(
         for (arm, rate, seed), found in _measured(missing, measure, jobs):
             rows.append({**arm, "rate": rate, "seed": seed, **found})
             print(rows[-1], flush=True)
-            write_atomic(out, json.dumps(head | {"runs": rows}, indent=1, ensure_ascii=False) + "\n")
+            save(out, head, rows)
 
     run_all((arm, rate, 0) for arm in arms for rate in rates)
     for _ in range(2):

@@ -10,6 +10,9 @@ import pytest
 from benchmarks import learning_rates, lesson_16, resumed, verdict_table
 from deepnet_edu.batch.plan import Request, make_plan
 from deepnet_edu.batch.state import Status
+from deepnet_edu.checks import failures
+from deepnet_edu.course.places import RECORDS
+from deepnet_edu.files import read_json
 from deepnet_edu.residual import RESIDUALS
 
 
@@ -141,3 +144,20 @@ def test_when_the_minutes_are_spent_no_run_begins(tmp_path: Path) -> None:
     plan = [{"a": 1}, {"a": 2}]
     assert resumed.complete(tmp_path / "t.json", {}, plan, lambda settings: {"b": 1}, minutes=0) == []
     assert len(resumed.complete(tmp_path / "t.json", {}, plan, lambda settings: {"b": 1})) == 2
+
+
+def test_the_failures_of_the_check_are_those_of_the_record() -> None:
+    """Their numbers stand in the check, which asks no file: 16.1 is answered against what was measured."""
+    recorded = [run for run in read_json(RECORDS / "lesson_16.json")["runs"] if run["part"] == "diagnosis"]
+    lines = failures._RUNS.strip().splitlines()
+    for run, line in zip(recorded, lines, strict=True):
+        cause, loss, gradient, similarity, update, moved = line.split("|")
+        name, layers = cause.rsplit(",", 1)
+        assert (run["cause"].startswith(name), run["layers"]) == (True, int(layers))
+        (a, b), (c, d) = run["gradient"]
+        numbers = [*map(float, gradient.split()), *map(float, similarity.split()), float(moved)]
+        assert numbers == pytest.approx([a, b, c, d, *run["similarity"], run["moved"]], rel=5e-3)
+        losses, updates = ([values[i] for i in (0, 20, 40, -1)] for values in (run["loss"], run["update"]))
+        losses[-1] = sum(run["loss"][-5:]) / 5
+        assert [*map(float, loss.split())] == pytest.approx(losses, rel=5e-3)
+        assert [*map(float, update.split())] == pytest.approx(updates, rel=5e-2)
