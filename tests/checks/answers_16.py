@@ -207,6 +207,7 @@ RIGHT = [
     ("highest_rate", recursive),
     ("highest_rate", by_a_list),
     ("highest_rate", lambda *a: np.float32(halving(*a))),
+    ("working_layers", lambda harm: 0.0 if harm.max() <= 0 else 1 / ((harm.clip(0) / harm.clip(0).sum()) ** 2).sum()),
     ("working_layers", counted),
     ("working_layers", by_shares),
     ("working_layers", by_norms),
