@@ -252,7 +252,7 @@ class ModelConfig:
     def rule_constants(self) -> dict[str, float]:
         """The numbers of the rule at the first sub-layer of the (last) stack, by name."""
         first = next(places("decoder" if self.decoder_layers else "encoder", self.encoder_layers, self.decoder_layers))
-        return RESIDUALS[self.residual](first, 1).constants
+        return RESIDUALS[self.residual].at(first).constants
 
 
 #: What a configuration has where nothing is said, by field.

@@ -1,4 +1,5 @@
-"""Residual rules: the interface in ``base``, then a file per family. Every file of this folder is read."""
+"""Residual rules: the interface in ``base``, then a file per family. Every file of this folder is read, but for
+``operations``, which loads PyTorch: that waits until a rule computes."""
 
 import importlib
 import pkgutil
@@ -12,19 +13,20 @@ from deepnet_edu.residual.base import (
     Registry,
     Residual,
     Role,
+    Saved,
     Scheduled,
     Signal,
     Slot,
     State,
     itself,
     modules_inside,
-    numbers_only,
     through,
 )
 from deepnet_edu.residual.place import Architecture, Norm, Place, StackName, place_at, places, sublayer_kinds
 
 for _module in pkgutil.iter_modules(__path__):
-    importlib.import_module(f"{__name__}.{_module.name}")
+    if _module.name != "operations":
+        importlib.import_module(f"{__name__}.{_module.name}")
 
 __all__ = [
     "EVERYWHERE",
@@ -38,6 +40,7 @@ __all__ = [
     "Registry",
     "Residual",
     "Role",
+    "Saved",
     "Scheduled",
     "Signal",
     "Slot",
@@ -45,7 +48,6 @@ __all__ = [
     "State",
     "itself",
     "modules_inside",
-    "numbers_only",
     "place_at",
     "places",
     "sublayer_kinds",

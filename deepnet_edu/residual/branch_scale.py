@@ -1,14 +1,16 @@
 """Rules that scale the branch: with no norm at all, or in front of or behind Pre-LN's."""
 
-from typing import ClassVar
+from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, ClassVar
 
-from deepnet_edu.residual.base import ONE_STACK, RESIDUALS, Residual, Role, Signal, State
+from deepnet_edu.residual.base import ONE_STACK, RESIDUALS, Residual, Role, Saved, Signal, State
 from deepnet_edu.residual.classic import PreLN
+from deepnet_edu.residual.lazily import torch
 from deepnet_edu.residual.place import Place
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @RESIDUALS.register("rezero")
@@ -24,14 +26,16 @@ class ReZero(Residual):
     source = "arXiv 2003.04887, Section 3; majumderb/rezero, rezero/transformer/rztx.py"
     init = "α = 0, learned, one a layer"
     per_layer: ClassVar[tuple[str, ...]] = ("alpha",)
+    saved = Saved(more=0, more_cross=0)
+
+    @classmethod
+    def numbers(cls, place: Place) -> dict[str, float]:
+        """The first α: 0."""
+        return {"alpha": 0.0}
 
     def __init__(self, place: Place, d_model: int) -> None:
         super().__init__(place, d_model)
-        self.alpha = nn.Parameter(torch.tensor(self.number("alpha", self.first_alpha())))
-
-    def first_alpha(self) -> float:
-        """0."""
-        return 0.0
+        self.alpha = torch.nn.Parameter(torch.tensor(self.constants["alpha"]))
 
     def write(self, state: State, branch: Tensor) -> State:
         """x + αF(x)."""
@@ -57,9 +61,10 @@ class SkipInit(ReZero):
     sure = "secondary"
     per_layer = ()
 
-    def first_alpha(self) -> float:
-        """1/√L."""
-        return float(self.place.count**-0.5)
+    @classmethod
+    def numbers(cls, place: Place) -> dict[str, float]:
+        """The first α: 1/√L."""
+        return {"alpha": place.count**-0.5}
 
 
 @RESIDUALS.register("t_fixup")
@@ -83,6 +88,8 @@ class TFixup(Residual):
     )
     architectures = ("encoder_decoder",)
     elsewhere = "its constants are derived for an encoder and the decoder that looks at it."
+    saved = Saved(d=6, more=0, d_cross=3, more_cross=0)
+    norms = (0, 0)
 
     def gain(self, role: Role) -> float:
         """1 for query and key."""
@@ -98,6 +105,10 @@ class TFixup(Residual):
     def signal(self) -> Signal | None:
         """The plain sum."""
         return Signal()
+
+    def only_adds(self) -> bool:
+        """x + F."""
+        return True
 
 
 @RESIDUALS.register("layer_scale")
@@ -115,11 +126,16 @@ class LayerScale(PreLN):
     sure = "secondary"
     architectures = ("encoder",)
     elsewhere = "its λ by depth were found for image encoders."
+    saved = Saved(d=10)
+
+    @classmethod
+    def numbers(cls, place: Place) -> dict[str, float]:
+        """The first λ."""
+        return {"lambda": 0.1 if place.n_layers <= 18 else 1e-5 if place.n_layers <= 24 else 1e-6}
 
     def __init__(self, place: Place, d_model: int) -> None:
         super().__init__(place, d_model)
-        first = 0.1 if place.n_layers <= 18 else 1e-5 if place.n_layers <= 24 else 1e-6
-        self.scale = nn.Parameter(torch.full((d_model,), self.number("lambda", first)))
+        self.scale = torch.nn.Parameter(torch.full((d_model,), self.constants["lambda"]))
 
     def write(self, state: State, branch: Tensor) -> State:
         """x + λ ⊙ F(LN(x))."""
@@ -129,6 +145,10 @@ class LayerScale(PreLN):
     def signal(self) -> Signal | None:
         """The first λ on the branch."""
         return Signal(branch=self.constants["lambda"], norm_read=True, norm_finish=True)
+
+    def only_adds(self) -> bool:
+        """λ's gradient reads the branch."""
+        return False
 
 
 @RESIDUALS.register("layernorm_scaling")
@@ -144,11 +164,17 @@ class LayerNormScaling(PreLN):
     init = "1/√l, l the layer from 1"
     architectures = ONE_STACK
     elsewhere = "l counts the layers of one stack, and the paper has no cross-attention."
+    norms = (1, 1)
     depth_scale: Tensor
+
+    @classmethod
+    def numbers(cls, place: Place) -> dict[str, float]:
+        """1/√l."""
+        return {"depth_scale": (place.layer + 1) ** -0.5}
 
     def __init__(self, place: Place, d_model: int) -> None:
         super().__init__(place, d_model)
-        self.constant("depth_scale", (place.layer + 1) ** -0.5)
+        self.constant("depth_scale")
 
     def read(self, state: State) -> Tensor:
         """LN(x)/√l."""
@@ -179,13 +205,20 @@ class DeepScaleLM(PreLN):
     )
     architectures = ONE_STACK
     elsewhere = "L counts the sub-layers of one stack."
+    norms = (1, 1)
     skip: Tensor
     beta: Tensor
 
+    @classmethod
+    def numbers(cls, place: Place) -> dict[str, float]:
+        """β, and λ, which follows from it."""
+        beta = place.override.get("beta", (2 / place.count) ** 0.5)
+        return {"beta": beta, "skip": max(0.0, 1 - beta**2) ** 0.5}
+
     def __init__(self, place: Place, d_model: int) -> None:
         super().__init__(place, d_model)
-        self.constant("beta", (2 / place.count) ** 0.5)
-        self.constant("skip", max(0.0, 1 - self.constants["beta"] ** 2) ** 0.5)
+        self.constant("beta")
+        self.constant("skip")
 
     def write(self, state: State, branch: Tensor) -> State:
         """λx + βF(LN(x))."""
@@ -195,6 +228,10 @@ class DeepScaleLM(PreLN):
     def signal(self) -> Signal | None:
         """λ on the skip, β on the branch."""
         return Signal(skip=self.current("skip"), branch=self.current("beta"), norm_read=True, norm_finish=True)
+
+    def only_adds(self) -> bool:
+        """βF keeps β, a tensor, and what is kept last is computed again up to there."""
+        return False
 
     def std(self, role: Role, fan_in: int, fan_out: int) -> float:
         """(2/(fan_in·fan_out))^¼ in the FFN, fan_in^(-½) in attention."""
@@ -216,19 +253,24 @@ class GPAS(PreLN):
     per_layer = ("a",)
     architectures = ONE_STACK
     elsewhere = "the paper has no cross-attention."
+    saved = Saved(d=10)
 
     def __init__(self, place: Place, d_model: int) -> None:
         super().__init__(place, d_model)
-        self.a = nn.Parameter(torch.zeros(()))
+        self.a = torch.nn.Parameter(torch.zeros(()))
 
     def write(self, state: State, branch: Tensor) -> State:
         """x + F, less SiLU(a) of it."""
         x = state[0] + branch
-        return (x - F.silu(self.lowest.a) * x.detach(),)
+        return (x - torch.nn.functional.silu(self.lowest.a) * x.detach(),)
 
     def signal(self) -> Signal | None:
         """Pre-LN's: the factor is 1 at first."""
         return Signal(norm_read=True, norm_finish=True)
+
+    def only_adds(self) -> bool:
+        """a's gradient reads the sum."""
+        return False
 
 
 def _hidden(name: str) -> bool:
@@ -240,13 +282,23 @@ class _DepthScaled(PreLN):
     """x ← x + m^(-a)·F(LN(x)), m = n_layers / 2: at the base depth 2 it is Pre-LN; the width is the base's."""
 
     BASE_LAYERS = 2
-    exponent: float
+    norms = (1, 1)
+    exponent: ClassVar[float]
     branch_scale: Tensor
+
+    @classmethod
+    def numbers(cls, place: Place) -> dict[str, float]:
+        """m^(-a)."""
+        return {"branch_scale": (place.n_layers / cls.BASE_LAYERS) ** -cls.exponent}
 
     def __init__(self, place: Place, d_model: int) -> None:
         super().__init__(place, d_model)
-        self.m = place.n_layers / self.BASE_LAYERS
-        self.constant("branch_scale", self.m**-self.exponent)
+        self.constant("branch_scale")
+
+    @property
+    def m(self) -> float:
+        """n_layers / 2."""
+        return self.place.n_layers / self.BASE_LAYERS
 
     def write(self, state: State, branch: Tensor) -> State:
         """x + m^(-a)·F(LN(x))."""
@@ -256,6 +308,10 @@ class _DepthScaled(PreLN):
     def signal(self) -> Signal | None:
         """m^(-a) on the branch."""
         return Signal(branch=self.current("branch_scale"), norm_read=True, norm_finish=True)
+
+    def only_adds(self) -> bool:
+        """As DeepScaleLM's β."""
+        return False
 
     def learning_rate_factor(self, name: str) -> float:
         """m^(a-1), for AdamW; 1 for the norm at the end."""
