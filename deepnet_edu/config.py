@@ -3,12 +3,10 @@
 from dataclasses import KW_ONLY, MISSING, dataclass, fields
 from typing import Any, Literal, get_args
 
-from deepnet_edu.attention import check_heads, check_kv_heads
-from deepnet_edu.embedding import Position
 from deepnet_edu.fields import check_fields
 from deepnet_edu.messages import shown, unknown
 from deepnet_edu.residual import RESIDUALS, Architecture, Norm, places
-from deepnet_edu.transformer import GATES, Activation, Shape
+from deepnet_edu.shape import GATES, Activation, Position, Shape, check_heads, check_kv_heads
 
 Task = Literal["lm", "mlm", "classification", "translation"]
 #: What each task needs: which tokens see which is part of the task.

@@ -1,7 +1,7 @@
 """The lower end of a model: tokens or image patches, and where they stand."""
 
 import warnings
-from typing import Literal, cast, get_args
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -10,9 +10,7 @@ from torch import Tensor, nn
 from deepnet_edu.attention import check_mask, wavelengths
 from deepnet_edu.fast import transformed
 from deepnet_edu.fields import check_argument
-
-Position = Literal["learned", "sinusoidal", "rotary"]
-POSITIONS: tuple[Position, ...] = get_args(Position)
+from deepnet_edu.shape import Position
 
 
 def sinusoidal(positions: Tensor, d_model: int) -> Tensor:

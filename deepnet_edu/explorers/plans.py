@@ -2,12 +2,12 @@
 
 from typing import Any
 
+from deepnet_edu.config import ModelConfig
 from deepnet_edu.explorers.base import Explorer
 from deepnet_edu.explorers.cost import TOKENS
 from deepnet_edu.explorers.dials import Dial, choice
 from deepnet_edu.explorers.signal import DEPTHS
 from deepnet_edu.figures.plans import PlanFigure, PlanView
-from deepnet_edu.models import ModelConfig
 from deepnet_edu.parallel import SCHEDULES, Plan
 from deepnet_edu.planning import bubble, rank_memory, rank_traffic, timeline
 

@@ -15,7 +15,7 @@ from deepnet_edu.fast.code import Code
 from deepnet_edu.fast.known import why_unknown
 from deepnet_edu.fast.parts import Matrix, Norm
 from deepnet_edu.fast.snapshot import Snapshot, Unknown
-from deepnet_edu.residual import RESIDUALS, Scheduled, Signal, StackName, place_at, sublayer_kinds
+from deepnet_edu.residual import Signal
 
 #: A sub-layer by the matrices of its branch: the first, the last, and the one for the memory.
 BRANCHES = {

@@ -82,7 +82,7 @@ class Residual(Module):
 
     def __new__(cls, *_: Any, **__: Any) -> Self:
         """A module, whose class has this one and ``nn.Module`` for parents."""
-        return object.__new__(_as_module(cls))
+        return object.__new__(cast("type[Self]", _as_module(cls)))  # type: ignore[arg-type]
 
     def __init__(self, place: Place, d_model: int) -> None:
         super().__init__()

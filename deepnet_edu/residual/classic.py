@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from deepnet_edu.residual.base import ONE_STACK, RESIDUALS, Residual, Role, Signal, State
 from deepnet_edu.residual.place import Place
@@ -41,7 +41,7 @@ class PreLN(Residual):
     title = "Pre-LN"
     formula = "x ← x + F(LN(x)), LN at the end"
     source = "arXiv 2002.04745, Section 3, Table 1"
-    norms = (1, 1)
+    norms: ClassVar[tuple[int, int] | None] = (1, 1)
 
     def __init__(self, place: Place, d_model: int) -> None:
         super().__init__(place, d_model)

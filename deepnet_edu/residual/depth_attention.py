@@ -93,3 +93,7 @@ class BlockAttentionResiduals(AttentionResiduals):
     def write(self, state: State, branch: Tensor) -> State:
         """A block more, or the last one continued."""
         return (*state, branch) if self.starts_block else (*state[:-1], state[-1] + branch)
+
+    def only_adds(self) -> bool:
+        """Within a block; the first output of one is kept as it is."""
+        return True

@@ -18,7 +18,6 @@ class _Reentry(PreLN):
     """Pre-LN on the state (x, e); before a layer's attention x becomes ``entered(x, e)``, e from the stack's input."""
 
     architectures = ("decoder",)
-    saved = Saved(d=9, state=2)
 
     def entered(self, x: Tensor, e: Tensor) -> Tensor:
         """What a layer starts from."""
@@ -59,6 +58,7 @@ class X0Skips(_Reentry):
     init = "λ from 1.15 to 1.05, μ from 0.20 to 0.05; output, FFN's last = 0"
     departs = "nanochat's norms of the embedding and of query and key, and its value embeddings, are left out."
     elsewhere = "nanochat is one decoder."
+    saved = Saved(d=9, state=2)
 
     def __init__(self, place: Place, d_model: int) -> None:
         super().__init__(place, d_model)
@@ -95,6 +95,8 @@ class Parcae(_Reentry):
         "from h = e, and its length is fixed. B̄ is diagonal; the authors' is a matrix that starts as the identity."
     )
     elsewhere = "the paper's loop is a decoder."
+    saved = Saved(d=9, state=2)
+    at_the_ends = ("input_norm", "final_norm")
 
     def __init__(self, place: Place, d_model: int) -> None:
         super().__init__(place, d_model)

@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from deepnet_edu.models import ModelConfig
+from deepnet_edu.config import ModelConfig
 from deepnet_edu.record import Array
 from deepnet_edu.residual import RESIDUALS, Residual, Signal, StackName, place_at, sublayer_kinds
+from deepnet_edu.shape import GATES
 from deepnet_edu.theory.moments import activation_correlation, attention_weights, rectified
 
 #: exp(-σ²) of scores is taken of at most this σ².
@@ -187,16 +188,12 @@ def _signal(rule: Residual, config: ModelConfig) -> Signal:
     return signal
 
 
-#: What a gate goes through, by the activation's name.
-GATED = {"swiglu": "silu", "geglu": "gelu"}
-
-
 def _activation(activation: str, variance: float, gate: float, r: float) -> tuple[float, float, float]:
     """E[φ]², E[φ²] and E[φφ'] of two tokens with correlation r."""
     if activation == "relu":
         return variance / (2 * pi), variance / 2, variance / 2 * rectified(r)
-    if activation in GATED:  # φ of the gate times an independent W₁x
-        c, total = hermite(GATED[activation], gate)
+    if activation in GATES:  # φ of the gate times an independent W₁x
+        c, total = hermite(GATES[activation], gate)
         return 0.0, variance * total, variance * r * horner(c, r)
     c, total = hermite("gelu", variance)
     return c[0], total, horner(c, r)

@@ -13,8 +13,9 @@ from deepnet_edu import Batch, ModelConfig, build_model
 from deepnet_edu.attention import Cache, Context, MultiHeadAttention, rotary, rotate
 from deepnet_edu.embedding import POSITIONS, sinusoidal
 from deepnet_edu.models import Classifier, LanguageModel, Translator, random_batch
+from deepnet_edu.shape import Shape
 from deepnet_edu.stack import Stack
-from deepnet_edu.transformer import FeedForward, Shape
+from deepnet_edu.transformer import FeedForward
 
 SIZES = {"d_model": 16, "n_heads": 4, "d_ff": 32}
 TEXT = {**SIZES, "vocab_size": 11}
