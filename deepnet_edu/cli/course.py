@@ -98,13 +98,13 @@ def progress(workspace: Workspace = None, as_json: Json = False) -> None:
 
     Example: deepnet-edu progress
     """
-    from deepnet_edu.checks import check
+    from deepnet_edu.checks.names import lesson_of
     from deepnet_edu.progress import FILE, by_lesson, next_step, read, trouble
 
     file = workspace_of(workspace) / FILE
     if sentence := trouble(file):
         print(sentence, file=sys.stderr)
-    lessons = by_lesson(read(file), check.lesson_of)
+    lessons = by_lesson(read(file), lesson_of())
     if as_json:
         print(json.dumps([asdict(lesson) for lesson in lessons], indent=1))
     else:

@@ -10,18 +10,19 @@ object, and the stack runs
 A new rule is one class in one file of this folder; the registry finds it, and with it tables, probes and tests.
 
 Theory and planning ask a rule for its numbers and what it says of itself, and need no PyTorch for that. So a rule is a
-plain class; made for a place of a stack, it is an ``nn.Module`` too. Files of rules take ``torch`` from ``lazily``, and
+plain class; made for a place of a stack, it is an ``nn.Module`` too. Files of rules take ``torch`` from ``later``, and
 what cannot be defined without it, modules and autograd functions, is in ``operations``.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias, cast
 
 from deepnet_edu.messages import unknown
-from deepnet_edu.residual.lazily import torch
+from deepnet_edu.residual.later import arrive, torch
 from deepnet_edu.residual.place import Architecture, Place
 from deepnet_edu.residual.signal import Saved, Signal
 
@@ -264,6 +265,9 @@ class Residual(Module):
 @cache
 def _as_module(rule: type[Residual]) -> type[Residual]:
     """The class of what is made of a rule for a stack: the rule, and an nn.Module."""
+    for parent in rule.__mro__:
+        if home := sys.modules.get(parent.__module__):
+            arrive(vars(home))
     if issubclass(rule, torch.nn.Module):
         return rule
     said = {name: getattr(rule, name) for name in ("__module__", "__qualname__", "__doc__")}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from deepnet_edu.residual.base import ONE_STACK, RESIDUALS, Residual, Saved, State
-from deepnet_edu.residual.lazily import operations, torch
+from deepnet_edu.residual.later import operations, torch
 from deepnet_edu.residual.place import Place
 
 if TYPE_CHECKING:

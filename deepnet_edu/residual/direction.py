@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from deepnet_edu.residual.base import ONE_STACK, RESIDUALS, Residual, Saved, Signal, State
 from deepnet_edu.residual.classic import PreLN
-from deepnet_edu.residual.lazily import torch
+from deepnet_edu.residual.later import torch
 from deepnet_edu.residual.place import Place
 
 if TYPE_CHECKING:

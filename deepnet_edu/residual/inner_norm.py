@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from deepnet_edu.residual.base import ONE_STACK, RESIDUALS, Residual, Role, Saved, Signal, Slot, State
 from deepnet_edu.residual.classic import PreLN
-from deepnet_edu.residual.lazily import operations, torch
+from deepnet_edu.residual.later import operations, torch
 from deepnet_edu.residual.place import Place
 
 if TYPE_CHECKING:

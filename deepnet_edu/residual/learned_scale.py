@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from deepnet_edu.residual.base import RESIDUALS, Calibrated, Scheduled, Signal, State
-from deepnet_edu.residual.lazily import torch
+from deepnet_edu.residual.later import torch
 from deepnet_edu.residual.place import Place
 
 if TYPE_CHECKING:

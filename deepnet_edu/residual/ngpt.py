@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from deepnet_edu.residual.base import RESIDUALS, Projected, Role, Saved, Slot, State
-from deepnet_edu.residual.lazily import operations, torch
+from deepnet_edu.residual.later import operations, torch
 from deepnet_edu.residual.place import Place
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from math import log
 from typing import TYPE_CHECKING
 
 from deepnet_edu.residual.base import ONE_STACK, RESIDUALS, Residual, Role, Saved, State
-from deepnet_edu.residual.lazily import operations, torch
+from deepnet_edu.residual.later import operations, torch
 from deepnet_edu.residual.place import Place
 
 if TYPE_CHECKING:
