@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import lru_cache
+from typing import Any
 
 from deepnet_edu.config import ModelConfig
 from deepnet_edu.fields import checked
@@ -78,3 +79,23 @@ def _built(config: ModelConfig) -> tuple[tuple[str, int], ...]:
         raise
     stacks = {name: sum(p.numel() for p in stack.parameters()) for name, stack in model.stacks().items()}
     return (*stacks.items(), ("ends", sum(p.numel() for p in model.parameters()) - sum(stacks.values())))
+
+
+@lru_cache(maxsize=256)
+def tensors_at_the_ends(config: ModelConfig) -> tuple[tuple[str, dict[str, int]], ...]:
+    """Numbers of each embedding and of the head, tensor by tensor."""
+    if norms_of(config) is not None:
+        return tuple(end_tensors(config).items())
+    import torch  # here: such a rule may have something of its own at the logits
+
+    from deepnet_edu.models import build_empty
+
+    with torch.device("meta"):
+        model = build_empty(config)
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    inside = {parameter for stack in model.stacks().values() for parameter in stack.parameters()}
+    below = {stack: list(end.parameters()) for stack, end in zip(model.stacks(), model.embeddings(), strict=True)}
+    taken = {parameter for parameters in below.values() for parameter in parameters}
+    head = [p for p in names if p not in inside and (p not in taken or p is model.head.weight)]
+    ends: list[tuple[str, list[Any]]] = [*below.items(), ("head", head)]
+    return tuple((end, {names[p]: p.numel() for p in parameters}) for end, parameters in ends)

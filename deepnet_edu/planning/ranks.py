@@ -4,14 +4,12 @@ Arithmetic on :func:`~deepnet_edu.planning.training_memory`, whose constants wer
 """
 
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
 from typing import Any
 
 from deepnet_edu.config import ModelConfig
 from deepnet_edu.fields import checked
-from deepnet_edu.planning.counts import end_tensors, norms_of
 from deepnet_edu.planning.memory import BOOKS, OBJECTS, PRECISIONS, _Layers, gaps, saved_by, training_memory
-from deepnet_edu.planning.parameters import count_parameters
+from deepnet_edu.planning.parameters import count_parameters, tensors_at_the_ends
 from deepnet_edu.planning.pipeline import Action, chunks_of, rank_order, stage_layers
 from deepnet_edu.shape import layers_together
 
@@ -262,29 +260,9 @@ def _stages(config: ModelConfig, n: int) -> list[_Stage]:
 def _held(config: ModelConfig, own: list[_Stage]) -> int:
     """Parameters of a rank; what several of its stages share counts once."""
     one = {f"{stack}_layers": min(getattr(config, f"{stack}_layers"), 1) for stack in ("encoder", "decoder")}
-    ends = dict(_ends(replace(config, **one)))
+    ends = dict(tensors_at_the_ends(replace(config, **one)))
     tensors = {name: count for stage in own for end in stage.ends for name, count in ends[end].items()}
     return sum(stage.in_layers for stage in own) + sum(tensors.values())
-
-
-@lru_cache(maxsize=256)
-def _ends(config: ModelConfig) -> tuple[tuple[str, dict[str, int]], ...]:
-    """Numbers of each embedding and of the head, tensor by tensor."""
-    if norms_of(config) is not None:
-        return tuple(end_tensors(config).items())
-    import torch  # here: for rules that may have something of their own at the logits
-
-    from deepnet_edu.models import build_empty
-
-    with torch.device("meta"):
-        model = build_empty(config)
-    names = {parameter: name for name, parameter in model.named_parameters()}
-    inside = {parameter for stack in model.stacks().values() for parameter in stack.parameters()}
-    below = {stack: list(end.parameters()) for stack, end in zip(model.stacks(), model.embeddings(), strict=True)}
-    taken = {parameter for parameters in below.values() for parameter in parameters}
-    head = [p for p in names if p not in inside and (p not in taken or p is model.head.weight)]
-    ends: list[tuple[str, list[Any]]] = [*below.items(), ("head", head)]
-    return tuple((end, {names[p]: p.numel() for p in parameters}) for end, parameters in ends)
 
 
 def _kept(

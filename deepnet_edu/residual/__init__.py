@@ -7,10 +7,8 @@ import pkgutil
 from deepnet_edu.residual.base import (
     EVERYWHERE,
     ONE_STACK,
-    RESIDUALS,
     Calibrated,
     Projected,
-    Registry,
     Residual,
     Role,
     Saved,
@@ -23,6 +21,7 @@ from deepnet_edu.residual.base import (
     through,
 )
 from deepnet_edu.residual.place import Architecture, Norm, Place, StackName, place_at, places, sublayer_kinds
+from deepnet_edu.residual.registry import RESIDUALS, Registry
 
 for _module in pkgutil.iter_modules(__path__):
     if _module.name != "operations":

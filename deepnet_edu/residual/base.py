@@ -17,11 +17,10 @@ what cannot be defined without it, modules and autograd functions, is in ``opera
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias, cast
 
-from deepnet_edu.messages import unknown
 from deepnet_edu.residual.later import arrive, torch
 from deepnet_edu.residual.place import Architecture, Place
 from deepnet_edu.residual.signal import Saved, Signal
@@ -324,48 +323,3 @@ class Projected(Residual):
         embeddings, at its last for the head. Query, key, value, ffn_in, ffn_gate: (…, d_model); output, ffn_out:
         (d_model, …); embedding, head: (vocab_size, d_model)."""
         raise NotImplementedError
-
-
-class Registry(Mapping[str, type[Residual]]):
-    """The rules by name; an unknown name raises a KeyError that names the nearest one."""
-
-    def __init__(self) -> None:
-        self._rules: dict[str, type[Residual]] = {}
-
-    def register(self, name: str, *, replace: bool = False) -> Callable[[type[Residual]], type[Residual]]:
-        """Class decorator that adds a rule under ``name``. A name can be taken once.
-
-        Args:
-            name: what ``residual=`` takes.
-            replace: where the name is taken, the new rule takes its place: for a notebook's cell that is run again.
-
-        Raises:
-            ValueError: the name is taken.
-        """
-
-        def add(rule: type[Residual]) -> type[Residual]:
-            if name in self._rules and not replace:
-                raise ValueError(
-                    f"The residual name {name!r} is taken by {self._rules[name].__name__}: choose another."
-                )
-            self._rules[name] = rule
-            return rule
-
-        return add
-
-    def __getitem__(self, name: str) -> type[Residual]:
-        if name not in self._rules:
-            raise KeyError(unknown("residual", name, sorted(self._rules)))
-        return self._rules[name]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._rules
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._rules)
-
-    def __len__(self) -> int:
-        return len(self._rules)
-
-
-RESIDUALS = Registry()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from deepnet_edu.residual.base import ONE_STACK, RESIDUALS, Residual, Role, Saved, Signal, State
+from deepnet_edu.residual.base import ONE_STACK, Residual, Role, Saved, Signal, State
 from deepnet_edu.residual.place import Place
+from deepnet_edu.residual.registry import RESIDUALS
 from deepnet_edu.scaling import deepnorm_constants
 
 if TYPE_CHECKING:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from deepnet_edu.residual.base import ONE_STACK, RESIDUALS, Residual, Saved, Signal, State
+from deepnet_edu.residual.base import ONE_STACK, Residual, Saved, Signal, State
 from deepnet_edu.residual.classic import PreLN
 from deepnet_edu.residual.later import torch
 from deepnet_edu.residual.place import Place
+from deepnet_edu.residual.registry import RESIDUALS
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from deepnet_edu.residual.base import ONE_STACK, RESIDUALS, Residual, Role, Saved, State
+from deepnet_edu.residual.base import ONE_STACK, Residual, Role, Saved, State
 from deepnet_edu.residual.later import operations, torch
 from deepnet_edu.residual.place import Place
+from deepnet_edu.residual.registry import RESIDUALS
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -5,10 +5,11 @@ from __future__ import annotations
 from math import log, sqrt
 from typing import TYPE_CHECKING
 
-from deepnet_edu.residual.base import ONE_STACK, RESIDUALS, Residual, Role, Saved, Signal, Slot, State
+from deepnet_edu.residual.base import ONE_STACK, Residual, Role, Saved, Signal, Slot, State
 from deepnet_edu.residual.classic import PreLN
 from deepnet_edu.residual.later import operations, torch
 from deepnet_edu.residual.place import Place
+from deepnet_edu.residual.registry import RESIDUALS
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

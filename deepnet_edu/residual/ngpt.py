@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from deepnet_edu.residual.base import RESIDUALS, Projected, Role, Saved, Slot, State
+from deepnet_edu.residual.base import Projected, Role, Saved, Slot, State
 from deepnet_edu.residual.later import operations, torch
 from deepnet_edu.residual.place import Place
+from deepnet_edu.residual.registry import RESIDUALS
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -5,10 +5,11 @@ from __future__ import annotations
 from math import exp, log
 from typing import TYPE_CHECKING
 
-from deepnet_edu.residual.base import RESIDUALS, Role, Saved, State
+from deepnet_edu.residual.base import Role, Saved, State
 from deepnet_edu.residual.classic import PreLN
 from deepnet_edu.residual.later import torch
 from deepnet_edu.residual.place import Place
+from deepnet_edu.residual.registry import RESIDUALS
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from deepnet_edu.parallel import Plan
 from deepnet_edu.planning import (
+    Plan,
     RankMemory,
     RankTraffic,
     count_operations,

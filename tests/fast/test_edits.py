@@ -289,9 +289,7 @@ def test_a_number_that_is_off_by_a_thousandth_is_seen(
     residual: str, dtype: torch.dtype, layers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the constants of a thousand layers, where a branch is a hundredth of the stream, too."""
-    stack = Stack("decoder", residual, encoder_layers=0, decoder_layers=2, shape=Shape(64, 4, 256)).to(
-        dtype
-    )
+    stack = Stack("decoder", residual, encoder_layers=0, decoder_layers=2, shape=Shape(64, 4, 256)).to(dtype)
     numbers = replace(CONFIG, decoder_layers=layers, residual=residual).rule_constants()
     for sublayer in stack.sublayers():
         for name in numbers.keys() & dict(sublayer.residual.named_buffers()):

@@ -66,15 +66,18 @@ NUMBERS = """
 import sys
 from deepnet_edu import ModelConfig, RESIDUALS, deepnorm_constants, predict
 from deepnet_edu.checks.names import lesson_of
-from deepnet_edu.explorers.theory import THEORIES
+
 from deepnet_edu.planning import GPUS, count_parameters, find_shape, flops_per_token, rank_memory, training_memory
+from deepnet_edu.residual import place_at
 from deepnet_edu.theory import mixing_matrix
 config = find_shape("small_1000")
 count_parameters(config), training_memory(config, 4, 64), flops_per_token(config, 64), rank_memory(config, 4, 64)
 for name, rule in RESIDUALS.items():
     if "decoder" in rule.architectures:
         one = ModelConfig("decoder", "lm", 48, d_model=16, n_heads=2, d_ff=32, vocab_size=9, residual=name)
-        training_memory(one, 4, 64), rule.facts()
+        one.rule_constants(), rule.facts(), rule.at(place_at(0, "decoder", 0, 48)).signal()
+        if rule.norms and rule.says("norms", "__init__", "inside"):  # others are built to be counted
+            training_memory(one, 4, 64)
 predict(config, 64), mixing_matrix(config, 64), deepnorm_constants(decoder_layers=1000), lesson_of()
 assert "torch._C" not in sys.modules, "PyTorch was loaded"
 """
@@ -86,10 +89,19 @@ def test_what_is_arithmetic_needs_no_torch() -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("command", [["plan", "small_1000"], ["models"], ["models", "--residuals"], ["progress"],
-    ["plan", "deepnet-1000", "--gpu", "h200", "--count", "8", "--tokens", "100e9"]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["plan", "small_1000"],
+        ["models"],
+        ["models", "--residuals"],
+        ["progress"],
+        ["plan", "deepnet-1000", "--gpu", "h200", "--count", "8", "--tokens", "100e9"],
+    ],
+)
 def test_commands_that_count_need_no_torch(command: list[str], tmp_path: Path) -> None:
-    code = "import sys; from deepnet_edu.cli import app; app(sys.argv[1:], standalone_mode=False); assert 'torch._C' not in sys.modules"
+    code = "import sys; from deepnet_edu.cli import app; app(sys.argv[1:], standalone_mode=False)"
+    code += "; assert 'torch._C' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 
