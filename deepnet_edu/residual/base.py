@@ -10,15 +10,14 @@ object, and the stack runs
 A new rule is one class in one file of this folder; the registry finds it, and with it tables, probes and tests.
 
 Theory and planning ask a rule for its numbers and what it says of itself, and need no PyTorch for that. So a rule is a
-plain class; made for a place of a stack, it is an ``nn.Module`` too. Files of rules take ``torch`` from ``later``, and
-what cannot be defined without it, modules and autograd functions, is in ``operations``.
+plain class, and with the first that is made for a place of a stack all of them become modules. Files of rules take
+``torch`` from ``later``, and what cannot be defined without it, modules and autograd functions, is in ``operations``.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias, cast
 
 from deepnet_edu.residual.later import arrive, torch
@@ -29,7 +28,10 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.nn import Module
 else:
-    Module = object
+
+    class Module:
+        """What a rule is until PyTorch has arrived."""
+
 
 State: TypeAlias = "tuple[Tensor, ...]"
 Role = Literal["query", "key", "value", "output", "ffn_in", "ffn_gate", "ffn_out", "embedding", "position", "head"]
@@ -81,8 +83,10 @@ class Residual(Module):
     norms: ClassVar[tuple[int, int] | None] = None
 
     def __new__(cls, *_: Any, **__: Any) -> Self:
-        """A module, whose class has this one and ``nn.Module`` for parents."""
-        return object.__new__(cast("type[Self]", _as_module(cls)))  # type: ignore[arg-type]
+        """PyTorch arrives with the first rule that is made."""
+        if not issubclass(cls, torch.nn.Module):
+            _become_modules()
+        return object.__new__(cls)
 
     def __init__(self, place: Place, d_model: int) -> None:
         super().__init__()
@@ -261,16 +265,11 @@ class Residual(Module):
         return type(buffer) is not torch.Tensor or buffer.is_meta or bool((buffer == self.constants[name]).all())
 
 
-@cache
-def _as_module(rule: type[Residual]) -> type[Residual]:
-    """The class of what is made of a rule for a stack: the rule, and an nn.Module."""
-    for parent in rule.__mro__:
-        if home := sys.modules.get(parent.__module__):
-            arrive(vars(home))
-    if issubclass(rule, torch.nn.Module):
-        return rule
-    said = {name: getattr(rule, name) for name in ("__module__", "__qualname__", "__doc__")}
-    return type(rule.__name__, (rule, torch.nn.Module), said)
+def _become_modules() -> None:
+    """Rules compute from now on: their files have PyTorch, and they are modules."""
+    for name in [name for name in sys.modules if name.startswith(f"{__package__}.")]:
+        arrive(vars(sys.modules[name]))
+    Residual.__bases__ = (torch.nn.Module,)
 
 
 def itself(parameter: Tensor) -> Tensor:

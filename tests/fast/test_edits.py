@@ -241,6 +241,7 @@ def test_a_number_elsewhere_is_watched(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_our_own_code_only_computes() -> None:
+    made()  # with the first rule that is made all have PyTorch
     classes = (
         TransformerLayer,
         SubLayer,
