@@ -106,9 +106,14 @@ class MixLN(PreLN):
     architectures = ONE_STACK
     elsewhere = "its quarter is of one stack, and the paper has no cross-attention."
 
-    @property
-    def is_post(self) -> bool:
-        """Whether the layer is of the first quarter."""
+    norms = (1, 1)
+
+    def __init__(self, place: Place, d_model: int) -> None:
+        super().__init__(place, d_model)
+        self.is_post = self.in_first_quarter()
+
+    def in_first_quarter(self) -> bool:
+        """Whether the layer is."""
         return self.place.layer < int(0.25 * self.place.n_layers)
 
     def read(self, state: State) -> Tensor:
@@ -122,8 +127,9 @@ class MixLN(PreLN):
 
     def signal(self) -> Signal | None:
         """Post-LN's or Pre-LN's."""
-        return Signal(norm_read=not self.is_post, norm_sum=self.is_post, norm_finish=True)
+        is_post = self.in_first_quarter()
+        return Signal(norm_read=not is_post, norm_sum=is_post, norm_finish=True)
 
     def only_adds(self) -> bool:
         """In Pre-LN's layers."""
-        return not self.is_post
+        return not self.in_first_quarter()

@@ -202,6 +202,15 @@ class HyperConnections(Streams):
         return float(self.N_STREAMS**0.5) if role in ("output", "ffn_out") else 1.0
 
 
+def sinkhorn(logits: Tensor, steps: int = 20) -> Tensor:
+    """exp(logits) with its columns, then its rows divided by their sums, again and again: (…, n, n) → the same.
+
+    Rows sum to 1, columns almost (arXiv 2512.24880, Equation 9). A released kernel of a later model ends on columns.
+    """
+    found: Tensor = operations.sinkhorn(logits, steps)
+    return found
+
+
 @RESIDUALS.register("mhc")
 class ManifoldHyperConnections(Streams):
     """mHC: X ← H_res X + H_postᵀ F(LN(H_pre X)), n = 4 streams, H_res doubly stochastic (arXiv 2512.24880).
@@ -246,4 +255,4 @@ class ManifoldHyperConnections(Streams):
         n = self.N_STREAMS
         h = self._dynamic(X)
         res = self.res + self.scale[0] * h[..., : n * n].unflatten(-1, (n, n))
-        return 2 * (self.post + self.scale[2] * h[..., -n:]).sigmoid(), operations.sinkhorn(res)
+        return 2 * (self.post + self.scale[2] * h[..., -n:]).sigmoid(), sinkhorn(res)
