@@ -8,11 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from deepnet_edu import RESIDUALS, ModelConfig, build_model, deepnorm_constants, probe
+from deepnet_edu import ModelConfig, build_model, deepnorm_constants, probe
 from deepnet_edu import theory as t
 from deepnet_edu.models import random_batch
 from deepnet_edu.probing import model_update
 from deepnet_edu.probing import slope as power
+from deepnet_edu.residual import Residual
 
 SHAPE = {"d_model": 64, "n_heads": 4, "d_ff": 256, "vocab_size": 64, "max_length": 64}
 
