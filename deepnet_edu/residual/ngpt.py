@@ -4,15 +4,14 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize
 
 from deepnet_edu.residual.base import RESIDUALS, Projected, Role, Slot, State
 from deepnet_edu.residual.place import Place
 
 
-def unit(x: Tensor) -> Tensor:
-    """x with its last dimension brought to length 1; a 0 stays 0."""
-    return x * torch.linalg.vecdot(x, x).clamp_min(1e-24).rsqrt().unsqueeze(-1)
+def unit(x: Tensor, dim: int = -1) -> Tensor:
+    """x brought to length 1 along ``dim``; a 0 stays 0."""
+    return x * (torch.linalg.vecdot(x, x, dim=dim) + 1e-24).rsqrt().unsqueeze(dim)
 
 
 class _Scaled(nn.Module):
@@ -85,4 +84,4 @@ class NGPT(Projected):
     def project(self, weights: Mapping[Role, Tensor]) -> None:
         """Length 1 along d_model."""
         for role, weight in weights.items():
-            weight.copy_(normalize(weight, dim=0 if role in ("output", "ffn_out") else 1))
+            weight.copy_(unit(weight, dim=0 if role in ("output", "ffn_out") else 1))

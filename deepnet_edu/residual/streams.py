@@ -5,7 +5,7 @@ from math import log
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.linalg import vecdot
+from torch.linalg import vector_norm
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from deepnet_edu.residual.base import ONE_STACK, RESIDUALS, Residual, Role, State
@@ -112,28 +112,32 @@ class Streams(Residual):
         """Of H, what depends on the token and not the constants: they hold the skip (2409.19606, Section 4)."""
         return name in cls.DYNAMIC or (name not in cls.STATIC and super().decays(name, parameter))
 
-    def h_pre(self, X: Tensor) -> Tensor:
-        """What the branch reads of each stream: (B, T, n)."""
-        raise NotImplementedError
-
-    def h_post_res(self, X: Tensor) -> tuple[Tensor, Tensor]:
-        """What each stream gets of the branch, (B, T, n), and of each other, (B, T, n, n)."""
+    def maps(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        """H_res above H_pre, what each stream and the branch get of the streams: (B, T, n + 1, n). And H_post, what each
+        stream gets of the branch: (B, T, n)."""
         raise NotImplementedError
 
     def start(self, x: Tensor) -> State:
         """n times x."""
         return (x.unsqueeze(-2).expand(*x.shape[:-1], self.N_STREAMS, self.d_model),)
 
+    def enter(self, state: State) -> State:
+        """H_res X and H_pre X, by one product, and H_post."""
+        if len(state) > 1:
+            return state
+        (X,) = state
+        H, post = self.maps(X)
+        return (*(H @ X).split((self.N_STREAMS, 1), -2), post)
+
     def read(self, state: State) -> Tensor:
         """LN(H_pre X)."""
-        (X,) = state
-        return self.norm((self.h_pre(X).unsqueeze(-1) * X).sum(-2))
+        _, read, _ = self.enter(state)
+        return self.norm(read.squeeze(-2))
 
     def write(self, state: State, branch: Tensor) -> State:
         """H_res X + H_postᵀ F."""
-        (X,) = state
-        post, res = self.h_post_res(X)
-        return (res.contiguous() @ X + post.unsqueeze(-1) * branch.unsqueeze(-2),)
+        mixed, _, post = self.enter(state)
+        return (torch.addcmul(mixed, post.unsqueeze(-1), branch.unsqueeze(-2)),)
 
     def finish(self, state: State) -> Tensor:
         """LN(Σ X)."""
@@ -170,18 +174,12 @@ class HyperConnections(Streams):
         self.dynamic = nn.Parameter(torch.zeros(d_model, n + 2))  # columns: res, pre, post
         self.scale = nn.Parameter(torch.full((2,), 0.01))  # of res and pre, of post
 
-    def _dynamic(self, X: Tensor) -> Tensor:
-        """tanh(LN(X)w): (B, T, n, n + 2)."""
-        return (self.stream_norm(X) @ self.dynamic).tanh()
-
-    def h_pre(self, X: Tensor) -> Tensor:
-        """constant + s·tanh(LN(X)w)."""
-        return self.pre + self.scale[0] * self._dynamic(X)[..., -2]
-
-    def h_post_res(self, X: Tensor) -> tuple[Tensor, Tensor]:
-        """constant + s·tanh(LN(X)w), both."""
-        h = self._dynamic(X)
-        return self.post + self.scale[1] * h[..., -1], self.res + self.scale[0] * h[..., :-2].transpose(-1, -2)
+    def maps(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        """constant + s·tanh(LN(X)w), all three."""
+        h, h_post = (self.stream_norm(X) @ self.dynamic).tanh().split((self.N_STREAMS + 1, 1), -1)
+        s, s_post = self.scale
+        H = torch.cat((self.res, self.pre.unsqueeze(0))) + s * h.mT
+        return H, self.post + s_post * h_post.squeeze(-1)
 
     def gain(self, role: Role) -> float:
         """√n for the last matrix of a branch."""
@@ -189,36 +187,30 @@ class HyperConnections(Streams):
 
 
 class _Sinkhorn(torch.autograd.Function):
-    """Sinkhorn's steps on (n, n, N), N small matrices side by side: one operation serves all, and only logits are kept.
+    """Sinkhorn's steps on (n, n, N), N small matrices side by side: one operation serves all.
 
-    Autograd would keep 40 matrices for each token. Backward, with A = gradient ⊙ matrix, a division of columns or rows
-    by their sums is A ← A - matrix·ΣA, and at the end A is the gradient of the logits.
+    Autograd would keep a matrix for each division; here it is the last one and the sums, by which backward undoes them.
+    There, with A = gradient ⊙ matrix, a division of columns or rows by their sums is A ← A - matrix·ΣA, and at the end
+    A is the gradient of the logits.
     """
 
     @staticmethod
     def forward(ctx: torch.autograd.function.FunctionCtx, logits: Tensor, steps: int) -> Tensor:
-        ctx.save_for_backward(logits)
-        ctx.steps = steps  # type: ignore[attr-defined]
-        return _divided(logits, steps)[-1]
+        matrix, sums = (logits - logits.amax((0, 1))).exp(), []
+        for dim in (0, 1) * steps:
+            sums.append(matrix.sum(dim, keepdim=True))
+            matrix /= sums[-1]
+        ctx.save_for_backward(matrix, *sums)
+        return matrix
 
     @staticmethod
     def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:
-        (logits,) = ctx.saved_tensors  # type: ignore[attr-defined]
-        found = _divided(logits, ctx.steps)  # type: ignore[attr-defined]
-        A = gradient.contiguous() * found[-1]
-        for dim, matrix in zip((1, 0) * ctx.steps, reversed(found), strict=True):  # type: ignore[attr-defined]
-            A = torch.addcmul(A, matrix, A.sum(dim, keepdim=True), value=-1)
+        last, *sums = ctx.saved_tensors  # type: ignore[attr-defined]
+        matrix, A = last.clone(), gradient.contiguous() * last
+        for i in reversed(range(len(sums))):
+            A = torch.addcmul(A, matrix, A.sum(i % 2, keepdim=True), value=-1)
+            matrix *= sums[i]
         return A, None
-
-
-def _divided(logits: Tensor, steps: int) -> list[Tensor]:
-    """exp(logits) after each division by the sums of its columns or rows, in turn: 2·steps times (n, n, N)."""
-    matrix = (logits - logits.amax((0, 1))).exp()
-    found = []
-    for dim in (0, 1) * steps:
-        matrix = matrix / matrix.sum(dim, keepdim=True)
-        found.append(matrix)
-    return found
 
 
 def sinkhorn(logits: Tensor, steps: int = 20) -> Tensor:
@@ -262,20 +254,13 @@ class ManifoldHyperConnections(Streams):
         self.dynamic = nn.Parameter(torch.zeros(n * d_model, n * n + 2 * n))  # columns: res, pre, post
         self.scale = nn.Parameter(torch.full((3,), 0.01))  # of res, pre, post
 
-    def _dynamic(self, X: Tensor) -> Tensor:
-        """RMSNorm(all streams)w: (B, T, n² + 2n)."""
+    def maps(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        """Sinkhorn's of exp(h), sigmoid(h) and 2·sigmoid(h), of h = constant + s·RMSNorm(all streams)w."""
+        n = self.N_STREAMS
         flat = X.flatten(-2)
-        inverse = (vecdot(flat, flat) / flat.shape[-1] + 1e-20).rsqrt()
-        return inverse.unsqueeze(-1) * (flat @ self.dynamic)
-
-    def h_pre(self, X: Tensor) -> Tensor:
-        """sigmoid(h)."""
-        n = self.N_STREAMS
-        return (self.pre + self.scale[1] * self._dynamic(X)[..., n * n : -n]).sigmoid()
-
-    def h_post_res(self, X: Tensor) -> tuple[Tensor, Tensor]:
-        """2·sigmoid(h), and Sinkhorn's of exp(h)."""
-        n = self.N_STREAMS
-        h = self._dynamic(X)
-        res = self.res + self.scale[0] * h[..., : n * n].unflatten(-1, (n, n))
-        return 2 * (self.post + self.scale[2] * h[..., -n:]).sigmoid(), sinkhorn(res)
+        rms = vector_norm(flat, dim=-1, keepdim=True) / flat.shape[-1] ** 0.5
+        res, pre, post = (flat @ self.dynamic / (rms + 1e-10)).split((n * n, n, n), -1)
+        s_res, s_pre, s_post = self.scale
+        H_res = sinkhorn(self.res + s_res * res.unflatten(-1, (n, n)))
+        H_pre = (self.pre + s_pre * pre).sigmoid()
+        return torch.cat((H_res, H_pre.unsqueeze(-2)), -2), 2 * (self.post + s_post * post).sigmoid()

@@ -199,8 +199,9 @@ def test_the_first_maps_of_mhc_are_those_of_its_table_1() -> None:
     """H_pre = 1/n and H_post = 1 exactly; H_res near I, which is our choice."""
     rule = build_model(small_config("mhc", "decoder")).rules()[0]
     X = torch.randn(1, 2, 4, 12)
-    torch.testing.assert_close(rule.h_pre(X), torch.full((1, 2, 4), 0.25))  # type: ignore[operator]
-    post, res = rule.h_post_res(X)  # type: ignore[operator]
+    H, post = rule.maps(X)  # type: ignore[operator]
+    res, pre = H.split((4, 1), -2)
+    torch.testing.assert_close(pre, torch.full((1, 2, 1, 4), 0.25))
     torch.testing.assert_close(post, torch.ones(1, 2, 4))
     assert (res - torch.eye(4)).abs().max() < 0.06
 
