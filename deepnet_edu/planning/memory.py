@@ -75,11 +75,11 @@ _SAVED: dict[str, _Saved] = {
     "parcae": _Saved(d=9, state=2),
     "siamese_norm": _Saved(d=10, more=8, state=2),
     "span_norm": _Saved(state=2),
-    "ngpt": _Saved(d=16, ff=3, more=20),
+    "ngpt": _Saved(d=16, ff=3, more=10),
     "resi_dual": _Saved(state=2),
     "b2t": _Saved(state=2),
-    "hyper_connections": _Saved(d=34, more=180, state=4),
-    "mhc": _Saved(d=18, more=288, state=4, cast=(54, -228)),
+    "hyper_connections": _Saved(d=26, more=116, state=4, cast=(-4, -88)),
+    "mhc": _Saved(d=18, more=520, state=4, cast=(13, -88)),
 }
 
 #: Fitted. Bytes of Python and PyTorch with an optimizer (Linux, CPU build), and a sub-layer's of modules and views.

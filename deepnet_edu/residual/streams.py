@@ -113,8 +113,8 @@ class Streams(Residual):
         return name in cls.DYNAMIC or (name not in cls.STATIC and super().decays(name, parameter))
 
     def maps(self, X: Tensor) -> tuple[Tensor, Tensor]:
-        """H_res above H_pre, what each stream and the branch get of the streams: (B, T, n + 1, n). And H_post, what each
-        stream gets of the branch: (B, T, n)."""
+        """H_res above H_pre, what each stream and the branch get of all streams, (B, T, n + 1, n); H_post, what each
+        stream gets of the branch, (B, T, n)."""
         raise NotImplementedError
 
     def start(self, x: Tensor) -> State:
@@ -132,7 +132,7 @@ class Streams(Residual):
     def read(self, state: State) -> Tensor:
         """LN(H_pre X)."""
         _, read, _ = self.enter(state)
-        return self.norm(read.squeeze(-2))
+        return self.norm(read.squeeze(-2).contiguous())  # a copy, or the norm would keep the whole product
 
     def write(self, state: State, branch: Tensor) -> State:
         """H_res X + H_postᵀ F."""
