@@ -54,13 +54,12 @@ def work(name: str, width: int) -> None:
 def measure(width: int, rounds: int) -> list[dict[str, Any]]:
     """All in turn."""
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-    workers = {
-        name: subprocess.Popen([sys.executable, __file__, "--worker", name, str(width)], text=True, **pipes)
-        for name in (BESIDE, *RULES)
-    }
+    workers: dict[str, Any] = {}
+    for name in (BESIDE, *RULES):
+        command = [sys.executable, __file__, "--worker", name, str(width)]
+        workers[name] = subprocess.Popen(command, text=True, **pipes)
+        workers[name].stdout.readline()  # ready: one is at work at a time
     seconds: dict[str, list[float]] = {name: [] for name in workers}
-    for worker in workers.values():
-        worker.stdout.readline()  # ready: from here on one is at work at a time
     for _ in range(rounds):
         for name, worker in workers.items():
             worker.stdin.write("\n")
