@@ -105,6 +105,7 @@ class SubLayer(nn.Module):
 
     def forward(self, state: State, context: Context = NOTHING) -> State:
         """state ← write(state, F(read(state)))."""
+        state = self.residual.enter(state)
         return self.residual.write(state, self.branched(state, context))
 
     def branched(self, state: State, context: Context = NOTHING) -> Tensor:

@@ -154,6 +154,10 @@ class Residual(Module):
         """The state that enters the stack. x: (B, T, d_model)."""
         return (x,)
 
+    def enter(self, state: State) -> State:
+        """The state as it is, or what ``read`` and ``write`` both need of it, computed once; they take either."""
+        return state
+
     def read(self, state: State) -> Tensor:
         """What the branch F sees: (B, T, d_model)."""
         return state[0]

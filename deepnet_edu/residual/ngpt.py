@@ -32,7 +32,7 @@ class NGPT(Projected):
     architectures = ("decoder",)
     elsewhere = "it normalises one embedding, one head and causal self-attention."
 
-    saved = Saved(d=16, ff=3, more=20)
+    saved = Saved(d=16, ff=3, more=10)
     own_products = True
 
     @classmethod
@@ -78,4 +78,4 @@ class NGPT(Projected):
     def project(self, weights: Mapping[Role, Tensor]) -> None:
         """Length 1 along d_model."""
         for role, weight in weights.items():
-            weight.copy_(torch.nn.functional.normalize(weight, dim=0 if role in ("output", "ffn_out") else 1))
+            weight.copy_(operations.unit(weight, dim=0 if role in ("output", "ffn_out") else 1))

@@ -71,36 +71,30 @@ def scores(query: Tensor, values: State) -> Tensor:
 
 
 class _Sinkhorn(torch.autograd.Function):
-    """Sinkhorn's steps on (n, n, N), N small matrices side by side: one operation serves all, and only logits are kept.
+    """Sinkhorn's steps on (n, n, N), N small matrices side by side: one operation serves all.
 
-    Autograd would keep 40 matrices for each token. Backward, with A = gradient ⊙ matrix, a division of columns or rows
-    by their sums is A ← A - matrix·ΣA, and at the end A is the gradient of the logits.
+    Autograd would keep a matrix for each division; here it is the last one and the sums, by which backward undoes them.
+    There, with A = gradient ⊙ matrix, a division of columns or rows by their sums is A ← A - matrix·ΣA, and at the end
+    A is the gradient of the logits.
     """
 
     @staticmethod
     def forward(ctx: torch.autograd.function.FunctionCtx, logits: Tensor, steps: int) -> Tensor:
-        ctx.save_for_backward(logits)
-        ctx.steps = steps  # type: ignore[attr-defined]
-        return _divided(logits, steps)[-1]
+        matrix, sums = (logits - logits.amax((0, 1))).exp(), []
+        for dim in (0, 1) * steps:
+            sums.append(matrix.sum(dim, keepdim=True))
+            matrix /= sums[-1]
+        ctx.save_for_backward(matrix, *sums)
+        return matrix
 
     @staticmethod
     def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:
-        (logits,) = ctx.saved_tensors  # type: ignore[attr-defined]
-        found = _divided(logits, ctx.steps)  # type: ignore[attr-defined]
-        A = gradient.contiguous() * found[-1]
-        for dim, matrix in zip((1, 0) * ctx.steps, reversed(found), strict=True):  # type: ignore[attr-defined]
-            A = torch.addcmul(A, matrix, A.sum(dim, keepdim=True), value=-1)
+        last, *sums = ctx.saved_tensors  # type: ignore[attr-defined]
+        matrix, A = last.clone(), gradient.contiguous() * last
+        for i in reversed(range(len(sums))):
+            A = torch.addcmul(A, matrix, A.sum(i % 2, keepdim=True), value=-1)
+            matrix *= sums[i]
         return A, None
-
-
-def _divided(logits: Tensor, steps: int) -> list[Tensor]:
-    """exp(logits) after each division by the sums of its columns or rows, in turn: 2·steps times (n, n, N)."""
-    matrix = (logits - logits.amax((0, 1))).exp()
-    found = []
-    for dim in (0, 1) * steps:
-        matrix = matrix / matrix.sum(dim, keepdim=True)
-        found.append(matrix)
-    return found
 
 
 def sinkhorn(logits: Tensor, steps: int = 20) -> Tensor:
@@ -142,9 +136,9 @@ class StableNorm(nn.Module):
         return self.weight * float(x.shape[-1] ** 0.375) * nn.functional.normalize(x, dim=-1)
 
 
-def unit(x: Tensor) -> Tensor:
-    """x with its last dimension brought to length 1; a 0 stays 0."""
-    return x * torch.linalg.vecdot(x, x).clamp_min(1e-24).rsqrt().unsqueeze(-1)
+def unit(x: Tensor, dim: int = -1) -> Tensor:
+    """x brought to length 1 along ``dim``; a 0 stays 0."""
+    return x * (torch.linalg.vecdot(x, x, dim=dim) + 1e-24).rsqrt().unsqueeze(dim)
 
 
 class Scaled(nn.Module):

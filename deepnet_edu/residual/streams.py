@@ -94,7 +94,7 @@ class SiameseNorm(ResiDual):
         return x + self.plain_norm(y)
 
     def write(self, state: State, branch: Tensor) -> State:
-        """LN(x + F/√l), y + torch.nn.functional."""
+        """LN(x + F/√l), y + F."""
         x, y = state
         return (self.norm(x + self.depth_scale * branch), y + branch)
 
@@ -123,28 +123,32 @@ class Streams(Residual):
         """Of H, what depends on the token and not the constants: they hold the skip (2409.19606, Section 4)."""
         return name in cls.DYNAMIC or (name not in cls.STATIC and super().decays(name, parameter))
 
-    def h_pre(self, X: Tensor) -> Tensor:
-        """What the branch reads of each stream: (B, T, n)."""
-        raise NotImplementedError
-
-    def h_post_res(self, X: Tensor) -> tuple[Tensor, Tensor]:
-        """What each stream gets of the branch, (B, T, n), and of each other, (B, T, n, n)."""
+    def maps(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        """H_res above H_pre, what each stream and the branch get of all streams, (B, T, n + 1, n); H_post, what each
+        stream gets of the branch, (B, T, n)."""
         raise NotImplementedError
 
     def start(self, x: Tensor) -> State:
         """n times x."""
         return (x.unsqueeze(-2).expand(*x.shape[:-1], self.N_STREAMS, self.d_model),)
 
+    def enter(self, state: State) -> State:
+        """H_res X and H_pre X, by one product, and H_post."""
+        if len(state) > 1:
+            return state
+        (X,) = state
+        H, post = self.maps(X)
+        return (*(H @ X).split((self.N_STREAMS, 1), -2), post)
+
     def read(self, state: State) -> Tensor:
         """LN(H_pre X)."""
-        (X,) = state
-        return self.norm((self.h_pre(X).unsqueeze(-1) * X).sum(-2))
+        _, read, _ = self.enter(state)
+        return self.norm(read.squeeze(-2).contiguous())  # a copy, or the norm would keep the whole product
 
     def write(self, state: State, branch: Tensor) -> State:
-        """H_res X + H_postᵀ torch.nn.functional."""
-        (X,) = state
-        post, res = self.h_post_res(X)
-        return (res.contiguous() @ X + post.unsqueeze(-1) * branch.unsqueeze(-2),)
+        """H_res X + H_postᵀ F."""
+        mixed, _, post = self.enter(state)
+        return (torch.addcmul(mixed, post.unsqueeze(-1), branch.unsqueeze(-2)),)
 
     def finish(self, state: State) -> Tensor:
         """LN(Σ X)."""
@@ -170,32 +174,24 @@ class HyperConnections(Streams):
     formula = "X ← H_res X + H_postᵀ F(LN(H_pre X)), LN(Σ X) at the end"
     source = "arXiv 2409.19606, Sections 2 and 4, Algorithm 2"
     init = "n = 4; H_res = I, H_post = 1, H_pre one stream in turn; output, FFN's last × √n"
-    saved = Saved(d=34, more=180, state=4)
+    saved = Saved(d=26, more=116, state=4, cast=(-4, -88))
 
     def __init__(self, place: Place, d_model: int) -> None:
         super().__init__(place, d_model)
         n = self.N_STREAMS
         self.stream_norm = self.norm_layer()
-        self.pre = torch.nn.Parameter(
-            torch.nn.functional.one_hot(torch.tensor(place.index % n), n).to(torch.get_default_dtype())
-        )
+        self.pre = torch.nn.Parameter(torch.eye(n)[place.index % n].clone())
         self.post = torch.nn.Parameter(torch.ones(n))
         self.res = torch.nn.Parameter(torch.eye(n))
         self.dynamic = torch.nn.Parameter(torch.zeros(d_model, n + 2))  # columns: res, pre, post
         self.scale = torch.nn.Parameter(torch.full((2,), 0.01))  # of res and pre, of post
 
-    def _dynamic(self, X: Tensor) -> Tensor:
-        """tanh(LN(X)w): (B, T, n, n + 2)."""
-        return (self.stream_norm(X) @ self.dynamic).tanh()
-
-    def h_pre(self, X: Tensor) -> Tensor:
-        """constant + s·tanh(LN(X)w)."""
-        return self.pre + self.scale[0] * self._dynamic(X)[..., -2]
-
-    def h_post_res(self, X: Tensor) -> tuple[Tensor, Tensor]:
-        """constant + s·tanh(LN(X)w), both."""
-        h = self._dynamic(X)
-        return self.post + self.scale[1] * h[..., -1], self.res + self.scale[0] * h[..., :-2].transpose(-1, -2)
+    def maps(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        """constant + s·tanh(LN(X)w), all three."""
+        h, h_post = (self.stream_norm(X) @ self.dynamic).tanh().split((self.N_STREAMS + 1, 1), -1)
+        s, s_post = self.scale
+        H = torch.cat((self.res, self.pre.unsqueeze(0))) + s * h.mT
+        return H, self.post + s_post * h_post.squeeze(-1)
 
     def gain(self, role: Role) -> float:
         """√n for the last matrix of a branch."""
@@ -228,7 +224,7 @@ class ManifoldHyperConnections(Streams):
         "Where the paper is silent: constants that give the fixed H_pre and H_post of its Table 1 and, by 4 on the "
         "diagonal, an H_res near I; w = 0 at first and no weight decay of the constants, as in hyper-connections."
     )
-    saved = Saved(d=18, more=288, state=4, cast=(54, -228))
+    saved = Saved(d=18, more=520, state=4, cast=(13, -88))
 
     def __init__(self, place: Place, d_model: int) -> None:
         super().__init__(place, d_model)
@@ -239,20 +235,13 @@ class ManifoldHyperConnections(Streams):
         self.dynamic = torch.nn.Parameter(torch.zeros(n * d_model, n * n + 2 * n))  # columns: res, pre, post
         self.scale = torch.nn.Parameter(torch.full((3,), 0.01))  # of res, pre, post
 
-    def _dynamic(self, X: Tensor) -> Tensor:
-        """RMSNorm(all streams)w: (B, T, n² + 2n)."""
+    def maps(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        """Sinkhorn's of exp(h), sigmoid(h) and 2·sigmoid(h), of h = constant + s·RMSNorm(all streams)w."""
+        n = self.N_STREAMS
         flat = X.flatten(-2)
-        inverse = (torch.linalg.vecdot(flat, flat) / flat.shape[-1] + 1e-20).rsqrt()
-        return inverse.unsqueeze(-1) * (flat @ self.dynamic)
-
-    def h_pre(self, X: Tensor) -> Tensor:
-        """sigmoid(h)."""
-        n = self.N_STREAMS
-        return (self.pre + self.scale[1] * self._dynamic(X)[..., n * n : -n]).sigmoid()
-
-    def h_post_res(self, X: Tensor) -> tuple[Tensor, Tensor]:
-        """2·sigmoid(h), and Sinkhorn's of exp(h)."""
-        n = self.N_STREAMS
-        h = self._dynamic(X)
-        res = self.res + self.scale[0] * h[..., : n * n].unflatten(-1, (n, n))
-        return 2 * (self.post + self.scale[2] * h[..., -n:]).sigmoid(), sinkhorn(res)
+        rms = torch.linalg.vector_norm(flat, dim=-1, keepdim=True) / flat.shape[-1] ** 0.5
+        res, pre, post = (flat @ self.dynamic / (rms + 1e-10)).split((n * n, n, n), -1)
+        s_res, s_pre, s_post = self.scale
+        H_res = sinkhorn(self.res + s_res * res.unflatten(-1, (n, n)))
+        H_pre = (self.pre + s_pre * pre).sigmoid()
+        return torch.cat((H_res, H_pre.unsqueeze(-2)), -2), 2 * (self.post + s_post * post).sigmoid()
