@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from deepnet_edu.cli.app import Json, Workspace, app, workspace_of
+from deepnet_edu.explorers import NAMES as EXPLORERS
 from deepnet_edu.messages import UserError
 
 
@@ -69,7 +70,7 @@ def lab(
 @app.command()
 def explore(
     names: Annotated[
-        list[str] | None, typer.Argument(help="signal, map, constants, race, cost or game; all by default.")
+        list[str] | None, typer.Argument(help=f"{', '.join(EXPLORERS[:-1])} or {EXPLORERS[-1]}; all by default.")
     ] = None,
     workspace: Workspace = None,
 ) -> None:
@@ -79,7 +80,6 @@ def explore(
 
     Example: deepnet-edu explore signal
     """
-    from deepnet_edu.explorers import EXPLORERS
     from deepnet_edu.explorers.app import start
     from deepnet_edu.messages import unknown
 
