@@ -209,5 +209,11 @@ def test_mutants_that_differ_on_one_draw_are_told_apart() -> None:
     assert not right.equals(lambda n: [n])
 
 
+def test_the_page_does_not_depend_on_who_used_the_answers_before() -> None:
+    first, second = (table._rows("variance_by_depth", table._fresh("tests.checks.answers_01")) for _ in range(2))
+    assert first == second
+    assert any("gives another answer the second time" in row for row in first)
+
+
 def test_the_page_for_teachers_is_up_to_date() -> None:
     assert table.PAGE.read_text(encoding="utf-8") == table.page(), "remake it with: python -m tests.checks.table"
