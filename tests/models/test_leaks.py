@@ -54,10 +54,9 @@ def sees_padding(model: Model) -> None:
     """Fails where an answer changes with what stands in padding, of the source or of the tokens themselves."""
     tokens, source = torch.randint(11, (1, 6)), torch.randint(11, (1, 6))
     for padding in (LEFT, RIGHT) if isinstance(model, Translator) else (LEFT,):
-        one, another = (
-            answers(model, *([text, source] if isinstance(model, LanguageModel) else [tokens, text]), padding)
-            for text in (source, other(source, padding[0]))
-        )
+        texts = source, other(source, padding[0])
+        reads = isinstance(model, LanguageModel)
+        one, another = (answers(model, text if reads else tokens, text, padding) for text in texts)
         torch.testing.assert_close(one[:, 2:], another[:, 2:])
 
 
@@ -69,7 +68,7 @@ MODELS = pytest.mark.parametrize("config", [LM, MT], ids=["lm", "translation"])
 @pytest.mark.parametrize("position", ["learned", "rotary"])
 @pytest.mark.parametrize("probe", PROBES)
 @MODELS
-def test_nothing_leaks(config: ModelConfig, probe: str, position: str) -> None:
+def test_nothing_leaks(config: ModelConfig, probe: str, position: Any) -> None:
     PROBES[probe](build_model(replace(config, position=position)))
 
 
