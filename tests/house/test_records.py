@@ -90,3 +90,28 @@ def test_pages_have_the_tables_of_the_records(monkeypatch: pytest.MonkeyPatch) -
     texts = [path.read_text(encoding="utf-8") for path in tables.PAGES]
     assert [tables.page(text) for text in texts] == texts, "run python benchmarks/tables.py"
     assert [text.count(", from the record -->") for text in texts] == [1, 5]
+
+
+TIED = json.loads((RECORDS / "tied_embedding.json").read_text(encoding="utf-8"))["runs"]
+
+
+def tied(part: str, arm: str, column: str, step: int) -> list[float]:
+    """A column after so many updates, of every seed."""
+    rows = [row for row in TIED if (row["part"], row["arm"]) == (part, arm) and step in row["step"]]
+    assert rows
+    return [row[column][row["step"].index(step)] for row in rows]
+
+
+def test_one_table_repeats_and_ignores_the_source_where_the_encoder_collapses() -> None:
+    """What ``ModelConfig`` says of ``shared_embeddings``: by arms that each take one explanation away."""
+    for arm in ("one table", "head apart, same start"):
+        assert min(tied("arms", arm, "repeats", 0)) > 0.3
+        assert min(tied("arms", arm, "common", 40)) > 0.99
+        assert max(tied("arms", arm, "source", 120)) < 0.1
+    for arm in ("own tables", "one table, head turned", "one table, encoder held", "one table, α = 1"):
+        assert max(tied("arms", arm, "common", 80)) < 0.4
+        assert min(tied("arms", arm, "source", 160)) > 2
+    for arm in ("one table, warm-up 100", "one table, Post-LN", "one table, Pre-LN", "one table, Pre-LN, tokens × 5"):
+        assert min(tied("arms", arm, "source", 160)) > 1
+    wide = {row["arm"]: row["loss"][0] for row in TIED if (row.get("layers"), row.get("width")) == (18, 512)}
+    assert wide["one table"] > 2.5 * wide["own tables"]
