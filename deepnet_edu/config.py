@@ -61,7 +61,10 @@ class ModelConfig:
         embedding: ``"sum"`` of token and position, or ``"bert"``: with one of two segments, and LN of the sum.
         head: ``"linear"``; ``"norm"`` with LN before it, whatever the rule ends with; or ``"bert"``: a matrix, GELU and
             LN before it, and a bias.
-        shared_embeddings: one matrix for all embeddings and the head, instead of one each.
+        shared_embeddings: one matrix for all embeddings and the head, instead of one each. A stack that starts near the
+            identity, as DeepNorm does, then starts by repeating the token just read; what unlearns it may make all that
+            leaves the encoder alike, and a translator ignores its source for long. A longer warm-up helps, and so do
+            tables apart (``benchmarks/tied_embedding.py``).
         clones: all layers of a stack are the same one, run again and again: a looped stack. What a rule has at the ends
             alone is not shared.
         dropout: share of features set to 0 in training, after each branch and each embedding.

@@ -304,6 +304,13 @@ def test_a_translation_needs_what_the_decoder_reads() -> None:
         build_model(BOTH).loss(Batch(tokens, tokens))
 
 
+def test_each_source_has_a_target() -> None:
+    """Two sources for one target would be read as one long source."""
+    tokens = torch.randint(11, (2, 4))
+    with pytest.raises(ValueError, match="2 sources and 1 targets: expected a target for each source"):
+        build_model(BOTH)(tokens, tokens[:1])
+
+
 def _group(model: Translator) -> list[Tensor]:
     return [*model.encoder.parameters(), *model.decoder.parameters()]
 
