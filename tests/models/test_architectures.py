@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from deepnet_edu import Batch, ModelConfig, build_model
 from deepnet_edu.attention import Cache, Context, MultiHeadAttention, rotary, rotate
-from deepnet_edu.embedding import POSITIONS, sinusoidal
+from deepnet_edu.embedding import sinusoidal
 from deepnet_edu.models import Classifier, LanguageModel, Translator, random_batch
-from deepnet_edu.shape import Shape
+from deepnet_edu.shape import POSITIONS, Shape
 from deepnet_edu.stack import Stack
 from deepnet_edu.transformer import FeedForward
 
