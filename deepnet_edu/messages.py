@@ -61,9 +61,8 @@ def unknown(kind: str, given: object, valid: Iterable[str]) -> str:
     """
     names = list(valid)
     word = given[: 2 * MOST_SHOWN] if isinstance(given, str) else ""
-    alike = {_folded(name): name for name in reversed(names)}  # of names alike, the first
-    near = get_close_matches(_folded(word), alike, n=1, cutoff=0.5)
-    hint = f"did you mean {alike[near[0]]!r}?" if near else "expected one of " + ", ".join(map(repr, names)) + "."
+    near = [name for name in names if _folded(name) == _folded(word)] or get_close_matches(word, names, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}?" if near else "expected one of " + ", ".join(map(repr, names)) + "."
     return f"Unknown {kind} {shown(given)}: {hint}"
 
 

@@ -123,3 +123,9 @@ def test_the_wider_the_more_one_table_repeats_at_the_start() -> None:
     assert [start["one table", 4, width] > height for width, height in ((48, 6.5), (192, 11), (512, 18))] == [True] * 3
     assert max(loss for (arm, *_), loss in start.items() if arm == "own tables") < 6.1
     assert start["one table", 100, 48] == pytest.approx(start["one table", 4, 48], abs=0.1)
+
+
+def test_one_table_is_a_plateau_and_no_wall() -> None:
+    bleu = {(row["arm"], row["steps"]): row["bleu"] for row in TIED if row["part"] == "long"}
+    assert bleu["one table", 400] < 10
+    assert min(bleu["own tables", 400], bleu["one table", 800], bleu["own tables", 800]) > 99
