@@ -68,6 +68,7 @@ bench:
 	$(BIN)/python benchmarks/compile_layer.py
 	$(BIN)/python benchmarks/explorers.py
 	$(BIN)/python benchmarks/roads.py
+	$(BIN)/python benchmarks/rules.py
 	$(BIN)/python benchmarks/tables.py
 	$(BIN)/python benchmarks/checks.py
 	$(BIN)/python benchmarks/distributed.py

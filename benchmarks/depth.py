@@ -68,18 +68,20 @@ def floor(layers: int) -> Callable[[], None]:
     return step
 
 
-def ours(layers: int, path: str = "auto", every: int = 0, encoder: bool = False) -> Callable[[], None]:
+def ours(
+    layers: int, path: str = "auto", every: int = 0, encoder: bool = False, residual: str = "deepnorm"
+) -> Callable[[], None]:
     """The library's own training step: fp32, GELU, AdamW, no clipping."""
     from deepnet_edu import ModelConfig, build_model
     from deepnet_edu.models import random_batch
     from deepnet_edu.training import TrainConfig, TrainStep
 
     kind: tuple[Any, ...] = ("encoder_decoder", "translation", layers, layers) if encoder else ("decoder", "lm", layers)
-    config = ModelConfig(*kind, max_length=TOKENS, **SHAPE)
+    config = ModelConfig(*kind, max_length=TOKENS, residual=residual, **SHAPE)
     model, batch = build_model(config), random_batch(config, SEQUENCES, TOKENS)
     model.use_path(path)  # type: ignore[arg-type]
     model.checkpoint_every(every)
-    recipe = TrainConfig(steps=9, learning_rate=ADAMW["lr"], warmup=0, clip=0, weight_decay=ADAMW["weight_decay"])
+    recipe = TrainConfig(steps=999, learning_rate=ADAMW["lr"], warmup=0, clip=0, weight_decay=ADAMW["weight_decay"])
     step = TrainStep(model, recipe)
     return lambda: print(step(batch).loss, [stack.taken for stack in model.stacks().values()], file=sys.stderr)
 

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from deepnet_edu import deepnorm_constants
 from deepnet_edu.attention import Context
 from deepnet_edu.files import write_atomic
+from deepnet_edu.shape import Shape
 from deepnet_edu.stack import Stack
-from deepnet_edu.transformer import Shape
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 

@@ -83,6 +83,19 @@ def roads(record: dict[str, Any]) -> str:
     return table(["part of a layer", "road", "µs a layer"], rows)
 
 
+def rules(record: dict[str, Any]) -> str:
+    """Residual rules beside torch.nn."""
+    found = {(row["rule"], row["width"]): row["times torch.nn"] for row in record["rows"]}
+    targets = {one["what"]: one for one in record["targets"]}
+    widths = sorted({width for _, width in found})
+    rows = [
+        [name, *(f"{found[name, width]:.2f}" for width in widths), targets[name]["target"] if name in targets else ""]
+        for name in dict.fromkeys(name for name, _ in found)
+        if name != "torch.nn"
+    ]
+    return table(["rule", *(f"d = {width}" for width in widths), f"target at {widths[0]}"], rows)
+
+
 def gpu(record: dict[str, Any]) -> str:
     """Contenders of each shape that were run, and what the formula of today says of our peaks."""
     from benchmarks.gpu_cases import CASES, formula_bytes
@@ -171,13 +184,14 @@ def _gpu(record: dict[str, Any]) -> dict[str, str]:
 
 def page(text: str) -> str:
     """A page with those of the tables for which it has markers, as the records have them."""
-    names = ("depth", "memory", "roads", "gpu_depth", "peers")
+    names = ("depth", "memory", "roads", "rules", "gpu_depth", "peers")
     records = {name: json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")) for name in names}
     parts = {
         "depth": depth(records["depth"]),
         "targets": targets(records["depth"]),
         "memory": memory(records["memory"]),
         "roads": roads(records["roads"]),
+        "rules": rules(records["rules"]),
         "gpu": gpu(records["gpu_depth"]),
         "peers": peers(records["peers"], records["depth"], records["gpu_depth"]),
     }

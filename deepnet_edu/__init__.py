@@ -8,7 +8,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from deepnet_edu.models import Batch, ModelConfig, build_model
+    from deepnet_edu.config import ModelConfig
+    from deepnet_edu.models import Batch, build_model
     from deepnet_edu.probing import probe
     from deepnet_edu.residual import RESIDUALS
     from deepnet_edu.scaling import deepnorm_constants
@@ -20,7 +21,7 @@ __version__ = "0.1.0"
 _HOME = {
     "deepnorm_constants": "scaling",
     "RESIDUALS": "residual",
-    "ModelConfig": "models",
+    "ModelConfig": "config",
     "Batch": "models",
     "build_model": "models",
     "probe": "probing",

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from math import isqrt
 from typing import cast
 
 import torch
@@ -12,6 +11,7 @@ from torch.utils.flop_counter import flop_registry
 
 from deepnet_edu.messages import shown
 from deepnet_edu.residual import Residual, Role, Slot, itself, modules_inside, through
+from deepnet_edu.shape import check_heads, check_kv_heads
 
 # PyTorch's counter of operations leaves out, without a word, what its attention computes on a CPU.
 for _name in ("_scaled_dot_product_flash_attention", "_scaled_dot_product_flash_attention_backward"):
@@ -19,29 +19,6 @@ for _name in ("_scaled_dot_product_flash_attention", "_scaled_dot_product_flash_
     flop_registry.setdefault(getattr(torch.ops.aten, _on_cpu), flop_registry[getattr(torch.ops.aten, _name)])
 
 SLOTS: tuple[Slot, ...] = ("query", "key", "value", "rotated", "mixed")
-
-
-def check_heads(d_model: int, n_heads: int) -> None:
-    """Raise a ValueError that names the nearest number of heads unless ``n_heads`` ≥ 1 divides ``d_model``."""
-    if n_heads >= 1 and d_model % n_heads == 0:
-        return
-    divisors = {h for i in range(1, isqrt(d_model) + 1) if d_model % i == 0 for h in (i, d_model // i)}
-    near = min(divisors, key=lambda h: (abs(h - n_heads), h))
-    raise ValueError(
-        f"d_model={d_model} cannot be split into n_heads={n_heads} equal heads: "
-        f"try n_heads={near}, or a d_model that is a multiple of {max(n_heads, 1)}."
-    )
-
-
-def check_kv_heads(n_heads: int, n_kv_heads: int) -> None:
-    """Raise a ValueError that names the nearest number unless ``n_kv_heads`` divides ``n_heads`` or is 0."""
-    if n_kv_heads == 0 or (n_kv_heads > 0 and n_heads % n_kv_heads == 0):
-        return
-    near = min((h for h in range(1, n_heads + 1) if n_heads % h == 0), key=lambda h: (abs(h - n_kv_heads), h))
-    raise ValueError(
-        f"n_kv_heads={n_kv_heads}: each head of keys and values serves as many queries as any other, so it must divide "
-        f"n_heads={n_heads}: try n_kv_heads={near}, or 0 for as many as there are queries."
-    )
 
 
 def check_mask(name: str, mask: Tensor | None, shape: tuple[int, ...] | None = None) -> None:

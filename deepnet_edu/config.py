@@ -3,12 +3,10 @@
 from dataclasses import KW_ONLY, MISSING, dataclass, fields
 from typing import Any, Literal, get_args
 
-from deepnet_edu.attention import check_heads, check_kv_heads
-from deepnet_edu.embedding import Position
 from deepnet_edu.fields import check_fields
 from deepnet_edu.messages import shown, unknown
 from deepnet_edu.residual import RESIDUALS, Architecture, Norm, places
-from deepnet_edu.transformer import GATES, Activation, Shape
+from deepnet_edu.shape import GATES, Activation, Position, Shape, check_heads, check_kv_heads
 
 Task = Literal["lm", "mlm", "classification", "translation"]
 #: What each task needs: which tokens see which is part of the task.
@@ -63,7 +61,10 @@ class ModelConfig:
         embedding: ``"sum"`` of token and position, or ``"bert"``: with one of two segments, and LN of the sum.
         head: ``"linear"``; ``"norm"`` with LN before it, whatever the rule ends with; or ``"bert"``: a matrix, GELU and
             LN before it, and a bias.
-        shared_embeddings: one matrix for all embeddings and the head, instead of one each.
+        shared_embeddings: one matrix for all embeddings and the head, instead of one each. A stack that starts near the
+            identity, as DeepNorm does, then starts by repeating the token just read; what unlearns it may make all that
+            leaves the encoder alike, and a translator ignores its source for long. A longer warm-up helps, and so do
+            tables apart (``benchmarks/tied_embedding.py``).
         clones: all layers of a stack are the same one, run again and again: a looped stack. What a rule has at the ends
             alone is not shared.
         dropout: share of features set to 0 in training, after each branch and each embedding.
@@ -252,7 +253,7 @@ class ModelConfig:
     def rule_constants(self) -> dict[str, float]:
         """The numbers of the rule at the first sub-layer of the (last) stack, by name."""
         first = next(places("decoder" if self.decoder_layers else "encoder", self.encoder_layers, self.decoder_layers))
-        return RESIDUALS[self.residual](first, 1).constants
+        return RESIDUALS[self.residual].at(first).constants
 
 
 #: What a configuration has where nothing is said, by field.

@@ -1,7 +1,7 @@
 """The lower end of a model: tokens or image patches, and where they stand."""
 
 import warnings
-from typing import Literal, cast, get_args
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -10,9 +10,7 @@ from torch import Tensor, nn
 from deepnet_edu.attention import check_mask, wavelengths
 from deepnet_edu.fast import transformed
 from deepnet_edu.fields import check_argument
-
-Position = Literal["learned", "sinusoidal", "rotary"]
-POSITIONS: tuple[Position, ...] = get_args(Position)
+from deepnet_edu.shape import Position
 
 
 def sinusoidal(positions: Tensor, d_model: int) -> Tensor:
@@ -156,13 +154,16 @@ class TokenEmbedding(nn.Module):
             past: tokens of the sequence that were embedded before.
 
         Raises:
-            ValueError: tokens are not (B, T) whole numbers, padding is not bool of that shape, the sequence is longer
-                than a learned table of positions, or, on the CPU, a token is outside the vocabulary (on a GPU
+            ValueError: tokens are not (B, T) whole numbers, T ≥ 1, padding is not bool of that shape, the sequence is
+                longer than a learned table of positions, or, on the CPU, a token is outside the vocabulary (on a GPU
                 PyTorch's own assertion stops the program).
         """
         tokens = as_tokens("Tokens", tokens)
-        if tokens.ndim != 2:
-            raise ValueError(f"Tokens of shape {tuple(tokens.shape)}: expected (B, T); for one sequence, tokens[None].")
+        if tokens.ndim != 2 or not tokens.shape[1]:
+            raise ValueError(
+                f"Tokens of shape {tuple(tokens.shape)}: expected (B, T) with at least one token; "
+                "for one sequence, tokens[None]."
+            )
         T, longest, size = past + tokens.shape[1], self.position.max_length, self.token.num_embeddings
         if self.position.kind == "learned" and longest < T:
             raise ValueError(

@@ -61,9 +61,14 @@ def unknown(kind: str, given: object, valid: Iterable[str]) -> str:
     """
     names = list(valid)
     word = given[: 2 * MOST_SHOWN] if isinstance(given, str) else ""
-    near = get_close_matches(word, names, n=1, cutoff=0.5)
+    near = [name for name in names if _folded(name) == _folded(word)] or get_close_matches(word, names, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else "expected one of " + ", ".join(map(repr, names)) + "."
     return f"Unknown {kind} {shown(given)}: {hint}"
+
+
+def _folded(name: str) -> str:
+    """A name as it is compared: capitals, and the kind of stroke in it, are no difference."""
+    return name.casefold().replace("-", "_")
 
 
 class UserError(Exception):

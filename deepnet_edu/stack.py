@@ -11,28 +11,13 @@ from torch.utils.checkpoint import checkpoint
 from deepnet_edu import fast
 from deepnet_edu.attention import NOTHING, Context, MultiHeadAttention
 from deepnet_edu.compiled import CompiledLayer, unwrapped
-from deepnet_edu.messages import shown
 from deepnet_edu.residual import RESIDUALS, Calibrated, Place, StackName, State, places
-from deepnet_edu.transformer import FeedForward, Shape, SubLayer, TransformerLayer
+from deepnet_edu.shape import Shape
+from deepnet_edu.transformer import FeedForward, SubLayer, TransformerLayer
 
 Path = Literal["auto", "plain", "fast"]
 #: What is compiled: nothing, or one layer, which all layers of a stack then use.
 Compile = Literal["no", "layer"]
-
-
-def layers_together(every: int | str, n_layers: int) -> int:
-    """How many layers a checkpoint computes again together: ``every``, or √n_layers, rounded, where it is ``"auto"``.
-
-    With groups of k layers n/k states are kept, and the activations of k layers once they are computed again.
-
-    Raises:
-        ValueError: it is neither a whole number, 0 or more, nor ``"auto"``.
-    """
-    if every == "auto":
-        return round(n_layers**0.5)
-    if isinstance(every, bool) or not isinstance(every, int) or every < 0:
-        raise ValueError(f"checkpoint_every={shown(every)}: expected a whole number of layers, 0 or more, or 'auto'.")
-    return every
 
 
 class Stack(nn.Module):

@@ -1,8 +1,7 @@
 """The layers: attention and feed-forward branches, joined to the stream by a residual rule."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Literal, cast, get_args
+from collections.abc import Callable
+from typing import cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -10,11 +9,10 @@ from torch import Tensor, nn
 
 from deepnet_edu.attention import NOTHING, Context, MultiHeadAttention
 from deepnet_edu.messages import unknown
-from deepnet_edu.residual import Norm, Residual, Role, State, itself, modules_inside, through
+from deepnet_edu.residual import Residual, Role, State, itself, modules_inside, through
+from deepnet_edu.shape import GATES, Activation
 
-Activation = Literal["gelu", "relu", "swiglu", "geglu"]
-#: Activations with a gate, and the function that the gate goes through.
-GATES: dict[str, Callable[[Tensor], Tensor]] = {"swiglu": F.silu, "geglu": F.gelu}
+FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu, "silu": F.silu}
 
 
 class FeedForward(nn.Module):
@@ -44,7 +42,7 @@ class FeedForward(nn.Module):
         if activation not in get_args(Activation):
             raise ValueError(unknown("activation", activation, get_args(Activation)))
         self.gated = activation in GATES
-        self.activation: Callable[[Tensor], Tensor] = F.relu if activation == "relu" else GATES.get(activation, F.gelu)
+        self.activation = FUNCTIONS[GATES.get(activation, activation)]
         self.ffn_in = nn.Linear(d_model, 2 * d_ff if self.gated else d_ff, bias=bias)
         self.ffn_out = nn.Linear(d_ff, d_model, bias=bias)
         self.before = modules_inside(rule, ("ffn_in",), self.ffn_in.out_features)
@@ -107,6 +105,7 @@ class SubLayer(nn.Module):
 
     def forward(self, state: State, context: Context = NOTHING) -> State:
         """state ← write(state, F(read(state)))."""
+        state = self.residual.enter(state)
         return self.residual.write(state, self.branched(state, context))
 
     def branched(self, state: State, context: Context = NOTHING) -> Tensor:
@@ -141,34 +140,3 @@ class TransformerLayer(nn.Module):
         for sublayer in self.children():
             state = sublayer(state, context)
         return state
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What all layers of a model have in common.
-
-    Attributes:
-        d_model: width of the stream.
-        n_heads: number of attention heads.
-        d_ff: width of the feed-forward branch.
-        activation: of the feed-forward branch.
-        norm: what LN stands for, ``"layer"`` or ``"rms"``.
-        dropout: share of each branch's features that training sets to 0.
-        stochastic_depth: share of samples for which training leaves out the last branch; linearly less below it.
-        override: constants of the residual rule that are given by hand.
-        n_kv_heads: heads of keys and values; 0 for n_heads.
-        bias: whether the branches' matrices add one.
-        clones: all layers are one, a loop.
-    """
-
-    d_model: int
-    n_heads: int
-    d_ff: int
-    activation: Activation = "gelu"
-    norm: Norm = "layer"
-    dropout: float = 0.0
-    stochastic_depth: float = 0.0
-    override: Mapping[str, float] = field(default_factory=dict)
-    n_kv_heads: int = 0
-    bias: bool = True
-    clones: bool = False

@@ -8,8 +8,8 @@ from torch import nn
 
 from deepnet_edu.models import ModelConfig
 from deepnet_edu.residual import RESIDUALS, Architecture, StackName
+from deepnet_edu.shape import Shape
 from deepnet_edu.stack import Stack
-from deepnet_edu.transformer import Shape
 
 TASK = {"encoder": "mlm", "decoder": "lm", "encoder_decoder": "translation"}
 CLAIMS: list[tuple[str, Architecture]] = [

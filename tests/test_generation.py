@@ -7,11 +7,14 @@ from itertools import product
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from deepnet_edu import ModelConfig, build_model
 from deepnet_edu.generation import beam_search, filtered, greedy, sample
 from deepnet_edu.models import Model, Translator
+from deepnet_edu.residual import Architecture
+from tests.rules import CLAIMS, small_config
 
 SIZES = {"d_model": 16, "n_heads": 2, "d_ff": 32, "vocab_size": 5, "max_length": 20}
 LM = ModelConfig("decoder", "lm", 2, **SIZES)
@@ -176,6 +179,24 @@ def test_one_beam_is_greedy_and_more_are_not_worse(config: ModelConfig) -> None:
     assert (better >= score - 1e-5).all()
     if config is LM:
         assert (better > score + 1e-3).any()
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize(("residual", "architecture"), [claim for claim in CLAIMS if claim[1] != "encoder"])
+def test_every_rule_scores_its_beams_as_without_a_cache(residual: str, architecture: Architecture) -> None:
+    """Beams change rows in the cache, and a row is padded: what they found has that probability when read at once."""
+    config = small_config(residual, architecture)
+    model, prompt = peaked(config), torch.randint(11, (2, 4))
+    padding = torch.tensor([[True, True, False, False], [False] * 4])
+    written, score = beam_search(model, prompt, 4, beams=3, length_penalty=0, padding=padding, **settings(config))
+    with torch.no_grad():
+        if isinstance(model, Translator):
+            read = torch.cat([torch.zeros_like(written[:, :1]), written[:, :-1]], 1)
+            logits = model(prompt, read, padding)
+        else:
+            logits = model(torch.cat([prompt, written[:, :-1]], 1), F.pad(padding, (0, 3)))[:, 3:]
+    found = logits.log_softmax(-1).gather(-1, written[..., None]).sum((1, 2))
+    torch.testing.assert_close(score, found, rtol=1e-9, atol=1e-9)
 
 
 def test_a_vocabulary_of_two() -> None:

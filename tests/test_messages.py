@@ -28,6 +28,7 @@ def test_a_value_is_shown_on_one_short_line(value: object) -> None:
 def test_what_is_short_is_shown_whole() -> None:
     assert [shown(value) for value in ("a b", 3, None, [1, "x"])] == ["'a b'", "3", "None", "[1, 'x']"]
     assert unknown("key", "stpes", ["steps"]) == "Unknown key 'stpes': did you mean 'steps'?"
+    assert unknown("language", "pt-br", ["pt", "pt_BR", "tr"]) == "Unknown language 'pt-br': did you mean 'pt_BR'?"
     assert len(unknown("key", "s" * 10**5, ["steps"])) < 2 * MOST_SHOWN + 50
 
 

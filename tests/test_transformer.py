@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from deepnet_edu.attention import Context, MultiHeadAttention
+from deepnet_edu.shape import Shape
 from deepnet_edu.stack import Stack
-from deepnet_edu.transformer import Shape
 
 D, HEADS, FF, B, T = 12, 3, 20, 2, 5
 

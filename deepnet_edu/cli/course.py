@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from deepnet_edu.cli.app import Json, Workspace, app, workspace_of
+from deepnet_edu.explorers import NAMES as EXPLORERS
 from deepnet_edu.messages import UserError
 
 
@@ -69,7 +70,7 @@ def lab(
 @app.command()
 def explore(
     names: Annotated[
-        list[str] | None, typer.Argument(help="signal, map, constants, race, cost or game; all by default.")
+        list[str] | None, typer.Argument(help=f"{', '.join(EXPLORERS[:-1])} or {EXPLORERS[-1]}; all by default.")
     ] = None,
     workspace: Workspace = None,
 ) -> None:
@@ -79,7 +80,6 @@ def explore(
 
     Example: deepnet-edu explore signal
     """
-    from deepnet_edu.explorers import EXPLORERS
     from deepnet_edu.explorers.app import start
     from deepnet_edu.messages import unknown
 
@@ -98,13 +98,13 @@ def progress(workspace: Workspace = None, as_json: Json = False) -> None:
 
     Example: deepnet-edu progress
     """
-    from deepnet_edu.checks import check
+    from deepnet_edu.checks.names import lesson_of
     from deepnet_edu.progress import FILE, by_lesson, next_step, read, trouble
 
     file = workspace_of(workspace) / FILE
     if sentence := trouble(file):
         print(sentence, file=sys.stderr)
-    lessons = by_lesson(read(file), check.lesson_of)
+    lessons = by_lesson(read(file), lesson_of())
     if as_json:
         print(json.dumps([asdict(lesson) for lesson in lessons], indent=1))
     else:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from deepnet_edu.cli.app import Json, app, print_table, whole
+from deepnet_edu.course.places import benchmark_names
 from deepnet_edu.messages import UserError
 
 
@@ -89,9 +90,7 @@ def probe(
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def bench(
     context: typer.Context,
-    name: Annotated[
-        str, typer.Argument(help="depth, explorers, memory, peers or updates: a file of benchmarks/.")
-    ] = "depth",
+    name: Annotated[str, typer.Argument(help=f"A file of benchmarks/: {', '.join(benchmark_names())}.")] = "depth",
 ) -> None:
     """Run a benchmark of the clone; what follows its name goes to it.
 

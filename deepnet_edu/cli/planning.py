@@ -137,8 +137,7 @@ def _whole_run(
     sequences: int | None,
     length: int | None,
 ) -> None:
-    from deepnet_edu.parallel import estimate
-    from deepnet_edu.planning import find_gpu, find_shape
+    from deepnet_edu.planning import estimate, find_gpu, find_shape
 
     config, kind = find_shape(model), find_gpu(gpu)
     try:

@@ -13,7 +13,7 @@ from deepnet_edu.cli.app import Json, app, print_table, whole
 from deepnet_edu.messages import UserError
 
 if TYPE_CHECKING:
-    from deepnet_edu.parallel import Plan
+    from deepnet_edu.planning import Plan
     from deepnet_edu.training.runs import Run
 
 

@@ -64,13 +64,19 @@ def find_lesson(given: str, folder: Path = LESSONS, ending: str = "ipynb") -> st
     raise UserError(unknown("lesson", given, names))
 
 
+def benchmark_names() -> list[str]:
+    """The scripts in benchmarks/ that can be started; none where the package is installed without its clone."""
+    scripts = sorted(BENCHMARKS.glob("*.py")) if CLONE else []
+    return [path.stem for path in scripts if '__name__ == "__main__"' in path.read_text(encoding="utf-8")]
+
+
 def find_benchmark(given: str) -> Path:
     """The script of a benchmark.
 
     Raises:
         UserError: there is none of this name, or the package is installed without its clone.
     """
-    names = sorted(path.stem for path in BENCHMARKS.glob("*.py")) if CLONE else []
+    names = benchmark_names()
     if not names:
         raise UserError(f"There are no benchmarks here. {NEEDS_CLONE}")
     if given not in names:

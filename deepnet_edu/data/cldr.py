@@ -6,7 +6,7 @@ from random import Random
 from typing import Any
 
 from deepnet_edu.data.translation import Pair
-from deepnet_edu.messages import UserError
+from deepnet_edu.messages import UserError, shown
 
 _NAMES = ("languages", "territories", "scripts", "currencies")
 _UNITS = (
@@ -42,7 +42,12 @@ def date_pairs(languages: Sequence[str], count: int, seed: int = 0) -> Iterator[
         languages: targets.
         count: of dates, :data:`DAYS` at most.
         seed: of the days.
+
+    Raises:
+        ValueError: there are not so many days.
     """
+    if not 0 <= count <= DAYS:
+        raise ValueError(f"count={shown(count)}: expected 0 to {DAYS}, the days of 1950 to 2049.")
     from babel.dates import format_date, format_interval
 
     draw = Random(f"dates {seed}")
@@ -100,5 +105,5 @@ def _locale(language: str) -> Any:
         raise UserError("Babel, whose CLDR is read, is not installed: python -m pip install babel") from None
     try:
         return Locale.parse(language)
-    except UnknownLocaleError:
+    except (UnknownLocaleError, ValueError):  # the latter where a name is not of the form at all
         return None

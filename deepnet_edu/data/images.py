@@ -45,7 +45,7 @@ class Images:
     def __init__(
         self, images: Any, labels: Any, *, batch_size: Count = 64, shares: tuple[float, float] = SHARES
     ) -> None:
-        pixels, classes = np.asarray(images, np.float32), np.asarray(labels)
+        pixels, classes = _pixels(images), np.asarray(labels)
         if pixels.ndim == 3:
             pixels = pixels[:, None]
         if pixels.ndim != 4 or 0 in pixels.shape:
@@ -112,7 +112,7 @@ class Images:
         Raises:
             ValueError: they are of another size.
         """
-        pixels = np.asarray(images, np.float32)
+        pixels = _pixels(images)
         pixels = pixels[:, None] if pixels.ndim == 3 else pixels
         if pixels.shape[1:] != self.shape:
             channels, height, width = self.shape
@@ -124,6 +124,13 @@ class Images:
 
     def _scaled(self, pixels: NDArray[np.float32]) -> Tensor:
         return torch.from_numpy((pixels - self.mean) / self.deviation)
+
+
+def _pixels(images: Any) -> NDArray[np.float32]:
+    try:
+        return np.asarray(images, np.float32)
+    except (TypeError, ValueError):
+        raise ValueError("images: expected numbers, and all images of one size; resize them first.") from None
 
 
 def digits(size: int = 8, **settings: Any) -> Images:

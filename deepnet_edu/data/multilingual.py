@@ -96,6 +96,8 @@ def multilingual(
     if sentences > DAYS:
         raise ValueError(f"sentences={sentences}: expected {DAYS} at most, the days of 1950 to 2049.")
     known = list(catalogs(django_root()))
+    if "en" in languages:
+        raise UserError("Language 'en' is that of all sources: name those to translate into, for example 'de'.")
     for kind, given, valid in (("language", languages, known), ("source", sources, SOURCES)):
         if isinstance(given, str):
             raise ValueError(f"{kind}s={given!r}: expected a list, for example [{given!r}].")

@@ -24,7 +24,7 @@ def translate(
     *,
     beams: Count = 1,
     length_penalty: float = 1.0,
-    longest: int | None = None,
+    longest: Count | None = None,
     batch_size: Count = 64,
 ) -> list[str]:
     """Translations, by the most probable token or a beam, with the placeholders of each sentence put back.

@@ -3,38 +3,52 @@
     from deepnet_edu.explorers import SignalExplorer
     SignalExplorer(depth=400)
 
-``EXPLORERS`` has them all by the name that ``deepnet-edu explore`` takes.
+``EXPLORERS`` has them all by the name that ``deepnet-edu explore`` takes, ``NAMES`` the names alone. Classes are loaded
+when they are first used: whoever asks for names needs no PyTorch.
 """
 
-from deepnet_edu.explorers.base import Explorer
-from deepnet_edu.explorers.budget import BudgetExplorer
-from deepnet_edu.explorers.constants import ConstantsExplorer
-from deepnet_edu.explorers.cost import CostExplorer
-from deepnet_edu.explorers.game import GameExplorer
-from deepnet_edu.explorers.grid import Grid, load
-from deepnet_edu.explorers.mixing import MixingExplorer
-from deepnet_edu.explorers.plans import PlansExplorer
-from deepnet_edu.explorers.race import RaceExplorer
-from deepnet_edu.explorers.signal import SignalExplorer
-from deepnet_edu.explorers.trainability import TrainabilityExplorer
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-EXPLORERS: dict[str, type[Explorer]] = {
-    kind.name: kind
-    for kind in (
-        SignalExplorer,
-        TrainabilityExplorer,
-        ConstantsExplorer,
-        RaceExplorer,
-        CostExplorer,
-        GameExplorer,
-        PlansExplorer,
-        MixingExplorer,
-        BudgetExplorer,
-    )
+if TYPE_CHECKING:
+    from deepnet_edu.explorers.base import Explorer
+    from deepnet_edu.explorers.budget import BudgetExplorer
+    from deepnet_edu.explorers.constants import ConstantsExplorer
+    from deepnet_edu.explorers.cost import CostExplorer
+    from deepnet_edu.explorers.game import GameExplorer
+    from deepnet_edu.explorers.grid import Grid, load
+    from deepnet_edu.explorers.mixing import MixingExplorer
+    from deepnet_edu.explorers.plans import PlansExplorer
+    from deepnet_edu.explorers.race import RaceExplorer
+    from deepnet_edu.explorers.signal import SignalExplorer
+    from deepnet_edu.explorers.trainability import TrainabilityExplorer
+
+    EXPLORERS: dict[str, type[Explorer]]
+
+#: The class of each explorer, by its name, in the order in which they are shown.
+_CLASSES = {
+    "signal": "SignalExplorer",
+    "map": "TrainabilityExplorer",
+    "constants": "ConstantsExplorer",
+    "race": "RaceExplorer",
+    "cost": "CostExplorer",
+    "game": "GameExplorer",
+    "plans": "PlansExplorer",
+    "mixing": "MixingExplorer",
+    "budget": "BudgetExplorer",
+}
+NAMES = tuple(_CLASSES)
+#: The file of each name below.
+_HOME = {
+    **{name: name.removesuffix("Explorer").lower() for name in _CLASSES.values()},
+    "Explorer": "base",
+    "Grid": "grid",
+    "load": "grid",
 }
 
 __all__ = [
     "EXPLORERS",
+    "NAMES",
     "BudgetExplorer",
     "ConstantsExplorer",
     "CostExplorer",
@@ -48,3 +62,14 @@ __all__ = [
     "TrainabilityExplorer",
     "load",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "EXPLORERS":
+        value: Any = {kind: __getattr__(cls) for kind, cls in _CLASSES.items()}
+    elif name in _HOME:
+        value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value

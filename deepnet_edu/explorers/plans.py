@@ -2,14 +2,13 @@
 
 from typing import Any
 
+from deepnet_edu.config import ModelConfig
 from deepnet_edu.explorers.base import Explorer
 from deepnet_edu.explorers.cost import TOKENS
 from deepnet_edu.explorers.dials import Dial, choice
 from deepnet_edu.explorers.signal import DEPTHS
 from deepnet_edu.figures.plans import PlanFigure, PlanView
-from deepnet_edu.models import ModelConfig
-from deepnet_edu.parallel import SCHEDULES, Plan
-from deepnet_edu.planning import bubble, rank_memory, rank_traffic, timeline
+from deepnet_edu.planning import SCHEDULES, Plan, bubble, rank_memory, rank_traffic, timeline
 
 WIDTHS = [64, 128, 256, 512, 768, 1024, 2048]
 POWERS = [1, 2, 4, 8]

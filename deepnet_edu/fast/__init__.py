@@ -18,9 +18,23 @@ for all only where their code cannot tell them apart (``code``), and before it i
 changes (``snapshot``). What is unknown, different or beyond comparison goes by the plain path, and ``taken`` says why.
 """
 
-from deepnet_edu.fast.native import HEAD_DIMS, LONGEST, MULTIPLE
-from deepnet_edu.fast.node import Observer, Store
-from deepnet_edu.fast.path import Readings, run, transformed
-from deepnet_edu.fast.reading import knows
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from deepnet_edu.fast.known import HEAD_DIMS, LONGEST, MULTIPLE, knows
+
+if TYPE_CHECKING:
+    from deepnet_edu.fast.node import Observer, Store
+    from deepnet_edu.fast.path import Readings, run, transformed
 
 __all__ = ["HEAD_DIMS", "LONGEST", "MULTIPLE", "Observer", "Readings", "Store", "knows", "run", "transformed"]
+
+#: What needs PyTorch is loaded when it is first used: planning asks for the others.
+_HOME = {"Observer": "node", "Store": "node", "Readings": "path", "run": "path", "transformed": "path"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    return value

@@ -26,6 +26,7 @@ _PURE = {"abs", "all", "any", "isinstance", "issubclass", "len", "max", "min", "
 _INSIDE = {"__dict__", "_buffers", "_modules", "_parameters"}
 _CHANGES = {"STORE_ATTR", "DELETE_ATTR", "STORE_GLOBAL", "DELETE_GLOBAL", "IMPORT_NAME"}
 _CHANGES_OUTSIDE = {"STORE_DEREF", "DELETE_DEREF"}  # of a variable that an outer function owns
+_OURS = __name__.partition(".")[0]
 _CONSTANTS = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device)
 _COMPILED = (BuiltinFunctionType, type(object.__init__), type(str.join))
 
@@ -73,7 +74,7 @@ class Code:
             self._look(name, value.__func__)
         elif isinstance(value, FunctionType):
             self._function(value)
-        elif not (isinstance(value, ModuleType) and (value is math or _of_torch(vars(value)))):
+        elif not (isinstance(value, ModuleType) and (value is math or _package(vars(value)) in ("torch", _OURS))):
             self._refuse(f"uses {name}, a {type(value).__name__}")
 
     def _function(self, function: FunctionType) -> None:
@@ -179,9 +180,14 @@ def _read(code: CodeType) -> tuple[frozenset[str], frozenset[str], frozenset[str
     return frozenset(names), frozenset(outer), frozenset(changes)
 
 
+def _package(space: Any) -> str:
+    """The package of a module, by the dictionary of its globals; what code takes from one of ours is looked at."""
+    return str(space.get("__name__", "")).partition(".")[0]
+
+
 def _of_torch(space: Any) -> bool:
     """Whether a dictionary of globals is of one of PyTorch's own modules."""
-    return str(space.get("__name__", "")).partition(".")[0] == "torch"
+    return _package(space) == "torch"
 
 
 def _made_by_torch(space: Any) -> bool:

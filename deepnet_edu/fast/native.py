@@ -24,11 +24,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from deepnet_edu.fast.known import HEAD_DIMS, LONGEST, MULTIPLE
 from deepnet_edu.files import read_bytes, write_atomic
 
+__all__ = ["HEAD_DIMS", "LONGEST", "MULTIPLE", "load"]
+
 SOURCE = Path(__file__).with_suffix(".c")
-#: The longest sequence and the sizes of a head that native.c knows; all widths are multiples of 8.
-LONGEST, HEAD_DIMS, MULTIPLE = 128, (8, 16, 32, 64), 8
 _COMPILERS = ("cc", "gcc", "clang")
 #: A processor's own instructions under the names that compilers have for them, or none.
 _FLAGS: tuple[tuple[str, ...], ...] = (("-march=native",), ("-mcpu=native",), ())

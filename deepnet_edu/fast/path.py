@@ -9,14 +9,12 @@ from torch.overrides import _get_current_function_mode_stack
 from torch.utils._device import DeviceContext
 
 from deepnet_edu.attention import Context
-from deepnet_edu.fast import native
+from deepnet_edu.fast.known import LONGEST
 from deepnet_edu.fast.node import Node, Run, Store
 from deepnet_edu.fast.proof import proof
 from deepnet_edu.fast.reading import Reading
 from deepnet_edu.fast.snapshot import Unknown
 
-#: Longer sequences are better served by PyTorch's attention, which keeps no weights.
-LONGEST = native.LONGEST
 _HOOKS_OF_ALL = [f"_global_{when}_hooks" for when in ("forward", "forward_pre", "backward", "backward_pre")]
 
 

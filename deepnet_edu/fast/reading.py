@@ -4,7 +4,6 @@ A layer is known by its parts, and what it does with them by what its rule says 
 that it has now. Whether that is what the layer computes is not decided here: :mod:`deepnet_edu.fast.proof` compares.
 """
 
-from contextlib import suppress
 from threading import RLock
 from typing import Any, cast
 
@@ -13,9 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deepnet_edu.fast.code import Code
+from deepnet_edu.fast.known import why_unknown
 from deepnet_edu.fast.parts import Matrix, Norm
 from deepnet_edu.fast.snapshot import Snapshot, Unknown
-from deepnet_edu.residual import RESIDUALS, Scheduled, Signal, StackName, numbers_only, place_at, sublayer_kinds
+from deepnet_edu.residual import Signal
 
 #: A sub-layer by the matrices of its branch: the first, the last, and the one for the memory.
 BRANCHES = {
@@ -182,26 +182,8 @@ def form(rule: Any) -> Signal:
         why = f"which learns {' and '.join(rule._parameters)}"
     elif vectors:
         why = f"whose {vectors[0]} is not one number"
-    elif isinstance(rule, Scheduled):
-        why = "whose numbers follow the step of training"
-    elif signal is None:
-        why = "which has no signal()"
-    elif signal.norm_value or signal.norm_inside or signal.norm_branch or signal.read != 1:
-        why = "which does more than norm and add"
-    elif signal.norm_sum == signal.norm_read or signal.norm_sum == signal.norm_finish:
-        why = "whose norms are in other places than Post-LN's and Pre-LN's"
     else:
-        return cast(Signal, signal)
-    raise Unknown(f"it does not know the rule {rule.title}, {why}")
-
-
-def knows(residual: str, encoder_layers: int, decoder_layers: int) -> bool:
-    """Whether the fast path can compute the layers of a model with this rule, as it is built."""
-    stacks: dict[StackName, int] = {"encoder": encoder_layers, "decoder": decoder_layers}
-    forms = set()
-    with numbers_only(), suppress(Unknown):
-        for stack, layers in stacks.items():
-            for index in (0, len(sublayer_kinds(stack, encoder_layers)) * layers - 1) if layers else ():
-                forms.add(form(RESIDUALS[residual](place_at(index, stack, encoder_layers, decoder_layers), 1)).norm_sum)
-        return len(forms) == 1
-    return False
+        why = why_unknown(rule, signal)
+    if why:
+        raise Unknown(f"it does not know the rule {rule.title}, {why}")
+    return cast(Signal, signal)

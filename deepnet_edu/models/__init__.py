@@ -13,9 +13,10 @@ from deepnet_edu.embedding import TokenEmbedding
 from deepnet_edu.fields import Count, Seed, checked
 from deepnet_edu.initialization import initialize
 from deepnet_edu.models.base import IGNORED, Batch, Group, Model, broken_weights, check_trainable, evaluating
-from deepnet_edu.models.sizes import as_device, check_memory, check_size, least_parameters
+from deepnet_edu.models.sizes import as_device, check_size, least_parameters
 from deepnet_edu.models.tasks import Classifier, LanguageModel, Translator
 from deepnet_edu.residual import Calibrated
+from deepnet_edu.shape import check_memory
 
 __all__ = [
     "IGNORED",

@@ -16,7 +16,8 @@ from deepnet_edu.embedding import PatchEmbedding, TokenEmbedding, as_tokens, che
 from deepnet_edu.fields import check_argument
 from deepnet_edu.messages import unknown
 from deepnet_edu.residual import RESIDUALS, Projected, Residual, Scheduled, StackName, modules_inside, through
-from deepnet_edu.stack import Compile, Path, Stack, layers_together
+from deepnet_edu.shape import layers_together
+from deepnet_edu.stack import Compile, Path, Stack
 from deepnet_edu.transformer import SubLayer
 
 #: Targets with this value do not count in the loss (PyTorch's own default).

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-import psutil
 import torch
 
 from deepnet_edu.config import ModelConfig
 from deepnet_edu.messages import shown
+from deepnet_edu.shape import check_memory, gigabytes
 
 #: Bytes that the modules of a sub-layer take, whatever its width; deepnet_edu.planning has the whole forecast.
 _MODULES = 28_000
@@ -37,29 +37,6 @@ def check_size(config: ModelConfig, device: torch.device) -> None:
     check_memory(weights + _MODULES * sublayers, what, "take fewer layers, a smaller d_model or a smaller vocabulary")
     if device.type == "cuda" and weights > (there := torch.cuda.get_device_properties(device).total_memory):
         raise ValueError(f"{what} needs {gigabytes(weights)} on {device}, which has {gigabytes(there)}.")
-
-
-def check_memory(needed: int, what: str, instead: str) -> None:
-    """Refuse what is larger than the machine's memory.
-
-    Args:
-        needed: bytes.
-        what: needs them.
-        instead: what to do.
-
-    Raises:
-        ValueError: it is.
-    """
-    there = psutil.virtual_memory().total
-    if needed > there:
-        raise ValueError(
-            f"{what} needs {gigabytes(needed)} of memory or more, this machine has {gigabytes(there)}: {instead}."
-        )
-
-
-def gigabytes(count: int) -> str:
-    """Bytes, as one reads them."""
-    return f"{count // 10**8 / 10:,} GB" if count < 10**15 else f"{count / 1e9:.1e} GB"
 
 
 def as_device(given: Any) -> torch.device:

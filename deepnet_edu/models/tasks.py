@@ -127,6 +127,9 @@ class Translator(Model):
             padding: (B, T) bool of the target, cached ones included.
             memory_padding: (B, S) bool of the source.
             cache: of earlier tokens; it learns these.
+
+        Raises:
+            ValueError: the memory is of another number of sequences, or as the embedding.
         """
         x = self.embed_target(target, padding, 0 if cache is None else cache.length)
         x = self.decoder(x, context=self._decoder_context(x, memory, padding, memory_padding, cache))
@@ -142,6 +145,8 @@ class Translator(Model):
         memory_padding: Tensor | None,
         cache: Cache | None = None,
     ) -> Context:
+        if len(memory) != len(x):
+            raise ValueError(f"{len(memory)} sources and {len(x)} targets: expected a target for each source.")
         own = self.context(padding, cache, x.shape[1], x.device)
         return Context(padding, memory, memory_padding, cache, own.turn)
 

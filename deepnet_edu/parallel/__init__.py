@@ -1,8 +1,6 @@
-"""Plans for many GPUs: which rank holds what, and in which order the stages of a pipeline work."""
+"""Many ranks: processes that join, hold their part of a model and pass on what others need."""
 
-from deepnet_edu.parallel.auto import Proposal
-from deepnet_edu.parallel.estimation import Estimate, estimate
-from deepnet_edu.parallel.plan import SCHEDULES, Plan
 from deepnet_edu.parallel.ranks import Ranks, joined
+from deepnet_edu.planning import SCHEDULES, Estimate, Plan, Proposal, estimate
 
 __all__ = ["SCHEDULES", "Estimate", "Plan", "Proposal", "Ranks", "estimate", "joined"]

@@ -16,7 +16,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from deepnet_edu.files import parse_json
 from deepnet_edu.messages import UserError
 from deepnet_edu.parallel.objects import only_data
-from deepnet_edu.parallel.plan import Plan
+from deepnet_edu.planning.plan import Plan
 
 T = TypeVar("T")
 #: Key of what stands for a path where ranks tell each other of one.

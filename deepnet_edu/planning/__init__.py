@@ -13,11 +13,14 @@ from deepnet_edu.planning.cost import (
 )
 from deepnet_edu.planning.counts import parameters_by_part, training_flops
 from deepnet_edu.planning.devices import GPUS, Gpu, Price, find_gpu, peak_of
+from deepnet_edu.planning.estimation import Estimate, estimate
 from deepnet_edu.planning.fit import explain, settings_that_fit
 from deepnet_edu.planning.flops import flops_per_token
 from deepnet_edu.planning.memory import PRECISIONS, MemoryPlan, training_memory
 from deepnet_edu.planning.parameters import count_parameters
 from deepnet_edu.planning.pipeline import Action, Slot, bubble, in_time, length, rank_order, stage_layers, timeline
+from deepnet_edu.planning.plan import SCHEDULES, Plan
+from deepnet_edu.planning.proposal import Proposal, propose
 from deepnet_edu.planning.published import PUBLISHED, Published, features
 from deepnet_edu.planning.ranks import RankMemory, RankTraffic, rank_memory, rank_traffic
 from deepnet_edu.planning.shapes import SHAPES, find_shape
@@ -27,13 +30,17 @@ __all__ = [
     "GPUS",
     "PRECISIONS",
     "PUBLISHED",
+    "SCHEDULES",
     "SHAPES",
     "UTILISATIONS",
     "Action",
+    "Estimate",
     "Gpu",
     "MemoryPlan",
     "Operations",
+    "Plan",
     "Price",
+    "Proposal",
     "Published",
     "RankMemory",
     "RankTraffic",
@@ -44,6 +51,7 @@ __all__ = [
     "bubble",
     "count_operations",
     "count_parameters",
+    "estimate",
     "explain",
     "features",
     "find_gpu",
@@ -54,6 +62,7 @@ __all__ = [
     "parameters_by_part",
     "peak_of",
     "price_of",
+    "propose",
     "rank_memory",
     "rank_order",
     "rank_traffic",

@@ -2,16 +2,20 @@
 
 from deepnet_edu.config import ModelConfig
 from deepnet_edu.fields import checked
+from deepnet_edu.residual import RESIDUALS
 
-#: Rules with matrix products of their own, which are not counted.
-OWN_PRODUCTS = ("hyper_connections", "mhc", "dlcl", "ngpt", "nag")
+
+def has_own_products(config: ModelConfig) -> bool:
+    """Whether the rule has matrix products besides its branches', which are not counted."""
+    rule = RESIDUALS.get(config.residual)
+    return rule is not None and rule.own_products
 
 
 def layer_operations(config: ModelConfig, stack: str, B: int, T: int, S: int, *, causal: bool) -> tuple[int, int]:
     """Of one layer, forward: in products with weights, and in scores and mixed values.
 
     Args:
-        config: any but rules in ``OWN_PRODUCTS``.
+        config: any but one whose rule has products of its own.
         stack: ``"encoder"`` or ``"decoder"``.
         B, T, S: sequences, tokens of the decoder, tokens of the encoder.
         causal: whether a decoder's masked pairs do not count.
@@ -57,8 +61,11 @@ def flops_per_token(config: ModelConfig, tokens: int, *, source_tokens: int = 0)
     for name, value, least in (("tokens", tokens, 1), ("source_tokens", source_tokens, 0)):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ValueError(f"{name}={value!r}: expected a whole number, {least} or more.")
-    if config.residual in OWN_PRODUCTS:
-        return None
+    return None if has_own_products(config) else branch_flops_per_token(config, tokens, source_tokens)
+
+
+def branch_flops_per_token(config: ModelConfig, tokens: int, source_tokens: int = 0) -> float:
+    """As :func:`flops_per_token`, of the branches and the head alone, whatever the rule computes besides."""
     S = source_tokens or tokens
     head, patches = end_operations(config, 1, tokens)
     total = 3 * head + 2 * patches  # no gradient of the pixels is wanted

@@ -1,12 +1,10 @@
 """Whether this machine can do it at all, asked before anything is built."""
 
-from dataclasses import replace
-
 import psutil
 
 from deepnet_edu.config import ModelConfig
 from deepnet_edu.messages import UserError
-from deepnet_edu.planning.flops import OWN_PRODUCTS, flops_per_token
+from deepnet_edu.planning.flops import branch_flops_per_token
 from deepnet_edu.planning.memory import training_memory
 from deepnet_edu.planning.time import RATE
 
@@ -50,9 +48,8 @@ def probe_needs(config: ModelConfig, sequences: int, tokens: int, *, update: boo
         ValueError: a size is too large for any machine.
     """
     memory = training_memory(config, sequences, tokens, path="plain")
-    # A rule with products of its own has no fewer than Post-LN.
-    counted = replace(config, residual="post_ln") if config.residual in OWN_PRODUCTS else config
-    operations = sequences * tokens * (flops_per_token(counted, tokens) or 0)
+    # Whatever products a rule has of its own come on top.
+    operations = sequences * tokens * branch_flops_per_token(config, tokens)
     layers = config.encoder_layers + config.decoder_layers
     passes = 2 if update else 1
     return memory.total - (0 if update else memory.optimizer), layers * _LAYER_S + passes * operations / RATE

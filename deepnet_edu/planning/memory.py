@@ -12,7 +12,8 @@ from deepnet_edu.fast import HEAD_DIMS, LONGEST, MULTIPLE, knows
 from deepnet_edu.fields import checked
 from deepnet_edu.messages import unknown
 from deepnet_edu.planning.parameters import count_parameters
-from deepnet_edu.stack import layers_together
+from deepnet_edu.residual import RESIDUALS, Saved
+from deepnet_edu.shape import layers_together
 
 #: Bytes of a number: weight, gradient, all that AdamW keeps for it, activation. "mixed": weights in bfloat16, and a
 #: float32 copy of them beside both moments. "autocast": all in float32, but matrices are copied to bfloat16, and so is
@@ -25,62 +26,6 @@ PRECISIONS: dict[str, tuple[int, int, int, int]] = {
     "autocast": (4, 4, 8, 4),
 }
 
-
-@dataclass(frozen=True)
-class _Saved:
-    """What autograd keeps of one layer by the plain path: d·d_model + ff·d_ff + more numbers a token, and attention's
-    one a head; of a cross-attention d_cross·d_model + more_cross, and 2·d_model a token of the memory. By_head: what
-    more a head of self-attention keeps for norms of its own; weights: so many numbers more with each layer below, which
-    it weighs; state: d_models between layers, growth: by which each layer enlarges that, kept once however often they
-    are read; blocks: the state holds no more than so many; cast: under autocast so many d_models and numbers of two
-    bytes a token more. A test counts them."""
-
-    d: int = 8
-    ff: int = 2
-    more: int = 4
-    d_cross: int = 4
-    more_cross: int = 2
-    by_head: int = 0
-    weights: int = 0
-    growth: int = 0
-    state: int = 1
-    blocks: int = 0
-    cast: tuple[int, int] = (0, 0)
-
-    def below(self, i: int, layers: int) -> int:
-        """Layers or blocks of them that layer i of a stack weighs."""
-        return i * self.blocks // layers if self.blocks and layers > self.blocks else i
-
-
-#: Rules that keep something else than Post-LN and its like.
-_SAVED: dict[str, _Saved] = {
-    "rezero": _Saved(more=0, more_cross=0),
-    "skip_init": _Saved(more=0, more_cross=0),
-    "t_fixup": _Saved(d=6, more=0, d_cross=3, more_cross=0),
-    "layer_scale": _Saved(d=10),
-    "gpas": _Saved(d=10),
-    "stable": _Saved(d=10),
-    "keel": _Saved(d=10, more=8),
-    "hybrid_norm": _Saved(d=10, more=2, by_head=6),
-    "peri_ln": _Saved(d=10, more=8, d_cross=5, more_cross=4),
-    "sub_ln": _Saved(d=9, ff=3, more=8),
-    "normformer": _Saved(d=10, ff=3, more=8),
-    "dlcl": _Saved(d=10, more=6, growth=1),
-    "attention_residuals": _Saved(d=10, more=19, weights=12, growth=2),
-    "block_attention_residuals": _Saved(d=10, more=16, weights=6, growth=1, blocks=8),
-    "nag": _Saved(d=16, more=92),
-    "deep_delta": _Saved(d=14, more=20),
-    "rl_1000": _Saved(ff=3, d=10, more=6),
-    "x0_skips": _Saved(d=9, state=2),
-    "parcae": _Saved(d=9, state=2),
-    "siamese_norm": _Saved(d=10, more=8, state=2),
-    "span_norm": _Saved(state=2),
-    "ngpt": _Saved(d=16, ff=3, more=20),
-    "resi_dual": _Saved(state=2),
-    "b2t": _Saved(state=2),
-    "hyper_connections": _Saved(d=34, more=180, state=4),
-    "mhc": _Saved(d=18, more=288, state=4, cast=(54, -228)),
-}
 
 #: Fitted. Bytes of Python and PyTorch with an optimizer (Linux, CPU build), and a sub-layer's of modules and views.
 PROCESS, OBJECTS = 356_000_000, 17_500
@@ -233,6 +178,13 @@ def training_memory(
     )
 
 
+def saved_by(config: ModelConfig) -> Saved:
+    """What autograd keeps of a layer, as the rule says; where a subclass of it changed what it computes, as Post-LN."""
+    rule = RESIDUALS.get(config.residual)
+    said = rule is not None and rule.says("saved", "__init__", "start", "read", "write", "finish", "inside")
+    return rule.saved if rule is not None and said else Saved()
+
+
 def gaps(config: ModelConfig, fast: bool) -> float:
     """The share of activations that is lost between tensors."""
     return 0.0 if fast else GAPS + ROTARY_GAPS * (config.position == "rotary")
@@ -272,7 +224,7 @@ class _Layers:
         groups of them; but one state where these are moved away."""
         if not every or every >= n:
             return self._layers(stack, first, n)
-        saved = _SAVED.get(self.config.residual, _Saved())
+        saved = saved_by(self.config)
         d, rows = self.config.d_model, self.B * (self.S if stack == "encoder" else self.T)
         groups, last = -(-n // every), first + n
         below = saved.below(last, max(self._depth(stack), last))
@@ -303,7 +255,7 @@ class _Layers:
             return numbers + looks_up * (
                 rows * (3 * d + (H if self.compiled else H * self.S)) + 2 * kv * self.B * self.S
             )
-        saved = _SAVED.get(c.residual, _Saved())
+        saved = saved_by(c)
         per_norm = d - 1 if c.norm == "rms" else 0  # RMSNorm keeps one d_model more than LayerNorm, and one number less
         dropped = d if c.dropout else 0
         inside = {"gelu": 0, "relu": -ff, "swiglu": 2 * ff, "geglu": 2 * ff}[c.activation] - 2 * (d - kv)

@@ -4,18 +4,14 @@ Arithmetic on :func:`~deepnet_edu.planning.training_memory`, whose constants wer
 """
 
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
 from typing import Any
-
-import torch
 
 from deepnet_edu.config import ModelConfig
 from deepnet_edu.fields import checked
-from deepnet_edu.models import build_empty
-from deepnet_edu.planning.memory import _SAVED, BOOKS, OBJECTS, PRECISIONS, _Layers, _Saved, gaps, training_memory
-from deepnet_edu.planning.parameters import count_parameters
+from deepnet_edu.planning.memory import BOOKS, OBJECTS, PRECISIONS, _Layers, gaps, saved_by, training_memory
+from deepnet_edu.planning.parameters import count_parameters, tensors_at_the_ends
 from deepnet_edu.planning.pipeline import Action, chunks_of, rank_order, stage_layers
-from deepnet_edu.stack import layers_together
+from deepnet_edu.shape import layers_together
 
 
 @dataclass(frozen=True)
@@ -264,23 +260,9 @@ def _stages(config: ModelConfig, n: int) -> list[_Stage]:
 def _held(config: ModelConfig, own: list[_Stage]) -> int:
     """Parameters of a rank; what several of its stages share counts once."""
     one = {f"{stack}_layers": min(getattr(config, f"{stack}_layers"), 1) for stack in ("encoder", "decoder")}
-    ends = dict(_ends(replace(config, **one)))
+    ends = dict(tensors_at_the_ends(replace(config, **one)))
     tensors = {name: count for stage in own for end in stage.ends for name, count in ends[end].items()}
     return sum(stage.in_layers for stage in own) + sum(tensors.values())
-
-
-@lru_cache(maxsize=256)
-def _ends(config: ModelConfig) -> tuple[tuple[str, dict[str, int]], ...]:
-    """Numbers of each embedding and of the head, tensor by tensor, of a model that holds none."""
-    with torch.device("meta"):
-        model = build_empty(config)
-    names = {parameter: name for name, parameter in model.named_parameters()}
-    inside = {parameter for stack in model.stacks().values() for parameter in stack.parameters()}
-    below = {stack: list(end.parameters()) for stack, end in zip(model.stacks(), model.embeddings(), strict=True)}
-    taken = {parameter for parameters in below.values() for parameter in parameters}
-    head = [p for p in names if p not in inside and (p not in taken or p is model.head.weight)]
-    ends: list[tuple[str, list[torch.nn.Parameter]]] = [*below.items(), ("head", head)]
-    return tuple((end, {names[p]: p.numel() for p in parameters}) for end, parameters in ends)
 
 
 def _kept(
@@ -319,7 +301,7 @@ def _again(
 
 def _crossing(config: ModelConfig, below: _Stage, B: int, T: int, S: int) -> int:
     """Numbers that leave a stage for the next one: the rule's state, and in a decoder the encoder's output too."""
-    saved = _SAVED.get(config.residual, _Saved())
+    saved = saved_by(config)
     stack = list(below.layers)[-1]
     rows = B * (T if stack == "decoder" else S)
     if stack == "encoder" and below.layers[stack].stop == config.encoder_layers and config.decoder_layers:

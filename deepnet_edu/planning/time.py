@@ -8,15 +8,12 @@ from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-import torch
-
 from deepnet_edu.config import ModelConfig
 from deepnet_edu.fast import HEAD_DIMS, MULTIPLE
 from deepnet_edu.fields import checked
-from deepnet_edu.models import build_empty, random_batch
-from deepnet_edu.planning.flops import OWN_PRODUCTS, end_operations, layer_operations
+from deepnet_edu.planning.flops import end_operations, has_own_products, layer_operations
 from deepnet_edu.planning.memory import PRECISIONS, _Layers, training_memory
-from deepnet_edu.residual import RESIDUALS
+from deepnet_edu.residual import RESIDUALS, StackName, place_at, sublayer_kinds
 
 #: Fitted to the floor alone, the matrix products of half of the runs: operations a second of one thread in large ones,
 #: and seconds that each product takes beside its operations. Measured: bytes a second of one thread that adds vectors.
@@ -49,12 +46,6 @@ FITTED = Fitted(passes=14.8, attention=1.5, overhead_fast=72.1e-6, overhead_plai
 #: three.
 _UPDATED = 9
 _BYTES = PRECISIONS["float32"][3]
-#: Rules that add the branch as it is and keep nothing for that, so that PyTorch's checkpointing stops before the last
-#: product of a group.
-_ONLY_ADD = (
-    "pre_ln", "mix_ln", "layernorm_scaling", "sub_ln", "normformer", "hybrid_norm", "stable", "t_fixup", "x0_skips",
-    "parcae", "attention_residuals", "block_attention_residuals",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -251,7 +242,8 @@ def _count(
     products, products_again = 3 + 2 * bool(config.n_classes), 0
     again = attention_again = kept_again = calls = calls_again = 0
     kept = 2 * B * (T + S) * d + 2 * answers
-    for stack, n in (("encoder", config.encoder_layers), ("decoder", config.decoder_layers)):
+    depths: dict[StackName, int] = {"encoder": config.encoder_layers, "decoder": config.decoder_layers}
+    for stack, n in depths.items():
         if not n:
             continue
         own, cross = S if stack == "encoder" else T, stack == "decoder" and bool(config.encoder_layers)
@@ -264,7 +256,7 @@ def _count(
         products, kept, calls = products + 3 * matrices, kept + held, calls + count
         # One group of all layers is kept by the fast path, and computed again by PyTorch's checkpointing.
         if every and (every < n or not fast):
-            left_out = _left_out(config, n, every, fast)
+            left_out = _left_out(config, stack, n, every, fast)
             again, products_again = again + n * layer - left_out * last, products_again + matrices - left_out
             attention_again += n * look
             kept_again, calls_again = kept_again + held, calls_again + count
@@ -273,14 +265,17 @@ def _count(
     return _Counts(memory.path, memory.parameters, operations, *made)
 
 
-def _left_out(config: ModelConfig, n: int, every: int, fast: bool) -> int:
+def _left_out(config: ModelConfig, stack: StackName, n: int, every: int, fast: bool) -> int:
     """Groups of layers whose last product is not computed again, since no backward pass reads its result."""
     groups = -(-n // every)
     if fast:
         return groups
-    if config.residual not in _ONLY_ADD or config.dropout or config.stochastic_depth:
+    rule, sublayers = RESIDUALS.get(config.residual), len(sublayer_kinds(stack, config.encoder_layers))
+    if rule is None or config.dropout or config.stochastic_depth or not rule.says("only_adds", "write"):
         return 0
-    return groups - (int(0.25 * n) // every if config.residual == "mix_ln" else 0)  # that quarter is Post-LN
+    tops = (sublayers * min(n, every * (group + 1)) - 1 for group in range(groups))
+    places = (place_at(top, stack, config.encoder_layers, config.decoder_layers) for top in tops)
+    return sum(rule.at(place).only_adds() for place in places)
 
 
 def _nodes_of(config: ModelConfig) -> dict[str, int]:
@@ -298,6 +293,10 @@ def _nodes_of(config: ModelConfig) -> dict[str, int]:
 @lru_cache(maxsize=256)
 def _nodes(config: ModelConfig) -> int:
     """Of the loss, counted in a model on PyTorch's meta device, which holds no numbers."""
+    import torch  # here: planning needs it for nothing else
+
+    from deepnet_edu.models import build_empty, random_batch
+
     with torch.device("meta"):
         model = build_empty(config)
     model.use_path("plain")
@@ -316,7 +315,7 @@ def _nodes(config: ModelConfig) -> int:
 def _check_measured(config: ModelConfig, path: str, precision: str) -> None:
     if precision != "float32":
         raise ValueError(f"precision={precision!r}: time was measured in float32 only; use precision='float32'.")
-    if config.residual in OWN_PRODUCTS:
+    if has_own_products(config):
         title = RESIDUALS[config.residual].title
         raise ValueError(
             f"The time of residual={config.residual!r} was not measured: {title} has products and small operations "

@@ -115,6 +115,7 @@ def _outputs(stack: Stack, x: Tensor, context: Any) -> tuple[list[Tensor], list[
         state = sublayers[0].residual.start(sources[0])
     for sublayer in sublayers:
         with _Fixed():
+            state = sublayer.residual.enter(state)
             read.append(sublayer.residual.read(state))
         with torch.no_grad():
             output = sublayer.branch(read[-1].detach(), context)
@@ -167,8 +168,8 @@ def composite_gain(model: Model, batch: Batch) -> tuple[Array, Array]:
 
     def mixed(sublayer: Any, args: tuple[Any, ...]) -> None:
         nonlocal total
-        _, mixer = sublayer.residual.h_post_res(args[0][0])
-        mixer = mixer.double()
+        H, _ = sublayer.residual.maps(*args[0])
+        mixer = H[..., :-1, :].double()
         total = mixer if total is None else mixer @ total
         size = total.abs()
         up.append(size.sum(-1).amax(-1).mean().item())

@@ -1,4 +1,5 @@
-"""Residual rules: the interface in ``base``, then a file per family. Every file of this folder is read."""
+"""Residual rules: the interface in ``base``, then a file per family. Every file of this folder is read, but for
+``operations``, which loads PyTorch: that waits until a rule computes."""
 
 import importlib
 import pkgutil
@@ -6,25 +7,25 @@ import pkgutil
 from deepnet_edu.residual.base import (
     EVERYWHERE,
     ONE_STACK,
-    RESIDUALS,
     Calibrated,
     Projected,
-    Registry,
     Residual,
     Role,
+    Saved,
     Scheduled,
     Signal,
     Slot,
     State,
     itself,
     modules_inside,
-    numbers_only,
     through,
 )
 from deepnet_edu.residual.place import Architecture, Norm, Place, StackName, place_at, places, sublayer_kinds
+from deepnet_edu.residual.registry import RESIDUALS, Registry
 
 for _module in pkgutil.iter_modules(__path__):
-    importlib.import_module(f"{__name__}.{_module.name}")
+    if _module.name != "operations":
+        importlib.import_module(f"{__name__}.{_module.name}")
 
 __all__ = [
     "EVERYWHERE",
@@ -38,6 +39,7 @@ __all__ = [
     "Registry",
     "Residual",
     "Role",
+    "Saved",
     "Scheduled",
     "Signal",
     "Slot",
@@ -45,7 +47,6 @@ __all__ = [
     "State",
     "itself",
     "modules_inside",
-    "numbers_only",
     "place_at",
     "places",
     "sublayer_kinds",

@@ -8,22 +8,32 @@ object, and the stack runs
     x = last.finish(state)
 
 A new rule is one class in one file of this folder; the registry finds it, and with it tables, probes and tests.
+
+Theory and planning ask a rule for its numbers and what it says of itself, and need no PyTorch for that. So a rule is a
+plain class, and with the first that is made for a place of a stack all of them become modules. Files of rules take
+``torch`` from ``later``, and what cannot be defined without it, modules and autograd functions, is in ``operations``.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
-from typing import Any, ClassVar, Literal, Self, cast
+from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+import sys
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias, cast
 
-from deepnet_edu.messages import unknown
+from deepnet_edu.residual.later import arrive, torch
 from deepnet_edu.residual.place import Architecture, Place
-from deepnet_edu.residual.signal import Signal
+from deepnet_edu.residual.signal import Saved, Signal
 
-State = tuple[Tensor, ...]
-_NUMBERS_ONLY: ContextVar[bool] = ContextVar("numbers_only", default=False)
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from torch.nn import Module
+else:
+
+    class Module:
+        """What a rule is until PyTorch has arrived."""
+
+
+State: TypeAlias = "tuple[Tensor, ...]"
 Role = Literal["query", "key", "value", "output", "ffn_in", "ffn_gate", "ffn_out", "embedding", "position", "head"]
 #: Where a rule may put a module inside a branch, and the shape of what passes there:
 #: query, key, value: projections, (B, T, n_heads, head_dim), before any rotation, of grouped keys and values
@@ -37,18 +47,7 @@ EVERYWHERE: tuple[Architecture, ...] = ("encoder", "decoder", "encoder_decoder")
 ONE_STACK: tuple[Architecture, ...] = ("encoder", "decoder")
 
 
-@contextmanager
-def numbers_only() -> Iterator[None]:
-    """Rules made here have no norms and no buffers: they say their numbers, and are made ten times as quickly, for
-    predictions, which ask thousands of them while a slider moves."""
-    token = _NUMBERS_ONLY.set(True)
-    try:
-        yield
-    finally:
-        _NUMBERS_ONLY.reset(token)
-
-
-class Residual(nn.Module):
+class Residual(Module):
     """A residual rule at one place. Subclasses override the verbs that differ from the plain sum x + F(x).
 
     Class attributes: ``title`` (as written in text), ``formula`` (as computed), ``source`` (paper), ``init`` (what is
@@ -56,8 +55,13 @@ class Residual(nn.Module):
     values, scope, learned parameters and schedule were read in the paper or its authors' code, where ``source`` says;
     ``"secondary"``: some of it was not), ``departs``, where it is not its authors' rule and why, empty if nowhere,
     ``architectures`` that the paper defines it for, ``elsewhere``, why not for the others, ``growing``, whether each
-    layer adds a tensor to the state, so that none can use what was compiled for another, and ``per_layer``, names of
-    parameters that a layer has once, for all its sub-layers. ``constants`` holds the rule's numbers, exact, by name.
+    layer adds a tensor to the state, so that none can use what was compiled for another, ``per_layer``, names of
+    parameters that a layer has once, for all its sub-layers, and ``at_the_ends``, names of modules that a stack uses
+    before its first layer or after its last one. ``constants`` holds the rule's numbers, exact, by name.
+
+    And for planning: ``saved``, what autograd keeps of a layer; ``own_products``, whether the rule has products of
+    matrices besides its branch's; ``norms``, how many norms it has at each place and how many at the end of a stack,
+    if they are all that it learns.
 
     So that rules can be compared, all draw Xavier-normal weights where they name no others, have biases in their
     projections, and mean by LN what the configuration's ``norm`` says: ``departs`` does not repeat that.
@@ -73,16 +77,54 @@ class Residual(nn.Module):
     elsewhere: ClassVar[str] = ""
     growing: ClassVar[bool] = False
     per_layer: ClassVar[tuple[str, ...]] = ()
+    at_the_ends: ClassVar[tuple[str, ...]] = ("first_norm", "final_norm")
+    saved: ClassVar[Saved] = Saved()
+    own_products: ClassVar[bool] = False
+    norms: ClassVar[tuple[int, int] | None] = None
+
+    def __new__(cls, *_: Any, **__: Any) -> Self:
+        """PyTorch arrives with the first rule that is made."""
+        if not issubclass(cls, torch.nn.Module):
+            _become_modules()
+        return object.__new__(cls)
 
     def __init__(self, place: Place, d_model: int) -> None:
         super().__init__()
+        self._stand_at(place, d_model)
+        self._lowest: tuple[Residual, ...] = ()
+
+    @classmethod
+    def at(cls, place: Place, d_model: int = 1) -> Self:
+        """The rule at a place, for who asks it for numbers: it has no tensors, and makes none."""
+        rule = object.__new__(cls)
+        rule._stand_at(place, d_model)
+        return rule
+
+    def _stand_at(self, place: Place, d_model: int) -> None:
         self.check(place.architecture)
         self.place = place
         self.d_model = d_model
-        self.constants: dict[str, float] = {}
-        self._lowest: tuple[Residual, ...] = ()
+        self.constants = self.formula_constants()
 
-    def share(self, lowest: "Residual") -> None:
+    @classmethod
+    def numbers(cls, place: Place) -> dict[str, float]:
+        """The rule's constants at a place, by name, from its paper's formula."""
+        return {}
+
+    def formula_constants(self) -> dict[str, float]:
+        """:meth:`numbers` here, or what the place says instead: what nobody has changed in the built model."""
+        numbers = self.numbers(self.place)
+        return {name: float(self.place.override.get(name, value)) for name, value in numbers.items()}
+
+    @classmethod
+    def says(cls, what: str, *unless: str) -> bool:
+        """Whether what a class says of itself by the attribute ``what`` is said of this one: of a subclass that has
+        one of ``unless`` of its own, it is not."""
+        lineage = cls.__mro__
+        speaker = next(i for i, parent in enumerate(lineage) if what in vars(parent))
+        return not any(name in vars(parent) for parent in lineage[:speaker] for name in unless)
+
+    def share(self, lowest: Residual) -> None:
         """Use, from now on, what is ``per_layer`` of ``lowest``, the rule of the same layer's lowest sub-layer."""
         for name in self.per_layer:
             delattr(self, name)
@@ -112,6 +154,10 @@ class Residual(nn.Module):
         """The state that enters the stack. x: (B, T, d_model)."""
         return (x,)
 
+    def enter(self, state: State) -> State:
+        """The state as it is, or what ``read`` and ``write`` both need of it, computed once; they take either."""
+        return state
+
     def read(self, state: State) -> Tensor:
         """What the branch F sees: (B, T, d_model)."""
         return state[0]
@@ -136,6 +182,11 @@ class Residual(nn.Module):
         verb says it again.
         """
         return None
+
+    def only_adds(self) -> bool:
+        """Whether ``write`` only adds the branch, so that no backward pass reads it. Said of one ``write``: a subclass
+        that changes it says it again."""
+        return False
 
     def gain(self, role: Role) -> float:
         """The Xavier gain of a weight with this role in this sub-layer's branch."""
@@ -182,37 +233,28 @@ class Residual(nn.Module):
 
     def norm_layer(self, width: int | None = None) -> nn.Module:
         """What LN stands for here, over ``width`` features (d_model by default)."""
-        if _NUMBERS_ONLY.get():
-            return _NOTHING
         width = self.d_model if width is None else width
-        return nn.LayerNorm(width) if self.place.norm == "layer" else nn.RMSNorm(width, eps=1e-5)
+        return torch.nn.LayerNorm(width) if self.place.norm == "layer" else torch.nn.RMSNorm(width, eps=1e-5)
 
-    def number(self, name: str, value: float) -> float:
-        """``value``, or what was given by hand under this name; kept in ``constants``. For initialisation only."""
-        self.constants[name] = float(self.place.override.get(name, value))
-        return self.constants[name]
-
-    def constant(self, name: str, value: float) -> None:
-        """As :meth:`number`, and kept as a buffer for use in the verbs.
+    def constant(self, name: str) -> None:
+        """Keep a constant as a buffer too, for use in the verbs.
 
         A Python number that differs between layers makes torch.compile build a graph for each of them; a buffer gives
         one graph for all. The buffer is not saved in a state_dict: it follows from the depth.
         """
-        number = self.number(name, value)
-        if not _NUMBERS_ONLY.get():
-            self.register_buffer(name, torch.tensor(number), persistent=False)
+        self.register_buffer(name, torch.tensor(self.constants[name]), persistent=False)
 
     def current(self, name: str) -> float:
         """A constant as the verbs use it now, whoever has changed it; without a tensor of it, as it was made."""
         value = getattr(self, name, self.constants[name])
-        return value.item() if isinstance(value, Tensor) else float(value)
+        return float(value)
 
     def set_constant(self, name: str, value: float) -> None:
         """Change a number of the rule, in place."""
         self.constants[name] = value
         self.get_buffer(name).fill_(value)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Residual":
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Residual:
         """As nn.Module's, but a constant that changes its precision is rounded once, from its exact value; one that was
         changed by hand is kept."""
         exact = [name for name in self.constants.keys() & self._buffers.keys() if self._is_exact(name)]
@@ -224,7 +266,14 @@ class Residual(nn.Module):
     def _is_exact(self, name: str) -> bool:
         """Whether a buffer is its constant, but for its precision; one that holds no number yet is to be."""
         buffer = self.get_buffer(name)
-        return type(buffer) is not Tensor or buffer.is_meta or bool((buffer == self.constants[name]).all())
+        return type(buffer) is not torch.Tensor or buffer.is_meta or bool((buffer == self.constants[name]).all())
+
+
+def _become_modules() -> None:
+    """Rules compute from now on: their files have PyTorch, and they are modules."""
+    for name in [name for name in sys.modules if name.startswith(f"{__package__}.")]:
+        arrive(vars(sys.modules[name]))
+    Residual.__bases__ = (torch.nn.Module,)
 
 
 def itself(parameter: Tensor) -> Tensor:
@@ -236,15 +285,12 @@ def modules_inside(rule: Residual | None, slots: tuple[Slot, ...], width: int, h
     """The rule's modules for these slots of a branch; None, which costs nothing, where it has none."""
     made = {} if rule is None else {slot: rule.inside(slot, width, heads) for slot in slots}
     present: dict[str, nn.Module] = {slot: module for slot, module in made.items() if module is not None}
-    return nn.ModuleDict(present) if present else None
+    return torch.nn.ModuleDict(present) if present else None
 
 
 def through(modules: nn.ModuleDict | None, slot: Slot, x: Tensor) -> Tensor:
     """x through the module at this slot, or as it is."""
-    return x if modules is None or slot not in modules else cast(Tensor, modules[slot](x))
-
-
-_NOTHING = nn.Identity()
+    return x if modules is None or slot not in modules else cast("Tensor", modules[slot](x))
 
 
 class Calibrated(Residual):
@@ -280,48 +326,3 @@ class Projected(Residual):
         embeddings, at its last for the head. Query, key, value, ffn_in, ffn_gate: (…, d_model); output, ffn_out:
         (d_model, …); embedding, head: (vocab_size, d_model)."""
         raise NotImplementedError
-
-
-class Registry(Mapping[str, type[Residual]]):
-    """The rules by name; an unknown name raises a KeyError that names the nearest one."""
-
-    def __init__(self) -> None:
-        self._rules: dict[str, type[Residual]] = {}
-
-    def register(self, name: str, *, replace: bool = False) -> Callable[[type[Residual]], type[Residual]]:
-        """Class decorator that adds a rule under ``name``. A name can be taken once.
-
-        Args:
-            name: what ``residual=`` takes.
-            replace: where the name is taken, the new rule takes its place: for a notebook's cell that is run again.
-
-        Raises:
-            ValueError: the name is taken.
-        """
-
-        def add(rule: type[Residual]) -> type[Residual]:
-            if name in self._rules and not replace:
-                raise ValueError(
-                    f"The residual name {name!r} is taken by {self._rules[name].__name__}: choose another."
-                )
-            self._rules[name] = rule
-            return rule
-
-        return add
-
-    def __getitem__(self, name: str) -> type[Residual]:
-        if name not in self._rules:
-            raise KeyError(unknown("residual", name, sorted(self._rules)))
-        return self._rules[name]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._rules
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._rules)
-
-    def __len__(self) -> int:
-        return len(self._rules)
-
-
-RESIDUALS = Registry()

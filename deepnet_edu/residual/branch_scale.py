@@ -1,14 +1,17 @@
 """Rules that scale the branch: with no norm at all, or in front of or behind Pre-LN's."""
 
-from typing import ClassVar
+from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, ClassVar
 
-from deepnet_edu.residual.base import ONE_STACK, RESIDUALS, Residual, Role, Signal, State
+from deepnet_edu.residual.base import ONE_STACK, Residual, Role, Saved, Signal, State
 from deepnet_edu.residual.classic import PreLN
+from deepnet_edu.residual.later import torch
 from deepnet_edu.residual.place import Place
+from deepnet_edu.residual.registry import RESIDUALS
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @RESIDUALS.register("rezero")
@@ -24,14 +27,16 @@ class ReZero(Residual):
     source = "arXiv 2003.04887, Section 3; majumderb/rezero, rezero/transformer/rztx.py"
     init = "α = 0, learned, one a layer"
     per_layer: ClassVar[tuple[str, ...]] = ("alpha",)
+    saved = Saved(more=0, more_cross=0)
+
+    @classmethod
+    def numbers(cls, place: Place) -> dict[str, float]:
+        """The first α: 0."""
+        return {"alpha": 0.0}
 
     def __init__(self, place: Place, d_model: int) -> None:
         super().__init__(place, d_model)
-        self.alpha = nn.Parameter(torch.tensor(self.number("alpha", self.first_alpha())))
-
-    def first_alpha(self) -> float:
-        """0."""
-        return 0.0
+        self.alpha = torch.nn.Parameter(torch.tensor(self.constants["alpha"]))
 
     def write(self, state: State, branch: Tensor) -> State:
         """x + αF(x)."""
@@ -57,9 +62,10 @@ class SkipInit(ReZero):
     sure = "secondary"
     per_layer = ()
 
-    def first_alpha(self) -> float:
-        """1/√L."""
-        return float(self.place.count**-0.5)
+    @classmethod
+    def numbers(cls, place: Place) -> dict[str, float]:
+        """The first α: 1/√L."""
+        return {"alpha": place.count**-0.5}
 
 
 @RESIDUALS.register("t_fixup")
@@ -83,6 +89,8 @@ class TFixup(Residual):
     )
     architectures = ("encoder_decoder",)
     elsewhere = "its constants are derived for an encoder and the decoder that looks at it."
+    saved = Saved(d=6, more=0, d_cross=3, more_cross=0)
+    norms = (0, 0)
 
     def gain(self, role: Role) -> float:
         """1 for query and key."""
@@ -98,6 +106,10 @@ class TFixup(Residual):
     def signal(self) -> Signal | None:
         """The plain sum."""
         return Signal()
+
+    def only_adds(self) -> bool:
+        """x + F."""
+        return True
 
 
 @RESIDUALS.register("layer_scale")
@@ -115,11 +127,16 @@ class LayerScale(PreLN):
     sure = "secondary"
     architectures = ("encoder",)
     elsewhere = "its λ by depth were found for image encoders."
+    saved = Saved(d=10)
+
+    @classmethod
+    def numbers(cls, place: Place) -> dict[str, float]:
+        """The first λ."""
+        return {"lambda": 0.1 if place.n_layers <= 18 else 1e-5 if place.n_layers <= 24 else 1e-6}
 
     def __init__(self, place: Place, d_model: int) -> None:
         super().__init__(place, d_model)
-        first = 0.1 if place.n_layers <= 18 else 1e-5 if place.n_layers <= 24 else 1e-6
-        self.scale = nn.Parameter(torch.full((d_model,), self.number("lambda", first)))
+        self.scale = torch.nn.Parameter(torch.full((d_model,), self.constants["lambda"]))
 
     def write(self, state: State, branch: Tensor) -> State:
         """x + λ ⊙ F(LN(x))."""
@@ -129,6 +146,10 @@ class LayerScale(PreLN):
     def signal(self) -> Signal | None:
         """The first λ on the branch."""
         return Signal(branch=self.constants["lambda"], norm_read=True, norm_finish=True)
+
+    def only_adds(self) -> bool:
+        """λ's gradient reads the branch."""
+        return False
 
 
 @RESIDUALS.register("layernorm_scaling")
@@ -144,11 +165,17 @@ class LayerNormScaling(PreLN):
     init = "1/√l, l the layer from 1"
     architectures = ONE_STACK
     elsewhere = "l counts the layers of one stack, and the paper has no cross-attention."
+    norms = (1, 1)
     depth_scale: Tensor
+
+    @classmethod
+    def numbers(cls, place: Place) -> dict[str, float]:
+        """1/√l."""
+        return {"depth_scale": (place.layer + 1) ** -0.5}
 
     def __init__(self, place: Place, d_model: int) -> None:
         super().__init__(place, d_model)
-        self.constant("depth_scale", (place.layer + 1) ** -0.5)
+        self.constant("depth_scale")
 
     def read(self, state: State) -> Tensor:
         """LN(x)/√l."""
@@ -179,13 +206,20 @@ class DeepScaleLM(PreLN):
     )
     architectures = ONE_STACK
     elsewhere = "L counts the sub-layers of one stack."
+    norms = (1, 1)
     skip: Tensor
     beta: Tensor
 
+    @classmethod
+    def numbers(cls, place: Place) -> dict[str, float]:
+        """β, and λ, which follows from it."""
+        beta = place.override.get("beta", (2 / place.count) ** 0.5)
+        return {"beta": beta, "skip": max(0.0, 1 - beta**2) ** 0.5}
+
     def __init__(self, place: Place, d_model: int) -> None:
         super().__init__(place, d_model)
-        self.constant("beta", (2 / place.count) ** 0.5)
-        self.constant("skip", max(0.0, 1 - self.constants["beta"] ** 2) ** 0.5)
+        self.constant("beta")
+        self.constant("skip")
 
     def write(self, state: State, branch: Tensor) -> State:
         """λx + βF(LN(x))."""
@@ -195,6 +229,10 @@ class DeepScaleLM(PreLN):
     def signal(self) -> Signal | None:
         """λ on the skip, β on the branch."""
         return Signal(skip=self.current("skip"), branch=self.current("beta"), norm_read=True, norm_finish=True)
+
+    def only_adds(self) -> bool:
+        """βF keeps β, a tensor, and what is kept last is computed again up to there."""
+        return False
 
     def std(self, role: Role, fan_in: int, fan_out: int) -> float:
         """(2/(fan_in·fan_out))^¼ in the FFN, fan_in^(-½) in attention."""
@@ -216,85 +254,21 @@ class GPAS(PreLN):
     per_layer = ("a",)
     architectures = ONE_STACK
     elsewhere = "the paper has no cross-attention."
+    saved = Saved(d=10)
 
     def __init__(self, place: Place, d_model: int) -> None:
         super().__init__(place, d_model)
-        self.a = nn.Parameter(torch.zeros(()))
+        self.a = torch.nn.Parameter(torch.zeros(()))
 
     def write(self, state: State, branch: Tensor) -> State:
         """x + F, less SiLU(a) of it."""
         x = state[0] + branch
-        return (x - F.silu(self.lowest.a) * x.detach(),)
+        return (x - torch.nn.functional.silu(self.lowest.a) * x.detach(),)
 
     def signal(self) -> Signal | None:
         """Pre-LN's: the factor is 1 at first."""
         return Signal(norm_read=True, norm_finish=True)
 
-
-def _hidden(name: str) -> bool:
-    """Whether a parameter is of a block: its matrices, biases and norm."""
-    return name.startswith(("branch.", "residual.norm."))
-
-
-class _DepthScaled(PreLN):
-    """x ← x + m^(-a)·F(LN(x)), m = n_layers / 2: at the base depth 2 it is Pre-LN; the width is the base's."""
-
-    BASE_LAYERS = 2
-    exponent: float
-    branch_scale: Tensor
-
-    def __init__(self, place: Place, d_model: int) -> None:
-        super().__init__(place, d_model)
-        self.m = place.n_layers / self.BASE_LAYERS
-        self.constant("branch_scale", self.m**-self.exponent)
-
-    def write(self, state: State, branch: Tensor) -> State:
-        """x + m^(-a)·F(LN(x))."""
-        (x,) = state
-        return (x + self.branch_scale * branch,)
-
-    def signal(self) -> Signal | None:
-        """m^(-a) on the branch."""
-        return Signal(branch=self.current("branch_scale"), norm_read=True, norm_finish=True)
-
-    def learning_rate_factor(self, name: str) -> float:
-        """m^(a-1), for AdamW; 1 for the norm at the end."""
-        return float(self.m ** (self.exponent - 1)) if _hidden(name) else 1.0
-
-    def epsilon_factor(self, name: str) -> float:
-        """m^(-a); 1 for the norm at the end."""
-        return float(self.m**-self.exponent) if _hidden(name) else 1.0
-
-
-@RESIDUALS.register("complete_p")
-class CompleteP(_DepthScaled):
-    """CompleteP: x ← x + m^(-1)·F(LN(x)), m = n_layers/2, AdamW's ε × 1/m (arXiv 2505.01618, Table 1).
-
-    Depth-μP with exponent a = 1: the best learning rate stays where it is, at any depth. Width is not scaled here.
-    The factors are for matrices, biases and norms of the blocks, not for the last norm, embeddings and head, as in the
-    authors' code since it was mended (arXiv 2512.22382 found that it scaled every ε).
-    """
-
-    title = "CompleteP"
-    formula = "x ← x + m^(-1)·F(LN(x)), LN at the end"
-    source = "arXiv 2505.01618, Table 1; EleutherAI/nanoGPT-mup, branch completep, model.py"
-    init = "m = layers/2; learning rate × 1, ε × 1/m"
-    architectures = ("decoder",)
-    elsewhere = "its table is for a decoder-only language model."
-    exponent = 1.0
-
-
-@RESIDUALS.register("depth_mup")
-class DepthMuP(_DepthScaled):
-    """Depth-μP: x ← x + m^(-1/2)·F(LN(x)), m = n_layers/2, AdamW's learning rate × m^(-1/2) (arXiv 2310.02244).
-
-    CompleteP with exponent a = 1/2, as that paper's table and code have it (``depth_alpha_exp``); ε × m^(-1/2).
-    """
-
-    title = "Depth-μP"
-    formula = "x ← x + m^(-1/2)·F(LN(x)), LN at the end"
-    source = "arXiv 2310.02244, as in 2505.01618, Table 1; EleutherAI/nanoGPT-mup, branch completep, model.py"
-    init = "m = layers/2; learning rate and ε × m^(-1/2)"
-    architectures = ("decoder",)
-    elsewhere = "the table that we follow is for a decoder-only language model."
-    exponent = 0.5
+    def only_adds(self) -> bool:
+        """a's gradient reads the sum."""
+        return False

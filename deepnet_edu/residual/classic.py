@@ -1,9 +1,15 @@
 """The two classic rules, the norm after the sum and the norm inside the branch, and what stands between them."""
 
-from torch import Tensor
+from __future__ import annotations
 
-from deepnet_edu.residual.base import ONE_STACK, RESIDUALS, Residual, Role, Signal, State
+from typing import TYPE_CHECKING, ClassVar
+
+from deepnet_edu.residual.base import ONE_STACK, Residual, Role, Signal, State
 from deepnet_edu.residual.place import Place
+from deepnet_edu.residual.registry import RESIDUALS
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @RESIDUALS.register("post_ln")
@@ -13,6 +19,7 @@ class PostLN(Residual):
     title = "Post-LN"
     formula = "x ← LN(x + F(x))"
     source = "arXiv 1706.03762, Section 3.1"
+    norms = (1, 0)
 
     def __init__(self, place: Place, d_model: int) -> None:
         super().__init__(place, d_model)
@@ -35,6 +42,7 @@ class PreLN(Residual):
     title = "Pre-LN"
     formula = "x ← x + F(LN(x)), LN at the end"
     source = "arXiv 2002.04745, Section 3, Table 1"
+    norms: ClassVar[tuple[int, int] | None] = (1, 1)
 
     def __init__(self, place: Place, d_model: int) -> None:
         super().__init__(place, d_model)
@@ -55,6 +63,10 @@ class PreLN(Residual):
     def signal(self) -> Signal | None:
         """One norm, before the branch."""
         return Signal(norm_read=True, norm_finish=True)
+
+    def only_adds(self) -> bool:
+        """x + F."""
+        return True
 
 
 @RESIDUALS.register("ds_init")
@@ -94,9 +106,15 @@ class MixLN(PreLN):
     architectures = ONE_STACK
     elsewhere = "its quarter is of one stack, and the paper has no cross-attention."
 
+    norms = (1, 1)
+
     def __init__(self, place: Place, d_model: int) -> None:
         super().__init__(place, d_model)
-        self.is_post = place.layer < int(0.25 * place.n_layers)
+        self.is_post = self.in_first_quarter()
+
+    def in_first_quarter(self) -> bool:
+        """Whether the layer is."""
+        return self.place.layer < int(0.25 * self.place.n_layers)
 
     def read(self, state: State) -> Tensor:
         """x or LN(x)."""
@@ -109,4 +127,9 @@ class MixLN(PreLN):
 
     def signal(self) -> Signal | None:
         """Post-LN's or Pre-LN's."""
-        return Signal(norm_read=not self.is_post, norm_sum=self.is_post, norm_finish=True)
+        is_post = self.in_first_quarter()
+        return Signal(norm_read=not is_post, norm_sum=is_post, norm_finish=True)
+
+    def only_adds(self) -> bool:
+        """In Pre-LN's layers."""
+        return not self.in_first_quarter()

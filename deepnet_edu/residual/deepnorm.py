@@ -1,10 +1,16 @@
 """DeepNorm, the rule of this course, and its relatives: a constant on the skip, inside the norm."""
 
-from torch import Tensor
+from __future__ import annotations
 
-from deepnet_edu.residual.base import ONE_STACK, RESIDUALS, Residual, Role, Signal, State
+from typing import TYPE_CHECKING
+
+from deepnet_edu.residual.base import ONE_STACK, Residual, Role, Saved, Signal, State
 from deepnet_edu.residual.place import Place
+from deepnet_edu.residual.registry import RESIDUALS
 from deepnet_edu.scaling import deepnorm_constants
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @RESIDUALS.register("deepnorm")
@@ -19,20 +25,19 @@ class DeepNorm(Residual):
     formula = "x ← LN(αx + F(x))"
     source = "arXiv 2203.00555, Figure 2, Appendix B"
     init = "gain β of value, output and FFN"
+    norms = (1, 0)
     alpha: Tensor
+
+    @classmethod
+    def numbers(cls, place: Place) -> dict[str, float]:
+        """α and β of this stack, from the depths of the whole model."""
+        constants = getattr(deepnorm_constants(place.encoder_layers, place.decoder_layers), place.stack)
+        return {"alpha": constants.alpha, "beta": constants.beta}
 
     def __init__(self, place: Place, d_model: int) -> None:
         super().__init__(place, d_model)
-        alpha, beta = self.paper_constants()
-        self.constant("alpha", alpha)
-        self.beta = self.number("beta", beta)
+        self.constant("alpha")
         self.norm = self.norm_layer()
-
-    def paper_constants(self) -> tuple[float, float]:
-        """α and β of this stack, from the depths of the whole model."""
-        place = self.place
-        constants = getattr(deepnorm_constants(place.encoder_layers, place.decoder_layers), place.stack)
-        return constants.alpha, constants.beta
 
     def write(self, state: State, branch: Tensor) -> State:
         """LN(αx + F(x))."""
@@ -45,7 +50,7 @@ class DeepNorm(Residual):
 
     def gain(self, role: Role) -> float:
         """1 for query and key, which cannot change the size of the output (Lemma 4.1); β for all other weights."""
-        return 1.0 if role in ("query", "key") else self.beta
+        return 1.0 if role in ("query", "key") else self.constants["beta"]
 
 
 @RESIDUALS.register("deepnorm_glm")
@@ -65,10 +70,11 @@ class DeepNormGLM(DeepNorm):
     architectures = ONE_STACK
     elsewhere = "GLM-130B is one stack of N layers, and says nothing of two."
 
-    def paper_constants(self) -> tuple[float, float]:
+    @classmethod
+    def numbers(cls, place: Place) -> dict[str, float]:
         """(2N)^(1/2), (2N)^(-1/2)."""
-        N = self.place.n_layers
-        return (2 * N) ** (1 / 2), (2 * N) ** (-1 / 2)
+        N = place.n_layers
+        return {"alpha": (2 * N) ** (1 / 2), "beta": (2 * N) ** (-1 / 2)}
 
 
 @RESIDUALS.register("keel")
@@ -86,11 +92,17 @@ class Keel(Residual):
     departs = "The paper has decoders only: an encoder is ours. LN is what norm says, and the paper's is norm='rms'."
     architectures = ONE_STACK
     elsewhere = "α = L counts the sub-layers of one stack."
+    saved = Saved(d=10, more=8)
     alpha: Tensor
+
+    @classmethod
+    def numbers(cls, place: Place) -> dict[str, float]:
+        """α = L."""
+        return {"alpha": place.count}
 
     def __init__(self, place: Place, d_model: int) -> None:
         super().__init__(place, d_model)
-        self.constant("alpha", float(place.count))
+        self.constant("alpha")
         self.bottom = place.layer == 0
         self.branch_norm = self.norm_layer()
         self.norm = None if place.is_first else self.norm_layer()
@@ -107,5 +119,5 @@ class Keel(Residual):
 
     def signal(self) -> Signal | None:
         """As DeepNorm's, with a norm before the branch too; at the bottom no α, and no norm around attention's sum."""
-        skip = 1.0 if self.bottom else self.current("alpha")
-        return Signal(skip=skip, norm_read=True, norm_sum=self.norm is not None)
+        skip = 1.0 if self.place.layer == 0 else self.current("alpha")
+        return Signal(skip=skip, norm_read=True, norm_sum=not self.place.is_first)

@@ -1,32 +1,16 @@
 """Attention over depth: each sub-layer weighs the outputs of all below it, or of blocks of them."""
 
-import torch
-from torch import Tensor, nn
+from __future__ import annotations
 
-from deepnet_edu.residual.base import ONE_STACK, RESIDUALS, Residual, State
-from deepnet_edu.residual.history import weighted_sum
+from typing import TYPE_CHECKING
+
+from deepnet_edu.residual.base import ONE_STACK, Residual, Saved, State
+from deepnet_edu.residual.later import operations, torch
 from deepnet_edu.residual.place import Place
+from deepnet_edu.residual.registry import RESIDUALS
 
-EPSILON = 1e-5
-
-
-class _Scores(torch.autograd.Function):
-    """qᵀRMSNorm(v_k) of each tensor v_k, (B, T, d): (k, B, T). Keeps the tensors themselves, no copy of them all."""
-
-    @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, query: Tensor, *values: Tensor) -> Tensor:
-        V = torch.stack(values)
-        inverse = (torch.linalg.vecdot(V, V) / V.shape[-1] + EPSILON).rsqrt()
-        scores = (V @ query) * inverse
-        ctx.save_for_backward(query, scores, inverse, *values)
-        return scores
-
-    @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, ...]:
-        query, scores, inverse, *values = ctx.saved_tensors  # type: ignore[attr-defined]
-        V, g = torch.stack(values), (gradient * inverse).unsqueeze(-1)
-        shrunk = (gradient * scores * inverse.square() / V.shape[-1]).unsqueeze(-1)
-        return ((g * V).sum((0, 1, 2)), *(g * query - shrunk * V).unbind())
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @RESIDUALS.register("attention_residuals")
@@ -46,15 +30,16 @@ class AttentionResiduals(Residual):
     architectures = ONE_STACK
     elsewhere = "the paper has no cross-attention."
     growing = True
+    saved = Saved(d=10, more=19, weights=12, growth=2)
 
     def __init__(self, place: Place, d_model: int) -> None:
         super().__init__(place, d_model)
         self.norm = self.norm_layer()
-        self.query = nn.Parameter(torch.zeros(d_model))
-        self.key_gain = nn.Parameter(torch.ones(d_model))
+        self.query = torch.nn.Parameter(torch.zeros(d_model))
+        self.key_gain = torch.nn.Parameter(torch.ones(d_model))
         last = place.is_last
-        self.final_query = nn.Parameter(torch.zeros(d_model)) if last else None
-        self.final_key_gain = nn.Parameter(torch.ones(d_model)) if last else None
+        self.final_query = torch.nn.Parameter(torch.zeros(d_model)) if last else None
+        self.final_key_gain = torch.nn.Parameter(torch.ones(d_model)) if last else None
         self.final_norm = self.norm_layer() if last else None
 
     def read(self, state: State) -> Tensor:
@@ -64,6 +49,10 @@ class AttentionResiduals(Residual):
     def write(self, state: State, branch: Tensor) -> State:
         """One output more."""
         return (*state, branch)
+
+    def only_adds(self) -> bool:
+        """The output is kept as it is, and its reader is above."""
+        return True
 
     def finish(self, state: State) -> Tensor:
         """LN(Σ a_k v_k), weighed by the last query."""
@@ -78,7 +67,7 @@ class AttentionResiduals(Residual):
 
 def _attend(query: Tensor, values: State) -> Tensor:
     """Σ_k softmax_k(qᵀRMSNorm(v_k)) v_k."""
-    return weighted_sum(_Scores.apply(query, *values).softmax(0), values)
+    return operations.weighted_sum(operations.scores(query, values).softmax(0), values)
 
 
 @RESIDUALS.register("block_attention_residuals")
@@ -95,6 +84,7 @@ class BlockAttentionResiduals(AttentionResiduals):
     source = "arXiv 2603.15031, Equations 5 and 6; MoonshotAI/Attention-Residuals, README.md"
     init = "w = 0: the mean of 8 blocks"
     N_BLOCKS = 8
+    saved = Saved(d=10, more=16, weights=6, growth=1, blocks=8)
 
     def __init__(self, place: Place, d_model: int) -> None:
         super().__init__(place, d_model)
@@ -104,3 +94,7 @@ class BlockAttentionResiduals(AttentionResiduals):
     def write(self, state: State, branch: Tensor) -> State:
         """A block more, or the last one continued."""
         return (*state, branch) if self.starts_block else (*state[:-1], state[-1] + branch)
+
+    def only_adds(self) -> bool:
+        """Within a block; the first output of one is kept as it is."""
+        return True

@@ -1,13 +1,17 @@
 """Rules in which a branch turns the stream, and its size is the rule's business: NAG and Deep Delta Learning."""
 
-import torch
-from torch import Tensor, nn
-from torch.linalg import vecdot
-from torch.nn.functional import normalize
+from __future__ import annotations
 
-from deepnet_edu.residual.base import ONE_STACK, RESIDUALS, Residual, Signal, State
+from typing import TYPE_CHECKING
+
+from deepnet_edu.residual.base import ONE_STACK, Residual, Saved, Signal, State
 from deepnet_edu.residual.classic import PreLN
+from deepnet_edu.residual.later import torch
 from deepnet_edu.residual.place import Place
+from deepnet_edu.residual.registry import RESIDUALS
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @RESIDUALS.register("nag")
@@ -32,34 +36,41 @@ class NAG(Residual):
     architectures = ONE_STACK
     elsewhere = "the paper has no cross-attention."
     N_DIRECTIONS = 32
+    saved = Saved(d=16, more=92)
+    own_products = True
+
+    @classmethod
+    def numbers(cls, place: Place) -> dict[str, float]:
+        """The first α: l^(-1/2)."""
+        return {"alpha": (place.index + 1) ** -0.5}
 
     def __init__(self, place: Place, d_model: int) -> None:
         super().__init__(place, d_model)
         C = self.N_DIRECTIONS
-        self.alpha = nn.Parameter(torch.tensor([self.number("alpha", (place.index + 1) ** -0.5)]))
-        self.directions = nn.Parameter(torch.zeros(C, d_model))
-        self.bias = nn.Parameter(torch.zeros(C))
-        self.mixture = nn.Parameter(torch.zeros(C))
-        self.beta = nn.Parameter(torch.ones(1))
+        self.alpha = torch.nn.Parameter(torch.tensor([self.constants["alpha"]]))
+        self.directions = torch.nn.Parameter(torch.zeros(C, d_model))
+        self.bias = torch.nn.Parameter(torch.zeros(C))
+        self.mixture = torch.nn.Parameter(torch.zeros(C))
+        self.beta = torch.nn.Parameter(torch.ones(1))
         self.final_norm = self.norm_layer() if place.is_last else None
 
     def read(self, state: State) -> Tensor:
         """x/ρ."""
-        return self.d_model**0.5 * normalize(state[0], dim=-1)
+        return self.d_model**0.5 * torch.nn.functional.normalize(state[0], dim=-1)
 
     def write(self, state: State, branch: Tensor) -> State:
         """x + ‖x‖·αm·u."""
         (x,) = state
         along = self.read(state)
         f = branch - branch.mean(-1, keepdim=True)
-        f = f - (vecdot(f, along) / self.d_model).unsqueeze(-1) * along
+        f = f - (torch.linalg.vecdot(f, along) / self.d_model).unsqueeze(-1) * along
         gates = (along @ self.directions.T + self.bias).sigmoid() @ self.mixture.softmax(0)
         size = torch.linalg.vector_norm(x, dim=-1) * self.alpha * gates**self.beta
-        return (x + size.unsqueeze(-1) * normalize(f, dim=-1),)
+        return (x + size.unsqueeze(-1) * torch.nn.functional.normalize(f, dim=-1),)
 
     def draw(self, generator: torch.Generator) -> None:
         """The directions, N(0, 0.02²)."""
-        nn.init.normal_(self.directions, std=0.02, generator=generator)
+        torch.nn.init.normal_(self.directions, std=0.02, generator=generator)
 
     def signal(self) -> Signal | None:
         """The first α times ½ of the stream's own size, whatever F is."""
@@ -91,18 +102,23 @@ class DeepDelta(PreLN):
     )
     architectures = ONE_STACK
     elsewhere = "the paper has no cross-attention."
+    saved = Saved(d=14, more=20)
 
     def __init__(self, place: Place, d_model: int) -> None:
         super().__init__(place, d_model)
-        self.beta_weight = nn.Parameter(torch.zeros(d_model))
-        self.beta_bias = nn.Parameter(torch.zeros(1))
-        self.value_weight = nn.Parameter(torch.zeros(d_model))
-        self.value_bias = nn.Parameter(torch.full((1,), 2.0))
+        self.beta_weight = torch.nn.Parameter(torch.zeros(d_model))
+        self.beta_bias = torch.nn.Parameter(torch.zeros(1))
+        self.value_weight = torch.nn.Parameter(torch.zeros(d_model))
+        self.value_bias = torch.nn.Parameter(torch.full((1,), 2.0))
 
     def write(self, state: State, branch: Tensor) -> State:
         """x + β(v - kᵀx)k."""
         (x,) = state
-        k = normalize(branch, dim=-1)
+        k = torch.nn.functional.normalize(branch, dim=-1)
         beta = 2 * (self.read(state) @ self.beta_weight + self.beta_bias).sigmoid()
-        value = vecdot(x, self.value_weight) + self.value_bias
-        return (x + (beta * (value - vecdot(k, x))).unsqueeze(-1) * k,)
+        value = torch.linalg.vecdot(x, self.value_weight) + self.value_bias
+        return (x + (beta * (value - torch.linalg.vecdot(k, x))).unsqueeze(-1) * k,)
+
+    def only_adds(self) -> bool:
+        """k follows from the branch."""
+        return False

@@ -1,41 +1,16 @@
 """Rules that remember what earlier layers gave: B2T, SpanNorm and DLCL."""
 
-import torch
-from torch import Tensor, nn
+from __future__ import annotations
 
-from deepnet_edu.residual.base import ONE_STACK, RESIDUALS, Residual, Role, State
+from typing import TYPE_CHECKING
+
+from deepnet_edu.residual.base import ONE_STACK, Residual, Role, Saved, State
+from deepnet_edu.residual.later import operations, torch
 from deepnet_edu.residual.place import Place
+from deepnet_edu.residual.registry import RESIDUALS
 
-
-class _WeightedSum(torch.autograd.Function):
-    """Σ_k w_k v_k. Keeps the tensors themselves: stacked anew for each sub-layer, they would be kept once for each."""
-
-    @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, weights: Tensor, *values: Tensor) -> Tensor:
-        ctx.save_for_backward(weights, *values)
-        V = torch.stack(values)
-        return torch.tensordot(weights, V, 1) if weights.ndim == 1 else (weights.unsqueeze(-1) * V).sum(0)
-
-    @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, ...]:
-        weights, *values = ctx.saved_tensors  # type: ignore[attr-defined]
-        if weights.ndim == 1:
-            flat = gradient.flatten()
-            along = torch.stack([value.flatten().dot(flat) for value in values])
-            return (along, *(weights.view(-1, 1, 1, 1) * gradient).unbind())
-        along = torch.stack([torch.linalg.vecdot(value, gradient) for value in values])
-        return (along, *(weights.unsqueeze(-1) * gradient).unbind())
-
-
-def weighted_sum(weights: Tensor, values: State) -> Tensor:
-    """Σ_k w_k v_k: (B, T, d).
-
-    Args:
-        weights: (k,), or (k, B, T) for weights of each token's own.
-        values: k tensors (B, T, d).
-    """
-    summed: Tensor = _WeightedSum.apply(weights, *values)
-    return summed
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 @RESIDUALS.register("b2t")
@@ -49,6 +24,8 @@ class B2T(Residual):
     formula = "x' ← LN(x + F(x)), and after the FFN x ← LN(x + x' + FFN(x'))"
     source = "arXiv 2206.00330; takase/b2t_connection, fairseq/modules/transformer_layer.py"
     init = "weights × layers^(-1/2)"
+    saved = Saved(state=2)
+    norms = (1, 0)
 
     def __init__(self, place: Place, d_model: int) -> None:
         super().__init__(place, d_model)
@@ -86,6 +63,8 @@ class SpanNorm(Residual):
     sure = "secondary"
     architectures = ONE_STACK
     elsewhere = "the paper has no cross-attention."
+    saved = Saved(state=2)
+    norms = (1, 1)
 
     def __init__(self, place: Place, d_model: int) -> None:
         super().__init__(place, d_model)
@@ -125,17 +104,19 @@ class DLCL(Residual):
     source = "arXiv 1906.01787; wangqiangneu/dlcl, fairseq/modules/layer_history.py, fairseq/models/dlcl_transformer.py"
     init = "W_{lk} = 1/(l+1), learned; y_0 without LN"
     growing = True
+    saved = Saved(d=10, more=6, growth=1)
+    own_products = True
 
     def __init__(self, place: Place, d_model: int) -> None:
         super().__init__(place, d_model)
         self.norm = self.norm_layer()
-        self.first_weight = nn.Parameter(torch.ones(1)) if place.is_first else None
+        self.first_weight = torch.nn.Parameter(torch.ones(1)) if place.is_first else None
         self.final_norm = self.norm_layer() if place.is_last else None
         self.history_norm: nn.Module | None = None
         if place.sublayer == "ffn":
             known = place.layer + 2  # the input and the layers up to this one
             self.history_norm = self.norm_layer()
-            self.history_weight = nn.Parameter(torch.full((known,), 1 / known))
+            self.history_weight = torch.nn.Parameter(torch.full((known,), 1 / known))
 
     def start(self, x: Tensor) -> State:
         """W₀₀y₀, the first layer's input, and y₀, the history."""
@@ -152,7 +133,7 @@ class DLCL(Residual):
         if self.history_norm is None:
             return (x, *history)
         history.append(self.history_norm(x))
-        return (weighted_sum(self.history_weight, tuple(history)), *history)
+        return (operations.weighted_sum(self.history_weight, tuple(history)), *history)
 
     def finish(self, state: State) -> Tensor:
         """LN(x)."""

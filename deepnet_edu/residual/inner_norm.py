@@ -1,25 +1,18 @@
 """Rules with a norm inside the branch: before the last matrix, after it, or on query, key and value."""
 
+from __future__ import annotations
+
 from math import log, sqrt
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor, nn
-
-from deepnet_edu.residual.base import ONE_STACK, RESIDUALS, Residual, Role, Signal, Slot, State
+from deepnet_edu.residual.base import ONE_STACK, Residual, Role, Saved, Signal, Slot, State
 from deepnet_edu.residual.classic import PreLN
+from deepnet_edu.residual.later import operations, torch
 from deepnet_edu.residual.place import Place
+from deepnet_edu.residual.registry import RESIDUALS
 
-
-class _HeadScale(nn.Module):
-    """A learned factor for each attention head, 1 at first. (B, T, d_model) → the same."""
-
-    def __init__(self, heads: int) -> None:
-        super().__init__()
-        self.factor = nn.Parameter(torch.ones(heads))
-
-    def forward(self, x: Tensor) -> Tensor:
-        B, T, d_model = x.shape
-        return (x.view(B, T, len(self.factor), -1) * self.factor[:, None]).view(B, T, d_model)
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 @RESIDUALS.register("normformer")
@@ -38,6 +31,7 @@ class NormFormer(PreLN):
     departs = "The paper's learned scale on the skip, for small models only, is left out."
     architectures = ONE_STACK
     elsewhere = "the paper has no cross-attention."
+    saved = Saved(d=10, ff=3, more=8)
 
     def __init__(self, place: Place, d_model: int) -> None:
         super().__init__(place, d_model)
@@ -50,12 +44,18 @@ class NormFormer(PreLN):
 
     def inside(self, slot: Slot, width: int, heads: int) -> nn.Module | None:
         """Head factors, and the norm behind the activation."""
-        return {"mixed": lambda: _HeadScale(heads), "hidden": lambda: self.norm_layer(width)}.get(slot, lambda: None)()
+        return {"mixed": lambda: operations.HeadScale(heads), "hidden": lambda: self.norm_layer(width)}.get(
+            slot, lambda: None
+        )()
 
     def signal(self) -> Signal | None:
         """A norm behind attention, and one inside the FFN."""
         ffn = self.place.sublayer == "ffn"
         return Signal(norm_read=True, norm_inside=ffn, norm_branch=not ffn, norm_finish=True)
+
+    def only_adds(self) -> bool:
+        """Behind the FFN."""
+        return self.place.sublayer == "ffn"
 
 
 @RESIDUALS.register("sub_ln")
@@ -70,19 +70,22 @@ class SubLN(PreLN):
     formula = "x ← x + W₂LN(φ(W₁LN(x))), LN at the end"
     source = "arXiv 2210.06423, Sections 2 and 3.1; TorchScale 0.3.0, component/multihead_attention.py"
     init = "gain γ = √ln(2N) of value, output and FFN"
+    saved = Saved(d=9, ff=3, more=8)
 
-    def __init__(self, place: Place, d_model: int) -> None:
-        super().__init__(place, d_model)
+    @classmethod
+    def numbers(cls, place: Place) -> dict[str, float]:
+        """γ."""
         N, M = place.encoder_layers, place.decoder_layers
         if place.architecture != "encoder_decoder":
             squared = log(2 * place.n_layers)
         else:
             squared = log(3 * M) * log(2 * N) / 3 if place.stack == "encoder" else log(3 * M)
-        self.gamma = self.number("gamma", sqrt(squared))
+        return {"gamma": sqrt(squared)}
 
     def gain(self, role: Role) -> float:
         """γ, 1 for query, key and cross-attention."""
-        return 1.0 if role in ("query", "key") or self.place.sublayer == "cross_attention" else self.gamma
+        cross = self.place.sublayer == "cross_attention"
+        return 1.0 if role in ("query", "key") or cross else self.constants["gamma"]
 
     def inside(self, slot: Slot, width: int, heads: int) -> nn.Module | None:
         """A norm before the last matrix of each branch but cross-attention."""
@@ -105,6 +108,7 @@ class PeriLN(PreLN):
     formula = "x ← x + LN(F(LN(x))), LN at both ends"
     source = "arXiv 2502.02732, its abstract, and Eq. 3 as others quote it; allenai/OLMo-core, PeriNormTransformerBlock"
     sure = "secondary"
+    saved = Saved(d=10, more=8, d_cross=5, more_cross=4)
 
     def __init__(self, place: Place, d_model: int) -> None:
         super().__init__(place, d_model)
@@ -123,6 +127,10 @@ class PeriLN(PreLN):
     def signal(self) -> Signal | None:
         """Norms before and behind the branch."""
         return Signal(norm_read=True, norm_branch=True, norm_finish=True)
+
+    def only_adds(self) -> bool:
+        """A norm reads the branch."""
+        return False
 
 
 @RESIDUALS.register("hybrid_norm")
@@ -144,6 +152,7 @@ class HybridNorm(Residual):
     )
     architectures = ONE_STACK
     elsewhere = "the paper has no cross-attention, so no norms of its query, key and value."
+    saved = Saved(d=10, more=2, by_head=6)
 
     def __init__(self, place: Place, d_model: int) -> None:
         super().__init__(place, d_model)
@@ -167,8 +176,12 @@ class HybridNorm(Residual):
 
     def signal(self) -> Signal | None:
         """Norms of the values and around attention's sum; the FFN has none."""
-        attention = self.norm is not None
+        attention = self.place.sublayer != "ffn"
         return Signal(norm_value=attention, norm_sum=attention, norm_finish=True)
+
+    def only_adds(self) -> bool:
+        """Behind the FFN."""
+        return self.place.sublayer == "ffn"
 
 
 @RESIDUALS.register("rl_1000")
@@ -189,6 +202,7 @@ class ThousandLayersRL(Residual):
     )
     architectures = ONE_STACK
     elsewhere = "the paper has no attention, so no cross-attention either."
+    saved = Saved(ff=3, d=10, more=6)
 
     def __init__(self, place: Place, d_model: int) -> None:
         super().__init__(place, d_model)
@@ -197,22 +211,11 @@ class ThousandLayersRL(Residual):
     def write(self, state: State, branch: Tensor) -> State:
         """x + Swish(LN(F))."""
         (x,) = state
-        return (x + nn.functional.silu(self.output_norm(branch)),)
+        return (x + torch.nn.functional.silu(self.output_norm(branch)),)
 
     def inside(self, slot: Slot, width: int, heads: int) -> nn.Module | None:
         """The norm in front of the feed-forward's activation."""
         return self.norm_layer(width) if slot == "ffn_in" else None
-
-
-class _StableNorm(nn.Module):
-    """γ ⊙ d^a·x/‖x‖₂ with a = 0.375, over the last dimension."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.weight * float(x.shape[-1] ** 0.375) * nn.functional.normalize(x, dim=-1)
 
 
 @RESIDUALS.register("stable")
@@ -233,10 +236,12 @@ class Stable(PreLN):
     departs = "Attention is the ordinary one: StableAtten's formula, its Equation 3, is in no text that we could read."
     architectures = ONE_STACK
     elsewhere = "the paper has a GPT-2 and a ViT, and no cross-attention."
+    saved = Saved(d=10)
+    norms = None
 
     def norm_layer(self, width: int | None = None) -> nn.Module:
         """StableNorm, whatever LN stands for elsewhere."""
-        return _StableNorm(self.d_model if width is None else width)
+        return operations.StableNorm(self.d_model if width is None else width)
 
     def std(self, role: Role, fan_in: int, fan_out: int) -> float:
         """1/(√fan_in + √fan_out)."""

@@ -1,10 +1,16 @@
 """Post-LN whose scale is measured or scheduled: Admin and BranchNorm."""
 
-import torch
-from torch import Tensor, nn
+from __future__ import annotations
 
-from deepnet_edu.residual.base import RESIDUALS, Calibrated, Scheduled, Signal, State
+from typing import TYPE_CHECKING
+
+from deepnet_edu.residual.base import Calibrated, Scheduled, Signal, State
+from deepnet_edu.residual.later import torch
 from deepnet_edu.residual.place import Place
+from deepnet_edu.residual.registry import RESIDUALS
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @RESIDUALS.register("admin")
@@ -23,15 +29,15 @@ class Admin(Calibrated):
 
     def __init__(self, place: Place, d_model: int) -> None:
         super().__init__(place, d_model)
-        self.omega = nn.Parameter(torch.ones(d_model))
+        self.omega = torch.nn.Parameter(torch.ones(d_model))
         self.norm = self.norm_layer()
 
-    @torch.no_grad()
     def calibrate(self, state: State, branch: Tensor, below: float | None) -> float:
         """Set ω = √below; returns Var[ωx] + Var[F]."""
         (x,) = state
-        self.omega.fill_(1.0 if below is None else below**0.5)
-        return float((self.omega * x).var() + branch.var())
+        with torch.no_grad():
+            self.omega.fill_(1.0 if below is None else below**0.5)
+            return float((self.omega * x).var() + branch.var())
 
     def write(self, state: State, branch: Tensor) -> State:
         """LN(ω ⊙ x + F(x))."""
@@ -53,6 +59,7 @@ class BranchNorm(Scheduled):
     init = "a = min(1, t/4000) at step t"
     sure = "secondary"
     T = 4000
+    norms = (1, 0)
     a: Tensor
 
     def __init__(self, place: Place, d_model: int) -> None:

@@ -1,34 +1,17 @@
 """nGPT: everything of length one."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor, nn
-from torch.nn.functional import normalize
-
-from deepnet_edu.residual.base import RESIDUALS, Projected, Role, Slot, State
+from deepnet_edu.residual.base import Projected, Role, Saved, Slot, State
+from deepnet_edu.residual.later import operations, torch
 from deepnet_edu.residual.place import Place
+from deepnet_edu.residual.registry import RESIDUALS
 
-
-def unit(x: Tensor) -> Tensor:
-    """x with its last dimension brought to length 1; a 0 stays 0."""
-    return x * torch.linalg.vecdot(x, x).clamp_min(1e-24).rsqrt().unsqueeze(-1)
-
-
-class _Scaled(nn.Module):
-    """``factor`` · s ⊙ x, or of x with its last dimension brought to length 1; s is learned and starts at ``start``.
-
-    The parameter itself starts at ``unit``, which sets how fast Adam moves s.
-    """
-
-    def __init__(self, shape: tuple[int, ...], start: float, unit: float, unit_length: bool = False) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.full(shape, unit))
-        self.factor = start / unit
-        self.unit_length = unit_length
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.factor * self.weight * (unit(x) if self.unit_length else x)
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 @RESIDUALS.register("ngpt")
@@ -49,21 +32,31 @@ class NGPT(Projected):
     architectures = ("decoder",)
     elsewhere = "it normalises one embedding, one head and causal self-attention."
 
+    saved = Saved(d=16, ff=3, more=10)
+    own_products = True
+
+    @classmethod
+    def numbers(cls, place: Place) -> dict[str, float]:
+        """The first α."""
+        return {"alpha": 0.05}
+
     def __init__(self, place: Place, d_model: int) -> None:
         super().__init__(place, d_model)
         self.unit = d_model**-0.5
-        self.alpha = nn.Parameter(torch.full((d_model,), self.unit))
-        self.alpha_factor = self.number("alpha", 0.05) / self.unit
+        self.alpha = torch.nn.Parameter(torch.full((d_model,), self.unit))
+        self.alpha_factor = self.constants["alpha"] / self.unit
 
     def start(self, x: Tensor) -> State:
         """norm(x)."""
-        return (unit(x),)
+        return (operations.unit(x),)
 
     def write(self, state: State, branch: Tensor) -> State:
         """norm(h + |α| ⊙ (norm(F) - norm(h)))."""
         (h,) = state  # of length 1 already
         rate = (self.alpha_factor * self.alpha).abs()
-        return (unit(torch.lerp(h, unit(branch).to(h.dtype), rate)),)  # under autocast a branch is narrower
+        return (
+            operations.unit(torch.lerp(h, operations.unit(branch).to(h.dtype), rate)),
+        )  # under autocast a branch is narrower
 
     def score_scale(self, head_dim: int) -> float:
         """√head_dim, since query and key have length 1."""
@@ -72,10 +65,10 @@ class NGPT(Projected):
     def inside(self, slot: Slot, width: int, heads: int) -> nn.Module | None:
         """Lengths of query and key, and scales of what enters the activation and of the logits."""
         if slot == "rotated":
-            return _Scaled((heads, width // heads), 1.0, self.unit, unit_length=True)
+            return operations.Scaled((heads, width // heads), 1.0, self.unit, unit_length=True)
         if slot == "ffn_in":
-            return _Scaled((width,), self.d_model**0.5, 1.0)
-        return _Scaled((width,), 1.0, self.unit) if slot == "logits" else None
+            return operations.Scaled((width,), self.d_model**0.5, 1.0)
+        return operations.Scaled((width,), 1.0, self.unit) if slot == "logits" else None
 
     @classmethod
     def decays(cls, name: str, parameter: nn.Parameter) -> bool:
@@ -85,4 +78,4 @@ class NGPT(Projected):
     def project(self, weights: Mapping[Role, Tensor]) -> None:
         """Length 1 along d_model."""
         for role, weight in weights.items():
-            weight.copy_(normalize(weight, dim=0 if role in ("output", "ffn_out") else 1))
+            weight.copy_(operations.unit(weight, dim=0 if role in ("output", "ffn_out") else 1))

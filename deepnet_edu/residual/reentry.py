@@ -1,14 +1,18 @@
 """Rules that bring the stack's input in again at every layer: x₀ skips and Parcae's loop."""
 
+from __future__ import annotations
+
 from math import exp, log
+from typing import TYPE_CHECKING
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-
-from deepnet_edu.residual.base import RESIDUALS, Role, State
+from deepnet_edu.residual.base import Role, Saved, State
 from deepnet_edu.residual.classic import PreLN
+from deepnet_edu.residual.later import torch
 from deepnet_edu.residual.place import Place
+from deepnet_edu.residual.registry import RESIDUALS
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class _Reentry(PreLN):
@@ -32,6 +36,10 @@ class _Reentry(PreLN):
         """The same plus F."""
         return (self._before(state) + branch, state[1])
 
+    def only_adds(self) -> bool:
+        """And what it adds to is kept anyway."""
+        return True
+
     def _before(self, state: State) -> Tensor:
         x, e = state
         return self.entered(x, e) if self.place.sublayer == "self_attention" else x
@@ -51,13 +59,14 @@ class X0Skips(_Reentry):
     init = "λ from 1.15 to 1.05, μ from 0.20 to 0.05; output, FFN's last = 0"
     departs = "nanochat's norms of the embedding and of query and key, and its value embeddings, are left out."
     elsewhere = "nanochat is one decoder."
+    saved = Saved(d=9, state=2)
 
     def __init__(self, place: Place, d_model: int) -> None:
         super().__init__(place, d_model)
         if place.sublayer == "self_attention":
             depth = place.layer / max(1, place.n_layers - 1)
-            self.skip = nn.Parameter(torch.tensor([1.15 - 0.10 * depth]))
-            self.first = nn.Parameter(torch.tensor([0.20 - 0.15 * depth]))
+            self.skip = torch.nn.Parameter(torch.tensor([1.15 - 0.10 * depth]))
+            self.first = torch.nn.Parameter(torch.tensor([0.20 - 0.15 * depth]))
 
     def entered(self, x: Tensor, e: Tensor) -> Tensor:
         """λx + μx₀."""
@@ -87,15 +96,17 @@ class Parcae(_Reentry):
         "from h = e, and its length is fixed. B̄ is diagonal; the authors' is a matrix that starts as the identity."
     )
     elsewhere = "the paper's loop is a decoder."
+    saved = Saved(d=9, state=2)
+    at_the_ends = ("input_norm", "final_norm")
 
     def __init__(self, place: Place, d_model: int) -> None:
         super().__init__(place, d_model)
         self.input_norm = self.norm_layer() if place.is_first else None
         if place.sublayer == "self_attention":
             step = 0.5 * log(5)  # exp(-step) is √(1/5)
-            self.a = nn.Parameter(torch.zeros(d_model))
-            self.step = nn.Parameter(torch.full((d_model,), log(exp(step) - 1)))  # softplus gives the step
-            self.b = nn.Parameter(torch.ones(d_model))
+            self.a = torch.nn.Parameter(torch.zeros(d_model))
+            self.step = torch.nn.Parameter(torch.full((d_model,), log(exp(step) - 1)))  # softplus gives the step
+            self.b = torch.nn.Parameter(torch.ones(d_model))
 
     def start(self, x: Tensor) -> State:
         """(e, e)."""
@@ -104,5 +115,5 @@ class Parcae(_Reentry):
 
     def entered(self, x: Tensor, e: Tensor) -> Tensor:
         """Āh + B̄e."""
-        step = F.softplus(self.step)
+        step = torch.nn.functional.softplus(self.step)
         return (-step * self.a.exp()).exp() * x + step * self.b * e

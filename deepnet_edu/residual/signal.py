@@ -1,4 +1,4 @@
-"""What a rule does to the sizes of a signal, as far as one formula can say it."""
+"""What a rule does to the sizes of a signal, as far as one formula can say it, and what autograd keeps of it."""
 
 from dataclasses import dataclass
 
@@ -32,3 +32,29 @@ class Signal:
     norm_sum: bool = False
     norm_finish: bool = False
     relative: bool = False
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What autograd keeps of one layer by the plain path: d·d_model + ff·d_ff + more numbers a token, and attention's
+    one a head; of a cross-attention d_cross·d_model + more_cross, and 2·d_model a token of the memory. By_head: what
+    more a head of self-attention keeps for norms of its own; weights: so many numbers more with each layer below, which
+    it weighs; state: d_models between layers, growth: by which each layer enlarges that, kept once however often they
+    are read; blocks: the state holds no more than so many; cast: under autocast so many d_models and numbers of two
+    bytes a token more. A test counts them."""
+
+    d: int = 8
+    ff: int = 2
+    more: int = 4
+    d_cross: int = 4
+    more_cross: int = 2
+    by_head: int = 0
+    weights: int = 0
+    growth: int = 0
+    state: int = 1
+    blocks: int = 0
+    cast: tuple[int, int] = (0, 0)
+
+    def below(self, i: int, layers: int) -> int:
+        """Layers or blocks of them that layer i of a stack weighs."""
+        return i * self.blocks // layers if self.blocks and layers > self.blocks else i

@@ -1,15 +1,17 @@
 """Rules with several streams: ResiDual, SiameseNorm, hyper-connections and mHC."""
 
+from __future__ import annotations
+
 from math import log
+from typing import TYPE_CHECKING
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.linalg import vecdot
-from torch.overrides import handle_torch_function, has_torch_function_unary
-
-from deepnet_edu.residual.base import ONE_STACK, RESIDUALS, Residual, Role, State
+from deepnet_edu.residual.base import ONE_STACK, Residual, Role, Saved, State
+from deepnet_edu.residual.later import operations, torch
 from deepnet_edu.residual.place import Place
+from deepnet_edu.residual.registry import RESIDUALS
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 @RESIDUALS.register("resi_dual")
@@ -23,6 +25,8 @@ class ResiDual(Residual):
     title = "ResiDual"
     formula = "x ← LN(x + F(x)), r ← r + F(x), y = x + LN(r)"
     source = "arXiv 2304.14802, Section 3; microsoft/ResiDual, resi_dual"
+    saved = Saved(state=2)
+    norms = (1, 1)
 
     def __init__(self, place: Place, d_model: int) -> None:
         super().__init__(place, d_model)
@@ -48,8 +52,8 @@ class ResiDual(Residual):
     def stream(self, state: State) -> Tensor:
         """x + LN(r), as if the stack ended here; the norm's own parameters exist only at its end."""
         x, r = state
-        shape = (self.d_model,)
-        return x + (F.layer_norm(r, shape) if self.place.norm == "layer" else F.rms_norm(r, shape, eps=1e-5))
+        norms, shape = torch.nn.functional, (self.d_model,)
+        return x + (norms.layer_norm(r, shape) if self.place.norm == "layer" else norms.rms_norm(r, shape, eps=1e-5))
 
 
 @RESIDUALS.register("siamese_norm")
@@ -71,11 +75,17 @@ class SiameseNorm(ResiDual):
     )
     architectures = ONE_STACK
     elsewhere = "the paper has no cross-attention."
+    saved = Saved(d=10, more=8, state=2)
     depth_scale: Tensor
+
+    @classmethod
+    def numbers(cls, place: Place) -> dict[str, float]:
+        """1/√l."""
+        return {"depth_scale": (place.layer + 1) ** -0.5}
 
     def __init__(self, place: Place, d_model: int) -> None:
         super().__init__(place, d_model)
-        self.constant("depth_scale", (place.layer + 1) ** -0.5)
+        self.constant("depth_scale")
         self.plain_norm = self.norm_layer()
 
     def read(self, state: State) -> Tensor:
@@ -99,6 +109,7 @@ class Streams(Residual):
     N_STREAMS = 4
     STATIC = ("residual.pre", "residual.post", "residual.res")
     DYNAMIC = ("residual.dynamic", "residual.scale")
+    own_products = True
     architectures = ONE_STACK
     elsewhere = "the paper has no cross-attention."
 
@@ -112,28 +123,32 @@ class Streams(Residual):
         """Of H, what depends on the token and not the constants: they hold the skip (2409.19606, Section 4)."""
         return name in cls.DYNAMIC or (name not in cls.STATIC and super().decays(name, parameter))
 
-    def h_pre(self, X: Tensor) -> Tensor:
-        """What the branch reads of each stream: (B, T, n)."""
-        raise NotImplementedError
-
-    def h_post_res(self, X: Tensor) -> tuple[Tensor, Tensor]:
-        """What each stream gets of the branch, (B, T, n), and of each other, (B, T, n, n)."""
+    def maps(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        """H_res above H_pre, what each stream and the branch get of all streams, (B, T, n + 1, n); H_post, what each
+        stream gets of the branch, (B, T, n)."""
         raise NotImplementedError
 
     def start(self, x: Tensor) -> State:
         """n times x."""
         return (x.unsqueeze(-2).expand(*x.shape[:-1], self.N_STREAMS, self.d_model),)
 
+    def enter(self, state: State) -> State:
+        """H_res X and H_pre X, by one product, and H_post."""
+        if len(state) > 1:
+            return state
+        (X,) = state
+        H, post = self.maps(X)
+        return (*(H @ X).split((self.N_STREAMS, 1), -2), post)
+
     def read(self, state: State) -> Tensor:
         """LN(H_pre X)."""
-        (X,) = state
-        return self.norm((self.h_pre(X).unsqueeze(-1) * X).sum(-2))
+        _, read, _ = self.enter(state)
+        return self.norm(read.squeeze(-2).contiguous())  # a copy, or the norm would keep the whole product
 
     def write(self, state: State, branch: Tensor) -> State:
         """H_res X + H_postᵀ F."""
-        (X,) = state
-        post, res = self.h_post_res(X)
-        return (res.contiguous() @ X + post.unsqueeze(-1) * branch.unsqueeze(-2),)
+        mixed, _, post = self.enter(state)
+        return (torch.addcmul(mixed, post.unsqueeze(-1), branch.unsqueeze(-2)),)
 
     def finish(self, state: State) -> Tensor:
         """LN(Σ X)."""
@@ -159,66 +174,28 @@ class HyperConnections(Streams):
     formula = "X ← H_res X + H_postᵀ F(LN(H_pre X)), LN(Σ X) at the end"
     source = "arXiv 2409.19606, Sections 2 and 4, Algorithm 2"
     init = "n = 4; H_res = I, H_post = 1, H_pre one stream in turn; output, FFN's last × √n"
+    saved = Saved(d=26, more=116, state=4, cast=(-4, -88))
 
     def __init__(self, place: Place, d_model: int) -> None:
         super().__init__(place, d_model)
         n = self.N_STREAMS
         self.stream_norm = self.norm_layer()
-        self.pre = nn.Parameter(F.one_hot(torch.tensor(place.index % n), n).to(torch.get_default_dtype()))
-        self.post = nn.Parameter(torch.ones(n))
-        self.res = nn.Parameter(torch.eye(n))
-        self.dynamic = nn.Parameter(torch.zeros(d_model, n + 2))  # columns: res, pre, post
-        self.scale = nn.Parameter(torch.full((2,), 0.01))  # of res and pre, of post
+        self.pre = torch.nn.Parameter(torch.eye(n)[place.index % n].clone())
+        self.post = torch.nn.Parameter(torch.ones(n))
+        self.res = torch.nn.Parameter(torch.eye(n))
+        self.dynamic = torch.nn.Parameter(torch.zeros(d_model, n + 2))  # columns: res, pre, post
+        self.scale = torch.nn.Parameter(torch.full((2,), 0.01))  # of res and pre, of post
 
-    def _dynamic(self, X: Tensor) -> Tensor:
-        """tanh(LN(X)w): (B, T, n, n + 2)."""
-        return (self.stream_norm(X) @ self.dynamic).tanh()
-
-    def h_pre(self, X: Tensor) -> Tensor:
-        """constant + s·tanh(LN(X)w)."""
-        return self.pre + self.scale[0] * self._dynamic(X)[..., -2]
-
-    def h_post_res(self, X: Tensor) -> tuple[Tensor, Tensor]:
-        """constant + s·tanh(LN(X)w), both."""
-        h = self._dynamic(X)
-        return self.post + self.scale[1] * h[..., -1], self.res + self.scale[0] * h[..., :-2].transpose(-1, -2)
+    def maps(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        """constant + s·tanh(LN(X)w), all three."""
+        h, h_post = (self.stream_norm(X) @ self.dynamic).tanh().split((self.N_STREAMS + 1, 1), -1)
+        s, s_post = self.scale
+        H = torch.cat((self.res, self.pre.unsqueeze(0))) + s * h.mT
+        return H, self.post + s_post * h_post.squeeze(-1)
 
     def gain(self, role: Role) -> float:
         """√n for the last matrix of a branch."""
         return float(self.N_STREAMS**0.5) if role in ("output", "ffn_out") else 1.0
-
-
-class _Sinkhorn(torch.autograd.Function):
-    """Sinkhorn's steps on (n, n, N), N small matrices side by side: one operation serves all, and only logits are kept.
-
-    Autograd would keep 40 matrices for each token. Backward, with A = gradient ⊙ matrix, a division of columns or rows
-    by their sums is A ← A - matrix·ΣA, and at the end A is the gradient of the logits.
-    """
-
-    @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, logits: Tensor, steps: int) -> Tensor:
-        ctx.save_for_backward(logits)
-        ctx.steps = steps  # type: ignore[attr-defined]
-        return _divided(logits, steps)[-1]
-
-    @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:
-        (logits,) = ctx.saved_tensors  # type: ignore[attr-defined]
-        found = _divided(logits, ctx.steps)  # type: ignore[attr-defined]
-        A = gradient.contiguous() * found[-1]
-        for dim, matrix in zip((1, 0) * ctx.steps, reversed(found), strict=True):  # type: ignore[attr-defined]
-            A = torch.addcmul(A, matrix, A.sum(dim, keepdim=True), value=-1)
-        return A, None
-
-
-def _divided(logits: Tensor, steps: int) -> list[Tensor]:
-    """exp(logits) after each division by the sums of its columns or rows, in turn: 2·steps times (n, n, N)."""
-    matrix = (logits - logits.amax((0, 1))).exp()
-    found = []
-    for dim in (0, 1) * steps:
-        matrix = matrix / matrix.sum(dim, keepdim=True)
-        found.append(matrix)
-    return found
 
 
 def sinkhorn(logits: Tensor, steps: int = 20) -> Tensor:
@@ -226,13 +203,8 @@ def sinkhorn(logits: Tensor, steps: int = 20) -> Tensor:
 
     Rows sum to 1, columns almost (arXiv 2512.24880, Equation 9). A released kernel of a later model ends on columns.
     """
-    if has_torch_function_unary(logits):  # a mode sees it as one function, as it sees softmax
-        found: Tensor = handle_torch_function(sinkhorn, (logits,), logits, steps)
-        return found
-    n = logits.shape[-1]
-    side_by_side = logits.reshape(-1, n, n).permute(1, 2, 0).contiguous()
-    matrices: Tensor = _Sinkhorn.apply(side_by_side, steps)
-    return matrices.permute(2, 0, 1).reshape(logits.shape)
+    found: Tensor = operations.sinkhorn(logits, steps)
+    return found
 
 
 @RESIDUALS.register("mhc")
@@ -252,30 +224,24 @@ class ManifoldHyperConnections(Streams):
         "Where the paper is silent: constants that give the fixed H_pre and H_post of its Table 1 and, by 4 on the "
         "diagonal, an H_res near I; w = 0 at first and no weight decay of the constants, as in hyper-connections."
     )
+    saved = Saved(d=18, more=520, state=4, cast=(13, -88))
 
     def __init__(self, place: Place, d_model: int) -> None:
         super().__init__(place, d_model)
         n = self.N_STREAMS
-        self.pre = nn.Parameter(torch.full((n,), -log(n - 1)))  # sigmoid gives 1/n
-        self.post = nn.Parameter(torch.zeros(n))
-        self.res = nn.Parameter(4 * torch.eye(n))
-        self.dynamic = nn.Parameter(torch.zeros(n * d_model, n * n + 2 * n))  # columns: res, pre, post
-        self.scale = nn.Parameter(torch.full((3,), 0.01))  # of res, pre, post
+        self.pre = torch.nn.Parameter(torch.full((n,), -log(n - 1)))  # sigmoid gives 1/n
+        self.post = torch.nn.Parameter(torch.zeros(n))
+        self.res = torch.nn.Parameter(4 * torch.eye(n))
+        self.dynamic = torch.nn.Parameter(torch.zeros(n * d_model, n * n + 2 * n))  # columns: res, pre, post
+        self.scale = torch.nn.Parameter(torch.full((3,), 0.01))  # of res, pre, post
 
-    def _dynamic(self, X: Tensor) -> Tensor:
-        """RMSNorm(all streams)w: (B, T, n² + 2n)."""
+    def maps(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        """Sinkhorn's of exp(h), sigmoid(h) and 2·sigmoid(h), of h = constant + s·RMSNorm(all streams)w."""
+        n = self.N_STREAMS
         flat = X.flatten(-2)
-        inverse = (vecdot(flat, flat) / flat.shape[-1] + 1e-20).rsqrt()
-        return inverse.unsqueeze(-1) * (flat @ self.dynamic)
-
-    def h_pre(self, X: Tensor) -> Tensor:
-        """sigmoid(h)."""
-        n = self.N_STREAMS
-        return (self.pre + self.scale[1] * self._dynamic(X)[..., n * n : -n]).sigmoid()
-
-    def h_post_res(self, X: Tensor) -> tuple[Tensor, Tensor]:
-        """2·sigmoid(h), and Sinkhorn's of exp(h)."""
-        n = self.N_STREAMS
-        h = self._dynamic(X)
-        res = self.res + self.scale[0] * h[..., : n * n].unflatten(-1, (n, n))
-        return 2 * (self.post + self.scale[2] * h[..., -n:]).sigmoid(), sinkhorn(res)
+        rms = torch.linalg.vector_norm(flat, dim=-1, keepdim=True) / flat.shape[-1] ** 0.5
+        res, pre, post = (flat @ self.dynamic / (rms + 1e-10)).split((n * n, n, n), -1)
+        s_res, s_pre, s_post = self.scale
+        H_res = sinkhorn(self.res + s_res * res.unflatten(-1, (n, n)))
+        H_pre = (self.pre + s_pre * pre).sigmoid()
+        return torch.cat((H_res, H_pre.unsqueeze(-2)), -2), 2 * (self.post + s_post * post).sigmoid()

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from deepnet_edu.config import ModelConfig
 from deepnet_edu.fields import Correlation, Several, checked
-from deepnet_edu.models import ModelConfig
 from deepnet_edu.record import Array
-from deepnet_edu.theory.forward import GATED, Numbers, StackRows, hermite
+from deepnet_edu.shape import GATES
+from deepnet_edu.theory.forward import Numbers, StackRows, hermite
 from deepnet_edu.theory.moments import Scores, weights_of_scores
 
 
@@ -173,8 +174,8 @@ def _slopes(activation: str, variance: Array, gate: Array, r: Array) -> Array:
     """
     if activation == "relu":
         return np.asarray((pi - np.arccos(np.clip(r, -1, 1))) / (2 * pi))
-    if activation in GATED:
-        c, slope = _polynomials(GATED[activation], gate, r)
+    if activation in GATES:
+        c, slope = _polynomials(GATES[activation], gate, r)
         return c + variance * r * slope / gate
     return _polynomials("gelu", variance, r)[1] / variance
 

@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from deepnet_edu.models import ModelConfig
+from deepnet_edu.config import ModelConfig
 from deepnet_edu.record import Array
-from deepnet_edu.residual import RESIDUALS, Residual, Signal, StackName, numbers_only, place_at, sublayer_kinds
+from deepnet_edu.residual import RESIDUALS, Residual, Signal, StackName, place_at, sublayer_kinds
+from deepnet_edu.shape import GATES
 from deepnet_edu.theory.moments import activation_correlation, attention_weights, rectified
 
 #: exp(-σ²) of scores is taken of at most this σ².
@@ -152,16 +153,15 @@ def _pattern(config: ModelConfig, stack: StackName, gain: float) -> list[Numbers
     def layer(n: int) -> list[Numbers]:
         return [_ask(config, _rule(config, stack, n * per_layer + k), gain) for k in range(per_layer)]
 
-    with numbers_only():
-        looked_at = [layer(n) for n in sorted({0, 1, layers // 2, layers - 2, layers - 1}) if 0 <= n < layers]
-        if all(one == looked_at[-1] for one in looked_at[1:]):
-            return looked_at[0] if looked_at[0] == looked_at[-1] else looked_at[0] + looked_at[-1] * (layers - 1)
-        return [numbers for n in range(layers) for numbers in layer(n)]
+    looked_at = [layer(n) for n in sorted({0, 1, layers // 2, layers - 2, layers - 1}) if 0 <= n < layers]
+    if all(one == looked_at[-1] for one in looked_at[1:]):
+        return looked_at[0] if looked_at[0] == looked_at[-1] else looked_at[0] + looked_at[-1] * (layers - 1)
+    return [numbers for n in range(layers) for numbers in layer(n)]
 
 
 def _rule(config: ModelConfig, stack: StackName, index: int) -> Residual:
     place = place_at(index, stack, config.encoder_layers, config.decoder_layers, config.norm, config.override)
-    return RESIDUALS[config.residual](place, config.d_model)
+    return RESIDUALS[config.residual].at(place, config.d_model)
 
 
 def _ask(config: ModelConfig, rule: Residual, gain: float) -> Numbers:
@@ -178,10 +178,8 @@ def _ask(config: ModelConfig, rule: Residual, gain: float) -> Numbers:
 
 def _signal(rule: Residual, config: ModelConfig) -> Signal:
     """What the rule says of itself, unless it was said of a parent class with other verbs."""
-    lineage = type(rule).__mro__
-    speaker = next(i for i, cls in enumerate(lineage) if "signal" in vars(cls))
-    verbs = ("start", "read", "write", "finish", "stream", "inside")
-    signal = None if any(verb in vars(cls) for cls in lineage[:speaker] for verb in verbs) else rule.signal()
+    said = rule.says("signal", "start", "read", "write", "finish", "stream", "inside")
+    signal = rule.signal() if said else None
     if signal is None:
         raise ValueError(
             f"There is no prediction for residual {config.residual!r}: it is more than one sum and its norms. "
@@ -190,16 +188,12 @@ def _signal(rule: Residual, config: ModelConfig) -> Signal:
     return signal
 
 
-#: What a gate goes through, by the activation's name.
-GATED = {"swiglu": "silu", "geglu": "gelu"}
-
-
 def _activation(activation: str, variance: float, gate: float, r: float) -> tuple[float, float, float]:
     """E[φ]², E[φ²] and E[φφ'] of two tokens with correlation r."""
     if activation == "relu":
         return variance / (2 * pi), variance / 2, variance / 2 * rectified(r)
-    if activation in GATED:  # φ of the gate times an independent W₁x
-        c, total = hermite(GATED[activation], gate)
+    if activation in GATES:  # φ of the gate times an independent W₁x
+        c, total = hermite(GATES[activation], gate)
         return 0.0, variance * total, variance * r * horner(c, r)
     c, total = hermite("gelu", variance)
     return c[0], total, horner(c, r)

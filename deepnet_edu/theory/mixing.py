@@ -2,10 +2,11 @@
 
 import numpy as np
 
+from deepnet_edu.config import ModelConfig
 from deepnet_edu.fields import Several, checked
-from deepnet_edu.models import ModelConfig, check_memory
 from deepnet_edu.record import Array, DepthMixing
 from deepnet_edu.residual import RESIDUALS, StackName
+from deepnet_edu.shape import check_memory
 from deepnet_edu.theory.forward import StackRows, forward
 
 #: Bytes that an entry takes on the way.

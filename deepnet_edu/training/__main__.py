@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from deepnet_edu.messages import UserError
-from deepnet_edu.parallel import Plan
 from deepnet_edu.parallel.worker import run_rank
+from deepnet_edu.planning import Plan
 from deepnet_edu.training.runs import FILE, find_run
 from deepnet_edu.training.whole import carry_out, check_plan, find_device, folder_of, say_end, unwritten
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from deepnet_edu.compiled import plain_name
 from deepnet_edu.messages import shown
-from deepnet_edu.residual import Residual, numbers_only
+from deepnet_edu.residual import Residual
 from deepnet_edu.training.integrity import CheckpointError
 
 
@@ -22,8 +22,7 @@ def constants_of(model: nn.Module) -> dict[str, float | str]:
     for place, rule in model.named_modules():
         if not isinstance(rule, Residual) or not rule.constants:
             continue
-        with numbers_only():
-            made = type(rule)(rule.place, rule.d_model).constants
+        made = rule.formula_constants()
         for name in made.keys() - rule.state_dict().keys():  # what is learned is a weight
             where, value, held = f"{plain_name(place)}.{name}", made[name], getattr(rule, name, None)
             if isinstance(held, Tensor) and held.numel() != 1:

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from deepnet_edu.parallel import Plan
 from deepnet_edu.planning import (
+    Plan,
     RankMemory,
     RankTraffic,
     count_operations,
@@ -17,10 +17,10 @@ from deepnet_edu.planning import (
     rank_traffic,
     training_memory,
 )
-from deepnet_edu.planning.flops import OWN_PRODUCTS
+from deepnet_edu.planning.flops import has_own_products
 from deepnet_edu.planning.memory import OBJECTS, PROCESS
 from deepnet_edu.planning.time import RATE
-from deepnet_edu.stack import layers_together
+from deepnet_edu.shape import layers_together
 from deepnet_edu.training.memory import limit
 from deepnet_edu.training.runs import Run
 
@@ -153,7 +153,7 @@ def beyond(run: Run, device: str = "cpu", devices: int = 1) -> tuple[str, str]:
     need, memory, time = least, "", ""
     width = 100 * model.d_model + 8 * model.d_ff + 10 * model.n_heads * tokens
     most = 2 * least + PROCESS + 4 * sequences * tokens * (sublayers * width + 6 * model.vocab_size)
-    if devices == 1 and least <= there and (most > there or model.residual in OWN_PRODUCTS):
+    if devices == 1 and least <= there and (most > there or has_own_products(model)):
         need = forecast(run, device).memory["total"]
     if need > there:
         size = _short(min(need, 10**300) / 10**9)

@@ -11,8 +11,7 @@ import torch
 
 from deepnet_edu.messages import UserError
 from deepnet_edu.models import Batch, Model
-from deepnet_edu.parallel import Plan
-from deepnet_edu.planning import explain, rank_memory
+from deepnet_edu.planning import Plan, explain, rank_memory
 from deepnet_edu.stack import Stack
 from deepnet_edu.training.config import TrainConfig
 

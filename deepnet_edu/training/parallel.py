@@ -27,8 +27,6 @@ from deepnet_edu.training.step import AUTOCAST, StepResult, TrainStep, seed_of
 _SCHEDULES = {"1f1b": Schedule1F1B, "gpipe": ScheduleGPipe}
 #: Shapes of batches for which a pipeline keeps the memory where it receives.
 _SHAPES = 4
-#: Norms of a rule that a stack uses outside of its layers, which is where fully_shard would have them whole.
-_AT_THE_ENDS = ("first_norm", "final_norm")
 
 
 class ParallelStep(TrainStep):
@@ -298,7 +296,7 @@ def _compile_inside(model: Model) -> list[nn.Module]:
 
 def _norms_at_the_ends(layers: Iterable[nn.Module]) -> list[nn.Module]:
     rules = [module for layer in layers for module in layer.modules() if isinstance(module, Residual)]
-    found = [getattr(rule, name, None) for rule in rules for name in _AT_THE_ENDS]
+    found = [getattr(rule, name, None) for rule in rules for name in rule.at_the_ends]
     return [norm for norm in found if norm is not None]
 
 

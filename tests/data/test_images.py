@@ -76,6 +76,8 @@ def test_an_image_of_another_size() -> None:
     task = digits()
     with pytest.raises(ValueError, match=r"images of shape \(2, 1, 28, 28\): expected \(N, 1, 8, 8\); resize them"):
         task.as_inputs(np.zeros((2, 28, 28)))
+    with pytest.raises(ValueError, match="expected numbers, and all images of one size; resize them first"):
+        task.as_inputs([np.zeros((8, 8)), np.zeros((9, 9))])
     with pytest.raises(ValueError, match="The image has 196 patches, the model has 64 positions"):
         classifier(task)(torch.zeros(2, 1, 28, 28))
     with pytest.raises(ValueError, match="sides that are multiples of patch_size=3"):
@@ -90,6 +92,7 @@ def test_an_image_of_another_size() -> None:
         (PIXELS, LABELS[:-1], "labels: expected 200 whole numbers"),
         (PIXELS, LABELS * 0.5, "labels: expected 200 whole numbers"),
         (PIXELS, LABELS - 1, "labels: expected 200 whole numbers from 0"),
+        ([np.zeros((8, 8)), np.zeros((9, 9))], np.zeros(2, int), "expected numbers, and all images of one size"),
         (np.full((50, 2, 2), np.nan), np.zeros(50, int), "a pixel is not a finite number"),
         (np.zeros((50, 2, 2)), np.zeros(50, int), "No image for"),
     ],

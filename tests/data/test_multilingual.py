@@ -1,12 +1,14 @@
 """The set of many languages: no leak, its vocabulary, and models that train on it and write."""
 
 import json
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
 
 from deepnet_edu.data import BytePairs, Multilingual, Pair, kept, leaks, multilingual, translate
+from deepnet_edu.data.cldr import date_pairs, name_pairs, unit_pairs
 from deepnet_edu.data.multilingual import source_key
 from deepnet_edu.messages import UserError
 from deepnet_edu.models import Model, ModelConfig, build_model
@@ -82,7 +84,7 @@ def test_sentences_are_the_seed_s_and_of_all_languages() -> None:
     [
         (["de", "fre"], ["names"], "Unknown language 'fre': did you mean 'fr'"),
         (["pt-BR"], ["names"], "Unknown language 'pt-BR': did you mean 'pt_BR'"),
-        (["en"], ["names"], "Unknown language 'en'"),
+        (["en"], ["names"], "Language 'en' is that of all sources: name those to translate into"),
         (["de"], ["dates", "date"], "Unknown source 'date': did you mean 'dates'"),
     ],
 )
@@ -104,6 +106,33 @@ def test_no_day_comes_twice() -> None:
     dates = [pair for pair in everything(multilingual(["ja"], ["dates"], sentences=3000)) if "～" not in pair.target]
     days = [pair.target.split("日")[0] for pair in dates]
     assert len({*days}) == len(days) == 2000
+
+
+@pytest.mark.parametrize("language", ["???", "de-DE", "xx", ""])
+def test_of_what_is_no_name_of_a_language_cldr_has_nothing(language: str) -> None:
+    for pairs in (name_pairs, lambda names: date_pairs(names, 3), lambda names: unit_pairs(names, 3)):
+        assert [*pairs([language])] == []
+
+
+@pytest.mark.parametrize("count", [-1, 36_526])
+def test_more_days_than_there_are(count: int) -> None:
+    with pytest.raises(ValueError, match=f"count={count}: expected 0 to 36525"):
+        date_pairs(["de"], count)
+
+
+def test_a_broken_catalog_takes_nothing_else_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The entry is skipped, counted and reported, and all others of its file and of other sources are there."""
+    path = tmp_path / "app" / "locale" / "de" / "LC_MESSAGES" / "django.po"
+    path.parent.mkdir(parents=True)
+    path.write_text('msgid "Yes"\nmsgstr "Ja"\n\nmsgid "No\nmsgstr "Nein"\n\nmsgid "Maybe"\nmsgstr "Vielleicht"\n')
+    monkeypatch.setattr(import_module("deepnet_edu.data.multilingual"), "django_root", lambda: tmp_path)
+    monkeypatch.setattr("deepnet_edu.data.catalogs.django_root", lambda: tmp_path)
+    with pytest.warns(UserWarning, match="1 entries of catalogs cannot be read and were left out, the first in app/"):
+        found = multilingual(["de"], ["messages", "dates"], sentences=3)
+    assert found.skipped == {"cannot be read": 1}
+    targets = {pair.target for pair in everything(found)}
+    assert {"Ja", "Vielleicht"} < targets
+    assert len(targets) == 5
 
 
 def test_a_language_that_cldr_lacks_has_its_messages() -> None:
@@ -185,6 +214,8 @@ def test_what_cannot_be_translated(tokenizer: BytePairs) -> None:
         translate(model, tokenizer, ["Delete " * 60], "de")
     with pytest.raises(ValueError, match="Unknown language 'pt_BRR': did you mean 'pt_BR'"):
         translate(model, tokenizer, ["Delete"], "pt_BRR")
+    with pytest.raises(ValueError, match="longest=0: expected a whole number from 1"):
+        translate(model, tokenizer, ["Delete"], "de", longest=0)
     with pytest.raises(ValueError, match="2 languages for 1 sentences"):
         translate(model, tokenizer, ["Delete"], ["de", "ja"])
     with pytest.raises(ValueError, match="expected a list of strings"):

@@ -11,6 +11,7 @@ import pytest
 from deepnet_edu import predict
 from deepnet_edu.explorers import (
     EXPLORERS,
+    NAMES,
     BudgetExplorer,
     ConstantsExplorer,
     CostExplorer,
@@ -54,6 +55,10 @@ def typed(dial: Dial, text: str) -> None:
 
 def threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == NAME]
+
+
+def test_every_explorer_has_the_name_by_which_it_is_asked_for() -> None:
+    assert tuple(EXPLORERS) == NAMES == tuple(kind.name for kind in EXPLORERS.values())
 
 
 @pytest.fixture(params=EXPLORERS)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from deepnet_edu import probe, transformer
+from deepnet_edu import probe
 from deepnet_edu.attention import MultiHeadAttention
 from deepnet_edu.course.places import ROOT
 from deepnet_edu.fast import path as fast_path
@@ -21,6 +21,7 @@ from deepnet_edu.fast.reading import Reading
 from deepnet_edu.models import Model
 from deepnet_edu.residual import RESIDUALS
 from deepnet_edu.residual.deepnorm import DeepNorm
+from deepnet_edu.shape import Shape
 from deepnet_edu.stack import Stack
 from deepnet_edu.training import TrainConfig, TrainStep
 from deepnet_edu.transformer import FeedForward, SubLayer, TransformerLayer
@@ -240,6 +241,7 @@ def test_a_number_elsewhere_is_watched(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_our_own_code_only_computes() -> None:
+    made()  # with the first rule that is made all have PyTorch
     classes = (
         TransformerLayer,
         SubLayer,
@@ -288,9 +290,7 @@ def test_a_number_that_is_off_by_a_thousandth_is_seen(
     residual: str, dtype: torch.dtype, layers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the constants of a thousand layers, where a branch is a hundredth of the stream, too."""
-    stack = Stack("decoder", residual, encoder_layers=0, decoder_layers=2, shape=transformer.Shape(64, 4, 256)).to(
-        dtype
-    )
+    stack = Stack("decoder", residual, encoder_layers=0, decoder_layers=2, shape=Shape(64, 4, 256)).to(dtype)
     numbers = replace(CONFIG, decoder_layers=layers, residual=residual).rule_constants()
     for sublayer in stack.sublayers():
         for name in numbers.keys() & dict(sublayer.residual.named_buffers()):

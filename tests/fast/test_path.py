@@ -14,9 +14,9 @@ from deepnet_edu import TrainConfig, build_model, probe, train
 from deepnet_edu.attention import Context
 from deepnet_edu.fast import LONGEST, Store, knows, native
 from deepnet_edu.models import Batch, Model, ModelConfig, random_batch
+from deepnet_edu.shape import Shape
 from deepnet_edu.stack import Stack
 from deepnet_edu.training import TrainStep
-from deepnet_edu.transformer import Shape
 from tests.rules import CLAIMS, depths, small_config
 
 KNOWN = [(rule, architecture) for rule, architecture in CLAIMS if knows(rule, *depths(architecture, 5).values())]

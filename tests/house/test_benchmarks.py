@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import gpu_cases, gpu_depth, laptop_1000, lesson_12, lesson_14, tournament, training_cpu
+from benchmarks import gpu_cases, gpu_depth, laptop_1000, lesson_12, lesson_14, tied_embedding, tournament, training_cpu
+from benchmarks.resumed import complete
+from deepnet_edu import TrainConfig, train
 from deepnet_edu.data import digits
 from deepnet_edu.planning import count_parameters
 from deepnet_edu.training.runs import find_run
@@ -346,3 +348,36 @@ def test_the_record_of_lesson_14_says_which_images_were_wrong(tmp_path: Path) ->
     assert len(rows) == len(lesson_14.RULES) * (len(lesson_14.SMOKE.rates) + len(lesson_14.SMOKE.seeds))
     images = len(digits().test.targets)
     assert all(row["test"] == pytest.approx(len(row["wrong"]) / images, abs=1e-5) for row in rows)
+
+
+def test_the_arms_of_one_table_differ_in_what_they_say(tmp_path: Path) -> None:
+    """Before training a head that is apart, or an encoder that is held, changes nothing, and a turned head repeats
+    nothing; afterwards the encoder that was held is the one that it was."""
+    size = tied_embedding.SMOKE
+    dates = tied_embedding.Dates(size, one_text=False)
+    models = {
+        name: tied_embedding.build(arm, size, dates.vocab_size, False, 0) for name, arm in tied_embedding.ARMS.items()
+    }
+    start = {name: tied_embedding.look(model, dates) for name, model in models.items()}
+    one = start["one table"]
+    assert start["head apart, same start"] == start["one table, encoder held"] == one
+    assert one[2] > 5 * start["one table, head turned"][2]
+    assert one[2] > 5 * start["own tables"][2]
+    for name in ("one table", "one table, encoder held"):
+        model = models[name]
+        before = [weight.detach().clone() for weight in model.stacks()["encoder"].parameters()]
+        train(model, dates, TrainConfig(2, warmup=0), progress=False)
+        kept = all(map(torch.equal, before, model.stacks()["encoder"].parameters()))
+        assert kept == (name == "one table, encoder held")
+
+
+def test_the_record_of_one_table_resumes(tmp_path: Path) -> None:
+    out, size = tmp_path / "tied.json", tied_embedding.SMOKE
+    wanted = [one for one in tied_embedding.plan(size) if one["arm"] in ("one table", "own tables")]
+    rows = complete(out, {}, wanted, lambda settings: tied_embedding.measure(settings, size))
+    assert {row["part"] for row in rows} == {"start", "arms", "decoder", "long"}
+    for row in rows:
+        assert row["step"] == ([0] if row["part"] == "start" else [0, 2])
+        assert ("bleu" in row) == (row["part"] == "long")
+        assert ("common" in row) == (row["part"] != "decoder")
+    assert complete(out, {}, wanted, lambda settings: pytest.fail("measured again")) == rows

@@ -89,4 +89,43 @@ def test_pages_have_the_tables_of_the_records(monkeypatch: pytest.MonkeyPatch) -
     tables = importlib.import_module("tables")
     texts = [path.read_text(encoding="utf-8") for path in tables.PAGES]
     assert [tables.page(text) for text in texts] == texts, "run python benchmarks/tables.py"
-    assert [text.count(", from the record -->") for text in texts] == [1, 5]
+    assert [text.count(", from the record -->") for text in texts] == [1, 6]
+
+
+TIED = json.loads((RECORDS / "tied_embedding.json").read_text(encoding="utf-8"))["runs"]
+
+
+def tied(arm: str, column: str, step: int) -> list[float]:
+    """A column of an arm after so many updates, seed by seed."""
+    rows = [row for row in TIED if (row["part"], row["arm"]) == ("arms", arm)]
+    assert [row["seed"] for row in rows] == [0, 1, 2]
+    return [row[column][row["step"].index(step)] for row in rows]
+
+
+def test_one_table_repeats_and_its_encoder_collapses() -> None:
+    """What ``ModelConfig`` says of ``shared_embeddings``: by arms that each take one explanation away."""
+    one = tied("one table", "source", 160)
+    for arm in ("one table", "head apart, same start"):
+        assert min(tied(arm, "repeats", 0)) > 0.3
+        assert min(tied(arm, "common", 40)) > 0.999
+        assert max(tied(arm, "source", 80)) < 0.1
+        assert max(tied(arm, "source", 160)) < 1
+    for arm in ("own tables", "one table, head turned", "one table, encoder held", "one table, α = 1"):
+        assert max(tied(arm, "common", 40)) < 0.6
+        assert all(b > a + 0.7 for a, b in zip(one, tied(arm, "source", 160), strict=True))
+    for arm in ("one table, head turned", "one table, encoder held", "one table, Pre-LN, tokens × 5"):
+        assert min(tied(arm, "source", 160)) > 3
+    assert all(b > a for a, b in zip(one, tied("one table, warm-up 100", "source", 160), strict=True))
+
+
+def test_the_wider_the_more_one_table_repeats_at_the_start() -> None:
+    start = {(r["arm"], r["layers"], r["width"]): r["loss"][0] for r in TIED if r["part"] == "start"}
+    assert [start["one table", 4, width] > height for width, height in ((48, 6.5), (192, 11), (512, 18))] == [True] * 3
+    assert max(loss for (arm, *_), loss in start.items() if arm == "own tables") < 6.1
+    assert start["one table", 100, 48] == pytest.approx(start["one table", 4, 48], abs=0.1)
+
+
+def test_one_table_is_a_plateau_and_no_wall() -> None:
+    bleu = {(row["arm"], row["steps"]): row["bleu"] for row in TIED if row["part"] == "long"}
+    assert bleu["one table", 400] < 10
+    assert min(bleu["own tables", 400], bleu["one table", 800], bleu["own tables", 800]) > 99

@@ -1,14 +1,18 @@
 """A room imports only from rooms above it, and only the last ones know that notebooks exist."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 import deepnet_edu
 
 PACKAGE = Path(deepnet_edu.__file__).parent
 ORDER = [
-    "messages", "files", "fields", "lock", "scaling", "residual", "attention", "transformer", "fast", "compiled",
-    "stack", "initialization", "embedding", "config", "models", "generation", "verdict", "record", "planning",
+    "messages", "files", "fields", "lock", "scaling", "residual", "shape", "config", "attention", "transformer", "fast",
+    "compiled", "stack", "initialization", "embedding", "models", "generation", "verdict", "record", "planning",
     "parallel", "theory", "probing", "review", "data", "training", "figures", "progress", "serving", "explorers",
     "checks", "course", "batch", "cli", "__main__",
 ]  # fmt: skip
@@ -52,8 +56,54 @@ def test_only_the_last_rooms_know_notebooks() -> None:
     assert knowing <= {"course", "explorers", "batch", "cli"}
 
 
-def test_scaling_needs_no_torch() -> None:
-    assert not any(name.startswith("torch") for name in imports(PACKAGE / "scaling.py"))
+def test_the_page_for_contributors_has_the_same_order() -> None:
+    text = (PACKAGE.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    listed = text.split("a test holds that:")[1].split(".")[0]
+    assert [room.strip() for room in listed.split(",")] == [room for room in ORDER if room != "__main__"]
+
+
+NUMBERS = """
+import sys
+from deepnet_edu import ModelConfig, RESIDUALS, deepnorm_constants, predict
+from deepnet_edu.checks.names import lesson_of
+
+from deepnet_edu.planning import GPUS, count_parameters, find_shape, flops_per_token, rank_memory, training_memory
+from deepnet_edu.residual import place_at
+from deepnet_edu.theory import mixing_matrix
+config = find_shape("small_1000")
+count_parameters(config), training_memory(config, 4, 64), flops_per_token(config, 64), rank_memory(config, 4, 64)
+for name, rule in RESIDUALS.items():
+    if "decoder" in rule.architectures:
+        one = ModelConfig("decoder", "lm", 48, d_model=16, n_heads=2, d_ff=32, vocab_size=9, residual=name)
+        one.rule_constants(), rule.facts(), rule.at(place_at(0, "decoder", 0, 48)).signal()
+        if rule.norms and rule.says("norms", "__init__", "inside"):  # others are built to be counted
+            training_memory(one, 4, 64)
+predict(config, 64), mixing_matrix(config, 64), deepnorm_constants(decoder_layers=1000), lesson_of()
+assert "torch._C" not in sys.modules, "PyTorch was loaded"
+"""
+
+
+def test_what_is_arithmetic_needs_no_torch() -> None:
+    """Numbers of rules, theory and planning: a third of PyTorch's own import is all the time that they may take."""
+    done = subprocess.run([sys.executable, "-c", NUMBERS], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["plan", "small_1000"],
+        ["models"],
+        ["models", "--residuals"],
+        ["progress"],
+        ["plan", "deepnet-1000", "--gpu", "h200", "--count", "8", "--tokens", "100e9"],
+    ],
+)
+def test_commands_that_count_need_no_torch(command: list[str], tmp_path: Path) -> None:
+    code = "import sys; from deepnet_edu.cli import app; app(sys.argv[1:], standalone_mode=False)"
+    code += "; assert 'torch._C' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_file_can_be_read_in_one_sitting() -> None:

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from deepnet_edu import Batch, ModelConfig, build_model
 from deepnet_edu.attention import Cache, Context, MultiHeadAttention, rotary, rotate
-from deepnet_edu.embedding import POSITIONS, sinusoidal
+from deepnet_edu.embedding import sinusoidal
 from deepnet_edu.models import Classifier, LanguageModel, Translator, random_batch
+from deepnet_edu.shape import POSITIONS, Shape
 from deepnet_edu.stack import Stack
-from deepnet_edu.transformer import FeedForward, Shape
+from deepnet_edu.transformer import FeedForward
 
 SIZES = {"d_model": 16, "n_heads": 4, "d_ff": 32}
 TEXT = {**SIZES, "vocab_size": 11}
@@ -301,6 +302,13 @@ def test_a_translation_needs_what_the_decoder_reads() -> None:
     tokens = torch.randint(11, (1, 4))
     with pytest.raises(ValueError, match="needs target_inputs"):
         build_model(BOTH).loss(Batch(tokens, tokens))
+
+
+def test_each_source_has_a_target() -> None:
+    """Two sources for one target would be read as one long source."""
+    tokens = torch.randint(11, (2, 4))
+    with pytest.raises(ValueError, match="2 sources and 1 targets: expected a target for each source"):
+        build_model(BOTH)(tokens, tokens[:1])
 
 
 def _group(model: Translator) -> list[Tensor]:

@@ -50,8 +50,10 @@ def test_a_sequence_longer_than_the_positions() -> None:
 
 
 def test_tokens_without_a_batch() -> None:
-    with pytest.raises(ValueError, match=r"shape \(5,\): expected \(B, T\); for one sequence, tokens\[None\]"):
-        build_model(SMALL)(torch.zeros(5, dtype=torch.long))
+    expected = r"expected \(B, T\) with at least one token; for one sequence, tokens\[None\]"
+    for shape in ((5,), (2, 0)):
+        with pytest.raises(ValueError, match=expected):
+            build_model(SMALL)(torch.zeros(shape, dtype=torch.long))
 
 
 @pytest.mark.usefixtures("both_paths")

@@ -9,7 +9,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from deepnet_edu import build_model
 from deepnet_edu.models import Batch, Model, ModelConfig, random_batch
-from deepnet_edu.stack import layers_together
+from deepnet_edu.shape import layers_together
 from tests.rules import depths, small_config
 
 

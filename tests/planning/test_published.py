@@ -11,7 +11,8 @@ from deepnet_edu import build_model
 from deepnet_edu.messages import UserError
 from deepnet_edu.models import ModelConfig
 from deepnet_edu.planning import PUBLISHED, count_parameters, features, find_shape, parameters_by_part
-from tests.rules import small_config
+from deepnet_edu.residual import RESIDUALS, Architecture
+from tests.rules import CLAIMS, small_config
 
 #: Of the shapes' publications, or read off the released weights.
 COUNTS = {
@@ -101,8 +102,27 @@ def test_the_formula_counts_what_is_built(config: ModelConfig) -> None:
     assert sum(parameters_by_part(config).values()) == built
 
 
+BY_FORMULA = [
+    (rule, architecture)
+    for rule, architecture in CLAIMS
+    if RESIDUALS[rule].norms is not None and RESIDUALS[rule].says("norms", "__init__", "inside")
+]
+
+
+@pytest.mark.parametrize(("residual", "architecture"), BY_FORMULA)
+def test_a_rule_that_says_its_norms_has_no_other_parameters(residual: str, architecture: Architecture) -> None:
+    """In both stacks, and with RMSNorm, and in a model of one layer, which is its first and its last."""
+    for layers, norm in ((3, "layer"), (1, "rms")):
+        config = replace(small_config(residual, architecture, layers), norm=norm)
+        model = build_model(config, device="meta")
+        counted = count_parameters(config)
+        for stack, found in model.stacks().items():
+            assert counted[stack] == sum(p.numel() for p in found.parameters())
+        assert counted["all"] == sum(p.numel() for p in model.parameters()) == sum(parameters_by_part(config).values())
+
+
 def test_the_formula_refuses_rules_with_parameters_of_their_own() -> None:
-    with pytest.raises(ValueError, match=r"residual='rezero' has parameters .* By formula: post_ln, deepnorm"):
+    with pytest.raises(ValueError, match=r"residual='rezero' has parameters .* By formula: post_ln, pre_ln, "):
         parameters_by_part(small_config("rezero", "decoder"))
 
 

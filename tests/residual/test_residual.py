@@ -10,7 +10,7 @@ from deepnet_edu.attention import Cache
 from deepnet_edu.models import ModelConfig, build_model, random_batch
 from deepnet_edu.probing import probe
 from deepnet_edu.residual import RESIDUALS, Architecture, Norm, Place, Residual
-from deepnet_edu.residual.base import Registry
+from deepnet_edu.residual.registry import Registry
 from deepnet_edu.stack import Stack
 from tests.rules import CLAIMS, SHAPE, small_config
 

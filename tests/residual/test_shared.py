@@ -195,12 +195,39 @@ def test_sinkhorns_rows_sum_to_one_and_columns_almost() -> None:
 
 
 @pytest.mark.usefixtures("double")
+def test_sinkhorns_gradient_is_that_of_its_steps() -> None:
+    """Its backward pass undoes the divisions: against autograd through every step, and finite differences."""
+    logits = (3 * torch.randn(5, 4, 4)).requires_grad_()
+    x = logits
+    for _ in range(20):
+        x = x.log_softmax(-2).log_softmax(-1)
+    along = torch.randn(5, 4, 4)
+    torch.testing.assert_close(sinkhorn(logits), x.exp(), rtol=1e-12, atol=1e-14)
+    (expected,) = torch.autograd.grad(x.exp(), logits, along)
+    (found,) = torch.autograd.grad(sinkhorn(logits), logits, along)
+    torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-14)
+    assert torch.autograd.gradcheck(sinkhorn, logits)
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize("residual", ["hyper_connections", "mhc"])
+def test_verbs_of_streams_take_the_state_as_it_is_too(residual: str) -> None:
+    """What a sub-layer computes once for both, each computes for itself where nobody has."""
+    rule = build_model(small_config(residual, "decoder")).rules()[0]
+    state, branch = (torch.randn(1, 2, 4, 12),), torch.randn(1, 2, 12)
+    entered = rule.enter(state)
+    assert torch.equal(rule.read(state), rule.read(entered))
+    assert torch.equal(rule.write(state, branch)[0], rule.write(entered, branch)[0])
+
+
+@pytest.mark.usefixtures("double")
 def test_the_first_maps_of_mhc_are_those_of_its_table_1() -> None:
     """H_pre = 1/n and H_post = 1 exactly; H_res near I, which is our choice."""
     rule = build_model(small_config("mhc", "decoder")).rules()[0]
     X = torch.randn(1, 2, 4, 12)
-    torch.testing.assert_close(rule.h_pre(X), torch.full((1, 2, 4), 0.25))  # type: ignore[operator]
-    post, res = rule.h_post_res(X)  # type: ignore[operator]
+    H, post = rule.maps(X)  # type: ignore[operator]
+    res, pre = H.split((4, 1), -2)
+    torch.testing.assert_close(pre, torch.full((1, 2, 1, 4), 0.25))
     torch.testing.assert_close(post, torch.ones(1, 2, 4))
     assert (res - torch.eye(4)).abs().max() < 0.06
 

@@ -9,7 +9,7 @@ from deepnet_edu.messages import UserError, shown, unknown
 from deepnet_edu.planning.pipeline import chunks_of
 
 if TYPE_CHECKING:
-    from deepnet_edu.parallel.auto import Proposal
+    from deepnet_edu.planning.proposal import Proposal
 
 Schedule = Literal["1f1b", "interleaved", "gpipe"]
 SCHEDULES = get_args(Schedule)
@@ -113,12 +113,12 @@ class Plan:
         """A plan for so many GPUs of ``memory`` bytes each, and why: ``plan, why = Plan.auto(config, 8, 80e9)``.
 
         Args:
-            config, gpus, memory, how: as of :func:`deepnet_edu.parallel.auto.propose`.
+            config, gpus, memory, how: as of :func:`deepnet_edu.planning.proposal.propose`.
 
         Raises:
             ValueError, UserError: as it does.
         """
-        from deepnet_edu.parallel.auto import propose  # here, since it knows plans
+        from deepnet_edu.planning.proposal import propose  # here, since it knows plans
 
         return propose(config, gpus, memory, **how)
 

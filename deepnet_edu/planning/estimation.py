@@ -6,22 +6,22 @@ from typing import Any
 from deepnet_edu.config import ModelConfig
 from deepnet_edu.fields import Count, NotNegative, Positive, checked
 from deepnet_edu.messages import UserError
-from deepnet_edu.parallel.auto import SHARE, least_need, propose
-from deepnet_edu.parallel.plan import Plan
-from deepnet_edu.planning import (
-    Gpu,
+from deepnet_edu.planning.cost import (
     Span,
-    bubble,
-    count_parameters,
     price_of,
-    rank_traffic,
     sending_seconds,
     training_days,
     training_energy,
-    training_flops,
     training_money,
     utilisation_of,
 )
+from deepnet_edu.planning.counts import training_flops
+from deepnet_edu.planning.devices import Gpu
+from deepnet_edu.planning.parameters import count_parameters
+from deepnet_edu.planning.pipeline import bubble
+from deepnet_edu.planning.plan import Plan
+from deepnet_edu.planning.proposal import SHARE, least_need, propose
+from deepnet_edu.planning.ranks import rank_traffic
 
 #: As many as the largest published run here had (Llama 3 405B).
 MOST_GPUS = 16_384

@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 from deepnet_edu.config import ModelConfig
 from deepnet_edu.messages import UserError
-from deepnet_edu.parallel.plan import Plan
-from deepnet_edu.planning import bubble, rank_memory, rank_traffic
+from deepnet_edu.planning.pipeline import bubble
+from deepnet_edu.planning.plan import Plan
+from deepnet_edu.planning.ranks import rank_memory, rank_traffic
 
 #: The share of a GPU's memory that a plan may take by formula: CUDA itself and what ranks send wants room too.
 SHARE = 0.9

@@ -5,9 +5,8 @@ from typing import Any
 import pytest
 
 from deepnet_edu.messages import UserError
-from deepnet_edu.parallel import Estimate, estimate
-from deepnet_edu.parallel.auto import SHARE
-from deepnet_edu.planning import GPUS, PUBLISHED, SHAPES, rank_memory, rank_traffic, training_flops
+from deepnet_edu.planning import GPUS, PUBLISHED, SHAPES, Estimate, estimate, rank_memory, rank_traffic, training_flops
+from deepnet_edu.planning.proposal import SHARE
 
 H200 = GPUS["h200"]
 
