@@ -57,7 +57,8 @@ LEARNED = 0.3
 @dataclass(frozen=True)
 class Size:
     """What is run: languages, dates in each, depths, those that run with more seeds, rates, these seeds, updates,
-    width, tokens in a batch, of the vocabulary and of a sentence; languages that are learned later, and their updates."""
+    width, tokens in a batch, of the vocabulary and of a sentence; languages that are learned later, and
+    their updates."""
 
     languages: tuple[str, ...] = ("de", "es", "fr", "it")
     dates: int = 1200
