@@ -141,9 +141,8 @@ def _wrong(table: _Table, longest: int, power: float) -> Iterator[tuple[float, s
         return max(of(tokens, total) for tokens, total in among)
 
     yield best(lambda tokens, total: total * len(tokens) ** power), over
-    without = [(tokens, total) for tokens, total in every if len(tokens) > (tokens[-1] == 0)]
     yield (
-        best(lambda tokens, total: total / (len(tokens) - (tokens[-1] == 0)) ** power, without),
+        best(lambda tokens, total: total / max(len(tokens) - (tokens[-1] == 0), 1) ** power),
         "The end is a token too: it counts in the length.",
     )
     yield (

@@ -138,12 +138,9 @@ def corpus_bleu(trial: Trial) -> None:
 
 
 def _corpora() -> Iterator[tuple[Sentences, Sentences]]:
-    """References, and hypotheses that lose, repeat and exchange words of them; shorter and longer than they."""
-    yield (
-        [s.split() for s in ("a cat sat on the mat", "there is a dog")],
-        [s.split() for s in ("the cat sat on the mat", "there is a small dog")],
-    )
-    for seed, (lose, repeat, length) in enumerate([(1, 0, 9), (2, 1, 8), (0, 2, 9), (1, 3, 7), (2, 0, 11), (0, 1, 8)]):
+    """References, and hypotheses that lose, repeat and exchange words of them; shorter and longer than they. A longer
+    one comes first: it alone tells a penalty that is missing from one that is upside down."""
+    for seed, (lose, repeat, length) in enumerate([(0, 2, 9), (1, 0, 9), (2, 1, 8), (1, 3, 7), (2, 0, 11), (0, 1, 8)]):
         draw = np.random.default_rng(seed)
         hypotheses, references = [], []
         for i in range(5):
@@ -156,6 +153,10 @@ def _corpora() -> Iterator[tuple[Sentences, Sentences]]:
             hypotheses.append([*said, *[said[-1]] * (repeat * (i % 3))])
             references.append(words)
         yield hypotheses, references
+    yield (
+        [s.split() for s in ("a cat sat on the mat", "there is a dog")],
+        [s.split() for s in ("the cat sat on the mat", "there is a small dog")],
+    )
 
 
 def _counts(words: list[str], n: int) -> Counter[tuple[str, ...]]:
@@ -196,7 +197,7 @@ def _wrong_scores(hypotheses: Sentences, references: Sentences) -> Iterator[tupl
     rows, penalty = _sums(hypotheses, references), 100 * _brevity(hypotheses, references)
     ratios = [row[0] / row[3] for row in rows]
     pairs = list(zip(hypotheses, references, strict=True))
-    short = "A corpus that is too short is multiplied by exp(1 - r/h), once and for all words together."
+    short = "A corpus that is too short is multiplied by exp(1 - r/h), not by h/r."
     yield (
         float(np.mean([_bleu([a], [b]) for a, b in pairs])),
         "Matches and lengths are added up over the corpus first: a mean of sentences' scores is no corpus score.",
@@ -212,13 +213,15 @@ def _wrong_scores(hypotheses: Sentences, references: Sentences) -> Iterator[tupl
     yield penalty * sum(ratios) / 4, "Precisions are averaged through their logarithms, the geometric mean."
     yield 100 * _geometric(ratios), "Nothing is taken off for a corpus that is too short: the penalty is missing."
     yield 100 * _geometric(ratios) * min(1.0, h / r), short
-    yield 100 * _geometric(ratios) * exp(min(0.0, 1 - h / r)), "The penalty is exp(1 - r/h): h and r are exchanged."
+    if h > r:  # else it takes nothing off
+        yield 100 * _geometric(ratios) * exp(1 - h / r), "The penalty is exp(1 - r/h): h and r are exchanged."
     yield (
         100 * _geometric(ratios) * exp(1 - r / h),
         "A corpus that is longer than its reference gets no bonus: min(1, …).",
     )
     each = [len(a) * _brevity([a], [b]) for a, b in pairs]
-    yield 100 * _geometric(ratios) * sum(each) / h, short
+    once = "The penalty is one for the whole corpus, and not one for each sentence."
+    yield 100 * _geometric(ratios) * sum(each) / h, once
     yield (
         penalty * _geometric([row[0] / row[5] for row in rows]),
         "That is recall: matches are divided by what was written, not by what the references have.",

@@ -51,8 +51,8 @@ _WRONG = (
 
 
 def one_word(trial: Trial) -> None:
-    r"""Replace by XX what one of the patterns %\(\w+\)[sdif], %[sdif]\b, \{\w*\} and </?\w[^<>]*> finds: one re.sub, with
-    the four joined by |. Inside of a placeholder only characters that it can have are allowed, never .* .
+    r"""Replace by XX what one of the patterns %\(\w+\)[sdif], %[sdif]\b, \{\w*\} and </?\w[^<>]*> finds, in one re.sub
+    with the four joined by |. Inside of a placeholder only characters that it can have are allowed, never .* .
     """
     answers = {}
     for message in (*(text for text, _ in _WITH), *_WITHOUT):
