@@ -15,7 +15,8 @@ from deepnet_edu.checks.values import as_array, describe, is_number
 Tokens = tuple[int, ...]
 #: Words, longest, power; the beam is as wide as there are sequences.
 _TABLES = [
-    (3, 4, 0.0), (3, 4, 1.0), (3, 5, 0.6), (4, 4, 0.0), (4, 4, 1.0), (4, 4, 2.0), (3, 5, 1.0), (3, 3, 1.5), (4, 3, 0.6)
+    (3, 4, 0.0), (3, 4, 1.0), (3, 5, 0.6), (4, 4, 0.0), (4, 4, 1.0), (4, 4, 2.0), (3, 5, 1.0), (3, 3, 1.5), (4, 3, 0.6),
+    (3, 4, 2.0), (4, 3, 2.0), (3, 5, 2.0),
 ]  # fmt: skip
 #: Where a beam of one takes the likelier first token and loses, and two do not; the two best begin with the same token.
 _TRAP = {(): (0.1, 0.5, 0.4), (1,): (0.35, 0.33, 0.32), (2,): (0.9, 0.05, 0.05)}
@@ -62,6 +63,7 @@ class _Table:
     def __init__(self, words: int, seed: int, first: dict[Tokens, Sequence[float]] | None = None) -> None:
         self.words, self.seed, self.first = words, seed, first or {}
         self.asked: list[Tokens] = []
+        self.drawn: dict[Tokens, Any] = {}
 
     def __call__(self, tokens: Any) -> Any:
         known = tuple(int(token) for token in tokens)
@@ -71,8 +73,10 @@ class _Table:
     def after(self, known: Tokens) -> Any:
         if self.first:
             return np.log(self.first.get(known, (0.8, 0.1, 0.1)))
-        draw = np.random.default_rng([self.seed, *(token + 1 for token in known)])
-        return np.log(draw.dirichlet(np.full(self.words, 0.8)) * 0.98 + 0.02 / self.words)
+        if known not in self.drawn:
+            draw = np.random.default_rng([self.seed, *(token + 1 for token in known)])
+            self.drawn[known] = np.log(draw.dirichlet(np.full(self.words, 0.8)) * 0.98 + 0.02 / self.words)
+        return self.drawn[known].copy()
 
 
 def _ask(trial: Trial, table: _Table, end: int, longest: int, beams: int, power: float) -> tuple[Tokens, Any]:
@@ -140,6 +144,7 @@ def _wrong(table: _Table, longest: int, power: float) -> Iterator[tuple[float, s
     def best(of: Callable[[Tokens, float], float], among: Sequence[tuple[Tokens, float]] = every) -> float:
         return max(of(tokens, total) for tokens, total in among)
 
+    yield _narrow(table, 0, longest, 1, power)[1], "One sequence alone goes on, as if beams were 1."
     yield best(lambda tokens, total: total * len(tokens) ** power), over
     yield (
         best(lambda tokens, total: total / max(len(tokens) - (tokens[-1] == 0), 1) ** power),
