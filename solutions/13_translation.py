@@ -560,7 +560,7 @@ print(
 # %% [markdown]
 # <details><summary>What you should see</summary>
 #
-# The made-up systems: MADE. Live: LIVE
+# The made-up systems: 60.5 [56.6, 64.4] for the first, and 2.3 [0.9, 3.6] above the second, an interval a third as wide. Live: LIVE
 # </details>
 #
 # **Why it works.** A draw is another test set of the same kind. If both systems are scored on it, its difficulty is subtracted away. The interval speaks of other *sentences*. It says nothing of another *seed*: each model
@@ -973,7 +973,8 @@ if not many:
 # %% [markdown]
 # <details><summary>What you should see</summary>
 #
-# MANYTEXT
+# Live: MANYLIVE The recorded model had six times as many updates with all languages: BLEU 94.1 [92.6, 95.2], 56.9 [53.1, 60.6] above the most similar sentence, from 78 (Lithuanian) to 99 (Spanish). Its faults are a year:
+# 1960 for 2020, 2023 for 2028.
 # </details>
 #
 # **Why it works.** The tag is a token like any other. It changes what the encoder writes, and so which words the decoder finds probable. Languages that are related share pieces of words, so they help each other; in a small model they also share

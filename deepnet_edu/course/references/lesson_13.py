@@ -11,12 +11,12 @@ import numpy as np
 def corpus_bleu(hypotheses, references):
     """BLEU of lists of words against one reference each, in percent: one number."""
 
-    def ngrams(words, n):
+    def groups(words, n):
         return Counter(zip(*(words[i:] for i in range(n)), strict=False))
 
     logs = 0.0
     for n in range(1, 5):
-        pairs = [(ngrams(h, n), ngrams(r, n)) for h, r in zip(hypotheses, references, strict=True)]
+        pairs = [(groups(h, n), groups(r, n)) for h, r in zip(hypotheses, references, strict=True)]
         matched = sum((h & r).total() for h, r in pairs)
         if not matched:
             return 0.0
