@@ -165,6 +165,7 @@ def browser() -> Iterator[Any]:
 def page(browser: Any) -> Iterator[Any]:
     """A page that knows nothing of others, as of a Chromium just installed."""
     context = browser.new_context(viewport=WINDOW)
+    context.set_default_navigation_timeout(180_000)  # on two busy cores a server takes its time
     yield context.new_page()
     context.close()
 

@@ -9,7 +9,17 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import gpu_cases, gpu_depth, laptop_1000, lesson_12, lesson_14, tied_embedding, tournament, training_cpu
+from benchmarks import (
+    gpu_cases,
+    gpu_depth,
+    laptop_1000,
+    lesson_12,
+    lesson_13,
+    lesson_14,
+    tied_embedding,
+    tournament,
+    training_cpu,
+)
 from benchmarks.resumed import complete
 from deepnet_edu import TrainConfig, train
 from deepnet_edu.data import digits
@@ -341,6 +351,29 @@ def test_the_record_of_lesson_12_resumes(tmp_path: Path) -> None:
     assert len(again) == len(rows) + 1
     with pytest.raises(ValueError, match="did you mean 'deepnorm'"):
         lesson_12.record(out, ["deepnrm"], size, jobs=1)
+
+
+def test_the_record_of_lesson_13_resumes(tmp_path: Path) -> None:
+    """Every arm at both rates, its better one again at the depths that are repeated; and the multilingual arm."""
+    out, size = tmp_path / "lesson_13.json", lesson_13.SMOKE
+    rows = lesson_13.record(out, ["deepnorm", "many"], size.layers, size, jobs=1)
+    for layers in size.layers:
+        mine = [row for row in rows if (row["layers"], row["languages"]) == (layers, len(size.languages))]
+        assert {row["rate"] for row in mine if not row["seed"]} == {*size.rates}
+        best = min((row for row in mine if not row["seed"]), key=lambda row: row["tune"])
+        again = [row["rate"] for row in mine if row["seed"]]
+        assert again == [best["rate"]] * len(size.seeds) * (layers in size.repeated)
+        assert all(row["outcome"] == "diverged" for row in mine)  # three updates teach nothing
+        assert all(low <= score <= high for score, low, high in (row["bleu"] for row in mine))
+    (many,) = (row for row in rows if row["languages"] == len(size.all_languages))
+    assert {*many["by_language"]} == {*size.all_languages}
+    del rows[0]
+    out.write_text(json.dumps({"runs": rows}), encoding="utf-8")
+    assert len(lesson_13.record(out, ["deepnorm"], size.layers, size, jobs=1)) == len(rows) + 1
+    with pytest.raises(ValueError, match="did you mean 'deepnorm'"):
+        lesson_13.record(out, ["deepnrm"], size.layers, size, jobs=1)
+    with pytest.raises(ValueError, match="expected some of 1, 2"):
+        lesson_13.record(out, ["deepnorm"], [3], size, jobs=1)
 
 
 def test_the_record_of_lesson_14_says_which_images_were_wrong(tmp_path: Path) -> None:

@@ -1,0 +1,307 @@
+"""Table 1 in miniature: five rules at 4, 10, 18 and 50 encoder and as many decoder layers, on dates in four languages.
+
+Every arm, a rule and a depth, has the same updates of the same pairs at two learning rates with the seed 0; its better
+one, by the loss on the validation part, runs with two more seeds where that fits, at up to 18 + 18. What is reported is
+BLEU on the test part, with an interval over its English sources, beside the most similar training sentence.
+
+One more arm is multilingual: DeepNorm at the first depth learns the same four languages, then twenty more.
+
+A run has diverged if its numbers are not finite, or if it ends less than 0.3 nats below the loss of who knows only how
+frequent each token is.
+
+    python benchmarks/lesson_13.py                      # all that is missing, two runs at a time
+    python benchmarks/lesson_13.py --only deepnorm      # this rule alone
+    python benchmarks/lesson_13.py --layers 4 18        # these depths alone
+    python benchmarks/lesson_13.py --only many          # the multilingual arm alone
+    python benchmarks/lesson_13.py --smoke --out t.json # the script itself, in seconds
+
+Writes results/lesson_13.json after every run, so that what was interrupted resumes; a row that was deleted is measured
+again. Lesson 13 reads it where it is there, complete or not.
+"""
+
+import argparse
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from math import log
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # benchmarks is not part of the package
+
+import numpy as np
+import torch
+
+from benchmarks import tuned
+from benchmarks.resumed import Row, read
+from benchmarks.tuned import Arm
+from deepnet_edu import ModelConfig, TrainConfig, build_model, train
+from deepnet_edu.data import BytePairs, Multilingual, Pair, Translations, most_similar, multilingual, translate
+from deepnet_edu.messages import unknown
+from deepnet_edu.models import IGNORED, Model
+from deepnet_edu.training import TrainingDiverged
+
+RESULTS = Path(__file__).parent / "results" / "lesson_13.json"
+RULES = ("deepnorm", "post_ln", "pre_ln", "admin", "rezero")
+#: The arm of all languages.
+MANY = "many"
+#: Nats below the loss of frequencies alone that a run must reach.
+LEARNED = 0.3
+
+
+@dataclass(frozen=True)
+class Size:
+    """What is run: languages, dates in each, depths, those that run with more seeds, rates, these seeds, updates,
+    width, tokens in a batch, of the vocabulary and of a sentence; languages that are learned later, and
+    their updates."""
+
+    languages: tuple[str, ...] = ("de", "es", "fr", "it")
+    dates: int = 1200
+    layers: tuple[int, ...] = (4, 10, 18, 50)
+    repeated: tuple[int, ...] = (4, 10, 18)
+    rates: tuple[float, ...] = (1e-3, 3e-3)
+    seeds: tuple[int, ...] = (1, 2)
+    steps: int = 250
+    width: int = 48
+    tokens: int = 1024
+    vocabulary: int = 500
+    longest: int = 64
+
+    more: tuple[str, ...] = (
+        "nl", "sv", "da", "pt", "ca", "ro", "pl", "cs", "sk", "hr",
+        "fi", "hu", "tr", "id", "sl", "lt", "et", "nb", "gl", "eu",
+    )  # fmt: skip
+    more_steps: int = 1500
+
+    @property
+    def all_languages(self) -> tuple[str, ...]:
+        """Those of the race, and those that one model learns after them."""
+        return self.languages + self.more
+
+
+SMOKE = Size(("de", "fr"), 60, (1, 2), (1,), (1e-3, 3e-3), (1,), 3, 8, 256, 300, 64, ("nl",), 3)
+
+
+@cache
+def data(size: Size, every: bool = False) -> tuple[Multilingual, BytePairs]:
+    """Dates in three parts that share no source, of the race or of all languages, and the race's vocabulary."""
+    race = multilingual(size.languages, ["dates"], sentences=size.dates)
+    tokenizer = BytePairs.train(race.texts(), size.vocabulary, size.all_languages)
+    return multilingual(size.all_languages, ["dates"], sentences=size.dates) if every else race, tokenizer
+
+
+def measure(arm: Arm, rate: float, seed: int, size: Size) -> Row:
+    """One run: loss on the validation part, nats a token; BLEU and chrF of the test part."""
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    found, tokenizer = data(size)
+    task = found.task(tokenizer, max_tokens=size.tokens, max_length=size.longest, seed=seed)
+    model = build_model(shape(arm["rule"], arm["layers"], size), seed=seed)
+    recipe = _recipe(size.steps, rate, seed)
+    begin, tune = time.perf_counter(), unigram(found.parts.train, tokenizer)
+    least = tune - LEARNED
+    test = found.parts.test
+    outputs = [""] * len(test)
+    try:
+        train(model, task, recipe, progress=False)
+        tune = held_out(model, found.task(tokenizer, "validation", max_tokens=size.tokens, max_length=size.longest))
+        outputs = translate(
+            model, tokenizer, [p.source for p in test], [p.language for p in test], longest=size.longest
+        )
+    except (TrainingDiverged, ValueError):  # numbers that are not finite, while it learns or when it writes
+        tune = unigram(found.parts.train, tokenizer)
+    return {
+        "tune": round(tune, 5),
+        "outcome": "trained" if tune < least else "diverged",
+        **scores(found, outputs),
+        "seconds": round(time.perf_counter() - begin, 1),
+    }
+
+
+def shape(rule: str, layers: int, size: Size) -> ModelConfig:
+    """An encoder and a decoder of so many layers each."""
+    sizes: dict[str, Any] = {"d_model": size.width, "n_heads": 4, "d_ff": 4 * size.width, "max_length": size.longest}
+    words = data(size)[1].vocab_size
+    return ModelConfig(
+        "encoder_decoder",
+        "translation",
+        layers,
+        layers,
+        residual=rule,
+        vocab_size=words,
+        position="sinusoidal",
+        **sizes,
+    )
+
+
+def _recipe(steps: int, rate: float, seed: int) -> TrainConfig:
+    return TrainConfig(steps, learning_rate=rate, warmup=steps // 10, schedule="cosine", label_smoothing=0.1, seed=seed)
+
+
+def measure_many(arm: Arm, rate: float, seed: int, size: Size) -> Row:
+    """One model for all languages: it learns those of the race, then all of them. Scores of the test part, language by
+    language (BLEU, that of the most similar sentence, share that is exact), and some of its translations."""
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    begin = time.perf_counter()
+    model = build_model(shape(arm["rule"], arm["layers"], size), seed=seed)
+    for every, steps in ((False, size.steps), (True, size.more_steps)):
+        found, tokenizer = data(size, every)
+        task = found.task(tokenizer, max_tokens=size.tokens, max_length=size.longest, seed=seed)
+        train(model, task, _recipe(steps, rate, seed), progress=False)
+    test = found.parts.test
+    outputs = translate(model, tokenizer, [p.source for p in test], [p.language for p in test], longest=size.longest)
+    similar = _similar(found)
+    languages = {}
+    for language in size.all_languages:
+        mine = [i for i, pair in enumerate(test) if pair.language == language]
+        part = [test[i] for i in mine]
+        languages[language] = [
+            round(_bleu(by_source(part, [made[i] for i in mine]).sum(0)), 1) for made in (outputs, similar)
+        ] + [round(float(np.mean([outputs[i] == test[i].target for i in mine])), 3)]
+    page = [[*pair, output] for pair, output in list(zip(test, outputs, strict=True))[:: max(1, len(test) // 40)]]
+    validation = found.task(tokenizer, "validation", max_tokens=size.tokens, max_length=size.longest)
+    return {
+        "tune": round(held_out(model, validation), 5),
+        "outcome": "trained",
+        **scores(found, outputs),
+        "by_language": languages,
+        "page": page,
+        "seconds": round(time.perf_counter() - begin, 1),
+    }
+
+
+def unigram(pairs: Sequence[Pair], tokenizer: BytePairs) -> float:
+    """Loss of who knows only how frequent each token is, nats a token."""
+    counts = Counter(token for pair in pairs for token in (*tokenizer.encode(pair.target), tokenizer.end))
+    shares = np.array(list(counts.values())) / counts.total()
+    return float(-(shares * np.log(shares)).sum())
+
+
+@torch.no_grad()
+def held_out(model: Model, task: Translations) -> float:
+    """Mean loss of all tokens of a part, nats."""
+    total = count = 0.0
+    model.eval()
+    for _ in range(task.batches_per_epoch):
+        batch = task.batch()
+        answers = int((batch.targets != IGNORED).sum())
+        total, count = total + answers * model.loss(batch).item(), count + answers
+    model.train()
+    return total / count
+
+
+def scores(found: Multilingual, outputs: Sequence[str]) -> Row:
+    """BLEU with its 95% interval, chrF, and BLEU above the most similar training sentence with its paired interval."""
+    from sacrebleu.metrics import CHRF
+
+    test = found.parts.test
+    own, similar = by_source(test, outputs), by_source(test, _similar(found))
+    draw = np.random.default_rng(0)
+    rows = [draw.integers(len(own), size=len(own)) for _ in range(1000)]
+    bleu = [_bleu(own[drawn].sum(0)) for drawn in rows]
+    above = [score - _bleu(similar[drawn].sum(0)) for score, drawn in zip(bleu, rows, strict=True)]
+    chrf = CHRF().corpus_score(list(outputs), [[pair.target for pair in test]]).score
+    return {
+        "bleu": [round(x, 2) for x in (_bleu(own.sum(0)), *np.quantile(bleu, [0.025, 0.975]).tolist())],
+        "chrf": round(chrf, 2),
+        "above": [
+            round(float(x), 2) for x in (_bleu(own.sum(0)) - _bleu(similar.sum(0)), *np.quantile(above, [0.025, 0.975]))
+        ],
+    }
+
+
+def _similar(found: Multilingual) -> list[str]:
+    return most_similar(found.parts.train, found.parts.test)
+
+
+def by_source(pairs: Sequence[Pair], outputs: Sequence[str]) -> Any:
+    """What BLEU adds up, for each English source over its languages, (sources, 10): matches of 1 to 4 words, as many
+    that were written, and the words of output and reference."""
+    from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
+
+    words: Callable[[str], str] = Tokenizer13a()
+    rows: dict[str, Any] = {}
+    for pair, output in zip(pairs, outputs, strict=True):
+        h, r = words(output).split(), words(pair.target).split()
+        grams = [[Counter(zip(*(x[i:] for i in range(n)), strict=False)) for x in (h, r)] for n in range(1, 5)]
+        row = [(a & b).total() for a, b in grams] + [a.total() for a, _ in grams] + [len(h), len(r)]
+        rows[pair.source] = rows.get(pair.source, 0) + np.array(row, float)
+    return np.array(list(rows.values()))
+
+
+def _bleu(sums: Any) -> float:
+    matched, written, (h, r) = sums[:4], sums[4:8], sums[8:]
+    if not matched.all():
+        return 0.0
+    return float(100 * np.exp(np.log(matched / written).mean() + min(0.0, 1 - r / h)))
+
+
+def record(out: Path, rules: Sequence[str], layers: Sequence[int], size: Size, jobs: int) -> list[Row]:
+    """All runs that ``out`` lacks, shallow ones first.
+
+    Raises:
+        ValueError: there is no such rule or depth.
+    """
+    for rule in rules:
+        if rule not in (*RULES, MANY):
+            raise ValueError(unknown("rule", rule, (*RULES, MANY)))
+    for depth in layers:
+        if depth not in size.layers:
+            raise ValueError(f"--layers {depth}: expected some of {', '.join(map(str, size.layers))}.")
+    run = partial(measure, size=size)
+    for depth in sorted(layers):
+        arms = [{"rule": rule, "layers": depth, "languages": len(size.languages)} for rule in rules if rule != MANY]
+        seeds = size.seeds if depth in size.repeated else ()
+        tuned.record(out, _head(size), arms, run, size.rates, (), seeds, jobs)
+    if MANY in rules:
+        arms = [{"rule": "deepnorm", "layers": size.layers[0], "languages": len(size.all_languages)}]
+        tuned.record(out, _head(size), arms, partial(measure_many, size=size), size.rates[-1:], (), (), 1)
+    return read(out)
+
+
+def _head(size: Size) -> dict[str, Any]:
+    """What the record says of itself."""
+    found, tokenizer = data(size)
+    return {
+        "what": "Translating dates with encoder-decoders of several depths and rules at an equal number of updates",
+        "command": "python benchmarks/lesson_13.py",
+        "rules": list(RULES),
+        "size": vars(size),
+        "test": {"pairs": len(found.parts.test), "sources": len({pair.source for pair in found.parts.test})},
+        "unigram": round(unigram(found.parts.train, tokenizer), 4),
+        "vocabulary": {"tokens": tokenizer.vocab_size, "nats": round(log(tokenizer.vocab_size), 4)},
+        "recipe": "AdamW, cosine after a tenth of warm-up, clipped to norm 1, label smoothing 0.1, greedy decoding; "
+        "every rate once, the better one with new seeds",
+    }
+
+
+def main() -> None:
+    """Make what is missing."""
+    parser = argparse.ArgumentParser(description="Table 1 in miniature: rules and depths of a translator.")
+    parser.add_argument(
+        "--only", nargs="+", metavar="RULE", default=[*RULES, MANY], help=f"these rules, or {MANY!r}, alone"
+    )
+    parser.add_argument("--layers", nargs="+", type=int, metavar="N", help="these depths alone, N + N layers")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time, a thread each")
+    parser.add_argument("--smoke", action="store_true", help="tiny; needs --out")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    given = parser.parse_args()
+    if given.smoke and given.out == RESULTS:
+        parser.error("--smoke measures nothing that a record should hold: add --out FILE.")
+    if given.jobs < 1:
+        parser.error(f"--jobs {given.jobs}: expected 1 or more.")
+    size = SMOKE if given.smoke else Size()
+    try:
+        record(given.out, given.only, given.layers or size.layers, size, given.jobs)
+    except ValueError as error:
+        parser.error(str(error))
+
+
+if __name__ == "__main__":
+    main()
