@@ -21,6 +21,7 @@ again. Lesson 13 reads it where it is there, complete or not.
 
 import argparse
 import os
+import re
 import sys
 import time
 from collections import Counter
@@ -41,7 +42,7 @@ from benchmarks import tuned
 from benchmarks.resumed import Row, read
 from benchmarks.tuned import Arm
 from deepnet_edu import ModelConfig, TrainConfig, build_model, train
-from deepnet_edu.data import BytePairs, Multilingual, Pair, Translations, most_similar, multilingual, translate
+from deepnet_edu.data import BytePairs, Pair, Parts, Translations, most_similar, multilingual, translate
 from deepnet_edu.messages import unknown
 from deepnet_edu.models import IGNORED, Model
 from deepnet_edu.training import TrainingDiverged
@@ -66,10 +67,10 @@ class Size:
     repeated: tuple[int, ...] = (4, 10, 18)
     rates: tuple[float, ...] = (1e-3, 3e-3)
     seeds: tuple[int, ...] = (1, 2)
-    steps: int = 250
+    steps: int = 400
     width: int = 48
-    tokens: int = 1024
-    vocabulary: int = 500
+    tokens: int = 640
+    vocabulary: int = 1600
     longest: int = 64
 
     more: tuple[str, ...] = (
@@ -87,38 +88,55 @@ class Size:
 SMOKE = Size(("de", "fr"), 60, (1, 2), (1,), (1e-3, 3e-3), (1,), 3, 8, 256, 300, 64, ("nl",), 3)
 
 
+def apart(text: str) -> str:
+    """Words, numbers and marks set apart by spaces, so that each can be a token."""
+    return " " + " ".join(re.findall(r"\w+|[^\w\s]", text))
+
+
 @cache
-def data(size: Size, every: bool = False) -> tuple[Multilingual, BytePairs]:
-    """Dates in three parts that share no source, of the race or of all languages, and the race's vocabulary."""
-    race = multilingual(size.languages, ["dates"], sentences=size.dates)
-    tokenizer = BytePairs.train(race.texts(), size.vocabulary, size.all_languages)
-    return multilingual(size.all_languages, ["dates"], sentences=size.dates) if every else race, tokenizer
+def data(size: Size) -> tuple[Parts[Pair], Parts[Pair], BytePairs]:
+    """Dates in three parts that share no source, of the race and of all languages, and one vocabulary for both."""
+    race, wide = (
+        multilingual(languages, ["dates"], sentences=count).parts.map(
+            lambda pair: Pair(apart(pair.source), apart(pair.target), pair.language)
+        )
+        for languages, count in ((size.languages, size.dates), (size.all_languages, size.dates // 2))
+    )
+    texts = [text for pair in (*race.train, *wide.train) for text in pair[:2]]
+    words = [word for text in texts for word in re.findall(r" \S+", text)]
+    return race, wide, BytePairs.train(words, size.vocabulary, size.all_languages)
+
+
+def batches(pairs: Sequence[Pair], size: Size, seed: int = 0) -> Translations:
+    """The pairs in any order."""
+    tokenizer = data(size)[2]
+    return Translations(pairs, tokenizer, max_tokens=size.tokens, max_length=size.longest, bucketing=False, seed=seed)
+
+
+def translations(model: Model, pairs: Sequence[Pair], size: Size) -> list[str]:
+    """Greedy, into each pair's language."""
+    sources, languages = [pair.source for pair in pairs], [pair.language for pair in pairs]
+    return [text.strip() for text in translate(model, data(size)[2], sources, languages, longest=size.longest)]
 
 
 def measure(arm: Arm, rate: float, seed: int, size: Size) -> Row:
     """One run: loss on the validation part, nats a token; BLEU and chrF of the test part."""
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    found, tokenizer = data(size)
-    task = found.task(tokenizer, max_tokens=size.tokens, max_length=size.longest, seed=seed)
+    race, _, tokenizer = data(size)
     model = build_model(shape(arm["rule"], arm["layers"], size), seed=seed)
-    recipe = _recipe(size.steps, rate, seed)
-    begin, tune = time.perf_counter(), unigram(found.parts.train, tokenizer)
-    least = tune - LEARNED
-    test = found.parts.test
-    outputs = [""] * len(test)
+    begin, chance = time.perf_counter(), unigram(race.train, tokenizer)
+    tune, outputs = chance, [""] * len(race.test)
     try:
-        train(model, task, recipe, progress=False)
-        tune = held_out(model, found.task(tokenizer, "validation", max_tokens=size.tokens, max_length=size.longest))
-        outputs = translate(
-            model, tokenizer, [p.source for p in test], [p.language for p in test], longest=size.longest
-        )
+        train(model, batches(race.train, size, seed), _recipe(size.steps, rate, seed), progress=False)
+        tune = held_out(model, batches(race.validation, size))
+        outputs = translations(model, race.test, size)
     except (TrainingDiverged, ValueError):  # numbers that are not finite, while it learns or when it writes
-        tune = unigram(found.parts.train, tokenizer)
+        tune = chance
     return {
         "tune": round(tune, 5),
-        "outcome": "trained" if tune < least else "diverged",
-        **scores(found, outputs),
+        "outcome": "trained" if tune < chance - LEARNED else "diverged",
+        **scores(race, outputs),
         "seconds": round(time.perf_counter() - begin, 1),
     }
 
@@ -126,7 +144,7 @@ def measure(arm: Arm, rate: float, seed: int, size: Size) -> Row:
 def shape(rule: str, layers: int, size: Size) -> ModelConfig:
     """An encoder and a decoder of so many layers each."""
     sizes: dict[str, Any] = {"d_model": size.width, "n_heads": 4, "d_ff": 4 * size.width, "max_length": size.longest}
-    words = data(size)[1].vocab_size
+    words = data(size)[2].vocab_size
     return ModelConfig(
         "encoder_decoder",
         "translation",
@@ -150,26 +168,26 @@ def measure_many(arm: Arm, rate: float, seed: int, size: Size) -> Row:
     torch.set_flush_denormal(True)
     begin = time.perf_counter()
     model = build_model(shape(arm["rule"], arm["layers"], size), seed=seed)
-    for every, steps in ((False, size.steps), (True, size.more_steps)):
-        found, tokenizer = data(size, every)
-        task = found.task(tokenizer, max_tokens=size.tokens, max_length=size.longest, seed=seed)
-        train(model, task, _recipe(steps, rate, seed), progress=False)
-    test = found.parts.test
-    outputs = translate(model, tokenizer, [p.source for p in test], [p.language for p in test], longest=size.longest)
-    similar = _similar(found)
+    race, wide, _ = data(size)
+    for pairs, steps in ((race.train, size.steps), (wide.train, size.more_steps)):
+        train(model, batches(pairs, size, seed), _recipe(steps, rate, seed), progress=False)
+    test = wide.test
+    outputs, similar = translations(model, test, size), most_similar(wide.train, test)
     languages = {}
     for language in size.all_languages:
         mine = [i for i, pair in enumerate(test) if pair.language == language]
         part = [test[i] for i in mine]
         languages[language] = [
             round(_bleu(by_source(part, [made[i] for i in mine]).sum(0)), 1) for made in (outputs, similar)
-        ] + [round(float(np.mean([outputs[i] == test[i].target for i in mine])), 3)]
-    page = [[*pair, output] for pair, output in list(zip(test, outputs, strict=True))[:: max(1, len(test) // 40)]]
-    validation = found.task(tokenizer, "validation", max_tokens=size.tokens, max_length=size.longest)
+        ] + [round(float(np.mean([outputs[i] == test[i].target.strip() for i in mine])), 3)]
+    page = [
+        [pair.source.strip(), pair.target.strip(), pair.language, output]
+        for pair, output in list(zip(test, outputs, strict=True))[:: max(1, len(test) // 40)]
+    ]
     return {
-        "tune": round(held_out(model, validation), 5),
+        "tune": round(held_out(model, batches(wide.validation, size)), 5),
         "outcome": "trained",
-        **scores(found, outputs),
+        **scores(wide, outputs),
         "by_language": languages,
         "page": page,
         "seconds": round(time.perf_counter() - begin, 1),
@@ -196,12 +214,12 @@ def held_out(model: Model, task: Translations) -> float:
     return total / count
 
 
-def scores(found: Multilingual, outputs: Sequence[str]) -> Row:
+def scores(parts: Parts[Pair], outputs: Sequence[str]) -> Row:
     """BLEU with its 95% interval, chrF, and BLEU above the most similar training sentence with its paired interval."""
     from sacrebleu.metrics import CHRF
 
-    test = found.parts.test
-    own, similar = by_source(test, outputs), by_source(test, _similar(found))
+    test = parts.test
+    own, similar = by_source(test, outputs), by_source(test, most_similar(parts.train, test))
     draw = np.random.default_rng(0)
     rows = [draw.integers(len(own), size=len(own)) for _ in range(1000)]
     bleu = [_bleu(own[drawn].sum(0)) for drawn in rows]
@@ -214,10 +232,6 @@ def scores(found: Multilingual, outputs: Sequence[str]) -> Row:
             round(float(x), 2) for x in (_bleu(own.sum(0)) - _bleu(similar.sum(0)), *np.quantile(above, [0.025, 0.975]))
         ],
     }
-
-
-def _similar(found: Multilingual) -> list[str]:
-    return most_similar(found.parts.train, found.parts.test)
 
 
 def by_source(pairs: Sequence[Pair], outputs: Sequence[str]) -> Any:
@@ -267,14 +281,14 @@ def record(out: Path, rules: Sequence[str], layers: Sequence[int], size: Size, j
 
 def _head(size: Size) -> dict[str, Any]:
     """What the record says of itself."""
-    found, tokenizer = data(size)
+    race, _, tokenizer = data(size)
     return {
         "what": "Translating dates with encoder-decoders of several depths and rules at an equal number of updates",
         "command": "python benchmarks/lesson_13.py",
         "rules": list(RULES),
         "size": vars(size),
-        "test": {"pairs": len(found.parts.test), "sources": len({pair.source for pair in found.parts.test})},
-        "unigram": round(unigram(found.parts.train, tokenizer), 4),
+        "test": {"pairs": len(race.test), "sources": len({pair.source for pair in race.test})},
+        "unigram": round(unigram(race.train, tokenizer), 4),
         "vocabulary": {"tokens": tokenizer.vocab_size, "nats": round(log(tokenizer.vocab_size), 4)},
         "recipe": "AdamW, cosine after a tenth of warm-up, clipped to norm 1, label smoothing 0.1, greedy decoding; "
         "every rate once, the better one with new seeds",
