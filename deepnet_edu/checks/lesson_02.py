@@ -163,9 +163,9 @@ def skip_gradient_factor(trial: Trial) -> None:
 
 JUDGES: dict[str, Judge] = {
     "layer_norm": layer_norm,
-    "layer_norm_backward": layer_norm_backward,
-    "jacobian_gain": jacobian_gain,
     "equivalent_branch_scale": equivalent_branch_scale,
-    "rms_norm": rms_norm,
+    "jacobian_gain": jacobian_gain,
     "skip_gradient_factor": skip_gradient_factor,
+    "layer_norm_backward": layer_norm_backward,
+    "rms_norm": rms_norm,
 }

@@ -146,8 +146,8 @@ def _wrong_widths(layers: int, budget: float, tokens: int, vocab_size: int, mult
 
 JUDGES: dict[str, Judge] = {
     "bits_per_byte": bits_per_byte,
-    "strided_loss": strided_loss,
     "equal_flop_width": equal_flop_width,
-    "cached_attention": cached_attention,
     "compare_arms": compare_arms,
+    "strided_loss": strided_loss,
+    "cached_attention": cached_attention,
 }

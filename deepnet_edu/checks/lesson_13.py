@@ -233,8 +233,8 @@ def _wrong_scores(hypotheses: Sentences, references: Sentences) -> Iterator[tupl
 
 
 JUDGES: dict[str, Judge] = {
-    "one_word": one_word,
     "corpus_bleu": corpus_bleu,
+    "one_word": one_word,
     "split_by_source": split_by_source,
     "paired_interval": paired_interval,
     "beam_search": beam_search,

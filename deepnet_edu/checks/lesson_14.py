@@ -284,7 +284,7 @@ def _wrong_tests(a: int, b: int, both: int, none: int) -> list[Misconception]:
 
 JUDGES: dict[str, Judge] = {
     "patches": patches,
+    "same_quality": same_quality,
     "blind_to": blind_to,
     "rollout": rollout,
-    "same_quality": same_quality,
 }

@@ -224,8 +224,8 @@ def _wrong_adjusted(p: Sequence[float], right: Sequence[float]) -> list[Misconce
 
 JUDGES: dict[str, Judge] = {
     "mixing_matrix": mixing_matrix,
-    "amax_gain": amax_gain,
     "LambdaSkip": LambdaSkip,
+    "amax_gain": amax_gain,
     "expected_best": expected_best,
     "holm": holm,
 }

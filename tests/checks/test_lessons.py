@@ -209,6 +209,12 @@ def test_mutants_that_differ_on_one_draw_are_told_apart() -> None:
     assert not right.equals(lambda n: [n])
 
 
+def test_exercises_are_listed_in_the_order_in_which_a_lesson_meets_them() -> None:
+    """`progress` names the next one by it."""
+    met = [exercise.name for _, exercise, _ in table.exercises()]
+    assert met == list(check.lesson_of)
+
+
 def test_the_page_does_not_depend_on_who_used_the_answers_before() -> None:
     first, second = (table._rows("variance_by_depth", table._fresh("tests.checks.answers_01")) for _ in range(2))
     assert first == second
