@@ -320,7 +320,7 @@ for rule in ("pre_ln", "post_ln"):
 #
 # **Objective**: let each arm have its own learning rate without letting luck choose the result.
 #
-# `runs` is a list of dictionaries with the keys `arm`, `rate`, `seed`, `tune` and `test`: the losses on two parts of the held-out text. Write
+# `runs` is a list of dictionaries with the keys `arm` (a name), `rate`, `seed`, `tune` and `test`: the losses on two parts of the held-out text. Write
 # `compare_arms(runs)`: a dictionary that has, for each arm, a tuple of three: the rate with the least mean `tune` over its seeds; the mean
 # `test` at this rate; and whether this rate is the smallest or the largest that was tried for this arm, `True` or `False`.
 #
@@ -365,7 +365,14 @@ for arm, (rate, loss, edge) in sorted(compare_arms(made_up).items()):
     print(f"{arm}: {float(loss):.2f} at {float(rate):g}, {'at the edge' if edge else 'inside'}")
 
 # %% tags=["nbval-ignore-output"]
-compared = compare_arms(runs)
+def by_arm(runs):
+    """What compare_arms finds, by rule and layers; to it an arm is a name."""
+    names = {f"{rule} {layers}": (rule, layers) for rule, layers in (run["arm"] for run in runs)}
+    named = [{**run, "arm": "{} {}".format(*run["arm"])} for run in runs]
+    return {names[name]: found for name, found in compare_arms(named).items()}
+
+
+compared = by_arm(runs)
 spread = {}
 for arm in arms:
     rate, loss, edge = compared[arm]
@@ -700,7 +707,7 @@ def recorded(record):
             for one in record.runs
             if widths.get(one["layers"]) == one["width"]
         ]
-        table = compare_arms(rows)
+        table = by_arm(rows)
         print(f"\n{title}, bits a byte at the tuned rate (* at the edge of those tried)")
         for rule in record.head["rules"]:
             depths = sorted(layers for name, layers in table if name == rule)
