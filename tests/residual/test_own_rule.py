@@ -1,0 +1,99 @@
+"""A rule that somebody else defines is known everywhere by what it says of itself."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+from typer.testing import CliRunner
+
+from deepnet_edu import ModelConfig, build_model, deepnorm_constants, predict, probe
+from deepnet_edu.cli import app
+from deepnet_edu.models import random_batch
+from deepnet_edu.planning import count_operations, count_parameters, parameters_by_part, training_memory
+from deepnet_edu.residual import RESIDUALS, Place, Residual, Saved, Signal
+
+SIZES = {"d_model": 24, "n_heads": 3, "d_ff": 48, "vocab_size": 11}
+
+
+class Mine(Residual):
+    """x ← LN(αx + F(x)), α as DeepNorm's."""
+
+    title, formula, source, architectures = "Mine", "x ← LN(αx + F(x))", "this test", ("decoder",)
+    elsewhere = "it is a test's."
+    norms, saved = (1, 0), Saved()
+    alpha: Tensor
+
+    @classmethod
+    def numbers(cls, place: Place) -> dict[str, float]:
+        """α."""
+        constants = deepnorm_constants(decoder_layers=place.decoder_layers).decoder
+        assert constants is not None
+        return {"alpha": constants.alpha}
+
+    def __init__(self, place: Place, d_model: int) -> None:
+        super().__init__(place, d_model)
+        self.constant("alpha")
+        self.norm = self.norm_layer()
+
+    def write(self, state: tuple[Tensor, ...], branch: Tensor) -> tuple[Tensor, ...]:
+        """LN(αx + F(x))."""
+        return (self.norm(self.alpha * state[0] + branch),)
+
+    def signal(self) -> Signal:
+        """α on the skip, the norm around the sum."""
+        return Signal(skip=self.current("alpha"), norm_sum=True)
+
+
+@pytest.fixture(autouse=True)
+def config() -> Iterator[ModelConfig]:
+    """Of a model of this rule, which is registered while the test runs."""
+    RESIDUALS.register("mine")(Mine)
+    yield ModelConfig("decoder", "lm", 12, residual="mine", **SIZES)
+    del RESIDUALS._rules["mine"]
+
+
+def test_it_is_in_the_table() -> None:
+    rules = json.loads(CliRunner().invoke(app, ["models", "--residuals", "--json"]).output)
+    assert {"name": "mine", **Mine.facts()} in [
+        {**rule, "architectures": tuple(rule["architectures"])} for rule in rules
+    ]
+
+
+def test_its_numbers_and_what_follows_from_them_are_those_of_the_same_rule(config: ModelConfig) -> None:
+    """But for β, which it has not: here a probe and a prediction agree on both."""
+    other = replace(config, residual="deepnorm")
+    assert config.rule_constants() == {"alpha": 24**0.25}
+    assert count_parameters(config) == count_parameters(other)
+    assert parameters_by_part(config) == parameters_by_part(other)
+    assert training_memory(config, 2, 8) == training_memory(other, 2, 8)
+    assert count_operations(config, 2, 8) == count_operations(other, 2, 8)
+    predicted, measured = predict(config, 8), probe(build_model(config), random_batch(config, 8, 8))
+    assert measured.input_share[-1] == pytest.approx(predicted.input_share[-1], rel=0.5)  # narrow
+
+
+def test_the_fast_path_takes_it(config: ModelConfig) -> None:
+    model, tokens = build_model(config), torch.randint(11, (2, 8))
+    found = model(tokens)
+    assert next(iter(model.stacks().values())).taken.startswith("fast")  # type: ignore[union-attr]
+    model.use_path("plain")
+    torch.testing.assert_close(found, model(tokens), rtol=1e-4, atol=1e-5)
+
+
+def test_a_subclass_that_computes_something_else_is_not_believed_to_do_what_its_parent_said(
+    config: ModelConfig,
+) -> None:
+    class Other(Mine):
+        """x ← LN(αx + F(x) + 1)."""
+
+        def write(self, state: tuple[Tensor, ...], branch: Tensor) -> tuple[Tensor, ...]:
+            """LN(αx + F(x) + 1)."""
+            return (self.norm(self.alpha * state[0] + branch + 1),)
+
+    assert Mine.says("signal", "write")
+    assert not Other.says("signal", "write")
+    RESIDUALS.register("mine", replace=True)(Other)
+    with pytest.raises(ValueError, match="no prediction for residual 'mine'"):
+        predict(config, 8)
