@@ -364,6 +364,7 @@ made_up = [
 for arm, (rate, loss, edge) in sorted(compare_arms(made_up).items()):
     print(f"{arm}: {float(loss):.2f} at {float(rate):g}, {'at the edge' if edge else 'inside'}")
 
+
 # %% tags=["nbval-ignore-output"]
 def by_arm(runs):
     """What compare_arms finds, by rule and layers; to it an arm is a name."""

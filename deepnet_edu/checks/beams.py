@@ -1,6 +1,6 @@
 """The judge of lesson 13's beam search: against all sequences there are, on small tables of probabilities."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import product
 from math import exp
 from typing import Any
@@ -40,11 +40,12 @@ def beam_search(trial: Trial) -> None:
             trial.require(got == right[0], said, str(right[0]), str(got))
     if trial.verdict() is not None:  # of one that is wrong anyway these would say the wrong thing
         return
-    for table, beams, tokens, said in (
+    traps: tuple[tuple[_Table, int, Tokens, str], ...] = (
         (_Table(3, 0, _TRAP), 1, (1, 0), "With one beam only the best unfinished sequence goes on, at each length."),
         (_Table(3, 0, _TRAP), 2, (2, 0), "With two beams the second best goes on too, and wins here."),
         (_Table(3, 0, _SAME), 2, (1, 2, 0), "Both beams may come from the same one: choose over all of them together."),
-    ):
+    )
+    for table, beams, tokens, said in traps:
         got, _ = _ask(trial, table, 0, 4, beams, 0.0)
         trial.require(got == tokens, said, str(tokens), str(got))
     for seed, (end, longest, beams, power) in enumerate(
@@ -60,7 +61,7 @@ def beam_search(trial: Trial) -> None:
 class _Table:
     """Log-probabilities of the next token after each beginning, kept count of; ``first`` gives some of them."""
 
-    def __init__(self, words: int, seed: int, first: dict[Tokens, Sequence[float]] | None = None) -> None:
+    def __init__(self, words: int, seed: int, first: Mapping[Tokens, Sequence[float]] | None = None) -> None:
         self.words, self.seed, self.first = words, seed, first or {}
         self.asked: list[Tokens] = []
         self.drawn: dict[Tokens, Any] = {}

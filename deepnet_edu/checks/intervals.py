@@ -31,11 +31,11 @@ def paired_interval(trial: Trial) -> None:
         said = "Difference, low and high belong to the same draws: one of the three is another number."
         trial.equal(got, right, apart(_wrong(right, differences, own)), said)
     a, b = _statistics(*_SIZES[0][::2])
-    twice = [
+    first, again = [
         np.array(_three(trial, trial.call(a, b, _Score(a, b), 50, np.random.default_rng(5))), float) for _ in range(2)
     ]
     said = "The same generator, and another interval: draw with the generator that is given."
-    trial.require(bool(np.allclose(*twice)), said)
+    trial.require(bool(np.allclose(first, again)), said)
     same = np.array(_three(trial, trial.call(a, a, _ratio, 50, np.random.default_rng(5))), float)
     said = "A system against itself: the difference is 0 in every draw, and so are both ends."
     trial.require(bool((abs(same) < 1e-4).all()), said, "0, 0, 0")

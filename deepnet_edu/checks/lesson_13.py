@@ -115,7 +115,7 @@ def corpus_bleu(trial: Trial) -> None:
         said = "For these sentences BLEU is another number."
         trial.equal(trial.call(hypotheses, references), _bleu(hypotheses, references), apart(wrong), said)
     same = [text.split() for text in ("the cat sat on the mat", "a b c d e f g")]
-    for hypotheses, references, right, said in (
+    cases: tuple[tuple[list[list[str]], list[list[str]], float, str], ...] = (
         (same, same, 100.0, "A corpus that is its reference has BLEU 100."),
         (
             [["a", "b", "c", "x"]],
@@ -131,7 +131,8 @@ def corpus_bleu(trial: Trial) -> None:
             "An empty sentence counts by the length of its reference.",
         ),
         ([["a"], same[1]], [["a"], same[1]], 100.0, "A sentence of one word has one 1-gram, and none of two words."),
-    ):
+    )
+    for hypotheses, references, right, said in cases:
         got = trial.call(hypotheses, references)
         trial.like(got, 0.0)
         trial.require(abs(float(got) - right) < 1e-3 * max(right, 1), said, f"{right:.6g}", f"{float(got):.6g}")

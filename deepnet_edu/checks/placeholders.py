@@ -51,8 +51,9 @@ _WRONG = (
 
 
 def one_word(trial: Trial) -> None:
-    r"""Replace by XX what one of the patterns %\(\w+\)[sdif], %[sdif]\b, \{\w*\} and </?\w[^<>]*> finds, in one re.sub
-    with the four joined by |. Inside of a placeholder only characters that it can have are allowed, never .* .
+    """Replace by XX, in one re.sub with four patterns joined by |: a percent sign, a name in parentheses and one of the
+    four letters; a percent sign and such a letter at a word's end; braces around nothing or a name; and a tag from its
+    opening sign to the next closing one. Inside of a placeholder only characters that it can have are allowed.
     """
     answers = {}
     for message in (*(text for text, _ in _WITH), *_WITHOUT):

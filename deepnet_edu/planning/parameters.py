@@ -39,7 +39,7 @@ def _by_formula(config: ModelConfig, norms: tuple[int, int]) -> dict[str, int]:
     matrices = (d * (d + 2 * config.kv_width), (config.ffn_matrices - 1) * d * config.d_ff)
     _check_largest(max(*matrices, *ends.values()))
     stacks = {stack: sum(stack_parameters(config, stack, norms).values()) for stack in ("encoder", "decoder")}
-    return {**stacks, "ends": sum(ends.values())}
+    return {"ends": sum(ends.values()), **stacks}
 
 
 def _by_building(config: ModelConfig) -> dict[str, int]:

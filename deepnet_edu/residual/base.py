@@ -107,13 +107,13 @@ class Residual(Module):
         self.constants = self.formula_constants()
 
     @classmethod
-    def numbers(cls, place: Place) -> dict[str, float]:
+    def constants_at(cls, place: Place) -> dict[str, float]:
         """The rule's constants at a place, by name, from its paper's formula."""
         return {}
 
     def formula_constants(self) -> dict[str, float]:
-        """:meth:`numbers` here, or what the place says instead: what nobody has changed in the built model."""
-        numbers = self.numbers(self.place)
+        """:meth:`constants_at` here, or what the place says instead: what nobody has changed in the built model."""
+        numbers = self.constants_at(self.place)
         return {name: float(self.place.override.get(name, value)) for name, value in numbers.items()}
 
     @classmethod

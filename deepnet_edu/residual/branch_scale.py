@@ -30,7 +30,7 @@ class ReZero(Residual):
     saved = Saved(more=0, more_cross=0)
 
     @classmethod
-    def numbers(cls, place: Place) -> dict[str, float]:
+    def constants_at(cls, place: Place) -> dict[str, float]:
         """The first α: 0."""
         return {"alpha": 0.0}
 
@@ -63,7 +63,7 @@ class SkipInit(ReZero):
     per_layer = ()
 
     @classmethod
-    def numbers(cls, place: Place) -> dict[str, float]:
+    def constants_at(cls, place: Place) -> dict[str, float]:
         """The first α: 1/√L."""
         return {"alpha": place.count**-0.5}
 
@@ -130,7 +130,7 @@ class LayerScale(PreLN):
     saved = Saved(d=10)
 
     @classmethod
-    def numbers(cls, place: Place) -> dict[str, float]:
+    def constants_at(cls, place: Place) -> dict[str, float]:
         """The first λ."""
         return {"lambda": 0.1 if place.n_layers <= 18 else 1e-5 if place.n_layers <= 24 else 1e-6}
 
@@ -169,7 +169,7 @@ class LayerNormScaling(PreLN):
     depth_scale: Tensor
 
     @classmethod
-    def numbers(cls, place: Place) -> dict[str, float]:
+    def constants_at(cls, place: Place) -> dict[str, float]:
         """1/√l."""
         return {"depth_scale": (place.layer + 1) ** -0.5}
 
@@ -211,7 +211,7 @@ class DeepScaleLM(PreLN):
     beta: Tensor
 
     @classmethod
-    def numbers(cls, place: Place) -> dict[str, float]:
+    def constants_at(cls, place: Place) -> dict[str, float]:
         """β, and λ, which follows from it."""
         beta = place.override.get("beta", (2 / place.count) ** 0.5)
         return {"beta": beta, "skip": max(0.0, 1 - beta**2) ** 0.5}

@@ -27,7 +27,7 @@ class _DepthScaled(PreLN):
     branch_scale: Tensor
 
     @classmethod
-    def numbers(cls, place: Place) -> dict[str, float]:
+    def constants_at(cls, place: Place) -> dict[str, float]:
         """m^(-a)."""
         return {"branch_scale": (place.n_layers / cls.BASE_LAYERS) ** -cls.exponent}
 

@@ -29,7 +29,7 @@ class DeepNorm(Residual):
     alpha: Tensor
 
     @classmethod
-    def numbers(cls, place: Place) -> dict[str, float]:
+    def constants_at(cls, place: Place) -> dict[str, float]:
         """α and β of this stack, from the depths of the whole model."""
         constants = getattr(deepnorm_constants(place.encoder_layers, place.decoder_layers), place.stack)
         return {"alpha": constants.alpha, "beta": constants.beta}
@@ -71,7 +71,7 @@ class DeepNormGLM(DeepNorm):
     elsewhere = "GLM-130B is one stack of N layers, and says nothing of two."
 
     @classmethod
-    def numbers(cls, place: Place) -> dict[str, float]:
+    def constants_at(cls, place: Place) -> dict[str, float]:
         """(2N)^(1/2), (2N)^(-1/2)."""
         N = place.n_layers
         return {"alpha": (2 * N) ** (1 / 2), "beta": (2 * N) ** (-1 / 2)}
@@ -96,7 +96,7 @@ class Keel(Residual):
     alpha: Tensor
 
     @classmethod
-    def numbers(cls, place: Place) -> dict[str, float]:
+    def constants_at(cls, place: Place) -> dict[str, float]:
         """α = L."""
         return {"alpha": place.count}
 

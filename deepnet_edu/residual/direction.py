@@ -40,7 +40,7 @@ class NAG(Residual):
     own_products = True
 
     @classmethod
-    def numbers(cls, place: Place) -> dict[str, float]:
+    def constants_at(cls, place: Place) -> dict[str, float]:
         """The first α: l^(-1/2)."""
         return {"alpha": (place.index + 1) ** -0.5}
 

@@ -73,7 +73,7 @@ class SubLN(PreLN):
     saved = Saved(d=9, ff=3, more=8)
 
     @classmethod
-    def numbers(cls, place: Place) -> dict[str, float]:
+    def constants_at(cls, place: Place) -> dict[str, float]:
         """γ."""
         N, M = place.encoder_layers, place.decoder_layers
         if place.architecture != "encoder_decoder":

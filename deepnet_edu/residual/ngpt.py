@@ -36,7 +36,7 @@ class NGPT(Projected):
     own_products = True
 
     @classmethod
-    def numbers(cls, place: Place) -> dict[str, float]:
+    def constants_at(cls, place: Place) -> dict[str, float]:
         """The first α."""
         return {"alpha": 0.05}
 

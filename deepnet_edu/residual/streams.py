@@ -79,7 +79,7 @@ class SiameseNorm(ResiDual):
     depth_scale: Tensor
 
     @classmethod
-    def numbers(cls, place: Place) -> dict[str, float]:
+    def constants_at(cls, place: Place) -> dict[str, float]:
         """1/√l."""
         return {"depth_scale": (place.layer + 1) ** -0.5}
 

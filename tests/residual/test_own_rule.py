@@ -27,7 +27,7 @@ class Mine(Residual):
     alpha: Tensor
 
     @classmethod
-    def numbers(cls, place: Place) -> dict[str, float]:
+    def constants_at(cls, place: Place) -> dict[str, float]:
         """α."""
         constants = deepnorm_constants(decoder_layers=place.decoder_layers).decoder
         assert constants is not None
