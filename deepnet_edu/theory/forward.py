@@ -151,7 +151,7 @@ def _pattern(config: ModelConfig, stack: StackName, gain: float) -> list[Numbers
     layers = config.encoder_layers if stack == "encoder" else config.decoder_layers
 
     def layer(n: int) -> list[Numbers]:
-        return [_ask(config, _rule(config, stack, n * per_layer + k), gain) for k in range(per_layer)]
+        return [_told(config, stack, n * per_layer + k, gain) for k in range(per_layer)]
 
     looked_at = [layer(n) for n in sorted({0, 1, layers // 2, layers - 2, layers - 1}) if 0 <= n < layers]
     if all(one == looked_at[-1] for one in looked_at[1:]):
@@ -159,9 +159,18 @@ def _pattern(config: ModelConfig, stack: StackName, gain: float) -> list[Numbers
     return [numbers for n in range(layers) for numbers in layer(n)]
 
 
-def _rule(config: ModelConfig, stack: StackName, index: int) -> Residual:
+def _rule(config: ModelConfig, stack: StackName, index: int, *, built: bool = False) -> Residual:
     place = place_at(index, stack, config.encoder_layers, config.decoder_layers, config.norm, config.override)
-    return RESIDUALS[config.residual].at(place, config.d_model)
+    kind = RESIDUALS[config.residual]
+    return kind(place, config.d_model) if built else kind.at(place, config.d_model)
+
+
+def _told(config: ModelConfig, stack: StackName, index: int, gain: float) -> Numbers:
+    """What the rule says at a place. One that needs for that what only its ``__init__`` makes is built."""
+    try:
+        return _ask(config, _rule(config, stack, index), gain)
+    except (AttributeError, KeyError):
+        return _ask(config, _rule(config, stack, index, built=True), gain)
 
 
 def _ask(config: ModelConfig, rule: Residual, gain: float) -> Numbers:

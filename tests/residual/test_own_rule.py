@@ -97,3 +97,20 @@ def test_a_subclass_that_computes_something_else_is_not_believed_to_do_what_its_
     RESIDUALS.register("mine", replace=True)(Other)
     with pytest.raises(ValueError, match="no prediction for residual 'mine'"):
         predict(config, 8)
+
+
+def test_a_rule_that_knows_only_when_it_is_built_is_predicted_too(config: ModelConfig) -> None:
+    class Built(Mine):
+        """As its parent, with α as an attribute that its ``__init__`` makes."""
+
+        def __init__(self, place: Place, d_model: int) -> None:
+            super().__init__(place, d_model)
+            self.own = 1.5
+
+        def signal(self) -> Signal:
+            """α on the skip, the norm around the sum."""
+            return Signal(skip=self.own, norm_sum=True)
+
+    before = predict(config, 8).input_share[-1]
+    RESIDUALS.register("mine", replace=True)(Built)
+    assert predict(config, 8).input_share[-1] < before
