@@ -23,7 +23,7 @@ def why_unknown(rule: Residual, signal: Signal | None) -> str:
 def knows(residual: str, encoder_layers: int, decoder_layers: int) -> bool:
     """Whether the fast path can compute the layers of a model with this rule, as it is built."""
     kind = RESIDUALS.get(residual)
-    if kind is None or kind.norms is None or not kind.says("norms", "__init__", "inside"):
+    if kind is None or kind.norms is None or not kind.says("norms"):
         return False  # it learns something else
     stacks: dict[StackName, int] = {"encoder": encoder_layers, "decoder": decoder_layers}
     forms = set()

@@ -12,7 +12,7 @@ def norms_of(config: ModelConfig) -> tuple[int, int] | None:
     if config.residual == NO_RESIDUAL:
         return 0, 0
     rule = RESIDUALS[config.residual]
-    return rule.norms if rule.says("norms", "__init__", "inside") and not config.clones else None
+    return rule.norms if rule.says("norms") and not config.clones else None
 
 
 def stack_parameters(config: ModelConfig, stack: str, norms: tuple[int, int]) -> dict[str, int]:
@@ -92,7 +92,7 @@ def parameters_by_part(config: ModelConfig) -> dict[str, int]:
     """
     norms = norms_of(config)
     if norms is None:
-        known = [name for name, rule in RESIDUALS.items() if rule.norms and rule.says("norms", "__init__", "inside")]
+        known = [name for name, rule in RESIDUALS.items() if rule.norms and rule.says("norms")]
         what = "clones=True: layers" if config.clones else f"residual={config.residual!r}"
         raise ValueError(
             f"{what} has parameters that no formula here counts: count_parameters(config) builds its layers. By "

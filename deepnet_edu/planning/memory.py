@@ -181,7 +181,7 @@ def training_memory(
 def saved_by(config: ModelConfig) -> Saved:
     """What autograd keeps of a layer, as the rule says; where a subclass of it changed what it computes, as Post-LN."""
     rule = RESIDUALS.get(config.residual)
-    said = rule is not None and rule.says("saved", "__init__", "start", "read", "write", "finish", "inside")
+    said = rule is not None and rule.says("saved")
     return rule.saved if rule is not None and said else Saved()
 
 

@@ -46,6 +46,14 @@ Slot = Literal["query", "key", "value", "rotated", "mixed", "ffn_in", "hidden", 
 EVERYWHERE: tuple[Architecture, ...] = ("encoder", "decoder", "encoder_decoder")
 ONE_STACK: tuple[Architecture, ...] = ("encoder", "decoder")
 
+#: What a class says of itself, and the methods on which it depends.
+_HOLDS_FOR = {
+    "signal": ("start", "read", "write", "finish", "stream", "inside"),
+    "saved": ("__init__", "start", "read", "write", "finish", "inside"),
+    "norms": ("__init__", "inside"),
+    "only_adds": ("write",),
+}
+
 
 class Residual(Module):
     """A residual rule at one place. Subclasses override the verbs that differ from the plain sum x + F(x).
@@ -117,12 +125,12 @@ class Residual(Module):
         return {name: float(self.place.override.get(name, value)) for name, value in numbers.items()}
 
     @classmethod
-    def says(cls, what: str, *unless: str) -> bool:
-        """Whether what a class says of itself by the attribute ``what`` is said of this one: of a subclass that has
-        one of ``unless`` of its own, it is not."""
+    def says(cls, what: str) -> bool:
+        """Whether what a class says of itself, a name in ``_HOLDS_FOR``, is said of this one: of a subclass that has a
+        method of its own on which that depends, it is not."""
         lineage = cls.__mro__
         speaker = next(i for i, parent in enumerate(lineage) if what in vars(parent))
-        return not any(name in vars(parent) for parent in lineage[:speaker] for name in unless)
+        return not any(name in vars(parent) for parent in lineage[:speaker] for name in _HOLDS_FOR[what])
 
     def share(self, lowest: Residual) -> None:
         """Use, from now on, what is ``per_layer`` of ``lowest``, the rule of the same layer's lowest sub-layer."""

@@ -187,7 +187,7 @@ def _ask(config: ModelConfig, rule: Residual, gain: float) -> Numbers:
 
 def _signal(rule: Residual, config: ModelConfig) -> Signal:
     """What the rule says of itself, unless it was said of a parent class with other verbs."""
-    said = rule.says("signal", "start", "read", "write", "finish", "stream", "inside")
+    said = rule.says("signal")
     signal = rule.signal() if said else None
     if signal is None:
         raise ValueError(

@@ -76,7 +76,7 @@ for name, rule in RESIDUALS.items():
     if "decoder" in rule.architectures:
         one = ModelConfig("decoder", "lm", 48, d_model=16, n_heads=2, d_ff=32, vocab_size=9, residual=name)
         one.rule_constants(), rule.facts(), rule.at(place_at(0, "decoder", 0, 48)).signal()
-        if rule.norms and rule.says("norms", "__init__", "inside"):  # others are built to be counted
+        if rule.norms and rule.says("norms"):  # others are built to be counted
             training_memory(one, 4, 64)
 predict(config, 64), mixing_matrix(config, 64), deepnorm_constants(decoder_layers=1000), lesson_of()
 assert "torch._C" not in sys.modules, "PyTorch was loaded"

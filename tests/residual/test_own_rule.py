@@ -92,8 +92,8 @@ def test_a_subclass_that_computes_something_else_is_not_believed_to_do_what_its_
             """LN(αx + F(x) + 1)."""
             return (self.norm(self.alpha * state[0] + branch + 1),)
 
-    assert Mine.says("signal", "write")
-    assert not Other.says("signal", "write")
+    assert Mine.says("signal")
+    assert not Other.says("signal")
     RESIDUALS.register("mine", replace=True)(Other)
     with pytest.raises(ValueError, match="no prediction for residual 'mine'"):
         predict(config, 8)
