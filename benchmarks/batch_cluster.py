@@ -26,14 +26,14 @@ from pathlib import Path
 from typing import Any
 
 from deepnet_edu.batch import active, remote
-from deepnet_edu.batch.cluster import Cluster
+from deepnet_edu.batch.cluster.dask import Cluster
+from deepnet_edu.batch.cluster.workers import NO_PAGE
 from deepnet_edu.batch.local import Limits
 from deepnet_edu.batch.plan import Request, make_plan
 from deepnet_edu.batch.run import run_batch
 from deepnet_edu.batch.slots import Gpu, cores, make_slots
 from deepnet_edu.batch.state import Status, read_batch
 from deepnet_edu.batch.worker import END_MIME, PARTIAL
-from deepnet_edu.batch.workers import NO_PAGE
 from deepnet_edu.course import places
 from deepnet_edu.course.places import RECORD_MIME
 from deepnet_edu.files import write_atomic

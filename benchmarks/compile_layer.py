@@ -37,7 +37,7 @@ def measure(layers: int, steps: int) -> dict[str, Any]:
     import torch
 
     from deepnet_edu import ModelConfig, TrainConfig, build_model
-    from deepnet_edu.models import random_batch
+    from deepnet_edu.model import random_batch
     from deepnet_edu.training import TrainStep
 
     torch.set_num_threads(1)

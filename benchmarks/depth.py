@@ -73,7 +73,7 @@ def ours(
 ) -> Callable[[], None]:
     """The library's own training step: fp32, GELU, AdamW, no clipping."""
     from deepnet_edu import ModelConfig, build_model
-    from deepnet_edu.models import random_batch
+    from deepnet_edu.model import random_batch
     from deepnet_edu.training import TrainConfig, TrainStep
 
     kind: tuple[Any, ...] = ("encoder_decoder", "translation", layers, layers) if encoder else ("decoder", "lm", layers)
@@ -171,7 +171,7 @@ def probe(layers: int) -> Callable[[], Iterator[float]]:
 
     from deepnet_edu import ModelConfig, build_model
     from deepnet_edu import probe as measure_by_layer
-    from deepnet_edu.models import random_batch
+    from deepnet_edu.model import random_batch
 
     config = ModelConfig("decoder", "lm", layers, max_length=TOKENS, **SHAPE)
     model, batch = build_model(config), random_batch(config, SEQUENCES, TOKENS)

@@ -36,9 +36,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # benchmarks is no
 from benchmarks.depth import processor, spread
 from deepnet_edu import ModelConfig, TrainConfig, build_model
 from deepnet_edu.files import write_atomic
-from deepnet_edu.models import Batch, random_batch
-from deepnet_edu.parallel import Plan
-from deepnet_edu.planning import bubble, rank_traffic
+from deepnet_edu.model import Batch, random_batch
+from deepnet_edu.planning import Plan, bubble, rank_traffic
 from deepnet_edu.training import TrainStep
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -75,10 +74,10 @@ def work(task: dict[str, Any]) -> dict[str, Any]:
         model.use_path(task["path"])
         with TrainStep(model, recipe) as step:
             return timed(step, batch.to(device), lambda: None, device)
-    from deepnet_edu.parallel import joined
-    from deepnet_edu.training.parallel import ParallelStep
+    from deepnet_edu.training.distributed.ranks import init_ranks
+    from deepnet_edu.training.distributed.step import ParallelStep
 
-    with joined(plan, device) as ranks:
+    with init_ranks(plan, device) as ranks:
         model = build_model(config, seed=SEED)
         model.use_path(task["path"])
         with ParallelStep(model, recipe, ranks) as step, clocks(device) as actions:
@@ -88,9 +87,9 @@ def work(task: dict[str, Any]) -> dict[str, Any]:
 
 def collectives(plan: Plan) -> dict[str, Any]:
     """One rank: bytes over loopback of all ranks in each collective that steps are made of."""
-    from deepnet_edu.parallel import joined
+    from deepnet_edu.training.distributed.ranks import init_ranks
 
-    with joined(plan):
+    with init_ranks(plan):
         whole, part = torch.ones(plan.ranks * BUFFER), torch.ones(BUFFER)
         ways: dict[str, Callable[[], Any]] = {
             "all-reduce": lambda: torch.distributed.all_reduce(whole),

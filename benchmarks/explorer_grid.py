@@ -25,7 +25,7 @@ import torch
 
 from deepnet_edu.explorers import grid, measured
 from deepnet_edu.files import write_atomic
-from deepnet_edu.models import ModelConfig
+from deepnet_edu.model import ModelConfig
 from deepnet_edu.residual import RESIDUALS
 from deepnet_edu.theory.prediction import predicted
 

@@ -22,11 +22,11 @@ from unittest.mock import patch
 import torch
 
 from deepnet_edu import build_model
-from deepnet_edu.fast.proof import proof
-from deepnet_edu.fast.reading import Reading
-from deepnet_edu.fast.snapshot import Snapshot
 from deepnet_edu.files import write_atomic
-from deepnet_edu.models import ModelConfig, random_batch
+from deepnet_edu.model import ModelConfig, random_batch
+from deepnet_edu.model.fast.proof import proof
+from deepnet_edu.model.fast.reading import Reading
+from deepnet_edu.model.snapshot import Snapshot
 from deepnet_edu.training import TrainConfig, TrainStep
 
 RESULTS = Path(__file__).with_name("results") / "fast_proof.json"

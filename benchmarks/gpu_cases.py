@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from benchmarks.peers import import_torchscale
-from deepnet_edu.initialization import initialize
-from deepnet_edu.models import Batch, ModelConfig, build_empty, random_batch
+from deepnet_edu.model import Batch, ModelConfig, build_empty, random_batch
+from deepnet_edu.model.initialization import initialize
 from deepnet_edu.planning import flops_per_token, training_memory
 from deepnet_edu.training import TrainConfig, TrainStep
 from deepnet_edu.training.graph import WARM

@@ -34,13 +34,13 @@ import torch
 from deepnet_edu import build_model, train
 from deepnet_edu.course.places import RESULTS
 from deepnet_edu.data import PythonDocs
+from deepnet_edu.experiment.config import Run, find_run
+from deepnet_edu.experiment.data import make_task
 from deepnet_edu.figures.style import legend_below, new_figure
 from deepnet_edu.files import write_atomic
-from deepnet_edu.models import Model
-from deepnet_edu.record import History
+from deepnet_edu.model import Model
+from deepnet_edu.profiles import History
 from deepnet_edu.training import Interrupted
-from deepnet_edu.training.runs import Run, find_run
-from deepnet_edu.training.sources import make_task
 
 FILE = RESULTS / "laptop_1000.json"
 PICTURE = Path(__file__).resolve().parents[1] / "docs" / "images" / "laptop_1000.png"

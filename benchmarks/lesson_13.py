@@ -44,7 +44,7 @@ from benchmarks.tuned import Arm
 from deepnet_edu import ModelConfig, TrainConfig, build_model, train
 from deepnet_edu.data import BytePairs, Pair, Parts, Translations, most_similar, multilingual, translate
 from deepnet_edu.messages import unknown
-from deepnet_edu.models import IGNORED, Model
+from deepnet_edu.model import IGNORED, Model
 from deepnet_edu.training import TrainingDiverged
 
 RESULTS = Path(__file__).parent / "results" / "lesson_13.json"

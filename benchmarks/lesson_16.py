@@ -35,9 +35,9 @@ from benchmarks.resumed import Row, complete, options, rounded
 from deepnet_edu import Batch, ModelConfig, TrainConfig, build_model, probe, train
 from deepnet_edu.course.places import RECORDS
 from deepnet_edu.data import PreviousToken, PythonDocs, TokenMap
-from deepnet_edu.models import Model
+from deepnet_edu.model import Model
 from deepnet_edu.probing import layer_harm, without_layers
-from deepnet_edu.record import History
+from deepnet_edu.profiles import History
 from deepnet_edu.residual import State
 from deepnet_edu.training import Task, TrainingDiverged
 

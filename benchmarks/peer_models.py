@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deepnet_edu import ModelConfig, build_model, deepnorm_constants
+from deepnet_edu.model.shape import Shape
+from deepnet_edu.model.stack import Stack
 from deepnet_edu.probing import token_similarity
-from deepnet_edu.shape import Shape
-from deepnet_edu.stack import Stack
 
 ROLES = ("query", "key", "value", "output", "ffn_in", "ffn_out")
 #: The roles whose weights β scales.

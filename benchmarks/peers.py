@@ -20,10 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from deepnet_edu import deepnorm_constants
-from deepnet_edu.attention import Context
 from deepnet_edu.files import write_atomic
-from deepnet_edu.shape import Shape
-from deepnet_edu.stack import Stack
+from deepnet_edu.model.attention import Context
+from deepnet_edu.model.shape import Shape
+from deepnet_edu.model.stack import Stack
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 

@@ -20,8 +20,8 @@ import torch
 
 from deepnet_edu import ModelConfig, build_model, probe
 from deepnet_edu.files import write_atomic
-from deepnet_edu.models import random_batch
-from deepnet_edu.record import DepthProfile
+from deepnet_edu.model import random_batch
+from deepnet_edu.profiles import DepthProfile
 from deepnet_edu.residual import RESIDUALS
 from deepnet_edu.theory.errors import FILE, QUANTITIES
 from deepnet_edu.theory.prediction import predicted

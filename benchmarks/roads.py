@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from deepnet_edu.fast import native
 from deepnet_edu.files import write_atomic
+from deepnet_edu.model.fast import native
 
 RESULTS = Path(__file__).parent / "results" / "roads.json"
 B, T, H, D, FF = 4, 64, 4, 16, 256

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from deepnet_edu.files import write_atomic
-from deepnet_edu.models import ModelConfig
+from deepnet_edu.model import ModelConfig
 from deepnet_edu.planning import time as formula
 
 RESULTS = Path(__file__).parent / "results" / "step_time.json"
@@ -112,7 +112,7 @@ def work(index: int) -> dict[str, Any]:
     import torch
 
     from deepnet_edu import build_model
-    from deepnet_edu.models import random_batch
+    from deepnet_edu.model import random_batch
     from deepnet_edu.training import TrainConfig, TrainStep
 
     torch.set_num_threads(1)

@@ -37,10 +37,10 @@ from deepnet_edu import Batch, ModelConfig, TrainConfig, build_model, train
 from deepnet_edu.course.places import RECORDS
 from deepnet_edu.data import Pair, normal, split
 from deepnet_edu.data.cldr import date_pairs
-from deepnet_edu.embedding import TokenEmbedding
-from deepnet_edu.generation import greedy
-from deepnet_edu.models import IGNORED, Model, Translator
-from deepnet_edu.record import History
+from deepnet_edu.model import IGNORED, Model, Translator
+from deepnet_edu.model.embedding import TokenEmbedding
+from deepnet_edu.model.generation import greedy
+from deepnet_edu.profiles import History
 from deepnet_edu.training import TrainingDiverged
 
 RECORD = RECORDS / "tied_embedding.json"

@@ -33,7 +33,7 @@ from benchmarks.depth import processor, spread
 from deepnet_edu import ModelConfig, build_model
 from deepnet_edu.data import PythonDocs
 from deepnet_edu.files import write_atomic
-from deepnet_edu.models import Batch
+from deepnet_edu.model import Batch
 from deepnet_edu.training import TrainConfig, TrainStep, train
 from deepnet_edu.training.checkpoint import load, save
 

@@ -23,7 +23,7 @@ from torch import nn
 from deepnet_edu import ModelConfig, build_model, probe
 from deepnet_edu.course.places import RECORDS
 from deepnet_edu.files import write_atomic
-from deepnet_edu.models import Model, random_batch
+from deepnet_edu.model import Model, random_batch
 from deepnet_edu.probing import model_update, slope
 
 RESULTS = RECORDS / "updates.json"

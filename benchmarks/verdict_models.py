@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from deepnet_edu import Batch, ModelConfig, build_model
 from deepnet_edu.data import PreviousToken, TokenMap
-from deepnet_edu.models import Model
+from deepnet_edu.model import Model
 from deepnet_edu.residual import RESIDUALS, Residual
 from deepnet_edu.residual.base import State
 

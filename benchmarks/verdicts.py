@@ -38,9 +38,9 @@ from verdict_models import SEED, SHAPE, VOCABULARY, Case, built, cases, tasks_of
 
 from deepnet_edu import Batch, TrainConfig, probe, train
 from deepnet_edu.files import write_atomic
-from deepnet_edu.models import Model
+from deepnet_edu.model import Model
 from deepnet_edu.probing import model_update
-from deepnet_edu.record import DepthProfile, History
+from deepnet_edu.profiles import DepthProfile, History
 from deepnet_edu.residual import RESIDUALS, sublayer_kinds
 from deepnet_edu.training import TrainingDiverged
 from deepnet_edu.verdict import MAX_UPDATE, MAX_VARIANCE, NEARLY_ALIKE, STILL_INPUT

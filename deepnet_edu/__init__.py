@@ -4,12 +4,13 @@ The names below are loaded when they are first used, so that ``import deepnet_ed
 ``deepnet_edu.scaling`` needs no torch.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from deepnet_edu import moved
+from deepnet_edu.lazy import lazily
 
 if TYPE_CHECKING:
-    from deepnet_edu.config import ModelConfig
-    from deepnet_edu.models import Batch, build_model
+    from deepnet_edu.model import Batch, ModelConfig, build_model
     from deepnet_edu.probing import probe
     from deepnet_edu.residual import RESIDUALS
     from deepnet_edu.scaling import deepnorm_constants
@@ -21,9 +22,9 @@ __version__ = "0.1.0"
 _HOME = {
     "deepnorm_constants": "scaling",
     "RESIDUALS": "residual",
-    "ModelConfig": "config",
-    "Batch": "models",
-    "build_model": "models",
+    "ModelConfig": "model",
+    "Batch": "model",
+    "build_model": "model",
     "probe": "probing",
     "predict": "theory",
     "train": "training",
@@ -42,13 +43,8 @@ __all__ = [
     "train",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
+moved.install()
+__getattr__ = lazily(__name__, _HOME)
 
 
 def __dir__() -> list[str]:

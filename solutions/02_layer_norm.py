@@ -37,7 +37,7 @@ from torch.nn.functional import layer_norm as torchs_layer_norm
 from deepnet_edu import deepnorm_constants
 from deepnet_edu.checks import check
 from deepnet_edu.figures import Picture, theory_and_measurement
-from deepnet_edu.record import Curve
+from deepnet_edu.profiles import Curve
 
 device = kit.setup(SEED, PROFILE)
 generator = torch.Generator().manual_seed(SEED)

@@ -39,7 +39,7 @@ from deepnet_edu import ModelConfig, build_model, deepnorm_constants, probe
 from deepnet_edu.checks import check
 from deepnet_edu.data import TokenMap
 from deepnet_edu.figures import Picture, theory_and_measurement
-from deepnet_edu.record import Curve
+from deepnet_edu.profiles import Curve
 
 device = kit.setup(SEED, PROFILE)
 width = WIDTH or (256 if PROFILE == "smoke" else 512)

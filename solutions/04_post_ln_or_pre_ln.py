@@ -40,8 +40,8 @@ from deepnet_edu.checks import check
 from deepnet_edu.data import PreviousToken
 from deepnet_edu.figures import Picture, residual_blocks, theory_and_measurement
 from deepnet_edu.figures.style import legend_below, line_style, new_figure
-from deepnet_edu.models import random_batch
-from deepnet_edu.record import Curve
+from deepnet_edu.model import random_batch
+from deepnet_edu.profiles import Curve
 
 device = kit.setup(SEED, PROFILE)
 TITLES = {"post_ln": "Post-LN", "pre_ln": "Pre-LN"}

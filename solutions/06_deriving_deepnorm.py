@@ -38,7 +38,7 @@ from deepnet_edu.checks import check
 from deepnet_edu.course.places import RECORDS
 from deepnet_edu.figures import Picture, growth_against_depth
 from deepnet_edu.figures.style import legend_below, line_style, new_figure, series_style
-from deepnet_edu.models import random_batch
+from deepnet_edu.model import random_batch
 from deepnet_edu.probing import model_update
 
 device = kit.setup(SEED, PROFILE)

@@ -39,7 +39,7 @@ from deepnet_edu.checks import check
 from deepnet_edu.course.references.lesson_09 import effective_alpha  # an instrument that lesson 09 builds
 from deepnet_edu.data import TokenMap
 from deepnet_edu.figures import Picture, against_depth, loss_curves, residual_blocks
-from deepnet_edu.initialization import measured_gains
+from deepnet_edu.model.initialization import measured_gains
 from deepnet_edu.probing import input_share, token_similarity
 
 device = kit.setup(SEED, PROFILE)

@@ -55,7 +55,7 @@ from deepnet_edu.explorers import (
     load,
     measured,
 )
-from deepnet_edu.models import random_batch
+from deepnet_edu.model import random_batch
 
 device = kit.setup(SEED, PROFILE)
 depth = DEPTH or (48 if PROFILE == "smoke" else 400)

@@ -39,7 +39,7 @@ from deepnet_edu.checks import check
 from deepnet_edu.data import TokenMap
 from deepnet_edu.figures import Picture, loss_curves
 from deepnet_edu.figures.style import legend_below, new_figure, series_style
-from deepnet_edu.models import Batch
+from deepnet_edu.model import Batch
 from deepnet_edu.training import TrainStep
 
 device = kit.setup(SEED, PROFILE)

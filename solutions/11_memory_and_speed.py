@@ -43,11 +43,11 @@ import torch._dynamo  # here, since torch.compile takes its time to load it at f
 from torch.nn import functional as F
 
 from deepnet_edu import ModelConfig, TrainConfig, build_model
-from deepnet_edu.attention import NOTHING
 from deepnet_edu.checks import check
 from deepnet_edu.figures import Picture
 from deepnet_edu.figures.style import legend_below, new_figure, series_style
-from deepnet_edu.models import random_batch
+from deepnet_edu.model import random_batch
+from deepnet_edu.model.attention import NOTHING
 from deepnet_edu.planning import count_operations, count_parameters, training_memory
 from deepnet_edu.training import TrainStep, train
 

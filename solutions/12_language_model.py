@@ -44,12 +44,12 @@ import torch.nn.functional as F
 
 # %%
 from deepnet_edu import RESIDUALS, ModelConfig, TrainConfig, build_model, train
-from deepnet_edu.attention import Cache
 from deepnet_edu.checks import check
 from deepnet_edu.data import BytePairs, PackedText, count_models, python_topics
 from deepnet_edu.figures import Picture
 from deepnet_edu.figures.style import legend_below, line_style, new_figure
-from deepnet_edu.generation import greedy, sample
+from deepnet_edu.model.attention import Cache
+from deepnet_edu.model.generation import greedy, sample
 from deepnet_edu.planning import flops_per_token
 from deepnet_edu.training import TrainingDiverged
 

@@ -45,7 +45,7 @@ from sacrebleu.metrics import BLEU, CHRF
 from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 
 # %%
-from deepnet_edu import RESIDUALS, ModelConfig, TrainConfig, build_model, generation, train
+from deepnet_edu import RESIDUALS, ModelConfig, TrainConfig, build_model, train
 from deepnet_edu.checks import check
 from deepnet_edu.data import (
     BytePairs,
@@ -61,7 +61,7 @@ from deepnet_edu.data import (
 from deepnet_edu.figures import Picture
 from deepnet_edu.figures.style import control_style, legend_below, line_style, new_figure
 from deepnet_edu.messages import UserError
-from deepnet_edu.models import IGNORED
+from deepnet_edu.model import IGNORED, generation
 from deepnet_edu.training import TrainingDiverged
 
 device = kit.setup(SEED, PROFILE)

@@ -43,9 +43,9 @@ from torch import nn
 from deepnet_edu import RESIDUALS, Batch, ModelConfig, TrainConfig, build_model, deepnorm_constants, train
 from deepnet_edu.checks import check
 from deepnet_edu.data import digits
-from deepnet_edu.embedding import Positions
 from deepnet_edu.figures import Picture
 from deepnet_edu.figures.style import legend_below, line_style, new_figure
+from deepnet_edu.model.embedding import Positions
 from deepnet_edu.planning import flops_per_token
 from deepnet_edu.training import TrainingDiverged
 

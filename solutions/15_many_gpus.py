@@ -50,10 +50,10 @@ from deepnet_edu.checks import check
 from deepnet_edu.explorers import PlansExplorer
 from deepnet_edu.figures import Picture
 from deepnet_edu.figures.plans import memory_against_ranks, pipeline_timelines
-from deepnet_edu.parallel import Plan
 from deepnet_edu.planning import (
     SHAPES,
     Action,
+    Plan,
     Slot,
     count_parameters,
     in_time,

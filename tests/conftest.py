@@ -9,10 +9,11 @@ import pytest
 import setuptools  # noqa: F401  before a test has anything look for pip: then it refuses, and PyTorch compiles with it
 import torch
 
-from deepnet_edu.fast import knows
-from deepnet_edu.models import ModelConfig
+from deepnet_edu.model import ModelConfig
+from deepnet_edu.model.mode import Mode
+from deepnet_edu.model.paths import knows
+from deepnet_edu.model.stack import Stack
 from deepnet_edu.residual import RESIDUALS
-from deepnet_edu.stack import Stack
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -49,7 +50,7 @@ def double() -> Iterator[None]:
 @pytest.fixture(params=["auto", "plain"])
 def both_paths(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """The test runs twice: by the path that stacks take by themselves, fast where it can be, and by the plain one."""
-    monkeypatch.setattr(Stack, "path", request.param)
+    monkeypatch.setattr(Stack, "mode", Mode(path=request.param))
     return str(request.param)
 
 

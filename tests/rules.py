@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from deepnet_edu.models import ModelConfig
+from deepnet_edu.model import ModelConfig
+from deepnet_edu.model.shape import Shape
+from deepnet_edu.model.stack import Stack
 from deepnet_edu.residual import RESIDUALS, Architecture, StackName
-from deepnet_edu.shape import Shape
-from deepnet_edu.stack import Stack
 
 TASK = {"encoder": "mlm", "decoder": "lm", "encoder_decoder": "translation"}
 CLAIMS: list[tuple[str, Architecture]] = [

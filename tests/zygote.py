@@ -22,9 +22,9 @@ LOADED = [
     "distributed.cli.dask_scheduler",
     "distributed.cli.dask_worker",
     "deepnet_edu.cli",
-    "deepnet_edu.batch.remote",
+    "deepnet_edu.batch.cluster.remote",
     "deepnet_edu.batch.run",
-    "deepnet_edu.batch.scheduler",
+    "deepnet_edu.batch.cluster.scheduler",
     "deepnet_edu.course.build",
 ]
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
 
-from deepnet_edu.batch.cluster import Cluster, ClusterRunner
+from deepnet_edu.batch.cluster.dask import Cluster, ClusterRunner
 from deepnet_edu.batch.folder import fill_folder, runs_of, take_folder, what_became
 from deepnet_edu.batch.local import Limits, Runner
 from deepnet_edu.batch.plan import Plan

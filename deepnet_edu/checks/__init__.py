@@ -1,4 +1,4 @@
-"""The judges of the learners' answers, a module per lesson, and ``check``, through which notebooks call them.
+"""The judges of the learners' answers by lesson, and ``check``, through which notebooks call them.
 
     from deepnet_edu.checks import check
     check.variance_by_depth(variance_by_depth)
@@ -7,8 +7,9 @@ What a check finds is noted in the learner's progress file, where there is one. 
 first used, so that whoever asks only which exercises there are (``names``) needs no PyTorch.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from deepnet_edu.lazy import lazily
 
 if TYPE_CHECKING:
     from deepnet_edu.checks.base import Misconception, NotRight, Result, Trial
@@ -16,10 +17,4 @@ if TYPE_CHECKING:
 
 __all__ = ["Misconception", "NotRight", "Result", "Trial", "check"]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{'by_name' if name == 'check' else 'base'}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazily(__name__, {name: "by_name" if name == "check" else "base" for name in __all__})

@@ -14,8 +14,9 @@ def lesson_of() -> dict[str, str]:
         ValueError: two lessons have an exercise of one name.
     """
     found: dict[str, str] = {}
-    for path in sorted(Path(__file__).parent.glob("lesson_*.py")):
+    for path in sorted(Path(__file__).parent.glob("lesson_*")):
         lesson = path.stem.removeprefix("lesson_")
+        path = path / "__init__.py" if path.is_dir() else path
         for exercise in _judged(path):
             if exercise in found:
                 raise ValueError(f"The exercise {exercise!r} of lesson {lesson} exists in {found[exercise]}.")

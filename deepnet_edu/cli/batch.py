@@ -92,11 +92,11 @@ def run(
 
     Example: deepnet-edu run 01 07 --profile smoke --sweep DEPTH=50,100 --seeds 3 --out runs/depths
     """
-    from deepnet_edu.batch.cluster import Cluster
+    from deepnet_edu.batch.cluster.dask import Cluster
     from deepnet_edu.batch.folder import kept_notebooks, read_request
-    from deepnet_edu.batch.junit import check_place
     from deepnet_edu.batch.local import Limits
     from deepnet_edu.batch.plan import Request, make_plan, now
+    from deepnet_edu.batch.report.junit import check_place
     from deepnet_edu.batch.run import run_batch
     from deepnet_edu.batch.slots import make_slots, usable_gpus
     from deepnet_edu.batch.state import BATCH, STOPPED, read_batch
@@ -183,7 +183,7 @@ def run(
 
         keep_timings(runs)
     if junit:
-        from deepnet_edu.batch.junit import write_junit
+        from deepnet_edu.batch.report.junit import write_junit
 
         write_junit(junit, folder.name, runs)
     done = sum(one.state == "done" for one in runs)
@@ -209,7 +209,7 @@ def scheduler(
 
     Example: deepnet-edu scheduler --port 8786
     """
-    from deepnet_edu.batch.scheduler import run_scheduler
+    from deepnet_edu.batch.cluster.scheduler import run_scheduler
 
     run_scheduler(host, port, partial(print, flush=True))
 
@@ -234,8 +234,8 @@ def workers(
 
     Example: deepnet-edu workers tcp://127.0.0.1:8786 --gpus all
     """
+    from deepnet_edu.batch.cluster.workers import run_workers
     from deepnet_edu.batch.slots import make_slots, usable_gpus
-    from deepnet_edu.batch.workers import run_workers
 
     say = partial(print, flush=True)
     run_workers(address, make_slots(gpus, slots, usable_gpus(gpus, _warn)), host, port, say)

@@ -34,8 +34,8 @@ def probe(
 
     Example: deepnet-edu probe --residual deepnorm --layers 1000 --json
     """
-    from deepnet_edu.config import ARCHITECTURE_OF, ModelConfig
-    from deepnet_edu.models import build_model, random_batch
+    from deepnet_edu.model import build_model, random_batch
+    from deepnet_edu.model.config import ARCHITECTURE_OF, ModelConfig
     from deepnet_edu.planning.limits import probe_needs, refuse_beyond
     from deepnet_edu.probing import model_update
     from deepnet_edu.probing import probe as measure

@@ -208,7 +208,7 @@ def models(
         if shape:
             raise UserError(f"--residuals lists rules, not {shown(shape[0])}: leave out one of them.")
         return _residuals(as_json)
-    from deepnet_edu.config import ARCHITECTURE_OF
+    from deepnet_edu.model.config import ARCHITECTURE_OF
     from deepnet_edu.planning import PUBLISHED
 
     rows = [_row(name) for name in shape or PUBLISHED]

@@ -29,9 +29,9 @@ def report(
     Example: deepnet-edu report runs/depths --compare runs/yesterday
     """
     from deepnet_edu.batch.folder import runs_as_they_are
-    from deepnet_edu.batch.junit import check_place, write_junit
-    from deepnet_edu.batch.report import check_page, page
-    from deepnet_edu.batch.summary import as_differences, as_table, compare, group_runs, numbers_of, summarize
+    from deepnet_edu.batch.report.junit import check_place, write_junit
+    from deepnet_edu.batch.report.page import check_page, page
+    from deepnet_edu.batch.report.summary import as_differences, as_table, compare, group_runs, numbers_of, summarize
     from deepnet_edu.files import json_text, write_atomic
 
     if as_json and as_csv:

@@ -13,8 +13,8 @@ from deepnet_edu.cli.app import Json, app, print_table, whole
 from deepnet_edu.messages import UserError
 
 if TYPE_CHECKING:
+    from deepnet_edu.experiment.config import Run
     from deepnet_edu.planning import Plan
-    from deepnet_edu.training.runs import Run
 
 
 @app.command()
@@ -60,8 +60,8 @@ def train(
 
     Example: deepnet-edu train laptop-1000 --set steps=50
     """
-    from deepnet_edu.training.runs import FILE, find_run
-    from deepnet_edu.training.whole import carry_out, find_device, folder_of, say_end, unwritten
+    from deepnet_edu.experiment.config import FILE, find_run
+    from deepnet_edu.experiment.execute import carry_out, find_device, folder_of, say_end, unwritten
 
     run, chosen = find_run(what, given or []), find_device(device)
     if dry_run and gpus is None and plan is None:
@@ -107,9 +107,9 @@ def ask(what: str, run: "Run", device: str, devices: int, *, resume: bool, sure:
     Raises:
         UserError: it is not to be started.
     """
-    from deepnet_edu.training.forecast import DAY, beyond, seconds_of
-    from deepnet_edu.training.presets import PRESETS
-    from deepnet_edu.training.runs import find_run
+    from deepnet_edu.experiment.config import find_run
+    from deepnet_edu.experiment.forecast import DAY, beyond, seconds_of
+    from deepnet_edu.experiment.presets import PRESETS
 
     memory, time = beyond(run, device, devices)
     if not memory and not time:
@@ -145,7 +145,7 @@ def start(
     """
     import torch
 
-    from deepnet_edu.parallel.launch import launch
+    from deepnet_edu.training.distributed.launch import launch
 
     chosen, why = plan_of(run, device, gpus, plan)
     ranks = chosen.ranks
@@ -161,7 +161,7 @@ def start(
 
 def plan_of(run: "Run", device: str, gpus: int | None, plan: str | None) -> "tuple[Plan, str]":
     """The plan that was asked for, which fits the run, and why it is this one where nobody said so."""
-    from deepnet_edu.training.whole import check_plan, find_plan
+    from deepnet_edu.experiment.execute import check_plan, find_plan
 
     chosen, why = find_plan(plan, run, gpus, device)
     check_plan(chosen, run, chosen.ranks if gpus is None else gpus)
@@ -170,7 +170,7 @@ def plan_of(run: "Run", device: str, gpus: int | None, plan: str | None) -> "tup
 
 def say_ranks(run: "Run", device: str, gpus: int | None, plan: str | None, as_json: bool) -> None:
     """Print what each rank of a plan holds and sends."""
-    from deepnet_edu.training.forecast import forecast_ranks
+    from deepnet_edu.experiment.forecast import forecast_ranks
 
     chosen, why = plan_of(run, device, gpus, plan)
     found = forecast_ranks(run, chosen, device)
@@ -194,8 +194,8 @@ def say_ranks(run: "Run", device: str, gpus: int | None, plan: str | None, as_js
 
 def say_forecast(what: str, run: "Run", device: str, as_json: bool) -> None:
     """Print what a run needs."""
-    from deepnet_edu.training.forecast import forecast
-    from deepnet_edu.training.presets import PRESETS
+    from deepnet_edu.experiment.forecast import forecast
+    from deepnet_edu.experiment.presets import PRESETS
 
     found = forecast(run, device)
     if as_json:

@@ -124,7 +124,11 @@ def _driver_problem(tool: str) -> str:
 def _compiler() -> Finding:
     """The fast path's compiled functions: nobody needs them, and with them a step takes three quarters of the time."""
     try:
-        from deepnet_edu.fast import native
+        from deepnet_edu.model.fast import native
+    except ModuleNotFoundError as error:
+        if error.name != "deepnet_edu.model.fast":
+            return Finding("Compiled functions", "warning", f"cannot be looked at: {error}", _again("torch"))
+        return Finding("Compiled functions", "ok", "none: the fast path is not installed")
     except Exception as error:  # without torch there is nothing to look at
         return Finding("Compiled functions", "warning", f"cannot be looked at: {error}", _again("torch"))
     library, reason = native.load()

@@ -26,9 +26,9 @@ from deepnet_edu.figures.picture import with_palette
 from deepnet_edu.figures.style import use
 from deepnet_edu.files import read_json
 from deepnet_edu.messages import unknown
-from deepnet_edu.models import Model
+from deepnet_edu.model import Model
+from deepnet_edu.profiles import History
 from deepnet_edu.progress import next_step, note_opened, progress_file
-from deepnet_edu.record import History
 from deepnet_edu.training import Task, TrainConfig, train
 
 #: Drawing takes a quarter of a second: often enough to watch, seldom enough not to slow the run down.

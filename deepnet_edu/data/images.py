@@ -14,7 +14,7 @@ from deepnet_edu.data.epochs import fingerprint
 from deepnet_edu.data.parts import Parts, split
 from deepnet_edu.fields import Count, checked
 from deepnet_edu.messages import UserError
-from deepnet_edu.models import Batch
+from deepnet_edu.model import Batch
 
 #: Of validation and test: a fifth each, since there are few images.
 SHARES = 0.2, 0.2

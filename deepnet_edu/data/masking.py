@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from deepnet_edu.attention import check_mask
 from deepnet_edu.data.packing import PackedText
 from deepnet_edu.data.text import PythonDocs
 from deepnet_edu.fields import Share, checked
-from deepnet_edu.models import IGNORED, Batch
+from deepnet_edu.model import IGNORED, Batch
+from deepnet_edu.model.attention import check_mask
 
 #: Of all tokens, those that are answers; of these, those that become the mask token, and those that become any token.
 SHARE, HIDDEN, REPLACED = 0.15, 0.8, 0.1

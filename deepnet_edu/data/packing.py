@@ -13,7 +13,7 @@ from deepnet_edu.data.bpe import BytePairs
 from deepnet_edu.data.epochs import Epochs, check_numbers, fingerprint
 from deepnet_edu.data.text import VALIDATION_SHARE
 from deepnet_edu.fields import checked
-from deepnet_edu.models import Batch
+from deepnet_edu.model import Batch
 
 
 class PackedText:

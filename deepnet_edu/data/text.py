@@ -11,7 +11,7 @@ from torch import Tensor
 
 from deepnet_edu.data.epochs import fingerprint
 from deepnet_edu.fields import Count, checked
-from deepnet_edu.models import Batch
+from deepnet_edu.model import Batch
 
 VALIDATION_SHARE = 0.1
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from deepnet_edu.fields import check_fields
-from deepnet_edu.models import IGNORED, Batch
+from deepnet_edu.model import IGNORED, Batch
 
 
 @dataclass(frozen=True)

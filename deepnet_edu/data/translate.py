@@ -5,14 +5,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from deepnet_edu.compiled import unwrapped
 from deepnet_edu.data.bpe import BytePairs
 from deepnet_edu.data.placeholders import protect, restore
 from deepnet_edu.data.translation import Pair
 from deepnet_edu.fields import Count, checked
-from deepnet_edu.generation import beam_search, greedy
 from deepnet_edu.messages import shown
-from deepnet_edu.models import Model, Translator
+from deepnet_edu.model import Model, Translator
+from deepnet_edu.model.compiled import unwrapped
+from deepnet_edu.model.generation import beam_search, greedy
 
 
 @checked(model=unwrapped)
@@ -35,7 +35,7 @@ def translate(
         sentences: none of them empty.
         language: of all outputs, or of each; None where the model knows one only.
         beams: hypotheses of a sentence; 1 for the most probable token.
-        length_penalty: of a beam, see :func:`~deepnet_edu.generation.beam_search`.
+        length_penalty: of a beam, see :func:`~deepnet_edu.model.generation.beam_search`.
         longest: most tokens of an output; None for the model's positions, max_length.
         batch_size: sentences at a time.
 

@@ -15,7 +15,7 @@ from deepnet_edu.data.epochs import Epochs, check_numbers, fingerprint
 from deepnet_edu.data.left_out import leave_out
 from deepnet_edu.fields import checked
 from deepnet_edu.messages import shown
-from deepnet_edu.models import IGNORED, Batch
+from deepnet_edu.model import IGNORED, Batch
 
 
 class Pair(NamedTuple):

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from deepnet_edu.data.translation import Pair
-from deepnet_edu.models import Batch
+from deepnet_edu.model import Batch
 
 #: Highest order of the entropies: bytes before the one that is predicted.
 HIGHEST = 3

@@ -7,8 +7,9 @@
 when they are first used: whoever asks for names needs no PyTorch.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from deepnet_edu.lazy import lazily
 
 if TYPE_CHECKING:
     from deepnet_edu.explorers.base import Explorer
@@ -63,13 +64,11 @@ __all__ = [
     "load",
 ]
 
+_load = lazily(__name__, _HOME)
+
 
 def __getattr__(name: str) -> Any:
     if name == "EXPLORERS":
-        value: Any = {kind: __getattr__(cls) for kind, cls in _CLASSES.items()}
-    elif name in _HOME:
-        value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-    else:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = value
-    return value
+        globals()[name] = {kind: _load(cls) for kind, cls in _CLASSES.items()}
+        return globals()[name]
+    return _load(name)

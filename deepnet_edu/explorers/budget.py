@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from deepnet_edu.config import ModelConfig
 from deepnet_edu.explorers.base import Explorer
 from deepnet_edu.explorers.dials import Dial, choice, spread
 from deepnet_edu.explorers.signal import DEPTHS
 from deepnet_edu.figures.budget import BudgetFigure, BudgetView, Ends
+from deepnet_edu.model.config import ModelConfig
 from deepnet_edu.planning import (
     GPUS,
     Span,

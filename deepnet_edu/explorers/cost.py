@@ -3,11 +3,11 @@
 from math import isqrt
 from typing import Any
 
-from deepnet_edu.config import ModelConfig
 from deepnet_edu.explorers.base import Explorer
 from deepnet_edu.explorers.dials import Dial, choice
 from deepnet_edu.explorers.signal import DEPTHS
 from deepnet_edu.figures.cost import CostFigure, CostView
+from deepnet_edu.model.config import ModelConfig
 from deepnet_edu.planning import PRECISIONS, training_memory, training_time
 
 WIDTHS = [32, 64, 128, 256, 512, 768, 1024]

@@ -14,9 +14,9 @@ from deepnet_edu.explorers.dials import Dial, choice
 from deepnet_edu.explorers.measured import VOCABULARY, Tick, decoder, movable_constants
 from deepnet_edu.explorers.signal import ALPHAS, BETAS
 from deepnet_edu.figures.game import GameFigure, GameView, Round
-from deepnet_edu.models import build_model
+from deepnet_edu.model import build_model
+from deepnet_edu.profiles import History
 from deepnet_edu.progress import note_score, progress_file, read_scores
-from deepnet_edu.record import History
 from deepnet_edu.residual import RESIDUALS
 from deepnet_edu.training import TrainConfig, TrainingDiverged, train
 

@@ -18,7 +18,7 @@ import numpy as np
 from deepnet_edu.explorers.measured import POINTS, MapRun, RaceSettings, SignalSettings
 from deepnet_edu.files import write_atomic
 from deepnet_edu.messages import UserError
-from deepnet_edu.record import Array
+from deepnet_edu.profiles import Array
 
 PATH = Path(__file__).with_name("grid.npz")
 PARTS = ("signal", "map", "race")

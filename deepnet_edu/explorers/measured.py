@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 from deepnet_edu.data import TokenMap
-from deepnet_edu.models import Batch, Model, ModelConfig, build_model, random_batch
+from deepnet_edu.model import Batch, Model, ModelConfig, build_model, random_batch
 from deepnet_edu.probing import probe, update_group
-from deepnet_edu.record import Array, DepthProfile, History
+from deepnet_edu.profiles import Array, DepthProfile, History
 from deepnet_edu.residual import RESIDUALS, places
 from deepnet_edu.residual.deepnorm import DeepNorm
 from deepnet_edu.theory import fixed_step_update_sum

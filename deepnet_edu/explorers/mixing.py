@@ -9,9 +9,9 @@ from deepnet_edu.explorers.base import Explorer
 from deepnet_edu.explorers.dials import Dial, choice
 from deepnet_edu.explorers.measured import Tick
 from deepnet_edu.figures.mixing import SHADES, MixingFigure, MixingView
-from deepnet_edu.models import ModelConfig, build_model, random_batch
+from deepnet_edu.model import ModelConfig, build_model, random_batch
 from deepnet_edu.probing import depth_mixing
-from deepnet_edu.record import DepthMixing
+from deepnet_edu.profiles import DepthMixing
 from deepnet_edu.residual import RESIDUALS
 from deepnet_edu.theory import mixing_matrix
 

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from deepnet_edu.config import ModelConfig
 from deepnet_edu.explorers.base import Explorer
 from deepnet_edu.explorers.cost import TOKENS
 from deepnet_edu.explorers.dials import Dial, choice
 from deepnet_edu.explorers.signal import DEPTHS
 from deepnet_edu.figures.plans import PlanFigure, PlanView
+from deepnet_edu.model.config import ModelConfig
 from deepnet_edu.planning import SCHEDULES, Plan, bubble, rank_memory, rank_traffic, timeline
 
 WIDTHS = [64, 128, 256, 512, 768, 1024, 2048]

@@ -10,7 +10,7 @@ from deepnet_edu.explorers.dials import Dial, choice, spread
 from deepnet_edu.explorers.grid import Grid
 from deepnet_edu.explorers.measured import RACE_STEPS, RaceSettings, Tick, race, race_sum
 from deepnet_edu.figures.race import RaceFigure, RaceView
-from deepnet_edu.record import Array
+from deepnet_edu.profiles import Array
 from deepnet_edu.residual import RESIDUALS
 
 RULES = ("deepnorm", "post_ln", "pre_ln", "deepnorm_glm")

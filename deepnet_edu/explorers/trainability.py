@@ -13,7 +13,7 @@ from deepnet_edu.explorers.grid import Grid
 from deepnet_edu.explorers.measured import LEARNED, MAP_RECIPE, VOCABULARY, tied_beta
 from deepnet_edu.figures.trainability import TrainabilityFigure, TrainabilityMap, TrainabilityView
 from deepnet_edu.messages import UserError
-from deepnet_edu.record import Array
+from deepnet_edu.profiles import Array
 from deepnet_edu.scaling import deepnorm_constants
 
 #: Variance of a branch of gain 1, mean of attention and feed-forward, in the stacks of the map, by theory with flat

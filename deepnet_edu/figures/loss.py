@@ -8,7 +8,7 @@ from matplotlib.ticker import MaxNLocator
 
 from deepnet_edu.figures.moving import Moving
 from deepnet_edu.figures.style import control_style, designed, series_style
-from deepnet_edu.record import History
+from deepnet_edu.profiles import History
 
 
 class LossFigure(Moving[History]):

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from deepnet_edu.figures.moving import Moving
 from deepnet_edu.figures.style import designed
 from deepnet_edu.messages import unknown
-from deepnet_edu.record import Array, DepthMixing
+from deepnet_edu.profiles import Array, DepthMixing
 
 Quantity = Literal["weights", "shares"]
 #: What the shades are.

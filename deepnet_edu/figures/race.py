@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from deepnet_edu.figures.moving import Moving
 from deepnet_edu.figures.style import designed, line_style
-from deepnet_edu.record import Array
+from deepnet_edu.profiles import Array
 from deepnet_edu.residual import RESIDUALS
 
 _LOW, _HIGH = 1e-4, 1e3

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from deepnet_edu.figures.moving import Moving
 from deepnet_edu.figures.style import designed, line_style
-from deepnet_edu.record import Array
+from deepnet_edu.profiles import Array
 
 #: By quantity: title, unit, and the ends of its axis, logarithmic where the lower one is above 0.
 PANELS = {

@@ -10,7 +10,7 @@ from matplotlib.patches import Patch
 
 from deepnet_edu.figures.moving import Moving
 from deepnet_edu.figures.style import designed
-from deepnet_edu.record import Array
+from deepnet_edu.profiles import Array
 
 #: From no seed that learned to all of them: one hue, lighter to darker, so that grey shows it too.
 _SHADES = ["#f4f1ea", "#b9d3e6", "#5f9fc9", "#0a5a94"]

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from deepnet_edu.figures.style import control_style, designed, legend_below, line_style, new_figure, series_style
-from deepnet_edu.record import History
+from deepnet_edu.profiles import History
 from deepnet_edu.residual import RESIDUALS
 
 

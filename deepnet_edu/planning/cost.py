@@ -8,9 +8,9 @@ is taken from runs that were measured.
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from deepnet_edu.config import ModelConfig
 from deepnet_edu.fields import Count, NotNegative, Positive, checked
 from deepnet_edu.messages import UserError
+from deepnet_edu.model.config import ModelConfig
 from deepnet_edu.planning.devices import Gpu
 
 HOUR, DAY = 3600, 86_400

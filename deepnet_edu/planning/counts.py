@@ -1,8 +1,8 @@
 """Parameters and floating point operations by part, by formula: arithmetic alone, nothing is built."""
 
-from deepnet_edu.config import NO_RESIDUAL, ModelConfig
 from deepnet_edu.fields import Positive, checked
 from deepnet_edu.messages import shown
+from deepnet_edu.model.config import NO_RESIDUAL, ModelConfig
 from deepnet_edu.planning.flops import end_operations, has_own_products, layer_operations
 from deepnet_edu.residual import RESIDUALS
 

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-from deepnet_edu.config import ModelConfig
 from deepnet_edu.fields import Count, NotNegative, Positive, checked
 from deepnet_edu.messages import UserError
+from deepnet_edu.model.config import ModelConfig
 from deepnet_edu.planning.cost import (
     Span,
     price_of,

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from deepnet_edu.config import ModelConfig
 from deepnet_edu.fields import checked
+from deepnet_edu.model.config import ModelConfig
 from deepnet_edu.planning.memory import training_memory
 
 _SQRT = {"checkpoint_every": "auto"}

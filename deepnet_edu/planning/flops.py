@@ -1,7 +1,7 @@
 """Floating point operations of a model, from the configuration alone: a multiplication and an addition are two."""
 
-from deepnet_edu.config import ModelConfig
 from deepnet_edu.fields import checked
+from deepnet_edu.model.config import ModelConfig
 from deepnet_edu.residual import RESIDUALS
 
 

@@ -2,8 +2,8 @@
 
 import psutil
 
-from deepnet_edu.config import ModelConfig
 from deepnet_edu.messages import UserError
+from deepnet_edu.model.config import ModelConfig
 from deepnet_edu.planning.flops import branch_flops_per_token
 from deepnet_edu.planning.memory import training_memory
 from deepnet_edu.planning.time import RATE

@@ -7,13 +7,13 @@ benchmarks/memory.py, benchmarks/results/memory.json.
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from deepnet_edu.config import NO_RESIDUAL, ModelConfig
-from deepnet_edu.fast import HEAD_DIMS, LONGEST, MULTIPLE, knows
 from deepnet_edu.fields import checked
 from deepnet_edu.messages import unknown
+from deepnet_edu.model.config import NO_RESIDUAL, ModelConfig
+from deepnet_edu.model.paths import compiled_sizes, knows
+from deepnet_edu.model.shape import layers_together
 from deepnet_edu.planning.parameters import count_parameters
 from deepnet_edu.residual import RESIDUALS, Saved
-from deepnet_edu.shape import layers_together
 
 #: Bytes of a number: weight, gradient, all that AdamW keeps for it, activation. "mixed": weights in bfloat16, and a
 #: float32 copy of them beside both moments. "autocast": all in float32, but matrices are copied to bfloat16, and so is
@@ -98,7 +98,7 @@ def training_memory(
         checkpoint_every: layers whose activations are computed again together; ``"auto"`` is √n_layers of each stack; 0
             keeps all.
         offload: what checkpoints keep lies in the CPU's memory, which makes a difference on a GPU only.
-        path: ``"plain"``, ``"fast"`` or ``"auto"``, see :class:`deepnet_edu.stack.Stack`.
+        path: ``"plain"``, ``"fast"`` or ``"auto"``, see :class:`deepnet_edu.model.stack.Stack`.
         precision: a name in ``PRECISIONS``. In float32 and float64 it was measured on a CPU; "mixed" is arithmetic
             (facts of Korthikanti et al., arXiv 2205.05198), this library does not train so. "autocast" is PyTorch's, to
             bfloat16: what a layer keeps is counted for Post-LN, Pre-LN and DeepNorm, and estimated for others.
@@ -131,8 +131,7 @@ def training_memory(
         raise ValueError("path='fast': the fast path does not know this model, length or precision; use path='auto'.")
     weight, gradient, optimizer, number = PRECISIONS[precision]
     count = count_parameters(config)["all"]
-    head_dim = config.d_model // config.n_heads
-    sizes = head_dim in HEAD_DIMS and config.d_ff % MULTIPLE == 0
+    sizes = not compiled_sizes(config.d_ff, config.d_model // config.n_heads)
     one = _Layers(config, sequences, tokens, S, fast, compiled and precision == "float32" and sizes, autocast)
     moved = offload and not on_cpu
     held = sum(one.held(stack, n, every[stack], moved) for stack, n in depths.items() if n)
@@ -203,8 +202,8 @@ def _fast_knows(config: ModelConfig, longest: int, precision: str) -> bool:
     plain = config.dropout == 0 and config.stochastic_depth == 0 and config.position != "rotary"
     parts = config.norm == "layer" and config.ffn_matrices == 2 and precision in ("float32", "float64")
     parts = parts and config.bias and config.kv_width == config.d_model
-    known = knows(config.residual, config.encoder_layers, config.decoder_layers)
-    return known and plain and parts and longest <= LONGEST
+    known = knows(config.residual, config.encoder_layers, config.decoder_layers, longest)
+    return known and plain and parts
 
 
 @dataclass(frozen=True)

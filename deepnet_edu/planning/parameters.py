@@ -4,8 +4,8 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from deepnet_edu.config import ModelConfig
 from deepnet_edu.fields import checked
+from deepnet_edu.model.config import ModelConfig
 from deepnet_edu.planning.counts import end_tensors, norms_of, stack_parameters
 
 #: A stack is built with so many layers; the rest follows.
@@ -69,7 +69,7 @@ def _check_largest(numbers: int) -> None:
 def _built(config: ModelConfig) -> tuple[tuple[str, int], ...]:
     import torch  # here, as below: most models are counted without it
 
-    from deepnet_edu.models import build_empty
+    from deepnet_edu.model import build_empty
 
     try:
         with torch.device("meta"):
@@ -88,7 +88,7 @@ def tensors_at_the_ends(config: ModelConfig) -> tuple[tuple[str, dict[str, int]]
         return tuple(end_tensors(config).items())
     import torch  # here: such a rule may have something of its own at the logits
 
-    from deepnet_edu.models import build_empty
+    from deepnet_edu.model import build_empty
 
     with torch.device("meta"):
         model = build_empty(config)

@@ -3,9 +3,9 @@
 from dataclasses import KW_ONLY, asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from deepnet_edu.config import ModelConfig
 from deepnet_edu.fields import check_fields, whole_number
 from deepnet_edu.messages import UserError, shown, unknown
+from deepnet_edu.model.config import ModelConfig
 from deepnet_edu.planning.pipeline import chunks_of
 
 if TYPE_CHECKING:

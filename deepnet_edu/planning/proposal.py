@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
-from deepnet_edu.config import ModelConfig
 from deepnet_edu.messages import UserError
+from deepnet_edu.model.config import ModelConfig
 from deepnet_edu.planning.pipeline import bubble
 from deepnet_edu.planning.plan import Plan
 from deepnet_edu.planning.ranks import rank_memory, rank_traffic

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from deepnet_edu.config import NO_RESIDUAL, ModelConfig
+from deepnet_edu.model.config import NO_RESIDUAL, ModelConfig
 from deepnet_edu.residual import RESIDUALS
 from deepnet_edu.residual.layer_units import in_a_row
 

@@ -6,12 +6,12 @@ Arithmetic on :func:`~deepnet_edu.planning.training_memory`, whose constants wer
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from deepnet_edu.config import ModelConfig
 from deepnet_edu.fields import checked
+from deepnet_edu.model.config import ModelConfig
+from deepnet_edu.model.shape import layers_together
 from deepnet_edu.planning.memory import BOOKS, OBJECTS, PRECISIONS, _Layers, gaps, saved_by, training_memory
 from deepnet_edu.planning.parameters import count_parameters, tensors_at_the_ends
 from deepnet_edu.planning.pipeline import Action, chunks_of, rank_order, stage_layers
-from deepnet_edu.shape import layers_together
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def rank_memory(
         config: any.
         sequences: in a batch, over all ranks.
         tokens: T, of the target where there are two languages; of an image, its patches.
-        data, shard, pipeline, schedule, microbatches: as of :class:`~deepnet_edu.parallel.Plan`.
+        data, shard, pipeline, schedule, microbatches: as of :class:`~deepnet_edu.training.distributed.Plan`.
         source_tokens, checkpoint_every, precision, device: as of :func:`training_memory`.
 
     Raises:

@@ -3,10 +3,10 @@
 from dataclasses import fields
 from pathlib import Path
 
-from deepnet_edu.config import ModelConfig
 from deepnet_edu.fields import checked, from_dict
 from deepnet_edu.files import parse_toml, read_json, read_text
 from deepnet_edu.messages import UserError, unknown
+from deepnet_edu.model.config import ModelConfig
 from deepnet_edu.planning.published import PUBLISHED
 
 #: The benchmark's decoder, and the paper's models (arXiv 2203.00555, Sections 5 and 6).
@@ -24,7 +24,7 @@ def find_shape(given: str) -> ModelConfig:
 
     Args:
         given: a name in ``SHAPES`` or ``PUBLISHED``, or a TOML or JSON file with the fields of
-            :class:`~deepnet_edu.config.ModelConfig`.
+            :class:`~deepnet_edu.model.config.ModelConfig`.
 
     Raises:
         UserError: there is no such name or file, or the file holds no such fields.

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from deepnet_edu.config import ModelConfig
-from deepnet_edu.fast import HEAD_DIMS, MULTIPLE
 from deepnet_edu.fields import checked
+from deepnet_edu.model.config import ModelConfig
+from deepnet_edu.model.paths import compiled_sizes
 from deepnet_edu.planning.flops import end_operations, has_own_products, layer_operations
 from deepnet_edu.planning.memory import PRECISIONS, _Layers, training_memory
 from deepnet_edu.residual import RESIDUALS, StackName, place_at, sublayer_kinds
@@ -141,7 +141,7 @@ def training_time(
         tokens: T, of the target where there are two languages; of an image, its patches.
         source_tokens: of the source; 0 for as many.
         checkpoint_every: layers whose activations are computed again together; 0 keeps all.
-        path: ``"plain"``, ``"fast"`` or ``"auto"``, see :class:`deepnet_edu.stack.Stack`.
+        path: ``"plain"``, ``"fast"`` or ``"auto"``, see :class:`deepnet_edu.model.stack.Stack`.
         precision: ``"float32"``.
         rate: floating point operations a second of one thread in large matrix products.
         bandwidth: bytes a second of one thread.
@@ -295,7 +295,7 @@ def _nodes(config: ModelConfig) -> int:
     """Of the loss, counted in a model on PyTorch's meta device, which holds no numbers."""
     import torch  # here: planning needs it for nothing else
 
-    from deepnet_edu.models import build_empty, random_batch
+    from deepnet_edu.model import build_empty, random_batch
 
     with torch.device("meta"):
         model = build_empty(config)
@@ -322,9 +322,8 @@ def _check_measured(config: ModelConfig, path: str, precision: str) -> None:
             "of its own. Choose another residual, for example 'deepnorm'."
         )
     head_dim = config.d_model // config.n_heads
-    if path == "fast" and (head_dim not in HEAD_DIMS or config.d_ff % MULTIPLE):
+    if path == "fast" and (known := compiled_sizes(config.d_ff, head_dim)):
         raise ValueError(
             f"d_model/n_heads={head_dim}, d_ff={config.d_ff}: the fast path was measured with its compiled functions, "
-            f"which know heads of {', '.join(map(str, HEAD_DIMS))} features and a d_ff that is a multiple of "
-            f"{MULTIPLE}. Choose such sizes, or path='plain'."
+            f"which know {known}. Choose such sizes, or path='plain'."
         )

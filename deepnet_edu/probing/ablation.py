@@ -2,20 +2,21 @@
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from deepnet_edu.compiled import unwrapped
 from deepnet_edu.fields import checked
 from deepnet_edu.messages import shown
-from deepnet_edu.models import Batch, Model
-from deepnet_edu.models.base import evaluating
+from deepnet_edu.model import Batch, Model
+from deepnet_edu.model.base import evaluating
+from deepnet_edu.model.compiled import unwrapped
+from deepnet_edu.model.stack import Stack
 from deepnet_edu.probing.refusal import check_batch
-from deepnet_edu.record import Array
+from deepnet_edu.profiles import Array
 from deepnet_edu.residual import State
-from deepnet_edu.stack import Stack
 
 
 @contextmanager
@@ -35,16 +36,14 @@ def without_layers(stack: Stack, layers: Collection[int]) -> Iterator[None]:
     if rule.growing:
         raise ValueError(f"Layers of {rule.title} read all layers below them one by one: none of them can be left out.")
     chosen = [unwrapped(stack.layers[layer]) for layer in layers]
-    path, compiled = stack.path, stack.compiled
-    stack.path, stack.compiled = "plain", None
     try:
         for module in chosen:
             vars(module)["forward"] = _hand_on
-        yield
+        with stack.running(replace(stack.mode, path="plain", compile="no")):
+            yield
     finally:
         for module in chosen:
             vars(module).pop("forward", None)
-        stack.path, stack.compiled = path, compiled
 
 
 def _hand_on(state: State, context: Any) -> State:

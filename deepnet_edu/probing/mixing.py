@@ -11,16 +11,16 @@ from torch import Tensor
 from torch.linalg import vecdot
 from torch.overrides import TorchFunctionMode
 
-from deepnet_edu.attention import Context
-from deepnet_edu.compiled import unwrapped
 from deepnet_edu.fields import Count, checked
-from deepnet_edu.models import Batch, Model
+from deepnet_edu.model import Batch, Model
+from deepnet_edu.model.attention import Context
+from deepnet_edu.model.compiled import unwrapped
+from deepnet_edu.model.stack import Stack
 from deepnet_edu.probing.refusal import check_batch, check_finite
 from deepnet_edu.probing.watch import undisturbed
-from deepnet_edu.record import Array, DepthMixing
+from deepnet_edu.profiles import Array, DepthMixing
 from deepnet_edu.residual import RESIDUALS
 from deepnet_edu.residual.streams import Streams
-from deepnet_edu.stack import Stack
 
 #: Functions whose value weighs something else: it counts as the number that it is.
 GATES = {"softmax", "sigmoid", "tanh", "exp", "rsqrt", "vecdot", "vector_norm", "pow", "softplus", "sinkhorn"}

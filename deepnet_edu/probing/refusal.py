@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from deepnet_edu.models import IGNORED, Batch, Model, broken_weights, check_trainable
+from deepnet_edu.model import IGNORED, Batch, Model, broken_weights, check_trainable
 
 
 def check_batch(model: Model, batch: Batch) -> None:

@@ -14,10 +14,10 @@ from deepnet_edu import __version__
 from deepnet_edu.fields import Count, Seed, Several, check_argument, checked
 from deepnet_edu.files import write_atomic
 from deepnet_edu.messages import UserError
-from deepnet_edu.models import ModelConfig, build_model, random_batch
+from deepnet_edu.model import ModelConfig, build_model, random_batch
 from deepnet_edu.probing.update import model_update
 from deepnet_edu.probing.watch import probe
-from deepnet_edu.record import Verdict
+from deepnet_edu.profiles import Verdict
 
 #: Quantities whose seeds are averaged as they are; and ratios, which differ by factors and are averaged as logarithms.
 LINEAR = ("token_similarity", "input_share")

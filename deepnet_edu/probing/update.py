@@ -5,10 +5,10 @@ from typing import Literal, get_args
 import torch
 from torch import nn
 
-from deepnet_edu.compiled import unwrapped
 from deepnet_edu.fields import checked
 from deepnet_edu.messages import unknown
-from deepnet_edu.models import Batch, Model
+from deepnet_edu.model import Batch, Model
+from deepnet_edu.model.compiled import unwrapped
 from deepnet_edu.probing.refusal import check_batch, check_finite
 from deepnet_edu.probing.watch import differentiable, undisturbed
 

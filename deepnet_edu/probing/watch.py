@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -11,13 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deepnet_edu.compiled import unwrapped
 from deepnet_edu.fields import checked
-from deepnet_edu.models import Batch, Model, evaluating
+from deepnet_edu.model import Batch, Model, evaluating
+from deepnet_edu.model.compiled import unwrapped
+from deepnet_edu.model.layer import SubLayer
+from deepnet_edu.model.stack import Stack
 from deepnet_edu.probing.refusal import check_batch, check_finite
-from deepnet_edu.record import DepthProfile
-from deepnet_edu.stack import Stack
-from deepnet_edu.transformer import SubLayer
+from deepnet_edu.profiles import DepthProfile
 
 #: What is measured at each sub-layer, in this order.
 STATISTICS = ("variance", "norm", "token_similarity", "input_share", "norm_gain")
@@ -105,13 +105,12 @@ class Watch:
         }
 
     def __enter__(self) -> "Watch":
-        for stack in self._name:
-            stack.observer = self
+        self._entered = ExitStack()
+        self._entered.enter_context(self.model.running(observer=self))
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        for stack in self._name:
-            stack.observer = None
+        self._entered.close()
         self._states.flush()
         self._norm_inputs.flush()
         self._inputs.clear()

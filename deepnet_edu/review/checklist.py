@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deepnet_edu.models import Model
+from deepnet_edu.model import Model
 from deepnet_edu.residual import StackName
 from deepnet_edu.review import rows
 from deepnet_edu.review.dependence import layout

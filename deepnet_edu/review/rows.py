@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from deepnet_edu.probing.watch import input_share, token_similarity
-from deepnet_edu.record import MAX_TOKEN_SIMILARITY
+from deepnet_edu.profiles import MAX_TOKEN_SIMILARITY
 from deepnet_edu.review.dependence import Layout, dependence, layout
 from deepnet_edu.review.forms import SubLayer
 from deepnet_edu.review.sums import fit

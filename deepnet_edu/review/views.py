@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deepnet_edu.models import Batch, Model, random_batch
+from deepnet_edu.model import Batch, Model, random_batch
 from deepnet_edu.residual import StackName
 
 #: What a model is called with: ours with a Batch, others with a tensor, a tuple of them, or a dict of them by keyword.

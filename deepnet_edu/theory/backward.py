@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from deepnet_edu.config import ModelConfig
 from deepnet_edu.fields import Correlation, Several, checked
-from deepnet_edu.record import Array
-from deepnet_edu.shape import GATES
+from deepnet_edu.model.config import ModelConfig
+from deepnet_edu.model.shape import GATES
+from deepnet_edu.profiles import Array
 from deepnet_edu.theory.forward import Numbers, StackRows, hermite
 from deepnet_edu.theory.moments import Scores, weights_of_scores
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy as np
 
 from deepnet_edu.fields import Count, Number, Positive, checked
-from deepnet_edu.record import Array
+from deepnet_edu.profiles import Array
 from deepnet_edu.theory.moments import numbers
 
 

@@ -6,7 +6,7 @@ from math import log
 from pathlib import Path
 from typing import Any
 
-from deepnet_edu.config import ModelConfig
+from deepnet_edu.model.config import ModelConfig
 
 FILE = Path(__file__).with_name("errors.json")
 #: What is compared, and the profile's field that it comes from.

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from deepnet_edu.config import ModelConfig
-from deepnet_edu.record import Array
+from deepnet_edu.model.config import ModelConfig
+from deepnet_edu.model.shape import GATES
+from deepnet_edu.profiles import Array
 from deepnet_edu.residual import RESIDUALS, Residual, Signal, StackName, place_at, sublayer_kinds
-from deepnet_edu.shape import GATES
 from deepnet_edu.theory.moments import activation_correlation, attention_weights, rectified
 
 #: exp(-σ²) of scores is taken of at most this σ².

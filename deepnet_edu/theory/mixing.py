@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from deepnet_edu.config import ModelConfig
 from deepnet_edu.fields import Several, checked
-from deepnet_edu.record import Array, DepthMixing
+from deepnet_edu.model.config import ModelConfig
+from deepnet_edu.model.shape import check_memory
+from deepnet_edu.profiles import Array, DepthMixing
 from deepnet_edu.residual import RESIDUALS, StackName
-from deepnet_edu.shape import check_memory
 from deepnet_edu.theory.forward import StackRows, forward
 
 #: Bytes that an entry takes on the way.

@@ -13,7 +13,7 @@ import numpy as np
 
 from deepnet_edu.fields import Correlation, Count, NotNegative, Positive, Range, Several, checked
 from deepnet_edu.messages import unknown
-from deepnet_edu.record import Array
+from deepnet_edu.profiles import Array
 
 Dropped = Annotated[float, Range(0, 1, open=True)]
 Scores = Annotated[float, Range(0, 300)]

@@ -5,11 +5,11 @@ from typing import Annotated
 
 import numpy as np
 
-from deepnet_edu.config import ModelConfig
 from deepnet_edu.fields import Range, checked
-from deepnet_edu.record import DepthProfile
+from deepnet_edu.model.config import ModelConfig
+from deepnet_edu.model.shape import check_memory
+from deepnet_edu.profiles import DepthProfile
 from deepnet_edu.residual import RESIDUALS, StackName, sublayer_kinds
-from deepnet_edu.shape import check_memory
 from deepnet_edu.theory.backward import gradient_norms
 from deepnet_edu.theory.errors import known_errors
 from deepnet_edu.theory.forward import StackRows, forward

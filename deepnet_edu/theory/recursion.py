@@ -5,7 +5,7 @@ from math import log, sqrt
 import numpy as np
 
 from deepnet_edu.fields import Correlation, Count, NotNegative, Number, Several, Share, checked
-from deepnet_edu.record import Array
+from deepnet_edu.profiles import Array
 from deepnet_edu.theory.moments import numbers
 
 EULER = 0.5772156649015329

@@ -8,11 +8,11 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
+from deepnet_edu.experiment.config import FILE, find_run
+from deepnet_edu.experiment.execute import carry_out, check_plan, find_device, folder_of, say_end, unwritten
 from deepnet_edu.messages import UserError
-from deepnet_edu.parallel.worker import run_rank
 from deepnet_edu.planning import Plan
-from deepnet_edu.training.runs import FILE, find_run
-from deepnet_edu.training.whole import carry_out, check_plan, find_device, folder_of, say_end, unwritten
+from deepnet_edu.training.distributed.process import run_rank
 
 
 def main() -> None:

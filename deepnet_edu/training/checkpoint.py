@@ -20,9 +20,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from deepnet_edu import files
-from deepnet_edu.config import DEFAULTS
 from deepnet_edu.files import digest, fault_point, folder_atomic, remedy
 from deepnet_edu.messages import UserError
+from deepnet_edu.model.config import DEFAULTS
 from deepnet_edu.training.constants import check_constants, constants_of
 from deepnet_edu.training.integrity import (
     FOLDER,
@@ -286,7 +286,7 @@ def _never_updated(step: TrainStep, state: State) -> bool:
 
 def _shared(path: Path, step: TrainStep, state: State) -> Callable[[], None]:
     """Reads weights and moments that many ranks have written."""
-    from deepnet_edu.parallel import storage  # takes long to load
+    from deepnet_edu.training.distributed import storage  # takes long to load
 
     def apply() -> None:
         try:

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from deepnet_edu.fields import check_fields
 from deepnet_edu.messages import shown, unknown
-from deepnet_edu.models import Group
+from deepnet_edu.model import Group
 
 Schedule = Literal["constant", "inverse_sqrt", "cosine"]
 Optimizer = Literal["adamw", "sgd"]

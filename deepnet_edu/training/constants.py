@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from deepnet_edu.compiled import plain_name
 from deepnet_edu.messages import shown
+from deepnet_edu.model.compiled import plain_name
 from deepnet_edu.residual import Residual
 from deepnet_edu.training.integrity import CheckpointError
 

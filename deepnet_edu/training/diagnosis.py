@@ -8,12 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deepnet_edu.models import Batch, Model
-from deepnet_edu.record import History
-from deepnet_edu.stack import Stack
+from deepnet_edu.model import Batch, Model
+from deepnet_edu.model.layer import SubLayer
+from deepnet_edu.profiles import History
 from deepnet_edu.training.config import TrainConfig
 from deepnet_edu.training.step import TrainStep
-from deepnet_edu.transformer import SubLayer
 
 
 class TrainingDiverged(RuntimeError):
@@ -83,8 +82,6 @@ def _named(sublayer: SubLayer, role: str = "") -> str:
 def _first_not_finite(model: Model) -> Iterator[list[str]]:
     """While entered, a forward pass by the plain path tells where its first value that is not finite comes from."""
     found: list[str] = []
-    stacks = [stack for stack in model.stacks().values() if isinstance(stack, Stack)]
-    paths = [stack.path for stack in stacks]
     handles: list[Any] = []
 
     def look(where: str) -> Any:
@@ -101,12 +98,9 @@ def _first_not_finite(model: Model) -> Iterator[list[str]]:
                 handles.append(module.register_forward_hook(look(_named(sublayer, role))))
         handles.append(sublayer.register_forward_hook(look(_named(sublayer))))
     try:
-        for stack in stacks:
-            stack.path = "plain"
-        yield found
+        with model.running(path="plain"):
+            yield found
     finally:
-        for stack, path in zip(stacks, paths, strict=True):
-            stack.path = path
         for handle in handles:
             handle.remove()
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from deepnet_edu.messages import UserError
-from deepnet_edu.models import Batch
+from deepnet_edu.model import Batch
 
 #: Steps before the recording, on a stream of their own, as PyTorch's documentation of CUDA graphs asks: libraries
 #: choose their kernels and take their memory in them.

@@ -51,7 +51,7 @@ class State:
         train: the fields of TrainConfig.
         scaler: of the loss, in fp16; else empty.
         data: the task's place in its data.
-        reads: what the data are, see :func:`~deepnet_edu.training.sources.identity`; None where an earlier version of
+        reads: what the data are, see :func:`~deepnet_edu.experiment.data.identity`; None where an earlier version of
             this library did not keep it.
         plan: of the ranks that wrote it; None for one process.
         updates: of the weights, where many ranks wrote it.

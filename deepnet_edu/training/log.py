@@ -14,7 +14,7 @@ from deepnet_edu import files
 from deepnet_edu.fields import check
 from deepnet_edu.files import parse_json, remedy
 from deepnet_edu.messages import UserError
-from deepnet_edu.record import DepthProfile, History
+from deepnet_edu.profiles import DepthProfile, History
 
 METRICS, PROFILES, TENSORBOARD = "metrics.csv", "profiles.jsonl", "tensorboard"
 #: Of METRICS. loss: nats per token, before the update. gradient_norm: before clipping. scale: of the loss in fp16, else

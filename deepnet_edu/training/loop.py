@@ -12,20 +12,20 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 
-from deepnet_edu.compiled import trainable
 from deepnet_edu.fields import checked
 from deepnet_edu.files import remedy
 from deepnet_edu.messages import UserError
-from deepnet_edu.models import Batch, Model
-from deepnet_edu.parallel import Plan, Ranks, joined
-from deepnet_edu.planning import flops_per_token, peak_of
+from deepnet_edu.model import Batch, Model
+from deepnet_edu.model.compiled import trainable
+from deepnet_edu.planning import Plan, flops_per_token, peak_of
 from deepnet_edu.probing import Watch
-from deepnet_edu.record import DepthProfile, History
+from deepnet_edu.profiles import DepthProfile, History
 from deepnet_edu.training.bar import Bar
 from deepnet_edu.training.checkpoint import checkpoints, load, save, tidy
 from deepnet_edu.training.claim import Claim, claimed
 from deepnet_edu.training.config import TrainConfig
 from deepnet_edu.training.diagnosis import TrainingDiverged, diagnose
+from deepnet_edu.training.distributed.ranks import Ranks, init_ranks
 from deepnet_edu.training.integrity import FOLDER, State, step_of, unfit
 from deepnet_edu.training.interruption import Interrupted, Stop
 from deepnet_edu.training.log import METRICS, RunLog, read_metrics
@@ -93,7 +93,7 @@ def train(
     with ExitStack() as entered:
         entered.enter_context(torch.inference_mode(False))  # wherever it is called, what is trained needs gradients
         if plan is not None and plan.ranks > 1:
-            ranks = entered.enter_context(joined(plan, device.type))
+            ranks = entered.enter_context(init_ranks(plan, device.type))
             device, writes = ranks.device, ranks.first
         else:
             plan = None
@@ -164,7 +164,7 @@ def _on_first(ranks: Ranks | None, work: Callable[[], T]) -> T:
 def _step(model: Model, config: TrainConfig, ranks: Ranks | None) -> TrainStep:
     if ranks is None:
         return TrainStep(model, config)
-    from deepnet_edu.training.parallel import ParallelStep
+    from deepnet_edu.training.distributed.step import ParallelStep
 
     return ParallelStep(model, config, ranks)
 
@@ -172,9 +172,9 @@ def _step(model: Model, config: TrainConfig, ranks: Ranks | None) -> TrainStep:
 def _save(run: Path, step: TrainStep, *rest: Any) -> Path:
     if step.sees_all:
         return save(run, step, *rest)
-    from deepnet_edu.training import shared_checkpoint
+    from deepnet_edu.training.distributed import checkpoint as shared
 
-    return shared_checkpoint.save(run, step, *rest)  # type: ignore[arg-type]
+    return shared.save(run, step, *rest)  # type: ignore[arg-type]
 
 
 def _load(path: Path, step: TrainStep, generator: torch.Generator, task: Task) -> State:
@@ -189,9 +189,9 @@ def _load(path: Path, step: TrainStep, generator: torch.Generator, task: Task) -
     if step.sees_all:
         found = load(path, step, generator, reads, place)
     else:
-        from deepnet_edu.training import shared_checkpoint
+        from deepnet_edu.training.distributed import checkpoint as shared
 
-        found = shared_checkpoint.load(path, step, generator, reads, place)  # type: ignore[arg-type]
+        found = shared.load(path, step, generator, reads, place)  # type: ignore[arg-type]
     if found.reads is None:
         _say(f"{path} does not say which data it is of, as older ones do not: see that these are the same.")
     return found

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from deepnet_edu.messages import UserError
-from deepnet_edu.models import Batch, Model
+from deepnet_edu.model import Batch, Model
+from deepnet_edu.model.stack import Stack
 from deepnet_edu.planning import Plan, explain, rank_memory
-from deepnet_edu.stack import Stack
 from deepnet_edu.training.config import TrainConfig
 
 #: Of the message of PyTorch's allocator on the CPU, which raises a plain RuntimeError.

@@ -9,8 +9,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from deepnet_edu.compiled import plain_name
-from deepnet_edu.models import Model
+from deepnet_edu.model import Model
+from deepnet_edu.model.compiled import plain_name
 from deepnet_edu.residual import RESIDUALS, Residual
 from deepnet_edu.training.config import TrainConfig
 

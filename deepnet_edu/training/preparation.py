@@ -1,13 +1,15 @@
 """What a training asks of its model and device: refused before the first step, set, and set back at the end."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 
 from deepnet_edu.messages import UserError
-from deepnet_edu.models import Model, check_trainable
+from deepnet_edu.model import Model, check_trainable
+from deepnet_edu.model.mode import Mode
 from deepnet_edu.residual import Scheduled
-from deepnet_edu.stack import Stack
 from deepnet_edu.training.config import TrainConfig
 
 
@@ -32,33 +34,20 @@ def refuse(model: Model, config: TrainConfig, device: torch.device) -> None:
         raise UserError(f"tf32=True is a mode of NVIDIA's GPUs, and the model is on {device}: leave tf32 out.")
 
 
-def prepare(model: Model, config: TrainConfig) -> Callable[[], None]:
-    """Set the model as ``config`` says.
-
-    Returns:
-        What sets it back.
+@contextmanager
+def prepared(model: Model, config: TrainConfig) -> Iterator[None]:
+    """Run the model as ``config`` says, for the time of a ``with``.
 
     Raises:
         ValueError: its stacks cannot be run so; nothing stays set.
     """
-    stacks = [stack for stack in model.stacks().values() if isinstance(stack, Stack)]
-    before = [(stack, stack.checkpoint_every, stack.offload, stack.compiled) for stack in stacks]
+    asked: dict[str, Any] = {"checkpoint_every": config.checkpoint_every, "offload": config.offload, "compile": config.compile}
+    default = Mode()
+    changes = {name: value for name, value in asked.items() if value != getattr(default, name)}
     tf32 = torch.backends.cuda.matmul.allow_tf32
-
-    def restore() -> None:
-        for stack, every, offload, compiled in before:
-            stack.checkpoint_every, stack.offload, stack.compiled = every, offload, compiled
-        torch.backends.cuda.matmul.allow_tf32 = tf32
-
     try:
-        if config.checkpoint_every:
-            model.checkpoint_every(config.checkpoint_every)
-        if config.offload:
-            model.offload(True)
-        if config.compile != "no":
-            model.use_compiled(config.compile)
-        torch.backends.cuda.matmul.allow_tf32 = tf32 or config.tf32
-    except ValueError:
-        restore()
-        raise
-    return restore
+        with model.running(**changes):
+            torch.backends.cuda.matmul.allow_tf32 = tf32 or config.tf32
+            yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = tf32

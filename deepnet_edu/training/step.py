@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -11,14 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deepnet_edu.compiled import plain_name
-from deepnet_edu.fast import Store
-from deepnet_edu.models import IGNORED, Batch, Model
-from deepnet_edu.stack import Stack
+from deepnet_edu.model import IGNORED, Batch, Model, paths
+from deepnet_edu.model.compiled import plain_name
+from deepnet_edu.model.stack import Stack
 from deepnet_edu.training.config import TrainConfig, learning_rate
 from deepnet_edu.training.graph import Recorded
 from deepnet_edu.training.optimizer import FlatParameters, buffer, make_optimizer, parameter_groups
-from deepnet_edu.training.preparation import prepare, refuse
+from deepnet_edu.training.preparation import prepared, refuse
 
 #: What autocast computes products in.
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -73,7 +72,8 @@ class TrainStep:
         self.groups = parameter_groups(model, chosen, config.weight_decay)
         self.count = 0
         self._recorded = Recorded(self.on_device) if config.cuda_graph else None
-        self._restore = prepare(model, config)
+        self._entered = ExitStack()
+        self._entered.enter_context(prepared(model, config))
         self._frozen = {parameter: parameter.requires_grad for parameter in model.parameters()}
         self._owners = [
             (module._parameters, name, parameter)
@@ -90,7 +90,7 @@ class TrainStep:
         # For the time of a step the fast path may use its memory again, and add gradients where they belong.
         trained = set(chosen)
         self._stores = {
-            stack: Store()
+            stack: paths.new_store()
             for stack in model.stacks().values()
             if isinstance(stack, Stack) and stack.layers and trained.issuperset(stack.parameters())
         }
@@ -100,7 +100,7 @@ class TrainStep:
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self._stores.clear()
-        self._restore()
+        self._entered.close()
         for flat in self.flats:
             flat.release()
         for parameter, required in self._frozen.items():
@@ -175,7 +175,8 @@ class TrainStep:
             )
         for flat in self.flats:
             if flat.hold():
-                self._stores = {stack: Store() for stack in self._stores}  # the old ones know where weights were
+                # The old ones know where weights were.
+                self._stores = {stack: paths.new_store() for stack in self._stores}
 
     def _gradients(self, batches: tuple[Batch, ...]) -> tuple[Tensor, Tensor]:
         """The loss and the gradient's norm, without the scale; gradients lie in the buffers."""
@@ -204,13 +205,10 @@ class TrainStep:
 
     @contextmanager
     def _stored(self) -> Iterator[None]:
-        try:
+        with ExitStack() as entered:
             for stack, store in self._stores.items():
-                stack.store = store
+                entered.enter_context(stack.running(store=store))
             yield
-        finally:
-            for stack in self._stores:
-                stack.store = None
 
     def _clip(self, norm: Tensor) -> None:
         """As torch.nn.utils.clip_grad_norm_ has it."""

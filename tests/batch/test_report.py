@@ -16,11 +16,11 @@ from typer.testing import CliRunner
 
 from deepnet_edu.batch import report
 from deepnet_edu.batch.folder import runs_as_they_are
-from deepnet_edu.batch.plots import sweep_pictures
-from deepnet_edu.batch.render import notebook_html, read_cells, traceback_of
-from deepnet_edu.batch.report import page
+from deepnet_edu.batch.report.page import page
+from deepnet_edu.batch.report.plots import sweep_pictures
+from deepnet_edu.batch.report.render import notebook_html, read_cells, traceback_of
+from deepnet_edu.batch.report.summary import compare, estimate, group_runs, student_t, summarize
 from deepnet_edu.batch.state import Status, read_batch
-from deepnet_edu.batch.summary import compare, estimate, group_runs, student_t, summarize
 from deepnet_edu.cli import app
 from deepnet_edu.messages import UserError
 from tests.batch.made_up import code, make_run, make_sweep, raised, shown

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from deepnet_edu.batch.report import page as report_page
+from deepnet_edu.batch.report.page import page as report_page
 from deepnet_edu.batch.state import read_batch
 from tests.batch.made_up import code, make_run, make_sweep, raised, shown
 from tests.browser.conftest import collect_errors

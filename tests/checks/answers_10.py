@@ -16,7 +16,7 @@ import torch._dynamo  # which the first optimizer of PyTorch's would import whil
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from deepnet_edu.models import Batch
+from deepnet_edu.model import Batch
 
 FOLDER = TemporaryDirectory()
 

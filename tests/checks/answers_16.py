@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from deepnet_edu.checks.failures import CAUSES, failures
+from deepnet_edu.checks.lesson_16.failures import CAUSES, failures
 
 
 def _see_cause(f: Callable, g: np.random.Generator) -> Any:

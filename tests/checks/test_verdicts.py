@@ -1,6 +1,6 @@
 """No two rules by which a run can be judged wrongly say the same to all runs, and none says what is right."""
 
-from deepnet_edu.checks.verdicts import RUNS, verdicts, wrong_verdicts
+from deepnet_edu.checks.lesson_08.verdicts import RUNS, verdicts, wrong_verdicts
 
 
 def test_each_wrong_rule_has_verdicts_of_its_own() -> None:

@@ -402,7 +402,7 @@ def test_train_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.chdir(tmp_path)
     with monkeypatch.context() as broken:
-        broken.setattr("deepnet_edu.training.runs.write_atomic", full)
+        broken.setattr("deepnet_edu.experiment.config.write_atomic", full)
         sentence = refused("laptop-1000", *SMALL)
     assert sentence.startswith("runs/laptop-1000/run.toml: No space left on device. What was saved before")
     assert "run the same again" in sentence

@@ -7,7 +7,7 @@ import torch
 
 from deepnet_edu.data import Images, digits, leaks
 from deepnet_edu.messages import UserError
-from deepnet_edu.models import ModelConfig, build_model
+from deepnet_edu.model import ModelConfig, build_model
 from deepnet_edu.training import TrainConfig, train
 
 DRAW = np.random.default_rng(0)

@@ -9,9 +9,9 @@ import torch
 
 from deepnet_edu import Batch, ModelConfig, TrainConfig, build_model, probe, train
 from deepnet_edu.data import BytePairs, MaskedText, PackedText, PythonDocs, mask_tokens
+from deepnet_edu.experiment.config import find_run
+from deepnet_edu.experiment.data import DataConfig, make_task
 from deepnet_edu.messages import UserError
-from deepnet_edu.training.runs import find_run
-from deepnet_edu.training.sources import DataConfig, make_task
 
 MASK, ORDINARY, IGNORED = 300, range(3, 300), -100
 DOCUMENTS = [f"Document {i} has the number {i * i}. " * (i % 5 + 1) for i in range(40)]

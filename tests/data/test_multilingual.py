@@ -11,7 +11,7 @@ from deepnet_edu.data import BytePairs, Multilingual, Pair, kept, leaks, multili
 from deepnet_edu.data.cldr import date_pairs, name_pairs, unit_pairs
 from deepnet_edu.data.multilingual import source_key
 from deepnet_edu.messages import UserError
-from deepnet_edu.models import Model, ModelConfig, build_model
+from deepnet_edu.model import Model, ModelConfig, build_model
 from deepnet_edu.training import TrainConfig, train
 
 pytestmark = pytest.mark.xdist_group("multilingual")

@@ -7,7 +7,7 @@ import torch
 
 from deepnet_edu.data import BytePairs, PackedText, Pair, Parts, leaks, normal, python_topics, split, split_documents
 from deepnet_edu.data.parts import RUN, shared_passages, without_leaks
-from deepnet_edu.models import ModelConfig, build_model
+from deepnet_edu.model import ModelConfig, build_model
 from deepnet_edu.training import TrainConfig, train
 
 SOURCES = [f"Please enter {n} valid values for field {n * 7}." for n in range(2000)]

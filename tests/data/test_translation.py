@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from deepnet_edu.data import BytePairs, Pair, Translations
-from deepnet_edu.models import IGNORED, Batch, ModelConfig, build_model
+from deepnet_edu.model import IGNORED, Batch, ModelConfig, build_model
 
 BYTES = BytePairs(languages=["de", "en"])
 # Lengths vary, and those of both sides go together as in real pairs; every pair is another.

@@ -11,7 +11,7 @@ import torch
 
 from deepnet_edu.data import Pair, PythonDocs, compressed, copied, count_models, entropies, most_similar
 from deepnet_edu.data.yardsticks import nearest_accuracy
-from deepnet_edu.models import Batch
+from deepnet_edu.model import Batch
 
 TEXT = "Größe ≤ 9: " + "".join(random.Random(0).choices("abcab ", k=3000))
 OTHER = "Größe ≥ 7, " + "".join(random.Random(1).choices("abbcd ", k=500))

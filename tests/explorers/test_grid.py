@@ -11,7 +11,7 @@ from deepnet_edu import build_model, probe
 from deepnet_edu.explorers import grid, measured
 from deepnet_edu.explorers.measured import RaceSettings, SignalSettings
 from deepnet_edu.messages import UserError
-from deepnet_edu.models import random_batch
+from deepnet_edu.model import random_batch
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "explorer_grid.py"
 

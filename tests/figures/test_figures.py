@@ -21,7 +21,7 @@ from deepnet_edu.figures.loss import LossFigure
 from deepnet_edu.figures.plans import memory_against_ranks, pipeline_timelines
 from deepnet_edu.figures.style import legend_below, line_style, new_figure
 from deepnet_edu.planning import timeline
-from deepnet_edu.record import Curve, DepthProfile, History
+from deepnet_edu.profiles import Curve, DepthProfile, History
 from deepnet_edu.residual import RESIDUALS
 
 

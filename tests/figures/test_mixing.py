@@ -5,8 +5,8 @@ import pytest
 
 from deepnet_edu.figures import mixing_matrices
 from deepnet_edu.figures.mixing import MixingView, mixing
-from deepnet_edu.models import ModelConfig
-from deepnet_edu.record import DepthMixing
+from deepnet_edu.model import ModelConfig
+from deepnet_edu.profiles import DepthMixing
 from deepnet_edu.theory import mixing_matrix
 
 

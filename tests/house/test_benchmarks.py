@@ -23,8 +23,8 @@ from benchmarks import (
 from benchmarks.resumed import complete
 from deepnet_edu import TrainConfig, train
 from deepnet_edu.data import digits
+from deepnet_edu.experiment.config import find_run
 from deepnet_edu.planning import count_parameters
-from deepnet_edu.training.runs import find_run
 
 FLOPS, FORMULA = 4e14, 50_000_000_000
 

@@ -18,9 +18,9 @@ from typer.testing import CliRunner
 from deepnet_edu import ModelConfig, build_model
 from deepnet_edu.cli import app
 from deepnet_edu.course.places import ROOT
-from deepnet_edu.parallel import Plan
+from deepnet_edu.experiment.config import find_run
+from deepnet_edu.planning import Plan
 from deepnet_edu.training.__main__ import main as one_rank
-from deepnet_edu.training.runs import find_run
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 SMALL = ModelConfig("decoder", "lm", 2, d_model=16, n_heads=2, d_ff=32, vocab_size=128)

@@ -12,13 +12,13 @@ from torch.func import functional_call, grad, vmap
 from torch.utils.flop_counter import FlopCounterMode
 
 from deepnet_edu import Batch, ModelConfig, TrainConfig, build_model, probe, train
-from deepnet_edu.attention import rotary
-from deepnet_edu.compiled import plain_name, unwrapped
 from deepnet_edu.data import PreviousToken, PythonDocs, TokenMap
-from deepnet_edu.embedding import sinusoidal
-from deepnet_edu.fast import native
-from deepnet_edu.generation import beam_search, greedy, sample
-from deepnet_edu.models import IGNORED, random_batch
+from deepnet_edu.model import IGNORED, random_batch
+from deepnet_edu.model.attention import rotary
+from deepnet_edu.model.compiled import plain_name, unwrapped
+from deepnet_edu.model.embedding import sinusoidal
+from deepnet_edu.model.fast import native
+from deepnet_edu.model.generation import beam_search, greedy, sample
 from deepnet_edu.planning import flops_per_token
 from deepnet_edu.probing.update import model_update
 

@@ -17,11 +17,11 @@ import deepnet_edu
 from deepnet_edu import Batch, ModelConfig, TrainConfig, build_model, deepnorm_constants, predict, probe, theory, train
 from deepnet_edu.data import BytePairs, PackedText, PreviousToken, PythonDocs, TokenMap, Translations
 from deepnet_edu.fields import check_fields, checked
-from deepnet_edu.generation import beam_search, greedy, sample
 from deepnet_edu.messages import UserError
-from deepnet_edu.models import random_batch
-from deepnet_edu.parallel import Plan
+from deepnet_edu.model import random_batch
+from deepnet_edu.model.generation import beam_search, greedy, sample
 from deepnet_edu.planning import (
+    Plan,
     count_parameters,
     explain,
     find_shape,

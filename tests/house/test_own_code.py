@@ -6,7 +6,7 @@ import torch
 from benchmarks.own_code import ARMS, HEADS, HIDDEN, POSITIONS, VOCABULARY, WIDTH, Decoder, learn
 from deepnet_edu import ModelConfig, TrainConfig, build_model, train
 from deepnet_edu.data import TokenMap
-from deepnet_edu.models import Model
+from deepnet_edu.model import Model
 
 pytestmark = pytest.mark.usefixtures("both_paths")
 

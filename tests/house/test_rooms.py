@@ -3,6 +3,8 @@
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -11,10 +13,9 @@ import deepnet_edu
 
 PACKAGE = Path(deepnet_edu.__file__).parent
 ORDER = [
-    "messages", "files", "fields", "lock", "scaling", "residual", "shape", "config", "attention", "transformer", "fast",
-    "compiled", "stack", "initialization", "embedding", "models", "generation", "verdict", "record", "planning",
-    "parallel", "theory", "probing", "review", "data", "training", "figures", "progress", "serving", "explorers",
-    "checks", "course", "batch", "cli", "__main__",
+    "messages", "files", "fields", "lock", "lazy", "moved", "scaling", "residual", "verdict", "profiles", "model",
+    "theory", "planning", "probing", "review", "data", "training", "experiment", "figures", "progress", "serving",
+    "explorers", "checks", "course", "batch", "cli", "__main__",
 ]  # fmt: skip
 NOTEBOOKS = {"IPython", "ipywidgets", "jupytext", "nbformat", "nbclient", "papermill", "jupyterlab"}
 
@@ -30,7 +31,8 @@ def imports(path: Path) -> set[str]:
 
 
 def room_of(path: Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    """The first folder or file; what is started by ``python -m`` stands below all."""
+    return path.stem if path.stem == "__main__" else path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
 FILES = [path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py"]
@@ -49,6 +51,34 @@ def test_imports_go_upwards() -> None:
             if parts[0] == "deepnet_edu" and len(parts) > 1 and ORDER.index(parts[1]) > ORDER.index(room):
                 wrong.append(f"{path.relative_to(PACKAGE)} imports {name}")
     assert not wrong
+
+
+def loaded_with(path: Path) -> Iterator[ast.stmt]:
+    """The statements that run when a module is loaded."""
+    waiting: list[ast.stmt] = list(ast.parse(path.read_text(encoding="utf-8")).body)
+    while waiting:
+        node = waiting.pop()
+        yield node
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            waiting += node.orelse
+        elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            waiting += [inside for inside in ast.iter_child_nodes(node) if isinstance(inside, ast.stmt)]
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    modules = {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path for path in FILES}
+    modules = {name.removesuffix(".__init__"): path for name, path in modules.items()}
+    graph = TopologicalSorter[str]()
+    for name, path in modules.items():
+        needed = set()
+        for node in loaded_with(path):
+            if isinstance(node, ast.Import):
+                needed |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                inside = {f"{node.module}.{alias.name}" for alias in node.names}
+                needed |= inside & modules.keys() or {node.module or ""}
+        graph.add(name, *(needed & modules.keys() - {name}))
+    graph.prepare()
 
 
 def test_only_the_last_rooms_know_notebooks() -> None:
@@ -81,6 +111,14 @@ for name, rule in RESIDUALS.items():
 predict(config, 64), mixing_matrix(config, 64), deepnorm_constants(decoder_layers=1000), lesson_of()
 assert "torch._C" not in sys.modules, "PyTorch was loaded"
 """
+
+
+def test_the_fast_path_is_named_in_one_place() -> None:
+    """So that its folder can be deleted: tests/model/test_paths.py does without it."""
+    fast = "deepnet_edu.model.fast"
+    outside = [path for path in FILES if PACKAGE / "model" / "fast" not in path.parents]
+    naming = {str(path.relative_to(PACKAGE)) for path in outside if any(fast in name for name in imports(path))}
+    assert naming == {"course/doctor.py"}  # which looks for a compiler, if it is there
 
 
 def test_what_is_arithmetic_needs_no_torch() -> None:

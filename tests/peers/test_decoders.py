@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import peers
 from benchmarks.peer_models import OURS, PEERS, Peer, at_initialisation, gains, of_a_misspelt_option, off_by
-from deepnet_edu.shape import Shape
+from deepnet_edu.model.shape import Shape
 
 SHAPE = Shape(d_model=16, n_heads=2, d_ff=32)
 RECORD = json.loads(Path(peers.RESULTS).read_text(encoding="utf-8"))["decoders"]

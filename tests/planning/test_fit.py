@@ -10,7 +10,7 @@ import torch
 from benchmarks.gpu_cases import CASES, formula_bytes
 from deepnet_edu import build_model
 from deepnet_edu.course.places import ROOT
-from deepnet_edu.models import ModelConfig, random_batch
+from deepnet_edu.model import ModelConfig, random_batch
 from deepnet_edu.planning import SHAPES, explain, peak_of, settings_that_fit, training_memory
 from deepnet_edu.planning.memory import _Layers, _matrices
 from tests.rules import CLAIMS, small_config

@@ -10,9 +10,9 @@ import torch
 
 from benchmarks import memory
 from deepnet_edu import build_model
-from deepnet_edu.fast import knows
 from deepnet_edu.messages import UserError
-from deepnet_edu.models import Model, ModelConfig, random_batch
+from deepnet_edu.model import Model, ModelConfig, random_batch
+from deepnet_edu.model.fast import knows
 from deepnet_edu.planning import SHAPES, count_parameters, find_shape, training_memory
 from deepnet_edu.planning.limits import probe_needs, refuse_beyond
 from deepnet_edu.planning.memory import _Layers

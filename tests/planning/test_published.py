@@ -9,7 +9,7 @@ from torch import nn
 
 from deepnet_edu import build_model
 from deepnet_edu.messages import UserError
-from deepnet_edu.models import ModelConfig
+from deepnet_edu.model import ModelConfig
 from deepnet_edu.planning import PUBLISHED, count_parameters, features, find_shape, parameters_by_part
 from deepnet_edu.residual import RESIDUALS, Architecture
 from tests.rules import CLAIMS, small_config

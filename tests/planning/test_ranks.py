@@ -11,11 +11,10 @@ import torch
 from torch.distributed.pipelining import Schedule1F1B, ScheduleInterleaved1F1B
 
 from deepnet_edu.messages import UserError
-from deepnet_edu.models import build_empty
-from deepnet_edu.parallel import Plan
-from deepnet_edu.parallel.stages import runs
+from deepnet_edu.model import build_empty
 from deepnet_edu.planning import (
     SHAPES,
+    Plan,
     bubble,
     count_parameters,
     in_time,
@@ -28,6 +27,7 @@ from deepnet_edu.planning import (
     training_memory,
 )
 from deepnet_edu.planning.pipeline import Action, most_at_once
+from deepnet_edu.training.distributed.stages import runs
 from tests.rules import small_config
 
 ROOT = Path(__file__).parents[2]

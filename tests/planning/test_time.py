@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from deepnet_edu import build_model
-from deepnet_edu.models import ModelConfig, random_batch
+from deepnet_edu.model import ModelConfig, random_batch
 from deepnet_edu.planning import SHAPES, count_operations, flops_per_token, training_time
 from deepnet_edu.planning.time import BANDWIDTH, FITTED, LAUNCH, RATE, Operations
 from deepnet_edu.residual import RESIDUALS

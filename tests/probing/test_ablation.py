@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from deepnet_edu import build_model
-from deepnet_edu.models import random_batch
+from deepnet_edu.model import random_batch
+from deepnet_edu.model.mode import Mode
+from deepnet_edu.model.stack import Stack
 from deepnet_edu.probing import layer_harm, without_layers
 from deepnet_edu.residual import RESIDUALS
-from deepnet_edu.stack import Stack
 from tests.rules import CLAIMS, small_config
 
 
@@ -26,7 +27,7 @@ def test_a_layer_that_is_left_out_hands_on_what_it_gets(residual: str) -> None:
         with without_layers(stack, [1]):
             torch.testing.assert_close(model.logits(batch), expected)
         torch.testing.assert_close(model.logits(batch), whole)
-    assert stack.path == "auto"
+    assert stack.mode == Mode()
 
 
 @pytest.mark.parametrize(("residual", "architecture"), CLAIMS)

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from deepnet_edu import build_model
-from deepnet_edu.attention import Context
-from deepnet_edu.models import Model, ModelConfig, random_batch
+from deepnet_edu.model import Model, ModelConfig, random_batch
+from deepnet_edu.model.attention import Context
 from deepnet_edu.probing import composite_gain, depth_mixing
 from deepnet_edu.probing.mixing import _outputs
 from deepnet_edu.residual import Architecture

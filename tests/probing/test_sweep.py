@@ -13,10 +13,10 @@ from typer.testing import CliRunner
 from deepnet_edu import Batch, ModelConfig, build_model, probe
 from deepnet_edu.cli import app
 from deepnet_edu.messages import UserError
-from deepnet_edu.models import Model, random_batch
+from deepnet_edu.model import Model, random_batch
 from deepnet_edu.probing import depth_sweep, judge_sweep, model_update, slope, update_group
 from deepnet_edu.probing import sweep as sweep_module
-from deepnet_edu.record import DepthProfile
+from deepnet_edu.profiles import DepthProfile
 from deepnet_edu.residual import RESIDUALS, Architecture
 from tests.rules import CLAIMS, small_config
 

@@ -14,11 +14,11 @@ from typer.testing import CliRunner
 from deepnet_edu import RESIDUALS, Batch, ModelConfig, build_model, predict, probe
 from deepnet_edu.cli import app
 from deepnet_edu.data import TokenMap
-from deepnet_edu.generation import greedy
-from deepnet_edu.models import random_batch
+from deepnet_edu.model import random_batch
+from deepnet_edu.model.generation import greedy
 from deepnet_edu.probing import input_share, token_similarity
 from deepnet_edu.probing.watch import _spread
-from deepnet_edu.record import DepthProfile, History
+from deepnet_edu.profiles import DepthProfile, History
 from deepnet_edu.residual import Signal
 from deepnet_edu.theory import activation_correlation, attention_moments, variance_by_depth
 from deepnet_edu.theory import input_share as predicted_share

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from deepnet_edu.attention import Context
+from deepnet_edu.model.attention import Context
 from deepnet_edu.residual import RESIDUALS, Architecture, Place, StackName
 from tests.rules import CLAIMS, random_stack
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from deepnet_edu.models import build_model
+from deepnet_edu.model import build_model
 from deepnet_edu.residual import RESIDUALS
 from deepnet_edu.residual.layer_units import LAYER_UNITS, connections, layer_unit
 from tests.rules import small_config

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from deepnet_edu import ModelConfig, build_model, deepnorm_constants, predict, probe
 from deepnet_edu.cli import app
-from deepnet_edu.models import random_batch
+from deepnet_edu.model import random_batch
 from deepnet_edu.planning import count_operations, count_parameters, parameters_by_part, training_memory
 from deepnet_edu.residual import RESIDUALS, Place, Residual, Saved, Signal
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from deepnet_edu.attention import Cache
-from deepnet_edu.models import ModelConfig, build_model, random_batch
+from deepnet_edu.model import ModelConfig, build_model, random_batch
+from deepnet_edu.model.attention import Cache
+from deepnet_edu.model.stack import Stack
 from deepnet_edu.probing import probe
 from deepnet_edu.residual import RESIDUALS, Architecture, Norm, Place, Residual
 from deepnet_edu.residual.registry import Registry
-from deepnet_edu.stack import Stack
 from tests.rules import CLAIMS, SHAPE, small_config
 
 SIZES = {"d_model": 12, "n_heads": 3, "d_ff": 20}

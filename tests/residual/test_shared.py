@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 from deepnet_edu import TrainConfig, build_model, train
 from deepnet_edu.data import TokenMap
 from deepnet_edu.files import digest
-from deepnet_edu.models import Model, random_batch
+from deepnet_edu.model import Model, random_batch
 from deepnet_edu.planning import count_parameters
 from deepnet_edu.residual import RESIDUALS, Architecture, Place, Residual
 from deepnet_edu.residual.streams import sinkhorn

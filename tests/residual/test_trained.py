@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from deepnet_edu import Batch, ModelConfig, TrainConfig, build_model, train
-from deepnet_edu.models import random_batch
+from deepnet_edu.model import random_batch
 
 #: An ε as large as gradients, so that a factor on it shows, and rounding does not.
 RATE, DECAY, EPSILON, BETAS, STEPS = 1e-2, 0.3, 1e-2, (0.8, 0.95), 3

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from deepnet_edu import Batch, TrainConfig, build_model, train
-from deepnet_edu.attention import NOTHING, Context
-from deepnet_edu.models import Model, ModelConfig, random_batch
+from deepnet_edu.model import Model, ModelConfig, random_batch
+from deepnet_edu.model.attention import NOTHING, Context
+from deepnet_edu.model.layer import SubLayer
 from deepnet_edu.residual import Architecture, State
 from deepnet_edu.residual.learned_scale import Admin, BranchNorm
 from deepnet_edu.residual.ngpt import NGPT
 from deepnet_edu.training.optimizer import parameter_groups
-from deepnet_edu.transformer import SubLayer
 from tests.rules import CLAIMS, small_config
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from deepnet_edu import ModelConfig, build_model, deepnorm_constants
-from deepnet_edu.models import random_batch
+from deepnet_edu.model import random_batch
 from deepnet_edu.review import SubLayerView, find_sublayers, review
 from tests.review.reviewed import FF, HEADS, LAYERS, D, Recipe, X, run, stack
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from deepnet_edu import ModelConfig, build_model, deepnorm_constants, probe
 from deepnet_edu import theory as t
-from deepnet_edu.models import random_batch
+from deepnet_edu.model import random_batch
 from deepnet_edu.probing import model_update
 from deepnet_edu.probing import slope as power
 from deepnet_edu.residual import Residual

@@ -20,7 +20,7 @@ from deepnet_edu import ModelConfig, TrainConfig, build_model, train
 from deepnet_edu.data import TokenMap
 from deepnet_edu.files import KILL_AT
 from deepnet_edu.messages import UserError
-from deepnet_edu.models import Model
+from deepnet_edu.model import Model
 from deepnet_edu.training import Interrupted, checkpoint
 from deepnet_edu.training.checkpoint import CheckpointError, checkpoints
 

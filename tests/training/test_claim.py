@@ -25,14 +25,14 @@ from deepnet_edu import ModelConfig, TrainConfig, build_model, files, lock, trai
 from deepnet_edu.cli import app, main
 from deepnet_edu.cli.training import ask
 from deepnet_edu.data import TokenMap
+from deepnet_edu.experiment.config import FILE, find_run
+from deepnet_edu.experiment.execute import TOKENIZER, carry_out, unwritten
+from deepnet_edu.experiment.forecast import beyond
 from deepnet_edu.lock import Holder, beat
 from deepnet_edu.messages import UserError
 from deepnet_edu.training import Interrupted, read_metrics
 from deepnet_edu.training.checkpoint import checkpoints
 from deepnet_edu.training.claim import LOCK, claimed
-from deepnet_edu.training.forecast import beyond
-from deepnet_edu.training.runs import FILE, find_run
-from deepnet_edu.training.whole import TOKENIZER, carry_out, unwritten
 
 MODEL = ModelConfig("decoder", "lm", 1, d_model=8, n_heads=2, d_ff=8, vocab_size=16, max_length=16)
 SMALL = ["decoder_layers=1", "d_model=8", "n_heads=2", "d_ff=8", "sequences=2", "length=16", "steps=4", "save_every=2"]
@@ -236,7 +236,7 @@ NUMBERS = [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO]
 
 @pytest.fixture
 def few_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deepnet_edu.training.sources.python_documents", lambda: ["a few words of text " * 9] * 5)
+    monkeypatch.setattr("deepnet_edu.experiment.data.python_documents", lambda: ["a few words of text " * 9] * 5)
 
 
 def carried_out(folder: Path) -> dict[str, Any]:
@@ -414,7 +414,7 @@ def test_metrics_that_are_not_a_file(tmp_path: Path) -> None:
 def test_a_run_beyond_this_machine_is_refused_with_its_numbers(
     override: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("deepnet_edu.training.forecast.limit", lambda _device: 8_000_000_000)
+    monkeypatch.setattr("deepnet_edu.experiment.forecast.limit", lambda _device: 8_000_000_000)
     found = sentence("laptop-1000", f"--set={override}", "--device=cpu", f"--out={tmp_path / 'run'}")
     assert found.startswith("This run ")
     assert said in found
@@ -423,7 +423,7 @@ def test_a_run_beyond_this_machine_is_refused_with_its_numbers(
 
 
 def test_small_runs_and_known_ones_are_not_asked_about(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deepnet_edu.training.forecast.limit", lambda _device: 10**12)
+    monkeypatch.setattr("deepnet_edu.experiment.forecast.limit", lambda _device: 10**12)
     assert beyond(find_run("laptop-1000", SMALL)) == ("", "")
     assert beyond(find_run("laptop-1000")) == ("", "")
     memory, time_ = beyond(find_run("wmt17-18x18"))
@@ -451,7 +451,7 @@ def test_hours_are_asked_about_where_somebody_can_answer(
 
 
 def test_yes_starts_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deepnet_edu.training.forecast.limit", lambda _device: 1000)
+    monkeypatch.setattr("deepnet_edu.experiment.forecast.limit", lambda _device: 1000)
     assert "needs about" in sentence("laptop-1000", *small(), f"--out={tmp_path / 'run'}")
     assert command("laptop-1000", *small(), f"--out={tmp_path / 'run'}", "--yes").exit_code == 0
 

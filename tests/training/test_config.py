@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from deepnet_edu import Batch, ModelConfig, TrainConfig, build_model, train
 from deepnet_edu.data import PreviousToken, TokenMap
 from deepnet_edu.messages import UserError
-from deepnet_edu.models import Model, build_empty
-from deepnet_edu.parallel import Plan
+from deepnet_edu.model import Model, build_empty
+from deepnet_edu.planning import Plan
 from deepnet_edu.training import OutOfMemory, TrainingDiverged, TrainStep, memory
 from deepnet_edu.training.graph import Recorded
 from deepnet_edu.training.step import FIRST_SCALE, LEAST_SCALE
@@ -271,7 +271,7 @@ def test_recomputation_is_set_for_the_run_and_taken_back() -> None:
     seen = []
 
     def look(_history) -> None:
-        seen.extend((stack.checkpoint_every, stack.offload) for stack in model.stacks().values())
+        seen.extend((stack.checkpoint_every, stack.mode.offload) for stack in model.stacks().values())
 
     assert train(model, TASK, recipe, on_step=look, progress=False).loss == pytest.approx(expected, rel=1e-12)
     assert set(seen) == {(3, True)}

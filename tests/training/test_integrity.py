@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from deepnet_edu import ModelConfig, TrainConfig, build_model, train
 from deepnet_edu.data import PackedText, PythonDocs, TokenMap
 from deepnet_edu.files import digest
-from deepnet_edu.models import Model
+from deepnet_edu.model import Model
 from deepnet_edu.training.checkpoint import CheckpointError, checkpoints
 
 MODEL = ModelConfig("decoder", "lm", 1, d_model=8, n_heads=2, d_ff=8, vocab_size=16, max_length=16)

@@ -15,9 +15,9 @@ from deepnet_edu import TrainConfig, build_model, probe
 from deepnet_edu.course import kit
 from deepnet_edu.figures.loss import LossFigure
 from deepnet_edu.messages import UserError
-from deepnet_edu.models import random_batch
+from deepnet_edu.model import random_batch
 from deepnet_edu.probing import Watch
-from deepnet_edu.record import DepthProfile, History
+from deepnet_edu.profiles import DepthProfile, History
 from deepnet_edu.training import bar as bar_module
 from deepnet_edu.training.bar import Bar
 from deepnet_edu.training.log import COLUMNS, RunLog, read_metrics

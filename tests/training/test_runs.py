@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from deepnet_edu.data import PackedText, PythonDocs, Translations
+from deepnet_edu.experiment.config import FILE, TABLES, Run, check_same, find_run, keep
+from deepnet_edu.experiment.data import DataConfig, make_task
+from deepnet_edu.experiment.forecast import forecast
+from deepnet_edu.experiment.presets import OPUS_100, OPUS_STEPS, PRESETS
 from deepnet_edu.messages import UserError
-from deepnet_edu.models import IGNORED, build_model
+from deepnet_edu.model import IGNORED, build_model
 from deepnet_edu.planning import count_operations, count_parameters, training_memory
 from deepnet_edu.training import TrainConfig, train
-from deepnet_edu.training.forecast import forecast
-from deepnet_edu.training.presets import OPUS_100, OPUS_STEPS, PRESETS
-from deepnet_edu.training.runs import FILE, TABLES, Run, check_same, find_run, keep
-from deepnet_edu.training.sources import DataConfig, make_task
 
 ROOT = Path(__file__).parents[2]
 SMALL = ("decoder_layers=2", "steps=2", "save_every=0")

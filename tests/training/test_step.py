@@ -11,8 +11,8 @@ from torch import nn
 
 from deepnet_edu import ModelConfig, TrainConfig, build_model, probe, train
 from deepnet_edu.data import TokenMap
-from deepnet_edu.models import Batch, LanguageModel
-from deepnet_edu.record import History
+from deepnet_edu.model import Batch, LanguageModel
+from deepnet_edu.profiles import History
 from deepnet_edu.training import TrainingDiverged, learning_rate
 from deepnet_edu.training.optimizer import FlatParameters
 

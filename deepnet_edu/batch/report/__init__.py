@@ -1,0 +1,1 @@
+"""A batch looked at afterwards: one HTML page, its pictures and summary, and JUnit's file for CI."""

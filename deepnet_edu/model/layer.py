@@ -1,0 +1,142 @@
+"""The layers: attention and feed-forward branches, joined to the stream by a residual rule."""
+
+from collections.abc import Callable
+from typing import cast, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from deepnet_edu.messages import unknown
+from deepnet_edu.model.attention import NOTHING, Context, MultiHeadAttention
+from deepnet_edu.model.shape import GATES, Activation
+from deepnet_edu.residual import Residual, Role, State, itself, modules_inside, through
+
+FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu, "silu": F.silu}
+
+
+class FeedForward(nn.Module):
+    """W₂ φ(W₁x + b₁) + b₂, on each token alone.
+
+    φ is GELU or ReLU. SwiGLU has two matrices below: W₂ (SiLU(W_g x) ⊙ W₁x), biases as above (arXiv 2002.05202); they
+    are packed in one weight, ffn_in before ffn_gate. GEGLU is the same with GELU for SiLU.
+
+    Args:
+        d_model: width of the stream.
+        d_ff: width between the matrices.
+        activation: ``"gelu"``, ``"relu"``, ``"swiglu"`` or ``"geglu"``.
+        rule: the residual rule around this branch, which may put modules of its own inside.
+        bias: whether the matrices add one.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        d_ff: int,
+        activation: Activation = "gelu",
+        rule: Residual | None = None,
+        *,
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        if activation not in get_args(Activation):
+            raise ValueError(unknown("activation", activation, get_args(Activation)))
+        self.gated = activation in GATES
+        self.activation = FUNCTIONS[GATES.get(activation, activation)]
+        self.ffn_in = nn.Linear(d_model, 2 * d_ff if self.gated else d_ff, bias=bias)
+        self.ffn_out = nn.Linear(d_ff, d_model, bias=bias)
+        self.before = modules_inside(rule, ("ffn_in",), self.ffn_in.out_features)
+        self.after = modules_inside(rule, ("hidden",), d_ff)
+
+    def weights(self, of: Callable[[Tensor], Tensor] = itself) -> dict[Role, Tensor]:
+        """The weights by role: ffn_in and, with a gate, ffn_gate (d_ff, d_model), ffn_out (d_model, d_ff).
+
+        Args:
+            of: what is wanted of each parameter, of the same shape: the parameter itself, or its gradient.
+        """
+        if not self.gated:
+            return {"ffn_in": of(self.ffn_in.weight), "ffn_out": of(self.ffn_out.weight)}
+        ffn_in, ffn_gate = of(self.ffn_in.weight).chunk(2)
+        return {"ffn_in": ffn_in, "ffn_gate": ffn_gate, "ffn_out": of(self.ffn_out.weight)}
+
+    def forward(self, x: Tensor, context: Context = NOTHING) -> Tensor:
+        """(B, T, d_model) → (B, T, d_model). The context does not matter here: no token sees another."""
+        h = through(self.before, "ffn_in", self.ffn_in(x))
+        if self.gated:
+            up, gate = h.chunk(2, dim=-1)
+            h = self.activation(gate) * up
+        else:
+            h = self.activation(h)
+        return cast(Tensor, self.ffn_out(through(self.after, "hidden", h)))
+
+
+class SubLayer(nn.Module):
+    """One branch F and the rule that joins it to the stream: the unit that the paper counts.
+
+    Attributes:
+        branch: :class:`MultiHeadAttention` or :class:`FeedForward`; has ``weights()`` by role.
+        residual: the rule made for this place.
+        dropout: share of the branch's features that training sets to 0.
+        drop_branch: share of the samples whose branch training leaves out (stochastic depth, arXiv 1603.09382).
+    """
+
+    drop_share: Tensor | None
+
+    def __init__(
+        self,
+        branch: MultiHeadAttention | FeedForward,
+        residual: Residual,
+        dropout: float = 0.0,
+        drop_branch: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.branch = branch
+        self.residual = residual
+        self.dropout = dropout
+        self.drop_branch = drop_branch
+        # For the same reason as a rule's constants: as a number it would be another one in each layer's graph.
+        share = torch.tensor(drop_branch) if drop_branch else None
+        self.register_buffer("drop_share", share, persistent=False)
+
+    def matrices(self) -> list[nn.Parameter]:
+        """The weights of the branch as they are stored, packed ones whole."""
+        linear = [module for module in self.branch.children() if isinstance(module, nn.Linear)]
+        return [cast(nn.Parameter, module.weight) for module in linear]
+
+    def forward(self, state: State, context: Context = NOTHING) -> State:
+        """state ← write(state, F(read(state)))."""
+        state = self.residual.enter(state)
+        return self.residual.write(state, self.branched(state, context))
+
+    def branched(self, state: State, context: Context = NOTHING) -> Tensor:
+        """F(read(state)), with what training drops: (B, T, d_model)."""
+        f = cast(Tensor, self.branch(self.residual.read(state), context))
+        if self.training and self.dropout:
+            f = F.dropout(f, self.dropout)
+        if self.training and self.drop_share is not None:
+            kept = torch.rand(len(f), 1, 1, device=f.device, dtype=f.dtype) >= self.drop_share
+            f = f * kept / (1 - self.drop_share)
+        return f
+
+
+class TransformerLayer(nn.Module):
+    """Self-attention, cross-attention where there is a memory, then feed-forward, each a :class:`SubLayer`.
+
+    What a rule has once a layer lies with the lowest sub-layer (:meth:`~deepnet_edu.residual.Residual.share`).
+    """
+
+    self_attention: SubLayer
+    ffn: SubLayer
+
+    def __init__(self, *sublayers: SubLayer) -> None:
+        super().__init__()
+        for sublayer in sublayers:
+            self.add_module(sublayer.residual.place.sublayer, sublayer)
+        for other in sublayers[1:]:
+            other.residual.share(sublayers[0].residual)
+
+    def forward(self, state: State, context: Context = NOTHING) -> State:
+        """The state after all sub-layers."""
+        for sublayer in self.children():
+            state = sublayer(state, context)
+        return state

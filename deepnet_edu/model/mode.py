@@ -1,0 +1,73 @@
+"""How a model runs, as one value. What it computes is the same in every mode; time and memory are not."""
+
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from deepnet_edu.messages import unknown
+from deepnet_edu.model.shape import layers_together
+
+Path = Literal["auto", "plain", "fast"]
+#: What is compiled: nothing, or one layer, which all layers of a stack then use.
+Compile = Literal["no", "layer"]
+
+
+@dataclass(frozen=True)
+class Mode:
+    """How a model runs: ``with model.running(Mode(path="plain")):``, or ``model.mode = Mode(…)`` until further notice.
+
+    Args:
+        path: ``"plain"`` runs layer after layer; ``"fast"`` is the folder ``model/fast``, the same numbers in less time
+            and memory, and refuses what it does not know; ``"auto"`` takes the fast one where it can.
+        checkpoint_every: so many layers' activations are thrown away together and computed again when the gradient
+            comes by; 0 keeps all, ``"auto"`` is √n_layers of each stack, which needs the least memory.
+        offload: what is kept between those layers lies in the CPU's memory until then; on a CPU it is there anyway.
+        compile: ``"layer"`` compiles one layer of each stack, which then serves all its layers, by the plain path. The
+            first step takes the time of compiling, the same at any depth; ``stack.graphs`` says how many it made.
+        backend: of ``torch.compile``; ``"aot_eager"`` finds the graphs and makes no kernels.
+
+    Raises:
+        ValueError: there is no such path or choice, or ``offload`` without checkpoints.
+    """
+
+    path: Path = "auto"
+    checkpoint_every: int | str = 0
+    offload: bool = False
+    compile: Compile = "no"
+    backend: str = "inductor"
+
+    def __post_init__(self) -> None:
+        if self.path not in get_args(Path):
+            raise ValueError(unknown("path", self.path, get_args(Path)))
+        if self.compile not in get_args(Compile):
+            raise ValueError(unknown("compile", self.compile, get_args(Compile)))
+        layers_together(self.checkpoint_every, 1)
+        if self.offload and not self.checkpoint_every:
+            raise ValueError(
+                "offload=True moves what checkpoints keep, and there are none: checkpoint_every='auto' makes them."
+            )
+
+
+class FormerVerbs:
+    """What set one field of a mode each, before there was one: kept for notebooks that say so.
+
+    Each takes what its field takes, for all stacks of a model and until further notice.
+    """
+
+    def use_path(self, path: Path) -> None:
+        """``model.mode = replace(model.mode, path=path)``."""
+        self._change(path=path)
+
+    def checkpoint_every(self, layers: int | str) -> None:
+        """Likewise; without checkpoints nothing is offloaded."""
+        self._change(checkpoint_every=layers, **({} if layers else {"offload": False}))
+
+    def offload(self, on: bool) -> None:
+        """Likewise."""
+        self._change(offload=on)
+
+    def use_compiled(self, what: Compile, backend: str = "inductor") -> None:
+        """Likewise."""
+        self._change(compile=what, backend=backend)
+
+    def _change(self, **changes: Any) -> None:
+        raise NotImplementedError
