@@ -10,11 +10,12 @@ import typer
 from deepnet_edu.cli.app import Json, app, print_table, whole
 from deepnet_edu.course.places import benchmark_names
 from deepnet_edu.messages import UserError
+from deepnet_edu.residual import DEFAULT
 
 
 @app.command()
 def probe(
-    residual: Annotated[str, typer.Option(help="Residual rule; the list: deepnet-edu models --residuals")] = "deepnorm",
+    residual: Annotated[str, typer.Option(help="Residual rule; the list: deepnet-edu models --residuals")] = DEFAULT,
     layers: Annotated[int, typer.Option(parser=whole("--layers", 1), metavar="N", help="Layers of each stack.")] = 1000,
     architecture: Annotated[str, typer.Option(help="encoder, decoder or encoder_decoder.")] = "decoder",
     d_model: Annotated[int, typer.Option(parser=whole("--d-model", 1), metavar="N", help="Width of the stream.")] = 64,

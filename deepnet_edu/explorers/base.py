@@ -48,6 +48,8 @@ class Explorer(ipywidgets.VBox):
     name: ClassVar[str]
     title: ClassVar[str]
     about: ClassVar[str]
+    _grid: grid.Grid | None = None
+    _problem = ""
 
     def __init__(self, controls: Sequence[ipywidgets.Widget], figure: Moving[Any]) -> None:
         self.figure = figure
@@ -56,8 +58,6 @@ class Explorer(ipywidgets.VBox):
         self._drawing = threading.RLock()  # a measurement is drawn from its own thread
         self._message = ipywidgets.HTML()
         self._image = ipywidgets.Image(format="png", layout={"max_width": "100%", "align_self": "flex-start"})
-        self._grid: grid.Grid | None = None
-        self._problem = ""
         self._words = ipywidgets.HTML()
         self._dials = [control for control in controls if isinstance(control, Dial)]
         dials = ipywidgets.Box(list(controls), layout={"flex_flow": "row wrap", "width": "100%"})

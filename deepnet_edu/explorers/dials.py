@@ -6,6 +6,9 @@ from typing import Any
 import ipywidgets
 import numpy as np
 
+from deepnet_edu.figures.style import FIRST
+from deepnet_edu.residual import DEFAULT, RESIDUALS, Residual
+
 LABEL = {"description_width": "110px"}
 
 
@@ -119,6 +122,16 @@ class Dial(ipywidgets.HBox):
 
     def _text(self, value: float) -> str:
         return f"{int(value):,}" if self.whole else f"{value:.4g}"
+
+
+def rules(known: Callable[[type[Residual]], bool] = lambda rule: True) -> list[tuple[str, str]]:
+    """Titles and names of the rules for a decoder, those first that the course compares everywhere.
+
+    Args:
+        known: whether it is one to choose.
+    """
+    names = dict.fromkeys([DEFAULT, *FIRST, *RESIDUALS])
+    return [(RESIDUALS[n].title, n) for n in names if "decoder" in RESIDUALS[n].architectures and known(RESIDUALS[n])]
 
 
 def choice(label: str, options: Sequence[tuple[str, Any]], value: Any, changed: Callable[[], None]) -> Any:

@@ -10,10 +10,11 @@ import numpy as np
 
 from deepnet_edu.data import TokenMap
 from deepnet_edu.explorers.base import Explorer
-from deepnet_edu.explorers.dials import Dial, choice
+from deepnet_edu.explorers.dials import Dial, choice, rules
 from deepnet_edu.explorers.measured import VOCABULARY, Tick, decoder, movable_constants
 from deepnet_edu.explorers.signal import ALPHAS, BETAS
 from deepnet_edu.figures.game import GameFigure, GameView, Round
+from deepnet_edu.figures.style import FIRST
 from deepnet_edu.model import build_model
 from deepnet_edu.profiles import History
 from deepnet_edu.progress import note_score, progress_file, read_scores
@@ -22,7 +23,6 @@ from deepnet_edu.training import TrainConfig, TrainingDiverged, train
 
 GAME = "depth_game"
 LADDER = (8, 16, 32, 64, 128, 256, 512, 1024)
-RULES = ("deepnorm", "post_ln", "pre_ln")
 RATES = [1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 2e-3, 3e-3, 5e-3, 1e-2, 2e-2, 3e-2]
 STEPS, WARMUP = 25, 8
 TASK = TokenMap(vocab_size=VOCABULARY, length=16, batch_size=4)
@@ -41,7 +41,7 @@ class GameExplorer(Explorer):
 
     def __init__(self) -> None:
         said: dict[str, Any] = {"changed": self._chosen, "refuse": self.say_refused}
-        self.residual = choice("rule", [(RESIDUALS[name].title, name) for name in RULES], "post_ln", self._chosen)
+        self.residual = choice("rule", rules(lambda rule: rule in map(RESIDUALS.get, FIRST)), FIRST[0], self._chosen)
         self.alpha = Dial("α", ALPHAS, 1.0, note="the factor on the skip is positive", **said)
         self.beta = Dial("β", BETAS, 1.0, note="the gain of the first weights is positive", **said)
         self.rate = Dial("learning rate", RATES, 1e-3, note="a learning rate is positive", **said)

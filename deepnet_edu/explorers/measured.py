@@ -17,7 +17,8 @@ from deepnet_edu.data import TokenMap
 from deepnet_edu.model import Batch, Model, ModelConfig, build_model, random_batch
 from deepnet_edu.probing import probe, update_group
 from deepnet_edu.profiles import Array, DepthProfile, History
-from deepnet_edu.residual import RESIDUALS, places
+from deepnet_edu.residual import DEFAULT, RESIDUALS, places
+from deepnet_edu.residual.classic import PostLN
 from deepnet_edu.residual.deepnorm import DeepNorm
 from deepnet_edu.theory import fixed_step_update_sum
 from deepnet_edu.training import TrainConfig, TrainingDiverged, TrainStep, learning_rate, train
@@ -71,7 +72,7 @@ class SignalSettings:
         seed: of weights and tokens.
     """
 
-    residual: str = "deepnorm"
+    residual: str = DEFAULT
     depth: int = 1000
     d_model: int = 32
     alpha: float | None = None
@@ -220,7 +221,7 @@ class MapRun:
 
 def map_run(depth: int, alpha: float, seed: int, tick: Tick = _nothing) -> MapRun:
     """Train one cell of the map with one seed."""
-    model = build_model(decoder("deepnorm", depth, alpha=alpha, beta=tied_beta(alpha)), seed)
+    model = build_model(decoder(DEFAULT, depth, alpha=alpha, beta=tied_beta(alpha)), seed)
     history = followed(model, MAP_TASK, replace(MAP_RECIPE, seed=seed), tick)
     loss = np.full(MAP_RECIPE.steps, np.nan)
     loss[: len(history.loss)] = history.loss
@@ -255,7 +256,7 @@ class RaceSettings:
         seed: of weights and tokens.
     """
 
-    residual: str = "deepnorm"
+    residual: str = DEFAULT
     depth: int = 100
     learning_rate: float = 1e-3
     warmup: int = 0
@@ -278,7 +279,7 @@ def race_sum(settings: RaceSettings) -> Array | None:
         (RACE_STEPS + 1,), or None where the theorem says nothing: it is for x ← LN(αx + F(x)).
     """
     rule = RESIDUALS[settings.residual](next(places("decoder", 0, settings.depth)), 1)
-    if not isinstance(rule, DeepNorm) and settings.residual != "post_ln":
+    if not isinstance(rule, DeepNorm) and type(rule) is not PostLN:
         return None
     alpha, beta = rule.constants.get("alpha", 1.0), rule.gain("value")
     rates = [learning_rate(step, _race_recipe(settings)) for step in range(RACE_STEPS)]

@@ -6,17 +6,16 @@ from typing import Any
 import numpy as np
 
 from deepnet_edu.explorers.base import Explorer
-from deepnet_edu.explorers.dials import Dial, choice
+from deepnet_edu.explorers.dials import Dial, choice, rules
 from deepnet_edu.explorers.measured import Tick
 from deepnet_edu.figures.mixing import SHADES, MixingFigure, MixingView
 from deepnet_edu.model import ModelConfig, build_model, random_batch
 from deepnet_edu.probing import depth_mixing
 from deepnet_edu.profiles import DepthMixing
-from deepnet_edu.residual import RESIDUALS
+from deepnet_edu.residual import DEFAULT, RESIDUALS
 from deepnet_edu.theory import mixing_matrix
 
 DEPTHS = [*range(1, 13), 16, 20, 24, 32, 40, 48]
-RULES = ["deepnorm", *(name for name in RESIDUALS if name != "deepnorm" and "decoder" in RESIDUALS[name].architectures)]
 TOKENS = 16
 
 
@@ -27,8 +26,8 @@ class MixingExplorer(Explorer):
     title = "Who hears whom over depth"
     about = "choose a rule and a depth; see how much of each sub-layer's output is in what each one above reads."
 
-    def __init__(self, residual: str = "deepnorm", depth: int = 12) -> None:
-        self.residual = choice("rule", [(RESIDUALS[name].title, name) for name in RULES], residual, self.refresh)
+    def __init__(self, residual: str = DEFAULT, depth: int = 12) -> None:
+        self.residual = choice("rule", rules(), residual, self.refresh)
         self.depth = Dial("depth (layers)", DEPTHS, depth, whole=True, changed=self.refresh, refuse=self.refuse)
         self.shades = choice("shades", [(words, name) for name, words in SHADES.items()], "weights", self.refresh)
         super().__init__([self.residual, self.depth, self.shades], MixingFigure())

@@ -6,14 +6,13 @@ from typing import Any
 import numpy as np
 
 from deepnet_edu.explorers.base import Explorer
-from deepnet_edu.explorers.dials import Dial, choice, spread
+from deepnet_edu.explorers.dials import Dial, choice, rules, spread
 from deepnet_edu.explorers.grid import Grid
 from deepnet_edu.explorers.measured import RACE_STEPS, RaceSettings, Tick, race, race_sum
 from deepnet_edu.figures.race import RaceFigure, RaceView
 from deepnet_edu.profiles import Array
-from deepnet_edu.residual import RESIDUALS
+from deepnet_edu.residual import DEFAULT, RESIDUALS
 
-RULES = ("deepnorm", "post_ln", "pre_ln", "deepnorm_glm")
 DEPTHS = [int(depth) for depth in spread(2, 1000, 30, 12, 25, 50, 100, 200, 400)]
 RATES = spread(1e-5, 1e-2, 37, 1e-4, 3e-4, 1e-3, 3e-3)
 WARMUPS = [0, 100, 1000, 4000]
@@ -27,7 +26,7 @@ def bound_constant(grid: Grid | None) -> float:
     ratios = []
     for settings in grid.races():
         total, found = race_sum(settings), grid.race(settings)
-        if settings.residual == "deepnorm" and total is not None and found is not None:
+        if settings.residual == DEFAULT and total is not None and found is not None:
             ratios.append(float(found[1] / total[1]))
     return max(ratios, default=1.0)
 
@@ -39,21 +38,25 @@ class RaceExplorer(Explorer):
     title = "The update race"
     about = "choose rule, depth, learning rate and warm-up; see how far the first steps move the answers."
 
-    def __init__(self, residual: str = "deepnorm", depth: int = 1000) -> None:
+    def __init__(self, residual: str = DEFAULT, depth: int = 1000) -> None:
         said: dict[str, Any] = {"changed": self.refresh, "refuse": self.refuse}
-        self.residual = choice("rule", [(RESIDUALS[name].title, name) for name in RULES], residual, self.refresh)
+        self.residual = choice("rule", rules(), residual, self.refresh)
         self.depth = Dial("depth (layers)", DEPTHS, depth, whole=True, **said)
         self.rate = Dial("learning rate", RATES, 1e-3, note="a learning rate is positive", **said)
         self.warmup = Dial("warm-up (steps)", WARMUPS, 0, whole=True, **said)
         self._runs: dict[RaceSettings, Array] = {}
         self._constant: float | None = None
-        super().__init__([self.residual, self.depth, self.rate, self.warmup], RaceFigure(RULES, RACE_STEPS))
+        super().__init__([self.residual, self.depth, self.rate, self.warmup], RaceFigure(self._recorded(), RACE_STEPS))
 
     def settings(self, residual: str | None = None) -> RaceSettings:
         """What the dials say, for this rule or another."""
         return RaceSettings(
             residual or self.residual.value, int(self.depth.value), float(self.rate.value), int(self.warmup.value)
         )
+
+    def _recorded(self) -> tuple[str, ...]:
+        """The rules of which there are recorded races, which are drawn beside the chosen one's."""
+        return (*dict.fromkeys(settings.residual for settings in self.grid.races()),) if self.grid else ()
 
     def _known(self, settings: RaceSettings) -> Array | None:
         recorded = self.grid.race(settings) if self.grid else None
@@ -68,7 +71,7 @@ class RaceExplorer(Explorer):
         if self._constant is None:
             self._constant = bound_constant(self.grid)
         total = race_sum(settings)
-        known = {rule: self._known(self.settings(rule)) for rule in RULES if rule != settings.residual}
+        known = {rule: self._known(self.settings(rule)) for rule in self._recorded() if rule != settings.residual}
         others = {rule: run for rule, run in known.items() if run is not None}
         source = "not measured yet"
         if found is not None and settings in self._runs:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from deepnet_edu.explorers.base import Explorer
-from deepnet_edu.explorers.dials import Dial, choice, spread
+from deepnet_edu.explorers.dials import Dial, choice, rules, spread
 from deepnet_edu.explorers.measured import (
     MAX_DEPTH,
     TOKENS,
@@ -16,19 +16,18 @@ from deepnet_edu.explorers.measured import (
     tied_beta,
 )
 from deepnet_edu.figures.signal import SignalFigure, SignalView
-from deepnet_edu.residual import RESIDUALS
+from deepnet_edu.residual import DEFAULT, RESIDUALS, Residual, place_at
 from deepnet_edu.theory.prediction import predicted as predict_quietly
 
 DEPTHS = [int(depth) for depth in spread(1, MAX_DEPTH, 60, 6, 12, 24, 48, 50, 100, 200, 400, 500, 1000, MAX_DEPTH)]
 WIDTHS = [16, 32, 64]
 #: α: DeepNorm's own is 6.7 at 1,000 layers; β: 1 is Post-LN's.
 ALPHAS, BETAS, GAINS = spread(0.25, 64, 97, 1), spread(0.01, 4, 90, 1), spread(0.1, 4, 60, 1)
-#: Rules that theory has lines for, the classic ones first.
-RULES = [
-    "deepnorm", "post_ln", "pre_ln", "deepnorm_glm", "keel", "ds_init", "mix_ln", "rezero", "skip_init",
-    "layernorm_scaling", "deepscale_lm", "gpas", "complete_p", "depth_mup", "normformer", "sub_ln", "peri_ln",
-    "hybrid_norm", "stable", "branch_norm",
-]  # fmt: skip
+
+
+def has_lines(rule: type[Residual]) -> bool:
+    """Whether theory has lines for a rule."""
+    return rule.says("signal") and rule.at(place_at(0, "decoder", 0, 1)).signal() is not None
 
 
 class SignalExplorer(Explorer):
@@ -38,9 +37,9 @@ class SignalExplorer(Explorer):
     title = "A signal through depth"
     about = "choose rule, depth, α, β, width and gain; see what becomes of a signal, in theory and measured."
 
-    def __init__(self, residual: str = "deepnorm", depth: int = 1000) -> None:
+    def __init__(self, residual: str = DEFAULT, depth: int = 1000) -> None:
         said: dict[str, Any] = {"changed": self._moved, "refuse": self.refuse}
-        self.residual = choice("rule", [(RESIDUALS[name].title, name) for name in RULES], residual, self._moved)
+        self.residual = choice("rule", rules(has_lines), residual, self._moved)
         self.depth = Dial("depth (layers)", DEPTHS, depth, whole=True, **said)
         self.constants = choice(
             "α and β",

@@ -15,7 +15,8 @@ from deepnet_edu.residual import RESIDUALS
 # Okabe and Ito's palette, https://jfly.uni-koeln.de/color/.
 _COLORS = ["#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
 _DASHES = ["--", "-.", "-", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1))]
-_FIRST = ["post_ln", "pre_ln", "deepnorm"]
+#: The rules that are compared everywhere have the first colours.
+FIRST = ("post_ln", "pre_ln", "deepnorm")
 _DOTS = [(0, (1, 1)), (0, (1, 2.5)), (0, (3, 1.5, 1, 1.5, 1, 1.5))]
 
 
@@ -64,7 +65,7 @@ def use() -> None:
 
 def line_style(residual: str) -> dict[str, Any]:
     """Colour and dashes of a rule, the same in every figure, and no two rules alike."""
-    names = _FIRST + [name for name in RESIDUALS if name not in _FIRST]
+    names = [*FIRST, *(name for name in RESIDUALS if name not in FIRST)]
     i = names.index(residual)
     n = len(_COLORS)
     return {"color": _COLORS[i % n], "linestyle": _DASHES[(i + i // n) % len(_DASHES)], "linewidth": 2}

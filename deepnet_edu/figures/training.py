@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from deepnet_edu.figures.style import control_style, designed, legend_below, line_style, new_figure, series_style
 from deepnet_edu.profiles import History
-from deepnet_edu.residual import RESIDUALS
+from deepnet_edu.residual import DEFAULT, RESIDUALS
 
 
 @designed()
@@ -159,7 +159,7 @@ def loss_curves(losses: Mapping[str, Sequence[float]], *, chance: float, chance_
     figure, (ax,) = new_figure(1, width=8, height=4.3)
     ax.axhline(chance, color="black", linewidth=0.8, label=chance_label)
     for i, (label, values) in enumerate(losses.items()):
-        style = series_style(i - 1) if i else {**line_style("deepnorm"), "linewidth": 8, "alpha": 0.45}
+        style = series_style(i - 1) if i else {**line_style(DEFAULT), "linewidth": 8, "alpha": 0.45}
         ax.plot(values, label=label, **style)
     ax.set(xlim=(0, steps), ylim=(0, 1.35 * chance), xlabel="step", ylabel="loss (nats per token)")
     legend_below(figure, ax)

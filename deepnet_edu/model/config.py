@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 from deepnet_edu.fields import check_fields
 from deepnet_edu.messages import shown, unknown
 from deepnet_edu.model.shape import GATES, Activation, Position, Shape, check_heads, check_kv_heads
-from deepnet_edu.residual import RESIDUALS, Architecture, Norm, places
+from deepnet_edu.residual import DEFAULT, RESIDUALS, Architecture, Norm, places
 
 Task = Literal["lm", "mlm", "classification", "translation"]
 #: What each task needs: which tokens see which is part of the task.
@@ -91,7 +91,7 @@ class ModelConfig:
     n_kv_heads: int = 0
     vocab_size: int = 0
     source_vocab_size: int = 0
-    residual: str = "deepnorm"
+    residual: str = DEFAULT
     position: Position = "learned"
     rotary_base: float = 10_000.0
     max_length: int = 256
@@ -172,7 +172,7 @@ class ModelConfig:
                     f"{name}={layers}: architecture={self.architecture!r} has no {stack}; leave {name} out."
                 )
             if layers and self.residual == NO_RESIDUAL:
-                raise ValueError(f"{name}={layers} with residual='none': name a residual, for example 'deepnorm'.")
+                raise ValueError(f"{name}={layers} with residual='none': name a residual, for example {DEFAULT!r}.")
             if has and not layers and self.residual != NO_RESIDUAL:
                 raise ValueError(
                     f"{name}=0: a stack needs at least one layer, say {name}=1 or more; "
@@ -183,7 +183,7 @@ class ModelConfig:
         if self.clones and (self.residual == NO_RESIDUAL or RESIDUALS[self.residual].growing):
             raise ValueError(
                 f"clones=True makes all layers one, and with residual={self.residual!r} no two can be: choose a "
-                "residual whose layers are alike, for example 'parcae'."
+                f"residual whose layers are alike, for example {DEFAULT!r}."
             )
 
     def _check_constants(self) -> None:

@@ -10,13 +10,13 @@ from deepnet_edu.model.base import Batch, Model, norm_of
 from deepnet_edu.model.config import NO_RESIDUAL, ModelConfig
 from deepnet_edu.model.embedding import PatchEmbedding, Positions, TokenEmbedding
 from deepnet_edu.model.stack import Stack, calibrate
-from deepnet_edu.residual import StackName
+from deepnet_edu.residual import DEFAULT, StackName
 
 
 def _stack(config: ModelConfig, name: StackName) -> Stack:
     return Stack(
         name,
-        "post_ln" if config.residual == NO_RESIDUAL else config.residual,
+        DEFAULT if config.residual == NO_RESIDUAL else config.residual,
         encoder_layers=config.encoder_layers,
         decoder_layers=config.decoder_layers,
         shape=config.shape,

@@ -13,7 +13,7 @@ from deepnet_edu.model.config import ModelConfig
 from deepnet_edu.model.paths import compiled_sizes
 from deepnet_edu.planning.flops import end_operations, has_own_products, layer_operations
 from deepnet_edu.planning.memory import PRECISIONS, _Layers, training_memory
-from deepnet_edu.residual import RESIDUALS, StackName, place_at, sublayer_kinds
+from deepnet_edu.residual import DEFAULT, RESIDUALS, StackName, place_at, sublayer_kinds
 
 #: Fitted to the floor alone, the matrix products of half of the runs: operations a second of one thread in large ones,
 #: and seconds that each product takes beside its operations. Measured: bytes a second of one thread that adds vectors.
@@ -319,7 +319,7 @@ def _check_measured(config: ModelConfig, path: str, precision: str) -> None:
         title = RESIDUALS[config.residual].title
         raise ValueError(
             f"The time of residual={config.residual!r} was not measured: {title} has products and small operations "
-            "of its own. Choose another residual, for example 'deepnorm'."
+            f"of its own. Choose another residual, for example {DEFAULT!r}."
         )
     head_dim = config.d_model // config.n_heads
     if path == "fast" and (known := compiled_sizes(config.d_ff, head_dim)):

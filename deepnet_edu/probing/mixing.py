@@ -160,7 +160,9 @@ def composite_gain(model: Model, batch: Batch) -> tuple[Array, Array]:
     sublayers = model.sublayers()
     if not all(isinstance(sublayer.residual, Streams) for sublayer in sublayers):
         raise ValueError(
-            f"residual={model.config.residual!r} has no streams that it mixes: use 'hyper_connections' or 'mhc'."
+            f"residual={model.config.residual!r} has no streams that it mixes: use "
+            + " or ".join(repr(name) for name, rule in RESIDUALS.items() if issubclass(rule, Streams))
+            + "."
         )
     total: Tensor | None = None
     up: list[float] = []

@@ -21,13 +21,14 @@ from deepnet_edu.residual.base import (
     through,
 )
 from deepnet_edu.residual.place import Architecture, Norm, Place, StackName, place_at, places, sublayer_kinds
-from deepnet_edu.residual.registry import RESIDUALS, Registry
+from deepnet_edu.residual.registry import DEFAULT, RESIDUALS, Registry
 
 for _module in pkgutil.iter_modules(__path__):
     if _module.name != "operations":
         importlib.import_module(f"{__name__}.{_module.name}")
 
 __all__ = [
+    "DEFAULT",
     "EVERYWHERE",
     "ONE_STACK",
     "RESIDUALS",

@@ -51,3 +51,5 @@ class Registry(Mapping[str, type[Residual]]):
 
 
 RESIDUALS = Registry()
+#: The rule of a model for which nobody names one: what this course is about.
+DEFAULT = "deepnorm"

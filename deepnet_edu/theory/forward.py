@@ -10,7 +10,7 @@ import numpy as np
 from deepnet_edu.model.config import ModelConfig
 from deepnet_edu.model.shape import GATES
 from deepnet_edu.profiles import Array
-from deepnet_edu.residual import RESIDUALS, Residual, Signal, StackName, place_at, sublayer_kinds
+from deepnet_edu.residual import DEFAULT, RESIDUALS, Residual, Signal, StackName, place_at, sublayer_kinds
 from deepnet_edu.theory.moments import activation_correlation, attention_weights, rectified
 
 #: exp(-σ²) of scores is taken of at most this σ².
@@ -192,7 +192,7 @@ def _signal(rule: Residual, config: ModelConfig) -> Signal:
     if signal is None:
         raise ValueError(
             f"There is no prediction for residual {config.residual!r}: it is more than one sum and its norms. "
-            "Measure it with probe(), or use one that is, for example 'deepnorm'."
+            f"Measure it with probe(), or use one that is, for example {DEFAULT!r}."
         )
     return signal
 

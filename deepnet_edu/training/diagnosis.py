@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from deepnet_edu.model import Batch, Model
 from deepnet_edu.model.layer import SubLayer
 from deepnet_edu.profiles import History
+from deepnet_edu.residual import DEFAULT
 from deepnet_edu.training.config import TrainConfig
 from deepnet_edu.training.step import TrainStep
 
@@ -122,8 +123,8 @@ def _advice(model: Model, config: TrainConfig) -> list[str]:
         last = "precision='bf16', which has the range of fp32"
     elif not config.clip:
         last = "clip=1.0"
-    elif model.config.residual != "deepnorm":
-        last = "residual='deepnorm'"
+    elif model.config.residual != DEFAULT:
+        last = f"residual={DEFAULT!r}"
     else:
         last = "model.double(), to tell an overflow from a divergence"
     return [

@@ -41,7 +41,11 @@ def prepared(model: Model, config: TrainConfig) -> Iterator[None]:
     Raises:
         ValueError: its stacks cannot be run so; nothing stays set.
     """
-    asked: dict[str, Any] = {"checkpoint_every": config.checkpoint_every, "offload": config.offload, "compile": config.compile}
+    asked: dict[str, Any] = {
+        "checkpoint_every": config.checkpoint_every,
+        "offload": config.offload,
+        "compile": config.compile,
+    }
     default = Mode()
     changes = {name: value for name, value in asked.items() if value != getattr(default, name)}
     tf32 = torch.backends.cuda.matmul.allow_tf32

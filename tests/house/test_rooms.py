@@ -113,6 +113,23 @@ assert "torch._C" not in sys.modules, "PyTorch was loaded"
 """
 
 
+def test_the_rule_speaks_for_itself() -> None:
+    """A rule's name stands in its own file, in lessons and their checks, in figures, and nowhere else: no lists of rules.
+
+    A theorem about two of them (Xiong et al.) is called by their names.
+    """
+    free = [PACKAGE / room for room in ("residual", "figures", "checks", "course/references")]
+    free.append(PACKAGE / "theory" / "bounds.py")
+    naming = {
+        f"{path.relative_to(PACKAGE)}: {node.value}"
+        for path in FILES
+        if not any(path == room or room in path.parents for room in free)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and node.value in set(deepnet_edu.RESIDUALS)
+    }
+    assert not naming
+
+
 def test_the_fast_path_is_named_in_one_place() -> None:
     """So that its folder can be deleted: tests/model/test_paths.py does without it."""
     fast = "deepnet_edu.model.fast"

@@ -19,7 +19,7 @@ from deepnet_edu.model import build_model
 from deepnet_edu.training import train
 from tests.training.distributed.cases import MODEL, RECIPE, TASK, run_of
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 #: Seconds; on two busy cores a start takes a tenth of it.
 LIMIT = 300
 

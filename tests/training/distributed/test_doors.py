@@ -13,10 +13,10 @@ import psutil
 import pytest
 
 from deepnet_edu.messages import UserError
+from deepnet_edu.training.distributed import launch as launcher
 from deepnet_edu.training.distributed.launch import launch
 from deepnet_edu.training.distributed.process import run_rank
 from deepnet_edu.training.distributed.ranks import MEETING
-from deepnet_edu.training.distributed.ranks import launch as launcher
 from tests.doors import beyond_loopback, doors, family
 from tests.training.distributed.conftest import CPU, LIMIT, ROOT, SMALL, training, wait_for_steps, wait_until
 
