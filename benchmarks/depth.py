@@ -83,7 +83,7 @@ def ours(
     model.checkpoint_every(every)
     recipe = TrainConfig(steps=999, learning_rate=ADAMW["lr"], warmup=0, clip=0, weight_decay=ADAMW["weight_decay"])
     step = TrainStep(model, recipe)
-    return lambda: print(step(batch).loss, [stack.taken for stack in model.stacks().values()], file=sys.stderr)
+    return lambda: print(step(batch).loss, [stack.path_taken for stack in model.stacks().values()], file=sys.stderr)
 
 
 def theirs(make: Callable[[Any], Any]) -> Callable[[], None]:

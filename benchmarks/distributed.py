@@ -67,7 +67,7 @@ def work(task: dict[str, Any]) -> dict[str, Any]:
     if task["path"] == "collectives":
         return collectives(plan)
     config, tokens, sequences = shape(device, task["smoke"])
-    batch = random_batch(config, sequences * plan.shares * plan.pieces, tokens, SEED)
+    batch = random_batch(config, sequences * plan.shares * plan.n_microbatches, tokens, SEED)
     recipe = TrainConfig(steps=WARM + STEPS, seed=SEED, precision="fp32" if device == "cpu" else "bf16")
     if plan.ranks == 1:
         model = build_model(config, seed=SEED, device=device)
@@ -233,12 +233,12 @@ def bytes_rows(ranks: int, smoke: bool) -> tuple[list[dict[str, Any]], dict[str,
         config, tokens, sequences = shape("cpu", smoke)
         of_rank = rank_traffic(
             config,
-            sequences * given.shares * given.pieces,
+            sequences * given.shares * given.n_microbatches,
             tokens,
             data=given.data,
             shard=given.shard,
             pipeline=given.pipeline,
-            microbatches=given.pieces if given.pipeline > 1 else 0,
+            microbatches=given.n_microbatches if given.pipeline > 1 else 0,
         )
         formula = sum(rank.total for rank in of_rank) * given.shares
         measured = statistics.median(found[0]["loopback"])

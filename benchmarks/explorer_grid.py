@@ -73,7 +73,7 @@ def run(part: str, settings: dict[str, Any]) -> dict[str, Any]:
     torch.set_flush_denormal(True)
     begin = time.perf_counter()
     if part == "signal":
-        found = measured.Signal()(measured.SignalSettings(**settings))
+        found = measured.SignalMeter()(measured.SignalSettings(**settings))
         result = {name: [float(f"{value:.5g}") for value in values] for name, values in found.items()}
     elif part == "race":
         result = {"update": measured.race(measured.RaceSettings(**settings)).tolist()}

@@ -49,7 +49,7 @@ def measure(rounds: int) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {}
     with TrainStep(model, TrainConfig(steps=99, learning_rate=1e-5, warmup=0, clip=0)) as step:
         step(batch)
-        assert stack.taken.startswith("fast"), stack.taken
+        assert stack.path_taken.startswith("fast"), stack.path_taken
         for turn in range(rounds):
             with patch.object(Snapshot, "holds", lambda self, parameters=True: True):
                 blind = seconds(lambda: step(batch))

@@ -34,7 +34,7 @@ import torch
 from deepnet_edu import build_model, train
 from deepnet_edu.course.places import RESULTS
 from deepnet_edu.data import PythonDocs
-from deepnet_edu.experiment.config import Run, find_run
+from deepnet_edu.experiment.config import Experiment, find_run
 from deepnet_edu.experiment.data import make_task
 from deepnet_edu.figures.style import legend_below, new_figure
 from deepnet_edu.files import write_atomic
@@ -63,7 +63,7 @@ def held_out(model: Model, task: PythonDocs) -> float:
     return sum(model.loss(task.validation_batch(generator)).item() for _ in range(HELD_OUT)) / HELD_OUT
 
 
-def perform(run: Run) -> dict[str, Any]:
+def perform(run: Experiment) -> dict[str, Any]:
     """Train one arm."""
     task = make_task(run.data, run.model.vocab_size, seed=run.train.seed)
     assert isinstance(task, PythonDocs)
@@ -90,7 +90,7 @@ class _BelowError(Exception):
     """The run is where it was to come."""
 
 
-def reaches(limit: float, run: Run, folder: Path) -> bool:
+def reaches(limit: float, run: Experiment, folder: Path) -> bool:
     """Whether the held-out loss comes below ``limit`` within the run's steps; training ends as soon as it does.
 
     Args:

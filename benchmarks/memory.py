@@ -93,7 +93,7 @@ def work(index: int) -> None:
     with TrainStep(model, TrainConfig(steps=2, learning_rate=1e-5, warmup=0, weight_decay=0.01)) as step:
         for _ in range(2):
             step(batch)
-        taken = {stack.taken.split(",")[0] for stack in model.stacks().values()}
+        taken = {stack.path_taken.split(",")[0] for stack in model.stacks().values()}
     assert taken == {training_memory(config, **how).path}, taken
     print(json.dumps({"peak": peak(), "path": taken.pop()}))
 

@@ -132,7 +132,7 @@ def work(index: int) -> dict[str, Any]:
                 call()
                 marks.append(time.process_time())
             seconds.append(np.diff(marks))
-        taken = {stack.taken for stack in model.stacks().values()}
+        taken = {stack.path_taken for stack in model.stacks().values()}
     low, own, add = np.median(seconds[WARM:], axis=0)
     found = {"floor": float(low), "step": float(own), "bandwidth": float(3 * 4 * LONG / add), "operations": operations}
     return {**found, "taken": taken.pop()}

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from deepnet_edu import lock
 from deepnet_edu.files import read_bytes, read_json, write_atomic
 
-State = Literal["open", "tried", "done"]
+ExerciseState = Literal["open", "tried", "done"]
 
 ENVIRONMENT = "DEEPNET_EDU_PROGRESS"
 FILE = ".progress.json"
@@ -73,7 +73,7 @@ def trouble(path: Path) -> str:
     return f"{path} is damaged: the next check keeps it beside and continues with what can be read."
 
 
-def note(path: Path, exercise: str, state: State) -> None:
+def note(path: Path, exercise: str, state: ExerciseState) -> None:
     """Write down that ``exercise`` was checked and found in ``state``. What is done stays done, what was tried tried.
 
     A file that cannot be understood, or not in all its entries, is kept beside under the first free name
@@ -208,7 +208,7 @@ def locked(path: Path, patience: float) -> Iterator[None]:
         lock.release(file)
 
 
-def add(known: dict[str, dict[str, Any]], exercise: str, state: State, seconds: int = 0) -> None:
+def add(known: dict[str, dict[str, Any]], exercise: str, state: ExerciseState, seconds: int = 0) -> None:
     """The same in memory, with the time since the last sign of life."""
     now = _now()
     before = known.get(exercise, {"state": "open", "attempts": 0, "first": now})
@@ -280,7 +280,7 @@ def by_lesson(known: Mapping[str, Mapping[str, Any]], lesson_of: Mapping[str, st
         lesson_of: the lesson of every exercise, in the order in which they are met.
     """
 
-    def of(lesson: str, state: State) -> Iterable[str]:
+    def of(lesson: str, state: ExerciseState) -> Iterable[str]:
         for exercise, home in lesson_of.items():
             if home == lesson and known.get(exercise, {"state": "open"})["state"] == state:
                 yield exercise

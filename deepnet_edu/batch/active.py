@@ -16,7 +16,7 @@ import psutil
 from deepnet_edu.batch.inside import CWD, GPU, NOTEBOOK_DIR
 from deepnet_edu.batch.notebook import Notebook
 from deepnet_edu.batch.processes import MARK, peak_gb, resident_gb
-from deepnet_edu.batch.slots import Slot
+from deepnet_edu.batch.slots import DeviceSlot
 from deepnet_edu.batch.state import Status
 from deepnet_edu.course import places
 from deepnet_edu.files import read_bytes
@@ -44,7 +44,7 @@ class Active:
     """
 
     run: Status
-    slot: Slot
+    slot: DeviceSlot
     folder: Path
     process: Any
     cells: int
@@ -78,7 +78,7 @@ class Active:
         return (min(cells[-1], self.cells) if cells else 0), (said[-1] if said else "")
 
 
-def environment(run: Status, slot: Slot, notebook: Notebook, mark: str) -> dict[str, str]:
+def environment(run: Status, slot: DeviceSlot, notebook: Notebook, mark: str) -> dict[str, str]:
     """What a run sees: its size, its device, its threads, this very package, and what is beside its notebook.
 
     Args:

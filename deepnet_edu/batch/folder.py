@@ -19,7 +19,7 @@ from typing import Any
 
 from deepnet_edu import __version__, lock
 from deepnet_edu.batch.notebook import Notebook
-from deepnet_edu.batch.plan import Plan, Request
+from deepnet_edu.batch.plan import BatchPlan, Request
 from deepnet_edu.batch.state import BATCH, CLAIM, LOCK, STATUS, VERSION, Status, make_way, read_batch
 from deepnet_edu.files import read_bytes, read_json, write_atomic
 from deepnet_edu.lock import Holder, holder, now, take
@@ -126,7 +126,7 @@ def _is_silent(path: Path, other: Holder, say: Callable[[str], None]) -> bool:
     return lock.silent(path, other)
 
 
-def fill_folder(folder: Path, plan: Plan, command: list[str]) -> None:
+def fill_folder(folder: Path, plan: BatchPlan, command: list[str]) -> None:
     """Write what is planned: queued are all runs that are not done and that nobody else is at work on.
 
     Args:
@@ -190,7 +190,7 @@ def source_of(folder: Path, notebook: Notebook) -> Path:
     return folder / SOURCES / f"{stem}.{notebook.sha256[:12]}.ipynb"
 
 
-def runs_of(folder: Path, plan: Plan) -> list[Status]:
+def runs_of(folder: Path, plan: BatchPlan) -> list[Status]:
     """The runs of a plan as the folder has them, in the plan's order; one whose status is damaged is queued again.
 
     Raises:
@@ -207,7 +207,7 @@ def runs_of(folder: Path, plan: Plan) -> list[Status]:
     return [found[run.id] for run in plan.runs]
 
 
-def what_became(folder: Path, plan: Plan) -> list[Status]:
+def what_became(folder: Path, plan: BatchPlan) -> list[Status]:
     """The runs of a plan once they have ended, in the plan's order; a notebook can have removed another's folder."""
     found = {run.id: run for run in read_batch(folder)}
     gone = "its folder is gone: run the batch again with --resume"
@@ -245,7 +245,7 @@ def _in_work(place: Path) -> bool:
     return other is not None and other.alive
 
 
-def _put_aside(folder: Path, plan: Plan, others: set[str]) -> None:
+def _put_aside(folder: Path, plan: BatchPlan, others: set[str]) -> None:
     """Runs that are not planned now: those that did not end, and those that an edited notebook or package replaces."""
     planned = {_question(run) for run in plan.runs}
     for name in sorted(others):

@@ -28,7 +28,7 @@ from deepnet_edu.batch.judge import NOTEBOOK, hinted, judge
 from deepnet_edu.batch.notebook import Notebook
 from deepnet_edu.batch.processes import end_all, families
 from deepnet_edu.batch.signals import hearing
-from deepnet_edu.batch.slots import Slot
+from deepnet_edu.batch.slots import DeviceSlot
 from deepnet_edu.batch.state import STOPPED, Status, make_way, nested
 from deepnet_edu.course import places
 from deepnet_edu.lock import HOST, Holder, beating, now
@@ -62,7 +62,7 @@ class Limits:
     fail_fast: bool = False
 
 
-class Watch(Protocol):
+class Reporter(Protocol):
     """Who is told how the batch goes."""
 
     def started(self, active: Active) -> None:
@@ -96,9 +96,9 @@ class Runner:
         folder: Path,
         runs: Sequence[Status],
         notebooks: Mapping[str, Notebook],
-        slots: Sequence[Slot],
+        slots: Sequence[DeviceSlot],
         limits: Limits,
-        watch: Watch,
+        watch: Reporter,
     ) -> None:
         self.folder, self.notebooks, self.slots = folder, notebooks, slots
         self.limits, self.watch = limits, watch
@@ -184,12 +184,12 @@ class Runner:
                 if self._start(self.queue.popleft(), slot):
                     break
 
-    def _fits(self, run: Status, slot: Slot) -> bool:
+    def _fits(self, run: Status, slot: DeviceSlot) -> bool:
         """Whether a run, and what runs beside it on the same GPU, may share it."""
         beside = [active.run.id for active in self.active if active.slot.gpu == slot.gpu]
         return not beside or not self.alone & {run.id, *beside}
 
-    def _start(self, run: Status, slot: Slot) -> bool:
+    def _start(self, run: Status, slot: DeviceSlot) -> bool:
         """False if another runner has it."""
         folder, notebook = self.folder / run.id, self.notebooks[run.id]
         changed = "deepnet_edu" if places.package_digest() != run.hashes["package"] else notebook.changed()
@@ -232,7 +232,7 @@ class Runner:
         self.watch.started(self.active[-1])
         return True
 
-    def _launch(self, run: Status, slot: Slot, folder: Path, notebook: Notebook) -> Active:
+    def _launch(self, run: Status, slot: DeviceSlot, folder: Path, notebook: Notebook) -> Active:
         with (folder / LOG).open("ab") as log:
             process = at_work.start_worker(
                 {

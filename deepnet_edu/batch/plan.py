@@ -87,7 +87,7 @@ class Request:
 
 
 @dataclass
-class Plan:
+class BatchPlan:
     """What a batch will run.
 
     Attributes:
@@ -107,7 +107,7 @@ class Plan:
 
 def make_plan(
     request: Request, working: Path | None = None, kept: Mapping[str, tuple[Path, Path]] | None = None
-) -> Plan:
+) -> BatchPlan:
     """The runs of a request.
 
     Args:
@@ -126,7 +126,7 @@ def make_plan(
     if request.cwd not in ("", "notebook") and not (folder := (working or Path.cwd()) / request.cwd).is_dir():
         raise UserError(f"--cwd {request.cwd}: there is no folder {folder}.")
     _refuse_too_many(request)
-    texts, plan, told = request.texts(), Plan(request, places.package_digest()), now()
+    texts, plan, told = request.texts(), BatchPlan(request, places.package_digest()), now()
     sentences: list[str] = []
     for given in dict.fromkeys(request.notebooks):
         try:

@@ -10,8 +10,8 @@ from pathlib import Path
 from deepnet_edu.batch.cluster.dask import Cluster, ClusterRunner
 from deepnet_edu.batch.folder import fill_folder, runs_of, take_folder, what_became
 from deepnet_edu.batch.local import Limits, Runner
-from deepnet_edu.batch.plan import Plan
-from deepnet_edu.batch.slots import Slot
+from deepnet_edu.batch.plan import BatchPlan
+from deepnet_edu.batch.slots import DeviceSlot
 from deepnet_edu.batch.state import LOCK, Status
 from deepnet_edu.batch.watch import Lines, LiveTable
 from deepnet_edu.course import places
@@ -20,9 +20,9 @@ from deepnet_edu.messages import UserError
 
 
 def run_batch(
-    plan: Plan,
+    plan: BatchPlan,
     folder: Path,
-    slots: Sequence[Slot],
+    slots: Sequence[DeviceSlot],
     limits: Limits,
     *,
     resume: bool = False,

@@ -16,7 +16,7 @@ DRIVER_S = 20
 
 
 @dataclass(frozen=True)
-class Slot:
+class DeviceSlot:
     """A place for one run at a time.
 
     Attributes:
@@ -113,7 +113,7 @@ def usable_gpus(gpus: str, say: Callable[[str], None]) -> list[Gpu]:
     return []
 
 
-def make_slots(gpus: str, count: int | None, found: Sequence[Gpu]) -> list[Slot]:
+def make_slots(gpus: str, count: int | None, found: Sequence[Gpu]) -> list[DeviceSlot]:
     """The slots of a batch.
 
     Args:
@@ -139,9 +139,9 @@ def make_slots(gpus: str, count: int | None, found: Sequence[Gpu]) -> list[Slot]
     count = count or max(1, len(chosen))
     threads = max(1, cores() // count)
     if not chosen:
-        return [Slot(number, "", None, "CPU", threads) for number in range(count)]
+        return [DeviceSlot(number, "", None, "CPU", threads) for number in range(count)]
     each = [chosen[number % len(chosen)] for number in range(count)]
-    return [Slot(number, gpu.visible, gpu.index, gpu.name, threads) for number, gpu in enumerate(each)]
+    return [DeviceSlot(number, gpu.visible, gpu.index, gpu.name, threads) for number, gpu in enumerate(each)]
 
 
 def cores() -> int:

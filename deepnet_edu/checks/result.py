@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from deepnet_edu.progress import State
+from deepnet_edu.progress import ExerciseState
 
 _SYMBOLS = {"open": "○", "tried": "✗", "done": "✓"}
 _WORDS = {"open": "Not attempted yet", "tried": "Not yet", "done": "Right"}
@@ -31,7 +31,7 @@ class Result:
     """
 
     exercise: str
-    state: State
+    state: ExerciseState
     sentence: str = ""
     expected: str = ""
     got: str = ""

@@ -16,7 +16,7 @@ from deepnet_edu.files import json_text
 from deepnet_edu.messages import UserError, shown
 
 if TYPE_CHECKING:
-    from deepnet_edu.batch.plan import Plan
+    from deepnet_edu.batch.plan import BatchPlan
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 _LONGEST_S = 366 * 24 * 3600
@@ -241,7 +241,7 @@ def workers(
     run_workers(address, make_slots(gpus, slots, usable_gpus(gpus, _warn)), host, port, say)
 
 
-def show(plan: "Plan", known: dict[str, str], as_json: bool) -> None:
+def show(plan: "BatchPlan", known: dict[str, str], as_json: bool) -> None:
     """Print what would be run, with the states that runs have already, and what cannot run."""
     for one in plan.runs:
         one.state = known.get(one.id, one.state)

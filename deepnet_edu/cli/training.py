@@ -13,7 +13,7 @@ from deepnet_edu.cli.app import Json, app, print_table, whole
 from deepnet_edu.messages import UserError
 
 if TYPE_CHECKING:
-    from deepnet_edu.experiment.config import Run
+    from deepnet_edu.experiment.config import Experiment
     from deepnet_edu.planning import Plan
 
 
@@ -98,7 +98,7 @@ def train(
     raise typer.Exit(128 + result["signal"])
 
 
-def ask(what: str, run: "Run", device: str, devices: int, *, resume: bool, sure: bool, quiet: bool) -> None:
+def ask(what: str, run: "Experiment", device: str, devices: int, *, resume: bool, sure: bool, quiet: bool) -> None:
     """Before anything is built: a run beyond this machine's memory, or an hour, is started only if somebody says so.
 
     How long presets take, and runs that were begun, is known; longer ones are asked about. Where nobody can answer, as
@@ -130,7 +130,7 @@ def ask(what: str, run: "Run", device: str, devices: int, *, resume: bool, sure:
 
 def start(
     what: str,
-    run: "Run",
+    run: "Experiment",
     folder: Path,
     device: str,
     gpus: int | None,
@@ -159,7 +159,7 @@ def start(
         raise typer.Exit(status)
 
 
-def plan_of(run: "Run", device: str, gpus: int | None, plan: str | None) -> "tuple[Plan, str]":
+def plan_of(run: "Experiment", device: str, gpus: int | None, plan: str | None) -> "tuple[Plan, str]":
     """The plan that was asked for, which fits the run, and why it is this one where nobody said so."""
     from deepnet_edu.experiment.execute import check_plan, find_plan
 
@@ -168,7 +168,7 @@ def plan_of(run: "Run", device: str, gpus: int | None, plan: str | None) -> "tup
     return chosen, why
 
 
-def say_ranks(run: "Run", device: str, gpus: int | None, plan: str | None, as_json: bool) -> None:
+def say_ranks(run: "Experiment", device: str, gpus: int | None, plan: str | None, as_json: bool) -> None:
     """Print what each rank of a plan holds and sends."""
     from deepnet_edu.experiment.forecast import forecast_ranks
 
@@ -192,7 +192,7 @@ def say_ranks(run: "Run", device: str, gpus: int | None, plan: str | None, as_js
     print(f"{most:,} parameters on a rank at most, {run.model.title}.")
 
 
-def say_forecast(what: str, run: "Run", device: str, as_json: bool) -> None:
+def say_forecast(what: str, run: "Experiment", device: str, as_json: bool) -> None:
     """Print what a run needs."""
     from deepnet_edu.experiment.forecast import forecast
     from deepnet_edu.experiment.presets import PRESETS

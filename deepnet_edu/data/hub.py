@@ -31,7 +31,7 @@ _SETTINGS: dict[str, dict[str, Any]] = {
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
 
-class Preset(NamedTuple):
+class HubPreset(NamedTuple):
     """Where on the hub a set lies.
 
     Attributes:
@@ -47,14 +47,14 @@ class Preset(NamedTuple):
 
 #: The translations that the paper trains on. The names are those of the hub; no test reaches it.
 PRESETS = {
-    "iwslt14-de-en": Preset("bbaaaa/iwslt14-de-en", None, ("de", "en")),
-    "wmt17-en-de": Preset("wmt/wmt17", "de-en", ("de", "en")),
-    "opus-100": Preset("Helsinki-NLP/opus-100", "{pair}", None),
+    "iwslt14-de-en": HubPreset("bbaaaa/iwslt14-de-en", None, ("de", "en")),
+    "wmt17-en-de": HubPreset("wmt/wmt17", "de-en", ("de", "en")),
+    "opus-100": HubPreset("Helsinki-NLP/opus-100", "{pair}", None),
 }
 
 
 @dataclass(frozen=True)
-class Rows(Generic[Item]):
+class HubRows(Generic[Item]):
     """What was loaded, item by item, from the start each time it is asked.
 
     Rows that lack a text are left out; a warning at the end says how many.
@@ -94,7 +94,7 @@ def load_text(
     split: str = "train",
     streaming: bool = False,
     limit: int | None = None,
-) -> Rows[str]:
+) -> HubRows[str]:
     """Documents, one a row.
 
     Args:
@@ -113,7 +113,7 @@ def load_text(
     """
     dataset, first = _load(str(name), config, split, streaming, limit)
     _check(str(name), "column", column, first)
-    return Rows(str(name), dataset, lambda row: row[column], streaming, limit)
+    return HubRows(str(name), dataset, lambda row: row[column], streaming, limit)
 
 
 @checked()
@@ -127,7 +127,7 @@ def load_translation(
     split: str = "train",
     streaming: bool = False,
     limit: int | None = None,
-) -> Rows[Pair]:
+) -> HubRows[Pair]:
     """Sentences and their translations, one pair a row.
 
     A row holds them in a column ``translation``, as in ``{"de": "…", "en": "…"}``, or in a column per language.
@@ -163,7 +163,7 @@ def load_translation(
         source, target = texts[source_language], texts[target_language]
         return None if source is None or target is None else Pair(source, target, target_language if tagged else None)
 
-    return Rows(str(name), dataset, read, streaming, limit)
+    return HubRows(str(name), dataset, read, streaming, limit)
 
 
 @checked()

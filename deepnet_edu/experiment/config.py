@@ -23,7 +23,7 @@ FREE = tuple(f"train.{name}" for name in MAY_CHANGE)
 
 
 @dataclass(frozen=True)
-class Run:
+class Experiment:
     """What is trained, how, and on what. That the three fit together is checked on creation.
 
     Attributes:
@@ -76,7 +76,7 @@ class Run:
         }
 
 
-def find_run(given: str, overrides: Sequence[str] = ()) -> Run:
+def find_run(given: str, overrides: Sequence[str] = ()) -> Experiment:
     """The run that ``given`` names, with some of its values changed.
 
     Args:
@@ -99,12 +99,12 @@ def find_run(given: str, overrides: Sequence[str] = ()) -> Run:
         table, key, value = _override(override)
         tables[table][key] = value
     try:
-        return Run(**{table: _make(table, tables[table]) for table in TABLES})
+        return Experiment(**{table: _make(table, tables[table]) for table in TABLES})
     except ValueError as error:
         raise UserError(str(error)) from None
 
 
-def keep(run: Run, folder: Path) -> bool:
+def keep(run: Experiment, folder: Path) -> bool:
     """Write the run into its folder, from which ``find_run`` and ``check_same`` read it. A file that says the same
     already stays as it is, whatever else somebody wrote into it.
 
@@ -138,7 +138,7 @@ def is_ours(folder: Path) -> bool:
         return False
 
 
-def _changed(before: Run, now: Run) -> list[str]:
+def _changed(before: Experiment, now: Experiment) -> list[str]:
     """The keys whose values differ."""
     a, b = before.to_dict(), now.to_dict()
     return [
@@ -146,7 +146,7 @@ def _changed(before: Run, now: Run) -> list[str]:
     ]
 
 
-def check_same(run: Run, folder: Path) -> None:
+def check_same(run: Experiment, folder: Path) -> None:
     """See that ``run`` may be resumed in ``folder``: it is the run that was begun there, but for what is ``FREE``.
 
     Raises:

@@ -11,7 +11,7 @@ import psutil
 import torch
 
 import deepnet_edu
-from deepnet_edu.experiment.config import FILE, Run, check_same, find_run, is_ours, keep
+from deepnet_edu.experiment.config import FILE, Experiment, check_same, find_run, is_ours, keep
 from deepnet_edu.experiment.data import make_task
 from deepnet_edu.files import remedy
 from deepnet_edu.messages import UserError
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 def carry_out(
-    run: Run,
+    run: Experiment,
     folder: Path,
     device: str,
     resume: bool,
@@ -91,18 +91,18 @@ def carry_out(
         return {**result, "steps": run.train.steps, "loss": history.final_loss(), "tokens": history.tokens[-1]}
 
 
-def check_plan(plan: Plan, run: Run, ranks: int) -> None:
+def check_plan(plan: Plan, run: Experiment, ranks: int) -> None:
     """See that ``plan`` fits the run and so many ranks.
 
     Raises:
         UserError: it does not.
     """
     # Batches of translations have as many sequences as fit: some are there twice, without answers, where it must be.
-    sequences = plan.shares * plan.pieces if run.model.task == "translation" else run.data.sequences
+    sequences = plan.shares * plan.n_microbatches if run.model.task == "translation" else run.data.sequences
     plan.check(run.model, ranks, sequences)
 
 
-def find_plan(text: str | None, run: Run, gpus: int | None, device: str) -> tuple[Plan, str]:
+def find_plan(text: str | None, run: Experiment, gpus: int | None, device: str) -> tuple[Plan, str]:
     """A plan, and why it is this one where nobody said so.
 
     Args:
@@ -184,7 +184,7 @@ def unwritten(error: OSError, folder: Path, go_on: str) -> UserError:
     return UserError(f"{where}: {why}. What was saved before is as it was: {remedy(why)}, then {again}")
 
 
-def _facts(run: Run, plan: Plan, resume: bool) -> dict[str, Any]:
+def _facts(run: Experiment, plan: Plan, resume: bool) -> dict[str, Any]:
     """What all ranks need to have alike."""
     tables = {f"{table}.{key}": value for table, content in run.to_dict().items() for key, value in content.items()}
     versions = {"deepnet_edu": deepnet_edu.__version__, "torch": torch.__version__, "Python": platform.python_version()}
@@ -198,7 +198,7 @@ def _withdraw(folder: Path, written: list[Path]) -> None:
             path.unlink(missing_ok=True)
 
 
-def _task(run: Run, folder: Path, resume: bool, go_on: str, ranks: Ranks | None, written: list[Path]) -> Task:
+def _task(run: Experiment, folder: Path, resume: bool, go_on: str, ranks: Ranks | None, written: list[Path]) -> Task:
     """The data, once the folder is known to be the run's. The first rank learns byte pairs, the others read them.
 
     What is written for a run that begins is added to ``written``.
@@ -250,7 +250,7 @@ def _said(work: Callable[[], T]) -> T:
         raise UserError(str(error)) from None
 
 
-def _refuse(run: Run, folder: Path, resume: bool, go_on: str) -> None:
+def _refuse(run: Experiment, folder: Path, resume: bool, go_on: str) -> None:
     """Raise a UserError where the folder holds anything but this run, or, to begin one, anything at all."""
     file, begun = folder / FILE, bool(checkpoints(folder)) or (folder / METRICS).exists()
     if resume:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from deepnet_edu.experiment.config import Run
+from deepnet_edu.experiment.config import Experiment
 from deepnet_edu.model.shape import layers_together
 from deepnet_edu.planning import (
     Plan,
@@ -76,7 +76,7 @@ class Forecast:
         return {**asdict(self), "tokens": self.tokens, "operations": self.operations, "days": self.days}
 
 
-def forecast_ranks(run: Run, plan: Plan, device: str = "cpu") -> list[tuple[RankMemory, RankTraffic]]:
+def forecast_ranks(run: Experiment, plan: Plan, device: str = "cpu") -> list[tuple[RankMemory, RankTraffic]]:
     """What each rank of the pipeline of ``plan`` holds at its peak, and sends in a step; copies and shards are alike.
 
     Args:
@@ -85,14 +85,14 @@ def forecast_ranks(run: Run, plan: Plan, device: str = "cpu") -> list[tuple[Rank
         device: ``"cpu"`` or ``"cuda"``.
     """
     (sequences, tokens), train = run.data.batch_shape, run.train
-    pieces = plan.shares * plan.pieces
+    pieces = plan.shares * plan.n_microbatches
     sequences = -(-sequences // pieces) * pieces  # what is too few for all is there twice
     how: dict[str, Any] = {**asdict(plan), "precision": "float32" if train.precision == "fp32" else "autocast"}
     held = rank_memory(run.model, sequences, tokens, checkpoint_every=train.checkpoint_every, device=device, **how)
     return list(zip(held, rank_traffic(run.model, sequences, tokens, **how), strict=True))
 
 
-def forecast(run: Run, device: str = "cpu") -> Forecast:
+def forecast(run: Experiment, device: str = "cpu") -> Forecast:
     """What ``run`` will need on ``device``.
 
     Memory and operations are those of batches of full length, as a batch of text is and one of translations at most.
@@ -134,7 +134,7 @@ def forecast(run: Run, device: str = "cpu") -> Forecast:
     )
 
 
-def beyond(run: Run, device: str = "cpu", devices: int = 1) -> tuple[str, str]:
+def beyond(run: Experiment, device: str = "cpu", devices: int = 1) -> tuple[str, str]:
     """What of a run goes beyond this machine's memory, and what beyond an hour: with the numbers; empty where nothing.
 
     Arithmetic decides what is small or has no end, at once; :func:`forecast` what lies between. Of many devices it is
@@ -164,7 +164,7 @@ def beyond(run: Run, device: str = "cpu", devices: int = 1) -> tuple[str, str]:
     return memory, time
 
 
-def _weights(run: Run) -> tuple[int, int]:
+def _weights(run: Experiment) -> tuple[int, int]:
     """Weights in the matrices of a run's model, and its sub-layers, by arithmetic alone."""
     model = run.model
     sublayers = 2 * model.encoder_layers + (3 if model.encoder_layers else 2) * model.decoder_layers
@@ -174,7 +174,7 @@ def _weights(run: Run) -> tuple[int, int]:
     return layers + model.d_model * model.vocab_size, sublayers
 
 
-def seconds_of(run: Run, device: str = "cpu", devices: int = 1) -> float:
+def seconds_of(run: Experiment, device: str = "cpu", devices: int = 1) -> float:
     """What a run takes at a rate that is often met: two operations for each weight and token forward, four back."""
     weights, sublayers = _weights(run)
     sequences, tokens = run.data.batch_shape

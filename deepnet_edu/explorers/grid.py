@@ -28,7 +28,7 @@ _ROWS = {
     "map": ("loss", "similarity", "share", "gradient"),
     "race": ("update",),
 }
-Run = tuple[str, Mapping[str, Any], Mapping[str, Any]]
+RecordedRun = tuple[str, Mapping[str, Any], Mapping[str, Any]]
 
 
 class Grid:
@@ -125,7 +125,7 @@ def _table(file: Any, part: str) -> list[tuple[dict[str, Any], dict[str, Array]]
     return [(one, {name: column[i] for name, column in columns.items()}) for i, one in enumerate(settings)]
 
 
-def write(path: Path, head: Mapping[str, Any], runs: Sequence[Run]) -> None:
+def write(path: Path, head: Mapping[str, Any], runs: Sequence[RecordedRun]) -> None:
     """Write a grid whole, or not at all.
 
     Args:

@@ -107,7 +107,7 @@ def by_layer(profile: DepthProfile, most: int = POINTS) -> dict[str, Array]:
     return found
 
 
-class Signal:
+class SignalMeter:
     """Measures signals, and keeps the last model: where only α, β or the gain move, it need not be built again."""
 
     def __init__(self) -> None:

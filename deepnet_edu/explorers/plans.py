@@ -75,13 +75,13 @@ class PlansExplorer(Explorer):
         fullest, capacity = max(rank.total for rank in memory) / 1e9, self.gigabytes.value
         fits = "fits" if fullest <= capacity else "does not fit"
         words = [f"{plan.shares} {'copies' if self.kind.value == 'data' else 'shards'}", f"{plan.pipeline} stage ranks"]
-        waits = bubble(plan.schedule, plan.pipeline, plan.pieces)
+        waits = bubble(plan.schedule, plan.pipeline, plan.n_microbatches)
         return PlanView(
             f"{depth:,} layers of width {d} on {plan.ranks} GPUs: {' × '.join(words)}",
             [{name: sum(getattr(rank, part) for part in parts) for name, parts in PARTS.items()} for rank in memory],
             1e9 * capacity,
-            timeline(plan.schedule, plan.pipeline, plan.pieces),
-            3.0 * plan.pieces,
+            timeline(plan.schedule, plan.pipeline, plan.n_microbatches),
+            3.0 * plan.n_microbatches,
             f"by formula, fp32, {SEQUENCES} × {TOKENS} tokens: the fullest GPU {fits}, {fullest:.3g} of "
             f"{capacity:g} GB; bubble {waits:.0%}; a GPU sends up to {sent / 1e9:.2g} GB a step",
         )

@@ -8,7 +8,7 @@ from deepnet_edu.explorers.dials import Dial, choice, rules, spread
 from deepnet_edu.explorers.measured import (
     MAX_DEPTH,
     TOKENS,
-    Signal,
+    SignalMeter,
     SignalSettings,
     Tick,
     by_layer,
@@ -51,7 +51,7 @@ class SignalExplorer(Explorer):
         self.beta = Dial("β", BETAS, 1.0, note="the gain of the first weights is positive", **said)
         self.width = Dial("width d", WIDTHS, 32, whole=True, **said)
         self.gain = Dial("gain of init", GAINS, 1.0, note="a further factor on the first weights", **said)
-        self._measure = Signal()
+        self._measure = SignalMeter()
         self._follow()
         dials = [self.residual, self.depth, self.constants, self.alpha, self.beta, self.width, self.gain]
         super().__init__(dials, SignalFigure())

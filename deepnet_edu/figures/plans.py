@@ -60,7 +60,7 @@ def pipeline_timelines(panels: Mapping[str, Sequence[Slot]], *, numbers: bool = 
             ax.text(
                 (slot.start + slot.end) / 2,
                 slot.rank,
-                str(slot.action.piece),
+                str(slot.action.microbatch),
                 ha="center",
                 va="center",
                 fontsize=7.5,

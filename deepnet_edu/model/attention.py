@@ -11,14 +11,14 @@ from torch.utils.flop_counter import flop_registry
 
 from deepnet_edu.messages import shown
 from deepnet_edu.model.shape import check_heads, check_kv_heads
-from deepnet_edu.residual import Residual, Role, Slot, itself, modules_inside, through
+from deepnet_edu.residual import BranchSlot, Residual, Role, itself, modules_inside, through
 
 # PyTorch's counter of operations leaves out, without a word, what its attention computes on a CPU.
 for _name in ("_scaled_dot_product_flash_attention", "_scaled_dot_product_flash_attention_backward"):
     _on_cpu = _name.replace("attention", "attention_for_cpu")
     flop_registry.setdefault(getattr(torch.ops.aten, _on_cpu), flop_registry[getattr(torch.ops.aten, _name)])
 
-SLOTS: tuple[Slot, ...] = ("query", "key", "value", "rotated", "mixed")
+SLOTS: tuple[BranchSlot, ...] = ("query", "key", "value", "rotated", "mixed")
 
 
 def check_mask(name: str, mask: Tensor | None, shape: tuple[int, ...] | None = None) -> None:
@@ -70,14 +70,14 @@ class Context:
         memory: the encoder's output, (B, S_encoder, d_model).
         memory_padding: (B, S_encoder) bool.
         cache: keys and values of earlier tokens.
-        turn: cosine and sine of rotary positions, each (T, 1, head_dim) or (B, T, 1, head_dim).
+        rotary: cosine and sine of rotary positions, each (T, 1, head_dim) or (B, T, 1, head_dim).
     """
 
     padding: Tensor | None = None
     memory: Tensor | None = None
     memory_padding: Tensor | None = None
     cache: Cache | None = None
-    turn: tuple[Tensor, Tensor] | None = None
+    rotary: tuple[Tensor, Tensor] | None = None
 
     def __post_init__(self) -> None:
         check_mask("padding", self.padding)
@@ -114,9 +114,9 @@ def rotary(positions: Tensor, head_dim: int, base: float = 10_000.0) -> tuple[Te
     return angle.cos(), angle.sin()
 
 
-def rotate(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
+def rotate(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
     """Turn each pair of neighbouring features (x₀, x₁) to (x₀ cos - x₁ sin, x₁ cos + x₀ sin). x: (B, T, heads, d)."""
-    cos, sin = turn
+    cos, sin = rotary
     across = torch.stack([-x[..., 1::2], x[..., ::2]], dim=-1).flatten(-2)
     # In place: what would come and go between tensors that stay leaves gaps in memory.
     return (x * cos.to(x.dtype)).add_(across * sin.to(x.dtype))
@@ -231,8 +231,8 @@ class MultiHeadAttention(nn.Module):
         heads = self.n_heads, groups, groups
         q, k, v = self.qkv(x).view(B, T, -1, d_model // self.n_heads).split(heads, dim=2)
         q, k, v = through(self.inside, "query", q), through(self.inside, "key", k), through(self.inside, "value", v)
-        if context.turn is not None:
-            q, k = rotate(q, context.turn), rotate(k, context.turn)
+        if context.rotary is not None:
+            q, k = rotate(q, context.rotary), rotate(k, context.rotary)
         q, k = through(self.inside, "rotated", q), through(self.inside, "rotated", k)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
         if context.cache is not None:

@@ -288,7 +288,7 @@ class Model(FormerVerbs, nn.Module):
             past = 0 if cache is None else cache.length
             positions = position_ids(tokens, past, padding, device)
             turn = rotary(positions, self.config.d_model // self.config.n_heads, self.config.rotary_base)
-        return Context(padding=padding, cache=cache, turn=turn)
+        return Context(padding=padding, cache=cache, rotary=turn)
 
     def make_head(self, size: int, stack: Stack, table: nn.Embedding | None) -> None:
         """The head with what stands before it, and what the rule of the stack below it puts on the logits."""

@@ -8,7 +8,7 @@ from deepnet_edu.messages import shown, unknown
 from deepnet_edu.model.shape import GATES, Activation, Position, Shape, check_heads, check_kv_heads
 from deepnet_edu.residual import DEFAULT, RESIDUALS, Architecture, Norm, places
 
-Task = Literal["lm", "mlm", "classification", "translation"]
+TaskName = Literal["lm", "mlm", "classification", "translation"]
 #: What each task needs: which tokens see which is part of the task.
 ARCHITECTURE_OF: dict[str, Architecture] = {
     "lm": "decoder",
@@ -23,7 +23,7 @@ Head = Literal["linear", "norm", "bert"]
 NO_RESIDUAL = "none"
 _CHOICES = {
     "architecture": get_args(Architecture),
-    "task": get_args(Task),
+    "task": get_args(TaskName),
     "position": get_args(Position),
     "activation": get_args(Activation),
     "norm": get_args(Norm),

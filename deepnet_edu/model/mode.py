@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 from deepnet_edu.messages import unknown
 from deepnet_edu.model.shape import layers_together
 
-Path = Literal["auto", "plain", "fast"]
+PathName = Literal["auto", "plain", "fast"]
 #: What is compiled: nothing, or one layer, which all layers of a stack then use.
 Compile = Literal["no", "layer"]
 
@@ -29,15 +29,15 @@ class Mode:
         ValueError: there is no such path or choice, or ``offload`` without checkpoints.
     """
 
-    path: Path = "auto"
+    path: PathName = "auto"
     checkpoint_every: int | str = 0
     offload: bool = False
     compile: Compile = "no"
     backend: str = "inductor"
 
     def __post_init__(self) -> None:
-        if self.path not in get_args(Path):
-            raise ValueError(unknown("path", self.path, get_args(Path)))
+        if self.path not in get_args(PathName):
+            raise ValueError(unknown("path", self.path, get_args(PathName)))
         if self.compile not in get_args(Compile):
             raise ValueError(unknown("compile", self.compile, get_args(Compile)))
         layers_together(self.checkpoint_every, 1)
@@ -53,7 +53,7 @@ class FormerVerbs:
     Each takes what its field takes, for all stacks of a model and until further notice.
     """
 
-    def use_path(self, path: Path) -> None:
+    def use_path(self, path: PathName) -> None:
         """``model.mode = replace(model.mode, path=path)``."""
         self._change(path=path)
 

@@ -32,14 +32,14 @@ class Stack(nn.Module):
 
     Attributes:
         mode: how it runs, see :class:`~deepnet_edu.model.mode.Mode`.
-        taken: the path of the last forward pass and, where that is the plain one, why.
+        path_taken: the path of the last forward pass and, where that is the plain one, why.
         observer: looks at the stream on its way up, or None.
         store: what a training run keeps from step to step for the fast path, or None.
         readings: what the fast path has read of this stack and compared, or None.
     """
 
     mode: Mode = Mode()
-    taken: str = "none yet"
+    path_taken: str = "none yet"
     observer: Any = None
     store: Any = None
     readings: Any = None
@@ -120,6 +120,11 @@ class Stack(nn.Module):
         return self._compiled if self.mode.compile == "layer" else None
 
     @property
+    def taken(self) -> str:
+        """``path_taken`` by its former name."""
+        return self.path_taken
+
+    @property
     def graphs(self) -> int:
         """How many graphs have been compiled for the layers; see :class:`~deepnet_edu.model.compiled.CompiledLayer`."""
         return 0 if self.compiled is None else self.compiled.graphs
@@ -147,13 +152,13 @@ class Stack(nn.Module):
         context = Context(padding) if context is None else context
         y, how = (None, "it was asked for") if self.mode.path == "plain" else paths.run(self, x, context)
         if y is not None:
-            self.taken = how
+            self.path_taken = how
             return y
         if self.mode.path == "fast":
             raise ValueError(
                 f"The fast path cannot run this: {how}. Use path 'auto', which then goes by the plain one."
             )
-        self.taken = f"plain, since {how}"
+        self.path_taken = f"plain, since {how}"
         with nullcontext() if self.observer is None else self.observer.hooked(self):
             return self.plain(x, context)
 

@@ -31,7 +31,7 @@ def _token_embedding(config: ModelConfig, table: nn.Embedding) -> TokenEmbedding
 
 def _stream(stack: Stack, x: Tensor, context: Context) -> Tensor:
     """The stack's output. A stack that somebody else wrote needs to know of padding only."""
-    plain = context.cache is context.memory is context.turn is None
+    plain = context.cache is context.memory is context.rotary is None
     return cast(Tensor, stack(x, context.padding) if plain else stack(x, context=context))
 
 
@@ -148,7 +148,7 @@ class Translator(Model):
         if len(memory) != len(x):
             raise ValueError(f"{len(memory)} sources and {len(x)} targets: expected a target for each source.")
         own = self.context(padding, cache, x.shape[1], x.device)
-        return Context(padding, memory, memory_padding, cache, own.turn)
+        return Context(padding, memory, memory_padding, cache, own.rotary)
 
     def forward(
         self,

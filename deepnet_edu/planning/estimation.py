@@ -127,7 +127,7 @@ def estimate(
     settings = {"data": plan.data, "shard": plan.shard, "pipeline": plan.pipeline, "microbatches": plan.microbatches}
     traffic = rank_traffic(config, batch, length, **settings, schedule=plan.schedule, precision=_PRECISION)
     sent = max(rank.total for rank in traffic)
-    waits = bubble(plan.schedule, plan.pipeline, plan.pieces)
+    waits = bubble(plan.schedule, plan.pipeline, plan.n_microbatches)
     both = 2 if config.encoder_layers and config.decoder_layers else 1
     steps = tokens / (batch * length * both)
     seconds = sending_seconds(sent, gpu, taken, link)

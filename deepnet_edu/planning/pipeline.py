@@ -21,12 +21,12 @@ class Action(NamedTuple):
     Attributes:
         backward: whether the gradient comes down, or the stream goes up.
         stage: from 0; stage s lies on rank s mod p.
-        piece: the micro-batch, from 0.
+        microbatch: which, from 0.
     """
 
     backward: bool
     stage: int
-    piece: int
+    microbatch: int
 
 
 class Slot(NamedTuple):
@@ -61,7 +61,7 @@ def chunks_of(schedule: str) -> int:
     return CHUNKS if schedule == "interleaved" else 1
 
 
-def rank_order(schedule: str, rank: int, ranks: int, pieces: int) -> list[Action]:
+def rank_order(schedule: str, rank: int, ranks: int, microbatches: int) -> list[Action]:
     """What a rank does, one after the other, as PyTorch's schedules of the same names do it.
 
     ``"gpipe"`` (arXiv 1811.06965): all forward, then all backward. ``"1f1b"`` (arXiv 1806.03377): as many forward as
@@ -73,27 +73,27 @@ def rank_order(schedule: str, rank: int, ranks: int, pieces: int) -> list[Action
         schedule: one of the three.
         rank: from 0, which has the first layers.
         ranks: p.
-        pieces: m, micro-batches; interleaved, a multiple of ``ranks``.
+        microbatches: m, micro-batches; interleaved, a multiple of ``ranks``.
 
     Raises:
-        ValueError: there is no such schedule or rank, or ``pieces`` does not suit.
+        ValueError: there is no such schedule or rank, or ``microbatches`` does not suit.
     """
     chunks = chunks_of(schedule)
     if not 0 <= rank < ranks:
         raise ValueError(f"rank={rank}: expected 0 to {ranks - 1}.")
-    if pieces < 1 or (chunks > 1 and pieces % ranks):
+    if microbatches < 1 or (chunks > 1 and microbatches % ranks):
         wanted = f"a multiple of {ranks}" if chunks > 1 else "1 or more"
-        raise ValueError(f"pieces={pieces}: expected {wanted}.")
-    turns = ranks if chunks > 1 else pieces  # micro-batches that pass one chunk before the next has its turn
+        raise ValueError(f"microbatches={microbatches}: expected {wanted}.")
+    turns = ranks if chunks > 1 else microbatches  # micro-batches that pass one chunk before the next has its turn
 
     def action(k: int, backward: bool) -> Action:
         """The k-th of its kind on this rank."""
         group, within = divmod(k, turns * chunks)
-        chunk, piece = divmod(within, turns)
-        return Action(backward, (chunks - 1 - chunk if backward else chunk) * ranks + rank, group * turns + piece)
+        chunk, microbatch = divmod(within, turns)
+        return Action(backward, (chunks - 1 - chunk if backward else chunk) * ranks + rank, group * turns + microbatch)
 
-    forward = [action(k, False) for k in range(chunks * pieces)]
-    backward = [action(k, True) for k in range(chunks * pieces)]
+    forward = [action(k, False) for k in range(chunks * microbatches)]
+    backward = [action(k, True) for k in range(chunks * microbatches)]
     ahead = len(forward)
     if schedule != "gpipe":
         after = ranks - 1 - rank
@@ -103,9 +103,9 @@ def rank_order(schedule: str, rank: int, ranks: int, pieces: int) -> list[Action
     return forward[:ahead] + turn + backward[paired:]
 
 
-def timeline(schedule: str, ranks: int, pieces: int) -> list[Slot]:
+def timeline(schedule: str, ranks: int, microbatches: int) -> list[Slot]:
     """Who works on what when, by rank, then by time: :func:`in_time` of each rank's :func:`rank_order`."""
-    return in_time([rank_order(schedule, rank, ranks, pieces) for rank in range(ranks)])
+    return in_time([rank_order(schedule, rank, ranks, microbatches) for rank in range(ranks)])
 
 
 def in_time(orders: Sequence[Sequence[Action]]) -> list[Slot]:
@@ -166,15 +166,15 @@ def most_at_once(order: Sequence[Action]) -> int:
     return most
 
 
-def bubble(schedule: str, ranks: int, pieces: int) -> float:
+def bubble(schedule: str, ranks: int, microbatches: int) -> float:
     """Time that a rank waits, over the time that it works: (p - 1)/m, and (p - 1)/(2m) interleaved.
 
     Args:
-        schedule, ranks, pieces: as of :func:`rank_order`.
+        schedule, ranks, microbatches: as of :func:`rank_order`.
 
     Raises:
         ValueError: there is no such schedule.
 
     Source: arXiv 2104.04473, Sections 2.2.1 and 2.2.2.
     """
-    return (ranks - 1) / (pieces * chunks_of(schedule))
+    return (ranks - 1) / (microbatches * chunks_of(schedule))

@@ -11,8 +11,8 @@ from deepnet_edu.planning.pipeline import chunks_of
 if TYPE_CHECKING:
     from deepnet_edu.planning.proposal import Proposal
 
-Schedule = Literal["1f1b", "interleaved", "gpipe"]
-SCHEDULES = get_args(Schedule)
+PipelineSchedule = Literal["1f1b", "interleaved", "gpipe"]
+SCHEDULES = get_args(PipelineSchedule)
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Plan:
     data: int = 1
     shard: int = 1
     pipeline: int = 1
-    schedule: Schedule = "1f1b"
+    schedule: PipelineSchedule = "1f1b"
     microbatches: int = 0
 
     def __post_init__(self) -> None:
@@ -76,7 +76,7 @@ class Plan:
         return self.pipeline * chunks_of(self.schedule)
 
     @property
-    def pieces(self) -> int:
+    def n_microbatches(self) -> int:
         """Micro-batches of one share."""
         return 1 if self.pipeline == 1 else self.microbatches or 2 * self.pipeline
 
@@ -145,17 +145,18 @@ class Plan:
                 f"The plan {self.title} has {self.stages} stages, and the model {layers} layers: a stage needs one "
                 f"or more. Use pipeline={max(layers // (self.stages // self.pipeline), 1)} or less."
             )
-        pieces = self.shares * self.pieces
+        n = self.n_microbatches
+        pieces = self.shares * n
         if batch_size % pieces:
             raise UserError(
-                f"A batch of {batch_size} sequences cannot be cut into {self.shares} × {self.pieces} equal pieces "
+                f"A batch of {batch_size} sequences cannot be cut into {self.shares} × {n} equal pieces "
                 f"(shares of ranks × micro-batches): take {(batch_size // pieces + 1) * pieces}, "
                 f"by --set sequences={(batch_size // pieces + 1) * pieces} for a preset."
             )
-        if self.pipeline > 1 and self.schedule == "1f1b" and self.pieces < self.pipeline:
+        if self.pipeline > 1 and self.schedule == "1f1b" and n < self.pipeline:
             raise UserError(
-                f"microbatches={self.pieces}: schedule=1f1b keeps {self.pipeline} ranks busy with {self.pipeline} or "
+                f"microbatches={n}: schedule=1f1b keeps {self.pipeline} ranks busy with {self.pipeline} or "
                 "more, or take schedule=gpipe."
             )
-        if self.schedule == "interleaved" and self.pieces % self.pipeline:
-            raise UserError(f"microbatches={self.pieces}: an interleaved pipeline needs a multiple of {self.pipeline}.")
+        if self.schedule == "interleaved" and n % self.pipeline:
+            raise UserError(f"microbatches={n}: an interleaved pipeline needs a multiple of {self.pipeline}.")

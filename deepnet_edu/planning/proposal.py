@@ -94,17 +94,17 @@ def _candidates(config: ModelConfig, gpus: int, sequences: int) -> Iterator[Plan
         shares = gpus // stages
         if gpus % stages or sequences % shares:
             continue
-        pieces = _pieces(sequences // shares, stages)
-        if not pieces:
+        n_microbatches = _pieces(sequences // shares, stages)
+        if not n_microbatches:
             continue
-        split: dict[str, Any] = {"pipeline": stages, "microbatches": pieces} if stages > 1 else {}
+        split: dict[str, Any] = {"pipeline": stages, "microbatches": n_microbatches} if stages > 1 else {}
         yield Plan(data=shares, **split)
         if shares > 1:
             yield Plan(shard=shares, **split)
 
 
 def _pieces(share: int, stages: int) -> int:
-    """The most micro-batches, up to four for each stage; 0 if the share has no such pieces."""
+    """The most micro-batches, up to four for each stage; 0 if the share cannot be cut so."""
     return max((m for m in range(stages, _PIECES * stages + 1) if share % m == 0), default=0) if stages > 1 else 1
 
 
@@ -142,10 +142,10 @@ def _why(
     if shards in needs:
         before += f", and one of {plan.ranks} shards {needs[shards] / 1e9:.1f} GB"
     of = f"{plan.data} copies of each" if plan.data > 1 else f"{plan.shard} shards of each" if plan.shard > 1 else ""
-    waits = bubble(plan.schedule, plan.pipeline, plan.pieces)
+    waits = bubble(plan.schedule, plan.pipeline, plan.n_microbatches)
     return (
         f"{before}; with {plan.pipeline} stages{f' and {of}' if of else ''} the fullest GPU needs {need}. "
-        f"{sends}; the bubble of {plan.pieces} micro-batches is {waits:.0%} of the time that a rank works."
+        f"{sends}; the bubble of {plan.n_microbatches} micro-batches is {waits:.0%} of the time that a rank works."
     )
 
 

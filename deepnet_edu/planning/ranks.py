@@ -119,18 +119,18 @@ def rank_memory(
     Raises:
         ValueError: as :func:`training_memory`; the batch cannot be cut so, or there are more stages than layers.
     """
-    share, pieces = _cut(sequences, data * shard, pipeline, microbatches)
-    piece = share // pieces
+    share, n_microbatches = _cut(sequences, data * shard, pipeline, microbatches)
+    microbatch = share // n_microbatches
     how: dict[str, Any] = {"source_tokens": source_tokens, "checkpoint_every": checkpoint_every}
     path = "auto" if shard == pipeline == 1 else "plain"  # what is cut runs layer by layer
     # With stages some micro-batches are in their forward pass while others are in their backward pass: all is added, as
     # on a CPU.
     where = device if pipeline == 1 else "cpu"
-    whole = training_memory(config, piece, tokens, **how, precision=precision, device=where, path=path)
+    whole = training_memory(config, microbatch, tokens, **how, precision=precision, device=where, path=path)
     every, cpu = checkpoint_every, device == "cpu"
     weight, gradient, optimizer, number = PRECISIONS[precision]
     found = []
-    for own, order in _stages_by_rank(config, pipeline, schedule, pieces):
+    for own, order in _stages_by_rank(config, pipeline, schedule, n_microbatches):
         held = _held(config, own)
         gathered = gradient * held if data > 1 else 0
         if shard > 1 and pipeline > 1:
@@ -142,11 +142,11 @@ def rank_memory(
         if pipeline == 1:
             activations, temporaries, objects = whole.activations, whole.temporaries, whole.objects
         else:
-            size = (piece, tokens, source_tokens or tokens, every, precision)
+            size = (microbatch, tokens, source_tokens or tokens, every, precision)
             kept = {stage: _kept(config, own[i], *size) for i, stage in enumerate(sorted({one.stage for one in order}))}
             # One micro-batch at a time is in its backward pass, in which a group of layers is computed again.
             activations = _peak(order, kept) + max(_again(config, stage, *size) for stage in own)
-            answers = piece * (1 if config.n_classes else tokens) * (config.n_classes or config.vocab_size)
+            answers = microbatch * (1 if config.n_classes else tokens) * (config.n_classes or config.vocab_size)
             temporaries = whole.temporaries - (0 if own[-1].last else number * answers)
             sublayers = sum(_sublayers(config, stage) for stage in own)
             objects = sublayers * (OBJECTS + BOOKS * bool(every)) + round(gaps(config, fast=False) * activations)
@@ -190,7 +190,7 @@ def rank_traffic(
     Source: for copies and shards arXiv 1910.02054, Section 7: 2 and 3 times the model, where D is large. How often
     weights are gathered is PyTorch's ``fully_shard`` as this library calls it.
     """
-    share, pieces = _cut(sequences, data * shard, pipeline, microbatches)
+    share, n_microbatches = _cut(sequences, data * shard, pipeline, microbatches)
     weight, gradient, _, _ = PRECISIONS[precision]
     crossing = [0] * pipeline
     if pipeline > 1:
@@ -200,7 +200,7 @@ def rank_traffic(
             crossing[i % pipeline] += size  # the stream goes up
             crossing[(i + 1) % pipeline] += size  # its gradient comes down
     found = []
-    for rank, (own, _) in enumerate(_stages_by_rank(config, pipeline, schedule, pieces)):
+    for rank, (own, _) in enumerate(_stages_by_rank(config, pipeline, schedule, n_microbatches)):
         held = _held(config, own)
         reduced = 2 * (data - 1) * gradient * held // data + (shard - 1) * gradient * held // shard
         again = sum(stage.in_layers for stage in own) if pipeline == 1 else 0
@@ -218,20 +218,20 @@ def _cut(sequences: int, shares: int, pipeline: int, microbatches: int) -> tuple
     ):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ValueError(f"{name}={value!r}: expected a whole number, {least} or more.")
-    pieces = 1 if pipeline == 1 else microbatches or 2 * pipeline
-    if sequences % (shares * pieces):
+    n = 1 if pipeline == 1 else microbatches or 2 * pipeline
+    if sequences % (shares * n):
         raise ValueError(
-            f"sequences={sequences}: expected a multiple of {shares} × {pieces} (shares of ranks × micro-batches)."
+            f"sequences={sequences}: expected a multiple of {shares} × {n} (shares of ranks × micro-batches)."
         )
-    return sequences // shares, pieces
+    return sequences // shares, n
 
 
 def _stages_by_rank(
-    config: ModelConfig, pipeline: int, schedule: str, pieces: int
+    config: ModelConfig, pipeline: int, schedule: str, n_microbatches: int
 ) -> list[tuple[list[_Stage], list[Action]]]:
     """For each rank of the pipeline its stages, and what it does with them."""
     stages = _stages(config, pipeline * (chunks_of(schedule) if pipeline > 1 else 1))
-    return [(stages[r::pipeline], rank_order(schedule, r, pipeline, pieces)) for r in range(pipeline)]
+    return [(stages[r::pipeline], rank_order(schedule, r, pipeline, n_microbatches)) for r in range(pipeline)]
 
 
 def _stages(config: ModelConfig, n: int) -> list[_Stage]:

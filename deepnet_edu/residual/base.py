@@ -41,7 +41,7 @@ Role = Literal["query", "key", "value", "output", "ffn_in", "ffn_gate", "ffn_out
 #: mixed: attention's weighted values before the output projection, (B, T, d_model);
 #: ffn_in: before the activation, (B, T, d_ff), or (B, T, 2·d_ff) with a gate; hidden: after it, (B, T, d_ff);
 #: logits: (…, vocab_size), asked of the first place of the stack that the head reads.
-Slot = Literal["query", "key", "value", "rotated", "mixed", "ffn_in", "hidden", "logits"]
+BranchSlot = Literal["query", "key", "value", "rotated", "mixed", "ffn_in", "hidden", "logits"]
 
 EVERYWHERE: tuple[Architecture, ...] = ("encoder", "decoder", "encoder_decoder")
 ONE_STACK: tuple[Architecture, ...] = ("encoder", "decoder")
@@ -204,7 +204,7 @@ class Residual(Module):
         """A factor on the standard deviation of the model's embedding or head; asked of a stack's first place."""
         return 1.0
 
-    def inside(self, slot: Slot, width: int, heads: int) -> nn.Module | None:
+    def inside(self, slot: BranchSlot, width: int, heads: int) -> nn.Module | None:
         """A module of the rule's own inside the branch, or None. ``width``: of its last dimension, d_model for query,
         key and value, (B, T, heads, d_model / heads)."""
         return None
@@ -289,14 +289,16 @@ def itself(parameter: Tensor) -> Tensor:
     return parameter
 
 
-def modules_inside(rule: Residual | None, slots: tuple[Slot, ...], width: int, heads: int = 1) -> nn.ModuleDict | None:
+def modules_inside(
+    rule: Residual | None, slots: tuple[BranchSlot, ...], width: int, heads: int = 1
+) -> nn.ModuleDict | None:
     """The rule's modules for these slots of a branch; None, which costs nothing, where it has none."""
     made = {} if rule is None else {slot: rule.inside(slot, width, heads) for slot in slots}
     present: dict[str, nn.Module] = {slot: module for slot, module in made.items() if module is not None}
     return torch.nn.ModuleDict(present) if present else None
 
 
-def through(modules: nn.ModuleDict | None, slot: Slot, x: Tensor) -> Tensor:
+def through(modules: nn.ModuleDict | None, slot: BranchSlot, x: Tensor) -> Tensor:
     """x through the module at this slot, or as it is."""
     return x if modules is None or slot not in modules else cast("Tensor", modules[slot](x))
 

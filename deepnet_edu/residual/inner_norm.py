@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import log, sqrt
 from typing import TYPE_CHECKING
 
-from deepnet_edu.residual.base import ONE_STACK, Residual, Role, Saved, Signal, Slot, State
+from deepnet_edu.residual.base import ONE_STACK, BranchSlot, Residual, Role, Saved, Signal, State
 from deepnet_edu.residual.classic import PreLN
 from deepnet_edu.residual.later import operations, torch
 from deepnet_edu.residual.place import Place
@@ -42,7 +42,7 @@ class NormFormer(PreLN):
         (x,) = state
         return (x + (branch if self.output_norm is None else self.output_norm(branch)),)
 
-    def inside(self, slot: Slot, width: int, heads: int) -> nn.Module | None:
+    def inside(self, slot: BranchSlot, width: int, heads: int) -> nn.Module | None:
         """Head factors, and the norm behind the activation."""
         return {"mixed": lambda: operations.HeadScale(heads), "hidden": lambda: self.norm_layer(width)}.get(
             slot, lambda: None
@@ -87,7 +87,7 @@ class SubLN(PreLN):
         cross = self.place.sublayer == "cross_attention"
         return 1.0 if role in ("query", "key") or cross else self.constants["gamma"]
 
-    def inside(self, slot: Slot, width: int, heads: int) -> nn.Module | None:
+    def inside(self, slot: BranchSlot, width: int, heads: int) -> nn.Module | None:
         """A norm before the last matrix of each branch but cross-attention."""
         cross = self.place.sublayer == "cross_attention"
         return self.norm_layer(width) if slot in ("mixed", "hidden") and not cross else None
@@ -170,7 +170,7 @@ class HybridNorm(Residual):
             raise RuntimeError("Only the last sub-layer of a stack can finish a HybridNorm state.")
         return self.final_norm(state[0])
 
-    def inside(self, slot: Slot, width: int, heads: int) -> nn.Module | None:
+    def inside(self, slot: BranchSlot, width: int, heads: int) -> nn.Module | None:
         """Norms of query, key and value, of one head's features."""
         return self.norm_layer(width // heads) if slot in ("query", "key", "value") else None
 
@@ -213,7 +213,7 @@ class ThousandLayersRL(Residual):
         (x,) = state
         return (x + torch.nn.functional.silu(self.output_norm(branch)),)
 
-    def inside(self, slot: Slot, width: int, heads: int) -> nn.Module | None:
+    def inside(self, slot: BranchSlot, width: int, heads: int) -> nn.Module | None:
         """The norm in front of the feed-forward's activation."""
         return self.norm_layer(width) if slot == "ffn_in" else None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from deepnet_edu.residual.base import Projected, Role, Saved, Slot, State
+from deepnet_edu.residual.base import BranchSlot, Projected, Role, Saved, State
 from deepnet_edu.residual.later import operations, torch
 from deepnet_edu.residual.place import Place
 from deepnet_edu.residual.registry import RESIDUALS
@@ -62,7 +62,7 @@ class NGPT(Projected):
         """√head_dim, since query and key have length 1."""
         return float(head_dim**0.5)
 
-    def inside(self, slot: Slot, width: int, heads: int) -> nn.Module | None:
+    def inside(self, slot: BranchSlot, width: int, heads: int) -> nn.Module | None:
         """Lengths of query and key, and scales of what enters the activation and of the logits."""
         if slot == "rotated":
             return operations.Scaled((heads, width // heads), 1.0, self.unit, unit_length=True)

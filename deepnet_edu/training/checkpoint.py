@@ -34,7 +34,7 @@ from deepnet_edu.training.integrity import (
     VERSION,
     CheckpointError,
     Form,
-    State,
+    SavedState,
     check_generator,
     check_random,
     check_same,
@@ -133,7 +133,7 @@ def path_of(run: Path, step: TrainStep) -> Path:
 def state_of(
     step: TrainStep, tokens: int, data: dict[str, Any], reads: dict[str, Any] | None, constants: dict[str, float | str]
 ) -> dict[str, Any]:
-    """state.json: everything that is not a tensor, see :class:`~deepnet_edu.training.integrity.State`."""
+    """state.json: everything that is not a tensor, see :class:`~deepnet_edu.training.integrity.SavedState`."""
     return {
         "version": VERSION,
         "step": step.count,
@@ -190,7 +190,7 @@ def load(
     generator: torch.Generator,
     reads: dict[str, Any] | None = None,
     place: Callable[[dict[str, Any]], None] | None = None,
-) -> State:
+) -> SavedState:
     """Verify a checkpoint, then put all of it into place.
 
     Args:
@@ -242,7 +242,7 @@ def verified(
     wanted: dict[str, Form],
     constants: dict[str, float | str],
     reads: dict[str, Any] | None = None,
-) -> State:
+) -> SavedState:
     """state.json of an undamaged checkpoint that ``step`` can go on from, once all of it was looked through.
 
     Args:
@@ -279,12 +279,12 @@ def verified(
     return state
 
 
-def _never_updated(step: TrainStep, state: State) -> bool:
+def _never_updated(step: TrainStep, state: SavedState) -> bool:
     """Whether every step so far overflowed in fp16, each halving the scale, so that there are no moments yet."""
     return state.scaler.get("scale") == FIRST_SCALE * 0.5**state.step if step.scaler.is_enabled() else False
 
 
-def _shared(path: Path, step: TrainStep, state: State) -> Callable[[], None]:
+def _shared(path: Path, step: TrainStep, state: SavedState) -> Callable[[], None]:
     """Reads weights and moments that many ranks have written."""
     from deepnet_edu.training.distributed import storage  # takes long to load
 
@@ -299,7 +299,7 @@ def _shared(path: Path, step: TrainStep, state: State) -> Callable[[], None]:
     return apply
 
 
-def _own(path: Path, step: TrainStep, state: State) -> Callable[[], None]:
+def _own(path: Path, step: TrainStep, state: SavedState) -> Callable[[], None]:
     """Puts weights and moments into place that one process has written, which are read now."""
     model, optimizer = (load_file(path / name) for name in (MODEL, OPTIMIZER))
     for name, count in optimizer.items():
@@ -317,7 +317,7 @@ def _own(path: Path, step: TrainStep, state: State) -> Callable[[], None]:
     return apply
 
 
-def _possible(updates: float, step: TrainStep, state: State) -> bool:
+def _possible(updates: float, step: TrainStep, state: SavedState) -> bool:
     """Whether the optimizer may have updated so often: at every step but those that a loss scale skipped."""
     return 0 <= updates <= state.step and updates % 1 == 0 if step.scaler.is_enabled() else updates == state.step
 

@@ -8,11 +8,11 @@ from typing import Literal, get_args
 from deepnet_edu.fields import check_fields
 from deepnet_edu.messages import shown, unknown
 from deepnet_edu.model import Group
+from deepnet_edu.model.mode import Compile
 
 Schedule = Literal["constant", "inverse_sqrt", "cosine"]
 Optimizer = Literal["adamw", "sgd"]
 Precision = Literal["fp32", "bf16", "fp16"]
-Compile = Literal["no", "layer"]
 
 _CHOICES = {
     "schedule": get_args(Schedule),

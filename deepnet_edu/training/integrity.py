@@ -40,7 +40,7 @@ class CheckpointError(UserError):
 
 
 @dataclass(frozen=True)
-class State:
+class SavedState:
     """state.json: everything that is not a tensor.
 
     Attributes:
@@ -92,7 +92,7 @@ def step_of(path: Path) -> int | None:
     return int(found[1]) if found else None
 
 
-def read_state(path: Path) -> State:
+def read_state(path: Path) -> SavedState:
     """state.json of a checkpoint whose files are all there and as they were written.
 
     Raises:
@@ -107,7 +107,7 @@ def read_state(path: Path) -> State:
                 f"The checkpoint {path} is of version {found}, and this library reads version {VERSION}: "
                 "resume with the version of deepnet_edu that wrote it."
             )
-        state = from_dict(State, content)
+        state = from_dict(SavedState, content)
         if state.step != step_of(path):
             raise ValueError(f"step={state.step}, and the folder is named {path.name}")
     except (OSError, ValueError) as error:

@@ -26,7 +26,7 @@ from deepnet_edu.training.claim import Claim, claimed
 from deepnet_edu.training.config import TrainConfig
 from deepnet_edu.training.diagnosis import TrainingDiverged, diagnose
 from deepnet_edu.training.distributed.ranks import Ranks, init_ranks
-from deepnet_edu.training.integrity import FOLDER, State, step_of, unfit
+from deepnet_edu.training.integrity import FOLDER, SavedState, step_of, unfit
 from deepnet_edu.training.interruption import Interrupted, Stop
 from deepnet_edu.training.log import METRICS, RunLog, read_metrics
 from deepnet_edu.training.memory import answered, lengths
@@ -177,7 +177,7 @@ def _save(run: Path, step: TrainStep, *rest: Any) -> Path:
     return shared.save(run, step, *rest)  # type: ignore[arg-type]
 
 
-def _load(path: Path, step: TrainStep, generator: torch.Generator, task: Task) -> State:
+def _load(path: Path, step: TrainStep, generator: torch.Generator, task: Task) -> SavedState:
     def place(state: dict[str, Any]) -> None:
         if (bool(state) and not hasattr(task, "load_state")) or (not state and _state(task)):
             remembers = "remember their place" if state else "do not remember their place"

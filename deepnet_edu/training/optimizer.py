@@ -146,7 +146,7 @@ class FlatParameters:
             parameter.data = parameter.data.clone()
 
 
-class CutParameters:
+class ShardedParameters:
     """Parameters of which this rank has its shards only, as ``fully_shard`` has left them: the same as
     :class:`FlatParameters`, but each is updated by itself."""
 
@@ -181,14 +181,14 @@ class CutParameters:
         self.zero()
 
 
-def buffer(parameters: list[nn.Parameter]) -> FlatParameters | CutParameters:
+def buffer(parameters: list[nn.Parameter]) -> FlatParameters | ShardedParameters:
     """One buffer for whole parameters; shards stay where they are."""
     cut = hasattr(parameters[0], "to_local")  # a DTensor, whose module takes long to load for those who need none
-    return CutParameters(parameters) if cut else FlatParameters(parameters)
+    return ShardedParameters(parameters) if cut else FlatParameters(parameters)
 
 
 def make_optimizer(
-    flats: Sequence[FlatParameters | CutParameters], groups: list[ParameterGroup], config: TrainConfig
+    flats: Sequence[FlatParameters | ShardedParameters], groups: list[ParameterGroup], config: TrainConfig
 ) -> torch.optim.Optimizer:
     """PyTorch's own AdamW or SGD, fused, on the flat buffers."""
     settings: list[dict[str, Any]] = [
@@ -199,7 +199,9 @@ def make_optimizer(
         for setting, flat in zip(settings, flats, strict=True):
             setting["lr"] = torch.tensor(config.learning_rate, dtype=torch.float32, device=flat.tensors[0].device)
     if config.optimizer == "sgd":
-        fused = not any(isinstance(flat, CutParameters) for flat in flats)  # which PyTorch has for whole tensors only
+        fused = not any(
+            isinstance(flat, ShardedParameters) for flat in flats
+        )  # which PyTorch has for whole tensors only
         return torch.optim.SGD(settings, lr=config.learning_rate, momentum=config.momentum, fused=fused)
     for setting, group in zip(settings, groups, strict=True):
         setting["eps"] = config.epsilon * group.epsilon_factor

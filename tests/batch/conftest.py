@@ -9,7 +9,7 @@ from typing import Any
 import nbformat
 import pytest
 
-from deepnet_edu.batch.plan import Plan as Plan
+from deepnet_edu.batch.plan import BatchPlan as BatchPlan
 from deepnet_edu.batch.plan import Request, make_plan
 from deepnet_edu.batch.worker import END_MIME
 from deepnet_edu.course.places import RECORD_MIME
@@ -43,10 +43,10 @@ def working(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def planned(working: Path) -> Callable[..., Plan]:
+def planned(working: Path) -> Callable[..., BatchPlan]:
     """The plan of notebooks in the working folder."""
 
-    def plan(*notebooks: str, profile: str = "cpu", seeds: int = 0, **options: tuple[str, ...]) -> Plan:
+    def plan(*notebooks: str, profile: str = "cpu", seeds: int = 0, **options: tuple[str, ...]) -> BatchPlan:
         return make_plan(Request(notebooks, profile, options.get("given", ()), options.get("sweeps", ()), seeds))
 
     return plan

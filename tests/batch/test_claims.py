@@ -15,7 +15,7 @@ from deepnet_edu.batch import claims
 from deepnet_edu.batch.active import Active
 from deepnet_edu.batch.folder import fill_folder, take_folder
 from deepnet_edu.batch.local import Limits
-from deepnet_edu.batch.plan import Plan, Request, make_plan
+from deepnet_edu.batch.plan import BatchPlan, Request, make_plan
 from deepnet_edu.batch.run import run_batch
 from deepnet_edu.batch.slots import make_slots
 from deepnet_edu.batch.state import Status
@@ -30,7 +30,7 @@ Run = Callable[..., list[Status]]
 
 
 @pytest.fixture
-def plan(working: Path, stub: list[str], monkeypatch: pytest.MonkeyPatch) -> Plan:
+def plan(working: Path, stub: list[str], monkeypatch: pytest.MonkeyPatch) -> BatchPlan:
     """Three runs, planned in the folder ``out``; none is begun, and nobody holds the lock."""
     write_notebook(working / "x.ipynb")
     (working / "stub").write_text(GOOD)
@@ -44,7 +44,7 @@ def plan(working: Path, stub: list[str], monkeypatch: pytest.MonkeyPatch) -> Pla
     return plan
 
 
-def begin(plan: Plan, number: int, who: Holder) -> Path:
+def begin(plan: BatchPlan, number: int, who: Holder) -> Path:
     """One of the runs, as a runner has it that is at work on it."""
     run = plan.runs[number]
     begun = replace(run, state="running", attempts=1)
@@ -53,16 +53,18 @@ def begin(plan: Plan, number: int, who: Holder) -> Path:
     return place / "claim.json"
 
 
-def run(plan: Plan, **options: bool) -> list[Status]:
+def run(plan: BatchPlan, **options: bool) -> list[Status]:
     return run_batch(plan, Path("out"), make_slots("none", 1, []), Limits(), resume=True, **options)  # type: ignore[arg-type]
 
 
-def lose_machine(plan: Plan) -> None:
+def lose_machine(plan: BatchPlan) -> None:
     Path("out/lock.json").write_text(json.dumps(vars(GONE)))
     begin(plan, 1, replace(GONE, started="2026-01-01T10:00:00+00:00"))
 
 
-def test_a_lost_machines_batch_is_resumed_where_one_says_so(plan: Plan, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_lost_machines_batch_is_resumed_where_one_says_so(
+    plan: BatchPlan, capsys: pytest.CaptureFixture[str]
+) -> None:
     lose_machine(plan)
     with pytest.raises(UserError, match=r"by process 4321 on node-a: help it with --join; .* --resume --take-over\."):
         run(plan)
@@ -71,7 +73,7 @@ def test_a_lost_machines_batch_is_resumed_where_one_says_so(plan: Plan, capsys: 
     assert not [*Path("out").glob("*/claim.json"), *Path("out").glob("lock.json")]
 
 
-def test_a_machine_that_lives_keeps_its_batch(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_that_lives_keeps_its_batch(plan: BatchPlan, monkeypatch: pytest.MonkeyPatch) -> None:
     lose_machine(plan)
     monkeypatch.setattr(time, "sleep", lambda _: lock.beat(Path("out/lock.json")))
     with pytest.raises(UserError, match="process 4321 on node-a, and it has just given a sign of life"):
@@ -79,7 +81,7 @@ def test_a_machine_that_lives_keeps_its_batch(plan: Plan, monkeypatch: pytest.Mo
     assert holder(Path("out/lock.json")) == GONE
 
 
-def test_a_process_of_this_machine_is_not_taken_over(plan: Plan) -> None:
+def test_a_process_of_this_machine_is_not_taken_over(plan: BatchPlan) -> None:
     Path("out/lock.json").write_text(json.dumps(vars(Holder.of(os.getppid()))))
     with pytest.raises(UserError, match="help it with --join, or end that process first"):
         run(plan, take_over=True)
@@ -87,7 +89,7 @@ def test_a_process_of_this_machine_is_not_taken_over(plan: Plan) -> None:
 
 @pytest.mark.parametrize("damaged", [False, True])
 def test_a_claim_that_does_not_beat_holds_nothing_for_ever(
-    plan: Plan, damaged: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    plan: BatchPlan, damaged: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The lock was removed by hand, or another runner works beside."""
     monkeypatch.setattr(claims, "WAIT_S", 0.0)
@@ -100,7 +102,7 @@ def test_a_claim_that_does_not_beat_holds_nothing_for_ever(
     assert "process 4321 on node-a has given no sign of life for 0.3 s" in said
 
 
-def test_a_claim_that_beats_is_waited_for(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_claim_that_beats_is_waited_for(plan: BatchPlan, monkeypatch: pytest.MonkeyPatch) -> None:
     claim, begun = begin(plan, 1, GONE), time.monotonic()
 
     def look(self: object, active: Sequence[Active], waiting: int) -> None:
@@ -112,7 +114,9 @@ def test_a_claim_that_beats_is_waited_for(plan: Plan, monkeypatch: pytest.Monkey
     assert [one.attempts for one in run(plan)] == [1, 7, 1]
 
 
-def test_a_run_that_another_has_taken_is_let_go(plan: Plan, monkeypatch: pytest.MonkeyPatch, working: Path) -> None:
+def test_a_run_that_another_has_taken_is_let_go(
+    plan: BatchPlan, monkeypatch: pytest.MonkeyPatch, working: Path
+) -> None:
     """As when this machine slept for longer than a lock may be silent."""
     (working / "stub").write_text("[ $1 = 1 ] && sleep 600\n" + GOOD)
     said: list[str] = []
@@ -129,7 +133,7 @@ def test_a_run_that_another_has_taken_is_let_go(plan: Plan, monkeypatch: pytest.
     assert holder(Path("out") / plan.runs[1].id / "claim.json") == GONE
 
 
-def test_lock_and_claims_beat(plan: Plan, monkeypatch: pytest.MonkeyPatch, working: Path) -> None:
+def test_lock_and_claims_beat(plan: BatchPlan, monkeypatch: pytest.MonkeyPatch, working: Path) -> None:
     monkeypatch.setattr(lock, "BEAT", 0.02)
     (working / "stub").write_text(
         "for i in $(seq 2000); do [ -e ../../enough ] && break; sleep 0.05; done\n"

@@ -33,7 +33,7 @@ from deepnet_edu.batch.folder import fill_folder
 from deepnet_edu.batch.local import Limits
 from deepnet_edu.batch.plan import Request, make_plan
 from deepnet_edu.batch.processes import MARK
-from deepnet_edu.batch.slots import Slot
+from deepnet_edu.batch.slots import DeviceSlot
 from deepnet_edu.batch.state import read_batch
 from deepnet_edu.batch.watch import Lines
 from deepnet_edu.cli import app
@@ -345,7 +345,7 @@ def test_addresses_that_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
             Cluster(address)
     with pytest.raises(UserError, match=r"tls://127.0.0.1:1 needs certificates"):
         Cluster("tls://127.0.0.1:1")
-    slot = Slot(0, "", None, "CPU", 1)
+    slot = DeviceSlot(0, "", None, "CPU", 1)
     with pytest.raises(UserError, match="is another machine: say by which address it reaches this one, --host ADDRESS"):
         workers.run_workers("tcp://10.0.0.1:8786", [slot], None, None, print)
     for port in (0, -1, 65536, 10**30):

@@ -18,7 +18,7 @@ from deepnet_edu.batch import folder as batch_folder
 from deepnet_edu.batch.active import Active, environment
 from deepnet_edu.batch.folder import fill_folder, take_folder
 from deepnet_edu.batch.local import Limits, Runner
-from deepnet_edu.batch.plan import Plan, Request, make_plan
+from deepnet_edu.batch.plan import BatchPlan, Request, make_plan
 from deepnet_edu.batch.report.junit import check_place, write_junit
 from deepnet_edu.batch.run import refuse_dirty_tree, run_batch
 from deepnet_edu.batch.slots import Gpu, make_slots
@@ -197,7 +197,7 @@ def test_what_a_run_sees(run: Run, working: Path, monkeypatch: pytest.MonkeyPatc
     assert one.versions.keys() == {"python", "torch", "deepnet_edu"}
 
 
-def test_a_folder_with_a_colon_is_no_list_of_folders(planned: Callable[..., Plan], working: Path) -> None:
+def test_a_folder_with_a_colon_is_no_list_of_folders(planned: Callable[..., BatchPlan], working: Path) -> None:
     (notebook,) = planned(str(write_notebook(working / "a:b" / "x.ipynb").relative_to(working))).notebooks.values()
     seen = environment(Status("x.1", "x"), make_slots("none", 1, [])[0], notebook, "mark")
     assert "a" not in [Path(part).name for part in seen["PYTHONPATH"].split(os.pathsep)]
@@ -249,7 +249,7 @@ def test_what_a_notebook_prints_moves_no_cursor(capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().out == "cell 2 raised  [2JValueError: a  [b] ü✓\n"
 
 
-def test_the_live_table(working: Path, planned: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_live_table(working: Path, planned: Callable[..., BatchPlan], monkeypatch: pytest.MonkeyPatch) -> None:
     write_notebook(working / "x.ipynb", "1")
     (run,) = planned("x.ipynb", given=("DEPTH=3",)).runs
     monkeypatch.setattr("deepnet_edu.batch.watch.ask_gpus", lambda _: [["0", "10240", "81920", "97"]])

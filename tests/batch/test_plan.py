@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from deepnet_edu.batch.folder import fill_folder, read_request, runs_of, take_folder
-from deepnet_edu.batch.plan import Plan, Request, make_plan
+from deepnet_edu.batch.plan import BatchPlan, Request, make_plan
 from deepnet_edu.batch.slots import Gpu, find_gpus, make_slots, usable_gpus
 from deepnet_edu.batch.state import Status
 from deepnet_edu.messages import UserError
 from tests.batch.conftest import write_notebook
 
-Planner = Callable[..., Plan]
+Planner = Callable[..., BatchPlan]
 
 
 @pytest.mark.parametrize(

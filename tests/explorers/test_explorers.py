@@ -215,7 +215,7 @@ def test_two_explorers_at_once_measure_one_after_the_other() -> None:
 
 
 def test_what_goes_wrong_in_the_background_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measured.Signal, "__call__", lambda self, settings, tick: 1 / 0)
+    monkeypatch.setattr(measured.SignalMeter, "__call__", lambda self, settings, tick: 1 / 0)
     explorer = SignalExplorer(depth=13)
     assert explorer.wait(10)
     assert "ZeroDivisionError" in said(explorer)

@@ -50,7 +50,7 @@ def test_it_holds_what_its_script_says() -> None:
 @pytest.mark.parametrize("residual", ["post_ln", "nag"])
 def test_a_signal_is_found_again(residual: str) -> None:
     settings = SignalSettings(residual, 24)
-    for name, values in measured.Signal()(settings).items():
+    for name, values in measured.SignalMeter()(settings).items():
         np.testing.assert_allclose(grid.load().signal(settings)[name], values, rtol=2e-3, atol=1e-4)
 
 
@@ -76,7 +76,7 @@ def test_a_race_is_found_again() -> None:
 
 @pytest.mark.parametrize("constants", [{}, {"alpha": 1.7, "beta": 0.4}, {"alpha": 3.0}])
 def test_a_kept_model_measures_as_a_new_one(constants: dict) -> None:
-    measure = measured.Signal()
+    measure = measured.SignalMeter()
     measure(SignalSettings(depth=20, alpha=0.9, beta=0.8, gain=2.0))
     found = measure(SignalSettings(depth=20, gain=1.3, **constants))
     model = build_model(measured.decoder("deepnorm", 20, **constants))

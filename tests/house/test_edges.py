@@ -381,7 +381,7 @@ def test_a_layer_of_ones_own_is_run_as_it_is() -> None:
     model.stack.layers[1] = Nothing()
     model.use_path("auto")
     assert model(X).isfinite().all()
-    assert "does not know Nothing" in model.stack.taken
+    assert "does not know Nothing" in model.stack.path_taken
 
 
 # --- others who read the operations

@@ -114,7 +114,7 @@ assert "torch._C" not in sys.modules, "PyTorch was loaded"
 
 
 def test_the_rule_speaks_for_itself() -> None:
-    """A rule's name stands in its own file, in lessons and their checks, in figures, and nowhere else: no lists of rules.
+    """A rule's name stands in its own file, in lessons and their checks, in figures: no lists of rules elsewhere.
 
     A theorem about two of them (Xiong et al.) is called by their names.
     """

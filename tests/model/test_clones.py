@@ -56,7 +56,7 @@ def test_it_is_counted_once_and_probed_trained_and_resumed(residual: str, tmp_pa
     assert training_memory(config, 2, 8).parameters < training_memory(replace(config, clones=False), 2, 8).parameters
     assert probe(model, random_batch(config)).variance is not None
     assert depth_mixing(model, random_batch(config)).weights.shape == (11, 11)
-    assert "layers share their weights" in model.stacks()["decoder"].taken or residual == "parcae"
+    assert "layers share their weights" in model.stacks()["decoder"].path_taken or residual == "parcae"
     recipe, task = TrainConfig(steps=4, warmup=0), TokenMap(batch_size=2)
     straight = train(build_model(config), task, recipe, progress=False)
     train(build_model(config), task, replace(recipe, steps=2), out=tmp_path / "run", progress=False)

@@ -44,7 +44,7 @@ def equal(model: Model, batch: Batch, tolerance: float = 1e-12) -> None:
     """Outputs and gradients with the compiled layers that ``model`` has, and without."""
     compiled = found(model, batch)
     stacks = model.stacks().values()
-    assert all(stack.taken == "plain, since a compiled layer was asked for" for stack in stacks)
+    assert all(stack.path_taken == "plain, since a compiled layer was asked for" for stack in stacks)
     with model.running(path="plain", compile="no"):
         torch.testing.assert_close(compiled, found(model, batch), rtol=tolerance, atol=tolerance)
 

@@ -16,7 +16,7 @@ from deepnet_edu.planning import training_memory, training_time
 config = ModelConfig("decoder", "lm", 4, d_model=16, n_heads=2, d_ff=32, vocab_size=11, residual="deepnorm")
 model = build_model(config)
 assert len(train(model, TokenMap(11, 8, 2), TrainConfig(steps=2, warmup=1), progress=False).loss) == 2
-assert model.stacks()["decoder"].taken == "plain, since the fast path is not installed"
+assert model.stacks()["decoder"].path_taken == "plain, since the fast path is not installed"
 assert len(probe(model, random_batch(config)).variance) == 8
 assert not knows("deepnorm", 0, 4)
 assert training_memory(config, 2, 8).path == training_time(config, 2, 8).path == "plain"

@@ -84,10 +84,10 @@ def test_offload_needs_checkpoints_and_the_plain_path() -> None:
     model.use_path("auto")
     model.offload(True)
     model.loss(batch)
-    assert all("the CPU's memory" in stack.taken for stack in model.stacks().values())
+    assert all("the CPU's memory" in stack.path_taken for stack in model.stacks().values())
     model.offload(False)
     model.loss(batch)
-    assert all(stack.taken.startswith("fast") for stack in model.stacks().values())
+    assert all(stack.path_taken.startswith("fast") for stack in model.stacks().values())
 
 
 @pytest.mark.parametrize("rule", ["deepnorm", "pre_ln"])
@@ -101,14 +101,14 @@ def test_autocast_goes_by_the_plain_path(rule: str) -> None:
         model.checkpoint_every(every)
         with torch.autocast("cpu", torch.bfloat16):
             loss = model.loss(batch)
-        assert model.stacks()["decoder"].taken.startswith("plain, since autocast is on")
+        assert model.stacks()["decoder"].path_taken.startswith("plain, since autocast is on")
         model.zero_grad()
         loss.backward()
         found.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
     torch.testing.assert_close(found[0], found[1])
     with torch.autocast("cpu", torch.bfloat16, enabled=False):
         model.loss(batch)
-    assert model.stacks()["decoder"].taken.startswith("fast")
+    assert model.stacks()["decoder"].path_taken.startswith("fast")
     model.use_path("fast")
     with torch.autocast("cpu", torch.bfloat16), pytest.raises(ValueError, match="autocast is on"):
         model.loss(batch)

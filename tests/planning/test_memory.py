@@ -139,7 +139,7 @@ def test_what_the_fast_path_keeps(architecture: Any, every: int) -> None:
         stores = step._stores.values()
         kept = sum(tensor.numel() for store in stores for one in store.kept for tensor in one)
         kept += sum(store.ends.numel() for store in stores if store.ends is not None)
-        compiled = all(stack.taken == "fast, compiled" for stack in step._stores)
+        compiled = all(stack.path_taken == "fast, compiled" for stack in step._stores)
     layers = _Layers(config, 2, 8, 8, fast=True, compiled=compiled)
     stacks = {"encoder": config.encoder_layers, "decoder": config.decoder_layers}
     assert kept == sum(layers.held(stack, n, every) + layers.again(stack, n, every) for stack, n in stacks.items() if n)

@@ -41,11 +41,11 @@ PIPELINES = [
 # --- schedules
 
 
-def of_pytorch(schedule: str, rank: int, ranks: int, pieces: int) -> list[Action]:
+def of_pytorch(schedule: str, rank: int, ranks: int, microbatches: int) -> list[Action]:
     """The same by the schedules that train, without any process."""
     if schedule == "1f1b":
         single = object.__new__(Schedule1F1B)
-        single._num_stages, single._n_microbatches = ranks, pieces
+        single._num_stages, single._n_microbatches = ranks, microbatches
         found = single._get_pipeline_order()[rank]
     else:
         many = object.__new__(ScheduleInterleaved1F1B)
@@ -53,7 +53,7 @@ def of_pytorch(schedule: str, rank: int, ranks: int, pieces: int) -> list[Action
             2,
             ranks,
             ranks,
-            pieces,
+            microbatches,
         )
         found = many._calculate_single_rank_operations(rank)
     names = {"FORWARD": False, "FULL_BACKWARD": True}
@@ -64,19 +64,19 @@ def of_pytorch(schedule: str, rank: int, ranks: int, pieces: int) -> list[Action
     ]
 
 
-@pytest.mark.parametrize(("schedule", "ranks", "pieces"), [row for row in PIPELINES if row[0] != "gpipe"])
-def test_orders_are_those_of_the_schedules_that_train(schedule: str, ranks: int, pieces: int) -> None:
+@pytest.mark.parametrize(("schedule", "ranks", "microbatches"), [row for row in PIPELINES if row[0] != "gpipe"])
+def test_orders_are_those_of_the_schedules_that_train(schedule: str, ranks: int, microbatches: int) -> None:
     # What PyTorch prints for the last rank of 1f1b counts micro-batches from 1; it works on them from 0 all the same.
     for rank in range(ranks - (schedule == "1f1b")):
-        assert rank_order(schedule, rank, ranks, pieces) == of_pytorch(schedule, rank, ranks, pieces)
+        assert rank_order(schedule, rank, ranks, microbatches) == of_pytorch(schedule, rank, ranks, microbatches)
 
 
-@pytest.mark.parametrize(("schedule", "ranks", "pieces"), PIPELINES)
-def test_a_timeline_obeys_its_needs_and_waits_as_the_formula_says(schedule: str, ranks: int, pieces: int) -> None:
-    slots = timeline(schedule, ranks, pieces)
+@pytest.mark.parametrize(("schedule", "ranks", "microbatches"), PIPELINES)
+def test_a_timeline_obeys_its_needs_and_waits_as_the_formula_says(schedule: str, ranks: int, microbatches: int) -> None:
+    slots = timeline(schedule, ranks, microbatches)
     ended = {slot.action: slot.end for slot in slots}
     stages = 1 + max(slot.action.stage for slot in slots)
-    assert len(ended) == len(slots) == 2 * stages * pieces
+    assert len(ended) == len(slots) == 2 * stages * microbatches
     for rank, (backward, stage, piece), start, _ in slots:
         assert rank == stage % ranks
         below = Action(False, stage - 1, piece) if not backward and stage else None
@@ -85,7 +85,7 @@ def test_a_timeline_obeys_its_needs_and_waits_as_the_formula_says(schedule: str,
             assert needed is None or ended[needed] <= start
     for one, other in pairwise(slots):
         assert one.rank != other.rank or one.end <= other.start
-    assert length(slots) == pytest.approx(3 * pieces * (1 + bubble(schedule, ranks, pieces)))
+    assert length(slots) == pytest.approx(3 * microbatches * (1 + bubble(schedule, ranks, microbatches)))
 
 
 def test_one_forward_one_backward_keeps_few_and_waits_as_long() -> None:

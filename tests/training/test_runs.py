@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from deepnet_edu.data import PackedText, PythonDocs, Translations
-from deepnet_edu.experiment.config import FILE, TABLES, Run, check_same, find_run, keep
+from deepnet_edu.experiment.config import FILE, TABLES, Experiment, check_same, find_run, keep
 from deepnet_edu.experiment.data import DataConfig, make_task
 from deepnet_edu.experiment.forecast import forecast
 from deepnet_edu.experiment.presets import OPUS_100, OPUS_STEPS, PRESETS
@@ -293,9 +293,9 @@ def test_a_forecast_without_counted_operations() -> None:
 
 def test_a_run_of_ones_own() -> None:
     model, data = find_run("laptop-1000").model, DataConfig()
-    assert Run(model, TrainConfig(steps=1), data).data == data
+    assert Experiment(model, TrainConfig(steps=1), data).data == data
     with pytest.raises(ValueError, match="data.length=128 is more than"):
-        Run(model, TrainConfig(steps=1), replace(data, length=128))
+        Experiment(model, TrainConfig(steps=1), replace(data, length=128))
 
 
 @pytest.mark.parametrize("value", ["[" * 10_000, "9" * 5000, "{a=" * 10_000], ids=["lists", "digits", "tables"])

@@ -19,11 +19,11 @@ from typing import Any
 
 from deepnet_edu import __version__
 from deepnet_edu.batch.active import LOG, Active
-from deepnet_edu.batch.cluster.remote import Reply, Task, run_here
+from deepnet_edu.batch.cluster.remote import RemoteNotebook, Reply, run_here
 from deepnet_edu.batch.cluster.workers import check_address, listens
-from deepnet_edu.batch.local import Limits, Runner, Watch
+from deepnet_edu.batch.local import Limits, Reporter, Runner
 from deepnet_edu.batch.notebook import Notebook
-from deepnet_edu.batch.slots import Slot
+from deepnet_edu.batch.slots import DeviceSlot
 from deepnet_edu.batch.state import Status
 from deepnet_edu.batch.watch import describe
 from deepnet_edu.files import fault_point, write_atomic
@@ -165,7 +165,7 @@ class ClusterRunner(Runner):
         notebooks: Mapping[str, Notebook],
         cluster: Cluster,
         limits: Limits,
-        watch: Watch,
+        watch: Reporter,
     ) -> None:
         super().__init__(folder, runs, notebooks, [], limits, watch)
         self.cluster = cluster
@@ -221,7 +221,7 @@ class ClusterRunner(Runner):
             for n in range(int(one["resources"].get("GPU", 0)) or one["nthreads"])
         }
         self.slots = [
-            Slot(number, "", None, str(self._members[key]["name"]), 0) for number, key in self._by_slot.items()
+            DeviceSlot(number, "", None, str(self._members[key]["name"]), 0) for number, key in self._by_slot.items()
         ]
 
     def _hear(self, event: tuple[float, dict[str, Any]]) -> None:
@@ -230,14 +230,14 @@ class ClusterRunner(Runner):
             if isinstance(active, FarActive) and active.process.key == event[1]["key"]:
                 active.said = tuple(event[1]["progress"])
 
-    def _launch(self, run: Status, slot: Slot, folder: Path, notebook: Notebook) -> Active:
+    def _launch(self, run: Status, slot: DeviceSlot, folder: Path, notebook: Notebook) -> Active:
         key = self._by_slot[slot.number]
         worker = self._members[key]
         gpu = bool(worker["resources"].get("GPU"))
         limits = replace(self.limits, retries=0, fail_fast=False)
         fresh = replace(run, state="queued", attempts=0)
         beside = {name: path.read_bytes() for name, path in {**notebook.modules, **notebook.files}.items()}
-        task = Task(
+        task = RemoteNotebook(
             fresh,
             notebook.data,
             notebook.kernel,

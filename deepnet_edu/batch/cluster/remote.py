@@ -29,7 +29,7 @@ from deepnet_edu.lock import HOST
 
 
 @dataclass(frozen=True)
-class Task:
+class RemoteNotebook:
     """A run as it is sent.
 
     Attributes:
@@ -74,7 +74,7 @@ class Reply:
     files: dict[str, bytes] = field(default_factory=dict)
 
 
-def run_here(task: Task) -> Reply:
+def run_here(task: RemoteNotebook) -> Reply:
     """Run a notebook on this worker, by the runner of one machine, in a folder that is gone afterwards."""
     from distributed import get_worker
 
@@ -115,7 +115,7 @@ def _left(path: Path) -> bytes | None:
         return None
 
 
-def refusal(task: Task, gpus: Sequence[Gpu]) -> str:
+def refusal(task: RemoteNotebook, gpus: Sequence[Gpu]) -> str:
     """Why this worker must not run it, a sentence; empty if it may.
 
     Args:

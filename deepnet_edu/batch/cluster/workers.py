@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 
-from deepnet_edu.batch.slots import Slot
+from deepnet_edu.batch.slots import DeviceSlot
 from deepnet_edu.lock import HOST
 from deepnet_edu.messages import UserError, shown
 
@@ -90,7 +90,7 @@ def check_host(host: str, port: int = 0) -> None:
 
 
 def run_workers(
-    address: str, slots: Sequence[Slot], host: str | None, port: int | None, say: Callable[[str], None]
+    address: str, slots: Sequence[DeviceSlot], host: str | None, port: int | None, say: Callable[[str], None]
 ) -> None:
     """A worker per slot, each started again when it ends, until SIGINT, SIGTERM or SIGHUP; then all of them end.
 
@@ -146,7 +146,7 @@ def run_workers(
             signal.signal(one, handler)
 
 
-def start(address: str, slot: Slot, host: str, port: int | None) -> "subprocess.Popen[bytes]":
+def start(address: str, slot: DeviceSlot, host: str, port: int | None) -> "subprocess.Popen[bytes]":
     """The process of a worker, in a session of its own: Ctrl-C in the terminal does not reach it.
 
     Args:

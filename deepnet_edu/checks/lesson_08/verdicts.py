@@ -19,7 +19,7 @@ _WORDS = {
 
 
 @dataclass(frozen=True)
-class Run:
+class ReportedRun:
     """A training run, and the right word for it."""
 
     verdict: str
@@ -56,57 +56,57 @@ _DOWN = _losses(2.8, 0.5, 0.5, 0.4, 0.5, 0.5, 0.4)
 _FLAT = _losses(2.8, 2.75, 2.81, 2.72, 2.79, 2.74, 2.7)
 #: Each is something that a wrong answer trips over. A mean is on a threshold only where its sum is exact.
 RUNS = [
-    Run("learned", _DOWN, 0.2, _16),
-    Run("learned", _DOWN, 0.97, _16),
-    Run("slow", _FLAT, 0.3, _16),
-    Run("lost", _FLAT, 0.98, _16),
-    Run("lost", _FLAT + 0.1, 0.98, _16),
-    Run("lost", _FLAT + 0.5, 0.98, _16),
-    Run("lost", _FLAT, 0.995, _16),
-    Run("lost", _FLAT + 0.5, 0.995, _16),
-    Run("diverged", _with(_DOWN, slice(12, None), np.nan), 0.2, _16),
-    Run("diverged", _with(_FLAT, -1, np.nan), 0.98, _16),
-    Run("diverged", _with(_DOWN, 9, np.nan), 0.2, _16),
-    Run("diverged", _with(_FLAT, 9, np.nan), 0.3, _16),
-    Run("diverged", _with(_FLAT, 9, np.nan), 0.98, _16),
-    Run("diverged", np.full(30, np.nan), 0.98, _16),
-    Run("diverged", _with(_DOWN, 3, np.inf), 0.97, _16),
-    Run("diverged", _with(_FLAT, 0, np.inf), 0.3, _16),
+    ReportedRun("learned", _DOWN, 0.2, _16),
+    ReportedRun("learned", _DOWN, 0.97, _16),
+    ReportedRun("slow", _FLAT, 0.3, _16),
+    ReportedRun("lost", _FLAT, 0.98, _16),
+    ReportedRun("lost", _FLAT + 0.1, 0.98, _16),
+    ReportedRun("lost", _FLAT + 0.5, 0.98, _16),
+    ReportedRun("lost", _FLAT, 0.995, _16),
+    ReportedRun("lost", _FLAT + 0.5, 0.995, _16),
+    ReportedRun("diverged", _with(_DOWN, slice(12, None), np.nan), 0.2, _16),
+    ReportedRun("diverged", _with(_FLAT, -1, np.nan), 0.98, _16),
+    ReportedRun("diverged", _with(_DOWN, 9, np.nan), 0.2, _16),
+    ReportedRun("diverged", _with(_FLAT, 9, np.nan), 0.3, _16),
+    ReportedRun("diverged", _with(_FLAT, 9, np.nan), 0.98, _16),
+    ReportedRun("diverged", np.full(30, np.nan), 0.98, _16),
+    ReportedRun("diverged", _with(_DOWN, 3, np.inf), 0.97, _16),
+    ReportedRun("diverged", _with(_FLAT, 0, np.inf), 0.3, _16),
     # The last loss, the lowest, the last four, six, ten and all of them mislead; so do places counted from the start.
-    Run("slow", _losses(2.8, 1.4, 1.5, 1.4, 1.4, 1.5, 0.7), 0.2, _16),
-    Run("learned", _losses(2.8, 0.8, 0.6, 0.7, 0.8, 0.8, 1.4), 0.2, _16),
-    Run("learned", _with(_losses(0.8, 0.6, 0.5, 0.4, 0.5, 0.5, 0.4), slice(5), 40.0), 0.2, _16),
-    Run("slow", _with(_losses(2.8, 1.8, 1.8, 1.9, 1.7, 1.8, 1.8), 14, 0.5), 0.2, _16),
-    Run("slow", _losses(0.3, 0.5, 1.3, 1.5, 1.4, 1.6, 1.5), 0.2, _16),
-    Run("learned", _with(_losses(2.8, 1.3, 0.7, 1.05, 1.05, 1.05, 1.05), -6, 1.3), 0.2, _16),
-    Run("slow", _with(_losses(2.8, 0.6, 1.3, 0.95, 0.95, 0.95, 0.95), -6, 0.6), 0.2, _16),
-    Run("slow", _losses(2.8, 0.5, 0.9, 0.9, 0.9, 0.9, 1.6), 0.2, _16),  # the last alone spoils it
-    Run("learned", _losses(2.8, 1.1, 1.1, 1.1, 1.1, 1.1, 0.2), 0.2, _16),
-    Run("slow", _losses(2.8, 1.4, 0.9, 0.9, 0.9, 1.4, 1.4), 0.2, _16),  # median below, mean above
-    Run("learned", _losses(2.8, 0.5, 1.1, 1.1, 0.5, 0.5, 1.1), 0.2, _16),
-    Run("slow", _losses(2.8, 0.6, 1.6, 1.5, 1.7, 1.6, 1.5, steps=61), 0.2, _16),
-    Run("learned", _losses(3.9, 2.7, 0.6, 0.5, 0.5, 0.6, 0.5, steps=12), 0.2, _16),
+    ReportedRun("slow", _losses(2.8, 1.4, 1.5, 1.4, 1.4, 1.5, 0.7), 0.2, _16),
+    ReportedRun("learned", _losses(2.8, 0.8, 0.6, 0.7, 0.8, 0.8, 1.4), 0.2, _16),
+    ReportedRun("learned", _with(_losses(0.8, 0.6, 0.5, 0.4, 0.5, 0.5, 0.4), slice(5), 40.0), 0.2, _16),
+    ReportedRun("slow", _with(_losses(2.8, 1.8, 1.8, 1.9, 1.7, 1.8, 1.8), 14, 0.5), 0.2, _16),
+    ReportedRun("slow", _losses(0.3, 0.5, 1.3, 1.5, 1.4, 1.6, 1.5), 0.2, _16),
+    ReportedRun("learned", _with(_losses(2.8, 1.3, 0.7, 1.05, 1.05, 1.05, 1.05), -6, 1.3), 0.2, _16),
+    ReportedRun("slow", _with(_losses(2.8, 0.6, 1.3, 0.95, 0.95, 0.95, 0.95), -6, 0.6), 0.2, _16),
+    ReportedRun("slow", _losses(2.8, 0.5, 0.9, 0.9, 0.9, 0.9, 1.6), 0.2, _16),  # the last alone spoils it
+    ReportedRun("learned", _losses(2.8, 1.1, 1.1, 1.1, 1.1, 1.1, 0.2), 0.2, _16),
+    ReportedRun("slow", _losses(2.8, 1.4, 0.9, 0.9, 0.9, 1.4, 1.4), 0.2, _16),  # median below, mean above
+    ReportedRun("learned", _losses(2.8, 0.5, 1.1, 1.1, 0.5, 0.5, 1.1), 0.2, _16),
+    ReportedRun("slow", _losses(2.8, 0.6, 1.6, 1.5, 1.7, 1.6, 1.5, steps=61), 0.2, _16),
+    ReportedRun("learned", _losses(3.9, 2.7, 0.6, 0.5, 0.5, 0.6, 0.5, steps=12), 0.2, _16),
     # Tokens similar, but on its way: not far below chance - 0.25.
-    Run("slow", _losses(2.8, 2.2, 2.3, 2.1, 2.2, 2.2, 2.2), 0.98, _16),
-    Run("slow", _losses(2.8, 2.4, 2.4, 2.3, 2.5, 2.4, 2.4), 0.98, _16),
-    Run("slow", _losses(2.8, 2.51, 2.51, 2.51, 2.51, 2.51, 2.51), 0.98, _16),  # above 0.9·chance
-    Run("lost", _losses(2.9, 2.6, 2.6, 2.5, 2.6, 2.6, 2.6), 0.92, _16),
-    Run("slow", _losses(2.9, 2.6, 2.6, 2.5, 2.6, 2.6, 2.6), 0.88, _16),
+    ReportedRun("slow", _losses(2.8, 2.2, 2.3, 2.1, 2.2, 2.2, 2.2), 0.98, _16),
+    ReportedRun("slow", _losses(2.8, 2.4, 2.4, 2.3, 2.5, 2.4, 2.4), 0.98, _16),
+    ReportedRun("slow", _losses(2.8, 2.51, 2.51, 2.51, 2.51, 2.51, 2.51), 0.98, _16),  # above 0.9·chance
+    ReportedRun("lost", _losses(2.9, 2.6, 2.6, 2.5, 2.6, 2.6, 2.6), 0.92, _16),
+    ReportedRun("slow", _losses(2.9, 2.6, 2.6, 2.5, 2.6, 2.6, 2.6), 0.88, _16),
     # Other tasks, other chances: with two or three words even what knows nothing may have learned.
-    Run("slow", _FLAT, 0.98, _64),
-    Run("lost", _FLAT + _64 - _16, 0.98, _64),
-    Run("lost", _losses(1.9, 1.8, 1.8, 1.7, 1.7, 1.8, 1.7), 0.98, _6),
-    Run("learned", _losses(1.2, 0.95, 0.95, 0.9, 0.98, 0.95, 0.95), 0.98, log(3)),
+    ReportedRun("slow", _FLAT, 0.98, _64),
+    ReportedRun("lost", _FLAT + _64 - _16, 0.98, _64),
+    ReportedRun("lost", _losses(1.9, 1.8, 1.8, 1.7, 1.7, 1.8, 1.7), 0.98, _6),
+    ReportedRun("learned", _losses(1.2, 0.95, 0.95, 0.9, 0.98, 0.95, 0.95), 0.98, log(3)),
     # Near a threshold, and exactly on one: then neither below nor above.
-    *(Run("learned", _ending(0.97, seed), 0.3, _16) for seed in range(8)),
-    *(Run("slow", _ending(1.03, seed), 0.3, _16) for seed in range(8, 16)),
-    *(Run("lost", _ending(chance - 0.22, int(10 * chance)), 0.95, chance) for chance in (1.8, 2.4, 3.1, 4.3)),
-    *(Run("slow", _ending(chance - 0.28, int(10 * chance)), 0.95, chance) for chance in (1.9, 2.5, 3.2, 4.4)),
-    Run("slow", np.append(np.linspace(3.0, 1.0, 30), np.ones(5)), 0.2, _16),
-    Run("slow", np.append(np.linspace(3.0, 2.0, 30), np.full(5, 2.0)), 0.98, 2.25),
+    *(ReportedRun("learned", _ending(0.97, seed), 0.3, _16) for seed in range(8)),
+    *(ReportedRun("slow", _ending(1.03, seed), 0.3, _16) for seed in range(8, 16)),
+    *(ReportedRun("lost", _ending(chance - 0.22, int(10 * chance)), 0.95, chance) for chance in (1.8, 2.4, 3.1, 4.3)),
+    *(ReportedRun("slow", _ending(chance - 0.28, int(10 * chance)), 0.95, chance) for chance in (1.9, 2.5, 3.2, 4.4)),
+    ReportedRun("slow", np.append(np.linspace(3.0, 1.0, 30), np.ones(5)), 0.2, _16),
+    ReportedRun("slow", np.append(np.linspace(3.0, 2.0, 30), np.full(5, 2.0)), 0.98, 2.25),
 ]
 
-_Lost = Callable[[Run, float], bool]
+_Lost = Callable[[ReportedRun, float], bool]
 _BELOW: _Lost = lambda run, final: run.similarity > 0.9 and final > run.chance - 0.25  # noqa: E731
 
 
@@ -119,7 +119,7 @@ def verdicts(
 ) -> list[str]:
     """The words for all runs by these rules, asked in this order."""
 
-    def verdict(run: Run) -> str:
+    def verdict(run: ReportedRun) -> str:
         end = final(run.loss)
         asked = {"diverged": not finite(run.loss), "learned": learned(end), "lost": lost(run, end)}
         return next((word for word in order.split() if asked[word]), "slow")
@@ -221,7 +221,7 @@ def outcome(trial: Trial) -> None:
         trial.require(False, said, f'"{failed.verdict}" ({failed})', f'"{word}"')
 
 
-def _word(trial: Trial, run: Run) -> str:
+def _word(trial: Trial, run: ReportedRun) -> str:
     answer: Any = trial.call(run.loss.copy(), run.similarity, run.chance)
     trial.require(isinstance(answer, str), "The answer is a word, in quotes.", "a text", type(answer).__name__)
     trial.require(

@@ -19,7 +19,7 @@ _gelu_backward = torch.ops.aten.gelu_backward.grad_input
 _relu_backward = torch.ops.aten.threshold_backward.grad_input
 
 
-class Attention:
+class FastAttention:
     """inner = softmax(scale·qkᵀ)v, from the product of W_first (and of the memory's matrix) to what W_last reads.
 
     Keeps (heads, weights, inner) and, of a cross-attention, the memory's heads.
@@ -36,28 +36,28 @@ class Attention:
         self.mask = like.new_zeros(T, S)
         if branch.causal and not self.cross:
             self.mask.fill_(-torch.inf).triu_(1)
-        self.kept = [self.own.shape, (B * H, T, S), (B * T, d)] + ([self.memory.shape] if self.cross else [])
+        self.saved = [self.own.shape, (B * H, T, S), (B * T, d)] + ([self.memory.shape] if self.cross else [])
 
-    def fill(self, sub: Any, s: Tensor, memory: Tensor, kept: Sequence[Tensor]) -> None:
-        """Compute what is kept."""
-        heads, weights, inner = kept[:3]
+    def fill(self, sub: Any, s: Tensor, memory: Tensor, saved: Sequence[Tensor]) -> None:
+        """Compute what is saved."""
+        heads, weights, inner = saved[:3]
         self.own.split(sub.first.forward(s, self.own.flat), heads)
         if self.cross:
-            self.memory.split(sub.memory.forward(memory, self.memory.flat), kept[3])
-        q, k, v = (heads[0], *kept[3]) if self.cross else heads
+            self.memory.split(sub.memory.forward(memory, self.memory.flat), saved[3])
+        q, k, v = (heads[0], *saved[3]) if self.cross else heads
         torch.baddbmm(self.mask, q, k.transpose(1, 2), alpha=self.scale, out=weights)
         torch.softmax(weights, -1, out=weights)
         torch.bmm(weights, v, out=self.mixed)
         self.out.merge(self.mixed, inner)
 
-    def inner(self, kept: Sequence[Tensor]) -> Tensor:
+    def inner(self, saved: Sequence[Tensor]) -> Tensor:
         """inner, (B·T, d_model)."""
-        return kept[2]
+        return saved[2]
 
-    def backward(self, sub: Any, kept: Sequence[Tensor], memory: Tensor, d_memory: Tensor, train: bool) -> Pair:
+    def backward(self, sub: Any, saved: Sequence[Tensor], memory: Tensor, d_memory: Tensor, train: bool) -> Pair:
         """inner, and from ``d_inner`` the gradient of W_first's product; the memory's is added to ``d_memory``."""
-        heads, weights, own, other = kept[0], kept[1], self.own, self.memory
-        q, k, v = (heads[0], *kept[3]) if self.cross else heads
+        heads, weights, own, other = saved[0], saved[1], self.own, self.memory
+        q, k, v = (heads[0], *saved[3]) if self.cross else heads
         dq, dk, dv = (own.gradients[0], *other.gradients) if self.cross else own.gradients
         self.out.split(self.d_inner, self.mixed)
         torch.bmm(weights.transpose(1, 2), self.mixed, out=dv)
@@ -67,7 +67,7 @@ class Attention:
         torch.baddbmm(dk, d_weights.transpose(1, 2), q, beta=0, alpha=self.scale, out=dk)
         if self.cross:
             sub.memory.through(other.merge(other.gradients, other.flat), memory, d_memory, train)
-        return kept[2], own.merge(own.gradients, own.flat)
+        return saved[2], own.merge(own.gradients, own.flat)
 
 
 class CompiledAttention:
@@ -78,7 +78,7 @@ class CompiledAttention:
         widths = (d, 2 * d) if self.cross else (3 * d, 3 * d)
         self.bytes = 4 * d
         self.sizes = (*widths, B, T, S, H, d // H, int(branch.causal and not self.cross), branch.scale)
-        self.kept = [(B * T, widths[0]), (B, H, T), (B * T, d)] + ([(B * S, 2 * d)] if self.cross else [])
+        self.saved = [(B * T, widths[0]), (B, H, T), (B * T, d)] + ([(B * S, 2 * d)] if self.cross else [])
         self.d_first, self.d_inner = like.new_empty(B * T, widths[0]), like.new_empty(B * T, d)
         self.d_other = like.new_empty(B * S, 2 * d) if self.cross else self.d_first
 
@@ -87,29 +87,29 @@ class CompiledAttention:
         q, kv = own.data_ptr(), other.data_ptr()
         return (q, kv, kv + self.bytes) if self.cross else (q, q + self.bytes, q + 2 * self.bytes)
 
-    def fill(self, sub: Any, s: Tensor, memory: Tensor, kept: Sequence[Tensor]) -> None:
+    def fill(self, sub: Any, s: Tensor, memory: Tensor, saved: Sequence[Tensor]) -> None:
         """As :meth:`Attention.fill`."""
-        sub.first.forward(s, kept[0])
+        sub.first.forward(s, saved[0])
         if self.cross:
-            sub.memory.forward(memory, kept[3])
-        parts = self._qkv(kept[0], kept[-1])
-        self.library.attention_forward(*parts, kept[2].data_ptr(), kept[1].data_ptr(), *self.sizes)
+            sub.memory.forward(memory, saved[3])
+        parts = self._qkv(saved[0], saved[-1])
+        self.library.attention_forward(*parts, saved[2].data_ptr(), saved[1].data_ptr(), *self.sizes)
 
-    def inner(self, kept: Sequence[Tensor]) -> Tensor:
+    def inner(self, saved: Sequence[Tensor]) -> Tensor:
         """inner, (B·T, d_model)."""
-        return kept[2]
+        return saved[2]
 
-    def backward(self, sub: Any, kept: Sequence[Tensor], memory: Tensor, d_memory: Tensor, train: bool) -> Pair:
+    def backward(self, sub: Any, saved: Sequence[Tensor], memory: Tensor, d_memory: Tensor, train: bool) -> Pair:
         """As :meth:`Attention.backward`."""
-        pointers = (kept[2].data_ptr(), kept[1].data_ptr(), self.d_inner.data_ptr())
-        parts, d_parts = self._qkv(kept[0], kept[-1]), self._qkv(self.d_first, self.d_other)
+        pointers = (saved[2].data_ptr(), saved[1].data_ptr(), self.d_inner.data_ptr())
+        parts, d_parts = self._qkv(saved[0], saved[-1]), self._qkv(self.d_first, self.d_other)
         self.library.attention_backward(*parts, *pointers, *d_parts, *self.sizes)
         if self.cross:
             sub.memory.through(self.d_other, memory, d_memory, train)
-        return kept[2], self.d_first
+        return saved[2], self.d_first
 
 
-class FeedForward:
+class FastFeedForward:
     """inner = φ(W_first·s + b), with GELU or ReLU.
 
     Keeps what GELU reads, and computes GELU again: what it returns would be another B·T·d_ff numbers. Of a ReLU, what
@@ -118,19 +118,19 @@ class FeedForward:
 
     def __init__(self, library: Any, branch: Any, B: int, T: int, like: Tensor) -> None:
         self.gelu = branch.activation is F.gelu
-        self.kept = [(B * T, branch.ffn_in.out_features)]
-        self.activated, self.d_inner = like.new_empty(self.kept[0]), like.new_empty(self.kept[0])
+        self.saved = [(B * T, branch.ffn_in.out_features)]
+        self.activated, self.d_inner = like.new_empty(self.saved[0]), like.new_empty(self.saved[0])
         self.library = library
 
-    def fill(self, sub: Any, s: Tensor, memory: Tensor, kept: Sequence[Tensor]) -> None:
-        """Compute what is kept."""
-        h = sub.first.forward(s, kept[0])
+    def fill(self, sub: Any, s: Tensor, memory: Tensor, saved: Sequence[Tensor]) -> None:
+        """Compute what is saved."""
+        h = sub.first.forward(s, saved[0])
         if not self.gelu:
             h.relu_()
 
-    def inner(self, kept: Sequence[Tensor]) -> Tensor:
+    def inner(self, saved: Sequence[Tensor]) -> Tensor:
         """inner, (B·T, d_ff)."""
-        h, a = kept[0], self.activated
+        h, a = saved[0], self.activated
         if not self.gelu:
             return h
         if self.library is None:
@@ -138,9 +138,9 @@ class FeedForward:
         self.library.gelu_forward(h.data_ptr(), a.data_ptr(), h.numel())
         return a
 
-    def backward(self, sub: Any, kept: Sequence[Tensor], memory: Tensor, d_memory: Tensor, train: bool) -> Pair:
+    def backward(self, sub: Any, saved: Sequence[Tensor], memory: Tensor, d_memory: Tensor, train: bool) -> Pair:
         """inner, and from ``d_inner``, which it overwrites, the gradient of W_first's product."""
-        h, a, d = kept[0], self.activated, self.d_inner
+        h, a, d = saved[0], self.activated, self.d_inner
         if not self.gelu:
             return h, _relu_backward(d, h, 0, grad_input=d)
         if self.library is None:
@@ -149,7 +149,7 @@ class FeedForward:
         return a, d
 
 
-Work = dict[str, Attention | CompiledAttention | FeedForward]
+Work = dict[str, FastAttention | CompiledAttention | FastFeedForward]
 
 
 def compiled(x: Tensor, branches: Sequence[Any]) -> tuple[Any, str]:
@@ -174,9 +174,11 @@ def compiled(x: Tensor, branches: Sequence[Any]) -> tuple[Any, str]:
 
 def workplace(
     library: Any, branch: Any, B: int, T: int, S: int, like: Tensor
-) -> Attention | CompiledAttention | FeedForward:
+) -> FastAttention | CompiledAttention | FastFeedForward:
     """What computes a branch and its gradient."""
     if not isinstance(branch, MultiHeadAttention):
-        return FeedForward(library, branch, B, T, like)
+        return FastFeedForward(library, branch, B, T, like)
     S = S if branch.cross else T
-    return Attention(branch, B, T, S, like) if library is None else CompiledAttention(library, branch, B, T, S, like)
+    return (
+        FastAttention(branch, B, T, S, like) if library is None else CompiledAttention(library, branch, B, T, S, like)
+    )

@@ -1,4 +1,4 @@
-"""The stack as one node of autograd's graph: its way up and its way down."""
+"""The stack as one node of autograd's graph: forward and backward."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -9,7 +9,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from deepnet_edu.model.attention import Context
 from deepnet_edu.model.fast.branches import Work, compiled, workplace
-from deepnet_edu.model.fast.parts import Norm
+from deepnet_edu.model.fast.parts import FastNorm
 from deepnet_edu.model.fast.reading import Reading, Sub
 
 
@@ -37,13 +37,13 @@ class Store:
         self.readings: dict[bool, Reading] = {}
         self.signature: tuple[Any, ...] = ()
         self.work: Work = {}
-        self.kept: list[list[Tensor]] = []
+        self.saved: list[list[Tensor]] = []
         self.ends: Tensor | None = None
         self.scratch: list[Tensor] = []
-        self.turn = 0  # of the last forward pass that wrote to ``kept``
+        self.count = 0  # of the last forward pass that wrote to ``saved``
 
 
-class Run:
+class StackRun:
     """One forward pass of a stack, and the backward pass that follows it. Streams are (B·T, d_model) here."""
 
     def __init__(self, stack: Any, reading: Reading, x: Tensor, memory: Tensor | None, train: bool) -> None:
@@ -61,9 +61,9 @@ class Run:
         B, T = x.shape[:2]
         S = T if memory is None else memory.shape[1]
         signature = (reading, x.shape, S, x.dtype, self.every, len(self.subs), library is None)
-        self.kept: list[list[Tensor]] = []
+        self.saved: list[list[Tensor]] = []
         if self.store is not None and self.store.signature == signature:
-            self.work, self.kept, self.scratch = self.store.work, self.store.kept, self.store.scratch
+            self.work, self.saved, self.scratch = self.store.work, self.store.saved, self.store.scratch
         else:
             self.scratch = [x.new_empty(B * T, x.shape[2]) for _ in range(4)] + list(x.new_empty(2, B * T))
             self.work = {sub.kind: workplace(library, sub.branch, B, T, S, x) for sub in layer}
@@ -71,11 +71,11 @@ class Run:
             if self.store.signature != signature:
                 self.store.signature, self.store.ends = signature, None
             self.store.scratch = self.scratch
-            self.store.work, self.store.kept = self.work, self.kept
-            self.store.turn += 1
-            self.turn = self.store.turn
+            self.store.work, self.store.saved = self.work, self.saved
+            self.store.count += 1
+            self.count = self.store.count
         self.ends: Tensor | None = None if self.store is None else self.store.ends
-        self.loose: dict[str, list[Tensor]] = {}
+        self.passing: dict[str, list[Tensor]] = {}
         self.states: list[Tensor] = []  # what enters each group of layers, and what leaves the last
 
     def bind(self, gradients: list[Tensor]) -> None:
@@ -83,10 +83,10 @@ class Run:
         for i, part in enumerate(self.reading.parts):
             part.d_weight, part.d_bias = gradients[2 * i : 2 * i + 2] if gradients else (None, None)
 
-    def room(self, subs: list[Sub], x: Tensor) -> None:
+    def allocate(self, subs: list[Sub], x: Tensor) -> None:
         """Make the tensors that a backward pass through ``subs`` reads, where they are not there yet."""
-        for sub in subs[len(self.kept) :]:
-            self.kept.append([x.new_empty(shape) for shape in [x.shape, *self.work[sub.kind].kept]])
+        for sub in subs[len(self.saved) :]:
+            self.saved.append([x.new_empty(shape) for shape in [x.shape, *self.work[sub.kind].saved]])
 
     def forward(self, x: Tensor, memory: Tensor | None, train: bool) -> Tensor:
         """The stack's output; with ``train``, so that ``backward`` can follow."""
@@ -96,7 +96,7 @@ class Run:
             observer.enters(self.stack, x)
         keep = train and self.every == len(self.subs)
         if keep:
-            self.room(self.subs, u)
+            self.allocate(self.subs, u)
         elif train and self.ends is None:
             self.ends = u.new_empty(-(-len(self.subs) // self.every), *u.shape)
             if self.store is not None:
@@ -104,7 +104,7 @@ class Run:
         self.states.append(u)
         for group, first in enumerate(range(0, len(self.subs), self.every)):
             end = self.ends[group] if self.ends is not None else None
-            u = self.climb(u, m, self.subs[first : first + self.every], keep, end, observer)
+            u = self.forward_through(u, m, self.subs[first : first + self.every], keep, end, observer)
             self.states.append(u)
         y, _, inverse = self.top.forward(u)
         if observer is not None:
@@ -115,7 +115,7 @@ class Run:
         """(B, T, d_model) → (B·T, d_model); None stays None."""
         return None if x is None else x.reshape(-1, x.shape[-1]).contiguous()
 
-    def show(self, observer: Observer, norm: Norm, inverse: Tensor, s: Tensor, after: bool) -> None:
+    def show(self, observer: Observer, norm: FastNorm, inverse: Tensor, s: Tensor, after: bool) -> None:
         """A norm at work; behind the sum, it returns the stream."""
         if norm.owner is not None:
             observer.saw_norm(norm.owner, inverse)
@@ -126,7 +126,7 @@ class Run:
         """The stream after a sub-layer, as its rule shows it."""
         observer.saw(module, module.residual.stream((s.view(self.shape),)))
 
-    def climb(
+    def forward_through(
         self,
         u: Tensor,
         memory: Any,
@@ -141,16 +141,16 @@ class Run:
         Args:
             u, memory: (B·T, d_model), (B·S, d_model).
             subs: these sub-layers.
-            keep: what their backward pass reads, in ``kept``.
+            keep: what their backward pass reads, in ``saved``.
             end: where the last u goes, if it matters.
             observer: sees the stream.
             again: for that backward pass alone, so that nothing after the last thing it reads is computed.
         """
         scratch, last = (self.scratch[0], self.scratch[4], self.scratch[5]), len(subs) - 1
-        if not keep and not self.loose:
-            self.loose = {kind: [u.new_empty(shape) for shape in work.kept] for kind, work in self.work.items()}
+        if not keep and not self.passing:
+            self.passing = {kind: [u.new_empty(shape) for shape in work.saved] for kind, work in self.work.items()}
         for i, sub in enumerate(subs):
-            out, kept = (self.kept[i][0], self.kept[i][1:]) if keep else (None, self.loose[sub.kind])
+            out, saved = (self.saved[i][0], self.saved[i][1:]) if keep else (None, self.passing[sub.kind])
             if end is not None and i == last:
                 out = end
             # What an observer has seen must stay as it is.
@@ -160,10 +160,10 @@ class Run:
                 if observer is not None:
                     self.show(observer, sub.norm, inverse, s, sub.after)
             work = self.work[sub.kind]
-            work.fill(sub, s, memory, kept)
+            work.fill(sub, s, memory, saved)
             if again and i == last:
                 break
-            u = sub.add(s if sub.after else u, work.inner(kept), out)
+            u = sub.add(s if sub.after else u, work.inner(saved), out)
             if observer is not None and not sub.after:
                 self.saw(observer, sub.module, u)
         return u
@@ -178,23 +178,25 @@ class Run:
         for first in range((len(self.states) - 1) * self.every, -1, -self.every):
             subs, u = self.subs[first : first + self.every], self.states.pop()
             if self.every < len(self.subs):
-                self.room(subs, u)
-                self.climb(u, m, subs, keep=True, again=True)
-            g = self.descend(g, u, subs, m, d_memory, train)
+                self.allocate(subs, u)
+                self.forward_through(u, m, subs, keep=True, again=True)
+            g = self.backward_through(g, u, subs, m, d_memory, train)
         g = g.view(self.shape).clone()
         return g, None if memory is None or d_memory is None else d_memory.view(memory.shape)
 
-    def descend(self, g: Tensor, u: Tensor, subs: list[Sub], memory: Any, d_memory: Any, train: bool) -> Tensor:
+    def backward_through(
+        self, g: Tensor, u: Tensor, subs: list[Sub], memory: Any, d_memory: Any, train: bool
+    ) -> Tensor:
         """From the gradient of the u above ``subs`` to that of the one below, which is ``u``."""
         s, d_s, one, other, mean, inverse = self.scratch
         norm_out = (s, mean, inverse)
         for i in reversed(range(len(subs))):
-            sub, work, kept = subs[i], self.work[subs[i].kind], self.kept[i][1:]
-            below = self.kept[i - 1][0] if i else u
+            sub, work, saved = subs[i], self.work[subs[i].kind], self.saved[i][1:]
+            below = self.saved[i - 1][0] if i else u
             s, mean, inverse = (below, below, below) if sub.norm is None else sub.norm.forward(below, norm_out)
             f = g if sub.scale == 1 else g * sub.scale
             torch.mm(f, sub.last.weight, out=work.d_inner)
-            inner, d = work.backward(sub, kept, memory, d_memory, train)
+            inner, d = work.backward(sub, saved, memory, d_memory, train)
             if train:
                 sub.last.backward(f, inner)
                 sub.first.backward(d, s)
@@ -211,17 +213,17 @@ class Run:
 
 
 class Node(torch.autograd.Function):
-    """The stack in autograd's graph. Inputs: a Run, x, the memory or None, and the weights whose gradients are wanted,
+    """The stack in autograd's graph. Inputs: a StackRun, x, the memory or None, and the weights whose gradients are wanted,
     or one of them alone where gradients go to ``grad`` at once."""
 
     @staticmethod
-    def forward(ctx: Any, run: Run, x: Tensor, memory: Tensor | None, *weights: Tensor) -> Tensor:
+    def forward(ctx: Any, run: StackRun, x: Tensor, memory: Tensor | None, *weights: Tensor) -> Tensor:
         """The stack's output."""
         y = run.forward(x, memory, train=True)
-        ctx.run, ctx.version, ctx.sizes = run, _version(run), [len(one) for one in run.kept]
+        ctx.run, ctx.version, ctx.sizes = run, _version(run), [len(one) for one in run.saved]
         if run.store is None:  # autograd frees what a backward pass has used, and says so if it is wanted again
-            ctx.save_for_backward(x, memory, *run.states, *(tensor for one in run.kept for tensor in one))
-            ctx.states, run.states, run.kept = len(run.states), [], []
+            ctx.save_for_backward(x, memory, *run.states, *(tensor for one in run.saved for tensor in one))
+            ctx.states, run.states, run.saved = len(run.states), [], []
         else:
             ctx.save_for_backward(x, memory)
             ctx.states = run.states
@@ -230,11 +232,11 @@ class Node(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *dy: Tensor) -> Any:
         """Gradients of x, the memory and the weights."""
-        run: Run = ctx.run
+        run: StackRun = ctx.run
         x, memory, *saved = ctx.saved_tensors
         if torch.is_grad_enabled():  # a gradient of this gradient is wanted: the plain path has one
             return None, *_differentiable(run, x, memory, dy[0], ctx.needs_input_grad)
-        if ctx.version != _version(run) or (run.store is not None and run.turn != run.store.turn):
+        if ctx.version != _version(run) or (run.store is not None and run.count != run.store.count):
             raise RuntimeError(
                 "Weights, or what a training run keeps, have changed since the forward pass: call backward() before "
                 "the next one and before the optimizer's step, or choose the plain path: model.use_path('plain')."
@@ -245,7 +247,7 @@ class Node(torch.autograd.Function):
             run.bind([w.grad for w in run.weights])  # type: ignore[misc]
             return None, *run.backward(dy[0], memory, train=True), None
         run.states, saved = saved[: ctx.states], iter(saved[ctx.states :])
-        run.kept = [[next(saved) for _ in range(size)] for size in ctx.sizes]
+        run.saved = [[next(saved) for _ in range(size)] for size in ctx.sizes]
         gradients: list[Tensor] = []
         with run.reading.lock:
             if any(wanted):
@@ -255,7 +257,7 @@ class Node(torch.autograd.Function):
                 run.bind(gradients)
             dx, d_memory = run.backward(dy[0], memory, train=any(wanted))
             # Autograd takes what nobody else holds, and copies the rest.
-            run.kept = []
+            run.saved = []
             run.bind([])
         return None, dx, d_memory, *(gradients[i] if need else None for i, need in enumerate(wanted))
 
@@ -265,12 +267,12 @@ def _plainly_owned(weight: nn.Parameter) -> bool:
     return weight.grad is not None and not weight._backward_hooks and not weight._post_accumulate_grad_hooks
 
 
-def _version(run: Run) -> int:
+def _version(run: StackRun) -> int:
     """Changes when a weight is changed in place."""
     return sum(w._version for w in run.weights)
 
 
-def _differentiable(run: Run, x: Tensor, memory: Tensor | None, dy: Tensor, needed: Sequence[bool]) -> list[Any]:
+def _differentiable(run: StackRun, x: Tensor, memory: Tensor | None, dy: Tensor, needed: Sequence[bool]) -> list[Any]:
     """The gradients as functions of their inputs, by the plain path."""
     inputs = [x, memory, *run.weights][: len(needed) - 1]
     with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # its other kernels have no second derivative

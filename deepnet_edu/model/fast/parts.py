@@ -40,7 +40,7 @@ class Matrix:
         dx.addmm_(dy, self.weight)
 
 
-class Norm:
+class FastNorm:
     """A LayerNorm, likewise. ``owner`` is the sub-layer whose ``residual.norm`` it is, None for a final norm."""
 
     __slots__ = ("bias", "d_bias", "d_weight", "eps", "library", "owner", "shape", "weight")

@@ -10,7 +10,7 @@ from torch.utils._device import DeviceContext
 
 from deepnet_edu.model.attention import Context
 from deepnet_edu.model.fast.known import LONGEST
-from deepnet_edu.model.fast.node import Node, Run, Store
+from deepnet_edu.model.fast.node import Node, StackRun, Store
 from deepnet_edu.model.fast.proof import proof
 from deepnet_edu.model.fast.reading import Reading
 from deepnet_edu.model.snapshot import Unknown
@@ -47,7 +47,7 @@ def why_not(stack: Any, x: Tensor, context: Context) -> str:
         return "autocast is on, and it computes in the precision of x"
     if type(x) is not Tensor or x.dtype not in (torch.float32, torch.float64):
         return f"it computes in float32 or float64, and x is {x.dtype}"
-    if context.cache is not None or context.turn is not None:
+    if context.cache is not None or context.rotary is not None:
         return "there is a key/value cache, or positions are rotary"
     if context.padding is not None or context.memory_padding is not None:
         return "there is padding"
@@ -103,7 +103,7 @@ def run(stack: Any, x: Tensor, context: Context) -> tuple[Tensor | None, str]:
     (u,) = stack.start(x)
     weights = reading.weights
     train = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (u, memory, *weights))
-    one = Run(stack, reading, u, memory, train)
+    one = StackRun(stack, reading, u, memory, train)
     if not train:
         return one.forward(u, memory, train=False), one.how
     return Node.apply(one, u, memory, *(weights if one.store is None else weights[:1])), one.how

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from deepnet_edu.model.attention import Context
-from deepnet_edu.model.fast.node import Node, Run
+from deepnet_edu.model.fast.node import Node, StackRun
 from deepnet_edu.model.fast.reading import Reading
 
 #: How far the two may be apart, relative to the largest number of a tensor. Sums of thousands of numbers, in whatever
@@ -62,7 +62,7 @@ def _compare(stack: Any, reading: Reading, T: int, S: int) -> str:
     inputs = {"the input": x, **({"the memory": memory} if memory is not None else {}), **dict(few.named_parameters())}
     plain = few.plain(x, Context(memory=memory))
     (start,) = few.start(x)
-    fast = Node.apply(Run(few, own, start, memory, train=True), start, memory, *own.weights)
+    fast = Node.apply(StackRun(few, own, start, memory, train=True), start, memory, *own.weights)
     found = [torch.autograd.grad(y, list(inputs.values()), dy, allow_unused=True) for y in (plain, fast)]
     largest = max(g.abs().max().item() for g in found[0] if g is not None)
     pairs = {"output": (plain, fast, 0.0)}

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from deepnet_edu.model.code import Code
 from deepnet_edu.model.fast.known import why_unknown
-from deepnet_edu.model.fast.parts import Matrix, Norm
+from deepnet_edu.model.fast.parts import FastNorm, Matrix
 from deepnet_edu.model.snapshot import Snapshot, Unknown
 from deepnet_edu.residual import Signal
 
@@ -36,10 +36,10 @@ class Sub:
     __slots__ = ("after", "branch", "first", "kind", "last", "memory", "module", "norm", "parts", "scale", "skip")
     memory: Matrix
 
-    def __init__(self, module: Any, kind: str, norm: Norm | None, signal: Signal) -> None:
+    def __init__(self, module: Any, kind: str, norm: FastNorm | None, signal: Signal) -> None:
         self.module, self.branch, self.norm, self.kind = module, module.branch, norm, kind
         self.after, self.skip, self.scale = signal.norm_sum, signal.skip, signal.branch
-        self.parts: list[Matrix | Norm] = [] if norm is None else [norm]
+        self.parts: list[Matrix | FastNorm] = [] if norm is None else [norm]
         *lower, self.last = (Matrix(inner) for inner in self.branch._modules.values())
         self.first = lower[0]
         if len(lower) > 1:
@@ -162,12 +162,12 @@ def _kind(branch: Any) -> str:
     return kind
 
 
-def _norm(sublayer: Any, name: str) -> Norm:
+def _norm(sublayer: Any, name: str) -> FastNorm:
     """A norm of a sub-layer's rule."""
     norm = sublayer.residual._modules.get(name)
     if norm is None:
         raise Unknown(f"the rule {sublayer.residual.title} has no {name}")
-    return Norm(norm, None if name == "final_norm" else sublayer)
+    return FastNorm(norm, None if name == "final_norm" else sublayer)
 
 
 def form(rule: Any) -> Signal:

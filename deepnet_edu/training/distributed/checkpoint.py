@@ -18,7 +18,7 @@ from deepnet_edu.training import checkpoint
 from deepnet_edu.training.constants import constants_of
 from deepnet_edu.training.distributed import storage
 from deepnet_edu.training.distributed.step import ParallelStep
-from deepnet_edu.training.integrity import MANIFEST, OPTIMIZER, RANDOM, STATE, State, unusable
+from deepnet_edu.training.integrity import MANIFEST, OPTIMIZER, RANDOM, STATE, SavedState, unusable
 
 
 def save(
@@ -65,7 +65,7 @@ def load(
     generator: torch.Generator,
     reads: dict[str, Any] | None = None,
     place: Callable[[dict[str, Any]], None] | None = None,
-) -> State:
+) -> SavedState:
     """As :func:`.checkpoint.load`, by all ranks at the same time, whoever wrote it: the first one verifies it.
 
     Raises:
@@ -75,7 +75,9 @@ def load(
     held = ranks.gather(checkpoint.forms_of(step))  # as JSON, in which a shape is a list
     wanted = {name: (dtype, tuple(shape)) for forms in held for name, (dtype, shape) in forms.items()}
     constants = _constants(step)
-    state = State(**ranks.on_first(lambda: vars(checkpoint.verified(path, step, generator, wanted, constants, reads))))
+    state = SavedState(
+        **ranks.on_first(lambda: vars(checkpoint.verified(path, step, generator, wanted, constants, reads)))
+    )
     if place is not None:
         ranks.together(lambda: place(state.data))
     tensors = {**step.tensors(), **step.moments()}

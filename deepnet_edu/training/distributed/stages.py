@@ -21,7 +21,7 @@ class Elsewhere(nn.Module):
 
 
 @dataclass(frozen=True)
-class Run:
+class LayerRange:
     """Layers ``first`` … ``last - 1`` of a stack of ``layers``."""
 
     stack: StackName
@@ -30,7 +30,7 @@ class Run:
     layers: int
 
 
-def runs(config: ModelConfig, stages: int) -> list[list[Run]]:
+def runs(config: ModelConfig, stages: int) -> list[list[LayerRange]]:
     """What each stage holds: layers from the bottom up, encoder before decoder, as equal in number as can be.
 
     Args:
@@ -40,8 +40,8 @@ def runs(config: ModelConfig, stages: int) -> list[list[Run]]:
     encoder, layers = config.encoder_layers, config.encoder_layers + config.decoder_layers
     found = []
     for own in stage_layers(layers, stages):
-        low = Run("encoder", own.start, min(own.stop, encoder), encoder)
-        high = Run("decoder", max(own.start - encoder, 0), own.stop - encoder, config.decoder_layers)
+        low = LayerRange("encoder", own.start, min(own.stop, encoder), encoder)
+        high = LayerRange("decoder", max(own.start - encoder, 0), own.stop - encoder, config.decoder_layers)
         found.append([run for run in (low, high) if run.first < run.last])
     return found
 
@@ -77,7 +77,7 @@ class Stage(nn.Module):
         autocast: dtype of products, None for that of the weights.
     """
 
-    def __init__(self, model: Model, runs: list[Run], top: bool, autocast: torch.dtype | None = None) -> None:
+    def __init__(self, model: Model, runs: list[LayerRange], top: bool, autocast: torch.dtype | None = None) -> None:
         super().__init__()
         self._beside = (model,)  # in a tuple, and so no part of this module
         self.runs, self.top, self.autocast = runs, top, autocast

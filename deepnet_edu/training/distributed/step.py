@@ -112,7 +112,7 @@ class ParallelStep(TrainStep):
         self._answers = torch.stack([(batch.targets != IGNORED).sum() for batch in batches]).sum().clamp_min(1)
         losses = []
         for i, batch in enumerate(batches):
-            mine = share_of(batch, self.ranks.share, self.plan.shares, self.plan.pieces)
+            mine = share_of(batch, self.ranks.share, self.plan.shares, self.plan.n_microbatches)
             if self.plan.pipeline > 1:
                 losses.append(self._through_pipeline(mine))
             else:
@@ -166,9 +166,9 @@ class ParallelStep(TrainStep):
             ]
             settings: dict[str, Any] = {"loss_fn": self._loss, "scale_grads": False}
             if self.plan.schedule == "interleaved":
-                schedule: Any = ScheduleInterleaved1F1B(cast(Any, stages), self.plan.pieces, **settings)
+                schedule: Any = ScheduleInterleaved1F1B(cast(Any, stages), self.plan.n_microbatches, **settings)
             else:
-                schedule = _SCHEDULES[self.plan.schedule](stages[0], self.plan.pieces, **settings)
+                schedule = _SCHEDULES[self.plan.schedule](stages[0], self.plan.n_microbatches, **settings)
             self._pipelines[shapes] = schedule
         return self._pipelines[shapes]
 
@@ -202,13 +202,13 @@ class ParallelStep(TrainStep):
         return total
 
 
-def share_of(batch: Batch, share: int, shares: int, pieces: int = 1) -> Batch:
-    """One of ``shares`` equal parts of a batch, which can be cut into ``pieces`` again.
+def share_of(batch: Batch, share: int, shares: int, n_microbatches: int = 1) -> Batch:
+    """One of ``shares`` equal parts of a batch, which can be cut into ``n_microbatches`` again.
 
     Where sequences are too few for that, some are there once more, and no answer is asked of them.
     """
     sequences = len(batch.inputs)
-    rows = -(-sequences // (shares * pieces)) * pieces
+    rows = -(-sequences // (shares * n_microbatches)) * n_microbatches
     index = torch.arange(share * rows, (share + 1) * rows, device=batch.inputs.device)
     again = index >= sequences
     index = index % sequences

@@ -43,7 +43,7 @@ def rule(model: Model) -> Any:
 
 
 def taken(model: Model) -> str:
-    return model.stacks()["decoder"].taken
+    return model.stacks()["decoder"].path_taken
 
 
 def on(cls: type, name: str, value: Any) -> Edit:

@@ -124,7 +124,7 @@ from deepnet_edu.model import ModelConfig, random_batch
 config = ModelConfig("decoder", "lm", 3, d_model=16, n_heads=2, d_ff=24, vocab_size=11)
 model, batch = deepnet_edu.build_model(config), random_batch(config, 2, 5)
 fast = model.logits(batch)
-print(deepnet_edu.__file__, model.stack.taken)
+print(deepnet_edu.__file__, model.stack.path_taken)
 model.use_path("plain")
 torch.testing.assert_close(fast, model.logits(batch))
 """
@@ -271,7 +271,7 @@ def test_it_leaves_no_trace() -> None:
         after = torch.get_rng_state()
         with torch.no_grad():
             stack(x)
-    assert stack.taken.startswith("fast")
+    assert stack.path_taken.startswith("fast")
     assert not seen
     assert not packed
     assert torch.equal(after, torch.get_rng_state())
@@ -298,7 +298,7 @@ def test_a_number_that_is_off_by_a_thousandth_is_seen(
     x = torch.randn(1, 33, 64, dtype=dtype)
     write = RESIDUALS[residual].write
     stack(x)
-    assert stack.taken.startswith("fast")
+    assert stack.path_taken.startswith("fast")
     monkeypatch.setattr(RESIDUALS[residual], "write", lambda self, state, branch: write(self, state, 1.001 * branch))
     stack(x)
-    assert "differs" in stack.taken
+    assert "differs" in stack.path_taken

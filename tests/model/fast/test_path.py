@@ -52,7 +52,7 @@ def results(model: Model, batch: Batch, path: str, every: int = 0) -> tuple[Tens
     logits = model.logits(batch)
     model.loss_of(logits, batch).backward()
     if path == "fast":
-        assert all(stack.taken.startswith("fast") for stack in model.stacks().values())
+        assert all(stack.path_taken.startswith("fast") for stack in model.stacks().values())
     return logits.detach(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
@@ -372,7 +372,7 @@ def test_it_falls_back_and_says_why(changes: dict[str, Any], do: Any, reason: st
     if do is not None:
         do(model)
     model.loss(batch).backward()
-    taken = model.stacks()["decoder"].taken
+    taken = model.stacks()["decoder"].path_taken
     assert taken.startswith("plain, since ")
     assert reason in taken
     model.use_path("fast")
@@ -391,8 +391,8 @@ def test_inputs_that_it_does_not_know() -> None:
         (lambda: stack.double()(x.double()), ""),
     ):
         call()
-        assert reason in stack.taken
-        assert stack.taken.startswith("plain, since" if reason else "fast")
+        assert reason in stack.path_taken
+        assert stack.path_taken.startswith("plain, since" if reason else "fast")
     with pytest.raises(ValueError, match="did you mean 'fast'"):
         build_model(small_config("deepnorm", "decoder")).use_path("fst")  # type: ignore[arg-type]
 
@@ -408,7 +408,7 @@ def test_sizes_that_the_compiled_functions_do_not_know(sizes: dict[str, int], re
     config = ModelConfig("decoder", "lm", 2, vocab_size=11, **sizes)
     model, batch = build_model(config), ragged(config)
     logits, gradients = results(model, batch, "fast")
-    assert model.stacks()["decoder"].taken == f"fast, by PyTorch's operations since {reason}"
+    assert model.stacks()["decoder"].path_taken == f"fast, by PyTorch's operations since {reason}"
     plain_logits, plain_gradients = results(model, batch, "plain")
     assert apart(logits, plain_logits) < 1e-5
     assert max(apart(gradients[name], plain) for name, plain in plain_gradients.items()) < 1e-5
@@ -419,7 +419,7 @@ def test_it_takes_what_it_claims(rule: str, architecture: Any) -> None:
     config = small_config(rule, architecture, layers=5)
     model = build_model(config)
     model.logits(ragged(config))
-    taken = [stack.taken for stack in model.stacks().values()]
+    taken = [stack.path_taken for stack in model.stacks().values()]
     if (rule, architecture) in KNOWN:
         assert all(how.startswith("fast") for how in taken)
     else:
@@ -436,4 +436,4 @@ def test_what_both_paths_leaves_out_goes_by_the_plain_one(setting: dict[str, Any
     config = replace(small_config("deepnorm", "decoder", layers=3), **setting)
     model = build_model(config)
     model.logits(ragged(config))
-    assert model.stack.taken.startswith("plain, since")
+    assert model.stack.path_taken.startswith("plain, since")

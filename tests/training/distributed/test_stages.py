@@ -13,7 +13,7 @@ from deepnet_edu.planning import Plan
 from deepnet_edu.residual import RESIDUALS, Architecture
 from deepnet_edu.training import TrainConfig, train
 from deepnet_edu.training.distributed.ranks import init_ranks
-from deepnet_edu.training.distributed.stages import Elsewhere, Run, Stage, cut, owners, runs, tensors_of
+from deepnet_edu.training.distributed.stages import Elsewhere, LayerRange, Stage, cut, owners, runs, tensors_of
 from deepnet_edu.training.distributed.step import share_of
 from deepnet_edu.training.optimizer import parameter_groups
 from deepnet_edu.training.step import seed_of
@@ -36,11 +36,11 @@ def test_shares_are_equal_and_together_the_batch(sequences: int, shares: int, pi
 
 def test_stages_are_equal_runs_of_layers() -> None:
     config = small_config("deepnorm", "encoder_decoder", layers=5)
-    assert runs(config, 1) == [[Run("encoder", 0, 5, 5), Run("decoder", 0, 5, 5)]]
+    assert runs(config, 1) == [[LayerRange("encoder", 0, 5, 5), LayerRange("decoder", 0, 5, 5)]]
     assert runs(config, 3) == [
-        [Run("encoder", 0, 3, 5)],
-        [Run("encoder", 3, 5, 5), Run("decoder", 0, 2, 5)],
-        [Run("decoder", 2, 5, 5)],
+        [LayerRange("encoder", 0, 3, 5)],
+        [LayerRange("encoder", 3, 5, 5), LayerRange("decoder", 0, 2, 5)],
+        [LayerRange("decoder", 2, 5, 5)],
     ]
     assert owners(config, 3) == [0, 1, 2]
     assert owners(small_config("deepnorm", "decoder", layers=5), 4) == [0, 3]
