@@ -25,7 +25,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from deepnet_edu.batch import active, remote
+from deepnet_edu.batch import active
+from deepnet_edu.batch.cluster import remote
 from deepnet_edu.batch.cluster.dask import Cluster
 from deepnet_edu.batch.cluster.workers import NO_PAGE
 from deepnet_edu.batch.local import Limits

@@ -26,7 +26,9 @@ from benchmarks.batch_cluster import (
     outcome,
     wait_until,
 )
-from deepnet_edu.batch import active, cluster, workers
+from deepnet_edu.batch import active
+from deepnet_edu.batch.cluster import dask as cluster
+from deepnet_edu.batch.cluster import workers
 from deepnet_edu.batch.cluster.dask import Cluster, ClusterRunner
 from deepnet_edu.batch.cluster.scheduler import run_scheduler
 from deepnet_edu.batch.folder import fill_folder

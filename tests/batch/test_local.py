@@ -208,7 +208,7 @@ def test_what_goes_along_with_a_notebook_reaches_a_worker_of_a_cluster(
     working: Path, stub: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("distributed", reason="the extra [cluster] is not installed")
-    from deepnet_edu.batch import remote
+    from deepnet_edu.batch.cluster import remote
 
     (working / "stub").write_text(f'cat sets/a.txt "$DEEPNET_EDU_NOTEBOOK_DIR/helper.py" >&2\nls >&2\n{GOOD}')
     (working / "helper.py").write_text("# helps\n")

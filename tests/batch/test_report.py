@@ -14,8 +14,8 @@ from xml.etree import ElementTree
 import pytest
 from typer.testing import CliRunner
 
-from deepnet_edu.batch import report
 from deepnet_edu.batch.folder import runs_as_they_are
+from deepnet_edu.batch.report import page as report
 from deepnet_edu.batch.report.page import page
 from deepnet_edu.batch.report.plots import sweep_pictures
 from deepnet_edu.batch.report.render import notebook_html, read_cells, traceback_of

@@ -213,8 +213,8 @@ class StackRun:
 
 
 class Node(torch.autograd.Function):
-    """The stack in autograd's graph. Inputs: a StackRun, x, the memory or None, and the weights whose gradients are wanted,
-    or one of them alone where gradients go to ``grad`` at once."""
+    """The stack in autograd's graph. Inputs: a StackRun, x, the memory or None, and the weights whose gradients are
+    wanted, or one of them alone where gradients go to ``grad`` at once."""
 
     @staticmethod
     def forward(ctx: Any, run: StackRun, x: Tensor, memory: Tensor | None, *weights: Tensor) -> Tensor:
