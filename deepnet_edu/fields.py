@@ -101,6 +101,22 @@ def from_dict(cls: type[T], content: Any) -> T:
     return cls(**content)
 
 
+def without_former(content: Mapping[str, Any], former: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings in a file without options of an earlier version, where they said what is done now.
+
+    Args:
+        content: by name.
+        former: such options, and what is done now.
+
+    Raises:
+        ValueError: one says something else.
+    """
+    for name, now in former.items():
+        if content.get(name, now) != now:
+            raise ValueError(f"{name}={shown(content[name])} is an option of an earlier version: leave it out.")
+    return {name: value for name, value in content.items() if name not in former}
+
+
 def whole_number(text: str) -> int | None:
     """The whole number that a text writes in digits from 0 to 9; None where it is another text, or has more than 18."""
     return int(text) if re.fullmatch(r"[+-]?[0-9]{1,18}", text) else None

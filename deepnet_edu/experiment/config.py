@@ -10,13 +10,18 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from deepnet_edu.experiment.data import DataConfig
 from deepnet_edu.experiment.presets import PRESETS
+from deepnet_edu.fields import without_former
 from deepnet_edu.files import parse_toml, read_text, write_atomic
 from deepnet_edu.messages import UserError, shown, unknown
+from deepnet_edu.model import config
 from deepnet_edu.model.config import NO_RESIDUAL, ModelConfig
+from deepnet_edu.training import config as training
 from deepnet_edu.training.checkpoint import MAY_CHANGE
 from deepnet_edu.training.config import TrainConfig
 
 TABLES: dict[str, type[Any]] = {"model": ModelConfig, "train": TrainConfig, "data": DataConfig}
+#: Options of earlier versions, by table.
+FORMER: dict[str, dict[str, Any]] = {"model": config.FORMER, "train": training.FORMER}
 #: What a run's folder keeps of it.
 FILE = "run.toml"
 FREE = tuple(f"train.{name}" for name in MAY_CHANGE)
@@ -132,8 +137,10 @@ def keep(run: Experiment, folder: Path) -> bool:
 
 def is_ours(folder: Path) -> bool:
     """Whether the file in a run's folder is as :func:`keep` writes it, so that nobody has anything to lose by it."""
+    former = {f"{key} = {_toml(value)}" for options in FORMER.values() for key, value in options.items()}
     try:
-        return find_run(str(folder / FILE)).to_toml() == read_text(folder / FILE)
+        lines = [line for line in read_text(folder / FILE).splitlines() if line not in former]
+        return find_run(str(folder / FILE)).to_toml().splitlines() == lines
     except (UserError, OSError, ValueError):
         return False
 
@@ -228,6 +235,7 @@ def _make(table: str, content: Mapping[str, Any]) -> Any:
     """
     cls = TABLES[table]
     known = [field.name for field in fields(cls)]
+    content = without_former(content, FORMER.get(table, {}))
     for key in content:
         if key not in known:
             raise ValueError(f"[{table}]: {unknown('key', key, known)}")

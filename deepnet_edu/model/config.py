@@ -68,7 +68,6 @@ class ModelConfig:
         clones: all layers of a stack are the same one, run again and again: a looped stack. What a rule has at the ends
             alone is not shared.
         dropout: share of features set to 0 in training, after each branch and each embedding.
-        stochastic_depth: share of samples for which training leaves out the last branch, linearly less below it.
         n_classes: of classification.
         patch_size: side of the squares that an image is cut into, in pixels.
         channels: of an image.
@@ -103,7 +102,6 @@ class ModelConfig:
     shared_embeddings: bool = False
     clones: bool = False
     dropout: float = 0.0
-    stochastic_depth: float = 0.0
     n_classes: int = 0
     patch_size: int = 4
     channels: int = 1
@@ -127,9 +125,8 @@ class ModelConfig:
             if not least <= value <= LARGEST:
                 most = "" if value < least else f", at most {LARGEST:,}"
                 raise ValueError(f"{field.name}={shown(value)}: expected a whole number, {least} or more{most}.")
-        for name in ("dropout", "stochastic_depth"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)!r}: expected a share, 0 or more and less than 1.")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout={self.dropout!r}: expected a share, 0 or more and less than 1.")
         check_heads(self.d_model, self.n_heads)
         check_kv_heads(self.n_heads, self.n_kv_heads)
         if not 1 < self.rotary_base < float("inf"):
@@ -243,7 +240,6 @@ class ModelConfig:
             self.activation,
             self.norm,
             self.dropout,
-            self.stochastic_depth,
             self.override,
             self.n_kv_heads,
             self.bias,
@@ -256,6 +252,8 @@ class ModelConfig:
         return RESIDUALS[self.residual].at(first).constants
 
 
+#: Options of earlier versions, as files may still say them, and what is done now.
+FORMER = {"stochastic_depth": 0.0}
 #: What a configuration has where nothing is said, by field.
 DEFAULTS: dict[str, Any] = {
     one.name: one.default for one in fields(ModelConfig) if one.default is not MISSING and one.name != "_"

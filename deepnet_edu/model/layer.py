@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import cast, get_args
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -77,26 +76,18 @@ class SubLayer(nn.Module):
         branch: :class:`MultiHeadAttention` or :class:`FeedForward`; has ``weights()`` by role.
         residual: the rule made for this place.
         dropout: share of the branch's features that training sets to 0.
-        drop_branch: share of the samples whose branch training leaves out (stochastic depth, arXiv 1603.09382).
     """
-
-    drop_share: Tensor | None
 
     def __init__(
         self,
         branch: MultiHeadAttention | FeedForward,
         residual: Residual,
         dropout: float = 0.0,
-        drop_branch: float = 0.0,
     ) -> None:
         super().__init__()
         self.branch = branch
         self.residual = residual
         self.dropout = dropout
-        self.drop_branch = drop_branch
-        # For the same reason as a rule's constants: as a number it would be another one in each layer's graph.
-        share = torch.tensor(drop_branch) if drop_branch else None
-        self.register_buffer("drop_share", share, persistent=False)
 
     def matrices(self) -> list[nn.Parameter]:
         """The weights of the branch as they are stored, packed ones whole."""
@@ -113,9 +104,6 @@ class SubLayer(nn.Module):
         f = cast(Tensor, self.branch(self.residual.read(state), context))
         if self.training and self.dropout:
             f = F.dropout(f, self.dropout)
-        if self.training and self.drop_share is not None:
-            kept = torch.rand(len(f), 1, 1, device=f.device, dtype=f.dtype) >= self.drop_share
-            f = f * kept / (1 - self.drop_share)
         return f
 
 

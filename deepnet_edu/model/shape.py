@@ -28,7 +28,6 @@ class Shape:
         activation: of the feed-forward branch.
         norm: what LN stands for, ``"layer"`` or ``"rms"``.
         dropout: share of each branch's features that training sets to 0.
-        stochastic_depth: share of samples for which training leaves out the last branch; linearly less below it.
         override: constants of the residual rule that are given by hand.
         n_kv_heads: heads of keys and values; 0 for n_heads.
         bias: whether the branches' matrices add one.
@@ -41,7 +40,6 @@ class Shape:
     activation: Activation = "gelu"
     norm: Norm = "layer"
     dropout: float = 0.0
-    stochastic_depth: float = 0.0
     override: Mapping[str, float] = field(default_factory=dict)
     n_kv_heads: int = 0
     bias: bool = True

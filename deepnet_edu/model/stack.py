@@ -64,7 +64,7 @@ class Stack(nn.Module):
                 causal = stack == "decoder" and not cross
                 own: dict[str, Any] = {"n_kv_heads": shape.n_kv_heads, "bias": shape.bias}
                 branch = MultiHeadAttention(shape.d_model, shape.n_heads, causal, cross=cross, rule=residual, **own)
-            return SubLayer(branch, residual, shape.dropout, shape.stochastic_depth * (place.index + 1) / place.count)
+            return SubLayer(branch, residual, shape.dropout)
 
         # Each layer is made anew: copies of one layer would add up in amplitude, and no rule survives that.
         self.layers = nn.ModuleList(

@@ -199,7 +199,7 @@ def _matrices(config: ModelConfig, vocabulary: int) -> int:
 
 
 def _fast_knows(config: ModelConfig, longest: int, precision: str) -> bool:
-    plain = config.dropout == 0 and config.stochastic_depth == 0 and config.position != "rotary"
+    plain = config.dropout == 0 and config.position != "rotary"
     parts = config.norm == "layer" and config.ffn_matrices == 2 and precision in ("float32", "float64")
     parts = parts and config.bias and config.kv_width == config.d_model
     known = knows(config.residual, config.encoder_layers, config.decoder_layers, longest)

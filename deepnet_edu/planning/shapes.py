@@ -3,10 +3,10 @@
 from dataclasses import fields
 from pathlib import Path
 
-from deepnet_edu.fields import checked, from_dict
+from deepnet_edu.fields import checked, from_dict, without_former
 from deepnet_edu.files import parse_toml, read_json, read_text
 from deepnet_edu.messages import UserError, unknown
-from deepnet_edu.model.config import ModelConfig
+from deepnet_edu.model.config import FORMER, ModelConfig
 from deepnet_edu.planning.published import PUBLISHED
 
 #: The benchmark's decoder, and the paper's models (arXiv 2203.00555, Sections 5 and 6).
@@ -43,6 +43,7 @@ def find_shape(given: str) -> ModelConfig:
         if not isinstance(content, dict):
             raise ValueError("expected an object")
         known = [field.name for field in fields(ModelConfig)]
+        content = without_former(content, FORMER)
         for name in content:
             if name not in known:
                 raise ValueError(unknown("field", name, known))

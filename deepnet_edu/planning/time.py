@@ -271,7 +271,7 @@ def _left_out(config: ModelConfig, stack: StackName, n: int, every: int, fast: b
     if fast:
         return groups
     rule, sublayers = RESIDUALS.get(config.residual), len(sublayer_kinds(stack, config.encoder_layers))
-    if rule is None or config.dropout or config.stochastic_depth or not rule.says("only_adds"):
+    if rule is None or config.dropout or not rule.says("only_adds"):
         return 0
     tops = (sublayers * min(n, every * (group + 1)) - 1 for group in range(groups))
     places = (place_at(top, stack, config.encoder_layers, config.decoder_layers) for top in tops)

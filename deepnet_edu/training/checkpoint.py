@@ -20,9 +20,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from deepnet_edu import files
+from deepnet_edu.fields import without_former
 from deepnet_edu.files import digest, fault_point, folder_atomic, remedy
 from deepnet_edu.messages import UserError
-from deepnet_edu.model.config import DEFAULTS
+from deepnet_edu.model.config import DEFAULTS, FORMER
+from deepnet_edu.training import config
 from deepnet_edu.training.constants import check_constants, constants_of
 from deepnet_edu.training.integrity import (
     FOLDER,
@@ -42,6 +44,7 @@ from deepnet_edu.training.integrity import (
     check_tensors,
     checkpoints,
     read_state,
+    unfit,
     unusable,
 )
 from deepnet_edu.training.moments import by_buffer, by_parameter
@@ -258,9 +261,13 @@ def verified(
     """
     state = read_state(path)
     # A checkpoint from before a setting existed was of a model with its default.
-    check_same(path, {**DEFAULTS, **state.model}, asdict(step.model.config), (), "model")
+    try:
+        shape, recipe = without_former(state.model, FORMER), without_former(state.train, config.FORMER)
+    except ValueError as error:
+        raise unfit(path, str(error).rstrip(".")) from None
+    check_same(path, {**DEFAULTS, **shape}, asdict(step.model.config), (), "model")
     free = [name for name in MAY_CHANGE if name != "steps" or step.config.schedule != "cosine"]
-    check_same(path, state.train, asdict(step.config), free, "training")
+    check_same(path, recipe, asdict(step.config), free, "training")
     if state.reads is not None and reads is not None:
         check_same(path, {name: state.reads.get(name) for name in reads}, reads, (), "data")
     if state.constants is not None:

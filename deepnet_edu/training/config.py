@@ -30,7 +30,9 @@ _WHOLE = {
     "save_every": (0, 10**9),
     "keep": (1, 10**6),
 }
-_NOT_NEGATIVE = ("warmup_start", "final_learning_rate", "momentum", "weight_decay", "clip", "label_smoothing")
+#: Options of earlier versions, as files may still say them, and what is done now.
+FORMER = {"tf32": False, "momentum": 0.0}
+_NOT_NEGATIVE = ("warmup_start", "final_learning_rate", "weight_decay", "clip", "label_smoothing")
 
 
 @dataclass(frozen=True)
@@ -47,14 +49,12 @@ class TrainConfig:
         optimizer: ``"adamw"`` or ``"sgd"``.
         betas: AdamW's.
         epsilon: AdamW's.
-        momentum: SGD's.
         weight_decay: on matrices and embeddings only, unless the residual rule says otherwise.
         clip: largest 2-norm of the whole gradient, 0 for no clipping.
         label_smoothing: share of each answer that is spread over all classes (the paper: 0.1).
         accumulate: batches whose gradients make one step, weighted by their answers: as one large batch would.
         precision: ``"fp32"`` (the precision of the weights), or autocast in ``"bf16"`` or, with loss scaling,
             ``"fp16"``. Weights, gradients and optimizer stay as they are.
-        tf32: allow TensorFloat-32 in float32 products, on CUDA.
         checkpoint_every: layers whose activations are thrown away and computed again together; ``"auto"`` for the
             square root of the depth; 0 leaves the model as it is set.
         offload: what checkpoints keep waits in the CPU's memory.
@@ -79,13 +79,11 @@ class TrainConfig:
     optimizer: Optimizer = "adamw"
     betas: tuple[float, float] = (0.9, 0.999)
     epsilon: float = 1e-8
-    momentum: float = 0.0
     weight_decay: float = 0.0
     clip: float = 1.0
     label_smoothing: float = 0.0
     accumulate: int = 1
     precision: Precision = "fp32"
-    tf32: bool = False
     checkpoint_every: int | Literal["auto"] = 0
     offload: bool = False
     compile: Compile = "no"
@@ -113,9 +111,8 @@ class TrainConfig:
         for name in _NOT_NEGATIVE:
             if not (_is_number(value := getattr(self, name)) and value >= 0):
                 raise ValueError(f"{name}={shown(value)}: expected 0 or more.")
-        for name in ("label_smoothing", "momentum"):
-            if getattr(self, name) >= 1:
-                raise ValueError(f"{name}={getattr(self, name)!r}: expected less than 1.")
+        if self.label_smoothing >= 1:
+            raise ValueError(f"label_smoothing={self.label_smoothing!r}: expected less than 1.")
         betas = self.betas if isinstance(self.betas, tuple | list) else ()
         if len(betas) != 2 or not all(_is_number(beta) and 0 <= beta < 1 for beta in betas):
             raise ValueError(
@@ -132,8 +129,6 @@ class TrainConfig:
 
     def _check_together(self) -> None:
         """What contradicts something else, instead of being ignored."""
-        if self.momentum and self.optimizer != "sgd":
-            raise ValueError(f"momentum={self.momentum}: only optimizer='sgd' has one; AdamW's is betas[0].")
         if self.final_learning_rate and self.schedule != "cosine":
             raise ValueError(f"final_learning_rate={self.final_learning_rate}: only schedule='cosine' has an end.")
         if self.final_learning_rate > self.learning_rate or self.warmup_start > self.learning_rate:

@@ -202,7 +202,7 @@ def make_optimizer(
         fused = not any(
             isinstance(flat, ShardedParameters) for flat in flats
         )  # which PyTorch has for whole tensors only
-        return torch.optim.SGD(settings, lr=config.learning_rate, momentum=config.momentum, fused=fused)
+        return torch.optim.SGD(settings, lr=config.learning_rate, fused=fused)
     for setting, group in zip(settings, groups, strict=True):
         setting["eps"] = config.epsilon * group.epsilon_factor
     return torch.optim.AdamW(settings, lr=config.learning_rate, betas=config.betas, fused=True, **graphed)

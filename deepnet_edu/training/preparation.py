@@ -30,8 +30,6 @@ def refuse(model: Model, config: TrainConfig, device: torch.device) -> None:
             f"cuda_graph=True records the kernels of a GPU, and the model is on {device}: "
             "move it there, build_model(config, device='cuda'), or leave cuda_graph out."
         )
-    if config.tf32 and device.type != "cuda":
-        raise UserError(f"tf32=True is a mode of NVIDIA's GPUs, and the model is on {device}: leave tf32 out.")
 
 
 @contextmanager
@@ -48,10 +46,5 @@ def prepared(model: Model, config: TrainConfig) -> Iterator[None]:
     }
     default = Mode()
     changes = {name: value for name, value in asked.items() if value != getattr(default, name)}
-    tf32 = torch.backends.cuda.matmul.allow_tf32
-    try:
-        with model.running(**changes):
-            torch.backends.cuda.matmul.allow_tf32 = tf32 or config.tf32
-            yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = tf32
+    with model.running(**changes):
+        yield

@@ -235,9 +235,7 @@ class TrainStep:
     @property
     def kinds(self) -> tuple[str, ...]:
         """Of moments, as the optimizer names them."""
-        if self.config.optimizer == "adamw":
-            return "exp_avg", "exp_avg_sq"
-        return ("momentum_buffer",) if self.config.momentum else ()
+        return ("exp_avg", "exp_avg_sq") if self.config.optimizer == "adamw" else ()
 
     def tensors(self) -> dict[str, Tensor]:
         """Weights and saved buffers, without the names that share another's memory, as tied embeddings do."""

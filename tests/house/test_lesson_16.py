@@ -10,7 +10,7 @@ import pytest
 from benchmarks import learning_rates, lesson_16, resumed, verdict_table
 from deepnet_edu.batch.plan import Request, make_plan
 from deepnet_edu.batch.state import Status
-from deepnet_edu.checks import failures
+from deepnet_edu.checks.lesson_16 import failures
 from deepnet_edu.course.places import RECORDS
 from deepnet_edu.files import read_json
 from deepnet_edu.residual import RESIDUALS

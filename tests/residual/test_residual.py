@@ -73,7 +73,7 @@ def test_cached_decoding_equals_uncached(residual: str, architecture: Architectu
 @pytest.mark.parametrize(("residual", "architecture"), CLAIMS)
 def test_checkpointing_equals_none(residual: str, architecture: Architecture) -> None:
     """With dropout: the second forward pass must draw the same features."""
-    config = replace(small_config(residual, architecture, layers=3), dropout=0.2, stochastic_depth=0.2)
+    config = replace(small_config(residual, architecture, layers=3), dropout=0.2)
     results = []
     for layers in (0, 1, 2):
         model = build_model(config)

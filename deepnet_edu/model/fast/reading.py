@@ -116,7 +116,7 @@ class Reading:
         for sublayer in sublayers:
             branch, rule = sublayer.branch, sublayer.residual
             signal = form(rule)
-            if sublayer.training and (sublayer.dropout or sublayer.drop_branch):
+            if sublayer.training and sublayer.dropout:
                 raise Unknown("dropout is on")
             kind = _kind(branch)
             if kind == "cross_attention" and memory is None:

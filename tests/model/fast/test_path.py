@@ -356,7 +356,6 @@ CHANGES: list[tuple[dict[str, Any], Callable[[Model], Any] | None, str]] = [
     ({"bias": False}, None, "no biases"),
     ({"norm": "rms"}, None, "RMSNorm"),
     ({"dropout": 0.1}, None, "dropout is on"),
-    ({"stochastic_depth": 0.5}, None, "dropout is on"),
     ({}, with_module, "does not know Identity"),
     ({}, lambda model: model.to(torch.bfloat16), "x is torch.bfloat16"),
 ]
