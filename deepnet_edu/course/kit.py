@@ -1,38 +1,51 @@
-"""What a notebook imports: ``from deepnet_edu.course import kit``."""
+"""What a notebook imports: ``from deepnet_edu.course import kit``.
+
+Pictures, widgets and training are loaded when a lesson first uses them, so that its first cell answers soon.
+"""
 
 import contextlib
 import json
 import os
 import subprocess
 import sys
-import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-import ipywidgets
 import torch
-from IPython.display import display
-from matplotlib.figure import Figure
 
-from deepnet_edu.checks import check
-from deepnet_edu.course.answers import earlier as earlier
-from deepnet_edu.course.answers import mine_or_reference as mine_or_reference
-from deepnet_edu.course.answers import shipped as shipped
 from deepnet_edu.course.places import CLONE, NEEDS_CLONE, PROFILES, RECORD_MIME, RECORDS, RESULTS
-from deepnet_edu.figures import Picture
-from deepnet_edu.figures.loss import LossFigure
-from deepnet_edu.figures.picture import with_palette
-from deepnet_edu.figures.style import use
 from deepnet_edu.files import read_json
+from deepnet_edu.lazy import lazily
 from deepnet_edu.messages import unknown
-from deepnet_edu.model import Model
-from deepnet_edu.profiles import History
 from deepnet_edu.progress import next_step, note_opened, progress_file
-from deepnet_edu.training import Task, TrainConfig, train
 
-#: Drawing takes a quarter of a second: often enough to watch, seldom enough not to slow the run down.
-REDRAW_S = 4.0
+if TYPE_CHECKING:
+    from deepnet_edu.course.answers import earlier, mine_or_reference, shipped
+    from deepnet_edu.course.guess import Guess
+    from deepnet_edu.course.live import LiveLoss, LivePicture, train_live
+
+__all__ = [
+    "Guess",
+    "LiveLoss",
+    "LivePicture",
+    "Results",
+    "course_progress",
+    "earlier",
+    "mine_or_reference",
+    "profile",
+    "record",
+    "setup",
+    "shipped",
+    "train_live",
+]
+
+_NAMES = {
+    "answers": ["earlier", "mine_or_reference", "shipped"],
+    "guess": ["Guess"],
+    "live": ["LiveLoss", "LivePicture", "train_live"],
+}
+__getattr__ = lazily(__name__, {name: home for home, names in _NAMES.items() for name in names}, package=__package__)
 
 
 def profile() -> str:
@@ -64,6 +77,8 @@ def setup(seed: int, profile: str) -> torch.device:
         raise RuntimeError(
             "The profile is 'gpu', but PyTorch sees no CUDA device: run deepnet-edu doctor, or use 'cpu'."
         )
+    from deepnet_edu.figures.style import use
+
     use()
     if file := progress_file():
         with contextlib.suppress(OSError):  # a folder that cannot be written must not keep anybody from learning
@@ -99,6 +114,8 @@ def record(**values: float | int | str | bool | Sequence[float]) -> None:
         except (TypeError, ValueError):
             raise ValueError(f"{name}={value!r} cannot be recorded: expected a finite number, text or list.") from None
     shown = ", ".join(f"{name} = {f'{v:.4g}' if isinstance(v, float) else v}" for name, v in plain.items())
+    from IPython.display import display
+
     display({RECORD_MIME: plain, "text/plain": f"recorded: {shown}"}, raw=True)
 
 
@@ -109,83 +126,12 @@ def _plain(value: Any) -> Any:
     return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
 
 
-class LivePicture:
-    """A picture that is redrawn in place while a cell runs, and stays as it was last drawn when the kernel is gone.
-
-    Args:
-        draw: makes the figure, or its PNG, from whatever it looks at.
-        alt: what the finished picture shows.
-    """
-
-    def __init__(self, draw: Callable[[], Figure | bytes], alt: str) -> None:
-        self.draw, self.alt = draw, alt
-        self._handle = display(Picture(draw(), alt), display_id=True)
-        self._next = time.monotonic() + 1.0
-
-    def update(self) -> None:
-        """Redraw, after a second for the first time and then at most every four."""
-        if time.monotonic() >= self._next:
-            self.finish()
-            self._next = time.monotonic() + REDRAW_S
-
-    def finish(self) -> None:
-        """Redraw now."""
-        self._handle.update(Picture(self.draw(), self.alt))
-
-
-class LiveLoss(LivePicture):
-    """Loss and learning rate of a run in one picture that follows it: ``train(…, on_step=kit.LiveLoss(config, alt))``.
-
-    It is redrawn at most twice a second, and more seldom where that would take more than 1% of the time.
-
-    Args:
-        config: of the run.
-        alt: what the finished picture shows.
-        chance: horizontal yardsticks, nats per token, by label.
-    """
-
-    def __init__(self, config: TrainConfig, alt: str, chance: Mapping[str, float] | None = None) -> None:
-        figure = LossFigure(config.steps, config.learning_rate, alt, chance)
-        self._steps, self._history = config.steps, History("")
-
-        def draw() -> bytes:
-            png = figure.png(self._history)
-            return with_palette(png) if self._ended() else png  # the picture that is kept: a palette takes 60 ms
-
-        super().__init__(draw, alt)
-        self._next = 0.0  # the first point too: it is drawn into a figure that is there
-
-    def __call__(self, history: History) -> None:
-        """After each step; the last one is always drawn."""
-        self._history = history
-        begin = time.monotonic()
-        if self._ended() or begin >= self._next:
-            self.finish()
-            now = time.monotonic()
-            self._next = now + max(0.5, 100 * (now - begin))
-
-    def _ended(self) -> bool:
-        return len(self._history.loss) >= self._steps
-
-
-def train_live(
-    picture: LivePicture, runs: dict[str, History], model: Model, task: Task, config: TrainConfig
-) -> History:
-    """Train, and redraw ``picture`` on the way; the history lies in ``runs`` under the name of the model's rule."""
-
-    def follow(history: History) -> None:
-        runs[model.config.residual] = history
-        picture.update()
-
-    history = train(model, task, config, on_step=follow, progress=False)
-    picture.finish()
-    return history
-
-
 class CourseProgress:
     """How far you are: a line per lesson, and what is next. Shows itself as a table, or as plain text in a terminal."""
 
     def __init__(self) -> None:
+        from deepnet_edu.checks import check
+
         self.lessons = check.progress()
 
     def __repr__(self) -> str:
@@ -208,35 +154,6 @@ def course_progress() -> CourseProgress:
     seen.
     """
     return CourseProgress()
-
-
-class Guess(ipywidgets.VBox):
-    """A question with options that a learner answers before the picture that answers it.
-
-    Args:
-        question: plain text.
-        options: what can be chosen.
-    """
-
-    def __init__(self, question: str, options: Sequence[str]) -> None:
-        self.question, self.options = question, list(options)
-        self._buttons = ipywidgets.RadioButtons(options=self.options, value=None, layout={"width": "auto"})
-        super().__init__([ipywidgets.Label(question), self._buttons])
-
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Any:
-        """Live where a kernel runs, the question as text elsewhere."""
-        bundle = super()._repr_mimebundle_(include=include, exclude=exclude)
-        data = dict(bundle[0] if isinstance(bundle, tuple) else bundle)
-        data["text/plain"] = f"{self.question}\n" + "\n".join(f"( ) {option}" for option in self.options)
-        return data
-
-    def compare(self, answer: str) -> None:
-        """Print the guess beside the answer; a guess that was not made is said to be open."""
-        guess = self._buttons.value
-        if guess is None:
-            print(f"You have not guessed. It is: {answer}")
-        else:
-            print(f"You guessed: {guess}. {'Right' if guess == answer else 'It is'}: {answer}")
 
 
 class Results:

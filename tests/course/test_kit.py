@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from deepnet_edu import progress
-from deepnet_edu.course import kit
+from deepnet_edu.course import kit, live
 from deepnet_edu.course.places import RECORD_MIME
 from deepnet_edu.figures import residual_blocks
 from deepnet_edu.figures.style import line_style
@@ -59,9 +59,9 @@ def test_a_live_picture_is_redrawn_in_place(monkeypatch: pytest.MonkeyPatch) -> 
         def update(self, picture: object) -> None:
             updates.append(picture)
 
-    monkeypatch.setattr(kit, "display", lambda picture, display_id: shown.append(picture) or Handle())
+    monkeypatch.setattr(live, "display", lambda picture, display_id: shown.append(picture) or Handle())
     now = 100.0
-    monkeypatch.setattr(kit.time, "monotonic", lambda: now)
+    monkeypatch.setattr(live.time, "monotonic", lambda: now)
     picture = kit.LivePicture(residual_blocks, "blocks")
     picture.update()  # too soon: not drawn
     now += 1.0
@@ -75,7 +75,7 @@ def test_a_live_picture_is_redrawn_in_place(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_record_is_found_by_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = []
-    monkeypatch.setattr(kit, "display", lambda data, raw: shown.append(data))
+    monkeypatch.setattr("IPython.display.display", lambda data, raw: shown.append(data))
     kit.record(loss=torch.tensor(0.25), depths=[12, 50], name="x", passed=True)
     assert shown[0][RECORD_MIME] == {"loss": 0.25, "depths": [12, 50], "name": "x", "passed": True}
     assert shown[0]["text/plain"] == "recorded: loss = 0.25, depths = [12, 50], name = x, passed = True"

@@ -161,6 +161,14 @@ def test_commands_that_count_need_no_torch(command: list[str], tmp_path: Path) -
     assert done.returncode == 0, done.stderr
 
 
+def test_a_notebooks_first_line_loads_pytorch_and_little_else() -> None:
+    """Pictures, widgets and training come when a lesson uses them."""
+    code = "import sys; from deepnet_edu.course import kit; print([m for m in %s if m in sys.modules])"
+    code %= ["matplotlib", "ipywidgets", "IPython", "deepnet_edu.training", "deepnet_edu.checks.base"]
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_a_file_can_be_read_in_one_sitting() -> None:
     assert not [path for path in FILES if len(path.read_text(encoding="utf-8").splitlines()) > 350]
 

@@ -12,7 +12,7 @@ import pytest
 from tqdm.auto import tqdm
 
 from deepnet_edu import TrainConfig, build_model, probe
-from deepnet_edu.course import kit
+from deepnet_edu.course import live as live_module
 from deepnet_edu.figures.loss import LossFigure
 from deepnet_edu.messages import UserError
 from deepnet_edu.model import random_batch
@@ -305,9 +305,9 @@ def run(steps: int) -> History:
 def test_the_live_picture_follows_and_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     shown, clock = [], SimpleNamespace(seconds=0.0)
     handle = SimpleNamespace(update=shown.append)
-    monkeypatch.setattr(kit, "display", lambda picture, display_id: shown.append(picture) or handle)
-    monkeypatch.setattr(kit.time, "monotonic", lambda: clock.seconds)
-    live = kit.LiveLoss(TrainConfig(steps=40), "Loss falls from 5 to below 1.", {"ln 16": 2.77})
+    monkeypatch.setattr(live_module, "display", lambda picture, display_id: shown.append(picture) or handle)
+    monkeypatch.setattr(live_module.time, "monotonic", lambda: clock.seconds)
+    live = live_module.LiveLoss(TrainConfig(steps=40), "Loss falls from 5 to below 1.", {"ln 16": 2.77})
     for i in range(39):
         live(run(i + 1))
         clock.seconds += 0.1
@@ -330,9 +330,9 @@ def test_a_slow_drawing_is_made_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
         clock.seconds += 0.05
         drawn.append(picture)
 
-    monkeypatch.setattr(kit, "display", lambda picture, display_id: SimpleNamespace(update=update))
-    monkeypatch.setattr(kit.time, "monotonic", lambda: clock.seconds)
-    live = kit.LiveLoss(TrainConfig(steps=1000), "A run.")
+    monkeypatch.setattr(live_module, "display", lambda picture, display_id: SimpleNamespace(update=update))
+    monkeypatch.setattr(live_module.time, "monotonic", lambda: clock.seconds)
+    live = live_module.LiveLoss(TrainConfig(steps=1000), "A run.")
     for i in range(200):
         live(run(i + 1))
         clock.seconds += 0.5
