@@ -37,10 +37,15 @@ RUNS = [
     ("probe", 1000, 1),
     ("probe", 100, 1),
 ]
+_COMMAND = "from deepnet_edu.cli import app; app({}, standalone_mode=False)"
 IMPORTS = {
     "torch": "import torch",
     "deepnet_edu": "import deepnet_edu",
     "deepnet_edu, all its first names": "from deepnet_edu import *",
+    "the kit of a notebook": "from deepnet_edu.course import kit",
+    "deepnet-edu plan small_1000": _COMMAND.format(["plan", "small_1000"]),
+    "deepnet-edu models": _COMMAND.format(["models"]),
+    "deepnet-edu progress": _COMMAND.format(["progress"]),
 }
 
 
@@ -238,7 +243,7 @@ def imports(rounds: int) -> list[dict[str, Any]]:
     for turn in range(rounds + 1):  # the first fills the caches
         for name, statement in IMPORTS.items():
             begin = time.perf_counter()
-            subprocess.run([sys.executable, "-c", statement], check=True)
+            subprocess.run([sys.executable, "-c", statement], check=True, stdout=subprocess.DEVNULL)
             if turn:
                 seconds[name].append(time.perf_counter() - begin)
     base = statistics.median(seconds["torch"])
@@ -286,6 +291,7 @@ def targets(rows: list[dict[str, Any]], imported: list[dict[str, Any]]) -> list[
             return None
         return round(a["seconds a step"]["median"] / b["seconds a step"]["median"], 3)
 
+    loaded = {one["import"]: one["times import torch"] for one in imported}
     own, checkpoints = get("ours"), get("ours, checkpoints")
     checks: list[tuple[str, float | None, str, float]] = [
         ("share of the floor, one thread", own["share of the floor"]["median"], "at least", 0.5),
@@ -303,7 +309,16 @@ def targets(rows: list[dict[str, Any]], imported: list[dict[str, Any]]) -> list[
             "at most",
             1.3,
         ),
-        ("import deepnet_edu over import torch", imported[1]["times import torch"], "at most", 1.15),
+        *(
+            (f"{name} over import torch", loaded[name], "at most", limit)
+            for name, limit in [
+                ("deepnet_edu", 1.15),
+                ("the kit of a notebook", 1.2),
+                ("deepnet-edu plan small_1000", 1 / 3),
+                ("deepnet-edu models", 1 / 3),
+                ("deepnet-edu progress", 1 / 3),
+            ]
+        ),
     ]
     return [
         {
@@ -340,12 +355,17 @@ def main() -> None:
     """Measure everything, print and keep it."""
     parser = argparse.ArgumentParser(description="What depth costs, against the matrix products alone.")
     parser.add_argument("--rounds", type=int, default=0, help=f"rounds, {ROUNDS} by default; given, nothing is kept")
+    parser.add_argument("--imports", action="store_true", help="what importing takes, alone; nothing is kept")
     parser.add_argument("--only", action="append", help="a contender; may be repeated; nothing is kept")
     parser.add_argument("--worker", nargs=3, metavar=("NAME", "LAYERS", "THREADS"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
         name, layers, threads = arguments.worker
         return work(name, int(layers), int(threads))
+    if arguments.imports:
+        for one in imports(arguments.rounds or ROUNDS):
+            print(one)
+        return None
     runs = [run for run in RUNS if not arguments.only or run[0] in (*arguments.only, "floor")]
     found: dict[tuple[str, int, int], list[dict[str, Any]]] = {run: [] for run in runs}
     for turn in range(arguments.rounds or ROUNDS):

@@ -55,7 +55,7 @@ def _known(model: Model, config: TrainConfig, batch: Batch) -> str:
             accumulate=config.accumulate,
             source_tokens=source_tokens,
             checkpoint_every=0 if first is None else first.checkpoint_every,
-            path="plain" if config.offload or config.compile != "no" or first is None else first.path,
+            path="plain" if config.offload or config.compile != "no" or first is None else first.mode.path,
             precision="float32" if config.precision == "fp32" else "autocast",
             device=device.type,
             offload=config.offload,

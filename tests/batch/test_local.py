@@ -221,7 +221,7 @@ def test_what_goes_along_with_a_notebook_reaches_a_worker_of_a_cluster(
     monkeypatch.setattr("distributed.get_worker", lambda: SimpleNamespace(local_directory=str(working)))
     monkeypatch.setattr(remote, "Link", lambda topic: Lines(1, quiet=True))
     beside = {name: path.read_bytes() for name, path in {**notebook.modules, **notebook.files}.items()}
-    task = remote.Task(run, notebook.data, "python3", 1, False, Limits(), __version__, "topic", beside)
+    task = remote.RemoteNotebook(run, notebook.data, "python3", 1, False, Limits(), __version__, "topic", beside)
     for path in (working / "helper.py", working / "sets" / "a.txt"):
         path.unlink()
     reply = remote.run_here(task)

@@ -124,7 +124,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         raise Begun("its work")
 
     for name in (
-        "deepnet_edu.model.build_empty",
+        "deepnet_edu.model.build.build_empty",
         "deepnet_edu.batch.run.fill_folder",
         "deepnet_edu.course.build.executed",
         "deepnet_edu.course.lab.LabApp.launch_instance",

@@ -137,7 +137,7 @@ def test_what_the_fast_path_keeps(architecture: Any, every: int) -> None:
     with TrainStep(model, TrainConfig(steps=1)) as step:
         step(random_batch(config, 2, 8))
         stores = step._stores.values()
-        kept = sum(tensor.numel() for store in stores for one in store.kept for tensor in one)
+        kept = sum(tensor.numel() for store in stores for one in store.saved for tensor in one)
         kept += sum(store.ends.numel() for store in stores if store.ends is not None)
         compiled = all(stack.path_taken == "fast, compiled" for stack in step._stores)
     layers = _Layers(config, 2, 8, 8, fast=True, compiled=compiled)
