@@ -272,7 +272,7 @@ def test_recomputation_is_set_for_the_run_and_taken_back() -> None:
 
     assert train(model, TASK, recipe, on_step=look, progress=False).loss == pytest.approx(expected, rel=1e-12)
     assert set(seen) == {(3, True)}
-    assert all((stack.checkpoint_every, stack.offload) == (0, False) for stack in model.stacks().values())
+    assert all((stack.checkpoint_every, stack.mode.offload) == (0, False) for stack in model.stacks().values())
 
 
 def test_offload_without_checkpoints_is_refused() -> None:
