@@ -167,9 +167,8 @@ def test_a_peak_on_this_machine() -> None:
     By the plain path one run in six leaves a tenth to a third more in gaps, see docs/depth.md: the least of three.
     """
     row = RECORD["rows"][2]
-    expected = pytest.approx(
-        training_memory(ModelConfig(**without_former(row["config"], FORMER)), **row["how"]).total, rel=0.15
-    )
+    shape = ModelConfig(**without_former(row["config"], FORMER))
+    expected = pytest.approx(training_memory(shape, **row["how"]).total, rel=0.15)
     measured: list[int] = []
     while expected not in measured and len(measured) < 3:
         measured.append(memory.measure(2)["peak"])
