@@ -155,6 +155,25 @@ def _plain(value: Any) -> Any:
     return int(value) if isinstance(value, Integral) else float(value)
 
 
+def check_whole(name: str, value: Any, least: int = 1, most: int | None = None, otherwise: str = "") -> None:
+    """See that a value is a whole number; True is one to Python, not to us.
+
+    Args:
+        name: that the message gives the value.
+        value: as it was given.
+        least: of the numbers that it may be.
+        most: likewise, None where there is no end.
+        otherwise: what else the value might have been, ``" or 'auto'"``, for the sentence.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < least:
+        raise ValueError(f"{name}={shown(value)}: expected a whole number, {least} or more{otherwise}.")
+    if most is not None and int(value) > most:
+        raise ValueError(f"{name}={shown(value)}: expected {most:,} at most.")
+
+
 def check_fields(settings: Any, leave: Iterable[str] = ()) -> None:
     """See that each field of a frozen dataclass holds what its type says; NumPy's numbers become Python's.
 

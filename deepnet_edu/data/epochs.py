@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from deepnet_edu.fields import shown
+from deepnet_edu.fields import check_whole
 
 Item = TypeVar("Item")
 
@@ -73,9 +73,7 @@ def check_numbers(least: int, **numbers: int) -> None:
         ValueError: one of them is not.
     """
     for name, value in numbers.items():
-        if not isinstance(value, int) or not least <= value < 2**63:
-            most = ", less than 2**63" if isinstance(value, int) and value > least else ""
-            raise ValueError(f"{name}={shown(value)}: expected a whole number, {least} or more{most}.")
+        check_whole(name, value, least, 2**63 - 1)
 
 
 def fingerprint(*parts: NDArray[Any] | int) -> str:

@@ -17,8 +17,8 @@ from deepnet_edu.data import (
     load_translation,
     python_documents,
 )
-from deepnet_edu.fields import check
-from deepnet_edu.messages import shown, unknown
+from deepnet_edu.fields import check, check_whole
+from deepnet_edu.messages import unknown
 from deepnet_edu.training.loop import Task
 
 Source = Literal["python_docs", "text", "translation"]
@@ -79,11 +79,7 @@ class DataConfig:
             if kind is not int and name != "source":
                 check(getattr(self, name), kind, name)
         for name, least in (("sequences", 1), ("length", 2), ("max_tokens", 2), ("limit", 0)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"{name}={shown(value)}: expected a whole number, {least} or more.")
-            if value > _MOST:
-                raise ValueError(f"{name}={shown(value)}: expected {_MOST:,} at most.")
+            check_whole(name, getattr(self, name), least, _MOST)
         if self.tokenizer not in ("bytes", "bpe") and not self.tokenizer.endswith(".json"):
             raise ValueError(unknown("tokenizer", self.tokenizer, ("bytes", "bpe", "a file, for example bpe.json")))
         for field in fields(self):

@@ -1,7 +1,6 @@
 """Parameters and floating point operations by part, by formula: arithmetic alone, nothing is built."""
 
-from deepnet_edu.fields import Positive, checked
-from deepnet_edu.messages import shown
+from deepnet_edu.fields import Positive, check_whole, checked
 from deepnet_edu.model.config import NO_RESIDUAL, ModelConfig
 from deepnet_edu.planning.flops import end_operations, has_own_products, layer_operations
 from deepnet_edu.residual import RESIDUALS
@@ -136,8 +135,7 @@ def training_flops(config: ModelConfig, tokens: Positive, length: int = 0) -> di
     if has_own_products(config):
         raise ValueError(f"residual={config.residual!r} has products of its own, which are not counted: name another.")
     length = length or config.max_length
-    if length < 1:
-        raise ValueError(f"length={shown(length)}: expected a whole number, 1 or more; 0 for max_length.")
+    check_whole("length", length, otherwise="; 0 for max_length")
     depths = {"encoder": config.encoder_layers, "decoder": config.decoder_layers}
     both = length * (2 if all(depths.values()) else 1)
     weights = scores = 0

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from deepnet_edu.fields import checked
+from deepnet_edu.fields import check_whole, checked
 from deepnet_edu.model.config import ModelConfig
 from deepnet_edu.planning.memory import training_memory
 
@@ -32,8 +32,7 @@ def settings_that_fit(
         ValueError: as :func:`training_memory`; limit_bytes or accumulate is not positive.
     """
     for name, value in (("limit_bytes", limit_bytes), ("accumulate", accumulate)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name}={value!r}: expected a whole number, 1 or more.")
+        check_whole(name, value)
 
     def needs(change: dict[str, Any]) -> int:
         settings = {name: value for name, value in change.items() if name not in ("sequences", "accumulate")}

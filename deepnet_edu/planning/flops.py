@@ -1,6 +1,6 @@
 """Floating point operations of a model, from the configuration alone: a multiplication and an addition are two."""
 
-from deepnet_edu.fields import checked
+from deepnet_edu.fields import check_whole, checked
 from deepnet_edu.model.config import ModelConfig
 from deepnet_edu.residual import RESIDUALS
 
@@ -59,8 +59,7 @@ def flops_per_token(config: ModelConfig, tokens: int, *, source_tokens: int = 0)
         ValueError: a length is not positive.
     """
     for name, value, least in (("tokens", tokens, 1), ("source_tokens", source_tokens, 0)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ValueError(f"{name}={value!r}: expected a whole number, {least} or more.")
+        check_whole(name, value, least)
     return None if has_own_products(config) else branch_flops_per_token(config, tokens, source_tokens)
 
 

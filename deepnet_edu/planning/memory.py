@@ -7,7 +7,7 @@ benchmarks/memory.py, benchmarks/results/memory.json.
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from deepnet_edu.fields import checked
+from deepnet_edu.fields import check_whole, checked
 from deepnet_edu.messages import unknown
 from deepnet_edu.model.config import NO_RESIDUAL, ModelConfig
 from deepnet_edu.model.paths import compiled_sizes, knows
@@ -119,8 +119,7 @@ def training_memory(
         if given not in valid:
             raise ValueError(unknown(kind, given, valid))
     for name, value, least in (("sequences", sequences, 1), ("tokens", tokens, 1), ("source_tokens", source_tokens, 0)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ValueError(f"{name}={value!r}: expected a whole number, {least} or more.")
+        check_whole(name, value, least)
     S, autocast, on_cpu = source_tokens or tokens, precision == "autocast", device == "cpu"
     depths = {"encoder": config.encoder_layers, "decoder": config.decoder_layers}
     every = {stack: layers_together(checkpoint_every, n) for stack, n in depths.items()}

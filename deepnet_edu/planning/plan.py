@@ -3,7 +3,7 @@
 from dataclasses import KW_ONLY, asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from deepnet_edu.fields import check_fields, whole_number
+from deepnet_edu.fields import check_fields, check_whole, whole_number
 from deepnet_edu.messages import UserError, shown, unknown
 from deepnet_edu.model.config import ModelConfig
 from deepnet_edu.planning.pipeline import chunks_of
@@ -45,9 +45,7 @@ class Plan:
         whole = ("data", "shard", "pipeline", "microbatches")
         check_fields(self, leave=whole)
         for name in whole:
-            value, least = getattr(self, name), int(name != "microbatches")
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(f"{name}={shown(value)}: expected a whole number, {least} or more.")
+            check_whole(name, getattr(self, name), least=0 if name == "microbatches" else 1)
         if self.schedule not in SCHEDULES:
             raise ValueError(unknown("schedule", self.schedule, SCHEDULES))
         if self.pipeline == 1:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
+from deepnet_edu.fields import check_whole
 from deepnet_edu.messages import UserError
 from deepnet_edu.model.config import ModelConfig
 from deepnet_edu.planning.pipeline import bubble
@@ -56,8 +57,7 @@ def propose(
         ValueError: gpus or memory is not positive.
         UserError: nothing fits; the sentence says what would.
     """
-    if isinstance(gpus, bool) or not isinstance(gpus, int) or gpus < 1:
-        raise ValueError(f"gpus={gpus!r}: expected a whole number, 1 or more.")
+    check_whole("gpus", gpus)
     if isinstance(memory, bool) or not isinstance(memory, int | float) or not 0 < memory < float("inf"):
         raise ValueError(f"memory={memory!r}: expected a positive number of bytes.")
     sequences, tokens = sequences or SEQUENCES * gpus, tokens or config.max_length

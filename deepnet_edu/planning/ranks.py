@@ -6,7 +6,7 @@ Arithmetic on :func:`~deepnet_edu.planning.training_memory`, whose constants wer
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from deepnet_edu.fields import checked
+from deepnet_edu.fields import check_whole, checked
 from deepnet_edu.model.config import ModelConfig
 from deepnet_edu.model.shape import layers_together
 from deepnet_edu.planning.memory import BOOKS, OBJECTS, PRECISIONS, _Layers, gaps, saved_by, training_memory
@@ -216,8 +216,7 @@ def _cut(sequences: int, shares: int, pipeline: int, microbatches: int) -> tuple
         ("pipeline", pipeline, 1),
         ("microbatches", microbatches, 0),
     ):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ValueError(f"{name}={value!r}: expected a whole number, {least} or more.")
+        check_whole(name, value, least)
     n = 1 if pipeline == 1 else microbatches or 2 * pipeline
     if sequences % (shares * n):
         raise ValueError(

@@ -5,7 +5,7 @@ import sys
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from deepnet_edu.fields import check_fields
+from deepnet_edu.fields import check_fields, check_whole
 from deepnet_edu.messages import shown, unknown
 from deepnet_edu.model import Group
 from deepnet_edu.model.mode import Compile
@@ -97,9 +97,9 @@ class TrainConfig:
     def __post_init__(self) -> None:
         check_fields(self, leave=(*_WHOLE, "checkpoint_every", "learning_rate", "epsilon", *_NOT_NEGATIVE))
         for name, (least, most) in _WHOLE.items():
-            self._whole(name, least, most)
+            check_whole(name, getattr(self, name), least, most)
         if not (isinstance(self.checkpoint_every, str) and self.checkpoint_every == "auto"):
-            self._whole("checkpoint_every", 0, 10**9, " or 'auto'")
+            check_whole("checkpoint_every", self.checkpoint_every, 0, 10**9, " or 'auto'")
         for name, valid in _CHOICES.items():
             if getattr(self, name) not in valid:
                 raise ValueError(unknown(name, getattr(self, name), valid))
@@ -119,13 +119,6 @@ class TrainConfig:
                 f"betas={shown(self.betas)}: expected two numbers from 0 to below 1, for example (0.9, 0.999)."
             )
         self._check_together()
-
-    def _whole(self, name: str, least: int, most: int, otherwise: str = "") -> None:
-        value = getattr(self, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ValueError(f"{name}={shown(value)}: expected a whole number, {least} or more{otherwise}.")
-        if value > most:
-            raise ValueError(f"{name}={shown(value)}: expected {most:,} at most.")
 
     def _check_together(self) -> None:
         """What contradicts something else, instead of being ignored."""
