@@ -16,7 +16,7 @@ from deepnet_edu.planning.devices import GPUS, Gpu, Price, find_gpu, peak_of
 from deepnet_edu.planning.estimation import Estimate, estimate
 from deepnet_edu.planning.fit import explain, settings_that_fit
 from deepnet_edu.planning.flops import flops_per_token
-from deepnet_edu.planning.memory import PRECISIONS, MemoryPlan, training_memory
+from deepnet_edu.planning.memory import MemoryPlan, training_memory
 from deepnet_edu.planning.parameters import count_parameters
 from deepnet_edu.planning.pipeline import Action, Slot, bubble, in_time, length, rank_order, stage_layers, timeline
 from deepnet_edu.planning.plan import SCHEDULES, Plan
@@ -25,6 +25,7 @@ from deepnet_edu.planning.published import PUBLISHED, Published, features
 from deepnet_edu.planning.ranks import RankMemory, RankTraffic, rank_memory, rank_traffic
 from deepnet_edu.planning.shapes import SHAPES, find_shape
 from deepnet_edu.planning.time import Operations, TimePlan, count_operations, training_time
+from deepnet_edu.planning.workload import PRECISIONS
 
 __all__ = [
     "GPUS",

@@ -9,9 +9,11 @@ from typing import Any
 from deepnet_edu.fields import check_whole, checked
 from deepnet_edu.model.config import ModelConfig
 from deepnet_edu.model.shape import layers_together
-from deepnet_edu.planning.memory import BOOKS, OBJECTS, PRECISIONS, _Layers, gaps, saved_by, training_memory
+from deepnet_edu.planning.memory import BOOKS, OBJECTS, gaps, training_memory
 from deepnet_edu.planning.parameters import count_parameters, tensors_at_the_ends
 from deepnet_edu.planning.pipeline import Action, chunks_of, rank_order, stage_layers
+from deepnet_edu.planning.saved import SavedNumbers, saved_by
+from deepnet_edu.planning.workload import PRECISIONS, Workload
 
 
 @dataclass(frozen=True)
@@ -120,15 +122,15 @@ def rank_memory(
         ValueError: as :func:`training_memory`; the batch cannot be cut so, or there are more stages than layers.
     """
     share, n_microbatches = _cut(sequences, data * shard, pipeline, microbatches)
-    microbatch = share // n_microbatches
+    work = Workload(config, share // n_microbatches, tokens, source_tokens, precision)
     how: dict[str, Any] = {"source_tokens": source_tokens, "checkpoint_every": checkpoint_every}
     path = "auto" if shard == pipeline == 1 else "plain"  # what is cut runs layer by layer
     # With stages some micro-batches are in their forward pass while others are in their backward pass: all is added, as
     # on a CPU.
     where = device if pipeline == 1 else "cpu"
-    whole = training_memory(config, microbatch, tokens, **how, precision=precision, device=where, path=path)
+    whole = training_memory(config, work.B, tokens, **how, precision=precision, device=where, path=path)
     every, cpu = checkpoint_every, device == "cpu"
-    weight, gradient, optimizer, number = PRECISIONS[precision]
+    weight, gradient, optimizer, _ = PRECISIONS[precision]
     found = []
     for own, order in _stages_by_rank(config, pipeline, schedule, n_microbatches):
         held = _held(config, own)
@@ -142,12 +144,10 @@ def rank_memory(
         if pipeline == 1:
             activations, temporaries, objects = whole.activations, whole.temporaries, whole.objects
         else:
-            size = (microbatch, tokens, source_tokens or tokens, every, precision)
-            kept = {stage: _kept(config, own[i], *size) for i, stage in enumerate(sorted({one.stage for one in order}))}
+            saved = {n: _saved(work, own[i], every) for i, n in enumerate(sorted({one.stage for one in order}))}
             # One micro-batch at a time is in its backward pass, in which a group of layers is computed again.
-            activations = _peak(order, kept) + max(_again(config, stage, *size) for stage in own)
-            answers = microbatch * (1 if config.n_classes else tokens) * (config.n_classes or config.vocab_size)
-            temporaries = whole.temporaries - (0 if own[-1].last else number * answers)
+            activations = _peak(order, saved) + max(_again(work, stage, every) for stage in own)
+            temporaries = whole.temporaries - (0 if own[-1].last else work.number * work.answers)
             sublayers = sum(_sublayers(config, stage) for stage in own)
             objects = sublayers * (OBJECTS + BOOKS * bool(every)) + round(gaps(config, fast=False) * activations)
         found.append(
@@ -191,12 +191,13 @@ def rank_traffic(
     weights are gathered is PyTorch's ``fully_shard`` as this library calls it.
     """
     share, n_microbatches = _cut(sequences, data * shard, pipeline, microbatches)
+    work = Workload(config, share, tokens, source_tokens, precision)
     weight, gradient, _, _ = PRECISIONS[precision]
     crossing = [0] * pipeline
     if pipeline > 1:
         stages = _stages(config, pipeline * chunks_of(schedule))
         for i, below in enumerate(stages[:-1]):
-            size = _crossing(config, below, share, tokens, source_tokens or tokens) * _width(precision)
+            size = _crossing(work, below) * work.number
             crossing[i % pipeline] += size  # the stream goes up
             crossing[(i + 1) % pipeline] += size  # its gradient comes down
     found = []
@@ -264,62 +265,52 @@ def _held(config: ModelConfig, own: list[_Stage]) -> int:
     return sum(stage.in_layers for stage in own) + sum(tensors.values())
 
 
-def _kept(
-    config: ModelConfig, stage: _Stage, B: int, T: int, S: int, checkpoint_every: int | str, precision: str
-) -> int:
-    """Bytes that a stage keeps of one micro-batch, from its forward to its backward pass."""
-    autocast = precision == "autocast"
-    number, narrow = _width(precision), 2 if autocast else _width(precision)
-    layers = _Layers(config, B, T, S, fast=False, compiled=False, autocast=autocast)
-    found = narrow * sum(
+def _saved(work: Workload, stage: _Stage, checkpoint_every: int | str) -> int:
+    """Bytes that a stage saves of one micro-batch, from its forward to its backward pass."""
+    config, B, T, S = work.config, work.B, work.T, work.S
+    layers = SavedNumbers(work)
+    found = work.narrow * sum(
         layers.held(stack, len(part), layers_together(checkpoint_every, len(part)), first=part.start)
         for stack, part in stage.layers.items()
     )
     if not stage.last:
-        found += number * _crossing(config, stage, B, T, S)
+        found += work.number * _crossing(work, stage)
     for stack in ("encoder", "decoder"):
         if stack in stage.ends:
             both = not (config.encoder_layers and config.decoder_layers)
-            found += number * 2 * B * config.d_model * (T + S if both else S if stack == "encoder" else T)
-    if stage.last:
-        found += (narrow + number) * B * (config.n_classes or T * config.vocab_size)
-    return found
+            found += work.number * 2 * B * config.d_model * (T + S if both else S if stack == "encoder" else T)
+    return found + stage.last * (work.narrow + work.number) * work.answers
 
 
-def _again(
-    config: ModelConfig, stage: _Stage, B: int, T: int, S: int, checkpoint_every: int | str, precision: str
-) -> int:
+def _again(work: Workload, stage: _Stage, checkpoint_every: int | str) -> int:
     """Bytes of a stage's largest group of layers that is computed again."""
-    layers = _Layers(config, B, T, S, fast=False, compiled=False, autocast=precision == "autocast")
+    layers = SavedNumbers(work)
     groups = [
         layers.again(stack, len(part), layers_together(checkpoint_every, len(part)), first=part.start)
         for stack, part in stage.layers.items()
     ]
-    return (2 if precision == "autocast" else _width(precision)) * max(groups, default=0)
+    return work.narrow * max(groups, default=0)
 
 
-def _crossing(config: ModelConfig, below: _Stage, B: int, T: int, S: int) -> int:
+def _crossing(work: Workload, below: _Stage) -> int:
     """Numbers that leave a stage for the next one: the rule's state, and in a decoder the encoder's output too."""
+    config, B, S = work.config, work.B, work.S
     saved = saved_by(config)
     stack = list(below.layers)[-1]
-    rows = B * (T if stack == "decoder" else S)
+    rows = B * (work.T if stack == "decoder" else S)
     if stack == "encoder" and below.layers[stack].stop == config.encoder_layers and config.decoder_layers:
         return rows * config.d_model  # the encoder's output
     memory = B * S * config.d_model if stack == "decoder" and config.encoder_layers else 0
     return (saved.state + saved.growth * below.layers[stack].stop) * rows * config.d_model + memory
 
 
-def _peak(order: list[Action], kept: dict[int, int]) -> int:
+def _peak(order: list[Action], saved: dict[int, int]) -> int:
     """The most bytes of activations that a rank keeps at a time."""
     now = most = 0
     for action in order:
-        now += -kept[action.stage] if action.backward else kept[action.stage]
+        now += -saved[action.stage] if action.backward else saved[action.stage]
         most = max(most, now)
     return most
-
-
-def _width(precision: str) -> int:
-    return PRECISIONS[precision][3]
 
 
 def _count(stage: _Stage) -> int:

@@ -12,7 +12,9 @@ from deepnet_edu.fields import checked
 from deepnet_edu.model.config import ModelConfig
 from deepnet_edu.model.paths import compiled_sizes
 from deepnet_edu.planning.flops import end_operations, has_own_products, layer_operations
-from deepnet_edu.planning.memory import PRECISIONS, _Layers, training_memory
+from deepnet_edu.planning.memory import training_memory
+from deepnet_edu.planning.saved import SavedNumbers
+from deepnet_edu.planning.workload import PRECISIONS, Workload
 from deepnet_edu.residual import DEFAULT, RESIDUALS, StackName, place_at, sublayer_kinds
 
 #: Fitted to the floor alone, the matrix products of half of the runs: operations a second of one thread in large ones,
@@ -158,7 +160,7 @@ def training_time(
     for name, value in (("rate", rate), ("bandwidth", bandwidth)):
         if not (isinstance(value, int | float) and 0 < value < float("inf")):
             raise ValueError(f"{name}={value!r}: expected a positive number, a second.")
-    counts = _count(config, sequences, tokens, source_tokens, checkpoint_every, path, precision)
+    counts = _count(Workload(config, sequences, tokens, source_tokens, precision), checkpoint_every, path)
     return _plan(counts, rate, LAUNCH, bandwidth, FITTED)
 
 
@@ -180,7 +182,7 @@ def count_operations(
     Raises:
         ValueError: as :func:`training_time`.
     """
-    return _count(config, sequences, tokens, source_tokens, checkpoint_every, path, "float32").operations
+    return _count(Workload(config, sequences, tokens, source_tokens), checkpoint_every, path).operations
 
 
 @dataclass(frozen=True)
@@ -220,28 +222,19 @@ def _plan(counts: _Counts, rate: float, launch: float, bandwidth: float, fitted:
     )
 
 
-def _count(
-    config: ModelConfig, sequences: int, tokens: int, source_tokens: int, every: int, path: str, precision: str
-) -> _Counts:
+def _count(work: Workload, every: int, path: str) -> _Counts:
     """Layer kinds times depth."""
-    memory = training_memory(
-        config,
-        sequences,
-        tokens,
-        source_tokens=source_tokens,
-        checkpoint_every=every,
-        path=path,
-        precision=precision,
-    )
-    _check_measured(config, memory.path, precision)
-    B, T, S, d, fast = sequences, tokens, source_tokens or tokens, config.d_model, memory.path == "fast"
-    layers = _Layers(config, B, T, S, fast, compiled=True)
-    answers = B * (1 if config.n_classes else T) * (config.n_classes or config.vocab_size)
+    config, B, T, S, d = work.config, work.B, work.T, work.S, work.config.d_model
+    how: dict[str, Any] = {"source_tokens": S, "checkpoint_every": every, "path": path, "precision": work.precision}
+    memory = training_memory(config, B, T, **how)
+    _check_measured(config, memory.path, work.precision)
+    fast = memory.path == "fast"
+    layers = SavedNumbers(work, fast, compiled=True)
     head, patches = end_operations(config, B, T)
     forward, backward, attention = head + patches, 2 * head + patches, 0  # no gradient of the pixels is wanted
     products, products_again = 3 + 2 * bool(config.n_classes), 0
     again = attention_again = kept_again = calls = calls_again = 0
-    kept = 2 * B * (T + S) * d + 2 * answers
+    kept = work.embedded + 2 * work.answers
     depths: dict[StackName, int] = {"encoder": config.encoder_layers, "decoder": config.decoder_layers}
     for stack, n in depths.items():
         if not n:

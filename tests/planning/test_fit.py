@@ -12,7 +12,9 @@ from deepnet_edu import build_model
 from deepnet_edu.course.places import ROOT
 from deepnet_edu.model import ModelConfig, random_batch
 from deepnet_edu.planning import SHAPES, explain, peak_of, settings_that_fit, training_memory
-from deepnet_edu.planning.memory import _Layers, _matrices
+from deepnet_edu.planning.memory import _matrices
+from deepnet_edu.planning.saved import SavedNumbers
+from deepnet_edu.planning.workload import Workload
 from tests.rules import CLAIMS, small_config
 
 BIG = SHAPES["deepnet_200_opus"]
@@ -44,7 +46,7 @@ def off(config: ModelConfig, sequences: int = 2, tokens: int = 8) -> float:
     depths = [name for name in ("encoder_layers", "decoder_layers") if getattr(config, name)]
     three, four = (replace(config, **dict.fromkeys(depths, n)) for n in (3, 4))
     counted = kept_bytes(four, sequences, tokens) - kept_bytes(three, sequences, tokens)
-    layers = _Layers(config, sequences, tokens, tokens, fast=False, compiled=False, autocast=True)
+    layers = SavedNumbers(Workload(config, sequences, tokens, precision="autocast"))
     planned = 2 * sum(layers.layer(name.removesuffix("_layers"), 3) for name in depths)
     copies = 2 * (_matrices(four, 0) - _matrices(three, 0))
     return (planned + copies) / counted
@@ -110,7 +112,7 @@ def test_a_gpus_peak_is_the_larger_of_two_moments() -> None:
     few, many = (
         training_memory(replace(BIG, vocab_size=n), 8, 64, checkpoint_every=10, device="cuda") for n in (50, 9_000_000)
     )
-    layers = _Layers(BIG, 8, 64, 64, fast=False, compiled=False)
+    layers = SavedNumbers(Workload(BIG, 8, 64))
     states = sum(layers.held(stack, 100, 10) for stack in ("encoder", "decoder"))
     entered = 2 * 8 * (64 + 64) * BIG.d_model
     assert few.activations == 4 * (

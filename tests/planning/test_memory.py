@@ -17,7 +17,8 @@ from deepnet_edu.model.config import FORMER
 from deepnet_edu.model.fast import knows
 from deepnet_edu.planning import SHAPES, count_parameters, find_shape, training_memory
 from deepnet_edu.planning.limits import probe_needs, refuse_beyond
-from deepnet_edu.planning.memory import _Layers
+from deepnet_edu.planning.saved import SavedNumbers
+from deepnet_edu.planning.workload import Workload
 from deepnet_edu.residual import RESIDUALS
 from deepnet_edu.training import TrainConfig, TrainStep
 from tests.rules import CLAIMS, small_config
@@ -92,7 +93,7 @@ def grows_by(config: ModelConfig, sequences: int = 2, tokens: int = 8) -> int:
 
 
 def planned(config: ModelConfig, sequences: int = 2, tokens: int = 8) -> int:
-    layers = _Layers(config, sequences, tokens, tokens, fast=False, compiled=False)
+    layers = SavedNumbers(Workload(config, sequences, tokens))
     stacks = {"encoder": config.encoder_layers, "decoder": config.decoder_layers}
     return sum(layers.layer(stack, 3) for stack, depth in stacks.items() if depth)
 
@@ -142,7 +143,7 @@ def test_what_the_fast_path_keeps(architecture: Any, every: int) -> None:
         kept = sum(tensor.numel() for store in stores for one in store.saved for tensor in one)
         kept += sum(store.ends.numel() for store in stores if store.ends is not None)
         compiled = all(stack.path_taken == "fast, compiled" for stack in step._stores)
-    layers = _Layers(config, 2, 8, 8, fast=True, compiled=compiled)
+    layers = SavedNumbers(Workload(config, 2, 8), fast=True, compiled=compiled)
     stacks = {"encoder": config.encoder_layers, "decoder": config.decoder_layers}
     assert kept == sum(layers.held(stack, n, every) + layers.again(stack, n, every) for stack, n in stacks.items() if n)
 
@@ -230,7 +231,7 @@ def test_shapes_by_name_and_from_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("every", [0, 1, 5, 6, 37, 40])
 def test_layers_are_summed_in_closed_form(residual: str, every: int) -> None:
     """Attention residuals weigh two outputs more with each layer below, which are kept once for all groups."""
-    layers = _Layers(replace(SHAPES["small_1000"], residual=residual), 3, 64, 64, False, True)
+    layers = SavedNumbers(Workload(replace(SHAPES["small_1000"], residual=residual), 3, 64))
     each = [layers.layer("decoder", 4 + i) for i in range(37)]
     if not every or every >= 37:
         assert layers.held("decoder", 37, every, first=4) == sum(each)
