@@ -55,25 +55,36 @@ def audit(notebook: dict[str, Any], *, ended: dict[str, Any] | None) -> list[str
     code = [(n, cell) for n, cell in enumerate(own, 1) if cell["cell_type"] == "code" and source(cell)]
     for n, cell in code:
         problems += [f"cell {n} {what}" for what in _wrong(cell)]
-    for widget in notebook["metadata"].get("widgets", {}).get(_WIDGET_STATE, {}).get("state", {}).values():
-        for output in widget.get("state", {}).get("outputs", []) or []:
-            if output.get("output_type") == "error":
-                problems.append(f"a widget's callback raised {output.get('ename')}: {output.get('evalue', '')[:200]}")
-        if FAULT in str(said := widget.get("state", {}).get("value", "")):
-            problems.append(re.sub(r"<[^>]*>", "", str(said))[:200])
-    problems += [*told(ended, "faults"), *_vanished(code, ended or {})]
-    skipped = [str(n) for n, cell in code if cell["execution_count"] is None and not _tagged(cell, SKIP)]
-    if skipped:
-        problems.append(f"did not run: cell{'s' if len(skipped) > 1 else ''} {', '.join(skipped)}")
-    elif ended is None and not problems:
-        problems.append("its kernel had gone before the last cell was over")
-    if all(_tagged(cell, SKIP) for _, cell in code):
-        problems.append("all of its code has the tag skip-execution" if code else "there is no code in it")
+    problems += [*_in_widgets(notebook), *told(ended, "faults"), *_vanished(code, ended or {})]
+    problems += _left_out(code, ended, problems)
     if not notebook["metadata"].get("papermill", {}).get("duration"):
         problems.append("it took no time: nothing was executed")
     if not problems and any(_RECORDS.search(source(cell)) for _, cell in code) and not recorded(notebook):
         problems.append("it calls record(), but recorded nothing")
     return problems
+
+
+def _in_widgets(notebook: dict[str, Any]) -> Iterator[str]:
+    """Errors that hide in the state of widgets."""
+    for widget in notebook["metadata"].get("widgets", {}).get(_WIDGET_STATE, {}).get("state", {}).values():
+        for output in widget.get("state", {}).get("outputs", []) or []:
+            if output.get("output_type") == "error":
+                yield f"a widget's callback raised {output.get('ename')}: {output.get('evalue', '')[:200]}"
+        if FAULT in str(said := widget.get("state", {}).get("value", "")):
+            yield re.sub(r"<[^>]*>", "", str(said))[:200]
+
+
+def _left_out(
+    code: list[tuple[int, dict[str, Any]]], ended: dict[str, Any] | None, problems: list[str]
+) -> Iterator[str]:
+    """Cells that did not run, or that nobody saw the end of."""
+    skipped = [str(n) for n, cell in code if cell["execution_count"] is None and not _tagged(cell, SKIP)]
+    if skipped:
+        yield f"did not run: cell{'s' if len(skipped) > 1 else ''} {', '.join(skipped)}"
+    elif ended is None and not problems:
+        yield "its kernel had gone before the last cell was over"
+    if all(_tagged(cell, SKIP) for _, cell in code):
+        yield "all of its code has the tag skip-execution" if code else "there is no code in it"
 
 
 def source(cell: dict[str, Any]) -> str:

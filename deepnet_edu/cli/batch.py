@@ -4,10 +4,10 @@ import os
 import re
 import shlex
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +17,7 @@ from deepnet_edu.messages import UserError, shown
 
 if TYPE_CHECKING:
     from deepnet_edu.batch.plan import BatchPlan
+    from deepnet_edu.batch.state import Status
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 _LONGEST_S = 366 * 24 * 3600
@@ -93,15 +94,13 @@ def run(
     Example: deepnet-edu run 01 07 --profile smoke --sweep DEPTH=50,100 --seeds 3 --out runs/depths
     """
     from deepnet_edu.batch.cluster.dask import Cluster
-    from deepnet_edu.batch.folder import kept_notebooks, read_request
     from deepnet_edu.batch.local import Limits
-    from deepnet_edu.batch.plan import Request, make_plan, now
+    from deepnet_edu.batch.plan import now
     from deepnet_edu.batch.report.junit import check_place
     from deepnet_edu.batch.run import run_batch
     from deepnet_edu.batch.slots import make_slots, usable_gpus
-    from deepnet_edu.batch.state import BATCH, STOPPED, read_batch
-    from deepnet_edu.batch.watch import go_on
-    from deepnet_edu.course.places import LESSONS, RUNS, lesson_names
+    from deepnet_edu.batch.state import BATCH, read_batch
+    from deepnet_edu.course.places import LESSONS, RUNS
 
     if (resume or join) and out is None:
         raise UserError("Say which batch to go on with: --out runs/NAME.")
@@ -109,43 +108,12 @@ def run(
         raise UserError("--take-over is for a batch that was begun elsewhere: give it together with --resume.")
     folder = out or (RUNS if LESSONS.exists() else Path("runs")) / re.sub(r"\D", "", now()[:19])
     begun = (resume or join) and (os.path.lexists(folder / BATCH) or not notebooks)
-    before = Request(())
-    try:
-        before = read_request(folder) if begun else before
-    except UserError:
-        if not notebooks:
-            raise
-    # What was asked for before was asked for from there, wherever one stands now.
-    kept = {} if notebooks or not begun else kept_notebooks(folder, before)
-    there = before.working if not notebooks and (kept or Path(before.working).is_dir()) else str(Path.cwd())
-    for path, _ in kept.values():
-        _warn(f"{path.name} is no longer in {path.parent}: running the batch's own copy of it.")
-    plan = make_plan(
-        Request(
-            tuple(notebooks or before.notebooks or lesson_names()),
-            profile or before.profile,
-            tuple(given or before.given),
-            tuple(sweeps or before.sweeps),
-            before.seeds if seeds is None else seeds,
-            there,
-            before.kernel if kernel is None else kernel,
-            before.cwd if cwd is None else cwd,
-        ),
-        Path(there),
-        kept,
-    )
+    asked = {"profile": profile or None, "given": given, "sweeps": sweeps, "seeds": seeds, "kernel": kernel, "cwd": cwd}
+    plan = planned(folder, begun, notebooks, asked)
     if junit:
         check_place(junit, folder)
-    if cluster and (slots or timings or gpus not in ("all", "none")):
-        raise UserError(
-            "--slots, --timings and numbers of --gpus are for one machine; a cluster has what deepnet-edu workers "
-            "gives it."
-        )
-    if cluster and plan.request.cwd == "notebook":
-        raise UserError(
-            "--cwd notebook is for one machine: workers of a cluster do not see the notebook's folder. Leave it out, "
-            "since files that the notebook names go along with it, or name a folder that all workers see."
-        )
+    if cluster:
+        fits_a_cluster(plan, slots=slots, timings=timings, gpus=gpus)
     places = [] if cluster else make_slots(gpus, slots, usable_gpus(gpus, _warn))
     if timings and len(places) > 1:
         raise UserError("--timings measures one run after the other: say --slots 1 with it.")
@@ -153,7 +121,26 @@ def run(
     if dry_run:
         show(plan, {one.id: one.state for one in read_batch(folder)} if begun else {}, as_json)
         raise typer.Exit(len(plan.notebooks) < len(plan.runs))
-    command = ["deepnet-edu", *sys.argv[1:]]
+    runs = run_batch(
+        plan,
+        folder,
+        places,
+        limits,
+        resume=resume,
+        join=join,
+        take_over=take_over,
+        command=["deepnet-edu", *sys.argv[1:]],
+        quiet=as_json,
+        cluster=Cluster(cluster, gpus=gpus == "all") if cluster else None,
+    )
+    if timings:
+        from deepnet_edu.batch.timings import keep_timings
+
+        keep_timings(runs)
+    if junit:
+        from deepnet_edu.batch.report.junit import write_junit
+
+        write_junit(junit, folder.name, runs)
     said = {
         "--gpus": gpus if gpus != "all" else None,
         "--slots": slots,
@@ -165,27 +152,66 @@ def run(
     }
     again = [part for name, value in said.items() if value is not None for part in (name, str(value))]
     again += ["--fail-fast"] * fail_fast
-    far = Cluster(cluster, gpus=gpus == "all") if cluster else None
-    runs = run_batch(
-        plan,
-        folder,
-        places,
-        limits,
-        resume=resume,
-        join=join,
-        take_over=take_over,
-        command=command,
-        quiet=as_json,
-        cluster=far,
-    )
-    if timings:
-        from deepnet_edu.batch.timings import keep_timings
+    raise typer.Exit(ended(folder, runs, again, as_json, fail_fast))
 
-        keep_timings(runs)
-    if junit:
-        from deepnet_edu.batch.report.junit import write_junit
 
-        write_junit(junit, folder.name, runs)
+def planned(folder: Path, begun: bool, notebooks: list[str] | None, asked: dict[str, Any]) -> "BatchPlan":
+    """The runs of a batch: as they are asked for, and what is not said is as it was when the batch was begun.
+
+    Args:
+        folder: of the batch.
+        begun: whether it goes on.
+        notebooks: to run; by default those of before, or all lessons.
+        asked: the other fields of a :class:`~deepnet_edu.batch.plan.Request`, None or empty where nothing was said.
+
+    Raises:
+        UserError: a notebook, a value or the batch is not there.
+    """
+    from deepnet_edu.batch.folder import kept_notebooks, read_request
+    from deepnet_edu.batch.plan import Request, make_plan
+    from deepnet_edu.course.places import lesson_names
+
+    before = Request(())
+    try:
+        before = read_request(folder) if begun else before
+    except UserError:
+        if not notebooks:
+            raise
+    # What was asked for before was asked for from there, wherever one stands now.
+    kept = {} if notebooks or not begun else kept_notebooks(folder, before)
+    there = before.working if not notebooks and (kept or Path(before.working).is_dir()) else str(Path.cwd())
+    for path, _ in kept.values():
+        _warn(f"{path.name} is no longer in {path.parent}: running the batch's own copy of it.")
+    said: dict[str, Any] = {
+        name: tuple(v) if isinstance(v, list) else v for name, v in asked.items() if v is not None and v != []
+    }
+    names = tuple(notebooks or before.notebooks or lesson_names())
+    return make_plan(replace(before, notebooks=names, working=there, **said), Path(there), kept)
+
+
+def fits_a_cluster(plan: "BatchPlan", *, slots: int | None, timings: bool, gpus: str) -> None:
+    """Refuse what is for one machine.
+
+    Raises:
+        UserError: it was asked for.
+    """
+    if slots or timings or gpus not in ("all", "none"):
+        raise UserError(
+            "--slots, --timings and numbers of --gpus are for one machine; a cluster has what deepnet-edu workers "
+            "gives it."
+        )
+    if plan.request.cwd == "notebook":
+        raise UserError(
+            "--cwd notebook is for one machine: workers of a cluster do not see the notebook's folder. Leave it out, "
+            "since files that the notebook names go along with it, or name a folder that all workers see."
+        )
+
+
+def ended(folder: Path, runs: "list[Status]", again: list[str], as_json: bool, fail_fast: bool) -> int:
+    """Print what came of the runs, and what to type next. Returns the exit status: 130 for a batch that was stopped."""
+    from deepnet_edu.batch.state import STOPPED
+    from deepnet_edu.batch.watch import go_on
+
     done = sum(one.state == "done" for one in runs)
     if as_json:
         print(json_text([asdict(one) for one in runs], indent=1))
@@ -195,7 +221,7 @@ def run(
             print(f"Go on with: {go_on(str(folder), again)}")
         print(f"All of it on one page: {shlex.join(['deepnet-edu', 'report', str(folder)])}")
     stopped = any(one.state in ("queued", "running") or one.problems == [STOPPED] for one in runs)
-    raise typer.Exit(130 if stopped and not fail_fast else int(done < len(runs)))
+    return 130 if stopped and not fail_fast else int(done < len(runs))
 
 
 @app.command()

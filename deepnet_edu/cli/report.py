@@ -1,7 +1,6 @@
 """The command that says what became of a batch."""
 
 import os
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -31,7 +30,7 @@ def report(
     from deepnet_edu.batch.folder import runs_as_they_are
     from deepnet_edu.batch.report.junit import check_place, write_junit
     from deepnet_edu.batch.report.page import check_page, page
-    from deepnet_edu.batch.report.summary import as_differences, as_table, compare, group_runs, numbers_of, summarize
+    from deepnet_edu.batch.report.summary import as_differences, as_plain, as_table, compare
     from deepnet_edu.files import json_text, write_atomic
 
     if as_json and as_csv:
@@ -55,26 +54,7 @@ def report(
     if as_csv:
         print(as_differences(differences) if other else as_table(runs), end="")
     elif as_json:
-        groups = [
-            {
-                "notebook": group.notebook,
-                "profile": group.profile,
-                "parameters": group.parameters,
-                "runs": [run.id for run in group.runs],
-                "metrics": {name: asdict(found) for name in numbers_of([group]) if (found := group.metric(name))},
-            }
-            for group in group_runs(runs)
-        ]
-        printed: dict[str, object] = {
-            "summary": summarize(runs),
-            "groups": groups,
-            "runs": [asdict(run) for run in runs],
-        }
-        if other:
-            printed["comparison"] = [
-                {**row, "difference": row["difference"] and asdict(row["difference"])} for row in differences
-            ]
-        print(json_text(printed, indent=1, ensure_ascii=False))
+        print(json_text(as_plain(runs, differences if other else None), indent=1, ensure_ascii=False))
     else:
         html = page(folder, runs, (other.name, batches[other]) if other else None)
         try:

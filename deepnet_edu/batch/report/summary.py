@@ -227,6 +227,30 @@ def _by_seed(runs: Iterable[Status]) -> dict[tuple[str, ...], dict[int, Status]]
     return found
 
 
+def as_plain(runs: Sequence[Status], differences: Iterable[dict[str, Any]] | None = None) -> dict[str, Any]:
+    """Plain JSON values: the summary, groups of alike runs with means of their metrics, and all runs.
+
+    Args:
+        runs: of the batch.
+        differences: from another batch, as :func:`compare` has them, if they are wanted.
+    """
+    groups = [
+        {
+            "notebook": group.notebook,
+            "profile": group.profile,
+            "parameters": group.parameters,
+            "runs": [run.id for run in group.runs],
+            "metrics": {name: asdict(found) for name in numbers_of([group]) if (found := group.metric(name))},
+        }
+        for group in group_runs(runs)
+    ]
+    plain: dict[str, Any] = {"summary": summarize(runs), "groups": groups, "runs": [asdict(run) for run in runs]}
+    if differences is not None:
+        rows = [{**row, "difference": row["difference"] and asdict(row["difference"])} for row in differences]
+        plain["comparison"] = rows
+    return plain
+
+
 def as_table(runs: Sequence[Status]) -> str:
     """CSV, a line per run: what it was, ``parameters.NAME`` and ``metrics.NAME``; lists are written as JSON."""
     columns = [(f"{what}.{name}", what, name) for what in ("parameters", "metrics") for name in names_of(runs, what)]
