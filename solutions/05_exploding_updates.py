@@ -337,9 +337,8 @@ def look(model, inputs):
         sublayer.residual.norm.register_forward_pre_hook(lambda _, given: lengths.append(given[0].norm(dim=-1).mean()))
         for sublayer in model.sublayers()
     ]
-    model.use_path("plain")  # so that each norm is really called
-    y = model.stack(model.embed(inputs))
-    model.use_path("auto")
+    with model.running(path="plain"):  # so that each norm is really called
+        y = model.stack(model.embed(inputs))
     for hook in hooks:
         hook.remove()
     return y, torch.stack(lengths).mean().item()

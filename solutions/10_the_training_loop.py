@@ -41,6 +41,7 @@ from deepnet_edu.figures import Picture, loss_curves
 from deepnet_edu.figures.style import legend_below, new_figure, series_style
 from deepnet_edu.model import Batch
 from deepnet_edu.training import TrainStep
+from deepnet_edu.training import learning_rate as scheduled
 
 device = kit.setup(SEED, PROFILE)
 smoke = PROFILE == "smoke"
@@ -175,12 +176,15 @@ for n in (50, 100, 400, 1000):
         f"update {n:5}: inverse square root {inverse_sqrt_rate(n, 1.0, 100, 0.0):.3f} of the peak,",
         f"cosine over 1,000 {cosine_rate(n, 1000, 1.0, 100, 0.0, 0.1):.3f}",
     )
+recipe = TrainConfig(steps=1000, learning_rate=1.0, schedule="cosine", warmup=100, final_learning_rate=0.1)
+off = max(abs(scheduled(n - 1, recipe) - cosine_rate(n, 1000, 1.0, 100, 0.0, 0.1)) for n in (50, 100, 400, 1000))
+verdict("the library's TrainConfig(schedule='cosine', …) has the same rates:", off < 1e-9)
 
 # %% [markdown]
 # <details><summary>What you should see</summary>
 #
 # Both are at half of the peak in the middle of the warm-up. At update 400 the inverse square root has fallen to 0.5, the cosine
-# to 0.775; at the end of a run of 1,000 to 0.316, and to the final 0.1.
+# to 0.775; at the end of a run of 1,000 to 0.316, and to the final 0.1. True.
 # </details>
 #
 # **Why it works.** A schedule is a function of the update's number, and of nothing else. It remembers nothing. Whoever knows $n$

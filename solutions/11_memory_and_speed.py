@@ -610,8 +610,8 @@ def seconds_by_part(step, batch):
 
 def run(path, every):
     """Least seconds of each part in some steps, and the peak of memory."""
-    model.use_path(path)
-    with TrainStep(model, TrainConfig(steps=1, learning_rate=1e-5, warmup=0, checkpoint_every=every)) as step:
+    recipe = TrainConfig(steps=1, learning_rate=1e-5, warmup=0, checkpoint_every=every)
+    with model.running(path=path), TrainStep(model, recipe) as step:
         peak_bytes(reset=True)
         rows = [seconds_by_part(step, batch) for _ in range(1 + steps)]
         return np.min(rows[1:], axis=0), peak_bytes()  # others' work can only make a part slower

@@ -50,6 +50,7 @@ from deepnet_edu.checks import check
 from deepnet_edu.explorers import PlansExplorer
 from deepnet_edu.figures import Picture
 from deepnet_edu.figures.plans import memory_against_ranks, pipeline_timelines
+from deepnet_edu.model import Mode
 from deepnet_edu.planning import (
     SHAPES,
     Action,
@@ -212,7 +213,7 @@ def small_model():
     """The same on each rank: 4 DeepNorm layers in float64."""
     config = ModelConfig("decoder", "lm", 4, d_model=16, n_heads=2, d_ff=64, vocab_size=16, max_length=16)
     model = build_model(config, seed=0).double()
-    model.use_path("plain")  # the layers one by one, as DDP and FSDP want to see them
+    model.mode = Mode(path="plain")  # the layers one by one, as DDP and FSDP want to see them
     return model
 
 
@@ -365,6 +366,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from deepnet_edu import ModelConfig, build_model
+from deepnet_edu.model import Mode
 """
 PARTS = [small_model, batch, own_mean, train_share, copies_and_shards, half, pipeline, both_tasks]
 script = "\n\n".join(

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from deepnet_edu.model.base import IGNORED, Batch, Group, Model, broken_weights, check_trainable, evaluating
     from deepnet_edu.model.build import build_empty, build_model, random_batch
     from deepnet_edu.model.config import ModelConfig
+    from deepnet_edu.model.mode import Mode
     from deepnet_edu.model.shape import check_memory
     from deepnet_edu.model.sizes import least_parameters
     from deepnet_edu.model.tasks import Classifier, LanguageModel, Translator
@@ -21,6 +22,7 @@ __all__ = [
     "Classifier",
     "Group",
     "LanguageModel",
+    "Mode",
     "Model",
     "ModelConfig",
     "Translator",
@@ -38,6 +40,7 @@ _NAMES = {
     "base": ["IGNORED", "Batch", "Group", "Model", "broken_weights", "check_trainable", "evaluating"],
     "build": ["build_empty", "build_model", "random_batch"],
     "config": ["ModelConfig"],
+    "mode": ["Mode"],
     "shape": ["check_memory"],
     "sizes": ["least_parameters"],
     "tasks": ["Classifier", "LanguageModel", "Translator"],
