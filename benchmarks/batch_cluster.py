@@ -29,9 +29,9 @@ from deepnet_edu.batch import active
 from deepnet_edu.batch.cluster import remote
 from deepnet_edu.batch.cluster.dask import Cluster
 from deepnet_edu.batch.cluster.workers import NO_PAGE
-from deepnet_edu.batch.local import Limits
 from deepnet_edu.batch.plan import Request, make_plan
 from deepnet_edu.batch.run import run_batch
+from deepnet_edu.batch.runner import Limits
 from deepnet_edu.batch.slots import Gpu, cores, make_slots
 from deepnet_edu.batch.state import Status, read_batch
 from deepnet_edu.batch.worker import END_MIME, PARTIAL

@@ -29,10 +29,10 @@ import psutil
 
 from deepnet_edu import files
 from deepnet_edu.batch import active, audit, judge, worker
-from deepnet_edu.batch.local import Limits
 from deepnet_edu.batch.plan import Request, make_plan
 from deepnet_edu.batch.processes import MARK
 from deepnet_edu.batch.run import run_batch
+from deepnet_edu.batch.runner import Limits
 from deepnet_edu.batch.slots import cores, make_slots
 from deepnet_edu.batch.state import CLAIM, LOCK, Status, read_batch
 from deepnet_edu.course.places import RECORD_MIME, RUNS, package_digest

@@ -21,9 +21,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 from deepnet_edu.batch.folder import fill_folder, runs_of, take_folder
-from deepnet_edu.batch.local import Limits
 from deepnet_edu.batch.plan import Request, make_plan
 from deepnet_edu.batch.run import run_batch
+from deepnet_edu.batch.runner import Limits
 from deepnet_edu.batch.slots import cores, make_slots
 from deepnet_edu.files import write_atomic
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from deepnet_edu.batch.cluster.dask import Cluster, ClusterRunner
 from deepnet_edu.batch.folder import fill_folder, runs_of, take_folder, what_became
-from deepnet_edu.batch.local import Limits, Runner
 from deepnet_edu.batch.plan import BatchPlan
+from deepnet_edu.batch.runner import Limits, Runner
 from deepnet_edu.batch.slots import DeviceSlot
 from deepnet_edu.batch.state import LOCK, Status
 from deepnet_edu.batch.watch import Lines, LiveTable

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from deepnet_edu.checks.base import NotRight, Trial
-from deepnet_edu.checks.parts import sample
+from deepnet_edu.checks.tensors import sample
 
 Branch = Callable[[Tensor], Tensor]
 Function = TypeVar("Function", bound=Callable[..., Any])

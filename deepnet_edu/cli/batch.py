@@ -94,10 +94,10 @@ def run(
     Example: deepnet-edu run 01 07 --profile smoke --sweep DEPTH=50,100 --seeds 3 --out runs/depths
     """
     from deepnet_edu.batch.cluster.dask import Cluster
-    from deepnet_edu.batch.local import Limits
     from deepnet_edu.batch.plan import now
     from deepnet_edu.batch.report.junit import check_place
     from deepnet_edu.batch.run import run_batch
+    from deepnet_edu.batch.runner import Limits
     from deepnet_edu.batch.slots import make_slots, usable_gpus
     from deepnet_edu.batch.state import BATCH, read_batch
     from deepnet_edu.course.places import LESSONS, RUNS

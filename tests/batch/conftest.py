@@ -55,7 +55,7 @@ def planned(working: Path) -> Callable[..., BatchPlan]:
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """A runner looks after its runs more often than it does after notebooks: here they end at once."""
-    monkeypatch.setattr("deepnet_edu.batch.local.LOOK_S", 0.01)
+    monkeypatch.setattr("deepnet_edu.batch.runner.LOOK_S", 0.01)
 
 
 @pytest.fixture

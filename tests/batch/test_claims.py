@@ -14,9 +14,9 @@ from deepnet_edu import lock
 from deepnet_edu.batch import claims
 from deepnet_edu.batch.active import Active
 from deepnet_edu.batch.folder import fill_folder, take_folder
-from deepnet_edu.batch.local import Limits
 from deepnet_edu.batch.plan import BatchPlan, Request, make_plan
 from deepnet_edu.batch.run import run_batch
+from deepnet_edu.batch.runner import Limits
 from deepnet_edu.batch.slots import make_slots
 from deepnet_edu.batch.state import Status
 from deepnet_edu.lock import Holder, holder, release
@@ -36,7 +36,7 @@ def plan(working: Path, stub: list[str], monkeypatch: pytest.MonkeyPatch) -> Bat
     (working / "stub").write_text(GOOD)
     monkeypatch.setattr("deepnet_edu.batch.active.start_worker", stand_in(*stub))
     monkeypatch.setattr(lock, "SILENCE", 0.3)
-    monkeypatch.setattr("deepnet_edu.batch.local.ELSEWHERE_S", 0.05)
+    monkeypatch.setattr("deepnet_edu.batch.runner.ELSEWHERE_S", 0.05)
     plan = make_plan(Request(("x.ipynb",), seeds=3))
     take_folder(working / "out", resume=False, join=False)
     fill_folder(working / "out", plan, [])

@@ -17,9 +17,9 @@ from deepnet_edu.batch import client as clients
 from deepnet_edu.batch import inside
 from deepnet_edu.batch.client import Client, LostReplyError
 from deepnet_edu.batch.inside import QUESTION
-from deepnet_edu.batch.local import Limits
 from deepnet_edu.batch.plan import Request, make_plan
 from deepnet_edu.batch.run import run_batch
+from deepnet_edu.batch.runner import Limits
 from deepnet_edu.batch.slots import make_slots
 from tests.batch.conftest import write_notebook
 

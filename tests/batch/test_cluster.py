@@ -32,9 +32,9 @@ from deepnet_edu.batch.cluster import workers
 from deepnet_edu.batch.cluster.dask import Cluster, ClusterRunner
 from deepnet_edu.batch.cluster.scheduler import run_scheduler
 from deepnet_edu.batch.folder import fill_folder
-from deepnet_edu.batch.local import Limits
 from deepnet_edu.batch.plan import Request, make_plan
 from deepnet_edu.batch.processes import MARK
+from deepnet_edu.batch.runner import Limits
 from deepnet_edu.batch.slots import DeviceSlot
 from deepnet_edu.batch.state import read_batch
 from deepnet_edu.batch.watch import Lines

@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 
 from deepnet_edu.batch.active import Active
 from deepnet_edu.batch.folder import fill_folder, read_request, take_folder
-from deepnet_edu.batch.local import Limits
 from deepnet_edu.batch.plan import Request, make_plan
 from deepnet_edu.batch.run import run_batch
+from deepnet_edu.batch.runner import Limits
 from deepnet_edu.batch.slots import make_slots
 from deepnet_edu.batch.state import Status, read_batch
 from deepnet_edu.cli import app

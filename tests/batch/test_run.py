@@ -19,10 +19,10 @@ from PIL import Image
 from deepnet_edu.batch import worker
 from deepnet_edu.batch.audit import audit, out_of_memory, recorded, take_end
 from deepnet_edu.batch.judge import hinted
-from deepnet_edu.batch.local import Limits
 from deepnet_edu.batch.plan import Request, make_plan
 from deepnet_edu.batch.processes import families, marked, peak_gb
 from deepnet_edu.batch.run import run_batch
+from deepnet_edu.batch.runner import Limits
 from deepnet_edu.batch.slots import find_gpus, make_slots
 from deepnet_edu.batch.state import Status
 from tests.batch.conftest import write_notebook

@@ -10,9 +10,9 @@ import nbformat
 import pytest
 
 from deepnet_edu.batch.judge import NOTEBOOK
-from deepnet_edu.batch.local import Limits
 from deepnet_edu.batch.plan import Request, make_plan
 from deepnet_edu.batch.run import run_batch
+from deepnet_edu.batch.runner import Limits
 from deepnet_edu.batch.slots import make_slots
 from deepnet_edu.course.places import LESSONS, lesson_names
 from tests.notebooks.cards import exercises, goes_on_without, said, states

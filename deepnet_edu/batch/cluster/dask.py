@@ -21,8 +21,8 @@ from deepnet_edu import __version__
 from deepnet_edu.batch.active import LOG, Active
 from deepnet_edu.batch.cluster.remote import RemoteNotebook, Reply, run_here
 from deepnet_edu.batch.cluster.workers import check_address, listens
-from deepnet_edu.batch.local import Limits, Reporter, Runner
 from deepnet_edu.batch.notebook import Notebook
+from deepnet_edu.batch.runner import Limits, Reporter, Runner
 from deepnet_edu.batch.slots import DeviceSlot
 from deepnet_edu.batch.state import Status
 from deepnet_edu.batch.watch import describe

@@ -18,8 +18,8 @@ from deepnet_edu import __version__
 from deepnet_edu.batch.active import LOG, Active
 from deepnet_edu.batch.folder import SOURCES, source_of
 from deepnet_edu.batch.judge import MOST_BYTES, NOTEBOOK
-from deepnet_edu.batch.local import Limits, Runner
 from deepnet_edu.batch.notebook import Notebook
+from deepnet_edu.batch.runner import Limits, Runner
 from deepnet_edu.batch.slots import Gpu, driver_fault, find_gpus, make_slots
 from deepnet_edu.batch.state import Status
 from deepnet_edu.batch.worker import PARTIAL

@@ -11,7 +11,7 @@ from deepnet_edu.checks.again import heeds, steady
 from deepnet_edu.checks.base import Judge, Misconception, Trial
 from deepnet_edu.checks.lesson_02.norm_backward import layer_norm_backward
 from deepnet_edu.checks.lesson_02.norms import layer_norm, rms_norm
-from deepnet_edu.checks.parts import sample
+from deepnet_edu.checks.tensors import sample
 from deepnet_edu.checks.values import as_array
 
 

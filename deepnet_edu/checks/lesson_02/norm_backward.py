@@ -6,7 +6,7 @@ from torch import Tensor
 from deepnet_edu.checks.again import heeds, steady
 from deepnet_edu.checks.base import Misconception, Trial
 from deepnet_edu.checks.lesson_02.norms import SHAPES, by_hand, case, root
-from deepnet_edu.checks.parts import centred, sample
+from deepnet_edu.checks.tensors import centred, sample
 
 _BY_HAND = "Write the way back with tensor arithmetic alone: no autograd, and no ready-made norm."
 

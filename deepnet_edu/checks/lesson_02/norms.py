@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from deepnet_edu.checks.again import heeds, steady
 from deepnet_edu.checks.base import Misconception, NotRight, Trial
-from deepnet_edu.checks.parts import centred, sample
+from deepnet_edu.checks.tensors import centred, sample
 
 #: Small widths and a large ε: at d = 512 and ε = 1e-5 half of the wrong answers are right to three digits. The last has
 #: one token of one sequence, as what squeezes dimensions away would like it to have two.

@@ -13,8 +13,8 @@ from deepnet_edu.checks.lesson_04.tokens import (
     split_gradient,
     token_similarity,
 )
-from deepnet_edu.checks.parts import sample
 from deepnet_edu.checks.sublayers import Branch, bare, branch_of, call_with_functions, called_once, ln, norm_of
+from deepnet_edu.checks.tensors import sample
 
 # Different numbers everywhere: B = T or T = d hides a wrong dimension. The first shape comes again with other numbers.
 _SHAPES = [(2, 5, 8), (3, 4, 12), (2, 5, 8)]

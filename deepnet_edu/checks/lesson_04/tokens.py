@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from deepnet_edu.checks.base import Misconception, Trial
-from deepnet_edu.checks.parts import sample
+from deepnet_edu.checks.tensors import sample
 from deepnet_edu.checks.values import as_array, close
 
 

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from deepnet_edu.checks.base import Judge, Misconception, Trial
 from deepnet_edu.checks.lesson_07.building import build_layers, init_qkv_
 from deepnet_edu.checks.lesson_07.constants import constants
-from deepnet_edu.checks.parts import sample
 from deepnet_edu.checks.sublayers import (
     Branch,
     bare,
@@ -21,6 +20,7 @@ from deepnet_edu.checks.sublayers import (
     norm_of,
     plainly,
 )
+from deepnet_edu.checks.tensors import sample
 
 # So small that LN(x + F/α) is right, too.
 _EPS = 1e-12

@@ -12,7 +12,7 @@ from torch.nn import functional
 from deepnet_edu.checks.base import Judge, Misconception, Trial
 from deepnet_edu.checks.lesson_09.copies import fresh_copies, layers_are_independent
 from deepnet_edu.checks.lesson_09.mended import beta_of_depth, decoder_settings, draw_with_gain_, join
-from deepnet_edu.checks.parts import centred, sample
+from deepnet_edu.checks.tensors import centred, sample
 from deepnet_edu.checks.values import Array, as_array
 
 # --- room 1: α on the branch

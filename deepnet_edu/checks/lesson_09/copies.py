@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from deepnet_edu.checks.base import NotRight, Trial
-from deepnet_edu.checks.parts import Layer, is_truth, layer_of
+from deepnet_edu.checks.tensors import Layer, is_truth, layer_of
 from deepnet_edu.checks.trial import TYPE
 from deepnet_edu.checks.values import describe
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from deepnet_edu.checks.base import Misconception, Trial
-from deepnet_edu.checks.parts import centred, is_truth, sample
+from deepnet_edu.checks.tensors import centred, is_truth, sample
 from deepnet_edu.checks.trial import TYPE
 
 # --- room 1

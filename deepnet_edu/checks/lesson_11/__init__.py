@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from deepnet_edu.checks.base import Judge, Misconception, Trial
 from deepnet_edu.checks.lesson_11.kept import activation_bytes, best_group, checkpointed_numbers, saved_bytes
-from deepnet_edu.checks.parts import sample
+from deepnet_edu.checks.tensors import sample
 
 #: Rows, widths, peak, bandwidth, bytes a number. Some peaks are out of reach, so that no wrong count of bytes or
 #: operations is hidden by them.

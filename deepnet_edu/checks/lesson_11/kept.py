@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from deepnet_edu.checks.base import Misconception, Trial
-from deepnet_edu.checks.parts import sample
+from deepnet_edu.checks.tensors import sample
 
 
 class Module(nn.Module):

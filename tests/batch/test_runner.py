@@ -17,10 +17,10 @@ from deepnet_edu import __version__
 from deepnet_edu.batch import folder as batch_folder
 from deepnet_edu.batch.active import Active, environment
 from deepnet_edu.batch.folder import fill_folder, take_folder
-from deepnet_edu.batch.local import Limits, Runner
 from deepnet_edu.batch.plan import BatchPlan, Request, make_plan
 from deepnet_edu.batch.report.junit import check_place, write_junit
 from deepnet_edu.batch.run import refuse_dirty_tree, run_batch
+from deepnet_edu.batch.runner import Limits, Runner
 from deepnet_edu.batch.slots import Gpu, make_slots
 from deepnet_edu.batch.state import Status
 from deepnet_edu.batch.timings import keep_timings
