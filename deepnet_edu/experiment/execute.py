@@ -80,7 +80,7 @@ def carry_out(
         result = {"folder": str(folder), "go_on": go_on, "stopped": False, "chance": getattr(task, "chance", None)}
         result["signal"] = None
         try:
-            history = train(model, task, run.train, out=folder, resume=resume, progress=progress, plan=plan)
+            history = train(model, task, run.train, out=folder, resume=resume, progress=progress, ranks=ranks)
         except Interrupted as stop:
             how = {"stopped": True, "signal": int(stop.signal)}
             return {**result, "steps": stop.step, "loss": None, "tokens": None, **how}

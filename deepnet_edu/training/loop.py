@@ -51,6 +51,7 @@ def train(
     on_step: Callable[[History], None] | None = None,
     progress: bool = True,
     plan: Plan | None = None,
+    ranks: Ranks | None = None,
 ) -> History:
     """Train ``model`` in place.
 
@@ -66,6 +67,7 @@ def train(
         plan: how the ranks that torchrun has started share the work; each of them calls this with the same arguments,
             and the model may be on the CPU still. The first one writes. A model that is cut is afterwards what the rank
             had of it: the checkpoint has all.
+        ranks: those of the plan, where the caller has brought them together already.
 
     Returns:
         The history of the run; of a resumed one, on other ranks than the first, from there on.
@@ -81,14 +83,12 @@ def train(
     folder = _folder(config, out, resume)
     generator = torch.Generator().manual_seed(config.seed)
     device = next(model.parameters()).device
-    history, tokens, ranks, kept = History(model.config.title), 0, None, None
+    history, tokens, kept = History(model.config.title), 0, None
     with ExitStack() as entered:
         entered.enter_context(torch.inference_mode(False))  # wherever it is called, what is trained needs gradients
-        if plan is not None and plan.ranks > 1:
+        if ranks is None and plan is not None and plan.ranks > 1:
             ranks = entered.enter_context(init_ranks(plan, device.type))
-            device = ranks.device
-        else:
-            plan = None
+        device, plan = (device, None) if ranks is None else (ranks.device, ranks.plan)
         entered.enter_context(_seeded(config.seed, device))
         step = entered.enter_context(_step(model, config, ranks))
         stop = entered.enter_context(Stop(enabled=folder is not None, patient=ranks is not None))

@@ -94,7 +94,7 @@ def _more(ranks: int) -> list[Case]:
         Case("pipeline=2,schedule=interleaved", "encoder_decoder", "deepnorm", tied, twice),
         Case("pipeline=2", "encoder_decoder", "deepnorm", train={"parameters": "stack"}),
         Case("shard=2", "encoder_decoder", "deepnorm", tied),
-        Case("shard=2", "decoder", "peri_ln", train={"checkpoint_every": 2, "optimizer": "sgd", "momentum": 0.9}),
+        Case("shard=2", "decoder", "peri_ln", train={"checkpoint_every": 2, "optimizer": "sgd"}),
         Case("shard=2", "decoder", "deepnorm", train={**twice, "parameters": "ends"}),
         Case("data=2", "decoder", "deepnorm", tied, twice),
         Case("data=2", "decoder", "rezero", train={"optimizer": "sgd"}),

@@ -38,7 +38,7 @@ def test_a_rank_holds_what_the_plan_gives_it(case: tuple[Case, list[dict[str, An
         mine = [stage for stage in range(plan.stages) if stage % plan.pipeline == place]
         held = {id(parameter): parameter for parameter in held_parameters(model, plan, mine)}
         trained = {id(parameter) for parameter in model.group(case[0].recipe.parameters)}
-        kinds = 2 if case[0].recipe.optimizer == "adamw" else int(case[0].recipe.momentum > 0)
+        kinds = 2 if case[0].recipe.optimizer == "adamw" else 0
         whole = sum(parameter.nbytes for parameter in held.values())
         moments = kinds * sum(parameter.nbytes for parameter in held.values() if id(parameter) in trained)
         # Rows that cannot be divided evenly: one more or less of each parameter.
