@@ -9,7 +9,7 @@ import pytest
 import setuptools  # noqa: F401  before a test has anything look for pip: then it refuses, and PyTorch compiles with it
 import torch
 
-from deepnet_edu.model import ModelConfig
+from deepnet_edu.model import ModelConfig, paths
 from deepnet_edu.model.mode import Mode
 from deepnet_edu.model.paths import knows
 from deepnet_edu.model.stack import Stack
@@ -55,7 +55,11 @@ def both_paths(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the plain form of a test whose parameters name something that goes by the plain path by itself."""
+    """Leave out the plain form of a test whose parameters name something that goes by the plain path by itself, and
+    what is of the fast path where its folder was deleted."""
+    for item in items:
+        if paths.fast is None and item.get_closest_marker("fast"):
+            item.add_marker(pytest.mark.skip(reason="the fast path is not installed"))
     again = [item for item in items if _repeats(getattr(item, "callspec", None))]
     if again:
         config.hook.pytest_deselected(items=again)

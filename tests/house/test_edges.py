@@ -17,7 +17,6 @@ from deepnet_edu.model import IGNORED, random_batch
 from deepnet_edu.model.attention import rotary
 from deepnet_edu.model.compiled import plain_name, unwrapped
 from deepnet_edu.model.embedding import sinusoidal
-from deepnet_edu.model.fast import native
 from deepnet_edu.model.generation import beam_search, greedy, sample
 from deepnet_edu.planning import flops_per_token
 from deepnet_edu.probing.update import model_update
@@ -51,8 +50,11 @@ def test_positions_are_exact_whatever_the_default_precision(dtype: torch.dtype) 
         assert torch.equal(expected, found)
 
 
+@pytest.mark.fast
 @pytest.mark.usefixtures("default")
 def test_compiled_functions_are_checked_in_their_own_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    from deepnet_edu.model.fast import native
+
     known = native.load()
     native.load.cache_clear()
     torch.set_default_dtype(torch.bfloat16)

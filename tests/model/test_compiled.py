@@ -191,6 +191,11 @@ def test_what_cannot_be_compiled_is_refused() -> None:
         model.use_compiled("layers")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="Unknown backend 'inductr': did you mean 'inductor'"):
         model.use_compiled("layer", "inductr")
+
+
+@pytest.mark.fast
+def test_the_fast_path_is_another() -> None:
+    model = build_model(small_config("deepnorm", "decoder"))
     model.use_compiled("layer", "eager")
     model.use_path("fast")
     with pytest.raises(ValueError, match="The fast path cannot run this: a compiled layer was asked for"):

@@ -75,6 +75,7 @@ def test_what_is_offloaded_is_the_states_alone(rule: str) -> None:
     torch.testing.assert_close(gradients(model, batch), expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.fast
 def test_offload_needs_checkpoints_and_the_plain_path() -> None:
     config = small_config("deepnorm", "encoder_decoder", 4)
     model, batch = build_model(config), random_batch(config, 2, 7)
@@ -90,6 +91,7 @@ def test_offload_needs_checkpoints_and_the_plain_path() -> None:
     assert all(stack.path_taken.startswith("fast") for stack in model.stacks().values())
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("rule", ["deepnorm", "pre_ln"])
 def test_autocast_goes_by_the_plain_path(rule: str) -> None:
     """The fast path would compute in float32, whatever was asked for."""

@@ -14,7 +14,7 @@ from deepnet_edu.fields import without_former
 from deepnet_edu.messages import UserError
 from deepnet_edu.model import Model, ModelConfig, random_batch
 from deepnet_edu.model.config import FORMER
-from deepnet_edu.model.fast import knows
+from deepnet_edu.model.paths import knows
 from deepnet_edu.planning import SHAPES, count_parameters, find_shape, training_memory
 from deepnet_edu.planning.limits import probe_needs, refuse_beyond
 from deepnet_edu.planning.saved import SavedNumbers
@@ -129,6 +129,7 @@ def test_what_other_parts_keep(changes: dict[str, Any], architecture: Any) -> No
     assert planned(config) == grows_by(config)
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("every", [0, 1, 2])
 @pytest.mark.parametrize("architecture", ["decoder", "encoder", "encoder_decoder"])
 def test_what_the_fast_path_keeps(architecture: Any, every: int) -> None:
@@ -148,6 +149,7 @@ def test_what_the_fast_path_keeps(architecture: Any, every: int) -> None:
     assert kept == sum(layers.held(stack, n, every) + layers.again(stack, n, every) for stack, n in stacks.items() if n)
 
 
+@pytest.mark.fast
 def test_recorded_peaks() -> None:
     """The formula as it is now, within a tenth of the measured peaks of runs that no constant has seen."""
     off = {}
@@ -162,6 +164,7 @@ def test_recorded_peaks() -> None:
     assert sum(one["position"] == "rotary" and one["dropout"] > 0 for one in plain) >= 4
 
 
+@pytest.mark.fast
 def test_a_peak_on_this_machine() -> None:
     """A fresh process, half a minute away from any record: within 15%, since another PyTorch may weigh more itself.
 
@@ -176,6 +179,7 @@ def test_a_peak_on_this_machine() -> None:
     assert expected in measured, measured
 
 
+@pytest.mark.fast
 def test_it_answers_at_once_and_knows_every_path() -> None:
     shape = SHAPES["small_1000"]
     fast, plain = (training_memory(shape, 4, 64, path=path) for path in ("fast", "plain"))

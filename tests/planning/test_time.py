@@ -91,6 +91,7 @@ def test_operations_of_images() -> None:
     assert planned(config, tokens=16) == counted(config, tokens=16)
 
 
+@pytest.mark.fast
 def test_operations_by_hand() -> None:
     """6 for each weight and token (facts of Kaplan et al., arXiv 2001.08361), 12·T·d_model a layer in attention."""
     d, layers, B, T = SHAPE.d_model, SHAPE.decoder_layers, 4, 64
@@ -132,6 +133,7 @@ def test_operations_that_are_not_counted() -> None:
         flops_per_token(SHAPES["deepnet_1000"], 8, source_tokens=-1)
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("path", ["fast", "plain"])
 def test_checkpoints_add_one_forward_pass_of_products(path: str) -> None:
     """Of the stack; by the fast path without the last product of each group."""
@@ -158,6 +160,7 @@ def test_constants_are_the_records() -> None:
     assert RECORD["machine"] == {"rate": RATE, "launch": LAUNCH, "bandwidth": BANDWIDTH}
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("row", RECORD["rows"], ids=lambda row: f"{row['used for']}-{row['path']}")
 def test_recorded_steps(row: dict[str, Any]) -> None:
     """The formula as it is now against the step over its floor, of runs half of which no constant has seen."""
@@ -171,6 +174,7 @@ def test_recorded_steps(row: dict[str, Any]) -> None:
     assert abs(floor) < 0.25
 
 
+@pytest.mark.fast
 def test_time_grows_linearly_with_depth() -> None:
     for path in ("fast", "plain"):
         for every in (0, 10):

@@ -11,8 +11,17 @@ from typer.testing import CliRunner
 
 from deepnet_edu import ModelConfig, build_model, deepnorm_constants, predict, probe
 from deepnet_edu.cli import app
+from deepnet_edu.explorers import MixingExplorer, RaceExplorer, SignalExplorer
+from deepnet_edu.figures.style import line_style
 from deepnet_edu.model import random_batch
-from deepnet_edu.planning import count_operations, count_parameters, parameters_by_part, training_memory
+from deepnet_edu.planning import (
+    count_operations,
+    count_parameters,
+    parameters_by_part,
+    rank_memory,
+    rank_traffic,
+    training_memory,
+)
 from deepnet_edu.residual import RESIDUALS, Place, Residual, Saved, Signal
 
 SIZES = {"d_model": 24, "n_heads": 3, "d_ff": 48, "vocab_size": 11}
@@ -74,6 +83,17 @@ def test_its_numbers_and_what_follows_from_them_are_those_of_the_same_rule(confi
     assert measured.input_share[-1] == pytest.approx(predicted.input_share[-1], rel=0.5)  # narrow
 
 
+def test_plans_and_explorers_know_it(config: ModelConfig) -> None:
+    other, cut = replace(config, residual="deepnorm"), {"pipeline": 2, "microbatches": 2}
+    assert rank_memory(config, 4, 8, **cut) == rank_memory(other, 4, 8, **cut)  # type: ignore[arg-type]
+    assert rank_traffic(config, 4, 8, **cut) == rank_traffic(other, 4, 8, **cut)  # type: ignore[arg-type]
+    for explorer in (SignalExplorer("mine", depth=12), MixingExplorer("mine", depth=4), RaceExplorer("mine", depth=12)):
+        assert ("Mine", "mine") in explorer.residual.options
+        assert "Mine" in explorer.figure.alt
+    assert line_style("mine")
+
+
+@pytest.mark.fast
 def test_the_fast_path_takes_it(config: ModelConfig) -> None:
     model, tokens = build_model(config), torch.randint(11, (2, 8))
     found = model(tokens)

@@ -35,7 +35,7 @@ def part(whole: Batch, rows: slice) -> Batch:
     return Batch(whole.inputs[rows], whole.targets[rows])
 
 
-@pytest.mark.parametrize("path", ["plain", "fast"])
+@pytest.mark.parametrize("path", ["plain", pytest.param("fast", marks=pytest.mark.fast)])
 def test_accumulation_is_the_large_batch_however_the_answers_are_spread(path) -> None:
     whole = batch()
     whole.targets[1:, 3:] = -100  # the first sequence has more answers than the others
