@@ -64,7 +64,7 @@ def test_constraints_pin_what_is_asked_for() -> None:
 
 
 def test_extras() -> None:
-    assert set(PROJECT["optional-dependencies"]) == {"cluster", "hub", "book", "teach", "dev"}
+    assert set(PROJECT["optional-dependencies"]) == {"cluster", "hub", "dev"}
 
 
 def test_one_version() -> None:
