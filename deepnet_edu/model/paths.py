@@ -35,9 +35,9 @@ def run(stack: Any, x: Any, context: Any) -> tuple[Any, str]:
     return result
 
 
-def new_store() -> Any:
+def new_step_buffers() -> Any:
     """What a training run keeps from step to step for the fast path; None where there is none."""
-    return None if fast is None else fast.Store()
+    return None if fast is None else fast.StepBuffers()
 
 
 def knows(residual: str, encoder_layers: int, decoder_layers: int, longest: int = 1) -> bool:

@@ -34,14 +34,14 @@ class Stack(nn.Module):
         mode: how it runs, see :class:`~deepnet_edu.model.mode.Mode`.
         path_taken: the path of the last forward pass and, where that is the plain one, why.
         observer: looks at the stream on its way up, or None.
-        store: what a training run keeps from step to step for the fast path, or None.
+        step_buffers: what a training run keeps from step to step for the fast path, or None.
         readings: what the fast path has read of this stack and compared, or None.
     """
 
     mode: Mode = Mode()
     path_taken: str = "none yet"
     observer: Any = None
-    store: Any = None
+    step_buffers: Any = None
     readings: Any = None
     _compiled: CompiledLayer | None = None
 
@@ -93,21 +93,21 @@ class Stack(nn.Module):
         self.mode = mode
 
     @contextmanager
-    def running(self, mode: Mode | None = None, *, observer: Any = None, store: Any = None) -> Iterator[None]:
+    def running(self, mode: Mode | None = None, *, observer: Any = None, step_buffers: Any = None) -> Iterator[None]:
         """Run so for the time of a ``with``; what is not given stays.
 
         Raises:
             ValueError: as :meth:`set_mode` raises.
         """
-        before = self.mode, self.observer, self.store
+        before = self.mode, self.observer, self.step_buffers
         if mode is not None:
             self.set_mode(mode)
         try:
             self.observer = self.observer if observer is None else observer
-            self.store = self.store if store is None else store
+            self.step_buffers = self.step_buffers if step_buffers is None else step_buffers
             yield
         finally:
-            self.mode, self.observer, self.store = before
+            self.mode, self.observer, self.step_buffers = before
 
     @property
     def checkpoint_every(self) -> int:

@@ -15,7 +15,7 @@ from deepnet_edu.model import Batch
 WARM = 3
 
 
-class Recorded:
+class GraphedStep:
     """A step on the device: the first times it is taken as it is, then it is recorded, then replayed.
 
     All batches must have one shape: the graph reads them where the first ones lay.

@@ -15,7 +15,7 @@ from deepnet_edu.model import IGNORED, Batch, Model, paths
 from deepnet_edu.model.compiled import plain_name
 from deepnet_edu.model.stack import Stack
 from deepnet_edu.training.config import TrainConfig, learning_rate
-from deepnet_edu.training.graph import Recorded
+from deepnet_edu.training.graph import GraphedStep
 from deepnet_edu.training.optimizer import FlatParameters, buffer, make_optimizer, parameter_groups
 from deepnet_edu.training.preparation import prepared, refuse
 
@@ -71,7 +71,7 @@ class TrainStep:
         refuse(model, config, self.device)
         self.groups = parameter_groups(model, chosen, config.weight_decay)
         self.count = 0
-        self._recorded = Recorded(self.on_device) if config.cuda_graph else None
+        self._recorded = GraphedStep(self.on_device) if config.cuda_graph else None
         self._entered = ExitStack()
         self._entered.enter_context(prepared(model, config))
         self._frozen = {parameter: parameter.requires_grad for parameter in model.parameters()}
@@ -89,8 +89,8 @@ class TrainStep:
         self.scaler = torch.amp.GradScaler(self.device.type, FIRST_SCALE, enabled=config.precision == "fp16")
         # For the time of a step the fast path may use its memory again, and add gradients where they belong.
         trained = set(chosen)
-        self._stores = {
-            stack: paths.new_store()
+        self._step_buffers = {
+            stack: paths.new_step_buffers()
             for stack in model.stacks().values()
             if isinstance(stack, Stack) and stack.layers and trained.issuperset(stack.parameters())
         }
@@ -99,7 +99,7 @@ class TrainStep:
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        self._stores.clear()
+        self._step_buffers.clear()
         self._entered.close()
         for flat in self.flats:
             flat.release()
@@ -176,7 +176,7 @@ class TrainStep:
         for flat in self.flats:
             if flat.hold():
                 # The old ones know where weights were.
-                self._stores = {stack: paths.new_store() for stack in self._stores}
+                self._step_buffers = {stack: paths.new_step_buffers() for stack in self._step_buffers}
 
     def _gradients(self, batches: tuple[Batch, ...]) -> tuple[Tensor, Tensor]:
         """The loss and the gradient's norm, without the scale; gradients lie in the buffers."""
@@ -186,7 +186,7 @@ class TrainStep:
         answers: list[Any] = [(batch.targets != IGNORED).sum() for batch in batches] if len(batches) > 1 else [1]
         total = sum(answers) if len(batches) == 1 else torch.stack(answers).sum().clamp_min(1)
         losses = []
-        with self._stored():
+        with self._with_buffers():
             for batch, count in zip(batches, answers, strict=True):
                 with self.autocast():
                     loss = self.model.loss(batch, self.config.label_smoothing)
@@ -204,10 +204,10 @@ class TrainStep:
         return torch.autocast(self.device.type, dtype, enabled=dtype is not None)
 
     @contextmanager
-    def _stored(self) -> Iterator[None]:
+    def _with_buffers(self) -> Iterator[None]:
         with ExitStack() as entered:
-            for stack, store in self._stores.items():
-                entered.enter_context(stack.running(store=store))
+            for stack, step_buffers in self._step_buffers.items():
+                entered.enter_context(stack.running(step_buffers=step_buffers))
             yield
 
     def _clip(self, norm: Tensor) -> None:

@@ -133,17 +133,17 @@ def test_what_other_parts_keep(changes: dict[str, Any], architecture: Any) -> No
 @pytest.mark.parametrize("every", [0, 1, 2])
 @pytest.mark.parametrize("architecture", ["decoder", "encoder", "encoder_decoder"])
 def test_what_the_fast_path_keeps(architecture: Any, every: int) -> None:
-    """Exactly what lies in its store after a step."""
+    """Exactly what lies in its buffers after a step."""
     config = small_config("deepnorm", architecture, 6, d_model=24, d_ff=40)
     model = build_model(config)
     model.use_path("fast")
     model.checkpoint_every(every)
     with TrainStep(model, TrainConfig(steps=1)) as step:
         step(random_batch(config, 2, 8))
-        stores = step._stores.values()
-        kept = sum(tensor.numel() for store in stores for one in store.saved for tensor in one)
-        kept += sum(store.ends.numel() for store in stores if store.ends is not None)
-        compiled = all(stack.path_taken == "fast, compiled" for stack in step._stores)
+        all_buffers = step._step_buffers.values()
+        kept = sum(tensor.numel() for buffers in all_buffers for one in buffers.saved for tensor in one)
+        kept += sum(buffers.ends.numel() for buffers in all_buffers if buffers.ends is not None)
+        compiled = all(stack.path_taken == "fast, compiled" for stack in step._step_buffers)
     layers = SavedNumbers(Workload(config, 2, 8), fast=True, compiled=compiled)
     stacks = {"encoder": config.encoder_layers, "decoder": config.decoder_layers}
     assert kept == sum(layers.held(stack, n, every) + layers.again(stack, n, every) for stack, n in stacks.items() if n)

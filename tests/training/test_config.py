@@ -15,7 +15,7 @@ from deepnet_edu.messages import UserError
 from deepnet_edu.model import Model, build_empty
 from deepnet_edu.planning import Plan
 from deepnet_edu.training import OutOfMemory, TrainingDiverged, TrainStep, memory
-from deepnet_edu.training.graph import Recorded
+from deepnet_edu.training.graph import GraphedStep
 from deepnet_edu.training.step import FIRST_SCALE, LEAST_SCALE
 
 TASK = PreviousToken(vocab_size=8, length=6, batch_size=4)
@@ -227,7 +227,7 @@ def test_a_cuda_graph_refuses_another_shape() -> None:
 
 
 def test_a_graph_reads_batches_where_the_first_lay_and_refuses_others() -> None:
-    step = Recorded(None)  # type: ignore[arg-type]
+    step = GraphedStep(None)  # type: ignore[arg-type]
     step._fill((batch(0),))
     first = step.batches[0].inputs
     step._fill((batch(1),))

@@ -24,10 +24,10 @@ from deepnet_edu.lazy import lazily
 from deepnet_edu.model.fast.known import HEAD_DIMS, LONGEST, MULTIPLE, knows
 
 if TYPE_CHECKING:
-    from deepnet_edu.model.fast.node import Observer, Store
+    from deepnet_edu.model.fast.node import Observer, StepBuffers
     from deepnet_edu.model.fast.path import Readings, run
 
-__all__ = ["HEAD_DIMS", "LONGEST", "MULTIPLE", "Observer", "Readings", "Store", "knows", "run"]
+__all__ = ["HEAD_DIMS", "LONGEST", "MULTIPLE", "Observer", "Readings", "StepBuffers", "knows", "run"]
 
 #: What needs PyTorch is loaded when it is first used: planning asks for the others.
-__getattr__ = lazily(__name__, {"Observer": "node", "Store": "node", "Readings": "path", "run": "path"})
+__getattr__ = lazily(__name__, {"Observer": "node", "StepBuffers": "node", "Readings": "path", "run": "path"})

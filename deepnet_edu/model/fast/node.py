@@ -26,7 +26,7 @@ class Observer(Protocol):
         """1/σ of what a sub-layer's norm reads, by token, (B·T,) or (B·T, 1)."""
 
 
-class Store:
+class StepBuffers:
     """What a training run keeps from step to step, so that a step asks for no memory: the tensors of a forward pass.
 
     It also says that gradients are added to each parameter's ``grad`` at once, instead of being handed to autograd. The
@@ -52,8 +52,8 @@ class StackRun:
         # One group of all layers would be recomputed whole and save nothing.
         self.every = min(stack.checkpoint_every * reading.per_layer or len(self.subs), len(self.subs))
         # What is hung on a gradient must see it, so then it goes by way of autograd.
-        owned = train and stack.store is not None and all(map(_plainly_owned, self.weights))
-        self.store: Store | None = stack.store if owned else None
+        owned = train and stack.step_buffers is not None and all(map(_plainly_owned, self.weights))
+        self.buffers: StepBuffers | None = stack.step_buffers if owned else None
         layer = self.subs[: reading.per_layer]
         library, self.how = compiled(x, [sub.branch for sub in layer])
         for part in reading.parts:
@@ -62,19 +62,19 @@ class StackRun:
         S = T if memory is None else memory.shape[1]
         signature = (reading, x.shape, S, x.dtype, self.every, len(self.subs), library is None)
         self.saved: list[list[Tensor]] = []
-        if self.store is not None and self.store.signature == signature:
-            self.work, self.saved, self.scratch = self.store.work, self.store.saved, self.store.scratch
+        if self.buffers is not None and self.buffers.signature == signature:
+            self.work, self.saved, self.scratch = self.buffers.work, self.buffers.saved, self.buffers.scratch
         else:
             self.scratch = [x.new_empty(B * T, x.shape[2]) for _ in range(4)] + list(x.new_empty(2, B * T))
             self.work = {sub.kind: workplace(library, sub.branch, B, T, S, x) for sub in layer}
-        if self.store is not None:
-            if self.store.signature != signature:
-                self.store.signature, self.store.ends = signature, None
-            self.store.scratch = self.scratch
-            self.store.work, self.store.saved = self.work, self.saved
-            self.store.count += 1
-            self.count = self.store.count
-        self.ends: Tensor | None = None if self.store is None else self.store.ends
+        if self.buffers is not None:
+            if self.buffers.signature != signature:
+                self.buffers.signature, self.buffers.ends = signature, None
+            self.buffers.scratch = self.scratch
+            self.buffers.work, self.buffers.saved = self.work, self.saved
+            self.buffers.count += 1
+            self.count = self.buffers.count
+        self.ends: Tensor | None = None if self.buffers is None else self.buffers.ends
         self.passing: dict[str, list[Tensor]] = {}
         self.states: list[Tensor] = []  # what enters each group of layers, and what leaves the last
 
@@ -99,8 +99,8 @@ class StackRun:
             self.allocate(self.subs, u)
         elif train and self.ends is None:
             self.ends = u.new_empty(-(-len(self.subs) // self.every), *u.shape)
-            if self.store is not None:
-                self.store.ends = self.ends
+            if self.buffers is not None:
+                self.buffers.ends = self.ends
         self.states.append(u)
         for group, first in enumerate(range(0, len(self.subs), self.every)):
             end = self.ends[group] if self.ends is not None else None
@@ -221,7 +221,7 @@ class Node(torch.autograd.Function):
         """The stack's output."""
         y = run.forward(x, memory, train=True)
         ctx.run, ctx.version, ctx.sizes = run, _version(run), [len(one) for one in run.saved]
-        if run.store is None:  # autograd frees what a backward pass has used, and says so if it is wanted again
+        if run.buffers is None:  # autograd frees what a backward pass has used, and says so if it is wanted again
             ctx.save_for_backward(x, memory, *run.states, *(tensor for one in run.saved for tensor in one))
             ctx.states, run.states, run.saved = len(run.states), [], []
         else:
@@ -236,13 +236,13 @@ class Node(torch.autograd.Function):
         x, memory, *saved = ctx.saved_tensors
         if torch.is_grad_enabled():  # a gradient of this gradient is wanted: the plain path has one
             return None, *_differentiable(run, x, memory, dy[0], ctx.needs_input_grad)
-        if ctx.version != _version(run) or (run.store is not None and run.count != run.store.count):
+        if ctx.version != _version(run) or (run.buffers is not None and run.count != run.buffers.count):
             raise RuntimeError(
                 "Weights, or what a training run keeps, have changed since the forward pass: call backward() before "
                 "the next one and before the optimizer's step, or choose the plain path: model.use_path('plain')."
             )
         wanted = ctx.needs_input_grad[3:]
-        if run.store is not None:
+        if run.buffers is not None:
             run.states = list(ctx.states)
             run.bind([w.grad for w in run.weights])  # type: ignore[misc]
             return None, *run.backward(dy[0], memory, train=True), None

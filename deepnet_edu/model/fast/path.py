@@ -10,7 +10,7 @@ from torch.utils._device import DeviceContext
 
 from deepnet_edu.model.attention import Context
 from deepnet_edu.model.fast.known import LONGEST
-from deepnet_edu.model.fast.node import Node, StackRun, Store
+from deepnet_edu.model.fast.node import Node, StackRun, StepBuffers
 from deepnet_edu.model.fast.proof import proof
 from deepnet_edu.model.fast.reading import Reading
 from deepnet_edu.model.snapshot import Unknown
@@ -63,13 +63,13 @@ def _read(stack: Any, memory: Tensor | None) -> Reading:
     Raises:
         Unknown: there is something that the fast path does not know.
     """
-    store: Store | None = stack.store
-    if store is None and stack.readings is None:
+    buffers: StepBuffers | None = stack.step_buffers
+    if buffers is None and stack.readings is None:
         stack.readings = Readings()
-    known: dict[bool, Reading] = stack.readings if store is None else store.readings
+    known: dict[bool, Reading] = stack.readings if buffers is None else buffers.readings
     reading = known.get(stack.training)
     # A training step has just looked at its parameters.
-    if reading is not None and reading.snapshot.holds(parameters=store is None):
+    if reading is not None and reading.snapshot.holds(parameters=buffers is None):
         if reading.looks_up and memory is None:
             raise Unknown("there is no memory")
         return reading
@@ -106,4 +106,4 @@ def run(stack: Any, x: Tensor, context: Context) -> tuple[Tensor | None, str]:
     one = StackRun(stack, reading, u, memory, train)
     if not train:
         return one.forward(u, memory, train=False), one.how
-    return Node.apply(one, u, memory, *(weights if one.store is None else weights[:1])), one.how
+    return Node.apply(one, u, memory, *(weights if one.buffers is None else weights[:1])), one.how

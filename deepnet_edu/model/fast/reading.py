@@ -69,7 +69,7 @@ class Reading:
         compared: the numbers of the layers that are compared with the plain path, some of each kind.
         snapshot: what must stay as it is for the reading to hold.
         proofs: what comparing them has shown, by what it depends on: a reason, empty where they were equal.
-        lock: held by a backward pass without a store: a part knows one place for its gradients.
+        lock: held by a backward pass without buffers of a training run: a part knows one place for its gradients.
 
     Raises:
         Unknown: there is something that the fast path does not know.

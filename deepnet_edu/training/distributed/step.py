@@ -71,7 +71,7 @@ class ParallelStep(TrainStep):
             model.to(ranks.device)
         super().__init__(model, config)
         self._compiled = _compile_inside(model) if self.plan.shard > 1 else []
-        self._stores.clear()  # gradients must come by where DistributedDataParallel waits for them
+        self._step_buffers.clear()  # gradients must come by where DistributedDataParallel waits for them
         if self.plan.data > 1:
             group = ranks.mesh.get_group(SHARE)
             self.parts = [DistributedDataParallel(part, process_group=group) for part in self.parts]

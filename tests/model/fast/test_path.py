@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from deepnet_edu import TrainConfig, build_model, probe, train
 from deepnet_edu.model import Batch, Model, ModelConfig, random_batch
 from deepnet_edu.model.attention import Context
-from deepnet_edu.model.fast import LONGEST, Store, knows, native
+from deepnet_edu.model.fast import LONGEST, StepBuffers, knows, native
 from deepnet_edu.model.mode import Mode
 from deepnet_edu.model.shape import Shape
 from deepnet_edu.model.stack import Stack
@@ -163,7 +163,7 @@ def test_training_is_the_same(architecture: Any, every: int) -> None:
         model.checkpoint_every(every)
         history = train(model, Same(config), TrainConfig(steps=6, learning_rate=1e-2, warmup=0), progress=False)
         losses[path] = history.loss, history.gradient_norm, model.head.weight.detach()
-        assert all(stack.store is None for stack in model.stacks().values())
+        assert all(stack.step_buffers is None for stack in model.stacks().values())
     torch.testing.assert_close(losses["fast"], losses["plain"], rtol=1e-9, atol=1e-9)
 
 
@@ -256,7 +256,7 @@ def test_two_forward_passes_in_one_training_step_are_noticed() -> None:
     config = small_config("deepnorm", "decoder", 2)
     model, batch = build_model(config), ragged(config)
     with TrainStep(model, SETTINGS):
-        model.stacks()["decoder"].store = Store()
+        model.stacks()["decoder"].step_buffers = StepBuffers()
         first, second = model.loss(batch), model.loss(batch)
         second.backward()
         with pytest.raises(RuntimeError, match=r"use_path\('plain'\)"):
@@ -274,7 +274,7 @@ def test_a_copy_made_in_the_middle_of_training_is_free() -> None:
         copied = copy.deepcopy(model)
         before = [p.clone() for p in copied.parameters()]
         step(batch)
-        assert all(stack.store is None for stack in copied.stacks().values())
+        assert all(stack.step_buffers is None for stack in copied.stacks().values())
         assert all(torch.equal(a, b) for a, b in zip(before, copied.parameters(), strict=True))
         storages = {p.untyped_storage().data_ptr() for p in model.parameters()}
         assert not storages & {p.untyped_storage().data_ptr() for p in copied.parameters()}
