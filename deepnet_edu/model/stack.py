@@ -82,10 +82,10 @@ class Stack(nn.Module):
             ValueError: there is no such backend, or no two layers are alike.
         """
         if mode.compile == "layer":
-            rule = unwrapped(self.layers[0]).self_attention.residual if self.layers else None
-            if rule is not None and rule.growing:
+            growing = [sublayer.residual.title for sublayer in self.sublayers() if sublayer.residual.growing]
+            if growing:
                 raise ValueError(
-                    f"compile='layer' needs layers that are alike, and each layer of {rule.title} has one more tensor "
+                    f"compile='layer' needs layers that are alike, and each layer of {growing[0]} has one more tensor "
                     "to read than the one below: use compile='no'."
                 )
             if self._compiled is None or self._compiled.backend != mode.backend:
