@@ -37,7 +37,7 @@ BASELINE = """import ipywidgets, matplotlib.pyplot as plt, numpy as np
 from IPython.display import display
 %matplotlib inline
 from deepnet_edu import predict
-from deepnet_edu.explorers.measured import TOKENS, by_layer, decoder
+from deepnet_edu.explorers.settings import TOKENS, by_layer, decoder
 def draw(depth, panels={panels}):
     found = by_layer(predict(decoder("deepnorm", depth), TOKENS))
     figure, axes = plt.subplots(1 if panels == 1 else 2, 1 if panels == 1 else 2, figsize=(8.2, 5.6), squeeze=False)

@@ -1,13 +1,16 @@
-"""The command line: deepnet-edu doctor | lab | explore | progress | run | scheduler | workers | report | build |
-probe | plan | bench | models | train | data."""
+"""The command line. Each file of this folder brings its commands along; ``deepnet-edu --help`` lists them."""
 
+import pkgutil
 import sys
+from importlib import import_module
 
 try:
-    from deepnet_edu.cli import batch, course, data, depth, planning, report, training  # each brings its commands along
     from deepnet_edu.cli.app import app, main
+
+    for _module in pkgutil.iter_modules(__path__):
+        import_module(f"{__name__}.{_module.name}")
 except KeyboardInterrupt:  # Ctrl-C before there is a command to stop
     print("Stopped.", file=sys.stderr)
     sys.exit(130)
 
-__all__ = ["app", "batch", "course", "data", "depth", "main", "planning", "report", "training"]
+__all__ = ["app", "main"]

@@ -40,6 +40,8 @@ from deepnet_edu.files import write_atomic
 from deepnet_edu.messages import UserError
 
 CELL_TIMEOUT_S = 900
+#: So many files are named where more are not up to date.
+_NAMED = 8
 #: Key in a solution's metadata: the digest of all that its outputs depend on.
 MADE_FROM = "made_from"
 
@@ -141,7 +143,9 @@ def _check(all_built: Sequence[Built], only: Sequence[str], stale: list[Path]) -
         (orphans, "There is no source any more for {}: delete it."),
     ):
         if paths:
-            raise UserError(said.format(", ".join(path.relative_to(SOLUTIONS.parent).as_posix() for path in paths)))
+            names = [path.relative_to(SOLUTIONS.parent).as_posix() for path in paths]
+            more = [f"and {len(names) - _NAMED} more"] if len(names) > _NAMED else []
+            raise UserError(said.format(", ".join([*names[:_NAMED], *more])))
 
 
 def _make_solution(built: Built, package: str) -> list[Path]:

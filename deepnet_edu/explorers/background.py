@@ -5,9 +5,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-import torch
-
-from deepnet_edu.explorers.measured import Tick
+from deepnet_edu.explorers.settings import Tick
 
 Result = TypeVar("Result")
 NAME = "deepnet_edu explorer"
@@ -67,6 +65,8 @@ class Background:
                     if stop.is_set():
                         return
             try:
+                import torch  # here, in its own thread: pictures need none
+
                 torch.set_flush_denormal(True)  # holds for a thread: vanished gradients would take five times as long
                 tick(0.0)
                 result = measure(tick)

@@ -12,7 +12,7 @@ from IPython.display import display
 from deepnet_edu.explorers import grid
 from deepnet_edu.explorers.background import WAITING, Background
 from deepnet_edu.explorers.dials import Dial
-from deepnet_edu.explorers.measured import Tick
+from deepnet_edu.explorers.settings import Tick
 from deepnet_edu.figures.moving import Moving
 from deepnet_edu.figures.picture import with_palette
 from deepnet_edu.messages import FAULT, UserError

@@ -11,7 +11,7 @@ import numpy as np
 from deepnet_edu.data import TokenMap
 from deepnet_edu.explorers.base import Explorer
 from deepnet_edu.explorers.dials import Dial, choice, rules
-from deepnet_edu.explorers.measured import VOCABULARY, Tick, decoder, movable_constants
+from deepnet_edu.explorers.settings import VOCABULARY, Tick, decoder, movable_constants
 from deepnet_edu.explorers.signal import ALPHAS, BETAS
 from deepnet_edu.figures.game import GameFigure, GameView, Round
 from deepnet_edu.figures.style import FIRST

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from deepnet_edu.explorers.measured import POINTS, MapRun, RaceSettings, SignalSettings
+from deepnet_edu.explorers.settings import POINTS, MapRun, RaceSettings, SignalSettings
 from deepnet_edu.files import write_atomic
 from deepnet_edu.messages import UserError
 from deepnet_edu.profiles import Array

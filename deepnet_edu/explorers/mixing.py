@@ -7,10 +7,9 @@ import numpy as np
 
 from deepnet_edu.explorers.base import Explorer
 from deepnet_edu.explorers.dials import Dial, choice, rules
-from deepnet_edu.explorers.measured import Tick
+from deepnet_edu.explorers.settings import Tick
 from deepnet_edu.figures.mixing import SHADES, MixingFigure, MixingView
-from deepnet_edu.model import ModelConfig, build_model, random_batch
-from deepnet_edu.probing import depth_mixing
+from deepnet_edu.model.config import ModelConfig
 from deepnet_edu.profiles import DepthMixing
 from deepnet_edu.residual import DEFAULT, RESIDUALS
 from deepnet_edu.theory import mixing_matrix
@@ -63,4 +62,11 @@ class MixingExplorer(Explorer):
         if self.formula() is not None:
             return None
         config = self.config
-        return lambda tick: (config, depth_mixing(build_model(config), random_batch(config, 2, TOKENS)))
+
+        def measured(_: Tick) -> Any:
+            from deepnet_edu.model import build_model, random_batch
+            from deepnet_edu.probing import depth_mixing
+
+            return config, depth_mixing(build_model(config), random_batch(config, 2, TOKENS))
+
+        return measured

@@ -8,7 +8,7 @@ import numpy as np
 from deepnet_edu.explorers.base import Explorer
 from deepnet_edu.explorers.dials import Dial, choice, rules, spread
 from deepnet_edu.explorers.grid import Grid
-from deepnet_edu.explorers.measured import RACE_STEPS, RaceSettings, Tick, race, race_sum
+from deepnet_edu.explorers.settings import RACE_STEPS, RaceSettings, Tick, race_sum
 from deepnet_edu.figures.race import RaceFigure, RaceView
 from deepnet_edu.profiles import Array
 from deepnet_edu.residual import DEFAULT, RESIDUALS
@@ -95,4 +95,10 @@ class RaceExplorer(Explorer):
         settings = self.settings()
         if self._known(settings) is not None:
             return None
-        return lambda tick: (settings, race(settings, tick))
+
+        def raced(tick: Tick) -> Any:
+            from deepnet_edu.explorers.measured import race
+
+            return settings, race(settings, tick)
+
+        return raced

@@ -5,10 +5,9 @@ from typing import Any
 
 from deepnet_edu.explorers.base import Explorer
 from deepnet_edu.explorers.dials import Dial, choice, rules, spread
-from deepnet_edu.explorers.measured import (
+from deepnet_edu.explorers.settings import (
     MAX_DEPTH,
     TOKENS,
-    SignalMeter,
     SignalSettings,
     Tick,
     by_layer,
@@ -51,7 +50,7 @@ class SignalExplorer(Explorer):
         self.beta = Dial("β", BETAS, 1.0, note="the gain of the first weights is positive", **said)
         self.width = Dial("width d", WIDTHS, 32, whole=True, **said)
         self.gain = Dial("gain of init", GAINS, 1.0, note="a further factor on the first weights", **said)
-        self._measure = SignalMeter()
+        self._meter: Any = None
         self._follow()
         dials = [self.residual, self.depth, self.constants, self.alpha, self.beta, self.width, self.gain]
         super().__init__(dials, SignalFigure())
@@ -120,3 +119,10 @@ class SignalExplorer(Explorer):
         if self.grid and self.grid.signal(settings):
             return None
         return lambda tick: (settings, self._measure(settings, tick))
+
+    def _measure(self, settings: SignalSettings, tick: Tick) -> Any:
+        """Of a real model, for which PyTorch is loaded now."""
+        from deepnet_edu.explorers.measured import SignalMeter
+
+        self._meter = self._meter or SignalMeter()
+        return self._meter(settings, tick)

@@ -10,7 +10,7 @@ from deepnet_edu.explorers import grid as recorded
 from deepnet_edu.explorers.base import Explorer
 from deepnet_edu.explorers.dials import Dial
 from deepnet_edu.explorers.grid import Grid
-from deepnet_edu.explorers.measured import LEARNED, MAP_RECIPE, VOCABULARY, tied_beta
+from deepnet_edu.explorers.settings import LEARNED, MAP_RECIPE, VOCABULARY, tied_beta
 from deepnet_edu.figures.trainability import TrainabilityFigure, TrainabilityMap, TrainabilityView
 from deepnet_edu.messages import UserError
 from deepnet_edu.profiles import Array

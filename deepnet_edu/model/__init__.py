@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from deepnet_edu.lazy import lazily
 
 if TYPE_CHECKING:
-    from deepnet_edu.model.base import IGNORED, Batch, Group, Model, broken_weights, check_trainable, evaluating
+    from deepnet_edu.model.base import IGNORED, Batch, Model, broken_weights, check_trainable, evaluating
     from deepnet_edu.model.build import build_empty, build_model, random_batch
-    from deepnet_edu.model.config import ModelConfig
+    from deepnet_edu.model.config import Group, ModelConfig
     from deepnet_edu.model.mode import Mode
     from deepnet_edu.model.shape import check_memory
     from deepnet_edu.model.sizes import least_parameters
@@ -37,9 +37,9 @@ __all__ = [
 ]
 
 _NAMES = {
-    "base": ["IGNORED", "Batch", "Group", "Model", "broken_weights", "check_trainable", "evaluating"],
+    "base": ["IGNORED", "Batch", "Model", "broken_weights", "check_trainable", "evaluating"],
     "build": ["build_empty", "build_model", "random_batch"],
-    "config": ["ModelConfig"],
+    "config": ["Group", "ModelConfig"],
     "mode": ["Mode"],
     "shape": ["check_memory"],
     "sizes": ["least_parameters"],

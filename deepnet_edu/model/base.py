@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from deepnet_edu.fields import check_argument
 from deepnet_edu.messages import unknown
 from deepnet_edu.model.attention import Cache, Context, rotary
-from deepnet_edu.model.config import ModelConfig
+from deepnet_edu.model.config import Group, ModelConfig
 from deepnet_edu.model.embedding import PatchEmbedding, TokenEmbedding, as_tokens, check_inside, may_look, position_ids
 from deepnet_edu.model.layer import SubLayer
 from deepnet_edu.model.mode import FormerVerbs, Mode
@@ -21,7 +21,6 @@ from deepnet_edu.residual import RESIDUALS, Projected, Residual, Scheduled, Stac
 
 #: Targets with this value do not count in the loss (PyTorch's own default).
 IGNORED = -100
-Group = Literal["all", "stack", "ends"]
 
 
 @dataclass(frozen=True)

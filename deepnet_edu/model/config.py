@@ -8,6 +8,8 @@ from deepnet_edu.messages import shown, unknown
 from deepnet_edu.model.shape import GATES, Activation, Position, Shape, check_heads, check_kv_heads
 from deepnet_edu.residual import DEFAULT, RESIDUALS, Architecture, Norm, places
 
+#: Of parameters: all, those of the stack or stacks, or of embeddings and head.
+Group = Literal["all", "stack", "ends"]
 TaskName = Literal["lm", "mlm", "classification", "translation"]
 #: What each task needs: which tokens see which is part of the task.
 ARCHITECTURE_OF: dict[str, Architecture] = {

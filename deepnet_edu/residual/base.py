@@ -69,7 +69,7 @@ class Residual(Module):
 
     And for planning: ``saved``, what autograd keeps of a layer; ``own_products``, whether the rule has products of
     matrices besides its branch's; ``norms``, how many norms it has at each place and how many at the end of a stack,
-    if they are all that it learns.
+    if they are all that it learns. For explorers: ``on_skip``, the constant on the skip that may be moved by hand.
 
     So that rules can be compared, all draw Xavier-normal weights where they name no others, have biases in their
     projections, and mean by LN what the configuration's ``norm`` says: ``departs`` does not repeat that.
@@ -89,6 +89,7 @@ class Residual(Module):
     saved: ClassVar[Saved] = Saved()
     own_products: ClassVar[bool] = False
     norms: ClassVar[tuple[int, int] | None] = None
+    on_skip: ClassVar[str] = ""
 
     def __new__(cls, *_: Any, **__: Any) -> Self:
         """PyTorch arrives with the first rule that is made."""

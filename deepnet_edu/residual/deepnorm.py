@@ -26,6 +26,7 @@ class DeepNorm(Residual):
     source = "arXiv 2203.00555, Figure 2, Appendix B"
     init = "gain β of value, output and FFN"
     norms = (1, 0)
+    on_skip = "alpha"
     alpha: Tensor
 
     @classmethod
@@ -93,6 +94,7 @@ class Keel(Residual):
     architectures = ONE_STACK
     elsewhere = "α = L counts the sub-layers of one stack."
     saved = Saved(d=10, more=8)
+    on_skip = "alpha"
     alpha: Tensor
 
     @classmethod

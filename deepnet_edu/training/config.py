@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from deepnet_edu.fields import check_fields, check_whole
 from deepnet_edu.messages import shown, unknown
-from deepnet_edu.model import Group
+from deepnet_edu.model.config import Group
 from deepnet_edu.model.mode import Compile
 
 Schedule = Literal["constant", "inverse_sqrt", "cosine"]

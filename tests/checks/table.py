@@ -75,13 +75,17 @@ def _fresh(name: str) -> ModuleType:
     return module
 
 
+def _bound(node: ast.Assign | ast.AnnAssign) -> str:
+    """The name that a statement binds."""
+    target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+    return target.id if isinstance(target, ast.Name) else ""
+
+
 def _rows(exercise: str, module: ModuleType) -> list[str]:
     """A row per wrong answer: its source, and the sentence of the check."""
     tree = ast.parse(inspect.getsource(module))
     (listed,) = [
-        node.value
-        for node in tree.body
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "WRONG"
+        node.value for node in tree.body if isinstance(node, ast.Assign | ast.AnnAssign) and _bound(node) == "WRONG"
     ]
     assert isinstance(listed, ast.List)
     assert len(listed.elts) == len(module.WRONG), f"{module.__name__}: WRONG must be one list of tuples"

@@ -28,6 +28,7 @@ from deepnet_edu.explorers import (
 from deepnet_edu.explorers.background import NAME, Background
 from deepnet_edu.explorers.base import FAULT
 from deepnet_edu.explorers.dials import Dial, spread
+from deepnet_edu.explorers.settings import movable_constants
 from deepnet_edu.planning import (
     GPUS,
     Span,
@@ -42,6 +43,7 @@ from deepnet_edu.planning import (
     utilisation_of,
 )
 from deepnet_edu.progress import ENVIRONMENT, read_scores
+from deepnet_edu.residual import RESIDUALS, places
 from deepnet_edu.scaling import deepnorm_constants
 
 
@@ -298,7 +300,7 @@ def test_race_takes_what_is_recorded_and_keeps_what_it_ran(monkeypatch: pytest.M
     typed(explorer.depth, "7")
     assert explorer.wait(30)
     assert "trained just now" in explorer.figure.alt
-    monkeypatch.setattr("deepnet_edu.explorers.race.race", pytest.fail)
+    monkeypatch.setattr("deepnet_edu.explorers.measured.race", pytest.fail)
     typed(explorer.depth, "12")
     typed(explorer.depth, "7")
     assert "trained just now" in explorer.figure.alt
@@ -405,3 +407,13 @@ def test_mixing_is_by_formula_or_measured() -> None:
     assert said(explorer) == ""
     assert np.tril(np.ones((9, 9))) == pytest.approx(np.asarray(explorer.figure._image.get_array()), abs=1e-3)
     explorer.close()
+
+
+def test_what_may_be_moved_is_what_a_rule_has() -> None:
+    """α as a buffer on the skip, which the measured model is given; β as the gain of the weights."""
+    for name, rule in RESIDUALS.items():
+        if "decoder" in rule.architectures:
+            made = rule(next(places("decoder", 0, 2)), 1)
+            has = {"alpha"} & dict(made.named_buffers()).keys()
+            has |= {"beta"} if made.constants.get("beta") == made.gain("value") else set()
+            assert set(movable_constants(name)) == has, name

@@ -15,7 +15,7 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from deepnet_edu import ModelConfig, build_model
+from deepnet_edu import RESIDUALS, ModelConfig, build_model
 from deepnet_edu.cli import app
 from deepnet_edu.course.places import ROOT
 from deepnet_edu.experiment.config import find_run
@@ -206,3 +206,8 @@ def test_scripts_modules_and_targets_that_pages_name_exist() -> None:
     targets = {*re.findall(r"`(?:[A-Z_]+=\S+ )*make ([a-z]+)`", text)}
     assert {"lab", "test", "build", "course", "record", "bench", "clean"} <= targets
     assert [target for target in targets if f"\n{target}:" not in makefile] == []
+
+
+def test_the_readme_counts_the_rules() -> None:
+    (said,) = re.findall(r"sorted\(RESIDUALS\) +# (\d+) rules", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert int(said) == len(RESIDUALS)

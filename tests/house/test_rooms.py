@@ -96,6 +96,7 @@ NUMBERS = """
 import sys
 from deepnet_edu import ModelConfig, RESIDUALS, deepnorm_constants, predict
 from deepnet_edu.checks.names import lesson_of
+from deepnet_edu.explorers import _CLASSES, _load
 
 from deepnet_edu.planning import GPUS, count_parameters, find_shape, flops_per_token, rank_memory, training_memory
 from deepnet_edu.residual import place_at
@@ -109,6 +110,8 @@ for name, rule in RESIDUALS.items():
         if rule.norms and rule.says("norms"):  # others are built to be counted
             training_memory(one, 4, 64)
 predict(config, 64), mixing_matrix(config, 64), deepnorm_constants(decoder_layers=1000), lesson_of()
+for name in ("signal", "map", "constants", "cost", "plans", "mixing", "budget", "race"):
+    assert _load(_CLASSES[name])().figure.alt  # theory at once; a measurement would begin when nobody moves a slider
 assert "torch._C" not in sys.modules, "PyTorch was loaded"
 """
 

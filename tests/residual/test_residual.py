@@ -20,14 +20,16 @@ SIZES = {"d_model": 12, "n_heads": 3, "d_ff": 20}
 @pytest.mark.parametrize("residual", list(RESIDUALS))
 def test_says_what_it_is(residual: str) -> None:
     rule = RESIDUALS[residual]
-    assert rule.source
     first = rule.formula.split(",")[0].split(" in the ")[0]
-    assert first in (rule.__doc__ or "")  # docstring, table and pictures state the same formula
-    assert rule.source.split(",")[0].split(";")[0].split(" ")[-1] in (rule.__doc__ or "")
+    assert first in (rule.__doc__ or ""), "docstring, table and pictures state the same formula"
+    cited = rule.source.split(",")[0].split(";")[0].split(" ")[-1]
+    assert cited, "it says where it is from"
+    assert cited in (rule.__doc__ or ""), "the docstring names the source, too"
     assert rule.sure in ("verified", "secondary")
-    # A section of the paper, or a file of its authors; where less was read, how: its abstract, others' quotations.
-    assert any(mark in rule.source for mark in (".py", "Section", "Figure", "Equation", "abstract", "quote", "review"))
-    assert bool(rule.elsewhere) == (len(rule.architectures) < 3)
+    where = (".py", "Section", "Figure", "Equation", "abstract", "quote", "review")
+    said = "a section of the paper, or a file of its authors; where less was read, its abstract or others' quotations"
+    assert any(mark in rule.source for mark in where), said
+    assert bool(rule.elsewhere) == (len(rule.architectures) < 3), "elsewhere says why not for all architectures"
 
 
 @pytest.mark.parametrize("residual", [name for name, rule in RESIDUALS.items() if rule.elsewhere])

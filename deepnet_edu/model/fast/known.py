@@ -23,8 +23,8 @@ def why_unknown(rule: Residual, signal: Signal | None) -> str:
 def knows(residual: str, encoder_layers: int, decoder_layers: int) -> bool:
     """Whether the fast path can compute the layers of a model with this rule, as it is built."""
     kind = RESIDUALS.get(residual)
-    if kind is None or kind.norms is None or not kind.says("norms"):
-        return False  # it learns something else
+    if kind is None or kind.norms is None or not (kind.says("norms") and kind.says("signal")):
+        return False  # it learns, or computes, something else
     stacks: dict[StackName, int] = {"encoder": encoder_layers, "decoder": decoder_layers}
     forms = set()
     for stack, layers in stacks.items():
