@@ -72,8 +72,8 @@ def test_the_plan_of_the_table() -> None:
     once = {(row["rule"], row["architecture"]) for part in ("main", "rest") for row in parts[part]}
     assert once == {(n, a) for n, r in RESIDUALS.items() for a in r.architectures if a != "encoder"}
     assert len(parts["main"]) + len(parts["rest"]) == len(once)
-    grid = {(row["rule"], row["learning_rate"], row["seed"]) for row in parts["rates"]}
-    assert len(grid) == len(parts["rates"]) == 6 * 3 * 3
+    grid = {(row["rule"], row["architecture"], row["learning_rate"], row["seed"]) for row in parts["rates"]}
+    assert len(grid) == len(parts["rates"]) == (6 + 2) * 3 * 3  # of two stacks the claim and its control alone
 
 
 def test_the_lesson_knows_what_the_table_sets(tmp_path: Path) -> None:
