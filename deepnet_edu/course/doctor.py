@@ -124,14 +124,14 @@ def _driver_problem(tool: str) -> str:
 def _compiler() -> Finding:
     """The fast path's compiled functions: nobody needs them, and with them a step takes three quarters of the time."""
     try:
-        from deepnet_edu.model.fast import native
-    except ModuleNotFoundError as error:
-        if error.name != "deepnet_edu.model.fast":
-            return Finding("Compiled functions", "warning", f"cannot be looked at: {error}", _again("torch"))
-        return Finding("Compiled functions", "ok", "none: the fast path is not installed")
+        from deepnet_edu.model.paths import native
+
+        compiler = native()
     except Exception as error:  # without torch there is nothing to look at
         return Finding("Compiled functions", "warning", f"cannot be looked at: {error}", _again("torch"))
-    library, reason = native.load()
+    if compiler is None:
+        return Finding("Compiled functions", "ok", "none: the fast path is not installed")
+    library, reason = compiler.load()
     if library is not None:
         return Finding("Compiled functions", "ok", "the fast path has them")
     if platform.system() != "Linux" or "no C compiler" not in reason:

@@ -29,10 +29,17 @@ def run(stack: Any, x: Any, context: Any) -> tuple[Any, str]:
         x: (B, T, d_model).
         context: as the stack got it.
     """
+    if stack.compiled is not None:
+        return None, "a compiled layer was asked for"
     if fast is None:
         return None, "the fast path is not installed"
     result: tuple[Any, str] = fast.run(stack, x, context)
     return result
+
+
+def native() -> Any:
+    """The module that compiles the fast path's functions; None where there is no fast path."""
+    return None if fast is None else import_module(f"{fast.__name__}.native")
 
 
 def new_step_buffers() -> Any:

@@ -234,6 +234,7 @@ def test_doctor_prints_brackets_as_they_are(run: Run, tmp_path: Path) -> None:
     assert "my[draft]x: can be written" in run("doctor", "--workspace", str(tmp_path / "my[draft]x")).stdout
 
 
+@pytest.mark.fast
 def test_plan_says_where_memory_goes(run: Run, tmp_path: Path) -> None:
     result = run("plan", "small_1000", "--checkpoint-every", "1", "--json")
     assert result.returncode == 0, result.stderr
@@ -348,6 +349,7 @@ def test_train_keeps_the_byte_pairs_that_it_learned(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "tokenizer.json").read_text() == learned
 
 
+@pytest.mark.fast
 def test_train_says_what_a_run_needs_and_loads_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     found = json.loads(here("wmt17-18x18", "--dry-run", "--json").stdout)

@@ -374,6 +374,7 @@ def test_a_compiled_layer_is_a_layer() -> None:
     assert train(model, TokenMap(11, 8, 2), TrainConfig(steps=1), progress=False).loss
 
 
+@pytest.mark.fast
 def test_a_layer_of_ones_own_is_run_as_it_is() -> None:
     class Nothing(nn.Module):
         def forward(self, state: tuple[Tensor, ...], context: object) -> tuple[Tensor, ...]:

@@ -32,7 +32,10 @@ def test_each_file_outside_a_folder_is_a_room() -> None:
 
 def test_durations_are_of_files_that_exist() -> None:
     known = Durations.read(ROOT)
-    assert [file for file in known.files if not (ROOT / file).is_file()] == []
+    there = [
+        file for file in known.files if not file.startswith("tests/model/fast/") or (ROOT / "tests/model/fast").exists()
+    ]
+    assert [file for file in there if not (ROOT / file).is_file()] == []
     assert {test.partition("::")[0] for test in known.tests} <= known.files.keys()
     assert known == Durations(dict(sorted(known.files.items())), dict(sorted(known.tests.items())))
 

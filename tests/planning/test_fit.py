@@ -187,6 +187,7 @@ def test_batches_are_cut_as_often_as_needed() -> None:
     assert [change for change, _ in again] == [{"sequences": 128, "accumulate": 2}]
 
 
+@pytest.mark.fast
 def test_on_a_cpu_the_fast_path_is_offered_first() -> None:
     shape = SHAPES["small_1000"]
     limit = round(0.95 * training_memory(shape, 8, 64, path="plain").total)

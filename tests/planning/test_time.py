@@ -241,6 +241,7 @@ def test_rules_that_nobody_measured(residual: str) -> None:
         training_time(replace(SHAPE, residual=residual), 4, 64)
 
 
+@pytest.mark.fast
 def test_sizes_that_are_not_compiled() -> None:
     odd = replace(SHAPE, d_model=60, n_heads=5)
     with pytest.raises(ValueError, match="heads of 8, 16, 32, 64 features"):

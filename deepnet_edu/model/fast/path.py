@@ -31,8 +31,6 @@ class Readings(dict[bool, Reading]):
 
 def why_not(stack: Any, x: Tensor, context: Context) -> str:
     """What the fast path does not know about an input or what was asked for, a clause; empty if nothing."""
-    if stack.compiled is not None:
-        return "a compiled layer was asked for"
     if stack.mode.offload:
         return "what checkpoints keep was sent to the CPU's memory, and it keeps its own"
     if others := transformed():
