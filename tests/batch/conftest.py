@@ -14,6 +14,9 @@ from deepnet_edu.batch.plan import Request, make_plan
 from deepnet_edu.batch.worker import END_MIME
 from deepnet_edu.course.places import RECORD_MIME
 
+#: Notebooks of an earlier version: test_before.py reads them, and nobody runs them.
+collect_ignore = ["before"]
+
 PARAMETERS = 'PROFILE = "cpu"\nSEED = 0\nRATE = 3e-4\nDEEP = False\nNAME = "x"\nDEPTH = 2 * 50'
 
 #: Stands for a worker whose kernel is the sleep: it takes no second to start.

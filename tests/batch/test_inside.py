@@ -35,7 +35,7 @@ TOLD = {
     "run(threading.Timer(0, bad))": "raised RuntimeError: lost",
     "run(threading.Thread(target=len, name='built in'))": "the thread built in raised TypeError: len() takes exactly",
     "_thread.start_new_thread(bad, ()); __import__('time').sleep(0.3)": "a thread raised RuntimeError: lost",
-    "futures.ThreadPoolExecutor().submit(bad)": "work in a pool raised RuntimeError: lost, and nothing asked for",
+    "futures.wait([futures.ThreadPoolExecutor().submit(bad)])": "a pool raised RuntimeError: lost, and nothing asked",
     "with futures.ThreadPoolExecutor() as pool: futures.wait([pool.submit(bad)])": "work in a pool raised",
     "from multiprocessing.pool import ThreadPool; ThreadPool(1).apply_async(bad).wait()": "work in a pool raised",
     "run(multiprocessing.get_context('fork').Process(target=bad, name='child'))": "the process child ended with exit",
