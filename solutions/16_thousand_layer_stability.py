@@ -267,8 +267,8 @@ if not SMOKE and SEED == 0:
 # %% [markdown]
 # ## Every rule
 #
-# The table. In all, six decoders get three learning rates and three seeds, and all other rules one of each: 98 runs. What is missing has not been run
-# yet, or is not defined: most papers define their rule for one stack.
+# The table. In all, six decoders, and of encoder-decoders DeepNorm and Post-LN, get three learning rates and three seeds, and all other
+# rules one of each: 114 runs. What is missing has not been run yet, or is not defined: most papers define their rule for one stack.
 
 # %% tags=["headline", "nbval-ignore-output"]
 MAIN = ["post_ln", "pre_ln", "deepnorm", "admin", "layernorm_scaling", "keel"]
