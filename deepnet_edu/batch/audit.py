@@ -56,7 +56,7 @@ def audit(notebook: dict[str, Any], *, ended: dict[str, Any] | None) -> list[str
     for n, cell in code:
         problems += [f"cell {n} {what}" for what in _wrong(cell)]
     problems += [*_in_widgets(notebook), *told(ended, "faults"), *_vanished(code, ended or {})]
-    problems += _left_out(code, ended, problems)
+    problems += _left_out(code, ended, known=bool(problems))
     if not notebook["metadata"].get("papermill", {}).get("duration"):
         problems.append("it took no time: nothing was executed")
     if not problems and any(_RECORDS.search(source(cell)) for _, cell in code) and not recorded(notebook):
@@ -74,14 +74,12 @@ def _in_widgets(notebook: dict[str, Any]) -> Iterator[str]:
             yield re.sub(r"<[^>]*>", "", str(said))[:200]
 
 
-def _left_out(
-    code: list[tuple[int, dict[str, Any]]], ended: dict[str, Any] | None, problems: list[str]
-) -> Iterator[str]:
-    """Cells that did not run, or that nobody saw the end of."""
+def _left_out(code: list[tuple[int, dict[str, Any]]], ended: dict[str, Any] | None, known: bool) -> Iterator[str]:
+    """Cells that did not run, or, where no other problem is ``known``, that nobody saw the end of."""
     skipped = [str(n) for n, cell in code if cell["execution_count"] is None and not _tagged(cell, SKIP)]
     if skipped:
         yield f"did not run: cell{'s' if len(skipped) > 1 else ''} {', '.join(skipped)}"
-    elif ended is None and not problems:
+    elif ended is None and not known:
         yield "its kernel had gone before the last cell was over"
     if all(_tagged(cell, SKIP) for _, cell in code):
         yield "all of its code has the tag skip-execution" if code else "there is no code in it"

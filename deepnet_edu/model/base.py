@@ -204,11 +204,11 @@ class Model(FormerVerbs, nn.Module):
         Raises:
             ValueError: when set: there is no such backend, or no two layers of the residual rule are alike (DLCL).
         """
-        return next((stack.mode for stack in self._own_stacks()), Mode())
+        return next((stack.mode for stack in self.own_stacks().values()), Mode())
 
     @mode.setter
     def mode(self, mode: Mode) -> None:
-        for stack in self._own_stacks():
+        for stack in self.own_stacks().values():
             stack.set_mode(mode)
 
     @contextmanager
@@ -224,19 +224,20 @@ class Model(FormerVerbs, nn.Module):
             ValueError: as of :class:`~deepnet_edu.model.mode.Mode` and ``model.mode``.
         """
         with ExitStack() as entered:
-            for stack in self._own_stacks():
+            for stack in self.own_stacks().values():
                 entered.enter_context(stack.running(replace(mode or stack.mode, **changes), observer=observer))
             yield
 
     def _change(self, **changes: Any) -> None:
         self.mode = replace(self.mode, **changes)
 
-    def _own_stacks(self) -> list[Stack]:
-        return [stack for stack in self.stacks().values() if isinstance(stack, Stack)]
+    def own_stacks(self) -> dict[str, Stack]:
+        """The stacks of this library by name: what somebody else wrote in their place is not among them."""
+        return {name: stack for name, stack in self.stacks().items() if isinstance(stack, Stack)}
 
     def sublayers(self) -> list[SubLayer]:
         """All sub-layers from the bottom up, stack by stack. A stack that somebody else wrote has none to show."""
-        return [sub for stack in self.stacks().values() if isinstance(stack, Stack) for sub in stack.sublayers()]
+        return [sub for stack in self.own_stacks().values() for sub in stack.sublayers()]
 
     def rules(self) -> list[Residual]:
         """Their residual rules."""
@@ -282,12 +283,12 @@ class Model(FormerVerbs, nn.Module):
 
     def context(self, padding: Tensor | None, cache: Cache | None, tokens: int, device: torch.device) -> Context:
         """Padding, cache and rotary positions of the sequence at hand."""
-        turn = None
+        angles = None
         if self.config.position == "rotary":
             past = 0 if cache is None else cache.length
             positions = position_ids(tokens, past, padding, device)
-            turn = rotary(positions, self.config.d_model // self.config.n_heads, self.config.rotary_base)
-        return Context(padding=padding, cache=cache, rotary=turn)
+            angles = rotary(positions, self.config.d_model // self.config.n_heads, self.config.rotary_base)
+        return Context(padding=padding, cache=cache, rotary=angles)
 
     def make_head(self, size: int, stack: Stack, table: nn.Embedding | None) -> None:
         """The head with what stands before it, and what the rule of the stack below it puts on the logits."""

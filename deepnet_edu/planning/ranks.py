@@ -115,7 +115,7 @@ def rank_memory(
         config: any.
         sequences: in a batch, over all ranks.
         tokens: T, of the target where there are two languages; of an image, its patches.
-        data, shard, pipeline, schedule, microbatches: as of :class:`~deepnet_edu.training.distributed.Plan`.
+        data, shard, pipeline, schedule, microbatches: as of :class:`~deepnet_edu.planning.Plan`.
         source_tokens, checkpoint_every, precision, device: as of :func:`training_memory`.
 
     Raises:

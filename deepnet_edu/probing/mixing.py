@@ -86,7 +86,7 @@ def depth_mixing(model: Model, batch: Batch, rows: Count = 128) -> DepthMixing:
         ValueError: as :func:`~deepnet_edu.probing.probe`.
     """
     check_batch(model, batch)
-    stack = [stack for stack in model.stacks().values() if isinstance(stack, Stack)][-1]
+    stack = list(model.own_stacks().values())[-1]
     called: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
     hook = stack.register_forward_pre_hook(lambda _, args, kwargs: called.append((args, kwargs)), with_kwargs=True)
     try:

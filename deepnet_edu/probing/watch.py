@@ -100,9 +100,7 @@ class Watch:
         self._inverses: list[tuple[int, Tensor]] = []
         self._inputs: dict[str, Tensor] = {}
         self._alike: dict[str, Tensor] = {}
-        self._name: dict[Stack, str] = {
-            stack: name for name, stack in model.stacks().items() if isinstance(stack, Stack)
-        }
+        self._name: dict[Stack, str] = {stack: name for name, stack in model.own_stacks().items()}
 
     def __enter__(self) -> "Watch":
         self._entered = ExitStack()

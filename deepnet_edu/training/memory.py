@@ -11,7 +11,6 @@ import torch
 
 from deepnet_edu.messages import UserError
 from deepnet_edu.model import Batch, Model
-from deepnet_edu.model.stack import Stack
 from deepnet_edu.planning import Plan, explain, rank_memory
 from deepnet_edu.training.config import TrainConfig
 
@@ -43,7 +42,7 @@ def answered(model: Model, config: TrainConfig, batch: Batch, plan: Plan | None 
 
 def _known(model: Model, config: TrainConfig, batch: Batch) -> str:
     """What the formula says of this step, as far as it knows such a model."""
-    first = next((stack for stack in model.stacks().values() if isinstance(stack, Stack)), None)
+    first = next(iter(model.own_stacks().values()), None)
     device = next(model.parameters()).device
     sequences, tokens, source_tokens = lengths(model, batch)
     try:

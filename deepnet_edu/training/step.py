@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from deepnet_edu.model import IGNORED, Batch, Model, paths
 from deepnet_edu.model.compiled import plain_name
-from deepnet_edu.model.stack import Stack
 from deepnet_edu.training.config import TrainConfig, learning_rate
 from deepnet_edu.training.graph import GraphedStep
 from deepnet_edu.training.optimizer import FlatParameters, buffer, make_optimizer, parameter_groups
@@ -91,8 +90,8 @@ class TrainStep:
         trained = set(chosen)
         self._step_buffers = {
             stack: paths.new_step_buffers()
-            for stack in model.stacks().values()
-            if isinstance(stack, Stack) and stack.layers and trained.issuperset(stack.parameters())
+            for stack in model.own_stacks().values()
+            if stack.layers and trained.issuperset(stack.parameters())
         }
 
     def __enter__(self) -> "TrainStep":
@@ -117,7 +116,7 @@ class TrainStep:
         """
         if len(batches) != self.config.accumulate:
             raise ValueError(f"{len(batches)} batches for accumulate={self.config.accumulate}: expected as many.")
-        watched = any(isinstance(stack, Stack) and stack.observer is not None for stack in self.model.stacks().values())
+        watched = any(stack.observer is not None for stack in self.model.own_stacks().values())
         if self._recorded is not None and not watched:  # nobody can look into a graph
             return self._replay(batches)
         self._hold()

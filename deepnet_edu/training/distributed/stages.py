@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from deepnet_edu.model import Batch, Model
 from deepnet_edu.model.config import ModelConfig
-from deepnet_edu.model.stack import Stack
 from deepnet_edu.planning.pipeline import stage_layers
 from deepnet_edu.residual import StackName
 
@@ -170,5 +169,4 @@ def layers_of(part: nn.Module) -> list[nn.Module]:
     """All layers of a :class:`Whole` or :class:`Stage`, from the bottom up."""
     if isinstance(part, Stage):
         return list(part.layers)
-    stacks = cast(Whole, part).model.stacks().values()
-    return [layer for stack in stacks if isinstance(stack, Stack) for layer in stack.layers]
+    return [layer for stack in cast(Whole, part).model.own_stacks().values() for layer in stack.layers]

@@ -18,7 +18,6 @@ from torch.utils.checkpoint import set_checkpoint_early_stop
 
 from deepnet_edu.messages import UserError
 from deepnet_edu.model import IGNORED, Batch, Model
-from deepnet_edu.model.stack import Stack
 from deepnet_edu.residual import RESIDUALS, Projected, Residual
 from deepnet_edu.training.config import TrainConfig
 from deepnet_edu.training.distributed.ranks import PIPELINE, SHARE, Ranks
@@ -232,7 +231,7 @@ def refuse(model: Model, config: TrainConfig, ranks: Ranks) -> None:
         return
     if model.config.clones:
         raise UserError(f"{said} cuts a stack by its layers, and with clones=True they are all one: use data=….")
-    if not all(isinstance(stack, Stack) for stack in model.stacks().values()):
+    if model.own_stacks() != model.stacks():
         raise UserError(f"{said} cuts a stack by its layers, and this one is not a deepnet_edu Stack: use data=….")
     if config.precision == "fp16":
         raise UserError(
@@ -283,8 +282,8 @@ def _compile_inside(model: Model) -> list[nn.Module]:
         The layers, which have a ``forward`` of their own now.
     """
     changed: list[nn.Module] = []
-    for stack in model.stacks().values():
-        if isinstance(stack, Stack) and stack.compiled is not None:
+    for stack in model.own_stacks().values():
+        if stack.compiled is not None:
             compiled = stack.compiled.ready(stack.layers)
             for layer in stack.layers:
                 if "forward" not in vars(layer):  # somebody's own stays, and runs as it is
