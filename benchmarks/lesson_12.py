@@ -105,13 +105,13 @@ def measure(arm: Arm, rate: float, seed: int, size: Size) -> Row:
     config = shape(**arm, size=size)
     model = build_model(config, seed=seed)
     recipe = TrainConfig(size.steps, learning_rate=rate, warmup=size.steps // 10, schedule="cosine", seed=seed)
-    begin, outcome = time.perf_counter(), "trained"
+    begin, outcome = time.process_time(), "trained"
     losses = dict.fromkeys(parts, text.chance)
     try:
         train(model, text, recipe, progress=False)
     except TrainingDiverged:
         outcome = "diverged"
-    seconds = time.perf_counter() - begin
+    seconds = time.process_time() - begin
     if outcome == "trained":
         for name, documents in parts.items():
             tokens = torch.tensor(text.tokenizer.encode("\n\n".join(documents)))  # bytes, each a token

@@ -4,7 +4,7 @@ Bytes of Python's documentation, a decoder of width 64. Each arm at each depth h
 bytes, and the same tries to find its learning rate: every rate once, with the seed 0. Its best rate then runs with
 seeds that no try has seen, and the loss on held-out text counts. ``deepnorm again`` is ``deepnorm`` with other seeds:
 the distance between both is luck. Products are the same for all rules; what mixing and norms cost on top is in the
-record, as seconds.
+record, as seconds of a processor.
 
     python benchmarks/tournament.py                    # all that is missing
     python benchmarks/tournament.py --only keel mhc    # these arms alone
@@ -82,7 +82,7 @@ def measure(arm: str, layers: int, rate: float, seed: int, size: Size) -> dict[s
     seed_of_arm = 1000 * list(ARMS).index(arm) + seed  # no two arms share weights or data
     model = build_model(ModelConfig("decoder", "lm", layers, residual=ARMS[arm], **SHAPE), seed=seed_of_arm)
     recipe = TrainConfig(size.steps, learning_rate=rate, warmup=size.steps // 10, schedule="cosine", seed=seed_of_arm)
-    begin, outcome = time.perf_counter(), "trained"
+    begin, outcome = time.process_time(), "trained"
     try:
         train(model, text, recipe, progress=False)
         rows = text.validation[: 200 * (size.length + 1)].view(200, size.length + 1)
@@ -90,7 +90,7 @@ def measure(arm: str, layers: int, rate: float, seed: int, size: Size) -> dict[s
             loss = model.loss(Batch(inputs=rows[:, :-1], targets=rows[:, 1:])).item()
     except TrainingDiverged:
         loss, outcome = text.chance, "diverged"
-    return {"loss": round(loss, 5), "outcome": outcome, "seconds": round(time.perf_counter() - begin, 2)}
+    return {"loss": round(loss, 5), "outcome": outcome, "seconds": round(time.process_time() - begin, 2)}
 
 
 def tournament(out: Path, arms: Sequence[str], size: Size) -> list[dict[str, Any]]:
