@@ -1,6 +1,7 @@
 """A guess before the answer."""
 
 from collections.abc import Sequence
+from html import escape
 from typing import Any
 
 import ipywidgets
@@ -17,7 +18,8 @@ class Guess(ipywidgets.VBox):
     def __init__(self, question: str, options: Sequence[str]) -> None:
         self.question, self.options = question, list(options)
         self._buttons = ipywidgets.RadioButtons(options=self.options, value=None, layout={"width": "auto"})
-        super().__init__([ipywidgets.Label(question), self._buttons])
+        # HTML, since a Label never wraps: a narrow cell would cut the question's end.
+        super().__init__([ipywidgets.HTML(escape(question), layout={"width": "auto"}), self._buttons])
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Any:
         """Live where a kernel runs, the question as text elsewhere."""

@@ -22,6 +22,7 @@ from deepnet_edu.progress import next_step, note_opened, progress_file
 
 if TYPE_CHECKING:
     from deepnet_edu.course.answers import earlier, mine_or_reference, shipped
+    from deepnet_edu.course.finding import finding
     from deepnet_edu.course.guess import Guess
     from deepnet_edu.course.live import LiveLoss, LivePicture, train_live
 
@@ -32,6 +33,7 @@ __all__ = [
     "Results",
     "course_progress",
     "earlier",
+    "finding",
     "mine_or_reference",
     "profile",
     "record",
@@ -42,6 +44,7 @@ __all__ = [
 
 _NAMES = {
     "answers": ["earlier", "mine_or_reference", "shipped"],
+    "finding": ["finding"],
     "guess": ["Guess"],
     "live": ["LiveLoss", "LivePicture", "train_live"],
 }
@@ -113,10 +116,17 @@ def record(**values: float | int | str | bool | Sequence[float]) -> None:
             json.dumps(value, allow_nan=False)
         except (TypeError, ValueError):
             raise ValueError(f"{name}={value!r} cannot be recorded: expected a finite number, text or list.") from None
-    shown = ", ".join(f"{name} = {f'{v:.4g}' if isinstance(v, float) else v}" for name, v in plain.items())
+    shown = ", ".join(f"{name} = {_short(value)}" for name, value in plain.items())
     from IPython.display import display
 
     display({RECORD_MIME: plain, "text/plain": f"recorded: {shown}"}, raw=True)
+
+
+def _short(value: Any) -> str:
+    """As a page shows it: four significant digits, in lists too."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_short, value))}]"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _plain(value: Any) -> Any:

@@ -76,9 +76,11 @@ def test_a_live_picture_is_redrawn_in_place(monkeypatch: pytest.MonkeyPatch) -> 
 def test_record_is_found_by_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = []
     monkeypatch.setattr("IPython.display.display", lambda data, raw: shown.append(data))
-    kit.record(loss=torch.tensor(0.25), depths=[12, 50], name="x", passed=True)
-    assert shown[0][RECORD_MIME] == {"loss": 0.25, "depths": [12, 50], "name": "x", "passed": True}
-    assert shown[0]["text/plain"] == "recorded: loss = 0.25, depths = [12, 50], name = x, passed = True"
+    kit.record(loss=torch.tensor(0.25), depths=[12, 50], losses=[1 / 3], name="x", passed=True)
+    losses = {"loss": 0.25, "depths": [12, 50], "losses": [1 / 3]}
+    assert shown[0][RECORD_MIME] == {**losses, "name": "x", "passed": True}
+    said = "recorded: loss = 0.25, depths = [12, 50], losses = [0.3333], name = x, passed = True"
+    assert shown[0]["text/plain"] == said
 
 
 @pytest.mark.parametrize(
