@@ -3,6 +3,7 @@
 # make check  under three minutes: ruff, mypy, and the quick tests of what changed since main
 # make test-processors  test as other processors would, some hours; with STEPS=quick the rooms of the package alone
 # make build  rebuild the notebooks from solutions/*.py
+# make book   the web book, in build/book/html, from the solutions as they are
 # make course run all lessons at the size of this machine, audit them, report on one page; time and memory:
 #             docs/timings.json; then their slow proofs (tests marked course), and 1,000 layers below 2.7 nats a byte
 # make record train the recorded runs of lessons 00 and 08 and of the laptop's preset (about two hours); then the tests
@@ -19,7 +20,7 @@ unexport PYTHONHOME PYTHONPATH
 
 COURSE := runs/course-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: lab test check test-processors build course record bench clean
+.PHONY: lab test check test-processors build book course record bench clean
 
 lab:
 	@$(PYTHON) install.py
@@ -40,6 +41,10 @@ test-processors:
 build:
 	@$(PYTHON) install.py --dev
 	$(BIN)/deepnet-edu build
+
+book:
+	@$(PYTHON) install.py --dev
+	$(BIN)/deepnet-edu book
 
 course:
 	@$(PYTHON) install.py --dev

@@ -1,9 +1,10 @@
-"""Commands of the course: doctor, lab, explore, progress, build."""
+"""Commands of the course: doctor, lab, explore, progress, build, book."""
 
 import json
 import os
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -132,3 +133,18 @@ def build(
     names = [find_lesson(lesson, SOLUTIONS, "py") for lesson in lessons or []]
     for line in build_all(check=check, only=names):
         print(line)
+
+
+@app.command()
+def book(
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the book; source and html in it are replaced. [default: build/book]")
+    ] = None,
+) -> None:
+    """Make the web book from the executed solutions, the docs and the library's docstrings; it needs no network.
+
+    Example: deepnet-edu book --out build/book
+    """
+    from deepnet_edu.course.book import OUT, build_book
+
+    print(f"Open {build_book(out or OUT)}")
