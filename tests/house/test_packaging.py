@@ -64,7 +64,9 @@ def test_constraints_pin_what_is_asked_for() -> None:
 
 
 def test_extras() -> None:
-    assert set(PROJECT["optional-dependencies"]) == {"cluster", "hub", "dev"}
+    groups = PROJECT["optional-dependencies"]
+    assert {*groups["book"]} < {*groups["dev"]}  # what makes the book, CI checks
+    assert set(PROJECT["optional-dependencies"]) == {"cluster", "hub", "book", "dev"}
 
 
 def test_one_version() -> None:
