@@ -82,10 +82,9 @@ def room_of_gains(found: Gains, default: Gains, wanted: Mapping[str, float], bet
     goal = {key: wanted[key[0]] for key in found}
     wrong = {key for key in found if not near(found[key], goal[key])}
     off = {key: 1.15 / 0.87 if key[0] == "encoder" else 1.0 for key in found}
-    times_beta = {key: goal[key] * default[key] for key in found}
-    if any(
-        _all_near(found, drawn) for drawn in (default, times_beta, {key: times_beta[key] * off[key] for key in found})
-    ):
+    beta = {key: goal[key] * default[key] for key in found}
+    packed = dict(default) | {key: sqrt(0.5) for key in found if key[1] == "value"}  # as torch.nn's attention draws it
+    if any(_all_near(found, gains) for gains in (default, packed, beta, {key: beta[key] * off[key] for key in found})):
         return "default-weights"
     if all(near(found[key], goal[key] * sqrt(0.5)) for key in wrong) and {role for _, role in wrong} <= PACKED:
         return "packed-as-one"

@@ -126,7 +126,7 @@ def _of_packed(sub: SubLayer, call: Call) -> dict[str, Tensor | None]:
     weight, packed = _matrix(call), call.output
     if weight is None or packed is None or len(packed.value) != len(sub.f.value):
         return {}
-    row = len(packed.value) // 2
+    row = len(packed.value) - 1  # with a mask, the first token of a sequence has no choice, and its query no gradient
     gradient = dependence(sub.f, packed, row)
     if gradient is None:
         return {}

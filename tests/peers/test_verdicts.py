@@ -1,4 +1,4 @@
-"""What ``review`` says of DeepNorms, and of what is none, as libraries build them: the verdict, and the museum's rooms."""
+"""What ``review`` says of DeepNorm and other designs as libraries build them: the verdict, and the museum's rooms."""
 
 import importlib
 import sys
@@ -128,7 +128,8 @@ VERDICTS: dict[str, tuple[Callable[[], Built], str, dict[str, str]]] = {
         lambda: of_torchscale("Pre-LN"), "Pre-LN", {ALPHA: "another-design", NORM: "another-design"},
     ),
     "torch.nn.TransformerEncoder": (
-        lambda: of_torch("encoder"), "Post-LN", {ALPHA: "another-design", LAYER: "copies", QK: "packed-as-one"},
+        lambda: of_torch("encoder"), "Post-LN",
+        {ALPHA: "another-design", LAYER: "copies", GAIN: "default-weights", QK: "packed-as-one"},
     ),
     "torch.nn.TransformerEncoder, norm_first": (
         lambda: of_torch("norm_first"), "Pre-LN", {ALPHA: "another-design", LAYER: "copies", QK: "packed-as-one"},

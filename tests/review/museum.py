@@ -9,8 +9,9 @@ HEAD = """\
 # The bug museum
 
 The ways in which a model departs from DeepNorm, `norm(alpha * x + f(x))` with weights of gain β. Each finding of
-[review](review.md) names its room here. Those with a label were found in public code or papers, at the commits named; some
-may be fixed by now. [Lesson 09](../lessons/09_bug_museum.ipynb) builds most of them, and the instruments that see them.
+[review](review.md) names its room here. Where it says "Published", it was found in public code or papers, at the commit
+named, and may be fixed by now. [Lesson 09](../lessons/09_bug_museum.ipynb) builds most of these bugs, and the
+instruments that see them.
 """
 
 
