@@ -49,6 +49,10 @@ class Unseen(ValueError):
     """No residual was found in a model."""
 
 
+class UnknownDepth(ValueError):
+    """The sub-layers do not tell how many layers there are."""
+
+
 @dataclass(frozen=True)
 class Review:
     """The checklist.
@@ -252,7 +256,7 @@ def _constants(subs: Sequence[SubLayer], depth: tuple[int, int] | None) -> tuple
     """α and β by stack. Two stacks of which none looks at the other are two models."""
     N, M = _depth(subs, depth)
     if not (N or M):
-        raise ValueError("How many layers does this model have? review(model, …, depth=(N, M)), encoder and decoder.")
+        raise UnknownDepth("How many layers does this model have? review(model, …, depth=(N, M)), encoder and decoder.")
     if not (N and M):
         for sub in subs:
             sub.view.stack = "encoder" if N else "decoder"

@@ -28,7 +28,8 @@ def inputs_for(model: nn.Module) -> Inputs | None:
     if isinstance(model, Model | nn.TransformerEncoder | nn.TransformerEncoderLayer):
         return None
     said = "it has no layer that tells what it reads"
-    for i, batch in enumerate(_candidates(model)):
+    for i, candidate in enumerate(_candidates(model)):
+        batch = _placed(candidate, next(model.parameters()))
         try:
             with observed(model), torch.no_grad():
                 tensor_of(run_on(model, batch)(model))
@@ -37,6 +38,15 @@ def inputs_for(model: nn.Module) -> Inputs | None:
         else:
             return batch
     raise ValueError(f"How is this model run? Random token ids, images and vectors were tried ({said})")
+
+
+def _placed(batch: Any, parameter: Tensor) -> Inputs:
+    """Where the model is, and numbers in its precision."""
+    if isinstance(batch, dict):
+        return {name: _placed(one, parameter) for name, one in batch.items()}
+    if isinstance(batch, tuple):
+        return tuple(_placed(one, parameter) for one in batch)
+    return batch.to(parameter if batch.is_floating_point() else parameter.device)
 
 
 def _candidates(model: nn.Module) -> Iterator[Inputs]:

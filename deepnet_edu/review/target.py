@@ -18,10 +18,11 @@ import torch
 from torch import nn
 
 from deepnet_edu.messages import UserError, shown, unknown
-from deepnet_edu.review.checklist import Review, Unseen, review
+from deepnet_edu.review.checklist import Review, UnknownDepth, Unseen, review
 from deepnet_edu.review.hugging_face import model_of_config
 from deepnet_edu.review.inputs import inputs_for
 from deepnet_edu.review.rows import Row
+from deepnet_edu.review.views import Inputs, run_on
 
 PACKAGE = str(Path(__file__).parents[1])
 #: Name of the module that a file becomes.
@@ -67,29 +68,36 @@ def review_target(target: str, depth: tuple[int, int] | None = None) -> Reviewed
     with redirect_stdout(sys.stderr), _importable(os.path.dirname(target.rpartition(":")[0])):
         model, batch, place = _build(target)
         try:
-            if batch is None:
-                batch = inputs_for(model)
-            found = review(model, batch, depth=depth)
+            batch = _batch_for(model) if batch is None else batch
+            run = run_on(model, batch)
+        except (TypeError, ValueError) as error:
+            raise UserError(str(error)) from None
+        try:
+            found = review(model, run=run, depth=depth)
         except Unseen as error:
             row = Row("where the residual is", "UNKNOWN", "no sum of a stream and a branch", "one or more", str(error))
             found = Review((row,))
+        except UnknownDepth:
+            how = "Add --depth N, or --depth N,M of encoder and decoder."
+            raise UserError(f"How many layers does {target} have? {how}") from None
         except Exception as error:
-            if isinstance(error, ValueError | TypeError) and (said := _remedy(str(error), target)):
-                raise UserError(said) from None
             raise _failed(f"{target} does not run", error) from None
     return Reviewed(target, found, place)
 
 
-def _remedy(said: str, target: str) -> str:
-    """What to type on a command line where the function's own message speaks of its arguments."""
-    if said.startswith("How is this model run?"):
-        return (
-            f"{said.rstrip('.')}: let a function return (model, batch), where batch is the tensor, the tuple of "
-            "tensors or the dict of tensors by keyword that the model is called with."
-        )
-    if said.startswith("How many layers"):
-        return f"How many layers does {target} have? Add --depth N, or --depth N,M of encoder and decoder."
-    return said if said.startswith(("A model of", "review ")) else ""
+def _batch_for(model: nn.Module) -> Inputs | None:
+    """Inputs that a model accepts.
+
+    Raises:
+        ValueError: it accepts none; the message says how to give them.
+    """
+    try:
+        return inputs_for(model)
+    except ValueError as error:
+        raise ValueError(
+            f"{error}: let a function return (model, batch), where batch is the tensor, the tuple of tensors or the "
+            "dict of tensors by keyword that the model is called with."
+        ) from None
 
 
 def _build(target: str) -> tuple[nn.Module, Any, Place | None]:
@@ -99,13 +107,10 @@ def _build(target: str) -> tuple[nn.Module, Any, Place | None]:
         model, file = model_of_config(Path(target))
         return model, None, Place(file)
     if not colon or os.path.exists(target):
-        what = (
-            f"{target} has no name after it: add that of a function or model in it, {target}:build_model"
-            if target.endswith(".py")
-            else ""
-        )
-        raise UserError(f"{what or shown(target) + ' is not here: ' + EXPECTED}.")
-    module = _module(where, target)
+        if target.endswith(".py"):
+            raise UserError(f"{target} has no name after it: add that of a function or model, {target}:build_model.")
+        raise UserError(f"{shown(target)} names nothing to review: {EXPECTED}.")
+    module = _module(where)
     given = _named(module, name, where)
     made = _made(given, target)
     model, batch = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
@@ -113,10 +118,10 @@ def _build(target: str) -> tuple[nn.Module, Any, Place | None]:
         raise UserError(
             f"{target} gives {_kind(made)}: expected a torch.nn.Module, or a pair of one and the batch to run it on."
         )
-    return model, batch, _place(given, module)
+    return getattr(model, "_orig_mod", model), batch, _place(given, module)  # what torch.compile has wrapped
 
 
-def _module(where: str, target: str) -> ModuleType:
+def _module(where: str) -> ModuleType:
     """A file or an importable module, executed."""
     path = Path(where)
     if where.endswith(".py"):

@@ -63,6 +63,12 @@ def test_what_a_model_reads_is_found(model: nn.Module, shapes: list[tuple[int, .
     model(*found)
 
 
+def test_inputs_have_the_models_precision() -> None:
+    found = inputs_for(stack(Recipe(), 1).double())
+    assert isinstance(found, tuple)
+    assert found[0].dtype == torch.float64
+
+
 def test_models_that_review_knows_need_none() -> None:
     config = ModelConfig("decoder", "lm", 1, d_model=16, n_heads=2, d_ff=16, vocab_size=8)
     assert inputs_for(build_model(config)) is None

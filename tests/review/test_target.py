@@ -56,6 +56,18 @@ class Narrow(nn.Module):
         return self.two(self.one(x))
 
 
+class Mixer(Model):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.MultiheadAttention(8, 2, batch_first=True) for _ in range(3))
+        self.norm = nn.LayerNorm(8)
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = self.norm(x + layer(x, x, x)[0])
+        return x
+
+
 class Choosy(Model):
     def forward(self, x, *, key):
         return super().forward(x + key)
@@ -182,7 +194,7 @@ def test_the_same_seed_each_time(here: Path) -> None:
     [
         ("nowhere.py:build", "nowhere.py is not here, or is not a file: expected file.py:NAME"),
         ("mine:build", "There is no module 'mine'"),
-        ("my/models.py", "has no name after it: add that of a function or model in it, my/models.py:build_model"),
+        ("my/models.py", "has no name after it: add that of a function or model, my/models.py:build_model"),
         ("my/models.py:", "Unknown name in my/models.py '': expected one of"),
         ("my/models.py:build_modl", "Unknown name in my/models.py 'build_modl': did you mean 'build_model'?"),
         ("my/models.py:Space.bild", "Unknown name in my/models.py 'bild': did you mean 'build'?"),
@@ -194,13 +206,14 @@ def test_the_same_seed_each_time(here: Path) -> None:
         ("my/models.py:WIDTH", "gives an object of type int"),
         ("my/models.py:Narrow", "How is this model run? Random token ids, images and vectors were tried (RuntimeError"),
         ("my/models.py:Choosy", "let a function return (model, batch)"),
+        ("my/models.py:Mixer", "How many layers does my/models.py:Mixer have? Add --depth N, or"),
         ("my/models.py:wrong_batch", "does not run: AssertionError at my/models.py, line "),
         ("my/models.py:odd_batch", "A model of another make is called with a tensor"),
         ("package/one.py:build", "Name it as package.module:NAME"),
         ("package.three:build", "There is no module 'package.three'"),
         ("not there:x", "is neither a file of Python nor a module"),
         ("bert-base-uncased", "nothing is downloaded"),
-        ("x.json", "'x.json' is not here"),
+        ("x.json", "'x.json' names nothing to review: expected"),
     ],
 )
 def test_what_gives_no_model_is_one_sentence(here: Path, target: str, sentence: str) -> None:
