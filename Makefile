@@ -63,6 +63,7 @@ record:
 bench:
 	@$(PYTHON) install.py --dev
 	$(BIN)/python -m pip install --quiet --no-deps -r benchmarks/peers.txt -r tests/peers/reviewed.txt
+	$(BIN)/python -m pip install --quiet --no-deps --target .venv/peers/x-transformers-1.20.0 x-transformers==1.20.0
 	$(BIN)/python -m pytest -q -m peers tests/peers
 	$(BIN)/python benchmarks/peers.py
 	$(BIN)/python benchmarks/updates.py

@@ -5,20 +5,25 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import stat
 import tempfile
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from deepnet_edu.messages import UserError
 
 #: More bytes than any table, state or notebook of this package has.
 MOST_BYTES = 256 * 2**20
 #: Tests name a fault point here, and the process is killed when it gets there.
 KILL_AT = "DEEPNET_EDU_KILL_AT"
+#: How JUnit XML begins.
+_JUNIT = re.compile(rb"\s*(?:<\?xml[^>]*>\s*)?<testsuites?\b")
 
 
 def write_atomic(path: Path, content: str | bytes, name: str = "", *, lasting: bool = True) -> None:
@@ -98,6 +103,68 @@ def folder_atomic(path: Path, name: str) -> Iterator[Path]:
     fault_point(f"{name}: during")  # renamed, and the disk may not know yet
     _sync(path.parent)
     fault_point(f"{name}: after")
+
+
+def check_output(
+    option: str, path: Path, kind: str, ours: Callable[[bytes], bool], *, folder_comes: bool = False
+) -> None:
+    """See that an output file can be written, before a night's work and not after it.
+
+    Args:
+        option: that names it, for the sentence: ``"--junit"``.
+        path: of the file.
+        kind: of file: ``"JUnit"``.
+        ours: whether a file with these bytes is of this kind, and may be replaced.
+        folder_comes: its folder is made later, and need not be there.
+
+    Raises:
+        UserError: the file cannot be written, or holds something else.
+    """
+    with _one_sentence(option, path):
+        _keep_others(option, path, kind, ours)
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if path.exists() and not path.is_file():
+            raise OSError(errno.EINVAL, "not a regular file")
+        if not folder_comes or path.parent.exists():
+            tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".part").close()
+
+
+def write_output(option: str, path: Path, kind: str, ours: Callable[[bytes], bool], text: str) -> None:
+    """Write an output file; arguments and errors are those of :func:`check_output`, ``text`` is what it will hold."""
+    with _one_sentence(option, path):
+        _keep_others(option, path, kind, ours)
+        write_atomic(path, text)
+
+
+def is_junit(found: bytes) -> bool:
+    """Whether a file with these bytes is one of JUnit's."""
+    return bool(_JUNIT.match(found[:1000]))
+
+
+def _keep_others(option: str, path: Path, kind: str, ours: Callable[[bytes], bool]) -> None:
+    """Refuse to replace a file of another kind."""
+    if not os.path.lexists(path) or path.is_dir():
+        return
+    try:
+        found = read_bytes(path)
+        theirs = bool(found.strip()) and not ours(found)
+    except FileNotFoundError:  # a link to nothing
+        theirs = False
+    except ValueError:  # a pipe, a device, or larger than any such file
+        theirs = True
+    if theirs:
+        raise UserError(f"{option} {path} is not a {kind} file, and stays as it is: choose another file.")
+
+
+@contextmanager
+def _one_sentence(option: str, path: Path) -> Iterator[None]:
+    """What the system says of a file that cannot be written, as a sentence."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise UserError(f"{option} {path} cannot be written ({why}): choose another file.") from None
 
 
 def read_bytes(path: Path, *, most: int = MOST_BYTES, links: bool = True, last: int = 0) -> bytes:

@@ -17,8 +17,10 @@ from deepnet_edu.residual import StackName
 from deepnet_edu.review import rows
 from deepnet_edu.review.dependence import layout
 from deepnet_edu.review.forms import SubLayer, carry, find, follow, missed, pieces
+from deepnet_edu.review.museum import link
+from deepnet_edu.review.recognise import Design, design
 from deepnet_edu.review.roles import assign
-from deepnet_edu.review.rows import Look, Row
+from deepnet_edu.review.rows import Look, Row, Status
 from deepnet_edu.review.trace import Trace, observed
 from deepnet_edu.review.views import Inputs, SubLayerView, run_on, views_of_ours
 from deepnet_edu.scaling import deepnorm_constants
@@ -34,23 +36,61 @@ ORDER = (
     "gradient through F",
     "signal at depth",
 )
-UNRECOGNISED = (
-    "No attention or feed-forward layers were recognised: name them, "
-    "review(model, sublayers=[SubLayerView(branch=layer.attention, norm=layer.norm1, "
+#: Roles of the matrices that β scales.
+SCALED = ("value", "output", "ffn_in", "ffn_gate", "ffn_out")
+UNSEEN = (
+    "I cannot see where the residual is: between the modules no sum of a stream and a branch was found. Name the "
+    "sub-layers, review(model, sublayers=[SubLayerView(branch=layer.attention, norm=layer.norm1, "
     "weights={'value': layer.attention.v.weight, …}), …], run=lambda model: model(x))."
 )
 
 
+class Unseen(ValueError):
+    """No residual was found in a model."""
+
+
+class UnknownDepth(ValueError):
+    """The sub-layers do not tell how many layers there are."""
+
+
 @dataclass(frozen=True)
 class Review:
-    """The checklist. ``passed``: nothing failed, and nothing remained unknown."""
+    """The checklist.
+
+    Attributes:
+        rows: its lines.
+        design: what the model is, where that is another well-known design, which has no α.
+        depth: layers of encoder and decoder.
+    """
 
     rows: tuple[Row, ...]
+    design: Design | None = None
+    depth: tuple[int, int] = (0, 0)
 
     @property
     def passed(self) -> bool:
         """Whether every row says PASS."""
         return all(row.status == "PASS" for row in self.rows)
+
+    @property
+    def verdict(self) -> Status:
+        """The worst of all rows."""
+        found = {row.status for row in self.rows}
+        return "FAIL" if "FAIL" in found else "UNKNOWN" if "UNKNOWN" in found else "PASS"
+
+    @property
+    def headline(self) -> str:
+        """The verdict in a sentence: what the model is."""
+        layers = " + ".join(str(count) for count in self.depth if count) + " layers"
+        if self.design:
+            return (
+                f"Not DeepNorm: this is {self.design.name}, {self.design.formula}. Its α is 1; DeepNorm at {layers} "
+                f"has {self['α on the skip'].expected}. That is a fault only in a model that should be DeepNorm."
+            )
+        if self.passed:
+            return f"DeepNorm as in the paper, at {layers}."
+        named = ", ".join(row.name for row in self.rows if row.status == self.verdict)
+        return f"Departs from DeepNorm: {named}." if self.verdict == "FAIL" else f"Could not be judged: {named}."
 
     def __getitem__(self, name: str) -> Row:
         """The row of this name."""
@@ -58,16 +98,25 @@ class Review:
 
     def __str__(self) -> str:
         width = max(len(row.name) for row in self.rows)
-        lines = []
+        lines = [self.headline]
         for row in self.rows:
             lines.append(f"{row.status:7}  {row.name:{width}}  {row.found}; expected {row.expected}")
             if row.status != "PASS" and row.mend:
                 lines.append(" " * (width + 11) + row.mend)
+            if row.status == "FAIL":
+                lines.append(" " * (width + 11) + f"See {link(row.room)}")
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return {"passed": self.passed, "rows": [asdict(row) for row in self.rows]}
+        rows = [asdict(row) | {"page": link(row.room) if row.room else ""} for row in self.rows]
+        return {
+            "passed": self.passed,
+            "verdict": self.verdict,
+            "design": self.design and self.design.name,
+            "headline": self.headline,
+            "rows": rows,
+        }
 
 
 def review(
@@ -107,7 +156,7 @@ def review(
     if sublayers is None and isinstance(model, Model):
         sublayers = views_of_ours(model)
     if not any(True for _ in model.parameters()) or (sublayers is not None and not sublayers):
-        raise ValueError(UNRECOGNISED)
+        raise Unseen(UNSEEN)
     run = run or run_on(model, batch)
     modes: list[dict[str, Row]] = []
     with observed(model):
@@ -115,7 +164,7 @@ def review(
         trace = Trace(model, run)
         first = _look(trace, sublayers)
         if not first:
-            raise ValueError(UNRECOGNISED)
+            raise Unseen(UNSEEN)
         _name(first, depth)
         alphas, betas = _constants(first, depth)
         unseen = _unseen(trace, first, sublayers)
@@ -131,11 +180,13 @@ def review(
     seen = {name: rows.of_both(row, modes[1][name]) for name, row in modes[0].items()}
     for row in (
         rows.independent(first),
-        rows.gains("gain of value, output and FFN", first, ("value", "output", "ffn_in", "ffn_gate", "ffn_out"), betas),
-        rows.gains("gain of query and key", first, ("query", "key"), dict.fromkeys(betas, 1.0)),
+        rows.gains("gain of value, output and FFN", first, SCALED, betas, betas),
+        rows.gains("gain of query and key", first, ("query", "key"), dict.fromkeys(betas, 1.0), betas),
     ):
         seen[row.name] = row
-    return Review(tuple(seen[name] for name in ORDER))
+    found = tuple(seen[name] for name in ORDER)
+    plain = seen["norm outside"].status == "FAIL" or seen["α on the skip"].status == "FAIL"
+    return Review(found, design(first) if plain else None, _depth(first, depth))
 
 
 def find_sublayers(model: nn.Module, batch: Inputs | None = None) -> list[SubLayerView]:
@@ -195,12 +246,17 @@ def _sees_later(piece: Sequence[SubLayer]) -> bool:
     return any(one.causal is False for one in found if one is not None and one.clear)
 
 
+def _depth(subs: Sequence[SubLayer], depth: tuple[int, int] | None) -> tuple[int, int]:
+    """Layers of encoder and decoder."""
+    counts = Counter(sub.view.stack for sub in subs if sub.kind == "ffn")
+    return depth if depth is not None else (counts["encoder"], counts["decoder"])
+
+
 def _constants(subs: Sequence[SubLayer], depth: tuple[int, int] | None) -> tuple[dict[str, float], dict[str, float]]:
     """α and β by stack. Two stacks of which none looks at the other are two models."""
-    counts = Counter(sub.view.stack for sub in subs if sub.kind == "ffn")
-    N, M = depth if depth is not None else (counts["encoder"], counts["decoder"])
+    N, M = _depth(subs, depth)
     if not (N or M):
-        raise ValueError("How many layers does this model have? review(model, …, depth=(N, M)), encoder and decoder.")
+        raise UnknownDepth("How many layers does this model have? review(model, …, depth=(N, M)), encoder and decoder.")
     if not (N and M):
         for sub in subs:
             sub.view.stack = "encoder" if N else "decoder"

@@ -9,7 +9,7 @@ from deepnet_edu.review.dependence import dependence
 from deepnet_edu.review.forms import SubLayer, reads
 from deepnet_edu.review.trace import Call
 
-#: Words by which query, key and value are known, in the last part of a module's name.
+#: Words by which query, key and value are known, in the last part of a module's name that says more than linear.
 WORDS = {
     "query": {"q", "query", "queries", "wq"},
     "key": {"k", "key", "keys", "wk"},
@@ -39,7 +39,7 @@ def assign(sub: SubLayer) -> None:
 
 
 def _words(name: str) -> set[str]:
-    parts = [part for part in name.split(".") if not part.isdigit()]
+    parts = [part for part in name.split(".") if not part.isdigit() and part != "linear"]
     return set(re.split(r"[^a-z]+", parts[-1].lower())) if parts else set()
 
 
@@ -126,7 +126,7 @@ def _of_packed(sub: SubLayer, call: Call) -> dict[str, Tensor | None]:
     weight, packed = _matrix(call), call.output
     if weight is None or packed is None or len(packed.value) != len(sub.f.value):
         return {}
-    row = len(packed.value) // 2
+    row = len(packed.value) - 1  # with a mask, the first token of a sequence has no choice, and its query no gradient
     gradient = dependence(sub.f, packed, row)
     if gradient is None:
         return {}

@@ -12,11 +12,11 @@ from deepnet_edu.probing.watch import input_share, token_similarity
 from deepnet_edu.profiles import MAX_TOKEN_SIMILARITY
 from deepnet_edu.review.dependence import Layout, dependence, layout
 from deepnet_edu.review.forms import SubLayer
+from deepnet_edu.review.museum import ROOM_OF_ROW
+from deepnet_edu.review.recognise import TOLERANCE, design, room_of_alpha, room_of_gains
 from deepnet_edu.review.sums import fit
 from deepnet_edu.review.trace import Activation
 
-#: Relative error up to which a fitted α or a measured gain counts as the paper's.
-TOLERANCE = 0.05
 #: Standard errors of its own that the gain of a single matrix may be off besides.
 ERRORS = 4.0
 #: Weights of different layers that correlate more than this were not drawn independently.
@@ -34,13 +34,21 @@ Status = Literal["PASS", "FAIL", "UNKNOWN"]
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the checklist: what was found, what was expected, and what to mend where that is not the same."""
+    """One line of the checklist: what was found, what was expected, and what to mend where that is not the same.
+
+    ``room`` is the slug of the museum's room about it, empty where the row passes.
+    """
 
     name: str
     status: Status
     found: str
     expected: str
     mend: str = ""
+    room: str = ""
+
+    def __post_init__(self) -> None:
+        known = {"PASS": "", "FAIL": self.room or ROOM_OF_ROW.get(self.name, ""), "UNKNOWN": "unseen"}
+        object.__setattr__(self, "room", known[self.status])
 
 
 @dataclass
@@ -111,7 +119,8 @@ def _skip(look: Look, alphas: dict[str, float]) -> Row:
     if left > TOLERANCE:
         return Row(name, "UNKNOWN", f"{found} and {left:.0%} that is neither", expected, "Is there another sum?")
     if parallel:
-        return Row(name, "FAIL", found, expected, "Branches share one sum: DeepNorm gives each its own, and a norm.")
+        mend = "Branches share one sum: DeepNorm gives each its own, and a norm."
+        return Row(name, "FAIL", found, expected, mend, "another-design")
     if b and abs(a / (b * alpha) - 1) <= TOLERANCE:
         if unseen := look.without(len(fits)):
             return Row(name, "UNKNOWN", f"{found}, but {unseen}", expected, look.remedy)
@@ -121,7 +130,7 @@ def _skip(look: Look, alphas: dict[str, float]) -> Row:
         mend = "α multiplies the branch: write norm(alpha * x + f), not norm(x + alpha * f)."
     elif b and abs(a / b - 1) <= TOLERANCE:
         mend = "There is no α: write norm(alpha * x + f)."
-    return Row(name, "FAIL", found, expected, mend)
+    return Row(name, "FAIL", found, expected, mend, room_of_alpha(a / b if b else 0.0, alpha))
 
 
 def _norm_outside(look: Look) -> Row:
@@ -138,6 +147,7 @@ def _norm_outside(look: Look) -> Row:
             f"in {inside} of {len(known)} sub-layers F reads the norm's output: Pre-LN",
             expected,
             "With α on the skip a Pre-LN stream grows as α to the power of the depth: put the norm after the sum.",
+            "another-design" if design(known) else "scaled-skip-without-norm",
         )
     alone = sum(not sub.outside for sub in known)
     if alone:
@@ -183,10 +193,13 @@ def _entries(weight: Tensor) -> Tensor:
     return flat.double()
 
 
-def gains(name: str, subs: Sequence[SubLayer], roles: tuple[str, ...], wanted: dict[str, float]) -> Row:
+def gains(
+    name: str, subs: Sequence[SubLayer], roles: tuple[str, ...], wanted: dict[str, float], betas: dict[str, float]
+) -> Row:
     """Xavier gains by role: on average, and layer by layer as far as one matrix can tell."""
     expected = " and ".join(f"{gain:.4g} ({stack})" for stack, gain in wanted.items())
     found: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    default: dict[tuple[str, str], float] = {}
     silent = 0
     attention = "query" in roles
     for sub in subs:
@@ -198,6 +211,7 @@ def gains(name: str, subs: Sequence[SubLayer], roles: tuple[str, ...], wanted: d
             gain = weight.square().mean().sqrt().item() * ((fan_in + fan_out) / 2) ** 0.5
             error = ERRORS / (2 * weight.numel()) ** 0.5
             found.setdefault((sub.view.stack or "decoder", role), []).append((gain, error))
+            default[sub.view.stack or "decoder", role] = ((fan_in + fan_out) / (6 * fan_in)) ** 0.5  # nn.Linear's
     if not found:
         return Row(name, "UNKNOWN", "no such weights were found", expected, NAME_WEIGHTS)
     means = {key: sum(gain for gain, _ in values) / len(values) for key, values in found.items()}
@@ -209,7 +223,7 @@ def gains(name: str, subs: Sequence[SubLayer], roles: tuple[str, ...], wanted: d
             f"{role} of the {stack} is {value / wanted[stack]:.2g} times what it should be: "
             "nn.init.xavier_normal_(weight, gain=…) on each matrix of its own, also on each third of a packed one."
         )
-        return Row(name, "FAIL", text, expected, mend)
+        return Row(name, "FAIL", text, expected, mend, room_of_gains(means, default, wanted, betas))
     single = [
         (abs(gain / wanted[stack] - 1) - error, layer, gain / wanted[stack], role, stack)
         for (stack, role), values in found.items()

@@ -41,7 +41,8 @@ SECONDS, MEMORY = 20, 6 * 2**30
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 #: What a command that needs an argument gets when its options are tried; without one, run would plan all lessons.
 ARGUMENTS = {
-    "plan": "small_1000", "report": "batch", "run": "00", "train": "laptop-1000", "workers": "tcp://127.0.0.1:8786",
+    "plan": "small_1000", "report": "batch", "review": "model.py:build", "run": "00", "train": "laptop-1000",
+    "workers": "tcp://127.0.0.1:8786",
 }  # fmt: skip
 
 
@@ -107,6 +108,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (here / "deep.toml").write_text("[train]\nsteps = " + "[" * 100_000)
     (here / "huge.json").write_text('{"architecture": "decoder", "task": "lm", "decoder_layers": ' + "9" * 5000 + "}")
     (here / "huge.toml").write_text("[train]\nsteps = " + "9" * 5000)
+    (here / "model.py").write_text("from torch import nn\ndef build():\n return nn.TransformerEncoderLayer(8, 2, 8)")
     os.mkfifo(here / "pipe")
     (here / "pipe.json").symlink_to("pipe")
     (here / "pipe.toml").symlink_to("pipe")
@@ -125,6 +127,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
     for name in (
         "deepnet_edu.model.build.build_empty",
+        "deepnet_edu.review.target.review",
         "deepnet_edu.batch.run.fill_folder",
         "deepnet_edu.course.build.executed",
         "deepnet_edu.course.lab.LabApp.launch_instance",

@@ -23,6 +23,8 @@ SIZES = {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 3, "num_atten
 GPT2 = {"vocab_size": 50, "n_embd": 32, "n_layer": 3, "n_head": 4, "bos_token_id": 1, "eos_token_id": 1}
 OPT = {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "ffn_dim": 64}
 OPT |= {"word_embed_proj_dim": 32}
+# Branches of this width are smaller than the ε of their norms, if they are drawn as small as those of the full width.
+OLMO = SIZES | {"eos_token_id": 1, "pad_token_id": 0, "initializer_range": 0.2}
 BART = {
     "vocab_size": 50, "d_model": 32, "encoder_layers": 2, "decoder_layers": 5, "encoder_attention_heads": 4,
     "decoder_attention_heads": 4, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "max_position_embeddings": 32,
@@ -123,7 +125,7 @@ MODELS: dict[str, tuple[Callable[[], tuple[nn.Module, Any]], str, tuple[int, int
     "BART": (of_transformers("BartModel", BART, BOTH), POST, (2, 5)),
     "mBART": (of_transformers("MBartModel", BART, BOTH), PRE, (2, 5)),
     "GPT-NeoX": (of_transformers("GPTNeoXForCausalLM", SIZES), PARALLEL, (0, 3)),
-    "OLMo-2": (of_transformers("Olmo2ForCausalLM", SIZES | {"eos_token_id": 1, "pad_token_id": 0}), AROUND, (0, 3)),
+    "OLMo-2": (of_transformers("Olmo2ForCausalLM", OLMO), AROUND, (0, 3)),
     "x-transformers, encoder": (of_x_transformers("Encoder"), PRE, (3, 0)),
     "x-transformers, Post-LN": (of_x_transformers("Decoder", pre_norm=False), POST, (0, 3)),
     "x-transformers, gate": (of_x_transformers("Decoder", ff_glu=True, use_rmsnorm=True), PRE, (0, 3)),

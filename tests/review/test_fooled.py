@@ -256,7 +256,7 @@ class Unseen(nn.Module):
 
 def test_what_cannot_be_seen_is_refused_or_unknown() -> None:
     model = Unseen()
-    with pytest.raises(ValueError, match="No attention or feed-forward layers were recognised"):
+    with pytest.raises(ValueError, match="I cannot see where the residual is"):
         review(model, X)
     views = [SubLayerView(model.one, None, {"ffn_out": model.one.weight})]
     found = review(model, X, sublayers=views, depth=(1, 0))

@@ -270,6 +270,13 @@ def test_packed_matrices_are_judged_by_their_parts(packing: str) -> None:
     assert found["gain of value, output and FFN"].status == "FAIL"
 
 
+@pytest.mark.parametrize("sequences", [1, 2, 3, 4])
+def test_packed_matrices_are_found_whatever_the_batch(sequences: int) -> None:
+    """In two or four sequences the middle row is a first token, whose query a mask leaves without a gradient."""
+    ids = torch.randint(20, (sequences, 8), generator=torch.Generator().manual_seed(0))
+    assert review(Stack(4, True, packing="packed"), ids)["gain of query and key"].status == "PASS"
+
+
 class Row(nn.Module):
     """One sequence as (T, d)."""
 

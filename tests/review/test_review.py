@@ -196,7 +196,7 @@ def test_hints_for_a_model_of_any_make() -> None:
     for settings in ({}, {"sublayers": hints}):
         with pytest.raises(ValueError, match=r"How is this model run\? review\(model, x\)"):
             review(model, **settings)
-    with pytest.raises(ValueError, match="No attention or feed-forward layers were recognised: name them"):
+    with pytest.raises(ValueError, match="I cannot see where the residual is: .* Name the sub-layers"):
         review(nn.Sequential(nn.Linear(D, FF), nn.ReLU(), nn.Linear(FF, D)), X)
 
 

@@ -1,22 +1,15 @@
 """A batch as JUnit XML, which continuous integration shows."""
 
-import errno
 import os
-import re
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
 from deepnet_edu.batch.folder import OWN
 from deepnet_edu.batch.state import Status
 from deepnet_edu.batch.watch import describe
-from deepnet_edu.files import read_bytes, write_atomic
+from deepnet_edu.files import check_output, is_junit, write_output
 from deepnet_edu.messages import UserError
-
-#: How JUnit XML begins.
-_KIND = re.compile(rb"\s*(?:<\?xml[^>]*>\s*)?<testsuites?\b")
 
 
 def check_place(path: Path, folder: Path) -> None:
@@ -29,17 +22,11 @@ def check_place(path: Path, folder: Path) -> None:
     Raises:
         UserError: the file cannot be written, is a file of the batch itself, or holds something else.
     """
-    with _refusing(path):
-        place, own = Path(os.path.realpath(path)), Path(os.path.realpath(folder))
-        if place == own or (place.is_relative_to(own) and place.relative_to(own).parts[0] in OWN):
-            raise UserError(f"--junit {path} is the place of the batch's own files: choose another file.")
-        _keep_others(path)
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        if path.exists() and not path.is_file():
-            raise OSError(errno.EINVAL, "not a regular file")
-        if path.parent.exists() or not folder.resolve().is_relative_to(path.parent.resolve()):
-            tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".part").close()
+    place, own = Path(os.path.realpath(path)), Path(os.path.realpath(folder))
+    if place == own or (place.is_relative_to(own) and place.relative_to(own).parts[0] in OWN):
+        raise UserError(f"--junit {path} is the place of the batch's own files: choose another file.")
+    comes = folder.resolve().is_relative_to(path.parent.resolve())
+    check_output("--junit", path, "JUnit", is_junit, folder_comes=comes)
 
 
 def write_junit(path: Path, name: str, runs: Sequence[Status]) -> None:
@@ -74,34 +61,8 @@ def write_junit(path: Path, name: str, runs: Sequence[Status]) -> None:
             ElementTree.SubElement(case, "skipped", message=run.state)
         if run.notes:
             ElementTree.SubElement(case, "system-out").text = "\n".join(map(_printable, run.notes))
-    with _refusing(path):
-        _keep_others(path)
-        write_atomic(path, ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n")
-
-
-def _keep_others(path: Path) -> None:
-    """Refuse to replace what is not such a file."""
-    if not os.path.lexists(path) or path.is_dir():
-        return
-    try:
-        found = read_bytes(path)
-        theirs = bool(found.strip()) and not _KIND.match(found[:1000])
-    except FileNotFoundError:  # a link to nothing
-        theirs = False
-    except ValueError:  # a pipe, a device, or larger than any such file
-        theirs = True
-    if theirs:
-        raise UserError(f"--junit {path} is not a JUnit file, and stays as it is: choose another file.")
-
-
-@contextmanager
-def _refusing(path: Path) -> Iterator[None]:
-    """What the system says of a file that cannot be written, as a sentence."""
-    try:
-        yield
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise UserError(f"--junit {path} cannot be written ({why}): choose another file.") from None
+    text = ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
+    write_output("--junit", path, "JUnit", is_junit, text)
 
 
 def _printable(text: str) -> str:
