@@ -112,7 +112,7 @@ def growth_against_depth(
     shown = [[np.asarray(values) / values[0] for values, _ in lines.values()] for lines in panels.values()]
     rows = [np.log10(np.concatenate(shown[start : start + 2])) for start in (0, 2)]
     decades = [max(1.0, row.max() - row.min()) + 0.3 for row in rows]
-    figure = Figure(figsize=(8, 1.6 + 1.4 * sum(decades)))
+    figure = Figure(figsize=(8, 1.6 + 1.2 * sum(decades)))
     axes = figure.subplots(2, 2, sharex=True, sharey="row", height_ratios=decades)
     for ax, row, height in zip(axes[:, 0], rows, decades, strict=True):
         middle = (row.max() + row.min()) / 2
