@@ -7,9 +7,9 @@
 #   lesson:
 #     question: Where is the edge of trainability?
 #     opening: >-
-#       So far somebody else chose the numbers. Now you do: six explorers put depth, α and β under your finger. Theory answers
-#       while you move, real models answer when you stop, and a map of several hundred training runs shows where a
-#       stack can learn and where it cannot.
+#       So far the numbers were given. Now you choose them: in six explorers you change depth, α and β interactively. Theory
+#       is drawn while you move a dial, real models are measured when you stop, and a map of several hundred training runs
+#       shows where a stack can learn and where it cannot.
 #     objectives: >-
 #       find by hand, by formula and by experiment which α a stack of a given depth needs; tell a stack that has lost its
 #       input from one that is merely slow; and say what a bound on the update does and does not promise.
@@ -43,7 +43,7 @@ from math import sqrt
 import numpy as np
 
 # %%
-from deepnet_edu import build_model, probe
+from deepnet_edu import build_model
 from deepnet_edu.checks import check
 from deepnet_edu.explorers import (
     ConstantsExplorer,
@@ -55,14 +55,16 @@ from deepnet_edu.explorers import (
     load,
     measured,
 )
-from deepnet_edu.model import random_batch
+from deepnet_edu.figures import Picture
+from deepnet_edu.figures.style import legend_below, new_figure, series_style
+from deepnet_edu.theory import predict
 
 device = kit.setup(SEED, PROFILE)
 depth = DEPTH or (48 if PROFILE == "smoke" else 400)
 grid = load()
 
 # %% [markdown]
-# ## A signal under your finger
+# ## Send a signal through a stack
 #
 # DeepNorm is $x \leftarrow \mathrm{LN}(\alpha x + F(x))$, with the weights of $F$ drawn with gain β
 # ([symbols](notation.md)). The paper ties both to the depth:
@@ -94,13 +96,13 @@ guess_memory.compare("α = 2")
 # %% [markdown]
 # Four things to have seen:
 #
-# - The share of the input falls off a cliff. By theory less than a thousandth is left at α = 1.5, two fifths at 2.0, nine
-#   tenths at 2.8.
+# - The share of the input falls off a cliff. By the explorer's theory less than a thousandth is left at α = 1.5, two fifths
+#   at 2.0, nine tenths at 2.8.
 # - The paper's α has room. There a gain of 3 costs a part of the input; at α = 2 it costs everything.
-# - Where the input goes, the tokens become alike. What is left is what all of them share.
-# - Variance says nothing here. The norm sets it to 1, alive or dead.
+# - Where the input is lost, the tokens become similar. What is left is what all of them share.
+# - Variance says nothing here. The norm sets it to 1, whether the input is left or not.
 #
-# A cliff asks for a formula.
+# Where is the edge of this cliff, as a formula?
 
 # %% [markdown] exercise="edge_alpha" difficulty=3 importance=5 minutes=10
 # ### The α that keeps the input
@@ -112,17 +114,17 @@ guess_memory.compare("α = 2")
 #
 # A branch is two matrices of gain β, so its variance is $f = s\beta^4$. Here s is the variance of a branch whose weights
 # have gain 1. It is 1 for two square matrices (lesson 01), and about 0.2 for the layers of this lesson, with flat attention
-# scores, while tokens differ. (Where little of the input is left, tokens become similar and s grows. So the formula is for
-# the upper part of the cliff, about half of the input and more.)
+# scores, while tokens differ. Take s as a constant. (Near the bottom of the cliff it is none: where little of the input is
+# left, tokens become similar and s grows. So your formula is for the upper edge, about half of the input and more. The
+# explorer's theory follows s down; the section after this one compares the two.)
 #
 # Write `edge_alpha(layers, share, s)`: the α at which the part `share` of the input's variance is left at the top of
 # `layers` layers.
 #
-# Hint: One sub-layer keeps $\alpha^2/(\alpha^2 + f) = 1/(1 + f/\alpha^2)$ (`input_share`, lesson 01). Put $\beta = 1/(\sqrt{2}\,\alpha)$
-# into f: which power of α stands below s in $f/\alpha^2$?
+# Hint: Begin with one sub-layer: which part of the variance is still the input's after it (`input_share`, lesson 01)? Then
+# put β in, so that α is the only unknown.
 #
-# Hint: The shares of all sub-layers multiply. So which share does each of them keep, and at which $f/\alpha^2$ does it keep
-# that?
+# Hint: Shares multiply. If `share` is left after all sub-layers, what did each of them keep?
 
 
 # %% exercise="edge_alpha"
@@ -163,34 +165,52 @@ print(f"one layer, s = 1: α = {edge_alpha(1, 0.5, 1.0):.3f}; 1,000 layers, s = 
 # %% [markdown]
 # ### Does a real stack agree?
 #
-# The formula needs s, the variance of a branch with gain 1. Theory with flat attention scores has about 0.2 for this shape.
-# Draw a real stack at the α that should keep half, and measure. The other way round, the measured share says what s was.
+# You have met two theories. Your formula takes s = 0.2 as a constant. The explorer's theory, `predict`, follows how similar
+# the tokens become, and with them s. Take the αs at which your formula keeps 3%, 25%, 50% and 90% of the input, ask the other
+# theory, and draw real stacks of three seeds.
 
 
 # %%
-def share_of_real_stack(layers, alpha):
-    """Input share at the top of a freshly drawn stack with β = 1/(√2·α)."""
-    model = build_model(measured.decoder("deepnorm", layers, alpha=alpha, beta=1 / (sqrt(2) * alpha)), seed=SEED).to(
-        device
-    )
-    batch = random_batch(model.config, 4, 16, SEED).to(device)
-    return probe(model, batch).input_share[-1]
+def constants_of(alpha):
+    """α with the β of this lesson, by name."""
+    return {"alpha": float(alpha), "beta": 1 / (sqrt(2) * float(alpha))}
 
 
-alpha = float(edge_alpha(depth, 0.5, 0.2))
-found = share_of_real_stack(depth, alpha)
-s = 4 * alpha**6 * (found ** (-1 / (2 * depth)) - 1)
-print("the real stack keeps between a quarter and three quarters of its input:", 0.25 < found < 0.75)
-print("so its s is that of theory within a factor of two:                     ", 0.1 < s < 0.4)
-assert 0.25 < found < 0.75
+def share_of_real_stack(meter, alpha, seed):
+    """Input share at the top of a freshly drawn stack."""
+    settings = measured.SignalSettings("deepnorm", depth, **constants_of(alpha), seed=seed)
+    return float(meter(settings)["input_share"][-1])
+
+
+said = (0.03, 0.25, 0.5, 0.9)
+alphas = [edge_alpha(depth, share, 0.2) for share in said]
+followed = [float(predict(measured.decoder("deepnorm", depth, **constants_of(a)), 16).input_share[-1]) for a in alphas]
+meters = {seed: measured.SignalMeter() for seed in (SEED, SEED + 1, SEED + 2)}
+real = np.array([[share_of_real_stack(meter, a, seed) for seed, meter in meters.items()] for a in alphas])
+print("share of the input at the top: formula, theory that follows s, real stacks")
+for one, other, stacks in zip(said, followed, real, strict=True):
+    print(f"formula {one:.0%}: theory ≈ {other:.1%}, real stacks ≈ {', '.join(f'{stack:.1%}' for stack in stacks)}")
+
+# %%
+half = alphas[2]
+s_of_real = 4 * half**6 * (real[2] ** (-1 / (2 * depth)) - 1)
+kit.finding("where the formula keeps half, real stacks keep", real[2], above=0.25, below=0.75, form=".0%")
+kit.finding(
+    "so their s is", s_of_real, says="0.2 within a factor of two", holds=all(s_of_real > 0.1) and all(s_of_real < 0.4)
+)
+off = {"formula": np.abs(np.array(said) - real.mean(1)), "theory": np.abs(np.array(followed) - real.mean(1))}
+kit.finding("distance from the mean of the real stacks", off, says="theory nearer each time",
+            holds=all(off["theory"] < off["formula"]), form=".3f")  # fmt: skip
 
 # %% tags=["nbval-ignore-output"]
-kit.record(layers=depth, alpha=alpha, input_share=found, s=s)
+kit.record(layers=depth, alpha=half, input_share=real[2], s=s_of_real)
 
 # %% [markdown]
-# The real stack keeps less than half: its s is nearer 0.3. Real scores are not flat, so attention's average cancels less:
-# theory that counts them, `predict`, has 0.26. And the formula takes s as a constant, but as tokens become alike the average
-# cancels less and less, and the branch grows louder. (One seed; the machine may change the last digits.)
+# Real stacks keep less than your formula says: at the upper edge a little less, at the bottom almost nothing where it says
+# 3%. Two things are missing in it. Real scores are not flat, so attention's average cancels less. And as tokens become
+# similar, the average cancels less and less, and the branch grows louder: s is not a constant. The theory that follows both
+# is nearer each time. What the formula has instead is that you can read the power of the depth off it. (A share a little
+# below 0 is noise: the part that two random directions have in common by chance is taken out.)
 #
 # ## Remembering is not yet learning
 #
@@ -200,7 +220,7 @@ kit.record(layers=depth, alpha=alpha, input_share=found, s=s)
 # layers, 16 values of α, three seeds. As in lesson 00 the stack alone is trained, on a table of 16 tokens: 40 steps of Adam
 # at 10⁻³, the first 10 of them warm-up.
 #
-# First decide how a run is judged. A rule that is made after the curves were seen is no rule.
+# First decide how a run is judged, before you see a curve.
 
 # %% [markdown] exercise="outcome" difficulty=2 importance=4 minutes=8
 # ### The verdict on a run
@@ -209,7 +229,7 @@ kit.record(layers=depth, alpha=alpha, input_share=found, s=s)
 #
 # Each cell of the map is a training run. Write `outcome(loss, similarity, chance)`. `loss` is an array (steps,), in nats per
 # token, NaN where it was no number. `similarity` is the [token similarity](glossary.md) at the top before training.
-# `chance` is the loss of a model that knows nothing.
+# `chance` is the loss of a uniform guess.
 #
 # The answer is one of four words, and the first that fits counts:
 #
@@ -244,7 +264,7 @@ check.outcome(outcome)
 outcome = kit.mine_or_reference(outcome, "outcome")
 falling, flat = np.linspace(2.8, 0.1, 40), np.full(40, np.log(16))
 print("falling:", outcome(falling, 0.1, np.log(16)))
-print("flat, tokens alike:", outcome(flat, 0.99, np.log(16)))
+print("flat, tokens similar:", outcome(flat, 0.99, np.log(16)))
 print("flat, tokens apart:", outcome(flat, 0.1, np.log(16)))
 print("one NaN:", outcome(np.append(np.nan, falling), 0.1, np.log(16)))
 
@@ -254,18 +274,18 @@ print("one NaN:", outcome(np.append(np.nan, falling), 0.1, np.log(16)))
 # The four examples are learned, lost, slow and diverged, in this order.
 # </details>
 #
-# **Why it works.** A loss near chance has more than one cause. If the tokens arrive alike at the top, the head can hardly
-# tell them apart: most of the information is gone before training starts. If they arrive different, the run may only be
+# **Why it works.** A loss near chance has more than one cause. If the tokens arrive nearly equal at the top, the head can
+# hardly tell them apart: most of the information is gone before training starts. If they arrive different, the run may only be
 # slow, and more steps or another learning rate could help. Similarity alone does not decide, so the rule asks for the loss
 # too.
 #
 # Five losses are a compromise. One is a single batch, and noisy; many would mix the end of the run with its beginning.
-# So is 1.0: any threshold is, and it has to stand before the runs do.
+# So is 1.0: any threshold is, and it has to be fixed before the runs.
 
 # %%
 guess_edge = kit.Guess(
     "Where on the map of depth and α does training fail?",
-    ["Only where α is too small", "Only where α is too large", "On both sides", "Nowhere: every cell learns"],
+    ["only where α is too small", "only where α is too large", "on both sides of a band", "nowhere on this map"],
 )
 guess_edge
 
@@ -293,6 +313,9 @@ print(grid.source)
 #
 # No run diverged: the first word of your rule was written for a case that did not come.
 #
+# A cell's shade says how many of its three seeds learned, from none to all. Where not all did, its mark is your word for most
+# of the others: lost (the tokens were similar from the start), slow (not yet learned), or diverged.
+#
 # Move **depth (layers)** and **α** over the map; **run behind it** walks through the three seeds of a cell. Stay at 256
 # layers first: set **α** to its lowest stop, then go up.
 
@@ -300,33 +323,46 @@ print(grid.source)
 TrainabilityExplorer(depth=256, alpha=4.0)
 
 # %%
-guess_edge.compare("On both sides")
+guess_edge.compare("on both sides of a band")
 
 # %% [markdown]
 # Two different ways to fail:
 #
-# - **Below**, marked ×, the tokens arrive nearly alike, and the loss sits at $\ln 16$ to the last step. The edge is sharp.
+# - **Below** the band the tokens arrive nearly equal, and the loss stays at $\ln 16$ to the last step. The edge is sharp.
 #   The dashed line, your formula for half of the input, runs along it up to 512 layers, a little above: a stack with a
 #   tenth of its input can still learn.
-# - **Above**, marked ·, nothing is broken. The branches are so faint that 40 steps at this learning rate are too few. (A ·
-#   *below* the band, at 64 and 1,000 layers, is another matter: see below.)
+# - **Above** the band the map says that a run is slow. Is something broken there, or are the branches only so faint
+#   that 40 steps at this learning rate are too few? (Slow cells *below* the band, at 64 and 1,000 layers, are another
+#   matter: see further down.)
 #
-# If the upper border belongs to the recipe, a larger learning rate moves it. Try a cell above the band:
+# If the upper border belongs to the recipe, a larger learning rate moves it. Try two cells above the band, with three
+# seeds each:
 
 
 # %%
 def trained(layers, alpha, rate):
-    """The losses of one run of the map, at another learning rate."""
-    config = measured.decoder("deepnorm", layers, alpha=alpha, beta=1 / (sqrt(2) * alpha))
-    recipe = replace(measured.MAP_RECIPE, learning_rate=rate)
-    return measured.followed(build_model(config, seed=SEED), measured.MAP_TASK, recipe, lambda done: None).loss
+    """The losses of a cell's three runs, at another learning rate than the map's."""
+    config = measured.decoder("deepnorm", layers, **constants_of(alpha))
+    recipes = [replace(measured.MAP_RECIPE, learning_rate=rate, seed=seed) for seed in range(3)]
+    models = [build_model(config, seed=recipe.seed) for recipe in recipes]
+    runs = zip(models, recipes, strict=True)
+    return [measured.followed(model, measured.MAP_TASK, recipe, lambda done: None).loss for model, recipe in runs]
 
 
-faint = {rate: np.mean(trained(16, 8.0, rate)[-5:]) for rate in (1e-3, 1e-2)}
-print("16 layers, α = 8: learned at 0.001:", faint[1e-3] < 1.0, "· at 0.01:", faint[1e-2] < 1.0)
+def ends(losses):
+    """Mean of the last five losses of each run."""
+    return [np.mean(loss[-5:]) for loss in losses]
+
+
+for layers in (16, 32):
+    at_map = ends(run.loss for run in grid.cell(layers, 8.0))
+    kit.finding(f"{layers} layers, α = 8, last losses at 10⁻³, as on the map", at_map, above=1)
+    kit.finding("                     last losses at 10⁻²", ends(trained(layers, 8.0, 1e-2)), below=1)
 
 # %% [markdown]
-# The paper's curve lies inside the band from 16 layers on. At 8 it lies just above it: so faint a stack is too slow for 40
+# So nothing is broken in these two cells: at ten times the rate all six runs learn. (Two cells; we did not try the others.)
+#
+# The paper's curve is inside the band from 16 layers on. At 8 it is just above: so faint a stack is too slow for 40
 # steps. It was derived with neither border in mind: it bounds the *update*.
 
 # %% [markdown] exercise="trainable_edge" difficulty=2 importance=4 minutes=8
@@ -366,10 +402,10 @@ print(trainable_edge(np.array([4.0, 1.0, 2.0]), np.array([[True, True], [False, 
 # 4.0: at α = 2 one of two seeds failed.
 # </details>
 #
-# **Why it works.** Near an edge the seed decides. Whoever reports the best of several seeds moves the edge; whoever asks
+# **Why it works.** Near an edge the seed decides. To report the best of several seeds moves the edge; to ask
 # for all of them gives a value that the next person can rely on.
 #
-# It is still an estimate. The edge lies between this α and the next smaller one that was tried, and more seeds can only
+# It is still an estimate. The edge is between this α and the next smaller one that was tried, and more seeds can only
 # move it up.
 
 # %% [markdown]
@@ -380,116 +416,191 @@ edges = [trainable_edge(np.array(grid.alphas), learned[layers]) for layers in gr
 for layers, edge in zip(grid.depths, edges, strict=True):
     top = np.array(grid.alphas)[learned[layers].all(axis=1)].max()
     half, paper = edge_alpha(layers, 0.5, 0.2), (2 * layers) ** 0.25
-    print(
-        f"{layers:5,} layers: from α = {edge:.2f} to {top:.2f}; half left at {half:.2f}; paper inside: {edge <= paper <= top}"
-    )
+    place = "below" if paper < edge else "above" if paper > top else "inside"
+    print(f"{layers:5,} layers: from α = {edge:.2f} to {top:.2f}; half left at {half:.2f}; paper {paper:.2f}, {place}")
 
-# %% [markdown] exercise="depth_power" difficulty=2 importance=4 minutes=6
+# %% [markdown]
 # ### How fast does the edge move?
 #
-# **Objective**: find the power of depth in a measurement.
-#
-# Suppose that $\text{value} = c \cdot \text{depth}^p$. Write `depth_power(depths, values)`: the p that fits best, as the
-# least-squares slope of ln(value) on ln(depth). Both arguments are arrays (n,) of positive numbers.
-#
-# Hint: On which axes is a power of depth a straight line?
-#
-# Hint: `np.polyfit` fits a line. Look up what it returns first: the slope or the intercept?
+# Your `depth_slope` of lesson 06 reads a power of depth off a measurement. The next cell fetches it.
+
+# %% tags=["nbval-ignore-output"]
+depth_slope = kit.earlier("depth_slope")
+
+# %%
+depths = np.array([10, 30, 100, 300, 1000])
+half_left = [edge_alpha(int(n), 0.5, 1.0) for n in depths]
+print(f"the paper's α:           depth^{depth_slope(depths, (2 * depths) ** 0.25):.3f}")
+print(f"α that keeps half of it: depth^{depth_slope(depths, half_left):.3f}")
+print(f"edge on the map:         depth^{depth_slope(grid.depths, edges):.3f}")
+
+# %% [markdown]
+# A quarter, a sixth, and something between. How much of that is luck of the seed? The map's αs are a fifth apart, too coarse
+# to tell. So let each seed have an edge of its own: the α at which its last losses, drawn between the map's αs as straight
+# lines over ln α, cross 1.0.
 
 
-# %% exercise="depth_power"
-def depth_power(depths, values):
-    """The power p in values ∝ depth^p, by least squares: one number."""
+# %%
+def edge_of_seed(layers, seed):
+    """α between two rows of the map at which this seed's last losses come down to 1.0."""
+    end = np.array(ends(grid.cell(layers, a)[seed].loss for a in grid.alphas))
+    k = np.argmax(end < 1.0)  # the first that learned; the one before did not
+    between = (end[k - 1] - 1.0) / (end[k - 1] - end[k])
+    return grid.alphas[k - 1] * (grid.alphas[k] / grid.alphas[k - 1]) ** between
+
+
+inside = [layers for layers in grid.depths if layers >= 16]  # at 8 layers two seeds learn at the map's lowest α
+seed_edges = np.array([[edge_of_seed(layers, seed) for layers in inside] for seed in range(3)])
+for seed, row in enumerate(seed_edges):
+    print(f"seed {seed}: " + ", ".join(f"{layers:,} layers {a:.2f}" for layers, a in zip(inside, row, strict=True)))
+
+# %%
+guess_interval = kit.Guess(
+    "You read the power of the edge off three seeds and six depths, 16 to 512 layers. What would move it more?",
+    ["one more seed", "one more depth", "both about equally"],
+)
+guess_interval
+
+# %% [markdown] exercise="interval" difficulty=2 importance=4 minutes=7
+# ### How sure is the power?
+#
+# **Objective**: say how far another seed would move a measured power, and what such a number leaves out.
+#
+# Each seed gives one power of depth. Write `interval(powers, t)`: the pair (low, high) of the interval for their mean, where
+# `powers` is a list of numbers, one from each of $k$ seeds, at least two. It reaches $t$ standard errors to either side. The
+# standard error of a mean is the standard deviation of the powers over $\sqrt k$. That deviation is itself estimated, from
+# $k$ numbers around their own mean, so its squares are divided by $k - 1$.
+#
+# `t` comes from a table, by $k$ and the confidence that you want. For 95% it is 12.7, 4.30 and 2.78 for 2, 3 and 5 seeds,
+# and 1.96 only for very many.
+#
+# Hint: Which three numbers do you need from `powers`? One is how many there are.
+#
+# Hint: NumPy and PyTorch do not divide by the same number in `std`. Try both on [1, 3].
+
+
+# %% exercise="interval"
+def interval(powers, t):
+    """(low, high) around the mean of the powers, t standard errors to either side."""
     ### BEGIN SOLUTION
-    return float(np.polyfit(np.log(depths), np.log(values), 1)[0])
+    reach = t * np.std(powers, ddof=1) / sqrt(len(powers))
+    return np.mean(powers) - reach, np.mean(powers) + reach
     ### END SOLUTION
 
 
 # %%
-check.depth_power(depth_power)
+check.interval(interval)
 
 # %%
-depth_power = kit.mine_or_reference(depth_power, "depth_power")
-depths = np.array([10, 30, 100, 300, 1000])
-print(f"the paper's α:           depth^{depth_power(depths, (2 * depths) ** 0.25):.3f}")
-print(
-    f"α that keeps half of it: depth^{depth_power(depths, np.array([edge_alpha(int(n), 0.5, 1.0) for n in depths])):.3f}"
+interval = kit.mine_or_reference(interval, "interval")
+for last in (256, 512, 1000):
+    chosen = [i for i, layers in enumerate(inside) if layers <= last]
+    powers = [float(depth_slope(np.array(inside)[chosen], row[chosen])) for row in seed_edges]
+    low, high = interval(powers, 4.30)
+    print(
+        f"16 to {last:5,} layers: powers {', '.join(f'{p:.3f}' for p in powers)}; 95% interval {low:.3f} to {high:.3f}"
+    )
+
+# %%
+guess_interval.compare("one more depth")
+
+# %%
+figure, (ax,) = new_figure(1, width=7.5, height=4)
+for seed, row in enumerate(seed_edges):
+    ax.plot(inside, row, "os^"[seed], color=series_style(seed)["color"], label=f"edge of training, seed {seed}")
+half_left = [edge_alpha(layers, 0.5, 0.2) for layers in inside]
+ax.plot(inside, half_left, **series_style(4), label="half of the input left, depth^(1/6)")
+ax.plot(inside, [(2 * layers) ** 0.25 for layers in inside], **series_style(6), label="the paper's α, depth^(1/4)")
+ax.set(xscale="log", yscale="log", xlabel="layers", ylabel="α, with β = 1/(√2·α)")
+ax.set_xticks(inside, [f"{layers:,}" for layers in inside])
+ax.set_yticks([1, 2, 4, 8], ["1", "2", "4", "8"])
+ax.minorticks_off()
+legend_below(figure, ax, columns=2)
+Picture(
+    figure,
+    alt="α against the number of layers, both logarithmic. The edges of three seeds nearly coincide. Up to 512 layers they are "
+    "a little below the line on which half of the input is left; at 1,000 layers they are above it. The paper's α is a "
+    "steeper line, far above both.",
 )
 
 # %% [markdown]
 # <details><summary>What you should see</summary>
 #
-# The paper's α gives 0.25. The α that keeps half of the input gives 0.17, a sixth.
+# Powers near 0.18 up to 256 layers, 0.19 up to 512 and 0.24 up to 1,000, each with an interval of 0.02 either side or less.
+# `interval([1, 3], 12.7)` is (-10.7, 14.7): two seeds tell hardly anything.
 # </details>
 #
-# **Why it works.** A power law is a straight line on two logarithmic axes, and its slope is the power. The factor c moves
-# the line up or down and leaves the slope alone: here s does not matter, nor which share you ask for, as long as the
-# stack is deep.
+# **Why it works.** Three seeds agree to about a hundredth, and yet the three intervals do not even touch. An interval over
+# seeds says how far *another seed* would move the result, and nothing else. It knows nothing of the depths that were chosen,
+# the learning rate, the task. Here the depths matter more than the seeds: the edge bends upward, so it is not one power of the
+# depth at all. And had you read the edges off the map's coarse αs, all three seeds would have the same edges from 16 to 512
+# layers, and an interval without any width.
 #
-# A slope over a few depths is a weak witness. Say over which depths you measured, and draw the points beside the line.
+# A slope over a few depths is weak evidence. Say over which depths you measured, and draw the points, as above.
 
 # %%
-shallow = [layers for layers in grid.depths if layers <= 512]
-near = depth_power(np.array(shallow), np.array([edges[grid.depths.index(layers)] for layers in shallow]))
-everywhere = depth_power(np.array(grid.depths), np.array(edges))
-memory = depth_power(np.array(grid.depths), np.array([edge_alpha(layers, 0.5, 0.2) for layers in grid.depths]))
-print(f"the edge of training moves as depth^{near:.2f} up to 512 layers, as depth^{everywhere:.2f} up to 1,000")
-print(
-    f"the edge of memory moves as depth^{memory:.2f}; at 1,000 the other is {edges[-1] / edge_alpha(1000, 0.5, 0.2):.1f} times as high"
-)
+memory = depth_slope(grid.depths, [edge_alpha(layers, 0.5, 0.2) for layers in grid.depths])
+print(f"the edge of memory moves as depth^{memory:.2f}")
+print(f"at 1,000 layers the edge of training is {edges[-1] / edge_alpha(1000, 0.5, 0.2):.1f} times as high")
 
 # %% [markdown]
-# Up to 512 layers the edge of training lies at the dashed line or just below. At 1,000 it lies above. Go there on the map:
+# Up to 512 layers the edge of training is at the dashed line or just below. At 1,000 it is above. Go there on the map:
 # at α = 2.38 half of the input is left, yet no seed learns; the loss falls, and in two of three runs it is thrown back. At
-# 2.83 two of three seeds learn. (Neighbouring αs on the map differ by a fifth, above 4 by two fifths; three seeds, one
-# learning rate: read powers from it with one digit.)
+# 2.83 two of three seeds learn. (Neighbouring αs on the map differ by a fifth, above 4 by two fifths.)
 #
 # Is it the step? Then a larger learning rate should do the same to a shallow stack that learns well.
 
+
 # %%
-thrown = {rate: trained(64, 1.6818, rate) for rate in (1e-3, 1e-2)}
-for rate, loss in thrown.items():
-    print(
-        f"64 layers, α = 1.68, learning rate {rate:g}: ends at most a tenth above its lowest loss:",
-        np.mean(loss[-5:]) < min(loss) + 0.1,
-    )
+def thrown_back(losses):
+    """How far each run ends above its lowest loss."""
+    return [end - min(loss) for end, loss in zip(ends(losses), losses, strict=True)]
+
+
+at_map = [run.loss for run in grid.cell(64, 1.6818)]
+kit.finding("64 layers, α = 1.68: end above the lowest loss at 10⁻³", thrown_back(at_map), below=0.1)
+kit.finding("                                              at 10⁻²", thrown_back(trained(64, 1.6818, 1e-2)), above=0.5)
 
 # %% [markdown]
-# The same curve as at 1,000 layers (one seed). So there is a second edge, and it is about what a step of training does to the
-# output.
+# It does, with all three seeds: the loss comes down, and is thrown back. So there is a second edge, and it is about what a
+# step of training does to the output.
 #
 # ## The update race
 #
-# The paper's Theorem 4.2 bounds the *model update* $\lVert\Delta F\rVert$: how far the answers have moved since
+# The paper's Theorem 4.2 bounds the *model update* $\lVert\Delta F\rVert$: how far the logits have moved since
 # initialisation. For steps of fixed size, as Adam's first are, the bound is the sum of all learning rates so far times
 # $2N\cdot\sqrt 2\,\beta/\alpha$, up to a constant.
 #
 # Here the constant is the smallest that holds for the first step of all recorded DeepNorm runs, and only matrices are
-# trained, as in the theorem. For another rule the line is a comparison, not a bound: Post-LN's circles may lie above it.
+# trained, as in the theorem. For another rule the line is a comparison, not a bound: Post-LN's circles may be above it.
 
 # %%
 guess_race = kit.Guess(
-    "100 layers, Adam at 10⁻⁴ without warm-up. Whose answers move the furthest in the first step?",
-    ["DeepNorm's", "Post-LN's", "Pre-LN's", "All the same: Adam's steps have one size"],
+    "100 layers, Adam at 10⁻⁴ without warm-up. Whose logits move the furthest in the first step?",
+    ["DeepNorm's", "Post-LN's", "Pre-LN's", "all equally far"],
 )
 guess_race
 
 # %% [markdown]
-# Set the **learning rate** to 10⁻⁴ and read the first step of each rule. Then add a **warm-up** of 100 steps, then go to
+# The **learning rate** is 10⁻⁴. Read the first step of each rule. Then add a **warm-up** of 100 steps, then go to
 # 1,000 layers.
 
 # %%
-RaceExplorer("deepnorm", depth=100)
+race = RaceExplorer("deepnorm", depth=100)
+race.rate.value = 1e-4
+race.refresh()
+race
 
 # %%
 first = {rule: grid.race(measured.RaceSettings(rule, 100, 1e-4, 0))[1] for rule in ("deepnorm", "post_ln", "pre_ln")}
 furthest = max(first, key=first.get)
 guess_race.compare({"deepnorm": "DeepNorm's", "post_ln": "Post-LN's", "pre_ln": "Pre-LN's"}[furthest])
+print("first step by rule: " + ", ".join(f"{rule} {update:.2g}" for rule, update in first.items()))
 tenfold = grid.race(measured.RaceSettings("deepnorm", 1000, 1e-4, 0))[1] / first["deepnorm"]
-print(f"DeepNorm, ten times as deep: the first step moves the answers {tenfold:.1f} times as far")
+print(f"DeepNorm, ten times as deep: the first step moves the logits {tenfold:.1f} times as far")
 
 # %% [markdown]
-# Adam's weights all move by the same amount, but what that does to the answers depends on the rule. Warm-up shrinks the
+# Adam's weights all move by the same amount, but what that does to the logits depends on the rule. Warm-up shrinks the
 # first steps, and with them the update: it does with time what DeepNorm does with α and β.
 #
 # But under Adam DeepNorm's update does grow with depth. The paper derives its constants for plain gradient descent
@@ -507,9 +618,10 @@ print(f"DeepNorm, ten times as deep: the first step moves the answers {tenfold:.
 # Write `matching_rate(rate, shallow, deep)`: the learning rate at which the deep stack has the bound that the shallow one
 # has at `rate`. `shallow` and `deep` are `(layers, alpha, beta)`.
 #
-# Hint: Write the bound down for both stacks and set them equal. What cancels?
+# Hint: Which quantity is to be the same for both stacks, and which may differ?
 #
-# Hint: Two stacks that are equal take the same rate. If only the depth differs, the deeper one takes less.
+# Hint: Write that quantity down for each of them, with a letter for the rate that you look for. Test your answer with two
+# equal stacks: they take the same rate.
 
 
 # %% exercise="matching_rate"
@@ -549,7 +661,7 @@ print(f"four times as deep, the same α and β:    {matching_rate(1.0, *same):.2
 # ## Which constants, and at what price?
 #
 # Two explorers to keep for your own models. The first answers "what are α and β for *my* encoder and decoder", with
-# the formula, the numbers in it, and code to copy. It stands at N = 12 and M = 12. Set **M, decoder layers** to 3: what happens
+# the formula, the numbers in it, and code to copy. It begins with N = 12 and M = 12. Set **M, decoder layers** to 3: what happens
 # to the *encoder*?
 
 # %%
@@ -558,8 +670,8 @@ ConstantsExplorer(encoder_layers=12, decoder_layers=12)
 # %% [markdown]
 # <details><summary>What you should see</summary>
 #
-# The encoder's α falls from 1.76 to 1.61, though the encoder is the same: each decoder layer reads its output, so fewer of
-# them amplify its update less.
+# The encoder's α falls from 1.76 to 1.61, though the encoder is the same: each decoder layer reads its output, so with
+# fewer of them its update is amplified less.
 # </details>
 #
 # The second answers what a training step takes. At 1,000 layers: which part of the memory is the largest? What do
@@ -572,7 +684,7 @@ CostExplorer(depth=1000)
 # <details><summary>What you should see</summary>
 #
 # Without checkpoints the activations are the largest part. Checkpoints every √N layers shrink that bar by far; the
-# time for it stands in the bar "recomputation", about one more forward pass.
+# time for it is the bar "recomputation", about one more forward pass.
 # </details>
 #
 # ## The game: keep it alive as the depth doubles
@@ -598,7 +710,7 @@ GameExplorer()
 #
 # 1. With $\beta = 1/(\sqrt 2\,\alpha)$ a stack forgets its input below an α that grows as $N^{1/6}$; far below it no run left $\ln 16$.
 # 2. To remember is not enough: at 1,000 layers a stack that keeps half is thrown back by its own steps. The paper's
-#    $(2N)^{1/4}$ lies above both edges at every depth measured here.
+#    $(2N)^{1/4}$ is above both edges at every depth measured here.
 # 3. A map belongs to its recipe: one task, one learning rate, 40 steps; "slow" is not "dead", and the verdict is fixed before the runs.
 #
 # **Read next**: the paper's Section 4.3, half a page: the goal that $\lVert\Delta F\rVert$ be of the size of the learning

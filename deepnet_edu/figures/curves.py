@@ -98,7 +98,8 @@ def against_depth(
 def growth_against_depth(
     depths: Sequence[int], panels: Mapping[str, Mapping[str, tuple[Sequence[float], float | None]]], *, ylabel: str
 ) -> Figure:
-    """How quantities grow with depth, relative to the shallowest stack: four panels on the same logarithmic axes.
+    """How quantities grow with depth, relative to the shallowest stack: four panels with logarithmic axes, on which a
+    power of depth has the same slope everywhere. A row is as high as its values need.
 
     Points are measured; the thin line through the first is the power of depth that was predicted. Each has its label at
     its end. What has no prediction is dotted and grey.
@@ -108,8 +109,14 @@ def growth_against_depth(
         panels: by title, row by row: by label the values, one for each depth, and the predicted power or None.
         ylabel: what is drawn, in a word.
     """
-    figure = Figure(figsize=(8, 6.8))
-    axes = figure.subplots(2, 2, sharex=True, sharey=True)
+    shown = [[np.asarray(values) / values[0] for values, _ in lines.values()] for lines in panels.values()]
+    rows = [np.log10(np.concatenate(shown[start : start + 2])) for start in (0, 2)]
+    decades = [max(1.0, row.max() - row.min()) + 0.3 for row in rows]
+    figure = Figure(figsize=(8, 1.6 + 1.2 * sum(decades)))
+    axes = figure.subplots(2, 2, sharex=True, sharey="row", height_ratios=decades)
+    for ax, row, height in zip(axes[:, 0], rows, decades, strict=True):
+        middle = (row.max() + row.min()) / 2
+        ax.set_ylim(10 ** (middle - height / 2), 10 ** (middle + height / 2))
     x = np.array(depths, dtype=float)
     for ax, (title, lines) in zip(axes.flat, panels.items(), strict=True):
         for i, (label, (values, power)) in enumerate(lines.items()):
@@ -124,7 +131,7 @@ def growth_against_depth(
             ax.annotate(label, (x[-1], relative[-1]), **place, color=color, fontsize=10)
         ax.set_title(title, fontsize=11)
     for ax in axes.flat:
-        # Labels stand to the right of the last point.
+        # Labels are to the right of the last point.
         ax.set(xscale="log", yscale="log", xlim=(x[0] * 0.85, x[-1] * (x[-1] / x[0]) ** 0.45))
         ax.yaxis.set_major_formatter("{x:g}")
         ax.set_xticks(depths, [f"{depth:,}" for depth in depths])

@@ -33,7 +33,7 @@ def _exponent(g: np.random.Generator) -> float:
 # What a function computes on random inputs, by exercise: two functions that agree on it everywhere are equal.
 OBSERVE: dict[str, Callable[[Callable, np.random.Generator], Any]] = {
     "depth_slope": lambda f, g: f(*_points(g)),
-    "solve_deepnorm": lambda f, g: f(_layers(g, 900)),
+    "solve_deepnorm": lambda f, g: f(_layers(g, 900), _exponent(g)),
     "branch_over_skip": lambda f, g: f(g.uniform(0.5, 4), g.uniform(0.1, 2)),
     "update_sum": lambda f, g: f(_layers(g, 99), g.uniform(1, 4), g.uniform(0.1, 1), STEPS[g.integers(2)]),
     "predicted_slope": lambda f, g: f(GROUPS[g.integers(3)], STEPS[g.integers(2)], _exponent(g), _exponent(g)),
@@ -120,9 +120,11 @@ def sorts_the_depths(depths, updates):
     return fitted_line()(sorted(depths), updates)
 
 
-def solved_by_steps(n_layers):
-    alpha = sqrt(sqrt(2 * n_layers))
-    return [alpha, alpha / (2 * sqrt(n_layers))]
+def solved_by_steps(n_layers, a):
+    alpha = 1.0
+    for _ in range(1000):
+        alpha *= (2 * n_layers) ** (a / 1000)
+    return [alpha, alpha * sqrt(1 / (4 * n_layers))]
 
 
 def split(K: Callable[..., float], half: float = 2) -> Callable[..., Any]:
@@ -130,12 +132,19 @@ def split(K: Callable[..., float], half: float = 2) -> Callable[..., Any]:
     return lambda *layers: (K(*layers) ** 0.25, K(*layers) ** -0.25 / sqrt(half))
 
 
-def solved_by_bisection(n_layers):
-    low, high = 0.0, 1e3
+def solved_by_bisection(n_layers, a):
+    alpha, low, high = (2 * n_layers) ** a, 0.0, 1e6
     for _ in range(200):
-        alpha = (low + high) / 2
-        low, high = (alpha, high) if alpha**4 < 2 * n_layers else (low, alpha)
-    return np.array([alpha, sqrt(1 / (2 * alpha**2))])
+        beta = (low + high) / 2
+        low, high = (low, beta) if 2 * n_layers * 2 * beta**2 > alpha**2 else (beta, high)
+    return np.array([alpha, beta])
+
+
+def other(
+    n: Callable[[int], float] = lambda N: 2 * N, matrices: float = 2, a: Callable[[float], float] = lambda a: a
+) -> Callable[..., Any]:
+    """The condition n·matrices·β²/α² = 1 with α = n^a, where any of the three may be another one."""
+    return lambda N, b: (n(N) ** a(b), n(N) ** (a(b) - 0.5) / sqrt(matrices))
 
 
 def only_the_first(right: Callable[..., Any], then: Callable[..., Any]) -> Callable[..., Any]:
@@ -222,13 +231,16 @@ RIGHT = [
     ("depth_slope", lambda d, u: linear_regression([*map(log, d)], [*map(log, u)]).slope),
     ("depth_slope", lambda d, u: Fraction(float(fitted_line()(d, u)))),
     ("depth_slope", lambda d, u: np.cov(np.log(d), np.log(u))[0, 1] / np.var(np.log(d), ddof=1)),
+    ("solve_deepnorm", other()),
     ("solve_deepnorm", solved_by_steps),
     ("solve_deepnorm", solved_by_bisection),
-    ("solve_deepnorm", split(lambda n: 2 * n)),
-    ("solve_deepnorm", lambda n: np.array([(2 * n) ** (1 / 4), 1 / (8 * n) ** (1 / 4)])),
-    ("solve_deepnorm", lambda n: torch.tensor([2.0 * n, 8.0 * n]) ** torch.tensor([0.25, -0.25])),
-    ("solve_deepnorm", lambda n: (np.float32(2 * n) ** np.float32(0.25), (Decimal(8) * n) ** Decimal("-0.25"))),
-    ("solve_deepnorm", lambda n: tuple(x**0.25 for x in (2 * n, 1 / (8 * n)))),
+    ("solve_deepnorm", lambda n, a: np.array([(2 * n) ** a, (2 * n) ** a / (4 * n) ** 0.5])),
+    ("solve_deepnorm", lambda n, a: torch.tensor([1, 0.5 / sqrt(n)]) * torch.tensor(2.0 * n) ** a),
+    (
+        "solve_deepnorm",
+        lambda n, a: (np.float32(2 * n) ** np.float32(a), Decimal((2 * n) ** a) / Decimal(4 * n).sqrt()),
+    ),
+    ("solve_deepnorm", lambda n, a: tuple(exp(a * log(2 * n) - x) for x in (0, log(4 * n) / 2))),
     ("branch_over_skip", lambda alpha, beta: (beta * beta / alpha) ** 2),
     ("branch_over_skip", lambda alpha, beta: torch.tensor(beta, dtype=torch.float64) ** 4 / (alpha * alpha)),
     ("branch_over_skip", lambda alpha, beta: torch.tensor(beta).pow(4).div(torch.tensor(alpha).square())),
@@ -294,31 +306,39 @@ WRONG = [
     ("depth_slope", lambda d, u: fitted_line()(d, u) if u else 0.0, "raised ValueError: The truth value of an array"),
     ("depth_slope", by_depths_alone(), "Four times the depth and twice the value"),
     ("depth_slope", only_the_first(fitted_line(), lambda *_: 0.5), "Where the updates are the same"),
-    ("solve_deepnorm", lambda n: (n**0.25, (4 * n) ** -0.25), "N layers are 2N sub-layers"),
-    ("solve_deepnorm", lambda n: ((2 * n) ** 0.25, (2 * n) ** -0.25), "Two matrices share the budget"),
-    ("solve_deepnorm", lambda n: (1.0, (4 * n) ** -0.5), "with α = 1 the weights do all the work"),
-    ("solve_deepnorm", lambda n: ((2 * n) ** 0.5, 0.5**0.5), "But the split is not even"),
-    ("solve_deepnorm", lambda n: ((2 * n) ** 0.5, (2 * n) ** -0.5), "GLM-130B's constants"),
-    ("solve_deepnorm", lambda n: ((2 * n) ** 0.5, (8 * n) ** -0.5), "That is α². One more root gives α, and the same"),
-    ("solve_deepnorm", lambda n: ((2 * n) ** 0.25, (8 * n) ** -0.5), "That is β²"),
-    ("solve_deepnorm", lambda n: ((2 * n) ** 0.25, (8 * n) ** 0.25), "the exponent is negative"),
-    ("solve_deepnorm", lambda n: ((8 * n) ** -0.25, (2 * n) ** 0.25), "are exchanged"),
-    ("solve_deepnorm", lambda n: ((2 * n) ** 0.5, (8 * n) ** -0.25), "One more root gives α"),
-    ("solve_deepnorm", lambda n: ((2 * n) ** 1 / 4, (8 * n) ** -1 / 4), "Python reads x**1/4"),
-    ("solve_deepnorm", lambda n: ((2 * n) ** 1 / 4, (8 * n) ** -0.25), "Python reads x**1/4"),
-    ("solve_deepnorm", lambda n: ((2 * n) ** 0.25, 8 * n**-0.25), "The 8 belongs inside"),
-    ("solve_deepnorm", lambda n: ((2 * n) ** 0.25, (2 * n) ** -0.25 / 2), "the 2 of v² + w² is under the root"),
-    ("solve_deepnorm", lambda n: ((3 * n) ** 0.25, (12 * n) ** -0.25), "two sub-layers a layer, not three"),
-    ("solve_deepnorm", lambda n: (3.0, 0.1), "The condition does not hold: 2N·2β²/α² is 4.444 here, not 1."),
-    ("solve_deepnorm", lambda n: (-((2 * n) ** 0.25), (8 * n) ** -0.25), "α and β are positive"),
-    ("solve_deepnorm", lambda n: (2 * n) ** 0.25, "The answer is a pair"),
-    ("solve_deepnorm", lambda n: {"alpha": (2 * n) ** 0.25, "beta": (8 * n) ** -0.25}, "The answer is a pair"),
-    ("solve_deepnorm", lambda n: [[(2 * n) ** 0.25, (8 * n) ** -0.25]], "The answer is a pair"),
-    ("solve_deepnorm", lambda n: ("α", "β"), "a pair of numbers"),
-    ("solve_deepnorm", rounded(split(lambda n: 2 * n), 4), "something is rounded on the way"),
-    ("solve_deepnorm", only_the_first(split(lambda n: 2 * n), split(lambda n: n)), "The condition does not hold"),
-    ("solve_deepnorm", lambda n: split(lambda n: 2 * n)(min(n, 100)), "The condition does not hold"),
-    ("solve_deepnorm", lambda n: split(lambda n: max(2, n // 2 * 4))(n), "the value is another one"),
+    ("solve_deepnorm", other(n=lambda N: N), "N layers are 2N sub-layers: the sum has 2N terms"),
+    ("solve_deepnorm", lambda n, a: (n**a, n**a / (2 * sqrt(n))), "α is (2N)^a, of 2N sub-layers"),
+    ("solve_deepnorm", other(matrices=1), "Two matrices share the budget, v² + w² is 2β²"),
+    ("solve_deepnorm", lambda n, a: ((2 * n) ** a, (2 * n) ** a / sqrt(n)), "and N layers are 2N sub-layers"),
+    ("solve_deepnorm", other(matrices=4), "the 2 of v² + w² is under the root"),
+    ("solve_deepnorm", lambda n, a: ((2 * n) ** a, (2 * n) ** a / (2 * n)), "That is N, not √N"),
+    ("solve_deepnorm", lambda n, a: ((2 * n) ** a, (2 * n) ** (2 * a) / (4 * n)), "That is β²"),
+    ("solve_deepnorm", other(a=lambda a: 2 * a), "That is α². One more root gives α, and the same for β"),
+    ("solve_deepnorm", lambda n, a: ((2 * n) ** (2 * a), other()(n, a)[1]), "That is α². One more root gives α."),
+    ("solve_deepnorm", lambda n, a: ((2 * n) ** a, 1 / other()(n, a)[1]), "β/α falls with depth"),
+    ("solve_deepnorm", lambda n, a: ((2 * n) ** a, (2 * n) ** a * 2 * sqrt(n)), "it is turned over"),
+    ("solve_deepnorm", lambda n, a: other()(n, a)[::-1], "are exchanged"),
+    ("solve_deepnorm", lambda n, a: (2 * n**a, n**a / sqrt(n)), "has its parentheses"),
+    ("solve_deepnorm", lambda n, a: (2 * n**a, other()(n, a)[1]), "has its parentheses"),
+    ("solve_deepnorm", other(n=lambda N: 3 * N), "two sub-layers a layer, not three"),
+    ("solve_deepnorm", lambda n, a: ((2 * n) ** 0.5, (2 * n) ** -0.5), "GLM-130B's constants"),
+    ("solve_deepnorm", other(a=lambda a: 0.25), "that is the even split, a = ¼, whatever a is"),
+    ("solve_deepnorm", lambda n, a: ((2 * n) ** a, (2 * n) ** -a / sqrt(2)), "belongs to the even split"),
+    ("solve_deepnorm", lambda n, a: ((2 * n) ** a, (8 * n) ** -a), "is β for a = ¼ alone"),
+    ("solve_deepnorm", lambda n, a: ((2 * n) ** a, (8 * n) ** -0.25), "is β for a = ¼ alone"),
+    ("solve_deepnorm", other(a=lambda a: 0.0), "with α = 1 the weights do all the work"),
+    ("solve_deepnorm", other(a=lambda a: a / 2), "α is given: (2N)^a"),
+    ("solve_deepnorm", lambda n, a: (3.0, 0.1), "The condition does not hold: 2N·2β²/α² is 4.444 here, not 1."),
+    ("solve_deepnorm", lambda n, a: (-((2 * n) ** a), other()(n, a)[1]), "α and β are positive"),
+    ("solve_deepnorm", lambda n, a: (2 * n) ** a, "The answer is a pair"),
+    ("solve_deepnorm", lambda n, a: dict(zip("αβ", other()(n, a), strict=True)), "The answer is a pair"),
+    ("solve_deepnorm", lambda n, a: [other()(n, a)], "The answer is a pair"),
+    ("solve_deepnorm", lambda n, a: ("α", "β"), "a pair of numbers"),
+    ("solve_deepnorm", lambda n: other()(n, 0.25), "takes other arguments"),
+    ("solve_deepnorm", rounded(other(), 4), "something is rounded on the way"),
+    ("solve_deepnorm", only_the_first(other(), other(n=lambda N: N)), "The condition does not hold"),
+    ("solve_deepnorm", lambda n, a: other()(min(n, 100), a), "The condition does not hold"),
+    ("solve_deepnorm", lambda n, a: other()(n, max(a, 0.1)), "α is given: (2N)^a"),
     ("branch_over_skip", lambda *given, **named: given[1] ** 4 / given[0] ** 2, "raised IndexError"),
     ("branch_over_skip", lambda alpha, beta: beta**2 / alpha, "Those are lengths"),
     ("branch_over_skip", lambda alpha, beta: beta**2 / alpha**2, "a branch has two matrices"),

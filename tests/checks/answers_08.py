@@ -4,9 +4,8 @@ from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
 from functools import reduce
-from itertools import combinations
-from math import exp, expm1, inf, isfinite, log, log2, prod, sqrt
-from statistics import fmean, linear_regression, median
+from math import exp, expm1, inf, isfinite, log, prod, sqrt
+from statistics import fmean, median, stdev
 from typing import Any
 
 import numpy as np
@@ -34,9 +33,8 @@ def see_edge(f: Callable, g: np.random.Generator) -> Any:
     return f(g.permutation(g.uniform(1, 9, n)), g.random((n, seeds)) < g.choice([0.7, 0.98]))
 
 
-def see_power(f: Callable, g: np.random.Generator) -> Any:
-    n = g.integers(2, 7)
-    return f(g.uniform(1, 500, n), g.uniform(0.1, 9, n) if g.random() < 0.9 else np.full(n, 3.0))
+def see_interval(f: Callable, g: np.random.Generator) -> Any:
+    return f(g.normal(0.3, 0.5, g.integers(2, 8)).tolist(), g.uniform(0.5, 13))
 
 
 def see_rate(f: Callable, g: np.random.Generator) -> Any:
@@ -49,7 +47,7 @@ OBSERVE: dict[str, Callable[[Callable, np.random.Generator], Any]] = {
     "edge_alpha": lambda f, g: f(int(g.choice([1, 1000, g.integers(1, 50)])), g.uniform(0.05, 0.95), g.uniform(0.1, 3)),
     "outcome": see_outcome,
     "trainable_edge": see_edge,
-    "depth_power": see_power,
+    "interval": see_interval,
     "matching_rate": see_rate,
 }
 
@@ -149,22 +147,39 @@ def above_the_last_failure(alphas, learned):
     return alphas[alphas > failed].min() if (alphas > failed).any() else inf
 
 
-def by_lstsq(depths, values):
-    columns = np.stack([np.ones(len(depths)), np.log2(depths)], axis=1)
-    return np.linalg.lstsq(columns, np.log2(values), rcond=None)[0][1]
+def around(
+    error: Callable[[Any], float] = lambda powers: stdev(powers) / sqrt(len(powers)),
+    centre: Callable[[Any], float] = fmean,
+    t: Callable[[float], float] = lambda t: t,
+) -> Callable[..., Any]:
+    return lambda powers, given: (
+        centre(powers) - t(given) * error(powers),
+        centre(powers) + t(given) * error(powers),
+    )
 
 
-def through_the_origin(depths, values):
-    x, y = np.log(depths), np.log(values)
-    return x @ y / (x @ x)
+def by_squares_alone(powers, t):
+    k, total, squares = len(powers), sum(powers), sum(p * p for p in powers)
+    error = sqrt(max(0.0, squares - total**2 / k) / (k * (k - 1)))
+    return [total / k - t * error, total / k + t * error]
 
 
-def by_neighbours(depths, values):
-    return np.mean(np.diff(np.log(values)) / np.diff(np.log(depths)))
+def by_pairs_of_seeds(powers, t):
+    """The sum of all squared differences is 2k times that of the squared deviations."""
+    k = len(powers)
+    squares = sum((p - q) ** 2 for p in powers for q in powers) / (2 * k)
+    return np.array(fmean(powers)) + np.array([-1, 1]) * t * sqrt(squares / (k - 1) / k)
 
 
-def fit(x: Callable = np.log, y: Callable = np.log, which: int = 0) -> Callable[..., Any]:
-    return lambda depths, values: np.polyfit(x(depths), y(values), 1)[which]
+def by_tensor(powers, t):
+    values = torch.tensor(powers, dtype=torch.float64)
+    return values.mean() + torch.tensor([-t, t]) * values.std() / len(powers) ** 0.5
+
+
+def by_single_tensor(powers, t):
+    values = torch.tensor(powers)
+    reach = t * values.std() * len(powers) ** -0.5
+    return (values.mean() - reach).item(), (values.mean() + reach).item()
 
 
 def rate_of(sum_: Callable[[float, float, float], float]) -> Callable[..., float]:
@@ -241,21 +256,6 @@ def first_call_decides(f: Callable[..., Any]) -> Callable[..., Any]:
     return answer
 
 
-def robust(depths, values):
-    points = list(zip(np.log(depths), np.log(values), strict=True))
-    return median((v - u) / (b - a) for (a, u), (b, v) in combinations(points, 2) if a != b)
-
-
-def by_pairs(depths, values):
-    pairs = [(log(d / e), log(u / v)) for (d, u), (e, v) in combinations(zip(depths, values, strict=True), 2)]
-    return sum(x * y for x, y in pairs) / sum(x * x for x, _ in pairs)
-
-
-def by_single_tensors(depths, values):
-    x, y = torch.tensor(depths).float().log(), torch.tensor(values).float().log()
-    return (((x - x.mean()) * (y - y.mean())).sum() / ((x - x.mean()) ** 2).sum()).item()
-
-
 class Verdict(str):
     """A text of one's own."""
 
@@ -302,14 +302,13 @@ RIGHT = [
     ("trainable_edge", lambda a, learned: -np.where(learned.all(1), -a, -inf).max()),
     ("trainable_edge", edge_sorted),
     ("trainable_edge", lambda alphas, learned: torch.tensor(np.where(learned.all(-1), alphas, inf)).min()),
-    ("depth_power", by_lstsq),
-    ("depth_power", by_pairs),
-    ("depth_power", by_single_tensors),
-    ("depth_power", fit()),
-    ("depth_power", lambda N, v: Fraction(float(fit()(N, v)))),
-    ("depth_power", lambda N, v: np.polynomial.Polynomial.fit([*map(log2, N)], [*map(log2, v)], 1).convert().coef[1]),
-    ("depth_power", lambda depths, values: linear_regression(np.log10(depths), np.log10(values)).slope),
-    ("depth_power", lambda N, v: np.cov(np.log(N), np.log(v))[0, 1] / np.var(np.log(N), ddof=1)),
+    ("interval", around()),
+    ("interval", by_squares_alone),
+    ("interval", by_pairs_of_seeds),
+    ("interval", by_tensor),
+    ("interval", by_single_tensor),
+    ("interval", lambda p, t: tuple(np.mean(p) + sign * t * np.sqrt(np.var(p, ddof=1) / len(p)) for sign in (-1, 1))),
+    ("interval", lambda p, t: [fmean(p) + x * np.std(p) / sqrt(len(p) - 1) for x in (-t, t)]),
     ("matching_rate", rate_of(lambda N, a, b: 2 * N * sqrt(2) * b / a)),
     ("matching_rate", by_vectors),
     (
@@ -429,30 +428,29 @@ WRONG = [
     ("trainable_edge", lambda a, learned: edge_sorted(a, learned) if not a.sort() else 0, "changed its input in place"),
     ("trainable_edge", above_the_last_failure, "even if a larger one failed"),
     ("trainable_edge", lambda a, learned: a[learned.all(1)].min() if learned.all(1).any() else 0.0, "infinity"),
-    ("depth_power", lambda N, v: log(v[-1] / v[0]) / log(N[-1] / N[0]), "the first and last point alone"),
-    ("depth_power", by_neighbours, "A mean of slopes between neighbours"),
-    ("depth_power", fit(np.array, np.array), "A power is a slope between logarithms"),
-    ("depth_power", fit(x=np.array), "The depths need a logarithm too"),
-    ("depth_power", fit(y=np.array), "The values need a logarithm too"),
-    ("depth_power", lambda depths, values: fit()(values, depths), "The axes are exchanged"),
-    ("depth_power", fit(x=np.log10), "The same logarithm on both axes"),
-    ("depth_power", fit(y=np.log10), "The same logarithm on both axes"),
-    ("depth_power", through_the_origin, "it needs an intercept"),
-    ("depth_power", fit(which=1), "That is the intercept"),
-    ("depth_power", lambda N, v: np.corrcoef(np.log(N), np.log(v))[0, 1], "how straight the line is"),
-    ("depth_power", lambda N, v: np.polyfit(np.log(N), np.log(v), 1), "one number"),
-    ("depth_power", lambda N, v: np.cov(np.log(N), np.log(v))[0, 1] / np.var(np.log(N)), "give both the same ddof"),
-    ("depth_power", lambda N, v: -fit()(N, v), "The sign is the other way round"),
-    ("depth_power", lambda N, v: 1 / fit()(N, v), "The axes are exchanged"),
-    ("depth_power", lambda N, v: exp(fit(which=1)(N, v)), "That is the factor"),
-    ("depth_power", lambda N, v: v[-1] / v[0], "not a power"),
-    ("depth_power", lambda N, v: fit()(np.sort(N), v), "the value is another one"),
-    ("depth_power", lambda N, v: fit()(np.unique(N), v[: len(np.unique(N))]), "the value is another one"),
-    ("depth_power", lambda N, v: round(fit()(N, v), 4), "something is rounded on the way"),
-    ("depth_power", lambda N, v: fit()(N, v) if fit()(N, v) > 0 else 0.0, "the value is another one"),
-    ("depth_power", robust, "the value is another one"),
-    ("depth_power", fit(np.log1p, np.log1p), "Four times the depth"),
-    ("depth_power", first_call_decides(fit()), "Where the values are the same"),
+    ("interval", around(lambda p: np.std(p) / sqrt(len(p))), "unless it is given ddof=1"),
+    ("interval", around(stdev), "divide by √k"),
+    ("interval", around(np.std), "divide by √k"),
+    ("interval", around(lambda p: stdev(p) / len(p)), "over √k, not over k"),
+    ("interval", around(lambda p: stdev(p) ** 2 / sqrt(len(p))), "That is the variance"),
+    ("interval", around(t=lambda t: 1), "one standard error to either side"),
+    ("interval", around(t=lambda t: 1.96), "1.96 is for very many seeds"),
+    ("interval", around(t=lambda t: 2), "2 is for very many seeds"),
+    ("interval", around(t=lambda t: t / 2), "not t in all"),
+    ("interval", around(t=lambda t: 2 * t), "not 2t"),
+    ("interval", around(centre=median), "around the median"),
+    ("interval", around(centre=lambda p: 0), "Around the mean, not around 0"),
+    ("interval", lambda p, t: (min(p), max(p)), "the smallest and the largest power"),
+    ("interval", lambda p, t: (fmean(p), t * stdev(p) / sqrt(len(p))), "Give both ends"),
+    ("interval", lambda p, t: around()(p, t)[::-1], "The lower end comes first"),
+    ("interval", lambda p, t: t * stdev(p) / sqrt(len(p)), "The answer is a pair"),
+    ("interval", lambda p, t: {"low": 0, "high": 1}, "The answer is a pair"),
+    ("interval", lambda p, t: ("low", "high"), "a pair of numbers"),
+    ("interval", lambda p, t: np.round(around()(p, t), 3).tolist(), "something is rounded on the way"),
+    ("interval", lambda p, t: around()(p[:3], t), "the value is another one"),
+    ("interval", lambda p, t: around(lambda p: stdev(p) / sqrt(3))(p, t), "the value is another one"),
+    ("interval", lambda p, t: around()(sorted(p), t) if not p.sort() else 0, "changed its input in place"),
+    ("interval", first_call_decides(around()), "Where all seeds agree"),
     ("matching_rate", lambda rate, shallow, deep: rate_of(lambda N, a, b: N * b / a)(rate, deep, shallow), "Upside"),
     ("matching_rate", rate_of(lambda N, a, b: N * (b / a) ** 2), "That is SGD's sum"),
     ("matching_rate", rate_of(lambda N, a, b: N * b**2 / a), "β comes once"),

@@ -5,8 +5,8 @@ from math import exp, log, sqrt
 import numpy as np
 
 from deepnet_edu.checks.base import Judge, Misconception, Trial
+from deepnet_edu.checks.lesson_06.powers import depth_slope
 from deepnet_edu.checks.lesson_06.splits import NEARLY, even_split, solve_deepnorm, solve_encoder
-from deepnet_edu.checks.powers import depth_slope
 
 
 def branch_over_skip(trial: Trial) -> None:

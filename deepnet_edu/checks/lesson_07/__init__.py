@@ -39,7 +39,7 @@ class Norm(nn.Module):
 
 
 def deepnorm(trial: Trial) -> None:
-    """LN(αx + F(x)): α multiplies the skip, and the norm stands around the sum."""
+    """LN(αx + F(x)): α multiplies the skip, and the norm is taken of the sum."""
     backward: list[Callable[[], None]] = []
     cases = [((2, 5, 8), 2.5), ((3, 4, 12), 0.6), ((1, 3, 16), 6.7), ((2, 5, 8), 1.9)]
     for seed, ((B, T, d), alpha) in enumerate(cases):
@@ -74,15 +74,15 @@ def _deepnorm_misconceptions(x: Tensor, f: Branch, norm: nn.LayerNorm, alpha: fl
         Misconception(over(x + alpha * fx), "α is on the wrong term: the branch is α² too strong."),
         Misconception(
             over(x + fx),
-            "This is LN(x + F(x)), Post-LN: α is missing, or stands before both terms, where the norm hides it.",
+            "This is LN(x + F(x)), Post-LN: α is missing, or multiplies both terms, where the norm hides it.",
         ),
         Misconception(
             over(alpha * x + fx / (sqrt(2) * alpha)), "β is used once, at initialisation, never in the forward pass."
         ),
         Misconception(alpha * x + f(over(x)), "Scaled skip without a norm on the sum: the stream grows like α^(2N)."),
         Misconception(alpha * x + fx, "The norm on the sum is missing: the stream grows like α^(2N)."),
-        Misconception(over(alpha * x) + fx, "The norm stands around the whole sum, not around the skip alone."),
-        Misconception(alpha * over(x) + fx, "The norm stands around the whole sum, not around the skip alone."),
+        Misconception(over(alpha * x) + fx, "The norm goes around the whole sum, not around the skip alone."),
+        Misconception(alpha * over(x) + fx, "The norm goes around the whole sum, not around the skip alone."),
         Misconception(alpha * x + over(fx), "You normalised the branch. DeepNorm, as Post-LN, normalises the sum."),
         Misconception(over(alpha * x + over(fx)), "One norm a sub-layer, on the sum: you normalised the branch, too."),
         Misconception(over(alpha * x + f(over(x))), "The branch reads x as it is: the last sub-layer normalised it."),

@@ -1,12 +1,12 @@
-"""Lesson 08, the edge of trainability: its α by formula, verdicts on runs, the edge of a map, its power of depth."""
+"""Lesson 08, the edge of trainability: its α by formula, verdicts on runs, the edge of a map, how sure its power is."""
 
 from math import exp, expm1, isnan, log, sqrt
 
 import numpy as np
 
 from deepnet_edu.checks.base import Judge, Misconception, NotRight, Trial
+from deepnet_edu.checks.lesson_08.intervals import interval
 from deepnet_edu.checks.lesson_08.verdicts import outcome
-from deepnet_edu.checks.powers import depth_power
 from deepnet_edu.checks.trial import Array
 from deepnet_edu.checks.values import is_number
 
@@ -229,6 +229,6 @@ JUDGES: dict[str, Judge] = {
     "edge_alpha": edge_alpha,
     "outcome": outcome,
     "trainable_edge": trainable_edge,
-    "depth_power": depth_power,
+    "interval": interval,
     "matching_rate": matching_rate,
 }

@@ -10,10 +10,10 @@ def depth_slope(depths, updates):
     return np.polyfit(np.log(depths), np.log(updates), 1)[0]
 
 
-def solve_deepnorm(n_layers):
-    """(α, β) of a single stack."""
-    alpha = (2 * n_layers) ** 0.25
-    beta = (8 * n_layers) ** -0.25
+def solve_deepnorm(n_layers, a):
+    """(α, β) of a single stack with α = (2N)^a."""
+    alpha = (2 * n_layers) ** a
+    beta = alpha / (2 * n_layers**0.5)
     return alpha, beta
 
 

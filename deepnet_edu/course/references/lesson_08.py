@@ -28,9 +28,10 @@ def trainable_edge(alphas, learned):
     return float(np.min(alphas[every], initial=np.inf))
 
 
-def depth_power(depths, values):
-    """The power p in values ∝ depth^p, by least squares: one number."""
-    return float(np.polyfit(np.log(depths), np.log(values), 1)[0])
+def interval(powers, t):
+    """(low, high) around the mean of the powers, t standard errors to either side."""
+    reach = t * np.std(powers, ddof=1) / sqrt(len(powers))
+    return np.mean(powers) - reach, np.mean(powers) + reach
 
 
 def matching_rate(rate, shallow, deep):

@@ -1,4 +1,4 @@
-"""Powers of depth, read off measurements: the judges of ``depth_slope`` (lesson 06) and ``depth_power`` (lesson 08)."""
+"""A power of depth, read off measurements: the judge of ``depth_slope`` (lesson 06)."""
 
 from collections.abc import Callable
 from math import log
@@ -27,32 +27,23 @@ _MEASURED: list[tuple[Depths, float, float, list[float]]] = [
 def depth_slope(trial: Trial) -> None:
     """The least-squares slope of ln(updates) on ln(depths): np.polyfit(np.log(depths), np.log(updates), 1)[0]."""
     kinds: list[tuple[Kind, Kind]] = [(list, list), (tuple, np.array), (np.array, np.array), (list, np.array)]
-    _judge(trial, "updates", kinds)
-
-
-def depth_power(trial: Trial) -> None:
-    """The least-squares slope of ln(values) on ln(depths): np.polyfit(np.log(depths), np.log(values), 1)[0]."""
-    _judge(trial, "values", [(np.array, np.array)] * len(_MEASURED))
-
-
-def _judge(trial: Trial, name: str, kinds: list[tuple[Kind, Kind]]) -> None:
-    for (depths, power, factor, noise), (depths_as, values_as) in zip(_MEASURED, kinds, strict=True):
+    for (depths, power, factor, noise), (depths_as, updates_as) in zip(_MEASURED, kinds, strict=True):
         d = np.array(depths, dtype=float)
         values = factor * d**power * np.array(noise)
-        got = trial.call(depths_as(depths), values_as(values.tolist()))
-        slope, wrong = _slopes(d, values, name)
+        got = trial.call(depths_as(depths), updates_as(values.tolist()))
+        slope, wrong = _slopes(d, values)
         trial.equal(got, slope, wrong, tolerance=_FITTED)
-    depths_as, values_as = kinds[-1]
+    depths_as, updates_as = kinds[-1]
 
     def power_of(depths: Depths, values: list[float]) -> float:
-        got = trial.call(depths_as(depths), values_as(values))
+        got = trial.call(depths_as(depths), updates_as(values))
         trial.like(got, 1.0)
         return float(got)
 
     # Not 0 to the last digit: NumPy's polynomials leave out a coefficient that is, as it comes out on some processors.
     flat = power_of([6, 24], [3.0, 3.000003])  # and then other values at the same depths
     trial.require(
-        abs(flat) < _FITTED, f"Where the {name} are the same at all depths, the power is 0.", "0", f"{flat:.4g}"
+        abs(flat) < _FITTED, "Where the updates are the same at all depths, the power is 0.", "0", f"{flat:.4g}"
     )
     root = power_of([6, 24], [5.0, 10.0])
     trial.require(
@@ -64,13 +55,13 @@ def _judge(trial: Trial, name: str, kinds: list[tuple[Kind, Kind]]) -> None:
     same, scaled = (power_of([6, 12, 48], [c, 4 * c, 9 * c]) for c in (1.0, 1000.0))
     trial.require(
         abs(scaled - same) < 10 * _FITTED,
-        f"In other units all {name} are 1,000 times as large, but the power is the same.",
+        "In other units all updates are 1,000 times as large, but the power is the same.",
         f"{same:.4g}",
         f"{scaled:.4g}",
     )
 
 
-def _slopes(d: Array, values: Array, name: str) -> tuple[float, list[Misconception]]:
+def _slopes(d: Array, values: Array) -> tuple[float, list[Misconception]]:
     """The power, and what other readings of the same points give."""
     x, y, n = np.log(d), np.log(values), len(d)
 
@@ -81,7 +72,7 @@ def _slopes(d: Array, values: Array, name: str) -> tuple[float, list[Misconcepti
 
     slope = fitted(x, y)
     intercept = float(y.mean() - slope * x.mean())
-    exchanged = f"The axes are exchanged: depth is to the right, the {name} are upward."
+    exchanged = "The axes are exchanged: depth is to the right, the updates are upward."
     units = "The same logarithm on both axes: ln here and log10 there multiplies the slope by a constant."
     origin = "That is a line through the origin, with a factor of 1: it needs an intercept."
     degrees = "np.cov divides by n - 1 and np.var by n: give both the same ddof."
@@ -89,9 +80,9 @@ def _slopes(d: Array, values: Array, name: str) -> tuple[float, list[Misconcepti
     known = [
         (float((y[-1] - y[0]) / (x[-1] - x[0])), "Those are the first and last point alone. Use all points."),
         (float(np.mean(np.diff(y) / np.diff(x))), "A mean of slopes between neighbours is noisy: fit one line to all."),
-        (fitted(d, values), f"A power is a slope between logarithms: take them of the depths and of the {name}."),
+        (fitted(d, values), "A power is a slope between logarithms: take them of the depths and of the updates."),
         (fitted(d, y), "The depths need a logarithm too. On a linear axis it would be exponential growth."),
-        (fitted(x, values), f"The {name} need a logarithm too: only then a power is a straight line."),
+        (fitted(x, values), "The updates need a logarithm too: only then a power is a straight line."),
         (fitted(y, x), exchanged),
         (1 / slope, exchanged),
         (intercept, first),
