@@ -9,13 +9,13 @@
 #     opening: >-
 #       The paper's largest model has 1,000 layers and 3.8 billion weights. Lesson 11 counted 16 bytes for each of them, so it
 #       takes 61 GB before the first token is read, and most GPUs have less. This lesson cuts such a model into pieces, in
-#       three ways, and counts what each GPU holds, what it sends, and how long it waits. No GPU is needed: two processes on
-#       your own machine play two of them.
+#       three ways, says why a fourth does not suit it, and counts what each GPU holds, what it sends, and how long it waits.
+#       No GPU is needed: two processes on your own machine play two of them.
 #     objectives: >-
 #       train one model in several processes and prove that it is the same model, say what each GPU holds under copies,
 #       shards and stages, put the work of a pipeline in order, and choose a plan with reasons.
 #     prerequisites: lesson 11, and from lesson 10 why each answer counts once.
-#     minutes: 80
+#     minutes: 70
 #     paper: Section 6, whose models were trained on many GPUs. It does not say how they were cut.
 # ---
 
@@ -68,11 +68,6 @@ kit.setup(SEED, PROFILE)
 smoke = PROFILE == "smoke"
 depth = DEPTH or (8 if smoke else 64)
 
-
-def verdict(said, holds):
-    print(said, bool(holds))
-
-
 # %% [markdown]
 # ## One GPU is full
 
@@ -88,7 +83,7 @@ print(f"{weights / 1e9:.2f} billion weights × 16 bytes = {16 * weights / 1e9:.0
 # %%
 guess_size = kit.Guess(
     "Eight GPUs, a copy of the model on each. How much larger may the model be than on one GPU?",
-    ["8 times", "about 3 times", "no larger"],
+    ["8 times as large", "3 times as large", "no larger"],
 )
 guess_size
 
@@ -108,9 +103,9 @@ guess_size
 # rows after the other.
 #
 # Hint: 10 rows on 3 ranks: one rank has to take a fourth row. With `batch_size // ranks` rows for each, one row is lost. With
-# one more for each, the last rank has too few: 9 rows on 4 ranks.
+# one more for each, the last rank has too few: try 9 rows on 4 ranks.
 #
-# Hint: `range(start, stop, step)` counts in steps. Where does rank 2 start if it takes every third row?
+# Hint: How are cards dealt? Write down which of 10 rows the second of 3 players gets.
 
 
 # %% exercise="my_rows"
@@ -158,7 +153,8 @@ print(f"10 rows on 3 ranks: {sorted(shares, reverse=True)}")
 #
 # Hint: Write down what you want: all losses of all ranks added up, over `all_answers`. Which part of that sum is yours?
 #
-# Hint: DDP adds up and divides by `ranks`. So that nothing is divided twice, multiply by it.
+# Hint: DDP adds up, and then divides by `ranks`. What has to be done to your part, so that after this division the sum is
+# still what you wanted?
 
 
 # %% exercise="share_loss"
@@ -205,7 +201,7 @@ guess_mean
 # %% [markdown]
 # Starting processes takes longer than what they do. So they get two more tasks on the way, which the second half
 # of the lesson comes back to: they **shard** the model, and they run one as a **pipeline**. (Under the profile `gpu`, on a
-# machine that has two of them, the two processes drive real GPUs.)
+# machine that has two GPUs, each process drives one.)
 
 
 # %%
@@ -250,7 +246,7 @@ def copies_and_shards(folder, rank, ranks, device):
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
-    mesh = init_device_mesh(device.type, (ranks,))
+    mesh = init_device_mesh(device.type, (ranks,))  # the ranks as a grid, here one row: shards are dealt out along it
     held = {}
     for name, loss_of_share in (("copies", share_loss), ("own_mean", own_mean), ("shards", share_loss)):
         model = small_model().to(device)
@@ -274,10 +270,11 @@ def copies_and_shards(folder, rank, ranks, device):
 # %% [markdown]
 # And the pipeline: rank 0 has the embedding and the lower half of the layers, rank 1 the upper half and the head.
 # `PipelineStage` and `Schedule1F1B` are PyTorch's (1F1B is an order of work; you will write it below). All that is added here
-# is a clock around each piece of work.
+# is a clock around each piece of work. The next two cells are folded: the pipeline, and how the script is put together and
+# started.
 
 
-# %%
+# %% tags=["hide-input"]
 def half(model, rank):
     """Half of a decoder: tokens to stream on rank 0, stream to logits on rank 1."""
     layers = model.stacks()["decoder"].layers
@@ -332,7 +329,7 @@ def pipeline(depth, microbatches, rank, device):
         done.clear()
         schedule.step(inputs) if rank == 0 else schedule.step(target=inputs)
         steps.append(list(done))
-    return steps[1:]  # the first one was to warm up
+    return steps[1:]  # the first one was for warming up
 
 
 def both_tasks(folder, depth, gpus):
@@ -349,7 +346,7 @@ def both_tasks(folder, depth, gpus):
     dist.destroy_process_group()
 
 
-# %%
+# %% tags=["hide-input"]
 HEAD = """import json
 import math
 import os
@@ -389,7 +386,7 @@ with tempfile.TemporaryDirectory() as folder:
         text=True,
         timeout=300,
     )
-    if ran.returncode:  # the ranks' own words; torchrun's table of who failed comes behind them
+    if ran.returncode:  # the ranks' own words; torchrun's table of which rank failed comes after them
         words = [line for line in ran.stderr.splitlines() if line.startswith("[rank")]
         raise RuntimeError("\n".join(words[-30:]) or ran.stderr[-2000:])
     ranks = [json.loads(Path(folder, f"rank{rank}.json").read_text()) for rank in range(2)]
@@ -406,26 +403,23 @@ apart = {
     name: max((state[key] - value).abs().max().item() for key, value in alone.named_parameters())
     for name, state in trained.items()
 }
-verdict("copies on two ranks: the weights of one process, to 1e-10:", apart["copies"] < 1e-10)
-verdict("with the mean of means another model, though no error:", apart["own_mean"] > 1e-6)
-verdict("shards on two ranks:", apart["shards"] < 1e-10)
-
-# %% tags=["nbval-ignore-output"]
-print(", ".join(f"{name}: {value:.1e}" for name, value in apart.items()))
+print("largest difference of any weight from one process alone, after ten steps:")
+kit.finding("your loss, on two ranks", {name: apart[name] for name in ("copies", "shards")}, below=1e-10)
+kit.finding("the mean of each rank's own answers, on two ranks", {"copies": apart["own_mean"]}, above=1e-6)
 
 # %%
 guess_mean.compare("another model, and no error")
 
 # %% [markdown]
-# The copies are the same model, up to the last digits, in which sums differ when they are added in another order. The mean
-# of means is another model. It trains, too, and nobody would notice.
+# The copies are the same model up to rounding, which depends on the order of summation. The mean
+# of means is another model. It trains too, without any error or warning.
 #
 # ## What does a copy cost?
 #
 # At each step the gradient of every weight, four bytes, has to be summed over all ranks. How? If every rank sent its gradient to
 # every other, $D$ ranks would send $D(D-1)$ gradients. A *ring* does better. Each rank cuts its gradient into $D$ pieces and
 # talks to its right neighbour only. After $D - 1$ steps each rank has one piece that is fully summed. After $D - 1$ more, the sums
-# have gone round. (You can write this ring below, among the optional exercises.) So each rank sends
+# have gone round. (You can write this ring in the second of the further rooms.) So each rank sends
 #
 # $$\frac{2(D-1)}{D} \times \text{the bytes of the gradient},$$
 #
@@ -439,14 +433,16 @@ guess_size.compare("no larger")
 
 # %% [markdown]
 # That is what it costs in time. And in memory? Every copy holds all weights, all gradients, all of Adam's averages. (DDP
-# even keeps the gradients twice: once for the optimizer, once in the buckets that it sends.) Copies make training faster. They
+# even keeps the gradients twice: once for the optimizer, and once in *buckets*, long tensors into which it copies many small
+# gradients so that it sends a few large messages, not thousands of small ones.) Copies make training faster. They
 # make no model possible that was not possible before.
 #
 # ## Shards
 #
 # Look at what the ranks hold twice. Adam's averages are needed once a step, by the update. Gradients are needed, summed, by the
-# update. Weights are needed by a layer while it is at work, and otherwise they lie about. So cut each into $D$ *shards*, and let
-# each rank keep one. Rajbhandari et al. (arXiv 1910.02054) do so in three stages, called **ZeRO**:
+# update. Weights are needed by a layer while it is at work, and by nothing else. So cut each into $D$ *shards*, and let
+# each rank keep one. Rajbhandari et al. (arXiv 1910.02054) do so in three stages, and call it **ZeRO**, for Zero Redundancy
+# Optimizer:
 #
 # | stage | a rank keeps its shard of |
 # |---|---|
@@ -456,8 +452,8 @@ guess_size.compare("no larger")
 # | 3 | … and the weights, 4 bytes |
 #
 # At stage 3 a rank has to ask for a layer's weights before it can use them: all ranks send their shards round (an *all-gather*),
-# the layer runs, and the weights of the others are thrown away. Once on the way up, and once more on the way down. PyTorch calls
-# it `fully_shard`, FSDP for short.
+# the layer runs, and the others' weights are thrown away. This happens on the way up, and again on the way down. In PyTorch
+# it is `fully_shard`, known as FSDP (fully sharded data parallel).
 
 # %% [markdown] exercise="bytes_per_rank" difficulty=2 importance=5 minutes=8
 # ### What a rank keeps
@@ -465,12 +461,13 @@ guess_size.compare("no larger")
 # **Objective**: know before the run whether a model fits.
 #
 # Write `bytes_per_rank(parameters, ranks, stage)`: bytes of weights, gradients and Adam's two averages on each rank, in
-# float32, at ZeRO's stage 0, 1, 2 or 3. It need not be a whole number: do not round. (ZeRO's paper counts 2 + 2 + 12 bytes, for
-# 16-bit weights with a float32 copy of them. Both make 16, and differ from stage 1 on.)
+# float32, at ZeRO's stage 0, 1, 2 or 3. It need not be a whole number: do not round. (ZeRO's paper counts 2 + 2 + 12 bytes:
+# weights and gradients in 16 bits, and 12 for a float32 copy of the weights with Adam's averages. Ours are 4 + 4 + 8. Both
+# make 16, and they differ from stage 1 on, which divides 12 bytes there and 8 here.)
 #
-# Hint: Three terms, 4 + 4 + 8 bytes a parameter. Which of them are divided by `ranks` at this stage?
+# Hint: Take three terms, one for each row of the table. At stage 1 one of them is divided by `ranks`. And at stage 2?
 #
-# Hint: A comparison is 0 or 1, but clearer is `if stage >= 1:` for the averages, and so on.
+# Hint: Each stage divides all that the stage before it divides, and one term more.
 
 
 # %% exercise="bytes_per_rank"
@@ -497,7 +494,7 @@ for stage in range(4):
     row = [f"{bytes_per_rank(weights, n, stage) / 1e9:5.1f}" for n in (1, 8, 64)]
     print(f"the paper's model, stage {stage}: {' '.join(row)} GB on each of 1, 8, 64 ranks")
 part = [rank["held"]["shards"] / rank["held"]["copies"] for rank in ranks]
-verdict("in our two processes each rank held all weights as a copy, and half of them as a shard:", part == [0.5, 0.5])
+kit.finding("our two processes: bytes of weights on each rank, as shards over as copies", part, near=0.5)
 
 # %% [markdown]
 # <details><summary>What you should see</summary>
@@ -515,21 +512,44 @@ verdict("in our two processes each rank held all weights as a copy, and half of 
 # %%
 copies, shards = (rank_traffic(PAPER, 128, 64, **{kind: 8})[0].total for kind in ("data", "shard"))
 print(f"8 GPUs: a rank sends {copies / 1e9:.1f} GB a step with copies, {shards / 1e9:.1f} GB with shards")
-verdict("that is three halves, within 2%:", abs(shards / copies / 1.5 - 1) < 0.02)
+kit.finding("shards over copies", shards / copies, near=1.5, by=0.03)
 
 # %% [markdown]
 # ## Stages
 #
 # A thousand layers offer another cut. Give the first 125 layers to the first of 8 GPUs, the next 125 to the second, and so on.
 # What has to be sent? Only the stream, at seven places, and its gradient on the way down; in the decoder, the encoder's output
-# beside it. In the paper's model that is 512 or 1,024 numbers a token, where a layer has three or four million weights.
+# as well. In the paper's model that is 512 or 1,024 numbers a token, where a layer has three or four million weights.
 
 # %%
 stream = max(rank.total for rank in rank_traffic(PAPER, 128, 64, pipeline=8))
 print(f"8 stages: a rank sends {stream / 1e9:.2f} GB a step, {shards / stream:,.0f} times less than a shard")
 
 # %% [markdown]
-# That is the beauty of it. Here is the trouble: a layer cannot start before the one below has finished. With one batch
+# There is a fourth cut, through the layers: **tensor parallelism** (Shoeybi et al., arXiv 1909.08053). Each rank takes some of
+# a layer's heads, and some columns of its feed-forward matrices. **Sequence parallelism** (Korthikanti et al., arXiv
+# 2205.05198) goes with it: each rank takes some of the tokens where every feature of a token is needed, in norms and sums. So
+# no rank has a whole layer, and very wide models are trained in this way. But the ranks of such a cut have to add up the whole
+# stream after every branch, forward and backward, before the next branch can begin.
+
+# %%
+branches = 2 * PAPER.encoder_layers + 3 * PAPER.decoder_layers
+stream_bytes = 4 * 128 * 64 * PAPER.d_model
+inside = branches * 2 * (2 * 7 / 8) * stream_bytes  # an all-reduce forward and one backward, in a ring of 8
+print(
+    f"{branches:,} branches on 8 ranks: each sends {inside / 1e9:.0f} GB a step in {2 * branches:,} all-reduces,",
+    end=" ",
+)
+print(f"{inside / shards:.1f} times as much as with shards")
+print(f"each rank has {PAPER.n_heads // 8} head of width {PAPER.d_model // PAPER.n_heads} in every layer")
+
+# %% [markdown]
+# A branch computes a multiple of tokens · $d^2$ operations and sends tokens · $d$ numbers. So the narrower a model is, the more it
+# sends for what it computes, and the smaller its products become (lesson 11). A deep and narrow model has much to send and
+# little to cut: it gains nothing here. Its layers are small, and there are many of them: **cut between layers, not through
+# them**.
+#
+# Here is the trouble with stages: a layer cannot start before the one below has finished. With one batch
 # and four GPUs, one works and three wait.
 
 # %%
@@ -591,8 +611,8 @@ bubble_share = kit.mine_or_reference(bubble_share, "bubble_share")
 agree = []
 for schedule, chunks in (("gpipe", 1), ("1f1b", 1), ("interleaved", 2)):
     for p, m in ((2, 4), (4, 8), (8, 16)):
-        agree.append(abs(length(timeline(schedule, p, m)) / (3 * m) - 1 - bubble_share(p, m, chunks)) < 1e-9)
-verdict("your formula is the length of nine timelines, box by box:", all(agree))
+        agree.append(length(timeline(schedule, p, m)) / (3 * m) - 1 - bubble_share(p, m, chunks))
+kit.finding("nine timelines, box by box: waiting over working, minus your formula", agree, near=0, by=1e-9)
 print(f"4 ranks: {', '.join(f'm = {m}: {bubble_share(4, m):.1%}' for m in (1, 4, 8, 32))}")
 guess_wait.compare("3/8 longer")
 
@@ -609,11 +629,14 @@ guess_wait.compare("3/8 longer")
 # ## One forward, one backward
 #
 # Look at the picture again. Rank 3 has finished micro-batch 0 at time 4, and could send it back at once. Instead it
-# waits until time 11. Harlap et al. (arXiv 1806.03377) let it go: *one forward, one backward*, **1F1B** for short.
+# waits until time 11. Harlap et al. (PipeDream, arXiv 1806.03377) let it go: *one forward, one backward*, **1F1B** for short.
+# Their pipeline never drains: the next batch enters while this one is on its way, so stages work with weights of several
+# ages. Here every rank finishes the batch before the weights change, a *flush*. That is PipeDream-Flush (Narayanan et al.,
+# arXiv 2006.09503, and arXiv 2104.04473, Section 2.2), and it computes what one GPU would.
 
 # %%
 guess_order = kit.Guess(
-    "Each micro-batch goes backward as soon as it can. What gets better?", ["time", "memory", "both", "nothing"]
+    "Each micro-batch goes backward as soon as it can. What gets smaller?", ["time", "memory", "both", "neither"]
 )
 guess_order
 
@@ -627,14 +650,16 @@ guess_order
 #
 # 1. *Fill.* As many forward passes as there are ranks after this one (the last is rank `ranks - 1`, which has the head), but
 #    no more than there are micro-batches.
-# 2. *Steady.* One forward, one backward, in turn, until all micro-batches have gone forward. The oldest goes backward first.
+# 2. *Steady.* A forward pass, a backward pass, and so on in turn, until all micro-batches have gone forward. The oldest goes
+#    backward first.
 # 3. *Drain.* The backward passes that are left.
 #
 # Rank 1 of 3 with 4 micro-batches: F0, F1 B0, F2 B1, F3 B2, B3.
 #
 # Hint: The last rank fills with nothing: F0 B0 F1 B1 …. How many ranks come after rank `rank`?
 #
-# Hint: With `ahead` passes filled in, the steady part is F(ahead + i), B(i) for i from 0 to microbatches - ahead - 1.
+# Hint: After the fill, which forward pass is next, and which backward pass? How many such pairs are there before all
+# micro-batches have gone forward?
 
 
 # %% exercise="one_forward_one_backward"
@@ -674,7 +699,7 @@ Picture(
 )
 
 # %%
-verdict("GPipe and 1F1B take the same time:", length(mine) == length(panels["GPipe"]))
+kit.finding("time of 1F1B over time of GPipe", length(mine) / length(panels["GPipe"]), near=1)
 print("units of time:", ", ".join(f"{name.split(',')[0]} {length(slots):g}" for name, slots in panels.items()))
 guess_order.compare("memory")
 
@@ -686,7 +711,7 @@ guess_order.compare("memory")
 #
 # **Why it works.** The bubble is the time to fill and to drain, and neither has changed. But a micro-batch's activations
 # are kept from its F to its B. Under GPipe all eight are kept at the worst moment. Under 1F1B rank 0 keeps four, as many as there
-# are ranks, and the last rank one. So the number of micro-batches costs no memory any more, and it can be made large: *that* is
+# are ranks, and the last rank one. So the number of micro-batches no longer costs memory, and it can be made large: *that* is
 # how the bubble gets small.
 #
 # **Interleaved**, the third panel, is the same idea with two stages on each rank (Narayanan et al., arXiv 2104.04473). Rank 0 has
@@ -699,7 +724,11 @@ guess_order.compare("memory")
 # %%
 orders = [[[word for word, _, _ in rank["pipeline"][str(m)][0]] for rank in ranks] for m in (2, 4, 8)]
 expected = [[one_forward_one_backward(rank, 2, m) for rank in range(2)] for m in (2, 4, 8)]
-verdict("both ranks did what your list says, in your order, for 2, 4 and 8 micro-batches:", orders == expected)
+other = [
+    sum(one != two for did, said in zip(ran, wanted, strict=True) for one, two in zip(did, said, strict=True))
+    for ran, wanted in zip(orders, expected, strict=True)
+]
+kit.finding("passes of both ranks that are not where your list has them, for 2, 4 and 8 micro-batches", other, near=0)
 
 
 # %% tags=["nbval-ignore-output"]
@@ -733,15 +762,15 @@ for m in (2, 4, 8):
     kit.record(**{f"bubble_of_{m}": waited / worked})
 
 # %% [markdown]
-# (The median of nine steps. Expect it near the formula, not on it. The two stages are not equally long, since one has the
+# (This is the median of nine steps. Expect it near the formula, not on it. The two stages are not equally long, since one has the
 # embedding and the other the head: so one waits a little for the other at each turn, and that waiting does not shrink as $m$
-# grows. Messages take time, too. And both ranks share one machine's memory, so that one works faster while the other waits:
-# that takes some away. On a machine that is busy with other things it can be far off.)
+# grows. Messages take time too. And both ranks share one machine's memory, so one works faster while the other waits, which
+# makes the bubble look smaller. On a machine that is busy with other things the numbers can be far off.)
 #
 # ## What each GPU holds
 #
-# Now all three on one picture. The paper's model, 128 sequences of 64 tokens in a batch, checkpoints every $\sqrt N$ layers, and
-# more and more GPUs.
+# Here are all three in one picture: the paper's model, 128 sequences of 64 tokens in a batch, checkpoints every $\sqrt N$ layers,
+# and more and more GPUs.
 
 # %% tags=["headline"]
 GPUS = [1, 2, 4, 8, 16, 32, 64]
@@ -759,27 +788,29 @@ Picture(
 # %%
 flat, falling, stages = (fullest[label] for label in fullest)
 wall = bytes_per_rank(weights, 1, 0)
-verdict("copies never come below 16 bytes a weight:", min(flat) > wall)
-verdict("shards and stages at 64 GPUs: less than a twentieth of one GPU:", max(falling[-1], stages[-1]) < flat[0] / 20)
+kit.finding("least memory of copies, over 16 bytes a weight", min(flat) / wall, above=1)
+last = {"shards": falling[-1] / flat[0], "stages": stages[-1] / flat[0]}
+kit.finding("what the fullest of 64 GPUs holds, over one GPU alone", last, below=0.05, form=".1%")
 print(f"smallest number of these that fits 24 GB: shards {GPUS[[n < 24e9 for n in falling].index(True)]}, ", end="")
 print(f"stages {GPUS[[n < 24e9 for n in stages].index(True)]}")
 
 # %% [markdown]
-# By formula (`rank_memory`), and it does not count what CUDA takes for itself. From one GPU to two copies grow, by DDP's second
-# set of gradients. Then they fall a little, since each sees fewer sequences and keeps fewer activations, as one GPU does that
-# takes the batch in smaller pieces (lesson 10), and end at 20 bytes a weight. Shards and stages fall nearly in proportion up to
-# 16 GPUs, and more slowly after that. What is left is the embedding of 250,000 rows: a shard gathers all of it, and its
-# gradient, 1 GB; one stage holds all of it, at 16 bytes a weight 2 GB.
+# This is by formula (`rank_memory`), and it does not count what CUDA takes for itself. From one GPU to two, copies grow by DDP's
+# second set of gradients. Then they fall a little, since each sees fewer sequences and keeps fewer activations (one GPU that
+# takes the batch in smaller pieces, as in lesson 10, gains the same), and end at 20 bytes a weight. Shards and stages fall
+# nearly in proportion up to 16 GPUs, and more slowly after that. What is left is the embedding of 250,000 rows: a shard gathers
+# all of it, and its gradient, 1 GB; one stage holds all of it, at 16 bytes a weight 2 GB.
 #
 # So which one? A rule of thumb, from the numbers above:
 #
 # - **Copies** while they fit. Each rank works by itself, and there is no schedule to get wrong.
-# - **Shards** when copies do not fit. Any model can be cut so, and nobody waits, if the network can carry three times the
-#   weights at each step.
+# - **Shards** when copies do not fit. Any model can be cut in this way, and no rank waits, if the network can carry three
+#   times the weights at each step.
 # - **Stages** when the network cannot, when even shards do not fit, or when the batch cannot be shared out evenly. They want
-#   many layers, alike, and many micro-batches, so at least as many sequences as GPUs. A thousand layers are the natural case.
+#   many equal layers, and many micro-batches: four for each stage means at least four times as many sequences as stages. A
+#   thousand layers are the natural case.
 #
-# They combine: stages between machines, where the wire is thin, and copies or shards inside each, where it is thick. The
+# They combine: stages between machines, where the network is slow, and copies or shards inside each, where it is fast. The
 # library's `Plan.auto` tries copies, then shards, then stages, takes the first that fits, and says why. It does not know your
 # network.
 
@@ -789,29 +820,50 @@ for gpus, gigabytes, sequences in ((8, 141, 128), (8, 24, 128), (16, 80, 24)):
     print(f"{gpus} GPUs of {gigabytes} GB, {sequences} sequences: {plan.title}\n   {why}")
 
 # %% [markdown]
-# Now it is your turn. Everything is by formula, so it answers at once. The model is a decoder of 1,000 layers, a batch has 512
-# sequences. Set GPUs of 24 GB, and checkpoints every $\sqrt N$ layers, and find a plan with a pipeline that fits 8 of them. Then
-# make the bubble smaller than 10%, and watch the memory. Then change the schedule to `gpipe`.
+# Now it is your turn. Everything is by formula, so the picture follows at once. The model is a decoder of 1,000 layers of width
+# 512, a batch has 512 sequences. You have 8 GPUs of 24 GB.
+#
+# 1. Without checkpoints, find a plan that fits. (There is one.) What do more micro-batches do to its memory?
+# 2. Change its schedule to `gpipe`, then to `interleaved`. What does each cost, and what does it gain?
+# 3. With checkpoints every $\sqrt N$ layers many plans fit. Which of all plans makes a step shortest? Remember from lesson 11 what
+#    checkpoints cost.
 
 # %%
 PlansExplorer(depth=1000)
 
 # %% [markdown]
+# <details><summary>What you should see</summary>
+#
+# 1. One copy in 8 stages, `1f1b`, with 8 micro-batches per stage: 23.5 of 24 GB, bubble 11%. With half as many micro-batches
+#    it takes 40 GB: they become larger, and rank 0 keeps 8 of them, however many there are.
+# 2. `gpipe` waits as long and takes 150 GB, with any number of micro-batches: it keeps the whole batch. `interleaved` halves the
+#    bubble, 5%, and takes 31 GB: it does not fit.
+# 3. With checkpoints 8 stages take 7 GB, `interleaved` as well, and other plans fit too: 2 shards × 4 stages even 16 GB. But
+#    checkpoints add a forward pass, a third of the work by count. 11% of waiting is less than 5% and a third: by this count the
+#    tight plan is the fastest. (What the count leaves out is that its micro-batches are small, 512 tokens each.)
+# </details>
+#
 # To train by a plan, `deepnet-edu train` takes `--gpus 4 --plan data=2,pipeline=2`, with the same presets as on one device.
 #
-# ## For those who want more
+# ## Further rooms
+#
+# Two rooms for those who want more: how much a schedule keeps (8 minutes), and the ring of an all-reduce (12 minutes). In
+# JupyterLab they are folded: click on the arrow beside a heading.
+
+# %% [markdown] tags=["room"]
+# ## Room 1: how much does a schedule keep?
 
 # %% [markdown] exercise="most_kept" difficulty=2 importance=4 minutes=8
-# ### How much does a schedule keep? (optional)
+# ### Memory of an order (optional)
 #
 # **Objective**: read a schedule's memory off its order.
 #
 # Write `most_kept(order)`: the most micro-batches whose activations a rank keeps at one time. `order` is a list of words as above.
 # A micro-batch is kept from its F on, and given back after its B.
 #
-# Hint: Go through the list with a counter.
+# Hint: Which words make the memory grow, and which make it shrink?
 #
-# Hint: Two numbers: how many are kept now, and the most so far. Update the second after each word.
+# Hint: The most is kept somewhere on the way, not at the end: what do you have to remember while you go through the list?
 
 
 # %% exercise="most_kept"
@@ -841,11 +893,14 @@ for m in (8, 32):
 # 4, 3, 2, 1 for 1F1B, with 8 micro-batches and with 32.
 # </details>
 #
-# **Why it works.** Rank $r$ of $p$ fills with $p - 1 - r$ passes and adds one before its first backward pass. From then on each F is
-# followed by a B. The first rank keeps the most: a reason to give it a layer less.
+# **Why it works.** Rank $r$ of $p$ warms up with $p - 1 - r$ forward passes and runs one more before its first backward pass. From
+# then on each F is followed by a B. The first rank keeps the most: a reason to give it a layer less.
+
+# %% [markdown] tags=["room"]
+# ## Room 2: the ring
 
 # %% [markdown] exercise="ring_chunk" difficulty=4 importance=3 minutes=12
-# ### The ring (optional)
+# ### Which piece is sent? (optional)
 #
 # **Objective**: write the schedule of an all-reduce.
 #
@@ -856,8 +911,8 @@ for m in (8, 32):
 #
 # Hint: Pass on what you have just received and added: the piece that the rank before you sent in the step before.
 #
-# Hint: Start with the piece of your own number. One step later send the one that rank - 1 started with. Numbers go round:
-# `% ranks`.
+# Hint: At the first step all ranks must send different pieces: take your own number. What did the rank before you send then,
+# and what do you send next? Numbers go round.
 
 
 # %% exercise="ring_chunk"
@@ -889,7 +944,7 @@ def ring(pieces):
 pieces = torch.randn(5, 5, dtype=torch.float64)
 whole = pieces.sum(0)
 sent = ring(pieces)
-verdict(f"5 ranks, {sent} steps, and each has the sum:", torch.allclose(pieces, whole.expand(5, 5)))
+kit.finding(f"5 ranks, {sent} steps: largest distance from the sum", (pieces - whole).abs().max(), below=1e-12)
 
 # %% [markdown]
 # <details><summary>What you should see</summary>
@@ -897,16 +952,17 @@ verdict(f"5 ranks, {sent} steps, and each has the sum:", torch.allclose(pieces, 
 # 8 steps for 5 ranks. Each sends 8 pieces, of a fifth of the gradient.
 # </details>
 #
-# **Why it works.** At each step all wires are in use, and each carries $1/D$ of the gradient. $2(D-1)$ times $1/D$ is the formula
-# above. The first half alone is a reduce-scatter, the second an all-gather: shards use them one by one.
-#
+# **Why it works.** At each step all connections are in use, and each carries $1/D$ of the gradient. $2(D-1)$ times $1/D$ is the
+# formula above. The first half alone is a reduce-scatter, the second an all-gather: shards use them one by one.
+
+# %% [markdown]
 # ## In three sentences
 #
 # 1. Copies divide the batch, shards divide what each weight costs too, stages divide the layers; only the last two make a larger
 #    model possible, and none of them changes the model if each answer counts once.
 # 2. A rank sends nearly 2 times the gradient with copies, 3 times the weights' bytes with shards, and with stages the stream alone.
-# 3. Stages wait $(p-1)/m$ of the time that they work; one forward and one backward in turn keeps few activations, and so allows
-#    many micro-batches.
+# 3. Stages wait $(p-1)/m$ of the time that they work; alternating forward and backward passes keeps few activations, and so
+#    allows many micro-batches.
 #
 # **Read next**: Rajbhandari et al., arXiv 1910.02054, Sections 5 and 7, for shards; Narayanan et al., arXiv 2104.04473, Section 2,
 # for pipelines and how all of it combines on thousands of GPUs.

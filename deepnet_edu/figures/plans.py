@@ -20,6 +20,8 @@ _NAMES = {
     (True, 1): "backward, second stage of the rank",
 }
 _HEIGHT = 0.84
+#: A box that takes less of the axis than this has no room for its number.
+_NARROW = 0.012
 #: Of the explorer: at most so many bars and rows.
 MOST = 8
 _PARTS = ["#009E73", "#A6DCC8", "#000000", "#CC79A7", "#999999"]
@@ -41,11 +43,11 @@ def pipeline_timelines(panels: Mapping[str, Sequence[Slot]], *, numbers: bool = 
 
     Args:
         panels: by title, slots of :func:`~deepnet_edu.planning.timeline` or measured ones.
-        numbers: whether each box says which micro-batch it is, counted from 0.
+        numbers: whether each box that has the room says which micro-batch it is, counted from 0.
         unit: of the time; by default that of :func:`~deepnet_edu.planning.timeline`.
     """
     rows = [1 + max(slot.rank for slot in slots) for slots in panels.values()]
-    figure = Figure(figsize=(10, 0.9 + sum(0.36 * n + 0.75 for n in rows)))
+    figure = Figure(figsize=(8.4, 0.9 + sum(0.34 * n + 0.75 for n in rows)))
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=rows)[:, 0]
     end = max(length(slots) for slots in panels.values())
     handles: dict[tuple[bool, int], PolyCollection] = {}
@@ -57,13 +59,15 @@ def pipeline_timelines(panels: Mapping[str, Sequence[Slot]], *, numbers: bool = 
                 ax.add_collection(drawn)
                 handles.setdefault(kind, drawn)
         for slot in slots if numbers else ():
+            if slot.end - slot.start < _NARROW * end:
+                continue
             ax.text(
                 (slot.start + slot.end) / 2,
                 slot.rank,
                 str(slot.action.microbatch),
                 ha="center",
                 va="center",
-                fontsize=7.5,
+                fontsize=10.5,
                 color=_INK[_kind(slot, ranks)],
             )
         ax.set(xlim=(0, end), ylim=(ranks - 0.5, -0.5), title=title, ylabel="rank")

@@ -164,11 +164,11 @@ def flat_buffer(trial: Trial) -> None:
 
 
 JUDGES: dict[str, Judge] = {
-    "saved_bytes": saved_bytes,
     "activation_bytes": activation_bytes,
     "checkpointed_numbers": checkpointed_numbers,
     "attainable_rate": attainable_rate,
     "model_flops_utilisation": model_flops_utilisation,
+    "saved_bytes": saved_bytes,
     "best_group": best_group,
     "flat_buffer": flat_buffer,
 }

@@ -3,22 +3,6 @@
 import torch
 
 
-def saved_bytes(module, x):
-    """Bytes that autograd keeps for the backward pass of module(x): a whole number."""
-    owned = {tensor.untyped_storage().data_ptr() for tensor in [*module.parameters(), *module.buffers()]}
-    kept = {}
-
-    def keep(tensor):
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in owned:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        module(x)
-    return sum(kept.values())
-
-
 def activation_bytes(sequences, tokens, d_model, d_ff, n_heads):
     """Bytes that a decoder layer keeps for its backward pass in float32: a whole number."""
     numbers = 8 * d_model + 2 * d_ff + 4 + n_heads
@@ -42,6 +26,22 @@ def model_flops_utilisation(tokens_per_second, parameters, n_layers, d_model, to
     """Share of the peak that a training run turns into what its model needs: one number."""
     flops_per_token = 6 * parameters + 12 * n_layers * d_model * tokens
     return tokens_per_second * flops_per_token / peak
+
+
+def saved_bytes(module, x):
+    """Bytes that autograd keeps for the backward pass of module(x): a whole number."""
+    owned = {tensor.untyped_storage().data_ptr() for tensor in [*module.parameters(), *module.buffers()]}
+    kept = {}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in owned:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        module(x)
+    return sum(kept.values())
 
 
 def best_group(n_layers, layer, state):
