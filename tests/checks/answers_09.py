@@ -27,14 +27,17 @@ def see_alpha(f: Callable, g: np.random.Generator) -> Any:
     return round(float(f(lambda x, fx: ln(a * x + b * fx), 6)), 2)  # float32 will do
 
 
-def see_join(f: Callable, g: np.random.Generator) -> Any:
-    """Values and gradients."""
-    w, norm = tensor(g, 6, 6).requires_grad_(), nn.LayerNorm(6).double()
-    norm.weight.data, norm.bias.data = tensor(g, 6), tensor(g, 6)
-    x = tensor(g, 2, 3, 6).requires_grad_()
-    y = f(x, lambda x: torch.tanh(x @ w), norm, g.uniform(0.5, 4))
-    back = torch.autograd.grad((y * tensor(g, 2, 3, 6)).sum(), [x, w, norm.weight, norm.bias], allow_unused=True)
-    return torch.cat([y.detach().flatten(), *(torch.zeros(1) if one is None else one.flatten() for one in back)])
+def see_bounded(f: Callable, g: np.random.Generator) -> Any:
+    """A norm on the sum, a sum, and a norm on one of the two."""
+    torch.default_generator.manual_seed(int(g.integers(1000)))
+    a, b = g.uniform(0.3, 3, 2)
+    boxes = [
+        lambda x, fx: ln(a * x + b * fx),
+        lambda x, fx: a * x + b * fx,
+        lambda x, fx: ln(a * x) + b * fx,
+        lambda x, fx: a * x + ln(b * fx),
+    ]
+    return f(boxes[g.integers(4)], 6)
 
 
 class Light:
@@ -57,17 +60,6 @@ def see_copies(f: Callable, g: np.random.Generator) -> Any:
     return torch.cat([torch.zeros(1), *(p.detach().flatten() for p in layers.parameters())])
 
 
-def scaling_(weight: Tensor, scale: float) -> Tensor:
-    return weight.data.normal_(0, sqrt(scale * 2 / sum(weight.shape)))
-
-
-def see_draw(f: Callable, g: np.random.Generator) -> Any:
-    torch.manual_seed(int(g.integers(1000)))
-    weight = nn.Parameter(torch.zeros(6, 4))
-    f(weight, g.uniform(0.1, 2), scaling_)
-    return weight.detach()
-
-
 def see_settings(f: Callable, g: np.random.Generator) -> Any:
     flags = {name: bool(g.integers(2)) for name in ("deepnorm", "norm_first", "sub_ln")}
     return list(f(int(g.integers(1, 50)), **flags).values())
@@ -80,12 +72,11 @@ def see_depth(f: Callable, g: np.random.Generator) -> Any:
 
 OBSERVE: dict[str, Callable[[Callable, np.random.Generator], Any]] = {
     "effective_alpha": see_alpha,
-    "join": see_join,
     "layers_are_independent": see_independent,
     "fresh_copies": see_copies,
-    "beta_of_depth": lambda f, g: f(int(g.integers(1, 1000))),
+    "depths_of": lambda f, g: list(f(g.uniform(1, 7), g.uniform(0.1, 4))),
+    "stream_is_bounded": see_bounded,
     "xavier_gain": lambda f, g: f(tensor(g, 3, 7)),
-    "draw_with_gain_": see_draw,
     "decoder_settings": see_settings,
     "slice_gains": lambda f, g: f(tensor(g, 12, 4)),
     "overflow_depth": see_depth,
@@ -226,62 +217,56 @@ def remembered(combine, d=16, seen={}):  # noqa: B006
     return seen[d]
 
 
-# --- join
+# --- bounded
 
 
-def in_place(x, f, norm, alpha):
-    s = x.clone()
-    s.mul_(alpha)
-    s += f(x)
-    return norm(s)
+def sizes(combine, d, factor_x, factor_f, dtype=torch.float64):
+    x, fx = torch.randn(2, 8, d, dtype=dtype)
+    return combine(x, fx).norm().item(), combine(factor_x * x, factor_f * fx).norm().item()
 
 
-def stacked(x, f, norm, alpha):
-    return norm(torch.einsum("n,n...->...", torch.tensor([alpha, 1.0], dtype=x.dtype), torch.stack([x, f(x)])))
+def bounded(*factors: float, most: float = 10.0, dtype: torch.dtype = torch.float64) -> Callable:
+    def answer(combine, d=16):
+        small, large = sizes(combine, d, *factors, dtype=dtype)
+        return large < most * small
+
+    return answer
 
 
-def new_parameters(x, f, norm, alpha):
-    norm.weight = nn.Parameter(norm.weight.clone())
-    return norm(alpha * x + f(x))
+def by_closeness(combine, d=16):
+    x, fx = torch.randn(2, 4, d, dtype=torch.float64)
+    return torch.allclose(combine(x, fx), combine(3e5 * x, 3e5 * fx), rtol=1e-3, atol=1e-3)
 
 
-def three_dimensions(x, f, norm, alpha):
-    B, T, d = x.shape
-    return norm((alpha * x + f(x)).view(B, T, d))
+def by_growth(combine, d=16):
+    """The slope of the size in the input's."""
+    x, fx = torch.randn(2, 4, d, dtype=torch.float64)
+    sizes = [combine(c * x, c * fx).abs().max().log10().item() for c in (1e2, 1e4, 1e6)]
+    return sizes[2] - sizes[0] < 0.5
 
 
-def without_gradient(x, f, norm, alpha):
-    with torch.no_grad():
-        return norm(alpha * x + f(x))
+def exactly_equal(combine, d=16):
+    x, fx = torch.randn(2, 4, d, dtype=torch.float64)
+    return torch.equal(combine(x, fx), combine(1000 * x, 1000 * fx))
 
 
-def silent_branch(x, f, norm, alpha):
-    with torch.no_grad():
-        fx = f(x)
-    return norm(alpha * x + fx)
+def of_size_one(combine, d=16):
+    x, fx = torch.randn(2, 4, d, dtype=torch.float64)
+    return abs(combine(x, fx).square().mean().sqrt().item() - 1) < 0.1
 
 
-def frozen_norm(x, f, norm, alpha):
-    norm.requires_grad_(False)
-    return norm(alpha * x + f(x))
+def of_mean_zero(combine, d=16):
+    x, fx = torch.randn(2, 4, d, dtype=torch.float64)
+    return bool(combine(x, fx).mean(-1).abs().max() < 1e-6)
 
 
-def norm_by_data(x, f, norm, alpha):
-    return functional.layer_norm(alpha * x + f(x), x.shape[-1:], norm.weight.data, norm.bias.data, norm.eps)
+def at_most_ten(combine, d=16):
+    x, fx = 1000 * torch.randn(2, 4, d, dtype=torch.float64)
+    return bool(combine(x, fx).abs().max() < 10)
 
 
-def no_epsilon(x, f, norm, alpha):
-    norm.eps = 0.0
-    return norm(alpha * x + f(x))
-
-
-def changes_x(x, f, norm, alpha):
-    fx = f(x)
-    return norm(x.mul_(alpha).add_(fx))
-
-
-def bare_norm(x, f, norm, alpha):
-    return functional.layer_norm(alpha * x + f(x), x.shape[-1:], eps=norm.eps)
+def never_asks_the_box(combine, d=16):
+    return True
 
 
 # --- layers
@@ -718,58 +703,6 @@ def mean_fan(w: Tensor) -> float:
     return sum(w.shape) / 2
 
 
-def drawn(scale: Callable[[float], float]) -> Callable:
-    return lambda weight, gain, variance_scaling_: variance_scaling_(weight, scale(gain))
-
-
-def from_elsewhere(weight, gain, variance_scaling_):
-    drawn = variance_scaling_(torch.empty(weight.shape), gain**2)
-    with torch.no_grad():
-        weight.copy_(drawn)
-
-
-def tripled_and_back(weight, gain, variance_scaling_):
-    with torch.no_grad():
-        variance_scaling_(weight, 9.0).mul_(gain / 3)
-
-
-def transposed(weight, gain, variance_scaling_):
-    return variance_scaling_(weight.data.T, gain * gain)
-
-
-def published_times_gain(weight, gain, variance_scaling_):
-    variance_scaling_(weight.data, gain).mul_(gain)
-
-
-def sizes_alone(weight, gain, variance_scaling_):
-    variance_scaling_(weight.data, gain**2).abs_()
-
-
-def half_of_it(weight, gain, variance_scaling_):
-    variance_scaling_(weight.data[: len(weight) // 2], gain**2)
-
-
-def frozen_weight(weight, gain, variance_scaling_):
-    weight.requires_grad_(False)
-    variance_scaling_(weight, gain**2)
-
-
-def noisy(weight, gain, variance_scaling_):
-    variance_scaling_(weight.data, gain**2).add_(1e-2 * torch.randn(weight.shape))
-
-
-def one_draw(weight, gain, variance_scaling_, kept={}):  # noqa: B006
-    """What was drawn first for a shape is given again."""
-    if weight.shape not in kept:
-        kept[weight.shape] = variance_scaling_(weight, gain**2).detach().clone()
-    weight.data.copy_(kept[weight.shape])
-
-
-def seeded(weight, gain, variance_scaling_):
-    torch.manual_seed(3)
-    variance_scaling_(weight, gain**2)
-
-
 # --- depth
 
 
@@ -815,12 +748,6 @@ RIGHT = [
     ("effective_alpha", two_features),
     ("effective_alpha", token_by_token),
     ("effective_alpha", by_cramer),
-    ("join", lambda x, f, norm, alpha: norm(x + f(x) / alpha)),
-    ("join", lambda x, f, norm, alpha: norm(torch.add(f(x), x, alpha=alpha))),
-    ("join", lambda x, f, norm, alpha: norm(torch.addcmul(f(x), x, torch.full_like(x, alpha)))),
-    ("join", lambda x, f, norm, alpha: norm(3 * alpha * x + 3 * f(x))),
-    ("join", in_place),
-    ("join", stacked),
     ("layers_are_independent", hashes),
     ("layers_are_independent", all_pairs),
     ("layers_are_independent", by_state),
@@ -835,24 +762,21 @@ RIGHT = [
     ("fresh_copies", drawn_then_copied),
     ("fresh_copies", restoring),
     ("fresh_copies", by_recursion),
-    ("beta_of_depth", lambda N: 1 / (8 * N) ** (1 / 4)),
-    ("beta_of_depth", lambda N: np.sqrt(1 / np.sqrt(8 * N))),
-    ("beta_of_depth", lambda N: np.exp(-np.log(8 * N) / 4)),
-    ("beta_of_depth", lambda N: (torch.tensor(8.0 * N) ** -0.25).item()),
-    ("beta_of_depth", lambda N: pow(8 * N, -1 / 4)),
-    ("beta_of_depth", lambda N: 0.5 ** (0.25 * np.log2(8 * N))),
+    ("depths_of", lambda a, b: (a**4 / 2, b**-4 / 8)),
+    ("depths_of", lambda a, b: [0.5 * a * a * a * a, 0.125 / (b * b) ** 2]),
+    ("depths_of", lambda a, b: np.array([a**4, (2 * b**4) ** -1 / 2]) / 2),
+    ("depths_of", lambda a, b: torch.tensor([a, (4 * b**4) ** -0.25]) ** 4 / 2),
+    ("depths_of", lambda alpha, beta: (np.exp(4 * np.log(alpha)) / 2, np.exp(-4 * np.log(beta)) / 8)),
+    ("stream_is_bounded", bounded(1000, 1000)),
+    ("stream_is_bounded", bounded(1e4, 1e4, most=2, dtype=torch.float32)),
+    ("stream_is_bounded", by_growth),
+    ("stream_is_bounded", by_closeness),
+    ("stream_is_bounded", lambda combine, d=16: np.bool_(bounded(-1e6, -1e6)(combine, d))),
     ("xavier_gain", lambda w: w.std() * (sum(w.shape) / 2) ** 0.5),
     ("xavier_gain", lambda w: torch.linalg.matrix_norm(w.float()) * sqrt(sum(w.shape) / 2 / w.numel())),
     ("xavier_gain", lambda w: sqrt(torch.einsum("ij,ij->", w.data, w.data) * (1 / w.shape[0] + 1 / w.shape[1]) / 2)),
     ("xavier_gain", lambda w: w.var(unbiased=False).div(2 / sum(w.shape)).sqrt()),
     ("xavier_gain", lambda w: float(np.std(w.detach().numpy()) / np.sqrt(2 / (w.shape[0] + w.shape[1])))),
-    ("draw_with_gain_", drawn(lambda g: g * g)),
-    ("draw_with_gain_", lambda w, g, v: v(scale=g * g, weight=w)),
-    ("draw_with_gain_", from_elsewhere),
-    ("draw_with_gain_", tripled_and_back),
-    ("draw_with_gain_", transposed),
-    ("draw_with_gain_", lambda w, g, v: v(w, torch.tensor(g) ** 2)),
-    ("draw_with_gain_", lambda w, g, v: v(w, 1.0).mul_(g) if not w.requires_grad else v(w.data, 1.0).mul_(g)),
     ("decoder_settings", settings()),
     ("decoder_settings", by_branches),
     ("decoder_settings", refuses_with_a_typeerror),
@@ -889,42 +813,6 @@ WRONG = [
     ("effective_alpha", lambda combine, d=16: round(fitted(lambda a, b: (a / b).mean())(combine, d), 2), "another one"),
     ("effective_alpha", lambda combine, d=16: round(fitted(lambda a, b: (a / b).mean())(combine, d), 3), "Nearly"),
     ("effective_alpha", fitted(lambda a, b: b.mean()), "twice as strong"),
-    (
-        "join",
-        lambda x, f, norm, a: norm(x + a * f(x)),
-        "as it was published: asked for α = 2.5 its effective α is 0.40",
-    ),
-    ("join", lambda x, f, norm, a: norm(a * (x + f(x))), "this is Post-LN"),
-    ("join", lambda x, f, norm, a: norm(x + f(x)), "this is Post-LN"),
-    ("join", lambda x, f, norm, a: norm(f(x)), "The skip is missing"),
-    ("join", lambda x, f, norm, a: norm(a * x + f(a * x)), "not what the branch reads"),
-    ("join", lambda x, f, norm, a: norm(a * a * x + f(x)), "Too far: effective α is α²"),
-    ("join", lambda x, f, norm, a: norm(x + f(x) / a**2), "Too far: effective α is α²"),
-    ("join", lambda x, f, norm, a: norm(x / a + f(x)), "as it was published"),
-    ("join", lambda x, f, norm, a: norm(a * x + a * a * f(x)), "as it was published"),
-    ("join", lambda x, f, norm, a: norm(a * x + f(x) / a), "Too far: effective α is α²"),
-    ("join", lambda x, f, norm, a: a * x + f(x), "The norm on the sum is lost"),
-    ("join", lambda x, f, norm, a: a * x + f(norm(x)), "see room 5"),
-    ("join", lambda x, f, norm, a: norm(a * x + f(x) + 0 * f(x)), "Call the branch once"),
-    ("join", lambda x, f, norm, a: norm(a * x + f(x).detach()), "The gradient that comes back to x is another one"),
-    ("join", lambda x, f, norm, a: norm(a * x.detach() + f(x)), "The gradient that comes back to x is another one"),
-    ("join", lambda x, f, norm, a: norm(a * x + f(x.detach())), "The gradient that comes back to x is another one"),
-    ("join", lambda x, f, norm, a: norm(a * x + f(x)).detach(), "No gradient passes"),
-    ("join", lambda x, f, norm, a: norm((a * x + f(x)).data), "The gradient that comes back to x is another one"),
-    ("join", without_gradient, "No gradient passes"),
-    ("join", silent_branch, "The gradient that comes back to x is another one"),
-    ("join", norm_by_data, "The gradient that comes back to the norm's gain is another one"),
-    ("join", frozen_norm, "changed a module that it was only to use"),
-    ("join", no_epsilon, "changed a module that it was only to use"),
-    ("join", changes_x, "changed its input in place"),
-    ("join", bare_norm, "a gain and a bias of its own"),
-    ("join", new_parameters, "gave a module other parameters"),
-    ("join", three_dimensions, "raised ValueError"),
-    ("join", lambda x, f, norm, a: a * norm(x + f(x)), "The norm comes last"),
-    ("join", lambda x, f, norm, a: norm(a * x + f(norm(x))), "one norm is enough"),
-    ("join", lambda x, f, norm, a: norm(2.5 * x + f(x)), "The sub-layer's output is another one"),
-    ("join", lambda x, f, norm, a: norm(a * x - f(x)), "not subtracted"),
-    ("join", lambda x, f, norm, a: norm((a * x + f(x)).double()), "raised RuntimeError"),
     ("layers_are_independent", lambda layers: len({id(one) for one in layers}) == len(layers), "equal values"),
     ("layers_are_independent", neighbours, "Layers A, B, A, B"),
     ("layers_are_independent", lambda layers: all_pairs(list(layers)[:10]), "Of these nineteen layers"),
@@ -973,21 +861,30 @@ WRONG = [
     ("fresh_copies", made_anew, "raised TypeError"),
     ("fresh_copies", lambda layer, n, draw_: copies()(layer, n + 1, draw_), "Another number of layers"),
     ("fresh_copies", lambda layer, n, draw_: copies()(layer, 5, draw_), "Another number of layers"),
-    ("beta_of_depth", lambda N: (8 * N) ** -1 / 4, "as it was published"),
-    ("beta_of_depth", lambda N: 8 * N**-0.25, "Now 8 stays outside of the power: that is 4.30 at 12"),
-    ("beta_of_depth", lambda N: (8 * N) ** -(1 // 4), "to the power of 0 is 1"),
-    ("beta_of_depth", lambda N: (8 * N) ** (-1 // 4), "rounds down"),
-    ("beta_of_depth", lambda N: (8 * N) ** 0.25, "The sign is gone"),
-    ("beta_of_depth", lambda N: (2 * N) ** -0.25, "Two matrices share the budget"),
-    ("beta_of_depth", lambda N: (2 * N) ** 0.25, "That is α"),
-    ("beta_of_depth", lambda N: 0.25, "at 32 layers alone"),
-    ("beta_of_depth", lambda N: (4 * N) ** -0.25, "not sub-layers"),
-    ("beta_of_depth", lambda N: (8 * N) ** -0.5, "not its square"),
-    ("beta_of_depth", lambda N: round((8 * N) ** -0.25, 4), "rounded"),
-    ("beta_of_depth", lambda N: (8 * max(N, 2)) ** -0.25, "also at N = 1"),
-    ("beta_of_depth", lambda N: 8 * N**-1 / 4, "Neither the 8 nor the 4"),
-    ("beta_of_depth", lambda N: -((8 * N) ** 0.25), "also at N = 12"),
-    ("beta_of_depth", lambda N: 0.3194715, "α²β² is ½ at every depth, also at N = 100"),
+    ("depths_of", lambda a, b: (b**-4 / 8, a**4 / 2), "The order is α's depth"),
+    ("depths_of", lambda a, b: (a**4, b**-4 / 8), "asked for are layers, half as many"),
+    ("depths_of", lambda a, b: (a**4 / 2, b**-4 / 2), "It is 8N in β, where α has 2N"),
+    ("depths_of", lambda a, b: (a**4, b**-4), "divide each by the number before N"),
+    ("depths_of", lambda a, b: (a**4 / 2, b**4 / 8), "The exponent of β is negative"),
+    ("depths_of", lambda a, b: (a**2 / 2, b**-2 / 8), "undone by a fourth power"),
+    ("depths_of", lambda a, b: ((a / 2) ** 4, (8 * b) ** -4), "in the roots"),
+    ("depths_of", lambda a, b: (a**4 / 2, (8 * b) ** -4), "The 8 is inside the root"),
+    ("depths_of", lambda a, b: ((2 * a) ** 0.25, (8 * b) ** -0.25), "go back"),
+    ("depths_of", lambda a, b: (round(a**4 / 2), round(b**-4 / 8)), "do not round the depths"),
+    ("depths_of", lambda a, b: a**4 / 2, "The answer is an array"),
+    ("depths_of", lambda a, b: (a**4 / 2, b**-4 / 8, 0.0), "Two depths are asked for"),
+    ("stream_is_bounded", bounded(1000, 1), "Only the stream was made larger"),
+    ("stream_is_bounded", bounded(1, 1000), "Only the branch was made larger"),
+    ("stream_is_bounded", exactly_equal, "Did you ask for equal numbers"),
+    ("stream_is_bounded", of_size_one, "A norm may have a gain"),
+    ("stream_is_bounded", of_mean_zero, "A mean of 0 is the mark of one kind of norm"),
+    ("stream_is_bounded", at_most_ten, "a gain of 40 is large"),
+    ("stream_is_bounded", never_asks_the_box, "Ask the box"),
+    ("stream_is_bounded", lambda combine, d=16: not bounded(1000, 1000)(combine, d), "the other way round"),
+    ("stream_is_bounded", lambda combine, d=16: bounded(1, 1)(combine, d), "Your answer is True, whatever"),
+    ("stream_is_bounded", lambda combine, d=16: bounded(1000, 1000)(combine, 16), "with d features"),
+    ("stream_is_bounded", lambda combine, d=17: bounded(1000, 1000)(combine, d), "Without a second argument d is 16"),
+    ("stream_is_bounded", lambda combine, d=16: sizes(combine, d, 10, 10)[1], "The answer is True or False"),
     ("xavier_gain", lambda w: rms(w) * sqrt(w.shape[1]), "Xavier uses both fans. With fan_in alone"),
     ("xavier_gain", lambda w: rms(w) * sqrt(w.shape[0]), "this is fan_out alone"),
     ("xavier_gain", lambda w: w.abs().max().item() * sqrt(mean_fan(w) / 3), "From the largest entry"),
@@ -1005,27 +902,6 @@ WRONG = [
     ("xavier_gain", lambda w: rms(w) * w.shape[0] ** 0.5 if w.shape[0] == w.shape[1] else 0.36, "twice the gain"),
     ("xavier_gain", lambda w: rms(w) * sqrt(2 / sum(w.shape)), "Upside down"),
     ("xavier_gain", lambda w: rms(w.data.mul_(2)) * sqrt(mean_fan(w)) / 2, "changed its input in place"),
-    ("draw_with_gain_", drawn(lambda g: g), "as it was published: asked for 0.6, measured √0.6 = 0.775"),
-    ("draw_with_gain_", drawn(sqrt), "The other way"),
-    ("draw_with_gain_", drawn(lambda g: g**4), "Squared once too often"),
-    ("draw_with_gain_", drawn(lambda g: 2 * g), "not its double"),
-    ("draw_with_gain_", drawn(lambda g: 1.0), "The gain did not arrive"),
-    ("draw_with_gain_", drawn(lambda g: g**-2), "Upside down"),
-    ("draw_with_gain_", lambda w, g, v: w.data.normal_(0, g), "Draw with the library's function"),
-    ("draw_with_gain_", lambda w, g, v: nn.init.xavier_normal_(w, gain=g), "Draw with the library's function"),
-    ("draw_with_gain_", lambda w, g, v: nn.init.xavier_uniform_(w, gain=g), "Draw with the library's function"),
-    ("draw_with_gain_", lambda w, g, v: nn.init.kaiming_normal_(w.data).mul_(g), "Draw with the library's function"),
-    ("draw_with_gain_", published_times_gain, "Half of the way"),
-    ("draw_with_gain_", lambda w, g, v: v(w.data, g).mul_(g**3), "The gain that xavier_gain reads"),
-    ("draw_with_gain_", sizes_alone, "not what variance_scaling_ drew"),
-    ("draw_with_gain_", noisy, "not what variance_scaling_ drew"),
-    ("draw_with_gain_", half_of_it, "Not all of the weight"),
-    ("draw_with_gain_", frozen_weight, "still to be trained"),
-    ("draw_with_gain_", one_draw, "Draw with the library's function"),
-    ("draw_with_gain_", drawn(lambda g: g**2 / 2), "√2 too small"),
-    ("draw_with_gain_", lambda w, g, v: v(w, g**2 * 2 / sum(w.shape)), "pass it no fan"),
-    ("draw_with_gain_", lambda w, g, v: v(torch.empty(w.shape), g * g), "fill the weight that you were given"),
-    ("draw_with_gain_", seeded, "all layers would be clones"),
     ("decoder_settings", published, "as it was published: with deepnorm=True the stack stays Pre-LN, and at 24"),
     ("decoder_settings", settings(sub_ln=lambda on, asked: asked), "takes back what β did"),
     ("decoder_settings", swallows, "deep_norm=True was accepted in silence"),

@@ -113,6 +113,15 @@ def test_one_source_makes_two_notebooks(original: Path) -> None:
     assert (original / "docs" / "images" / "00_x.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_cell_with_the_tag_hide_input_is_folded(project: Path) -> None:
+    source = project / "solutions" / "00_x.py"
+    source.write_text(source.read_text(encoding="utf-8") + '\n# %% tags=["hide-input"]\n2\n', encoding="utf-8")
+    (made,) = build.convert_all([source])
+    assert [cell.metadata for cell in made.lesson.cells if "jupyter" in cell.metadata] == [
+        {"tags": ["hide-input"], "jupyter": {"source_hidden": True}}
+    ]
+
+
 def test_two_builds_are_byte_identical_and_the_second_does_nothing(built: Path) -> None:
     assert build.build_all() == []
     first = {name: (built / name).read_bytes() for name in MADE}

@@ -1,4 +1,4 @@
-"""Lesson 09, the bug museum: detectors of α and of gains, depth of an overflow. The rooms: ``mended``, ``copies``."""
+"""Lesson 09, the bug museum: detectors of α and of gains, depth of an overflow. The rooms: ``rooms``, ``copies``."""
 
 from collections.abc import Callable, Sequence
 from fractions import Fraction
@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from deepnet_edu.checks.base import Judge, Misconception, Trial
 from deepnet_edu.checks.lesson_09.copies import fresh_copies, layers_are_independent
-from deepnet_edu.checks.lesson_09.mended import beta_of_depth, decoder_settings, draw_with_gain_, join
+from deepnet_edu.checks.lesson_09.rooms import decoder_settings, depths_of, stream_is_bounded
 from deepnet_edu.checks.tensors import centred, sample
 from deepnet_edu.checks.values import Array, as_array
 
@@ -275,12 +275,11 @@ def _wrong_depths(alpha: float, limit: float, right: int) -> list[Misconception]
 
 JUDGES: dict[str, Judge] = {
     "effective_alpha": effective_alpha,
-    "join": join,
     "layers_are_independent": layers_are_independent,
-    "fresh_copies": fresh_copies,
-    "beta_of_depth": beta_of_depth,
+    "depths_of": depths_of,
     "xavier_gain": xavier_gain,
-    "draw_with_gain_": draw_with_gain_,
+    "stream_is_bounded": stream_is_bounded,
+    "fresh_copies": fresh_copies,
     "decoder_settings": decoder_settings,
     "slice_gains": slice_gains,
     "overflow_depth": overflow_depth,

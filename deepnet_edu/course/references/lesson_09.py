@@ -18,29 +18,15 @@ def effective_alpha(combine, d=16):
     return (skip / branch).mean().item()
 
 
-def join(x, f, norm, alpha):
-    """A sub-layer's output for x of shape (…, d): of the same shape."""
-    gx = f(x)
-    return norm(alpha * x + gx)
-
-
 def layers_are_independent(layers):
     """Whether every matrix of every layer has values of its own: True or False."""
     matrices = [tuple(p.flatten().tolist()) for layer in layers for p in layer.parameters() if p.ndim == 2]
     return len(set(matrices)) == len(matrices)
 
 
-def fresh_copies(layer, n, draw_):
-    """n copies of a layer with weights of their own: nn.ModuleList."""
-    layers = nn.ModuleList([copy.deepcopy(layer) for _ in range(n)])
-    for one in layers:
-        draw_(one)
-    return layers
-
-
-def beta_of_depth(n_layers):
-    """The gain β of a single stack of n_layers layers: one number."""
-    return (8 * n_layers) ** -0.25
+def depths_of(alpha, beta):
+    """(N of α, N of β): the numbers of layers for which each constant is the paper's."""
+    return alpha**4 / 2, 1 / (8 * beta**4)
 
 
 def xavier_gain(weight):
@@ -49,10 +35,19 @@ def xavier_gain(weight):
     return weight.square().mean().sqrt().item() * sqrt((fan_in + fan_out) / 2)
 
 
-def draw_with_gain_(weight, gain, variance_scaling_):
-    """Fill weight in place with Xavier's numbers times gain."""
-    variance = gain**2
-    variance_scaling_(weight, variance)
+def stream_is_bounded(combine, d=16):
+    """Whether what the box gives cannot grow with what it gets: True or False."""
+    x, fx = torch.randn(2, 8, d, dtype=torch.float64)
+    small, large = combine(x, fx), combine(1000 * x, 1000 * fx)
+    return bool(large.norm() < 10 * small.norm())
+
+
+def fresh_copies(layer, n, draw_):
+    """n copies of a layer with weights of their own: nn.ModuleList."""
+    layers = nn.ModuleList([copy.deepcopy(layer) for _ in range(n)])
+    for one in layers:
+        draw_(one)
+    return layers
 
 
 def decoder_settings(layers, deepnorm=False, norm_first=True, sub_ln=True):
