@@ -96,7 +96,7 @@ def legend_below(figure: Figure, ax: Axes, columns: int = 3, title: str | None =
     entries: dict[Any, list[Any]] = {}
     for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
         entries.setdefault(label, []).append(handle)
-    handles = [tuple(drawn) if len(drawn) > 1 else drawn[0] for drawn in entries.values()]
+    handles: Any = [tuple(drawn) if len(drawn) > 1 else drawn[0] for drawn in entries.values()]
     look: Any = {"loc": "outside lower center", "fontsize": 9, "title": title, "title_fontsize": 9, "frameon": False}
     for fewer in range(columns, 0, -1):
         legend = figure.legend(handles, list(entries), ncols=fewer, **look)

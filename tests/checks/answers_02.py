@@ -525,7 +525,7 @@ WRONG = [
     ("misplaced_share", lambda n, f, a: (1 / (1 + a**2 * f)) ** (2 * n), "there are n norms"),
     ("misplaced_share", lambda n, f, a: 1 / (1 + a**2 * f), "after one sub-layer"),
     ("misplaced_share", lambda n, f, a: 1 - (1 / (1 + a**2 * f)) ** n, "of the branches"),
-    ("misplaced_share", lambda n, f, a: round((1 / (1 + a**2 * f)) ** n, 2), "Nearly: something is rounded"),
+    ("misplaced_share", lambda n, f, a: round((1 / (1 + a**2 * f)) ** n, 4), "Nearly: something is rounded"),
     ("misplaced_share", lambda n, f, a: (1 / (1 + a**2 * f)) ** n if n else 0.0, OTHER),
     ("misplaced_share", lambda n, f, a: str((1 / (1 + a**2 * f)) ** n), "The answer is one number"),
     ("misplaced_share", lambda n, f, a: [(1 / (1 + a**2 * f)) ** k for k in range(n + 1)], "The answer is one number"),
