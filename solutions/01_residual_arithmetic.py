@@ -304,6 +304,8 @@ for tokens in (8, 32, 128):
 kit.record(**{f"input_share_{c.label.lower().replace('-', '_')}": c.measured[-1] for c in shares})
 
 # %% [markdown]
+# It is: the fewer the tokens, the wider the gap, and at 128 there is none.
+#
 # The share is measured as a squared cosine, and two unrelated vectors of 128 features have 1/127 = 0.8% by chance. `probe`
 # takes that away, so that a stream without anything of its input has a share of 0, give or take the noise of a batch: a
 # point may even be a little below 0.
@@ -389,7 +391,7 @@ Picture(
         ylabel="squared length / that of the input",
     ),
     alt="Growth of the squared length over 20 layers with ε = 0.1. Fresh layers stay near 1.2; copies of one layer reach "
-    "about 10; measured points lie on both lines.",
+    "about 10; measured points are close to both lines.",
 )
 
 # %% [markdown]
@@ -414,8 +416,8 @@ print(f"one sub-layer, used 2,000 times:  × {one:.0f}, so the input keeps {1 / 
 
 # %% [markdown]
 # "Deep-copied layers" is a published bug (labml's annotated implementation at e6b3c8a; lesson 09 measures it in a real
-# stack). But what is copied there is a *layer*, and a layer has two different branches, $A$ and $B$: the stream runs
-# through $A, B, A, B, …$ What is left of the input now?
+# stack). But what is copied there is a *layer*, and a layer has two different branches, $A_1$ and $A_2$: the stream runs
+# through $A_1, A_2, A_1, A_2, …$ What is left of the input now?
 
 # %%
 guess_layer = kit.Guess(
@@ -445,7 +447,7 @@ kit.finding("measured at width 256, three draws", layer, near=1 / two, by=0.03, 
 guess_layer.compare("5%")
 
 # %% [markdown]
-# **Why 5%.** One layer is $(I + \varepsilon B)(I + \varepsilon A) \approx I + \varepsilon (A + B)$. Both are random, so $A + B$ is
+# **Why 5%.** One layer is $(I + \varepsilon A_2)(I + \varepsilon A_1) \approx I + \varepsilon (A_1 + A_2)$. Both are random, so $A_1 + A_2$ is
 # a random matrix with twice the variance: $\sqrt 2$ times as strong, and used half as often. In the first power that makes
 # $n\varepsilon = 1000 \cdot \sqrt 2\,\varepsilon = 2.4$ where one branch has $2000\,\varepsilon = 3.3$. So a copied layer is
 # a milder bug than a copied branch, and still a bad one: 5% in place of 99%.
