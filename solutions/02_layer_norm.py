@@ -8,14 +8,14 @@
 #     question: What does a norm hide, and what does it do to a gradient?
 #     opening: >-
 #       Lesson 01 ended with a norm on the sum: the size of the stream is then always 1. That sounds like the end of all
-#       trouble. It is not, because a norm has a way back. This lesson writes both ways by hand, and finds where the
-#       gradient of a deep stack is made larger or smaller.
+#       trouble. It is not, because a norm has a way back. This lesson writes both ways by hand, and finds where a deep
+#       stack stretches or shrinks its gradient.
 #     objectives: >-
 #       write layer normalisation and its backward pass from nothing, say by how much it stretches or shrinks a gradient,
 #       and say what α on the skip is equivalent to, and what goes wrong with α on the branch.
 #     prerequisites: lesson 01, the chain rule, and what a Jacobian is.
 #     minutes: 65
-#     paper: Section 3.1, where the input of LN decides how large the gradient is.
+#     paper: Section 3, where the input of LN decides how large the gradient is.
 # ---
 
 # %% tags=["parameters"]
@@ -55,7 +55,7 @@ def drawn(*shape):
 #
 # $$\mathrm{LN}(x) = \frac{x - \bar x}{\sqrt{\operatorname{Var}(x) + \varepsilon}} \odot \gamma + \beta .$$
 #
-# (This $\beta$ is LN's bias. It has nothing to do with DeepNorm's β, the gain of weights; the two met by accident.)
+# (This $\beta$ is LN's bias. It has nothing to do with DeepNorm's β, the gain of weights; they only share a letter.)
 
 # %% [markdown] exercise="layer_norm" difficulty=1 importance=4 minutes=8
 # ### Layer norm
@@ -94,8 +94,9 @@ layer_norm = kit.mine_or_reference(layer_norm, "layer_norm")
 # small test finds more bugs than a large one.
 # </details>
 #
-# **Why it works.** Both means run over the last dimension, so a token never hears of its neighbours. That is why LN
-# can be used while text is generated one token at a time, and batch normalisation cannot.
+# **Why it works.** Both means run over the last dimension, so a token never hears of its neighbours, in training or
+# later. Batch normalisation mixes tokens in training, those of other sequences and of later positions. When text is then
+# generated one token at a time, it must use averages that were kept from training. LN is the same in both.
 #
 # ## What it hides
 #
@@ -108,69 +109,89 @@ layer_norm = kit.mine_or_reference(layer_norm, "layer_norm")
 x, one, zero = drawn(1, 4, WIDTH), torch.ones(WIDTH).double(), torch.zeros(WIDTH).double()
 for c in (0.1, 1.0, 1000.0):
     apart = (layer_norm(c * x, one, zero, 1e-12) - layer_norm(x, one, zero, 1e-12)).abs().max()
-    print(f"c = {c:6g}: LN(c·x) and LN(x) agree to 5 digits: {bool(apart < 1e-5)}")
+    kit.finding(f"c = {c:g}: largest difference of LN(c·x) and LN(x)", apart, below=1e-5)
 
 # %% [markdown]
-# So it hides *how large* the stream is. It shows only the direction. That has a consequence over which a published
-# implementation has stumbled (labml at e6b3c8a; lesson 09). DeepNorm's line is $\mathrm{LN}(\alpha x + F)$. Could α stand elsewhere?
+# So it hides *how large* the stream is. It shows only the direction. A published implementation overlooked what follows
+# from that (labml at e6b3c8a; lesson 09). DeepNorm's line is $\mathrm{LN}(\alpha x + F)$, and it has
+# $\mathrm{LN}(x + \alpha F)$. Guess first what that does:
 
-# %% [markdown] exercise="equivalent_branch_scale" difficulty=1 importance=5 minutes=5
-# ### Where α may stand
+# %%
+guess = kit.Guess(
+    "At 1,000 layers α is 6.69. Beside LN(α·x + F), the branch of LN(x + α·F) is too strong, against its skip, by a factor of",
+    ["1", "6.7", "45", "1,000"],
+)
+guess
+
+# %% tags=["nbval-ignore-output"]
+input_share = kit.earlier("input_share")  # of lesson 01, for LN(αx + F)
+
+# %% [markdown] exercise="misplaced_share" difficulty=2 importance=5 minutes=8
+# ### α on the wrong side
 #
 # **Objective**: say what α really scales.
 #
-# Write `equivalent_branch_scale(alpha)`: the number $c$ for which $\mathrm{LN}(\alpha x + F) = \mathrm{LN}(x + c F)$, for
-# all $x$ and $F$ (α positive, ε = 0).
+# Write `misplaced_share(n, f, alpha)`: the part of the output's variance that is still the input's, after n sub-layers
+# $x \leftarrow \mathrm{LN}(x + \alpha F)$ whose branches $F$ each have an independent variance `f`, for a stream of
+# variance 1. (With α on the skip it would be lesson 01's `input_share(n, f, alpha)`, which you may call.)
 #
-# Hint: LN does not see a factor on the *whole* sum.
+# Hint: LN does not see a factor on the *whole* sum. Which factor leaves the branch without one, as in DeepNorm's line?
 #
-# Hint: By which factor must the whole sum be multiplied so that $x$ stands alone? What becomes of $F$?
+# Hint: What is then on the skip? DeepNorm with *that* number has the share that you look for.
 
 
-# %% exercise="equivalent_branch_scale"
-def equivalent_branch_scale(alpha):
-    """The factor on F that does what alpha does on x: one number."""
+# %% exercise="misplaced_share"
+def misplaced_share(n, f, alpha):
+    """Part of the variance that is still the input's after n times LN(x + αF): one number from 0 to 1."""
     ### BEGIN SOLUTION
-    return 1 / alpha
+    return (1 / (1 + alpha**2 * f)) ** n
     ### END SOLUTION
 
 
 # %%
-check.equivalent_branch_scale(equivalent_branch_scale)
+check.misplaced_share(misplaced_share)
 
 # %%
-equivalent_branch_scale = kit.mine_or_reference(equivalent_branch_scale, "equivalent_branch_scale")
-
-# %% [markdown]
-# <details><summary>What you should see</summary>
-#
-# `equivalent_branch_scale(4)` is 0.25. A larger skip is a smaller branch: behind a norm there is no other difference.
-# </details>
-#
-# **Why it works.** Only the *ratio* of skip and branch survives the norm. That ratio is what this course is about.
-
-# %%
-guess = kit.Guess(
-    "Somebody puts DeepNorm's α for 1,000 layers, 6.69, on the branch: LN(x + α·F). By what factor is it too strong?",
-    ["6.7", "45", "1,000"],
-)
-guess
-
-# %%
-alpha = deepnorm_constants(decoder_layers=1000).decoder.alpha
-wanted = equivalent_branch_scale(alpha)
-print(f"wanted: {wanted:.3f} of F; written: {alpha:.2f} of F; too strong by {alpha / wanted:.0f}")
+misplaced_share = kit.mine_or_reference(misplaced_share, "misplaced_share")
+for layers in (12, 100, 1000):
+    constants = deepnorm_constants(decoder_layers=layers).decoder
+    alpha, f = constants.alpha, constants.beta**4  # f as in lesson 01, of square matrices
+    print(
+        f"{layers:5,} layers keep: α on the skip {input_share(2 * layers, f, alpha):.1%}, "
+        f"α on the branch {misplaced_share(2 * layers, f, alpha):.2g}; branch too strong by {alpha**2:.1f}"
+    )
 
 # %%
 guess.compare("45")
 
 # %% [markdown]
+# <details><summary>What you should see</summary>
+#
+# `misplaced_share(1, 1, 2)` is 0.2. At 12 layers 30% of the input is left, at 1,000 layers a hundred-thousandth.
+# </details>
+#
+# **Why it works.** Divide the sum by α, which the norm does not see: $\mathrm{LN}(x + \alpha F) = \mathrm{LN}(x/\alpha + F)$.
+# It is DeepNorm's line with 1/α where α should be, so the branch is $\alpha^2 = \sqrt{2M}$ times too strong: the deeper the
+# stack, the worse. Only the *ratio* of skip and branch survives the norm. That ratio is what this course is about.
+
+# %% [markdown]
 # ## The way back
 #
-# A norm that hides the size of its input must do something to the gradient. If $x$ is twice as long, a nudge of the same
-# length turns it half as far. So **the larger the input, the smaller the gradient**. How much exactly is in the Jacobian,
-# the matrix of all $\partial\,\mathrm{LN}(x)_i / \partial x_j$. Its largest singular value is the most that any gradient
-# is stretched. Leave γ and ε out ($\gamma = 1$, $\varepsilon = 0$).
+# A norm that hides the size of its input must do something to the gradient. Guess what, before you compute it:
+
+# %%
+guess_size = kit.Guess(
+    "You multiply the input of a norm by 100. By which factor does the gradient change that reaches this input?",
+    ["100", "1", "1/100", "1/10,000"],
+)
+guess_size
+
+# %% [markdown]
+# How a small nudge of $x$ moves the output is in the Jacobian, the matrix $J$ of all
+# $\partial\,\mathrm{LN}(x)_i / \partial x_j$. It stretches nudges of some directions more than others. Its **largest
+# singular value** is the most that it does: the greatest length that $J$ gives to a nudge of length 1. On the way back
+# $J$, transposed, is applied to the gradient, and the most that it stretches is the same number. Leave γ and ε out
+# ($\gamma = 1$, $\varepsilon = 0$).
 
 # %% [markdown] exercise="jacobian_gain" difficulty=3 importance=5 minutes=12
 # ### The gain of a norm
@@ -217,17 +238,10 @@ jacobian_gain = kit.mine_or_reference(jacobian_gain, "jacobian_gain")
 # same direction is a longer $x$, and length is hidden. **That zero is scale invariance.** In all other $d - 2$ directions
 # it is a division by $\sigma$, nothing else.
 #
-# ## Predict, then measure
+# ## Theory, then measurement
 #
 # The next cells send random gradients back through PyTorch's own LN, for inputs from tiny to huge. (A random gradient has
-# only 2/256 of its squared length in the two lost directions, so it meets 0.996 of the largest gain.)
-
-# %%
-guess_size = kit.Guess(
-    "You multiply the input of a norm by 100. The gradient that reaches that input becomes",
-    ["100 times as large", "the same, LN is scale invariant", "100 times smaller", "10,000 times smaller"],
-)
-guess_size
+# only $2/d$ of its squared length in the two lost directions, so at $d = 256$ it meets 0.996 of the largest gain.)
 
 # %%
 lengths = np.geomspace(1e-4, 1e3, 50) * sqrt(WIDTH)
@@ -252,37 +266,48 @@ curves = [
 ]
 
 # %% tags=["headline"]
+figure = theory_and_measurement(
+    curves,
+    xlabel="length of the centred input, ‖x‖",
+    ylabel="gradient at the norm's input / at its output",
+    log=True,
+    log_x=True,
+)
+figure.axes[0].annotate(
+    f"variance 1: length {sqrt(WIDTH):.3g}",
+    (sqrt(WIDTH), 1.0),
+    xytext=(20, 30),
+    textcoords="offset points",
+    arrowprops={"arrowstyle": "->"},
+)
 Picture(
-    theory_and_measurement(
-        curves,
-        xlabel="length of the centred input, ‖x‖ (variance 1 is 16)",
-        ylabel="gradient at the norm's input / at its output",
-        log=True,
-        log_x=True,
-    ),
-    alt="Gain of layer norm on a gradient against the length of its input, both logarithmic. At length 16, variance 1, it "
+    figure,
+    alt="Gain of layer norm on a gradient against the length of its input, both logarithmic. Where the variance is 1 it "
     "is 1. A straight falling line: ten times the input, a tenth of the gradient. Measured points lie on it; with epsilon 1e-5 they level off at about 300 "
     "where the input is tiny.",
 )
 
 # %%
-away = np.abs(curves[0].measured / curves[0].theory - 1).max()
-print("measured within 2% of √d/‖x‖ at all lengths:", bool(away < 0.02))
-print(f"with ε = 1e-5 the gain never exceeds 1/√ε = {1 / sqrt(1e-5):.0f}:", bool(curves[1].measured.max() < 317))
+ratio, most = (
+    curves[0].measured / curves[0].theory,
+    sqrt(max(0.0, 1 - 2 / WIDTH)),
+)  # two directions of a gradient are lost
+kit.finding("measured / theory, at the least and the most", [ratio.min(), ratio.max()], near=most, by=0.02)
+kit.finding("with ε = 1e-5 the largest gain; 1/√ε is 316", curves[1].measured.max(), below=317)
 
 # %%
-guess_size.compare("100 times smaller")
+guess_size.compare("1/100")
 
 # %% [markdown]
-# This line is half of DeepNet's story. The paper (Section 3.1, after Xiong et al.) writes it as
-# $\lVert \partial\,\mathrm{LN}(x)/\partial x \rVert = O(\sqrt d / \lVert x \rVert)$: whoever lets the input of a norm grow
-# makes the gradient below it vanish. In lesson 05 you will watch exactly that happen to a Post-LN stack in its first
-# steps.
+# **The larger the input, the smaller the gradient**: if $x$ is 100 times as long, a nudge of the same length changes its
+# direction by a hundredth. This line is half of DeepNet's story. The paper (Section 3, after Xiong et al.) writes it as
+# $\lVert \partial\,\mathrm{LN}(x)/\partial x \rVert = O(\sqrt d / \lVert x \rVert)$: a longer input of a norm makes the
+# gradient below the norm smaller. In lesson 05 you will watch that in the first steps of a Post-LN stack.
 #
-# Does α, which makes the norm's input longer, kill the gradient then? No. The norm divides the gradient by
-# $\sqrt{\alpha^2 + f}$, and just below it the skip multiplies by α again. The next exercise puts the two together.
+# α makes the norm's input longer, too. Does it make the gradient vanish? There is a second effect, just below the norm,
+# where the gradient passes the skip. The next exercise puts the two together.
 
-# %% [markdown] exercise="skip_gradient_factor" difficulty=3 importance=5 minutes=10
+# %% [markdown] exercise="skip_gradient_factor" difficulty=2 importance=5 minutes=10
 # ### The gradient along the skip
 #
 # **Objective**: say how much of a gradient survives one sub-layer, if it only takes the skip.
@@ -291,9 +316,10 @@ guess_size.compare("100 times smaller")
 # `skip_gradient_factor(alpha, f)`: the length of a gradient at the sub-layer's input over its length at the output, along
 # the skip alone, for wide $d$.
 #
-# Hint: On its way down it meets the norm first. What is the standard deviation of the norm's input?
+# Hint: On its way down it meets the norm first. By which property of the norm's input is it divided there?
 #
-# Hint: Then it meets the factor α.
+# Hint: The variance of a sum of independent signals is lesson 01's. And what does a skip that multiplies by α on the way
+# up do to a gradient on the way down?
 
 
 # %% exercise="skip_gradient_factor"
@@ -322,13 +348,15 @@ for layers in (12, 100, 1000):
 # For α = 1 and f = 1 it is $1/\sqrt 2$: Post-LN halves the gradient's squared length at each sub-layer.
 # </details>
 #
-# **Why it works.** Square it: $\alpha^2/(\alpha^2 + f)$, the *input share* of lesson 01. What a stack still knows of its
+# **Why it works.** The norm divides by $\sqrt{\alpha^2 + f}$, the skip multiplies by α. Square the quotient:
+# $\alpha^2/(\alpha^2 + f)$, the *input share* of lesson 01. So a longer input of the norm does no harm where it is the skip
+# that made it longer. What a stack keeps of its
 # input on the way up is what the input still hears of the loss on the way down. It is not the whole truth, because a
 # gradient also goes through the branches; lesson 04 adds those.
 #
 # ## By hand
 #
-# The Jacobian is a (d, d) matrix for each token. Nobody builds it: the backward pass multiplies by it without writing it
+# The Jacobian is a (d, d) matrix for each token. No program builds it: the backward pass multiplies by it without writing it
 # down. $J$ is symmetric, so the gradient of $x$ is $J g$, where $g = \partial L/\partial\hat x$ is the gradient that arrives at
 # $\hat x$. Note that $\tfrac1d \mathbf 1 \mathbf 1^\top g$ is the mean of $g$, in every feature. What is
 # $\tfrac1d \hat x \hat x^\top g$?
@@ -394,14 +422,25 @@ class MyLayerNorm(torch.autograd.Function):
 
 small = drawn(2, 3, 5).requires_grad_()
 gamma, beta = 1 + 0.4 * drawn(5), drawn(5)
-agrees = torch.autograd.gradcheck(lambda x: MyLayerNorm.apply(x, gamma, beta, 1e-2), (small,), eps=1e-3, atol=1e-3)
-print("your backward pass is the derivative of your forward pass:", agrees)
-
+grad = drawn(2, 3, 5)
+(theirs,) = torch.autograd.grad(layer_norm(small, gamma, beta, 1e-2), small, grad)
+apart = (layer_norm_backward(grad, small.detach(), gamma, 1e-2) - theirs).abs().max()
+agrees = torch.autograd.gradcheck(
+    lambda x: MyLayerNorm.apply(x, gamma, beta, 1e-2), (small,), eps=1e-3, atol=1e-3, raise_exception=False
+)
+kit.finding(
+    "your backward pass, and autograd's through your forward pass: largest difference",
+    apart,
+    below=1e-3,
+    says="gradcheck agrees",
+    holds=agrees,
+)
 back = layer_norm_backward(drawn(1, 4, WIDTH), x, one, 0.0)
-print("the gradient of x is at right angles to x:", bool((back * x).sum(-1).abs().max() < 1e-3))
+cosine = torch.nn.functional.cosine_similarity(back, x, dim=-1).abs().max()
+kit.finding("cosine of a token and its gradient, the largest of four", cosine, below=1e-4)
 
 # %% [markdown]
-# The last line is worth a thought. If $x$ itself were stepped along its gradient, every step would make it *longer*, by
+# The last line is worth a thought: the gradient of $x$ is at right angles to $x$. If $x$ itself were stepped along its gradient, every step would make it *longer*, by
 # Pythagoras. The same holds for a matrix whose whole output goes into a norm: its length does not matter to the loss, so
 # plain gradient descent can only make it longer, and its gradients smaller.
 #
@@ -417,9 +456,9 @@ print("the gradient of x is at right angles to x:", bool((back * x).sum(-1).abs(
 # Write `rms_norm(x, gamma, eps)`: each token is divided by the root of the *mean of its squares* plus ε, then multiplied
 # by `gamma`. No mean is removed, and there is no bias.
 #
-# Hint: Which two lines of `layer_norm` go?
+# Hint: Start from your `layer_norm`. Which of its steps does the text above leave out?
 #
-# Hint: `x.square().mean(-1, keepdim=True)`.
+# Hint: Without the mean removed, the mean of the squares takes the place of the variance. ε is inside the root.
 
 
 # %% exercise="rms_norm"
@@ -436,7 +475,7 @@ check.rms_norm(rms_norm)
 # %%
 rms_norm = kit.mine_or_reference(rms_norm, "rms_norm")
 apart = (rms_norm(x - x.mean(-1, keepdim=True), one, 1e-5) - layer_norm(x, one, zero, 1e-5)).abs().max()
-print("the same as LN for a token of mean 0:", bool(apart < 1e-5))
+kit.finding("difference from LN for tokens of mean 0", apart, below=1e-5)
 
 # %% [markdown]
 # <details><summary>What you should see</summary>
@@ -454,5 +493,5 @@ print("the same as LN for a token of mean 0:", bool(apart < 1e-5))
 # 2. On the way back it divides by the standard deviation of its input: where the stream is large the gradient is small.
 # 3. Two directions of a gradient are lost at each norm: the constant one, and the one along the input.
 #
-# **Read next**: the paper's Section 3.1; Xiong et al. (arXiv 2002.04745), Lemma 3, is the headline picture's line as a
+# **Read next**: the paper's Section 3; Xiong et al. (arXiv 2002.04745), Lemma 3, is the headline picture's line as a
 # theorem. Then lesson 03: what do attention and feed-forward do to a signal between the norms?

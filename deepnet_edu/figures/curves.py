@@ -4,11 +4,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from deepnet_edu.figures.style import control_style, designed, legend_below, line_style, new_figure, series_style
 from deepnet_edu.profiles import Curve
 
 POINTS = 25
+MARKERS = "os^Dv"
 
 
 @designed()
@@ -21,7 +23,7 @@ def theory_and_measurement(
     log_x: bool = False,
     most: float | None = None,
 ) -> Figure:
-    """One line per theory and about 25 points per measurement, in the same colour.
+    """One line per theory and about 25 points per measurement, in one colour and with one entry in the legend.
 
     Args:
         curves: what to draw; each with theory, measurement, or both.
@@ -36,18 +38,20 @@ def theory_and_measurement(
         style = series_style(i)
         if curve.theory is not None:
             x = np.arange(len(curve.theory)) if curve.x is None else curve.x
-            ax.plot(x, curve.theory, label=f"{curve.label}, theory", **style)
+            ax.plot(x, curve.theory, label=curve.label, **style)
         if curve.measured is not None:
             every = max(1, len(curve.measured) // POINTS)
             x = np.arange(len(curve.measured)) if curve.x is None else curve.x
             ax.plot(
                 x[::every],
                 curve.measured[::every],
-                "o",
+                MARKERS[i % len(MARKERS)],
                 color=style["color"],
                 alpha=0.6,
-                label=f"{curve.label}, measured",
+                label=curve.label,
             )
+    if all(curve.x is None for curve in curves):
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     if log:
         ax.set_yscale("log")
     if log_x:
@@ -57,7 +61,7 @@ def theory_and_measurement(
         least = min(float(values.min()) for values in drawn)
         ax.set_ylim(least / 2 if log else least, most)
     ax.set(xlabel=xlabel, ylabel=ylabel)
-    legend_below(figure, ax, columns=2)
+    legend_below(figure, ax, title="lines: theory; points: measured")
     return figure
 
 

@@ -88,14 +88,18 @@ def new_figure(columns: int, width: float = 10, height: float = 3.6) -> tuple[Fi
         return figure, [figure.add_subplot(1, columns, i + 1) for i in range(columns)]
 
 
-def legend_below(figure: Figure, ax: Axes, columns: int = 3) -> None:
+def legend_below(figure: Figure, ax: Axes, columns: int = 3, title: str | None = None) -> None:
     """One legend for the whole figure, made from ``ax``, below the axes: it never covers a curve.
 
-    It has fewer columns where the figure is too narrow for its labels.
+    It has fewer columns where the figure is too narrow for its labels. What has the same label shares an entry.
     """
-    handles, labels = ax.get_legend_handles_labels()
+    entries: dict[Any, list[Any]] = {}
+    for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+        entries.setdefault(label, []).append(handle)
+    handles: Any = [tuple(drawn) if len(drawn) > 1 else drawn[0] for drawn in entries.values()]
+    look: Any = {"loc": "outside lower center", "fontsize": 9, "title": title, "title_fontsize": 9, "frameon": False}
     for fewer in range(columns, 0, -1):
-        legend = figure.legend(handles, labels, loc="outside lower center", ncols=fewer, fontsize=9, frameon=False)
+        legend = figure.legend(handles, list(entries), ncols=fewer, **look)
         if fewer == 1 or legend.get_window_extent().width <= figure.bbox.width:
             break
         legend.remove()

@@ -1,14 +1,25 @@
 """Training runs as pictures."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from deepnet_edu.figures.style import control_style, designed, legend_below, line_style, new_figure, series_style
+from deepnet_edu.figures.style import designed, legend_below, line_style, new_figure, series_style
 from deepnet_edu.profiles import History
 from deepnet_edu.residual import DEFAULT, RESIDUALS
+
+#: Controls are grey, and one that another covers still shows: the first is a broad band.
+_CONTROLS: tuple[dict[str, Any], ...] = (
+    {"color": "#BBBBBB", "linestyle": "-", "linewidth": 5},
+    {"color": "#444444", "linestyle": (0, (1, 1)), "linewidth": 1.8},
+    {"color": "#777777", "linestyle": (0, (6, 2, 1, 2)), "linewidth": 1.8},
+)
+#: Gradients below it are not drawn, and said to be below.
+_FLOOR = 1e-12
 
 
 @designed()
@@ -31,12 +42,11 @@ def training_race(
         chance_label: its name.
         steps: length of the runs.
         layers: depth of the stacks.
-        controls: losses by step of control runs, by label; dotted.
+        controls: losses by step of control runs, by label; grey.
     """
     figure, (left, middle, right) = new_figure(3, width=11, height=4.3)
+    _draw_controls(left, controls)
     left.axhline(chance, color="black", linewidth=0.8, label=chance_label)
-    for i, (label, losses) in enumerate((controls or {}).items()):
-        left.plot(losses, label=label, **control_style(i))
     for residual, run in runs.items():
         style = {**line_style(residual), "label": RESIDUALS[residual].title}
         left.plot(run.loss, **style)
@@ -44,14 +54,19 @@ def training_race(
             continue
         profile = run.profiles[max(run.profiles)]
         if profile.gradient_norm is not None:
-            # A gradient that is exactly 0 has no place on a logarithmic axis: it lies on its floor.
-            middle.semilogy(profile.depth, np.maximum(profile.gradient_norm, 1e-12), **style)
+            # What has vanished is no value: the line ends, and a word says where it went.
+            vanished = profile.gradient_norm < _FLOOR
+            middle.semilogy(profile.depth, np.where(vanished, np.nan, profile.gradient_norm), **style)
+            if vanished.any():
+                word = f"{RESIDUALS[residual].title}: below $10^{{-12}}$ ↓"
+                place = (0.02, 0.02 + 0.07 * len(middle.texts))
+                middle.annotate(word, place, xycoords="axes fraction", fontsize=9, color=style["color"])
         if profile.token_similarity is not None:
             right.plot(profile.depth, profile.token_similarity, **style)
     left.set(
         xlim=(0, steps), ylim=(0, 1.35 * chance), xlabel="step", ylabel="loss (nats per token)", title="Does it learn?"
     )
-    middle.set(xlim=(0, layers), ylim=(1e-12, 10), xlabel="layer", ylabel="gradient norm")
+    middle.set(xlim=(0, layers), ylim=(_FLOOR, 10), xlabel="layer", ylabel="gradient norm")
     middle.set_title("Does the gradient reach the bottom?")
     right.set(xlim=(0, layers), ylim=(-0.1, 1.05), xlabel="layer", ylabel="cosine between tokens")
     right.set_title("Are tokens still different?")
@@ -69,7 +84,7 @@ def recorded_curves(
     live: Mapping[str, History] | None = None,
     smooth: int = 1,
 ) -> Figure:
-    """Losses of a record, a thin line per seed; controls dotted; what was trained just now thick.
+    """Losses of a record, a thin line per seed; controls grey; what was trained just now thick.
 
     Args:
         runs: rows of a record with ``residual`` and ``loss``.
@@ -84,6 +99,7 @@ def recorded_curves(
 
     figure, (ax,) = new_figure(1, width=8, height=4.6)
     steps = max(len(row["loss"]) for row in runs)
+    _draw_controls(ax, {label: running(losses) for label, losses in (controls or {}).items()})
     seen = set()
     for row in runs:
         style = {**line_style(row["residual"]), "linewidth": 1, "alpha": 0.8}
@@ -92,16 +108,9 @@ def recorded_curves(
         ax.plot(running(row["loss"]), label=label, **style)
     for label, value in chance.items():
         ax.axhline(value, color="black", linewidth=0.8)
-        ax.annotate(
-            label,
-            (steps, value),
-            ha="right",
-            va="bottom",
-            fontsize=8,
-            bbox={"fc": "white", "ec": "none", "alpha": 0.7, "pad": 1},
-        )
-    for i, (label, losses) in enumerate((controls or {}).items()):
-        ax.plot(running(losses), label=label, **control_style(i))
+        # Beside the axes: a label inside would hide the curves that end there.
+        place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "va": "center"}
+        ax.annotate(label, (1, value), xytext=(4, 0), fontsize=9, annotation_clip=False, **place)
     for residual, run in (live or {}).items():
         style = {**line_style(residual), "linestyle": "-", "linewidth": 4, "alpha": 0.45}
         ax.plot(running(run.loss), label=f"{RESIDUALS[residual].title}, just now", **style)
@@ -111,9 +120,17 @@ def recorded_curves(
     return figure
 
 
+def _draw_controls(ax: Axes, controls: Mapping[str, Sequence[float]] | None) -> None:
+    """Losses by step, below everything that is drawn later."""
+    for (label, losses), style in zip((controls or {}).items(), cycle(_CONTROLS), strict=False):
+        ax.plot(losses, label=label, **style)
+
+
 @designed()
 def learning_rate_grid(runs: Sequence[Mapping[str, Any]], *, chance: float, last: int = 5) -> Figure:
     """Final loss of recorded runs against learning rate, and against warm-up: one point per seed.
+
+    A rule is in a panel if it has more than one setting there.
 
     Args:
         runs: rows of a record with residual, learning_rate, warmup and loss.
@@ -134,8 +151,10 @@ def learning_rate_grid(runs: Sequence[Mapping[str, Any]], *, chance: float, last
             )
             style = line_style(residual)
             x, y = zip(*chosen, strict=True)
-            ax.plot(x, y, "o", color=style["color"], alpha=0.6)
             centre = {a: float(np.mean([b for c, b in chosen if c == a])) for a in x}
+            if len(centre) == 1:
+                continue
+            ax.plot(x, y, "o", color=style["color"], alpha=0.6)
             ax.plot(list(centre), list(centre.values()), label=RESIDUALS[residual].title, **style)
         ax.axhline(chance, color="black", linewidth=0.8, label="knows nothing")
         ax.set(ylim=(0, 1.35 * chance), ylabel="loss at the end (nats per token)")

@@ -1,7 +1,6 @@
 """Lesson 02: right answers written differently, wrong ones that people give, and how to tell two answers apart."""
 
 from collections.abc import Callable
-from decimal import Decimal
 from fractions import Fraction
 from math import exp, hypot, log, sqrt
 from typing import Any
@@ -29,7 +28,9 @@ OBSERVE: dict[str, Callable[[Callable, np.random.Generator], Any]] = {
     "layer_norm": lambda f, g: values_and_gradients(f, _x(g, 2, 3, 6), _x(g, 6), _x(g, 6), eps=g.choice([0.1, 1e-9])),
     "layer_norm_backward": lambda f, g: f(_x(g, 2, 3, 6), _x(g, 2, 3, 6), _x(g, 6), g.choice([0.1, 0.0])),
     "jacobian_gain": lambda f, g: f(_x(g, int(g.integers(3, 9)))),
-    "equivalent_branch_scale": lambda f, g: f(g.choice([1.0, g.uniform(0.3, 3)])),
+    "misplaced_share": lambda f, g: f(
+        int(g.integers(0, 9)), g.choice([0.0, 1.0, g.uniform(0, 2)]), g.choice([1.0, g.uniform(0.5, 3)])
+    ),
     "rms_norm": lambda f, g: values_and_gradients(f, _x(g, 2, 3, 6), _x(g, 6), eps=g.choice([0.1, 1e-9])),
     "skip_gradient_factor": lambda f, g: f(g.choice([1.0, g.uniform(0.3, 3)]), g.choice([0.0, 1.0, g.uniform(0, 2)])),
 }
@@ -277,16 +278,17 @@ def gain_by_power(x):
     return size.item()
 
 
-def scale_by_trial(alpha):
-    """Looks for the c at which both are the same."""
-    x, branch = torch.tensor([1.0, -2.0, 0.5, 0.3]).double(), torch.tensor([0.2, 1.0, -1.0, 0.4]).double()
-    target = functional.layer_norm(alpha * x + branch, (4,), eps=0.0)
-    low, high = 0.0, 1e3
-    for _ in range(200):
-        middle = (low + high) / 2
-        y = functional.layer_norm(x + middle * branch, (4,), eps=0.0)
-        low, high = (middle, high) if (y - target)[1] < 0 else (low, middle)
-    return low
+def share_by_norms(n, f, alpha):
+    """A norm after each sum: the input's part, and all that the branches have added."""
+    own, rest = 1.0, 0.0
+    for _ in range(n):
+        own, rest = alpha**2 * own, alpha**2 * rest + f
+        own, rest = own / (own + rest), rest / (own + rest)
+    return own
+
+
+def misplaced_deep(n, f, alpha):
+    return 1.0 if n == 0 else misplaced_deep(n - 1, f, alpha) / (1 + alpha**2 * f)
 
 
 RIGHT = [
@@ -320,14 +322,13 @@ RIGHT = [
     ("jacobian_gain", lambda x: 1 / np.std(x.numpy())),
     ("jacobian_gain", lambda x: (x.square().mean() - x.mean() ** 2) ** -0.5),
     ("jacobian_gain", lambda x: 1 / x.float().std(unbiased=False)),
-    ("equivalent_branch_scale", lambda alpha: alpha**-1.0),
-    ("equivalent_branch_scale", lambda alpha: np.float64(alpha) / alpha**2),
-    ("equivalent_branch_scale", lambda alpha: 1 / Fraction(alpha)),
-    ("equivalent_branch_scale", lambda alpha: 1 / Decimal(alpha)),
-    ("equivalent_branch_scale", lambda alpha: 1 / torch.tensor(alpha)),
-    ("equivalent_branch_scale", lambda alpha: np.float32(1) / np.float32(alpha)),
-    ("equivalent_branch_scale", lambda alpha: exp(-log(alpha))),
-    ("equivalent_branch_scale", lambda alpha: np.reciprocal(float(alpha))),
+    ("misplaced_share", lambda n, f, a: exp(-n * log(1 + a * a * f))),
+    ("misplaced_share", lambda n, f, a: (a**-2 / (a**-2 + f)) ** n),
+    ("misplaced_share", lambda n, f, a: share_by_norms(n, f, 1 / a)),
+    ("misplaced_share", lambda n, f, a: (1 / (1 + torch.tensor(a) ** 2 * f)) ** n),
+    ("misplaced_share", lambda n, f, a: np.prod([1 / (1 + f * a**2)] * n)),
+    ("misplaced_share", lambda n, f, a: Fraction(1 / (1 + f * a**2)) ** n),
+    ("misplaced_share", lambda n, f, a: np.cos(np.arctan(a * np.sqrt(f))) ** (2 * n)),
     ("rms_norm", lambda x, g, eps: functional.rms_norm(x, x.shape[-1:], g, eps)),
     ("rms_norm", lambda x, g, eps: g * x * torch.rsqrt((x * x).sum(-1, keepdim=True) / x.shape[-1] + eps)),
     ("rms_norm", llama),
@@ -512,21 +513,23 @@ WRONG = [
     ("jacobian_gain", by_shape(lambda x: 1 / x.std(correction=0)), "a nudge of it moves"),
     ("jacobian_gain", lambda x: (1 / x.std(correction=0)).reshape(1), "The answer is one number"),
     ("jacobian_gain", lambda x: 1 / x.sub_(x.mean()).square().mean().sqrt(), "changed its input in place"),
-    ("equivalent_branch_scale", lambda a: a, "α² too strong"),
-    ("equivalent_branch_scale", lambda a: a**-2, "One α"),
-    ("equivalent_branch_scale", lambda a: a**2, "one α too many"),
-    ("equivalent_branch_scale", lambda a: 1.0, "α stands before x alone"),
-    ("equivalent_branch_scale", lambda a: sqrt(a), "There are no variances here"),
-    ("equivalent_branch_scale", lambda a: a**-0.5, "No variances here"),
-    ("equivalent_branch_scale", lambda a: -1 / a, "LN keeps the direction"),
-    ("equivalent_branch_scale", lambda a: 1 // a, "are not the same for a random x and F"),
-    ("equivalent_branch_scale", lambda a: 1 / (1 + a), "c is 1"),
-    ("equivalent_branch_scale", lambda a: 2 - a, "are not the same for a random x and F"),
-    ("equivalent_branch_scale", lambda a: round(1 / a, 2), "Nearly: something is rounded"),
-    ("equivalent_branch_scale", lambda a: 1 / a if a > 1 else a, OTHER),
-    ("equivalent_branch_scale", lambda a: 1 / a if isinstance(a, float) else 0, "A whole number for α"),
-    ("equivalent_branch_scale", lambda a: str(1 / a), "The answer is one number"),
-    ("equivalent_branch_scale", lambda a: lambda x: x / a, "The answer is one number"),
+    ("misplaced_share", lambda n, f, a: (a**2 / (a**2 + f)) ** n, "with α on the skip"),
+    ("misplaced_share", lambda n, f, a: (1 / (1 + a * f)) ** n, "scales its variance by α²"),
+    ("misplaced_share", lambda n, f, a: (1 / (1 + f)) ** n, "on the branch alone"),
+    ("misplaced_share", lambda n, f, a: (1 / (1 + a**4 * f)) ** n, "α² too many"),
+    ("misplaced_share", lambda n, f, a: (1 / (1 + f / a)) ** n, "makes it stronger"),
+    ("misplaced_share", lambda n, f, a: (1 / (1 + (a * f) ** 2)) ** n, "only α has to be squared"),
+    ("misplaced_share", lambda n, f, a: (1 / (1 + a * sqrt(f))) ** n, "not of lengths"),
+    ("misplaced_share", lambda n, f, a: 1 / (1 + n * a**2 * f), "shares multiply"),
+    ("misplaced_share", lambda n, f, a: (1 / (1 + a**2 * f)) ** (n / 2), "counts n times"),
+    ("misplaced_share", lambda n, f, a: (1 / (1 + a**2 * f)) ** (2 * n), "there are n norms"),
+    ("misplaced_share", lambda n, f, a: 1 / (1 + a**2 * f), "after one sub-layer"),
+    ("misplaced_share", lambda n, f, a: 1 - (1 / (1 + a**2 * f)) ** n, "of the branches"),
+    ("misplaced_share", lambda n, f, a: round((1 / (1 + a**2 * f)) ** n, 4), "Nearly: something is rounded"),
+    ("misplaced_share", lambda n, f, a: (1 / (1 + a**2 * f)) ** n if n else 0.0, OTHER),
+    ("misplaced_share", lambda n, f, a: str((1 / (1 + a**2 * f)) ** n), "The answer is one number"),
+    ("misplaced_share", lambda n, f, a: [(1 / (1 + a**2 * f)) ** k for k in range(n + 1)], "The answer is one number"),
+    ("misplaced_share", lambda n, f, a: misplaced_deep(n, f, a), "cannot call a function within itself"),
     (
         "rms_norm",
         lambda x, g, e: (x - x.mean(-1, True)) * parts(x, e)[1] * g,

@@ -40,7 +40,8 @@ def test_the_race_shows_its_runs_on_fixed_axes() -> None:
     assert list(drawn["DeepNorm"].get_ydata()) == [3.0, 2.0]
     assert left.get_xlim() == (0, 10)
     assert list(drawn["none"].get_ydata()) == [3.1, 3.0]
-    assert list(middle.lines[0].get_ydata()) == [1e-12, 1.0]  # a zero gradient lies on the floor, in sight
+    assert np.array_equal(middle.lines[0].get_ydata(), [np.nan, 1.0], equal_nan=True)  # zero is not drawn, but said
+    assert [text.get_text() for text in middle.texts] == ["DeepNorm: below $10^{-12}$ ↓", "Post-LN: below $10^{-12}$ ↓"]
     assert list(right.lines[0].get_ydata()) == [0.1, 0.2]
     for ax in figure.axes:
         assert ax.get_xlabel()
@@ -72,9 +73,10 @@ def test_the_grid_averages_seeds() -> None:
         {"residual": "post_ln", "learning_rate": 3e-4, "warmup": 20, "loss": [3.0] * 5},
         {"residual": "post_ln", "learning_rate": 1e-4, "warmup": 20, "loss": [1.0] * 5},
     ]
-    left, _ = learning_rate_grid(rows, chance=2.8).axes
+    left, right = learning_rate_grid(rows, chance=2.8).axes
     mean = next(line for line in left.lines if line.get_label() == "Post-LN")
     assert list(mean.get_ydata()) == [1.0, 2.5]
+    assert [line.get_label() for line in right.lines] == ["knows nothing"]  # one warm-up is no curve
 
 
 def test_styles_tell_the_rules_apart_without_colour() -> None:
@@ -109,15 +111,17 @@ def test_theory_is_a_line_and_measurement_points_on_it() -> None:
         most=3,
     )
     (ax,) = figure.axes
-    lines = {line.get_label(): line for line in ax.lines}
-    assert list(lines) == ["both, theory", "both, measured", "theory only, theory"]
-    assert list(lines["both, theory"].get_ydata()) == list(values)
-    points = lines["both, measured"]
+    assert [line.get_label() for line in ax.lines] == ["both", "both", "theory only"]
+    line, points, _ = ax.lines
+    assert list(line.get_ydata()) == list(values)
     assert points.get_linestyle() == "None"
     assert 20 <= len(points.get_xdata()) <= 30
     assert all(y == values[x] + 0.1 for x, y in zip(points.get_xdata(), points.get_ydata(), strict=True))
     assert ax.get_yscale() == "log"
     assert ax.get_ylim() == (0.5, 3)
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.texts] == ["both", "theory only"]  # a line and its points share an entry
+    assert legend.get_title().get_text() == "lines: theory; points: measured"
 
 
 def test_against_depth_has_a_panel_per_quantity_and_the_rules_colours() -> None:

@@ -63,7 +63,31 @@ def test_post_ln_over_the_grid() -> None:
     recipes = {(run["learning_rate"], run["warmup"]) for run in grid}
     assert len(recipes) >= 6
     assert len({warmup for _, warmup in recipes}) >= 3
-    assert all(sum((run["learning_rate"], run["warmup"]) == recipe for run in grid) == 3 for recipe in recipes)
+    for rate, warmup in recipes:
+        seeds = [run["seed"] for run in grid if (run["learning_rate"], run["warmup"]) == (rate, warmup)]
+        assert sorted(seeds) == ([0] if rate == 3e-3 else [0, 1, 2])
+
+
+def test_pre_ln_with_a_learning_rate_of_its_own_is_still_behind() -> None:
+    wanted = {"task": "token_map", "layers": 1000, "parameters": "stack"}
+    own = ends(**wanted, residual="pre_ln", learning_rate=1e-3)
+    assert len(own) == 3
+    assert max(own) < min(ends(**MAP, residual="pre_ln"))
+    assert min(own) > max(ends(**wanted, residual="deepnorm", learning_rate=1e-3))
+
+
+def test_it_is_the_upper_layers_matrices_that_bring_post_ln_down_to_chance() -> None:
+    (everything,) = RECORD.select(**MAP, residual="post_ln", seed=0)
+    for part, learns in {
+        "last norm": False,
+        "norms": False,
+        "matrices": True,
+        "matrices of the upper 100 layers": True,
+        "matrices of the lower 900 layers": False,
+    }.items():
+        (run,) = RECORD.select(**MAP | {"parameters": part}, residual="post_ln")
+        apart = np.mean(run["loss"][37:40]) - np.mean(everything["loss"][37:40])
+        assert apart < 0.01 if learns else apart > 0.05
 
 
 @pytest.mark.parametrize("task", ["token_map", "previous_token", "text"])

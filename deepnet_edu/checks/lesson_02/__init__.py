@@ -1,16 +1,17 @@
-"""Lesson 02, layer norm: the gain of its Jacobian, what α may be moved to, and the gradient along a skip; the norms
+"""Lesson 02, layer norm: the gain of its Jacobian, α on the wrong side, and the gradient along a skip; the norms
 themselves are judged in norms.py and norm_backward.py."""
 
-from math import sqrt
+from math import exp, log1p, sqrt
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from deepnet_edu.checks.again import heeds, steady
+from deepnet_edu.checks.again import deep, heeds, steady
 from deepnet_edu.checks.base import Judge, Misconception, Trial
 from deepnet_edu.checks.lesson_02.norm_backward import layer_norm_backward
 from deepnet_edu.checks.lesson_02.norms import layer_norm, rms_norm
+from deepnet_edu.checks.numbers import holds, number
 from deepnet_edu.checks.tensors import sample
 from deepnet_edu.checks.values import as_array
 
@@ -75,34 +76,51 @@ def jacobian_gain(trial: Trial) -> None:
     )
 
 
-def equivalent_branch_scale(trial: Trial) -> None:
-    """Divide αx + F by α. LN does not see it, and leaves x + F/α: c = 1/α."""
-    steady(trial, (2.5,), (0.4,))
-    for alpha in (2.5, 0.3, 6.6874):
-        got = trial.call(alpha)
+def misplaced_share(trial: Trial) -> None:
+    """Divide x + αF by α. LN does not see it, and leaves x/α + F, DeepNorm's line with 1/α for α: (1/(1 + α²f))ⁿ."""
+    steady(trial, (9, 0.4, 1.3), (9, 1.5, 0.8))
+    points = [(9, 0.4, 1.3), (9, 0.4, 0.8), (9, 1.5, 0.8), (4, 1.5, 0.8), (24, 0.0104, 2.2134)]
+    for n, f, alpha in points:
+        got = trial.call(n, f, alpha)
+        one = 1 / (1 + alpha**2 * f)
         wrong = [
-            Misconception(alpha, "Then the branch is α² too strong: α on the skip makes the branch weaker."),
-            Misconception(1 / alpha**2, "One α: divide the whole sum by α, and look at what F became."),
-            Misconception(alpha**2, "Upside down, and one α too many: α on the skip makes the branch weaker."),
-            Misconception(1.0, "LN forgets a factor on the whole sum, but α stands before x alone."),
-            Misconception(sqrt(alpha), "There are no variances here: both sums are one vector, at two lengths."),
-            Misconception(1 / sqrt(alpha), "No variances here: both sums are the same vector, but for its length."),
-            Misconception(-1 / alpha, "A minus would turn the branch round: LN keeps the direction of the sum."),
+            Misconception(
+                (alpha**2 / (alpha**2 + f)) ** n,
+                "That is with α on the skip. Here it multiplies F alone.",
+            ),
+            Misconception((1 / (1 + alpha * f)) ** n, "Scaling F by α scales its variance by α²."),
+            Misconception((1 / (1 + f)) ** n, "α is on the branch alone: without it the ratio is another one."),
+            Misconception(
+                (1 / (1 + alpha**4 * f)) ** n,
+                "α² too many: by it the branch is too strong beside α on the skip, but asked is the share itself.",
+            ),
+            Misconception(
+                (1 / (1 + f / alpha)) ** n, "A factor α on the branch makes it stronger, and the input's share smaller."
+            ),
+            Misconception(
+                (1 / (1 + alpha**2 * f**2)) ** n, "f is the branch's variance already: only α has to be squared."
+            ),
+            Misconception(
+                (1 / (1 + alpha * sqrt(f))) ** n, "A share of variance is a ratio of variances, not of lengths."
+            ),
+            Misconception(1 / (1 + n * alpha**2 * f), "Each norm shrinks all that came before: shares multiply."),
+            Misconception(
+                one ** (n / 2),
+                "Each of the n sub-layers has its own norm: the share of one counts n times.",
+            ),
+            Misconception(one ** (2 * n), "n counts sub-layers, not layers: there are n norms."),
+            Misconception(one, "That is the share after one sub-layer: n of them follow each other."),
+            Misconception(1 - one**n, "That is the share of the branches, not of the input."),
         ]
-        trial.equal(got, 1 / alpha, wrong)
-    heeds(trial, ("alpha",), (2.5,), (0.3,), (6.6874,))
-    one = float(as_array(trial.call(1.0)))
-    trial.require(abs(one - 1) < 1e-2, "With α = 1 both sums are the same already: c is 1.", "1", f"{one:.4g}")
-    c = float(as_array(trial.call(2.5)))
-    x, branch = sample(6, seed=1), sample(6, seed=2)
-    wanted, found = (functional.layer_norm(s, (6,), eps=0.0) for s in (2.5 * x + branch, x + c * branch))
-    trial.require(
-        bool((wanted - found).abs().max() < 1e-2),
-        "With this c, LN(αx + F) and LN(x + cF) are not the same for a random x and F.",
-        f"{wanted[0]:.4f}, {wanted[1]:.4f}, …",
-        f"{found[0]:.4f}, {found[1]:.4f}, …",
-    )
-    trial.equal(trial.call(4), 0.25, sentence="A whole number for α gives another value than the same float.")
+        expected = exp(-n * log1p(alpha**2 * f))
+        trial.equal(got, expected, wrong, tolerance=1e-5)
+    heeds(trial, ("n", "f", "alpha"), *points[:4])
+    for n, f, alpha, share in [(0, 0.4, 1.3, 1.0), (1, 1, 2, 0.2), (1, 1, 1, 0.5), (3, 1, 1, 0.125)]:
+        trial.equal(trial.call(n, f, alpha), share)
+    # 1,000 layers, as in the lesson. In float32 a ratio that is nearly 1 is rounded, and 2,000 roundings multiply.
+    thousand = deep(trial, "sub-layers", 2000, 1.25e-4, 6.6874)
+    trial.equal(thousand, exp(-2000 * log1p(1.25e-4 * 6.6874**2)), tolerance=1e-2)
+    holds(trial, number(trial, 5, 0.0, 1.3), 1.0, "With f = 0 no branch adds anything: all is the input's.")
 
 
 def skip_gradient_factor(trial: Trial) -> None:
@@ -163,7 +181,7 @@ def skip_gradient_factor(trial: Trial) -> None:
 
 JUDGES: dict[str, Judge] = {
     "layer_norm": layer_norm,
-    "equivalent_branch_scale": equivalent_branch_scale,
+    "misplaced_share": misplaced_share,
     "jacobian_gain": jacobian_gain,
     "skip_gradient_factor": skip_gradient_factor,
     "layer_norm_backward": layer_norm_backward,

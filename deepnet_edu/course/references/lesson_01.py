@@ -1,5 +1,6 @@
 """Reference answers, cut from solutions/01_residual_arithmetic.py by `make build`. Do not edit."""
 
+import warnings
 from math import comb, sqrt
 
 import numpy as np

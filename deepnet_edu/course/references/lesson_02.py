@@ -12,9 +12,9 @@ def layer_norm(x, gamma, beta, eps):
     return centred / (variance + eps).sqrt() * gamma + beta
 
 
-def equivalent_branch_scale(alpha):
-    """The factor on F that does what alpha does on x: one number."""
-    return 1 / alpha
+def misplaced_share(n, f, alpha):
+    """Part of the variance that is still the input's after n times LN(x + αF): one number from 0 to 1."""
+    return (1 / (1 + alpha**2 * f)) ** n
 
 
 def jacobian_gain(x):
