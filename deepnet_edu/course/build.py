@@ -42,8 +42,12 @@ from deepnet_edu.messages import UserError
 CELL_TIMEOUT_S = 900
 #: So many files are named where more are not up to date.
 _NAMED = 8
+#: Tag of a cell whose source JupyterLab folds, and MyST's pages, too.
+FOLDED = "hide-input"
 #: Key in a solution's metadata: the digest of all that its outputs depend on.
 MADE_FROM = "made_from"
+#: Tag of a heading below which JupyterLab folds everything, down to the next heading of its level or above.
+ROOM = "room"
 
 
 @dataclass(frozen=True)
@@ -219,8 +223,12 @@ def _convert(notebook: NotebookNode, header: Header) -> Built:
             raise UserError(f'{name}: a cell with {BEGIN} names no exercise: write # %% exercise="…" above it.')
         cell.id = hashlib.sha256(f"{name}/{position}".encode()).hexdigest()[:12]
         cell.metadata = NotebookNode(tags=tags) if tags else NotebookNode()
+        if FOLDED in tags:
+            cell.metadata["jupyter"] = NotebookNode(source_hidden=True)
         if exercise and cell.cell_type == "markdown":
             cell.source = rendered_prompt(cell.source, exercise, name[:2])
+        if ROOM in tags:
+            cell.metadata["jp-MarkdownHeadingCollapsed"] = True
         for made in (lesson, solution):
             own = nbformat.from_dict(cell)
             if exercise and own.cell_type == "code":

@@ -8,6 +8,13 @@ from typing import Any
 Values = float | Sequence[float] | Mapping[str, "float | Sequence[float]"]
 
 
+class Held(int):
+    """True or False, of which a notebook shows nothing as a cell's last line: what was printed has said it."""
+
+    def _ipython_display_(self) -> None:
+        return
+
+
 def finding(
     what: str,
     value: Values,
@@ -19,7 +26,7 @@ def finding(
     says: str = "",
     holds: bool = True,
     form: str = "",
-) -> bool:
+) -> Held:
     """Print a measured value, what was expected of it, and yes or no. Returns whether it holds of every value.
 
     ``kit.finding("token similarity", {"Post-LN": 0.998, "Keel": 0.993}, above=0.99)`` prints::
@@ -62,7 +69,7 @@ def finding(
     )
     verdict = all(held for _, held in expected)
     print(f"{what}: {shown}; {', '.join(words for words, _ in expected)}: {'yes' if verdict else 'no'}")
-    return verdict
+    return Held(verdict)
 
 
 def _list(value: Any) -> list[float]:

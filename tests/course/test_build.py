@@ -122,6 +122,14 @@ def test_two_builds_are_byte_identical_and_the_second_does_nothing(built: Path) 
     assert {name: (built / name).read_bytes() for name in MADE} == first
 
 
+def test_all_below_a_heading_with_the_tag_room_is_folded(project: Path) -> None:
+    source = project / "solutions" / "00_x.py"
+    room = '\n# %% [markdown] tags=["room"]\n# ## A room\n'
+    source.write_text(source.read_text(encoding="utf-8") + room, encoding="utf-8")
+    (made,) = build.convert_all([source])
+    assert made.lesson.cells[-1].metadata == {"tags": ["room"], "jp-MarkdownHeadingCollapsed": True}
+
+
 def test_check_names_what_is_not_up_to_date(built: Path) -> None:
     (built / "solutions" / "00_x.py").write_text(SOURCE + "# changed\n")
     before = (built / "lessons" / "00_x.ipynb").read_bytes()

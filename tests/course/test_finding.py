@@ -5,6 +5,7 @@ import re
 
 import pytest
 import torch
+from IPython.core.interactiveshell import InteractiveShell
 
 from deepnet_edu.course import kit
 from deepnet_edu.course.places import ROOT
@@ -30,8 +31,14 @@ from deepnet_edu.course.places import ROOT
 def test_a_finding_shows_value_expectation_and_verdict(
     value: object, expected: dict, said: str, capsys: pytest.CaptureFixture
 ) -> None:
-    assert kit.finding("x", value, **expected) is said.endswith("yes")
+    assert kit.finding("x", value, **expected) == said.endswith("yes")
     assert capsys.readouterr().out == said + "\n"
+
+
+def test_the_last_line_of_a_cell_shows_no_true_after_it() -> None:
+    shell = InteractiveShell.instance()
+    data, _ = shell.display_formatter.format(kit.finding("x", 1.0, above=0.5))
+    assert data == {}
 
 
 @pytest.mark.parametrize(("value", "expected"), [(1.0, {}), ([], {"above": 0.0})])
