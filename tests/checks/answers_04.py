@@ -50,7 +50,7 @@ def see_stack(f: Callable, g: np.random.Generator) -> Any:
 # What a function computes on random inputs, by exercise: two functions that agree on it everywhere are equal.
 OBSERVE: dict[str, Callable[[Callable, np.random.Generator], Any]] = {
     "pre_ln": see_sublayer,
-    "post_ln": see_sublayer,
+    "rule_of": lambda f, g: sorted(RULES).index(f(black_box(str(g.choice(sorted(RULES)))))),
     "token_similarity": lambda f, g: f(_x(g, 2, int(g.integers(2, 5)), 6)),
     "split_gradient": lambda f, g: torch.cat([part.flatten() for part in f(_x(g, 2, 3, 6))]),
     "attention_gradient_factor": lambda f, g: f(
@@ -92,11 +92,6 @@ def under_no_grad(x, f, norm):
     return x + f(norm(x))
 
 
-def post_under_no_grad(x, f, norm):
-    with torch.no_grad():
-        return norm(x + f(x))
-
-
 def with_a_fixed_norm(x, f, norm):
     norm.requires_grad_(False)
     return x + f(norm(x))
@@ -130,14 +125,6 @@ def by_stack(x, f, norm):
 
 def by_einsum_of_both(x, f, norm):
     return torch.einsum("kbtd,k->btd", torch.stack([x, f(norm(x))]), torch.ones(2, dtype=x.dtype))
-
-
-def token_by_token(x, f, norm):
-    return torch.stack([norm(one) for one in (x + f(x)).unbind(1)], 1)
-
-
-def by_functional(x, f, norm):
-    return functional.layer_norm(x + f(x), norm.normalized_shape, norm.weight, norm.bias, norm.eps)
 
 
 def unit(x: Tensor) -> Tensor:
@@ -329,6 +316,64 @@ def recursive(x, branches, norms, final_norm):
     return recursive(pre(x, branches[0], norms[0]), branches[1:], norms[1:], final_norm)
 
 
+RULES = {
+    "post_ln": lambda x, f, norm: norm(x + f(x)),
+    "pre_ln": lambda x, f, norm: x + f(norm(x)),
+    "norm_on_branch": lambda x, f, norm: x + norm(f(x)),
+}
+
+
+def black_box(rule):
+    return lambda x, f, norm: RULES[rule](x, f, norm)
+
+
+def by_real_parts(sublayer):
+    """A real norm; a branch of zeros, then one that triples."""
+    x, norm = torch.arange(12.0).reshape(1, 3, 4) ** 2, functional.layer_norm
+    ln = functools.partial(norm, normalized_shape=(4,))
+    if not torch.equal(sublayer(x, torch.zeros_like, ln), x):
+        return "post_ln"
+    added = sublayer(x, lambda x: 3 * x, ln) - x
+    return "pre_ln" if added.std() > 2 else "norm_on_branch"
+
+
+def by_order_of_calls(sublayer):
+    """What was called, and on what."""
+    calls = []
+
+    def f(x):
+        calls.append("f")
+        return x
+
+    def norm(x):
+        calls.append("norm")
+        return 0 * x
+
+    y = sublayer(torch.ones(2), f, norm)
+    return "pre_ln" if calls == ["norm", "f"] else "norm_on_branch" if y.any() else "post_ln"
+
+
+def by_comparison(sublayer):
+    """Each rule written out, on the same random parts."""
+    x, A = torch.randn(1, 3, 4), torch.randn(4, 4)
+    f, norm = (lambda x: torch.tanh(x @ A)), (lambda x: functional.layer_norm(x, (4,)))
+    return min(RULES, key=lambda rule: (RULES[rule](x, f, norm) - sublayer(x, f, norm)).abs().max())
+
+
+def with_words(post="post_ln", pre="pre_ln", branch="norm_on_branch"):
+    return lambda sublayer: {"post_ln": post, "pre_ln": pre, "norm_on_branch": branch}[by_real_parts(sublayer)]
+
+
+def by_zeros(sublayer):
+    x = torch.arange(4.0).reshape(1, 1, 4)
+    return "pre_ln" if torch.equal(sublayer(x, torch.zeros_like, own_norm), x) else "post_ln"
+
+
+def by_turns(kept, sublayer):
+    kept.append(1)
+    return list(RULES)[len(kept) % 3]
+
+
 RIGHT = [
     ("pre_ln", on_a_copy),
     ("pre_ln", lambda x, f, norm: torch.add(f(norm(x)), x)),
@@ -336,10 +381,9 @@ RIGHT = [
     ("pre_ln", by_stack),
     ("pre_ln", by_einsum_of_both),
     ("pre_ln", lambda x, f, norm: sum([x, f(norm(x))])),
-    ("post_ln", by_functional),
-    ("post_ln", lambda x, f, norm: norm.forward(f(x).add(x))),
-    ("post_ln", token_by_token),
-    ("post_ln", lambda x, f, norm: on_a_copy(x, lambda _: norm(x + f(x)) - x, lambda x: x)),
+    ("rule_of", by_real_parts),
+    ("rule_of", by_order_of_calls),
+    ("rule_of", by_comparison),
     ("token_similarity", by_mask),
     ("token_similarity", by_loops),
     ("token_similarity", by_numpy),
@@ -391,21 +435,14 @@ WRONG = [
     ("pre_ln", lambda x, f, norm: norm(x) + f(x), "on the skip alone"),
     ("pre_ln", lambda x, f, norm: x + (f(norm(x)) + f(norm(x))) / 2, "Call the branch once"),
     ("pre_ln", added_in_place, "changed its input in place"),
-    ("post_ln", lambda x, f, norm: x + norm(f(x)), "You normalised the branch. Post-LN normalises the sum."),
-    ("post_ln", lambda x, f, norm: norm(x + norm(f(x))), "a different published rule"),
-    ("post_ln", lambda x, f, norm: x + f(norm(x)), "That is Pre-LN"),
-    ("post_ln", lambda x, f, norm: x + f(x), "The norm on the sum is missing"),
-    ("post_ln", lambda x, f, norm: norm(x + f(norm(x))), "reads x as it is"),
-    ("post_ln", lambda x, f, norm: norm(f(x)), "The skip is missing"),
-    ("post_ln", lambda x, f, norm: norm(x.detach() + f(x)), "gradient that comes back to x"),
-    ("post_ln", lambda x, f, norm: norm(x + f(x).detach()), "gradient that comes back to"),
-    ("post_ln", lambda x, f, norm: norm((x + f(x)).detach()), "gradient that comes back to x"),
-    ("post_ln", lambda x, f, norm: norm(x + f(x.detach())), "gradient that comes back to x"),
-    ("post_ln", post_under_no_grad, "No gradient passes"),
-    ("post_ln", of_first_call(lambda x, f, norm: norm(x + f(x))), "The branch was not called"),
-    ("post_ln", lambda x, f, norm: own_norm(x + f(x)), "a norm of your own"),
-    ("post_ln", lambda x, f, norm: norm(x - f(x)), "added to the skip"),
-    ("post_ln", lambda x, f, norm: norm(x + f(x) + 0 * f(x)), "Call the branch once"),
+    ("rule_of", lambda sublayer: "pre_ln", "the same for all three"),
+    ("rule_of", by_zeros, "a branch of zeros"),
+    ("rule_of", with_words(pre="norm_on_branch", branch="pre_ln"), "are exchanged"),
+    ("rule_of", with_words(post="pre_ln", pre="post_ln"), "Post-LN is not recognised"),
+    ("rule_of", with_words(pre="post_ln"), "One rule is taken for another"),
+    ("rule_of", functools.partial(by_turns, []), "different answers"),
+    ("rule_of", with_words(branch="res_post"), "one of three words"),
+    ("rule_of", lambda sublayer: sublayer, "one of three words"),
     ("token_similarity", one_diagonal_for_all, "Each of the B sequences has T pairs"),
     ("token_similarity", upper_triangle_with_diagonal, "always similar to itself"),
     ("token_similarity", lambda x: mean_of_pairs(unit(x[:1])), "the first sequence alone"),

@@ -45,13 +45,20 @@ def _schedule(g: np.random.Generator) -> tuple[int, float, int, float]:
     return step, g.uniform(0.1, 1), warmup, float(g.choice([0, g.uniform(0, 0.1)]))
 
 
+def _see_claim(f: Callable, g: np.random.Generator) -> Any:
+    """A mark for each arm that a list names."""
+    arms = {f"arm {i}": {"a": g.uniform(), "b": g.uniform()} for i in range(int(g.integers(0, 7)))}
+    first, second = f(arms, lambda arm: arm["a"] > 0.5, lambda arm: arm["b"] > 0.5)
+    return [[name in one for name in arms] for one in (list(first), list(second))]
+
+
 # What a function computes on random inputs, by exercise: two functions that agree on it everywhere are equal.
 OBSERVE: dict[str, Callable[[Callable, np.random.Generator], Any]] = {
     "post_ln_init_divisor": lambda f, g: f(*_layer(g)),
     "learning_rate": lambda f, g: f(*_schedule(g)),
     "model_update": _see_update,
-    "update_bound": lambda f, g: f(*g.uniform(0, 2, (2, 6)), g.uniform(1, 3), g.uniform(0, 1, 6)),
-    "sublayer_slopes": lambda f, g: np.array(f(g.normal(), *g.uniform(0, 2, 2), g.uniform(1, 3))),
+    "counterexamples": _see_claim,
+    "update_factor": lambda f, g: f(*g.uniform(0.3, 3, 3), str(g.choice(["sgd", "adam"]))),
     "warmup_distance": lambda f, g: 1e6 * f(int(g.integers(0, 40)), g.uniform(1e-6, 1e-5), int(g.integers(1, 20))),
 }
 
@@ -251,39 +258,45 @@ def remembers(function, key):
     return lambda *given: kept.setdefault(key(*given), function(*given))
 
 
-def slopes(x, v, w, a):
-    u = v * w
-    return a * x * (a - u) / (a * a + u * u) ** 1.5
+def by_sets(arms, cause, effect):
+    have, show = ({name for name in arms if one(arms[name])} for one in (cause, effect))
+    return [name for name in arms if name in have - show], [name for name in arms if name in show - have]
 
 
-def pair(slope):
-    """Along v and along w, from one along u."""
-    return lambda x, v, w, alpha: (w * slope(x, v, w, alpha), v * slope(x, v, w, alpha))
+def by_loop(arms, cause, effect):
+    first, second = [], []
+    for name, values in arms.items():
+        a, b = bool(cause(values)), bool(effect(values))
+        if a != b:
+            (first if a else second).append(name)
+    return first, second
 
 
-def by_autograd(x, v, w, alpha):
-    v, w = (torch.tensor(one, dtype=torch.float64, requires_grad=True) for one in (v, w))
-    f = (alpha + v * w) * x / (alpha**2 + v**2 * w**2) ** 0.5
-    return torch.autograd.grad(f, (v, w), create_graph=True)
+def by_filter(arms, cause, effect):
+    return [
+        tuple(filter(lambda name: one(arms[name]) and not other(arms[name]), arms))
+        for one, other in ((cause, effect), (effect, cause))
+    ]
 
 
-def by_differences(x, v, w, a, h=1e-6):
-    def f(v, w):
-        return (a + v * w) * x / sqrt(a * a + (v * w) ** 2)
-
-    return [(f(v + h, w) - f(v - h, w)) / (2 * h), (f(v, w + h) - f(v, w - h)) / (2 * h)]
-
-
-def by_complex_step(x, v, w, a):
-    def f(v, w):
-        return (a + v * w) * x / (a * a + (v * w) ** 2) ** 0.5
-
-    return f(v + 1e-20j, w).imag / 1e-20, f(v, w + 1e-20j).imag / 1e-20
+def by_values(rule):
+    """Both lists by a rule of whether cause and effect are there."""
+    return lambda arms, cause, effect: tuple(
+        [name for name, one in arms.items() if rule(i, bool(cause(one)), bool(effect(one)))] for i in (0, 1)
+    )
 
 
-def with_torch(v, w, alpha, dtheta):
-    v, w, dtheta = (torch.tensor(one, dtype=torch.float32) for one in (v, w, dtheta))
-    return torch.stack([v, w]).norm(dim=0) @ dtheta / alpha
+def growing(kept, arms, cause, effect):
+    """Its lists are the same ones at every call."""
+    for i, names in enumerate(by_loop(arms, cause, effect)):
+        kept[i].extend(names)
+    return kept[0], kept[1]
+
+
+def in_two_steps(alpha, gain, rate, optimizer):
+    slope = gain / alpha
+    step = {"sgd": slope, "adam": 1.0}[optimizer] * rate
+    return slope * step
 
 
 def total(rate, first=0, last=0):
@@ -324,25 +337,14 @@ RIGHT = [
     ("model_update", update(lambda z, y: torch.dist(z, y))),
     ("model_update", update(lambda z, y: sqrt(((z - y) ** 2).sum()))),
     ("model_update", update(lambda z, y: torch.linalg.norm(z.float() - y.float()).item())),
-    ("update_bound", lambda v, w, a, d: np.hypot(v, w) @ d / a),
-    ("update_bound", lambda v, w, a, d: sum(sqrt(p * p + q * q) * s for p, q, s in zip(v, w, d, strict=True)) / a),
-    ("update_bound", with_torch),
-    ("update_bound", lambda v, w, a, d: np.linalg.norm([v, w], axis=0).dot(d) / a),
-    ("update_bound", lambda v, w, a, d: (abs(v + 1j * w) * d).sum() / a),
-    ("update_bound", lambda v, w, a, d: np.cumsum(np.einsum("i,i->i", np.sqrt(v**2 + w**2) / a, d))[-1]),
-    ("update_bound", lambda v, w, alpha, dtheta: torch.tensor(np.hypot(v, w) / alpha * dtheta).sum()),
-    ("sublayer_slopes", pair(slopes)),
-    (
-        "sublayer_slopes",
-        lambda x, v, w, a: tuple(
-            x * p / sqrt(a * a + (v * w) ** 2) * (1 - (a + v * w) * v * w / (a * a + (v * w) ** 2)) for p in (w, v)
-        ),
-    ),
-    ("sublayer_slopes", by_autograd),
-    ("sublayer_slopes", by_differences),
-    ("sublayer_slopes", by_complex_step),
-    ("sublayer_slopes", lambda x, v, w, a: np.array([w, v]) * slopes(x, v, w, a)),
-    ("sublayer_slopes", lambda x, v, w, a: torch.tensor(pair(slopes)(x, v, w, a))),
+    ("counterexamples", by_sets),
+    ("counterexamples", by_loop),
+    ("counterexamples", by_filter),
+    ("counterexamples", by_values(lambda i, a, b: a != b and (b if i else a))),
+    ("update_factor", in_two_steps),
+    ("update_factor", lambda a, g, r, o: r * (g / a) ** (2 if o == "sgd" else 1)),
+    ("update_factor", lambda a, g, r, o: torch.tensor(r * g * (g / a if o == "sgd" else 1) / a)),
+    ("update_factor", lambda a, g, r, o: np.exp(np.log(r) + (1 + (o == "sgd")) * (np.log(g) - np.log(a)))),
     ("warmup_distance", lambda n, peak, w: sum(rate(t, peak, w) for t in range(n))),
     ("warmup_distance", lambda n, peak, w: np.sum([interpolated(t, peak, w) for t in np.arange(n)])),
     ("warmup_distance", in_order),
@@ -448,43 +450,35 @@ WRONG = [
     ("model_update", update(lambda z, y: torch.linalg.norm(z - y, 2).item()), "flatten it first"),
     ("model_update", update(lambda z, y: (z - y).norm(dim=-1)), "one number"),
     ("model_update", update(lambda z, y: round((z - y).norm().item(), 3)), "rounded"),
-    ("update_bound", lambda v, w, a, d: -7, "half of the update"),
-    ("update_bound", lambda v, w, a, d: ((v + w) / a * d).sum(), "combine as squares"),
-    ("update_bound", lambda v, w, a, d: (np.sqrt(v + w) / a * d).sum(), "combine as squares"),
-    ("update_bound", lambda v, w, a, d: (np.hypot(v, w) / a**2 * d).sum(), "The second one is in the gradient"),
-    ("update_bound", lambda v, w, a, d: sqrt(((np.hypot(v, w) / a * d) ** 2).sum()), "not that they cancel"),
-    ("update_bound", lambda v, w, a, d: (np.hypot(v, w) / a * d)[::2].sum(), "Every second sub-layer"),
-    ("update_bound", lambda v, w, a, d: (v * w / a * d).sum(), "differentiates it"),
-    ("update_bound", lambda v, w, a, d: (np.hypot(v, w) * d).sum(), "α is missing"),
-    ("update_bound", lambda v, w, a, d: (np.hypot(v, w) * a * d).sum(), "yours larger"),
-    ("update_bound", lambda v, w, a, d: (np.hypot(v, w) / a).sum(), "how far its weights moved"),
-    ("update_bound", lambda v, w, a, d: ((v**2 + w**2) / a * d).sum(), "root of the sum of squares is missing"),
-    ("update_bound", lambda v, w, a, d: (np.hypot(v, w) / a).sum() * d.sum(), "its own Δθ"),
-    ("update_bound", lambda v, w, a, d: np.linalg.norm([v, w]) / a * d.sum(), "its own root"),
-    ("update_bound", lambda v, w, a, d: (np.hypot(v, w) / a * d).mean(), "not a mean"),
-    ("update_bound", lambda v, w, a, d: (np.hypot(v, w) / a * d).max(), "not the largest"),
-    ("update_bound", lambda v, w, a, d: np.hypot(v, w) / a * d, "one number"),
-    ("update_bound", lambda v, w, a, d: (np.hypot(v, w) / a * d)[:10].sum(), "For these arguments"),
-    ("update_bound", lambda v, w, a, d: (np.hypot(v, w) / max(a, 1) * d).sum(), "For these arguments"),
-    ("update_bound", lambda v, w, a, d: (np.sort(np.hypot(v, w)) / a * np.sort(d)).sum(), "For these arguments"),
-    ("update_bound", lambda v, w, a, d: sum(np.hypot(v, w).__imul__(d)) / a**0.5, "half of the update"),
-    ("update_bound", lambda v, w, a, d: (np.sqrt(v.__ipow__(2) + w.__ipow__(2)) / a * d).sum(), "changed its input"),
-    ("sublayer_slopes", lambda x, v, w, a: (-7, -7), "both slopes are 0"),
-    ("sublayer_slopes", lambda x, v, w, a: (v * slopes(x, v, w, a), w * slopes(x, v, w, a)), "Crosswise"),
-    ("sublayer_slopes", pair(lambda x, v, w, a: x / sqrt(a * a + v * v * w * w)), "quotient rule"),
-    ("sublayer_slopes", lambda x, v, w, a: (slopes(x, v, w, a), slopes(x, v, w, a)), "slope along u"),
-    ("sublayer_slopes", pair(lambda x, v, w, a: slopes(1, v, w, a)), "x is missing"),
-    ("sublayer_slopes", pair(lambda x, v, w, a: slopes(x, v, w, a) / a), "A factor α is missing"),
-    ("sublayer_slopes", pair(lambda x, v, w, a: -slopes(x, v, w, a)), "The sign is wrong"),
-    ("sublayer_slopes", pair(lambda x, v, w, a: abs(slopes(x, v, w, a))), "no absolute value"),
-    ("sublayer_slopes", pair(lambda x, v, w, a: slopes(x, v, w, a) * (a + v * w) / (a - v * w + 1e-12)), "one sign is"),
-    ("sublayer_slopes", pair(lambda x, v, w, a: slopes(x, v, w, a) * sqrt(a * a + (v * w) ** 2)), "too low"),
-    ("sublayer_slopes", pair(lambda x, v, w, a: slopes(x, v, w, a) / sqrt(a * a + (v * w) ** 2)), "too high"),
-    ("sublayer_slopes", lambda x, v, w, a: slopes(x, v, w, a) * (v + w), "The answer is an array"),
-    ("sublayer_slopes", lambda x, v, w, a: (*pair(slopes)(x, v, w, a), 0.0), "The answer is a pair"),
-    ("sublayer_slopes", pair(lambda x, v, w, a: max(slopes(x, v, w, a), 0)), "For these arguments"),
-    ("sublayer_slopes", lambda x, v, w, a: (x * w / a, x * v / a), "both slopes are 0"),
-    ("sublayer_slopes", lambda x, v, w, a: [round(one, 3) for one in pair(slopes)(x, v, w, a)], "rounded"),
+    ("counterexamples", lambda arms, c, e: by_loop(arms, e, c), "The lists are exchanged"),
+    ("counterexamples", by_values(lambda i, a, b: not a and not b if i else a and b), "agree with the sentence"),
+    ("counterexamples", by_values(lambda i, a, b: a and b), "Those have both"),
+    ("counterexamples", by_values(lambda i, a, b: a != b), "Both lists hold all arms"),
+    ("counterexamples", by_values(lambda i, a, b: not (a if i else b)), "ask for the other half"),
+    ("counterexamples", by_values(lambda i, a, b: b if i else a), "with cause and effect agrees"),
+    ("counterexamples", by_values(lambda i, a, b: not a and not b if i else a and not b), "but without the cause"),
+    ("counterexamples", by_values(lambda i, a, b: not i and a and not b), "The second list stays empty"),
+    ("counterexamples", by_values(lambda i, a, b: i and b and not a), "The first list stays empty"),
+    ("counterexamples", lambda *given: tuple(one[::-1] for one in by_loop(*given)), "their order is another one"),
+    ("counterexamples", lambda *given: tuple(one[:1] for one in by_loop(*given)), "the lists are others"),
+    ("counterexamples", lambda *given: by_loop(*given)[0], "two lists of names"),
+    ("counterexamples", lambda *given: tuple(map(len, by_loop(*given))), "two lists of names"),
+    ("counterexamples", lambda *given: tuple(map(set, by_loop(*given))), "two lists of names"),
+    ("counterexamples", lambda a, c, e: ([v for v in a.values() if c(v)], []), "not their values"),
+    ("counterexamples", partial(growing, [[], []]), "another answer the second time"),
+    ("update_factor", lambda a, g, r, o: -7, "the factor is 1"),
+    ("update_factor", lambda a, g, r, o: r * g / a, "it comes in twice"),
+    ("update_factor", lambda a, g, r, o: r * (g / a) ** 2, "the slope comes in once"),
+    ("update_factor", lambda a, g, r, o: r * (g / a) ** (1 if o == "sgd" else 2), "it comes in twice"),
+    ("update_factor", lambda a, g, r, o: r * (g * a) ** (2 if o == "sgd" else 1), "A larger α makes the sum smaller"),
+    ("update_factor", lambda a, g, r, o: in_two_steps(a, g, r, o) * sqrt(2), "was in the sum before"),
+    ("update_factor", lambda a, g, r, o: in_two_steps(a, g, 1, o), "a factor of every step"),
+    ("update_factor", lambda a, g, r, o: in_two_steps(a, g, r**2, o), "in the step alone"),
+    ("update_factor", lambda a, g, r, o: 1 / in_two_steps(a, g, r, o), "turn it over"),
+    ("update_factor", lambda a, g, r, o: in_two_steps(a, 1, r, o), "a gain on the root"),
+    ("update_factor", lambda a, g, r, o: [in_two_steps(a, g, r, o)], "one number"),
+    ("update_factor", lambda a, g, r, o: round(in_two_steps(a, g, r, o), 3), "rounded"),
+    ("update_factor", lambda a, g, r, o: in_two_steps(max(a, 1), g, r, o), "For these arguments"),
     ("warmup_distance", lambda n, p, w: -7, "In no step"),
     ("warmup_distance", lambda n, p, w: in_order(max(n, 1), p, w), "In no step"),
     ("warmup_distance", lambda n, p, w: n * p, "without warm-up"),
@@ -504,5 +498,4 @@ WRONG = [
     ("warmup_distance", lambda n, p, w: [rate(t, p, w) for t in range(n)], "one number"),
     ("warmup_distance", lambda n, p, w: round(in_order(n, p, w), 8) if n > 1 else n * 1e-7, "rounded"),
     ("learning_rate", remembers(rate, lambda t, p, w, i=1e-7: (t, w)), "For these arguments"),
-    ("sublayer_slopes", remembers(pair(slopes), lambda x, v, w, a: (v, w, a)), "For these arguments"),
 ]  # fmt: skip

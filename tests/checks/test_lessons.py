@@ -78,7 +78,6 @@ def not_attempted(*_: Any, **__: Any) -> None:
 IN_PLACE = {name for name in EXERCISES if name.endswith("_")}
 TENSORS = {
     "pre_ln",
-    "post_ln",
     "pre_ln_stack",
     "deepnorm",
     "decoder_layer",

@@ -1,4 +1,4 @@
-"""Lesson 04, Post-LN or Pre-LN: both sub-layers and a whole Pre-LN stack. The rest is judged in tokens.py."""
+"""Lesson 04, Post-LN or Pre-LN: a Pre-LN sub-layer and a whole stack. rules.py judges the rules, tokens.py the rest."""
 
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from deepnet_edu.checks.base import Judge, Misconception, Trial
+from deepnet_edu.checks.lesson_04.rules import rule_of
 from deepnet_edu.checks.lesson_04.tokens import (
     attention_gradient_factor,
     pre_ln_share,
@@ -20,69 +21,55 @@ from deepnet_edu.checks.tensors import sample
 _SHAPES = [(2, 5, 8), (3, 4, 12), (2, 5, 8)]
 
 
-def _sublayer(trial: Trial, post: bool) -> None:
+def pre_ln(trial: Trial) -> None:
+    """x + F(LN(x)): the branch reads the normalised stream, the skip carries the raw one."""
     backward: list[Callable[[], None]] = []
     for seed, shape in enumerate(_SHAPES):
         d = shape[-1]
         calls: list[str] = []
-        # Far from normalised: where it is already, Pre-LN's norm may be forgotten and its skip may be normalised.
+        # Far from normalised: where it is already, the norm may be forgotten and the skip may be normalised.
         x, norm = 3 * sample(*shape, seed=d + seed) + 0.7, norm_of(d, 100 * seed + d + 2, eps=1e-2)
         f, weight = branch_of(d, d + 10 * seed + 1, calls)
 
         def right(x: Tensor, f: Branch = f, norm: nn.LayerNorm = norm) -> Tensor:
-            return ln(norm, x + f(x)) if post else x + f(ln(norm, x))
+            return x + f(ln(norm, x))
 
         with trial.keeping(norm):
             got = call_with_functions(trial, x, f, norm)
         once = len(calls)
         y, fx, fy = ln(norm, x), f(x), f(ln(norm, x))
-        skip = "The skip is missing: x itself is part of the sum."
-        one = "One norm a sub-layer: this is a different published rule."
-        alone = "The norm stands on the skip alone, the one place where no rule has it."
         own = "That is a norm of your own: use the one that you were given, which has a gain and a bias."
-        sign = "The branch is added to the skip, not subtracted."
-        # What was computed, what to say to who should have written Pre-LN, and Post-LN.
-        table: list[tuple[Tensor, str, str]] = [
-            (ln(norm, x + fx), "That is Post-LN: its norm stands on the sum.", ""),
-            (x + fy, "", "That is Pre-LN: its norm stands in the branch."),
-            (
-                y + fy,
-                "You normalised the skip too: the skip must carry the raw x, that is the whole point of Pre-LN.",
-                "Both terms are normalised before the sum: Post-LN normalises the sum itself.",
+        wrong = [
+            Misconception(ln(norm, x + fx), "That is Post-LN: its norm stands on the sum."),
+            Misconception(
+                y + fy, "You normalised the skip too: the skip must carry the raw x, that is the whole point of Pre-LN."
             ),
-            (
+            Misconception(
                 x + ln(norm, fx),
                 "You normalised what the branch returns: the norm stands before the branch, not after it.",
-                "You normalised the branch. Post-LN normalises the sum.",
             ),
-            (x + fx, "The branch must see a normalised input: its norm is missing.", "The norm on the sum is missing."),
-            (ln(norm, x + ln(norm, fx)), one, one),
-            (
-                ln(norm, x + fy),
-                "One norm a sub-layer: nothing normalises Pre-LN's sum, so the skip is free.",
-                "One norm a sub-layer: the branch reads x as it is.",
+            Misconception(x + fx, "The branch must see a normalised input: its norm is missing."),
+            Misconception(ln(norm, x + ln(norm, fx)), "One norm a sub-layer: this is a different published rule."),
+            Misconception(
+                ln(norm, x + fy), "One norm a sub-layer: nothing normalises Pre-LN's sum, so the skip is free."
             ),
-            (y + fx, alone, alone),
-            (ln(norm, fx), skip, skip),
-            (fy, skip, skip),
-            (x - fy, sign, ""),
-            (ln(norm, x - fx), "", sign),
-            *((x + f(bare(x, eps)), own, "") for eps in (0, 1e-5, norm.eps)),
-            *((bare(x + fx, eps), "", own) for eps in (0, 1e-5, norm.eps)),
+            Misconception(y + fx, "The norm stands on the skip alone, the one place where no rule has it."),
+            *(Misconception(one, "The skip is missing: x itself is part of the sum.") for one in (ln(norm, fx), fy)),
+            Misconception(x - fy, "The branch is added to the skip, not subtracted."),
+            *(Misconception(x + f(bare(x, eps)), own) for eps in (0, 1e-5, norm.eps)),
         ]
-        wrong = [Misconception(value, sentences[post]) for value, *sentences in table if sentences[post]]
         trial.equal(got, right(x), wrong)
         called_once(trial, once)
         leaf = x.clone().requires_grad_()
         operands = {"x": leaf, "the branch's weight": weight, "the norm's gain": norm.weight}
         answer = partial(trial.call, leaf, f, norm)
         backward.append(partial(trial.gradients, answer, partial(right, leaf), operands))
-    _as_the_lesson_calls_it(trial, post)
+    _as_the_lesson_calls_it(trial)
     for compare in backward:
         compare()
 
 
-def _as_the_lesson_calls_it(trial: Trial, post: bool) -> None:
+def _as_the_lesson_calls_it(trial: Trial) -> None:
     """In float32, with a branch that adds nothing and one whose answer is the same for all tokens."""
     x, norm = (2 * sample(2, 4, 6, seed=5) + 0.4).float(), norm_of(6, 3, eps=1e-5).float()
 
@@ -91,24 +78,10 @@ def _as_the_lesson_calls_it(trial: Trial, post: bool) -> None:
 
     got = call_with_functions(trial, x, torch.zeros_like, norm)
     trial.like(got, x)
-    if post:
-        holds, then = torch.allclose(got, ln(norm, x), atol=1e-5), "only the norm is left"
-    else:
-        holds, then = torch.equal(got, x), "the stream stays exactly as it is"
-    trial.require(holds, f"Where the branch adds nothing, {then}.")
-    right = ln(norm, x + mean_token(x)) if post else x + mean_token(ln(norm, x))
+    trial.require(torch.equal(got, x), "Where the branch adds nothing, the stream stays exactly as it is.")
     got = call_with_functions(trial, x, mean_token, norm)
-    trial.equal(got, right, sentence="With a branch that gives all tokens the same the value is another one.")
-
-
-def pre_ln(trial: Trial) -> None:
-    """x + F(LN(x)): the branch reads the normalised stream, the skip carries the raw one."""
-    _sublayer(trial, post=False)
-
-
-def post_ln(trial: Trial) -> None:
-    """LN(x + F(x)): the branch reads the stream as it is, and the norm stands around the sum."""
-    _sublayer(trial, post=True)
+    said = "With a branch that gives all tokens the same the value is another one."
+    trial.equal(got, x + mean_token(ln(norm, x)), sentence=said)
 
 
 def pre_ln_stack(trial: Trial) -> None:
@@ -210,7 +183,7 @@ def _short_stack(trial: Trial, n: int) -> None:
 
 JUDGES: dict[str, Judge] = {
     "pre_ln": pre_ln,
-    "post_ln": post_ln,
+    "rule_of": rule_of,
     "token_similarity": token_similarity,
     "split_gradient": split_gradient,
     "attention_gradient_factor": attention_gradient_factor,

@@ -1,15 +1,15 @@
-"""Lesson 05, exploding updates: Post-LN-init, the warm-up schedule, the model update (in updates.py), Theorem 4.2 and
-its slopes, and how far warm-up lets a weight go."""
+"""Lesson 05, exploding updates: Post-LN-init, the warm-up schedule, the model update (in updates.py), arms against a
+claim (in causes.py), Theorem 4.2 as a budget, and how far warm-up lets a weight go."""
 
 import contextlib
 from math import sqrt
 
 import numpy as np
-import torch
 
 from deepnet_edu.checks.base import Judge, Misconception, NotRight, Trial
+from deepnet_edu.checks.lesson_05.causes import counterexamples
 from deepnet_edu.checks.lesson_05.updates import model_update
-from deepnet_edu.checks.numbers import grows, holds, number, one_at_a_time
+from deepnet_edu.checks.numbers import apart, grows, holds, number, one_at_a_time
 
 
 def post_ln_init_divisor(trial: Trial) -> None:
@@ -129,107 +129,57 @@ def _falling(step: int, peak: float, warmup: int, initial: float) -> list[Miscon
     ]
 
 
-def update_bound(trial: Trial) -> None:
-    """Σ √(v² + w²)/α·‖Δθ‖: one term for each sub-layer, all added."""
-    for n, alpha, seed in [(6, 2.5, 1), (10, 1.3, 3), (8, 0.7, 4), (1, 1.7, 2)]:
-        v, w, dtheta = np.random.default_rng(seed).uniform(0.2, 1.5, (3, n))
-        got = trial.call(v, w, alpha, dtheta)
-        length = np.hypot(v, w)
-        terms = length / alpha * dtheta
-        two = "Two matrices of one branch: their lengths combine as squares."
-        wrong = [
-            Misconception(((v + w) / alpha * dtheta).sum(), two),
-            Misconception((np.sqrt(v + w) / alpha * dtheta).sum(), two),
-            Misconception(
-                (length / alpha**2 * dtheta).sum(),
-                "One α comes from this sub-layer's norm. The second one is in the gradient, inside Δθ: see lesson 06.",
-            ),
-            Misconception(
-                sqrt((terms**2).sum()), "A bound assumes that the layers' updates add up, not that they cancel."
-            ),
-            Misconception((length * dtheta).sum(), "α is missing: the norm on the sum divides by it."),
-            Misconception((length * alpha * dtheta).sum(), "A larger skip makes the update smaller: yours larger."),
-            Misconception(terms[::2].sum(), "Every second sub-layer is left out: a stack of N layers has 2N."),
-            Misconception(
-                (v * w / alpha * dtheta).sum(),
-                "v·w is the size of the branch. The update differentiates it, by v and by w.",
-            ),
-            Misconception((length**2 / alpha * dtheta).sum(), "The root of the sum of squares is missing."),
-            Misconception((length / alpha).sum(), "Each term is multiplied by how far its weights moved, ‖Δθ‖."),
-            Misconception((length / alpha).sum() * dtheta.sum(), "Term by term: each sub-layer has its own Δθ."),
-            Misconception(
-                sqrt((length**2).sum()) / alpha * dtheta.sum(), "Term by term: each sub-layer has its own root."
-            ),
-            Misconception(terms.mean(), "A sum over the sub-layers, not a mean."),
-            Misconception(terms.max(), "A sum over the sub-layers, not the largest of them."),
-        ]
-        trial.equal(got, float(sum(terms)), wrong)
-    for n, gain, alpha in [(96, 0.27, 4.2), (6, 1.0, 1.0)]:
-        equal = np.full(n, gain)
-        trial.equal(trial.call(equal, equal, alpha, np.full(n, 1e-6)), n * sqrt(2) * gain / alpha * 1e-6)
-    draws = np.random.default_rng(5).uniform(0.2, 1.5, (6, 4))
-    base, others = (draws[0], draws[1], 1.5, draws[2]), (draws[3], draws[4], 1.7, draws[5])
-    one_at_a_time(trial, base, others, lambda v, w, alpha, dtheta: float(np.hypot(v, w) @ dtheta / alpha))
-    v, w, dtheta = draws[:3]
-    one = number(trial, v, w, 1.5, dtheta)
-    grows(trial, one, number(trial, v, w, 3.0, dtheta), 0.5, "Twice the skip, half of the update.")
-    grows(trial, one, number(trial, v, w, 1.5, 2 * dtheta), 2, "Steps of twice the length, twice the update.")
-    stack = [np.concatenate([one, one]) for one in (v, w, dtheta)]
-    said = "A stack of twice as many sub-layers, each of them there twice, has twice the update."
-    grows(trial, one, number(trial, stack[0], stack[1], 1.5, stack[2]), 2, said)
+def update_factor(trial: Trial) -> None:
+    """The slope √(v² + w²)/α is multiplied by gain/alpha; with Adam the step by rate, with SGD by rate·gain/alpha,
+    since the gradient has the slope in it. The sum is multiplied by slope times step.
+    """
+    for alpha, gain, rate in [(1.7, 0.6, 0.45), (0.8, 1.3, 2.5), (2.6, 0.35, 1.4)]:
+        slope = gain / alpha
+        right = {"sgd": rate * slope**2, "adam": rate * slope}
+        for optimizer, expected in right.items():
+            other = right["adam" if optimizer == "sgd" else "sgd"]
+            sgd = optimizer == "sgd"
+            wrong = [
+                Misconception(
+                    other,
+                    "The slope is in the gradient, and an SGD step is the rate times the gradient: it comes in twice."
+                    if sgd
+                    else "Adam divides its step by the gradient's size: the slope comes in once.",
+                ),
+                Misconception(gain * alpha * rate, "A larger α makes the sum smaller: the root is divided by it."),
+                Misconception(
+                    (gain * alpha) ** 2 * rate, "A larger α makes the sum smaller: the root is divided by it."
+                ),
+                Misconception(gain**2 * rate / alpha, "The root of v² + w² is multiplied by gain, not by its square."),
+                Misconception(sqrt(gain) * rate / alpha, "The root of v² + w² is multiplied by gain, not by its root."),
+                Misconception(sqrt(2) * expected, "Asked is a factor: the root of 2 was in the sum before, too."),
+                Misconception(expected / rate, "The learning rate is a factor of every step, whatever takes it."),
+                Misconception(rate * expected, "The learning rate is in the step alone: it counts once."),
+                Misconception(1 / expected, "That is by what the sum was larger before: turn it over."),
+                Misconception(expected / gain, "A gain on v and w is a gain on the root, and on the slope."),
+                Misconception(expected * alpha, "An α is missing."),
+            ]
+            if sgd:
+                wrong += [
+                    Misconception(rate * gain**2 / alpha, "The slope comes in twice, and α with it."),
+                    Misconception(rate * gain / alpha**2, "The slope comes in twice, and the root with it."),
+                ]
+            trial.equal(trial.call(alpha, gain, rate, optimizer), expected, apart(wrong))
+    base, others = (1.5, 0.7, 0.4, "adam"), (2.0, 0.9, 0.3, "sgd")
+    one_at_a_time(trial, base, others, _factor)
+    one_at_a_time(trial, (*base[:3], "sgd"), (*others[:3], "adam"), _factor)
+    nothing = "Where nothing is multiplied the factor is 1."
+    for optimizer in ("sgd", "adam"):
+        holds(trial, number(trial, 1.0, 1.0, 1.0, optimizer), 1.0, nothing)
+        once = number(trial, 1.5, 0.7, 0.4, optimizer)
+        grows(
+            trial, once, number(trial, 3.0, 1.4, 0.4, optimizer), 1, "Twice α and twice v and w: the slope is the same."
+        )
+        grows(trial, once, number(trial, 1.5, 0.7, 0.8, optimizer), 2, "Twice the rate, twice the step, twice the sum.")
 
 
-def sublayer_slopes(trial: Trial) -> None:
-    """(w·s, v·s) with the slope along u = vw, s = α·x·(α - u)/(α² + u²)^(3/2)."""
-    for x, v, w, alpha in [(1.7, 0.4, 0.9, 2.2), (-0.6, 0.8, 0.3, 1.4), (2.1, 0.5, 0.6, 3.1), (0.8, 1.9, 1.6, 1.2)]:
-        got = trial.call(x, v, w, alpha)
-        expected = _slopes(x, v, w, alpha)
-        u, size = v * w, alpha**2 + (v * w) ** 2
-        factor = alpha * x * (alpha - u) / size**1.5
-
-        def pair(slope: float, v: float = v, w: float = w) -> list[float]:
-            return [slope * w, slope * v]
-
-        wrong = [
-            Misconception(
-                pair(factor)[::-1], "Crosswise: the slope along v is a multiple of w, and the one along w of v."
-            ),
-            Misconception(
-                pair(x / sqrt(size)),
-                "The norm's denominator depends on v and w too: the quotient rule has a second term.",
-            ),
-            Misconception(
-                pair(alpha * x * (alpha + u) / size**1.5),
-                "As the branch grows, so does the denominator: one sign is wrong.",
-            ),
-            Misconception(pair(-factor), "The sign is wrong.")
-            if factor > 0
-            else Misconception(pair(abs(factor)), "A slope has a sign: no absolute value."),
-            Misconception([factor, factor], "That is the slope along u = vw: go on from u to v and to w."),
-            Misconception(pair(factor / x), "x is missing: the sub-layer's output is proportional to it."),
-            Misconception(pair(factor / alpha), "A factor α is missing: look at the numerator of the quotient rule."),
-            Misconception(pair(factor * sqrt(size)), "The denominator's power is too low: the root is in it as well."),
-            Misconception(
-                pair(factor / sqrt(size)), "The denominator's power is too high: it is a root that is squared."
-            ),
-        ]
-        said = "The answer is a pair: the slope along v, then the one along w."
-        trial.equal(got, expected, wrong, shape_sentence=said)
-    trial.equal(trial.call(1.0, 0.1, 0.1, 6.7), _slopes(1.0, 0.1, 0.1, 6.7))
-    one_at_a_time(trial, (1.0, 0.3, 0.5, 2.2), (1.5, 0.4, 0.6, 1.9), _slopes)
-    along_v, along_w = (float(one) for one in trial.call(1.3, 1.5, 1.2, 1.8))  # vw = α
-    said = "Where vw = α both slopes are 0: the branch grows no faster than what the norm divides by."
-    trial.require(max(abs(along_v), abs(along_w)) < 1e-5, said, "(0, 0)", f"({along_v:.6g}, {along_w:.6g})")
-    along_v, along_w = (float(one) for one in trial.call(1.3, 0.4, 1.2, 1.8))
-    grows(trial, along_w, along_v, 3, "The larger of v and w has the smaller slope: a step of it does less.")
-
-
-def _slopes(x: float, v: float, w: float, alpha: float) -> np.ndarray:
-    """From autograd."""
-    a, b = (torch.tensor(value, dtype=torch.float64, requires_grad=True) for value in (v, w))
-    with torch.enable_grad():
-        f = (alpha + a * b) * x / (alpha**2 + (a * b) ** 2).sqrt()
-        return np.array([g.item() for g in torch.autograd.grad(f, (a, b))])
+def _factor(alpha: float, gain: float, rate: float, optimizer: str) -> float:
+    return rate * (gain / alpha) ** {"sgd": 2, "adam": 1}[optimizer]
 
 
 def warmup_distance(trial: Trial) -> None:
@@ -294,7 +244,7 @@ JUDGES: dict[str, Judge] = {
     "post_ln_init_divisor": post_ln_init_divisor,
     "learning_rate": learning_rate,
     "model_update": model_update,
-    "update_bound": update_bound,
-    "sublayer_slopes": sublayer_slopes,
+    "counterexamples": counterexamples,
+    "update_factor": update_factor,
     "warmup_distance": warmup_distance,
 }

@@ -2,9 +2,6 @@
 
 from math import sqrt
 
-import numpy as np
-import torch
-
 
 def post_ln_init_divisor(layer, n_layers):
     """What the weights of layer 1 … n_layers are divided by: one number."""
@@ -32,16 +29,18 @@ def model_update(model, x, step):
     return change
 
 
-def update_bound(v, w, alpha, dtheta):
-    """One number, from arrays with an entry per sub-layer and one α."""
-    return (np.sqrt(v**2 + w**2) / alpha * dtheta).sum()
+def counterexamples(arms, cause, effect):
+    """(names with the cause without the effect, names with the effect without the cause)."""
+    not_sufficient = [name for name, arm in arms.items() if cause(arm) and not effect(arm)]
+    not_necessary = [name for name, arm in arms.items() if effect(arm) and not cause(arm)]
+    return not_sufficient, not_necessary
 
 
-def sublayer_slopes(x, v, w, alpha):
-    """(∂f/∂v, ∂f/∂w) of f = (α + vw)x/√(α² + v²w²)."""
-    u = v * w
-    slope = alpha * x * (alpha - u) / (alpha**2 + u**2) ** 1.5
-    return slope * w, slope * v
+def update_factor(alpha, gain, rate, optimizer):
+    """Factor on the theorem's sum, from factors on α, on v and w, and on the learning rate: one number."""
+    slope = gain / alpha
+    step = rate * slope if optimizer == "sgd" else rate
+    return slope * step
 
 
 def warmup_distance(steps, peak, warmup):
