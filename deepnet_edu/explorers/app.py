@@ -38,11 +38,19 @@ class Explorers(Voila):
         return {**settings, "allow_remote_access": False, "local_hostnames": ["localhost"]}
 
 
-def page(names: Sequence[str]) -> NotebookNode:
-    """A notebook that shows these explorers, one below the other."""
+def page(names: Sequence[str], in_address: bool = True) -> NotebookNode:
+    """A notebook that shows these explorers, one below the other.
+
+    Args:
+        names: of ``EXPLORERS``.
+        in_address: whether the page's address keeps what is set, so that a reload or a bookmark shows it again.
+    """
     notebook = nbformat.v4.new_notebook()
     notebook.metadata.kernelspec = NotebookNode(display_name="Python 3", language="python", name="python3")
-    setup = "import torch\nfrom deepnet_edu.explorers import EXPLORERS\n\ntorch.set_num_threads(1)"
+    notebook.metadata.title = "Explorers"
+    setup = "import torch\nfrom deepnet_edu.explorers import EXPLORERS, Explorer\n\ntorch.set_num_threads(1)"
+    if in_address:
+        setup += "\nExplorer.in_address = True"
     notebook.cells = [nbformat.v4.new_code_cell(setup)]
     for name in names:
         kind = EXPLORERS[name]

@@ -1,6 +1,6 @@
 """One look for all figures: a palette that colour-blind readers can tell apart, and a line style per rule besides."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -69,6 +69,17 @@ def line_style(residual: str) -> dict[str, Any]:
     i = names.index(residual)
     n = len(_COLORS)
     return {"color": _COLORS[i % n], "linestyle": _DASHES[(i + i // n) % len(_DASHES)], "linewidth": 2}
+
+
+def rule_styles(residuals: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """:func:`line_style` of the rules of one picture. Of two that have one colour there the later gets a free one."""
+    styles: dict[str, dict[str, Any]] = {}
+    for residual in residuals:
+        style, taken = line_style(residual), {one["color"] for one in styles.values()}
+        if style["color"] in taken:
+            style["color"] = next((color for color in _COLORS if color not in taken), style["color"])
+        styles[residual] = style
+    return styles
 
 
 def series_style(i: int) -> dict[str, Any]:
