@@ -292,7 +292,7 @@ class Explorer(anywidget.AnyWidget):
 
     def _ipython_display_(self) -> None:
         """The widget, and after it the picture of now, which shows wherever the widget does not live."""
-        bundle = super()._repr_mimebundle_()
+        bundle: Any = super()._repr_mimebundle_()
         data = dict(bundle[0] if isinstance(bundle, tuple) else bundle)
         display({**data, "text/plain": f"[explorer] {self.title}: {self.about}"}, raw=True)
         if not self.in_address:

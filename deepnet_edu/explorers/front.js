@@ -97,7 +97,7 @@ function render({ model, el }) {
     button("Copy as code", copy, { class: "tool", title: "A line that shows this again in a notebook" }),
     large,
   ];
-  presets.append(make("span", { class: "space" }), ...tools);
+  presets.append(make("span", { class: "tools" }, ...tools));
 
   // --- the picture and its words
 
@@ -172,7 +172,8 @@ function render({ model, el }) {
     // Inches of matplotlib: 9 points are 14 px, or 19 px in a lecture; more of them where there is much room.
     const inches = Math.min(10.5, Math.max(6.4, width / (root.classList.contains("large") ? 150 : 112)));
     const above = picture.offsetTop - presets.offsetTop;
-    const height = inches * Math.min(0.6, Math.max(0.38, (innerHeight - 110 - above) / width));
+    const left = innerHeight - 110 - above - extra.offsetHeight;
+    const height = inches * Math.min(0.6, Math.max(0.38, left / width));
     if (Math.abs(inches - room[0]) < 0.3 && Math.abs(height - room[1]) < 0.3) return;
     room = [inches, height];
     ask({ do: "fit", width: inches, height });

@@ -120,7 +120,7 @@ class GameExplorer(Explorer):
             self.refuse("A stack is being trained: wait for its end.")
             return
         movable = movable_constants(self.residual.value)
-        constants = {"alpha": self.alpha.value, "beta": self.beta.value} if movable else {}
+        constants: Any = {"alpha": self.alpha.value, "beta": self.beta.value} if movable else {}
         depth, chosen = self.depth, self.chosen
         config = decoder(self.residual.value, depth, **constants)
         recipe = replace(MAP_RECIPE, learning_rate=float(self.rate.value), profile_every=0)

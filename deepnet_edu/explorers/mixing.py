@@ -42,7 +42,7 @@ class MixingExplorer(Explorer):
     def __init__(self, residual: str = DEFAULT, depth: int = 12, **more: Any) -> None:
         self.residual = Choice("rule", rules(), DEFAULT)
         self.depth = Dial("depth (layers)", DEPTHS, 12, whole=True)
-        self.shades = Choice("shades", [(words, name) for name, words in SHADES.items()], "weights")
+        self.shades = Choice("shades", [("weights", "weights"), ("shares of the variance", "shares")], "weights")
         given = {"residual": residual, "depth": depth, **more}
         super().__init__(["residual", "depth", "shades"], MixingFigure(), given)
 

@@ -31,8 +31,8 @@ class PlansExplorer(Explorer):
     title = "Plans for many GPUs"
     about = "cut a model into copies, shards and stages; see what each GPU holds, and who waits for whom."
     what = (
-        "Left: what one GPU of each rank of the pipeline holds, in shares of its memory. A bar above the dashed line "
-        "does not fit.",
+        "Left: what one GPU of each rank of the pipeline holds, in shares of its memory; the number is "
+        "in GB. A bar above the dashed line does not fit.",
         "Right: time goes to the right, a box is one micro-batch on one rank. White is waiting, the pipeline's bubble; "
         "without any waiting all rows would end at the dashed line.",
         "More micro-batches make the bubble smaller. With `gpipe` every rank keeps the activations of all of them "

@@ -18,13 +18,13 @@ _MARKS = "osD^v"
 Ends = tuple[tuple[float, float], tuple[float, float]]
 
 
-def _name_days(ax: Axes, low: float, high: float, without: str = "") -> None:
+def _name_days(ax: Axes, low: float, high: float, without: Sequence[str] = ()) -> None:
     """A dotted line for each day, week, month and year between, with its name above the axes."""
     for word, days in SPANS.items():
-        if low < days < high and word != without:
+        if low < days < high and word not in without:
             ax.axvline(days, color="#777777", lw=1, ls=":", zorder=0)
             ax.text(
-                days, 1.01, word, transform=ax.get_xaxis_transform(), fontsize=8.5, color="#555555", ha="center",
+                days, 1.01, word, transform=ax.get_xaxis_transform(), fontsize=9, color="#555555", ha="center",
                 va="bottom",
             )  # fmt: skip
 
@@ -66,7 +66,7 @@ def days_and_dollars(models: Mapping[str, Mapping[int, Ends]]) -> Figure:
             ax.plot([fast, slow], [(cheap * dear) ** 0.5] * 2, **style)
         slowest, bill = max(bar[1][0] for bar in bars.values()), f"{_money(cheap)} to {_money(dear)}"
         ax.annotate(
-            f"{model}: {bill}", (slowest, (cheap * dear) ** 0.5), (9, 0), textcoords="offset points", fontsize=8.5,
+            f"{model}: {bill}", (slowest, (cheap * dear) ** 0.5), (9, 0), textcoords="offset points", fontsize=9,
             va="center",
         )  # fmt: skip
     legend_below(figure, ax, columns=len(counts))
@@ -108,15 +108,17 @@ class BudgetFigure(Scene[BudgetView]):
         left, right = figure.subplots(1, 2, width_ratios=(1, 1.25))
         rows = range(len(self._held))
         left.set(xscale="log", xlim=(1e-2, 1e5), ylim=(len(self._held) - 0.4, -0.8))
-        left.set_xlabel("weights, gradients, optimizer on a GPU (GB)")
+        left.set_xlabel("held by each GPU (GB)")
         left.set_yticks(list(rows), self._held)
         (self._points,) = left.plot([], [], "o", color="#0072B2", ms=10)
         self._texts = [left.text(1, i - 0.18, "", ha="center", va="bottom", fontsize=9.5) for i in rows]
         self._line = left.axvline(1, color="#D55E00", lw=2, ls="--")
-        self._said = left.text(1, -0.75, "", color="#D55E00", fontsize=9.5, va="top")
+        above = left.get_xaxis_transform()
+        self._said = left.text(1, 1.01, "", color="#D55E00", fontsize=9.5, ha="center", va="bottom", transform=above)
         right.set(xscale="log", yscale="log", xlim=(1e-2, 1e5), ylim=(1e0, 1e10))
         right.set(xlabel="length of the run (days)", ylabel="bill (dollars)")
-        _name_days(right, 1e-2, 1e5, without="a week")  # its name would touch the month's
+        # Names that would touch their neighbours'.
+        _name_days(right, 1e-2, 1e5, without=("a week",) if self.room[0] > 8 else ("a week", "a year"))
         others = range(self._count)
         self._others = [right.plot([1, 1], [1, 1], color="#999999", ls="-", lw=2.5)[0] for _ in others]
         self._names = [right.text(1, 1, "", fontsize=9, color="#555555", ha="center", va="top") for _ in others]
@@ -125,7 +127,7 @@ class BudgetFigure(Scene[BudgetView]):
         self.moves(self._line, self._points, *self._texts, self._said, *self._others, *self._names)
         self.moves(self._chosen, self._label)
 
-    def move(self, view: BudgetView) -> None:
+    def move(self, view: BudgetView) -> str:
         """Points where they are held; the run at its days and dollars."""
         gigabytes = [view.held[name] / 1e9 for name in self._held]
         inside = [min(max(value, 1.5e-2), 6e4) for value in gigabytes]
@@ -133,7 +135,7 @@ class BudgetFigure(Scene[BudgetView]):
         for text, value, x in zip(self._texts, gigabytes, inside, strict=True):
             text.set(text=f"{value:,.3g}", x=x)
         self._line.set_xdata([view.capacity / 1e9] * 2)
-        self._said.set(text=f" a GPU: {view.capacity / 1e9:.0f} GB", x=view.capacity / 1e9)
+        self._said.set(text=f"a GPU: {view.capacity / 1e9:.0f} GB", x=view.capacity / 1e9)
         rest = [count for count in view.ends if count != view.count]
         for i, (line, text) in enumerate(zip(self._others, self._names, strict=True)):
             line.set_visible(i < len(rest))
@@ -146,8 +148,8 @@ class BudgetFigure(Scene[BudgetView]):
         self._chosen.set_data([fast, slow], [cheap, dear])
         self._label.set(text=f"{view.count:,} GPU{'s' * (view.count > 1)}", x=(fast * slow) ** 0.5, y=2 * dear)
         held = ", ".join(f"{value / 1e9:,.3g} GB {name}" for name, value in view.held.items())
-        self.alt = (
-            f"{view.title}: points for what a GPU of {view.capacity / 1e9:.0f} GB must hold ({held}), and days against "
+        return (
+            f"Points for what a GPU of {view.capacity / 1e9:.0f} GB must hold ({held}), and days against "
             f"dollars, {fast:.3g} to {slow:.3g} days and {cheap:,.0f} to {dear:,.0f} dollars on {view.count:,}; more "
-            f"GPUs move it to the left at the same height. {view.said} {view.note}"
+            "GPUs move it to the left at the same height."
         )

@@ -52,13 +52,15 @@ class ConstantsFigure(Scene[ConstantsView]):
             ax.set_xticks([1, 2, 5, 10, 20], ["1", "2", "5", "10", "20"])
             ax.set_yticks([0.01, 0.03, 0.1, 0.3, 1, 3], ["0.01", "0.03", "0.1", "0.3", "1", "3"])
             ax.minorticks_off()
-            ax.set_title(f"{name}\n\n", fontsize=11, loc="left")  # the formula stands on the empty lines
+            ax.set_title(name, fontsize=11, loc="left", pad=36)  # the formula is below it
             formula = ax.text(0, 1.03, "", transform=ax.transAxes, fontsize=10.5, va="bottom", linespacing=1.4)
             (split,) = ax.plot(alpha, 1 / (np.sqrt(2) * alpha), color="#E69F00", ls="--", lw=2)
             (post_ln,) = ax.plot([1], [1], "s", color="#D55E00", ms=7)
             words = [
-                ax.text(0.03, 0.04, "α²β² = ½, the split", color="#8a5f00", fontsize=9.5, transform=ax.transAxes),
-                ax.text(0.9, 1.0, "Post-LN", fontsize=9.5, color="#D55E00", ha="right", va="center"),
+                ax.text(
+                    0.66, 0.03, "α²β² = ½, the split", color="#8a5f00", ha="right", fontsize=9.5, transform=ax.transAxes
+                ),
+                ax.text(1.2, 1.0, "Post-LN", fontsize=9.5, color="#D55E00", va="center"),
             ]
             (line,) = ax.plot(_ALPHA, [1, 1], color="#0072B2", ls="-", lw=2.5)
             (point,) = ax.plot([], [], "o", color="#009E73", ms=12, mec="black")
@@ -69,7 +71,7 @@ class ConstantsFigure(Scene[ConstantsView]):
             self.moves(split, post_ln, *words, line, point, condition, none, formula)
             self._panels.append((name, [split, post_ln, *words], line, point, condition, none, formula))
 
-    def move(self, view: ConstantsView) -> None:
+    def move(self, view: ConstantsView) -> str:
         """Each condition is a line, the paper's choice the point where it meets the split."""
         stacks = {stack.name: stack for stack in view.stacks}
         words = []
@@ -82,10 +84,10 @@ class ConstantsFigure(Scene[ConstantsView]):
                 continue
             line.set_data(_ALPHA, np.array(_ALPHA) / np.sqrt(2 * stack.budget))
             point.set_data([stack.alpha], [stack.beta])
-            condition.set(text=f"{stack.condition}\nbounded below this line")
+            condition.set(text=f"{stack.condition}\nbounded below it")
             formula.set(text=stack.formula)
             words.append(f"{name} α = {stack.alpha:.4f}, β = {stack.beta:.4f}")
-        self.alt = (
-            f"{view.title}: {'; '.join(words)}. For each stack, β against α: the paper's condition is a rising line, "
+        return (
+            f"{'; '.join(words).capitalize()}. For each stack, β against α: the paper's condition is a rising line, "
             "its split a falling one, and its choice the point where they meet; Post-LN is far above the condition."
         )

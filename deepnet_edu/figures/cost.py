@@ -43,9 +43,10 @@ class CostFigure(Scene[CostView]):
         for ax, (unit, names) in zip(figure.subplots(1, 2), self._parts.items(), strict=True):
             labels = [*names, "together"]
             # Numbers stand right of their bars.
-            ax.set(xlim=(0, 1.2), xlabel=f"\n{unit}", ylim=(len(labels) - 0.4, -0.6))
+            ax.set(xlim=(0, 1.2), ylim=(len(labels) - 0.4, -0.6))
+            ax.set_xlabel(unit, labelpad=16)  # the axis has its numbers between
             ax.set_yticks(range(len(labels)), labels)
-            ax.get_yticklabels()[-1].set_weight("bold")
+            ax.get_yticklabels()[-1].set_fontweight("bold")
             ax.set_xticks([i / _TICKS for i in range(_TICKS + 1)], [""] * (_TICKS + 1))
             ax.grid(axis="y", visible=False)
             bars = list(ax.barh(range(len(labels)), 1.0, color=["#0072B2"] * len(names) + ["black"], height=0.7))
@@ -59,7 +60,7 @@ class CostFigure(Scene[CostView]):
             self.moves(*bars, *texts, *ticks, none)
             self._panels.append((names, bars, texts, ticks, none))
 
-    def move(self, view: CostView) -> None:
+    def move(self, view: CostView) -> str:
         """Each bar as long as its part, from where the last one ended."""
         for (names, bars, texts, ticks, none), parts, scale in zip(
             self._panels, (view.memory, view.seconds), (1e9, 1.0), strict=True
@@ -82,9 +83,9 @@ class CostFigure(Scene[CostView]):
         total = sum(view.memory.values()) / 1e9
         largest = max(view.memory, key=lambda name: view.memory[name])
         time = "" if view.seconds is None else f", and a step {sum(view.seconds.values()):.2g} s"
-        self.alt = (
-            f"{view.title}: bars by part, each from where the last one ends, and their sum. Together {total:.3g} GB, "
-            f"most of it {largest}{time}. {view.said} {view.note}"
+        return (
+            f"Bars by part, each from where the last one ends, and their sum. Together {total:.3g} GB, "
+            f"most of it {largest}{time}."
         )
 
 

@@ -53,10 +53,10 @@ class GameFigure(Scene[GameView]):
         """Both axes; names of lines stand in a margin that no curve reaches."""
         left, right = figure.subplots(1, 2, width_ratios=(1.5, 1))
         steps, depths = self._steps, self._depths
-        left.axhline(self._chance, color="black", lw=1)
-        left.axhline(self._target, color="#009E73", lw=1.5, ls="--")
+        left.plot([0, self._steps], [self._chance] * 2, color="black", lw=1)
+        left.plot([0, self._steps], [self._target] * 2, color="#009E73", lw=1.5, ls="--")
         margin = steps * 1.02
-        left.text(margin, self._chance + 0.05, "uniform guess", va="bottom", fontsize=9)
+        left.text(margin, self._chance, "uniform\nguess", va="bottom", fontsize=9)
         left.text(
             margin,
             self._target - 0.05,
@@ -76,7 +76,7 @@ class GameFigure(Scene[GameView]):
         (self._next,) = right.plot([], [], color="#0072B2", lw=2, ls=":")
         self.moves(self._loss, self._next, self._done, self._failed)
 
-    def move(self, view: GameView) -> None:
+    def move(self, view: GameView) -> str:
         """Where the game is."""
         self._loss.set_data(np.arange(1, len(view.loss) + 1), view.loss)
         for line, learned in ((self._done, True), (self._failed, False)):
@@ -84,4 +84,4 @@ class GameFigure(Scene[GameView]):
             line.set_data([float(learned)] * len(heights), heights)
         self._next.set_data([-0.5, 1.5], [self._depths.index(view.depth)] * 2)
         tries = "; ".join(f"{one.depth:,} layers {'learned' if one.learned else 'not yet'}" for one in view.rounds)
-        self.alt = f"The game. {view.title} Tries so far: {tries or 'none'}. {view.said} {view.note}"
+        return f"The loss by step, and a ladder of depths. Tries so far: {tries or 'none'}."

@@ -92,23 +92,22 @@ class MixingFigure(Scene[MixingView]):
         key.set_xticks([])
         key.yaxis.tick_right()
         right.set(xlim=(-0.02, 1.02), ylim=(1e-4, 1.2), yscale="log", ylabel="share of the output's variance")
-        right.set_xticks([0, 0.5, 1], ["input", "middle", "last sub-layer"])
-        right.get_xticklabels()[-1].set_horizontalalignment("right")
+        right.set_xticks([0, 0.5, 1], ["input", "middle", "last"])
         (self._last,) = right.plot([], [], "o", ms=4, color="#0072B2")
         right.set_title("What is the output made of?", fontsize=11, loc="left")
         left.set_title("Who reads whom?", fontsize=11, loc="left")
         self.moves(self._image, self._last)
 
-    def move(self, view: MixingView) -> None:
+    def move(self, view: MixingView) -> str:
         """Shades, and the last row's shares."""
         last = view.matrix.shares[-1]
         self._image.set_data(shown(view.matrix, view.quantity))
         self._last.set_data(np.linspace(0, 1, len(last)), np.clip(last, 1e-4, None))
         tenth = max(1, len(last) // 10)
-        self.alt = (
-            f"{view.title}. A lower triangle, who reads against whose output, shaded by {SHADES[view.quantity]}. Of "
+        return (
+            f"A lower triangle, who reads against whose output, shaded by {SHADES[view.quantity]}. Of "
             f"the output's variance {last[0]:.2g} is the input's, {last[1 : 1 + tenth].sum():.2g} the lowest tenth's "
-            f"of the sub-layers, {last[-tenth:].sum():.2g} the highest tenth's. {view.said} {view.note}"
+            f"of the sub-layers, {last[-tenth:].sum():.2g} the highest tenth's."
         )
 
 

@@ -14,7 +14,7 @@ from deepnet_edu.planning.pipeline import Slot, length
 
 #: Forward and backward, of a rank's first stage and of its second.
 _COLORS = {(False, 0): "#0072B2", (True, 0): "#E69F00", (False, 1): "#56B4E9", (True, 1): "#F0D58C"}
-_HATCH = {(False, 0): "", (True, 0): "", (False, 1): "//", (True, 1): "//"}
+_HATCH = {(False, 0): "", (True, 0): "", (False, 1): "--", (True, 1): "--"}
 _INK = {(False, 0): "white", (True, 0): "black", (False, 1): "black", (True, 1): "black"}
 _NAMES = {
     (False, 0): "forward",
@@ -139,12 +139,14 @@ class PlanFigure(Scene[PlanView]):
     def build(self, figure: Figure) -> None:
         """Empty axes, and fills that a colour-blind reader can tell apart by their hatches."""
         left, right = figure.subplots(1, 2, width_ratios=(1, 1.5))
-        left.set(xlim=(0, 1), ylim=(0, 150), xlabel="\nrank of the pipeline")
-        left.set_ylabel("share of a GPU's memory (%); above: GB")
+        left.set(xlim=(0, 1), ylim=(0, 150), xlabel="")
+        left.set_ylabel("share of a GPU's memory (%)")
+        left.set_xlabel("rank of the pipeline", labelpad=16)
         left.set_xticks([])
         left.grid(axis="x", visible=False)
         left.axhline(100, color="#D55E00", lw=2, ls="--", zorder=3)
-        right.set(xlim=(0, 2), ylim=(1, 0), xlabel="time / time without waiting", ylabel="rank of the pipeline\n")
+        right.set(xlim=(0, 2), ylim=(1, 0), xlabel="time / time without waiting", ylabel="")
+        right.set_ylabel("rank of the pipeline", labelpad=16)
         right.set_yticks([])
         right.grid(visible=False)
         right.axvline(1, color="#D55E00", lw=2, ls="--", zorder=3)
@@ -158,7 +160,7 @@ class PlanFigure(Scene[PlanView]):
         self._rows = [right.text(-0.02, 0, str(i), transform=beside, ha="right", va="center") for i in range(MOST)]
         self.moves(*handles, *self._ends, *self._ranks, *self._rows)
 
-    def move(self, view: PlanView) -> None:
+    def move(self, view: PlanView) -> str:
         """Bars and boxes where the plan has them."""
         ranks = len(view.memory)
         centres = [(rank + 0.5) / ranks for rank in range(ranks)]
@@ -192,10 +194,9 @@ class PlanFigure(Scene[PlanView]):
             )
             artist.set_visible(bool(slots))
         last = length(view.slots) / view.ideal
-        self.alt = (
-            f"{view.title}: bars of memory for {ranks} ranks, from {min(totals):.3g} to {max(totals):.3g} of "
-            f"{view.capacity / 1e9:.3g} GB, and a timeline that takes {last:.2f} times as long as without waiting. "
-            f"{view.said} {view.note}"
+        return (
+            f"Bars of memory for {ranks} ranks, from {min(totals):.3g} to {max(totals):.3g} of "
+            f"{view.capacity / 1e9:.3g} GB, and a timeline that takes {last:.2f} times as long as without waiting."
         )
 
 

@@ -13,6 +13,8 @@ from deepnet_edu.profiles import Array
 from deepnet_edu.residual import RESIDUALS
 
 _LOW, _HIGH = 1e-4, 1e3
+#: Names of the lines that are no rule's.
+_TITLES = {"bound": "the theorem's bound", "models": "two unrelated models"}
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,7 @@ class RaceFigure(Scene[RaceView]):
         ax.set(xlim=(0.5, steps + 0.5 + steps * 1.9 / (self.room[0] - 3.2)), ylim=(_LOW, _HIGH), yscale="log")
         ax.set_xticks(range(1, steps + 1))
         ax.set(xlabel="step", ylabel="change of the outputs since init, ‖ΔF‖")
-        ax.axhline(np.sqrt(2), color="#777777", lw=1)
-        ax.text(
-            1.01, np.sqrt(2), "as far apart\nas two models'\noutputs", transform=ax.get_yaxis_transform(), va="center",
-            fontsize=9, color="#555555",
-        )  # fmt: skip
+        ax.plot([0.5, steps + 0.3], [np.sqrt(2)] * 2, color="#777777", lw=1)
         styles = rule_styles(self._rules)
         self._others: dict[str, Line2D] = {}
         for rule in self._rules:
@@ -64,18 +62,18 @@ class RaceFigure(Scene[RaceView]):
         (self._bound,) = ax.plot([], [], color="black", lw=2.5, ls=(0, (4, 2)))
         (self._points,) = ax.plot([], [], "o-", lw=1.5, ms=9, mec="black")
         self._names = {
-            name: ax.text(steps + 0.5, 1, "", fontsize=9.5, va="center") for name in (*self._rules, "bound", "chosen")
+            name: ax.text(steps + 0.5, 1, "", fontsize=9.5, va="center") for name in (*self._rules, *_TITLES, "chosen")
         }
-        self._names["chosen"].set_weight("bold")
+        self._names["chosen"].set_fontweight("bold")
         self._styles = styles
         self.moves(*self._others.values(), self._bound, self._points, *self._names.values())
 
-    def move(self, view: RaceView) -> None:
+    def move(self, view: RaceView) -> str:
         """Lines at once, points when they are known."""
         color = self._styles.get(view.residual, line_style(view.residual))["color"]
         curves = {rule: (line, view.others.get(rule)) for rule, line in self._others.items()}
         curves |= {"bound": (self._bound, view.bound), "chosen": (self._points, view.measured)}
-        ends = {}
+        ends = {"models": float(np.log10(np.sqrt(2)))}
         for name, (line, values) in curves.items():
             known = values is not None and bool(np.isfinite(values[1:]).any())
             line.set_visible(known)
@@ -85,8 +83,8 @@ class RaceFigure(Scene[RaceView]):
                 line.set_data(np.arange(1, len(values)), np.clip(values[1:], _LOW, _HIGH))
                 ends[name] = float(np.log10(np.clip(values[np.isfinite(values)][-1], _LOW, _HIGH)))
         self._points.set_color(color)
-        titles = {"bound": "the theorem's bound", "chosen": RESIDUALS[view.residual].title}
-        colors = {"bound": "black", "chosen": color}
+        titles = {**_TITLES, "chosen": RESIDUALS[view.residual].title}
+        colors = {"bound": "black", "models": "#555555", "chosen": color}
         apart = np.log10(_HIGH / _LOW) * 0.17 / self.room[1]  # a line of text
         for name, height in zip(ends, spread_apart(list(ends.values()), apart), strict=True):
             text = titles.get(name) or RESIDUALS[name].title
@@ -94,7 +92,7 @@ class RaceFigure(Scene[RaceView]):
         first = "not measured yet" if view.measured is None else f"{view.measured[1]:.2g} after one step"
         bound = "" if view.bound is None else f", bound {view.bound[1]:.2g}"
         others = ", ".join(f"{RESIDUALS[rule].title} {values[1]:.2g}" for rule, values in view.others.items())
-        self.alt = (
-            f"{view.title}. Change of the outputs in the first steps, logarithmic: {first}{bound}"
-            f"{f'; beside it {others}' if others else ''}. {view.said} {view.note}"
+        return (
+            f"Change of the outputs in the first steps, logarithmic: {first}{bound}"
+            f"{f'; beside it {others}' if others else ''}."
         )

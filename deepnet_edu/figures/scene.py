@@ -11,7 +11,7 @@ from html import escape
 from io import StringIO
 from itertools import count, pairwise
 from math import floor, log10
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import matplotlib
 from matplotlib.artist import Artist
@@ -30,7 +30,7 @@ WIDTH, HEIGHT = 8.8, 4.4
 #: Colours on a dark page, by those on a white one. Others stay as they are.
 DARK = {
     "#000000": "#e6e6e6", "#ffffff": "#1b1b1b", "#333333": "#d0d0d0", "#555555": "#b8b8b8", "#777777": "#9a9a9a",
-    "#999999": "#a0a0a0", "#b0b0b0": "#808080", "#d55e00": "#ff8a3d", "#0072b2": "#4fa8e0", "#009e73": "#2cc295",
+    "#999999": "#a0a0a0", "#b0b0b0": "#808080", "#d55e00": "#ff8a3d", "#0072b2": "#4a9fe0", "#009e73": "#35d6a6",
     "#cc79a7": "#e29cc3", "#e69f00": "#f2b632", "#56b4e9": "#8fd0f7", "#00694d": "#4fd6ad", "#8a5f00": "#e0b050",
     "#f4f1ea": "#2b2926", "#b9d3e6": "#31536b", "#5f9fc9": "#5297c6", "#0a5a94": "#a8dcff",
 }  # fmt: skip
@@ -74,8 +74,6 @@ class Scene(ABC, Generic[View]):
     figure: Figure
     alt: str = ""
     room: tuple[float, float] = (WIDTH, HEIGHT)
-    #: Height over width, at least and at most.
-    shape: ClassVar[tuple[float, float]] = (0.4, 0.6)
 
     def __init__(self) -> None:
         # Names inside one picture must not be those of another on the same page.
@@ -87,11 +85,15 @@ class Scene(ABC, Generic[View]):
         """Make the axes and all that is in them."""
 
     @abstractmethod
-    def move(self, view: View) -> None:
-        """Put what moves where ``view`` has it, and say it in ``alt``."""
+    def move(self, view: View) -> str:
+        """Put what moves where ``view`` has it.
+
+        Returns:
+            A description of the picture, besides the view's own words.
+        """
 
     def fit(self, width: float, height: float) -> None:
-        """Make the picture anew for so much room, inches: letters keep their size in points."""
+        """Make the picture again for this much room, in inches: letters keep their size in points."""
         self.room = width, height
         self._moving: list[Artist] = []
         self._backdrop = ""
@@ -119,7 +121,7 @@ class Scene(ABC, Generic[View]):
     def svg(self, view: View) -> str:
         """What moves, as SVG of the same size, to be laid over the backdrop."""
         assert self.backdrop  # which lays the axes out
-        self.move(view)
+        self._move(view)
         shown = [artist for artist in self._moving if artist.get_visible()]
         # Matplotlib lays text out glyph by glyph, 0.1 ms each; a browser does it by itself.
         words = [artist for artist in shown if isinstance(artist, Text)]
@@ -134,7 +136,7 @@ class Scene(ABC, Generic[View]):
     def show(self, view: View) -> Figure:
         """The figure of a view, for a notebook or a test."""
         with designed():
-            self.move(view)
+            self._move(view)
             for artist in self._moving:
                 artist.set_animated(False)
         return self.figure
@@ -145,6 +147,9 @@ class Scene(ABC, Generic[View]):
         for artist in self._moving:
             artist.set_animated(True)
         return png
+
+    def _move(self, view: View) -> None:
+        self.alt = f"{view.title.rstrip('.')}. {self.move(view)} {view.said} {view.note}"
 
     @designed()
     def _svg(self, drawn: Any, more: str = "") -> str:
@@ -182,7 +187,7 @@ def _written(text: Text, height: float) -> str:
     first = height - y + _DROP[text.get_verticalalignment()] * size
     first -= step * above.get(text.get_verticalalignment(), 0)
     style = f"font-size: {size:g}px; text-anchor: {_ANCHORS[text.get_horizontalalignment()]}"
-    style += f"; fill: {to_hex(text.get_color())}" + ("; font-weight: bold" if text.get_weight() == "bold" else "")
+    style += f"; fill: {to_hex(text.get_color())}" + ("; font-weight: bold" if text.get_fontweight() == "bold" else "")
     turned = f' transform="rotate({-text.get_rotation():g} {x:.2f} {height - y:.2f})"' if text.get_rotation() else ""
     return "".join(
         f'<text x="{x:.2f}" y="{first + i * step:.2f}" style="{style}"{turned}>{_raised(escape(line))}</text>'

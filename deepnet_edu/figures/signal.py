@@ -69,7 +69,7 @@ class SignalFigure(Scene[SignalView]):
         handles = [Line2D([], [], label=label, **style) for label, style in key.items()]
         key_below(figure, handles)
 
-    def move(self, view: SignalView) -> None:
+    def move(self, view: SignalView) -> str:
         """Lines are theory, open circles are measured."""
         style = line_style(view.residual)
         for name, (_, _, (low, high)) in PANELS.items():
@@ -86,8 +86,8 @@ class SignalFigure(Scene[SignalView]):
                         x[::every], np.clip(np.nan_to_num(found[name], nan=high, posinf=high), low, high)[::every]
                     )
         ends = [f"{PANELS[name][1]} {view.theory[name][-1]:.3g}" for name in ("variance", "token_similarity")]
-        self.alt = (
-            f"{view.title}. Four panels from the bottom of the stack to its top. Theory: at the top {', '.join(ends)}, "
+        return (
+            f"Four panels from the bottom of the stack to its top. Theory: at the top {', '.join(ends)}, "
             f"share of the input {view.theory['input_share'][-1]:.2g}; the first layer's gradient is "
-            f"{view.theory['gradient'][0]:.2g} of the last one's. {view.said} {view.note}"
+            f"{view.theory['gradient'][0]:.2g} of the last one's."
         )

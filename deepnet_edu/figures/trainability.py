@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from deepnet_edu.figures.scene import Scene, Words, key_below
@@ -15,7 +14,7 @@ from deepnet_edu.profiles import Array
 #: From no seed that learned to all of them: one hue, lighter to darker, so that grey shows it too.
 _SHADES = ["#f4f1ea", "#b9d3e6", "#5f9fc9", "#0a5a94"]
 #: How runs failed, most often of a cell: marker, words.
-_SIGNS = {"lost": ("x", "tokens all alike"), "slow": (".", "not yet"), "diverged": ("$!$", "diverged")}
+_SIGNS = {"lost": ("x", "tokens all alike"), "slow": (".", "not yet"), "diverged": ("^", "diverged")}
 
 
 @dataclass(frozen=True)
@@ -87,10 +86,11 @@ class TrainabilityFigure(Scene[TrainabilityView]):
             edgecolors="white",
             lw=0.5,
         )
-        for word, (marker, _) in _SIGNS.items():
+        signs = []
+        for word, (marker, words) in _SIGNS.items():
             found = [(x[k], y[i]) for i, row in enumerate(over.outcomes) for k, one in enumerate(row) if one == word]
             if found:
-                left.plot(*zip(*found, strict=True), **_sign(marker))
+                signs += left.plot(*zip(*found, strict=True), **_sign(marker), label=words)
         (paper,) = left.plot(x, np.log2(over.paper), color="black", ls="-", lw=2.5, label="the paper's α = (2N)^¼")
         (edge,) = left.plot(
             x, np.log2(over.edge), color="#D55E00", lw=2.5, ls="--", label="half of the input left (theory)"
@@ -103,31 +103,32 @@ class TrainabilityFigure(Scene[TrainabilityView]):
         left.set_xlim(_edges(x)[[0, -1]])
         left.set_ylim(_edges(y)[[0, -1]])
         patches = [Patch(fc=shades(n), ec="#777777", label=f"{n} of {over.seeds} learn") for n in range(over.seeds + 1)]
-        signs = [Line2D([], [], label=words, **_sign(marker)) for marker, words in _SIGNS.values()]
         key_below(figure, [paper, edge, *patches, *signs], most=5)
-        (self._marker,) = left.plot([], [], "o", ms=15, mfc="none", mec="#CC79A7", mew=3)
-        right.axhline(over.chance, color="black", lw=1)
-        right.axhline(over.threshold, color="#009E73", lw=1.5, ls="--")
+        (self._halo,) = left.plot([], [], "o", ms=17, mfc="none", mec="white", mew=7)
+        (self._marker,) = left.plot([], [], "o", ms=17, mfc="none", mec="black", mew=3)
+        right.plot([0, over.steps], [over.chance] * 2, color="black", lw=1)
+        right.plot([0, over.steps], [over.threshold] * 2, color="#009E73", lw=1.5, ls="--")
         margin = over.steps * 1.03
         right.text(margin, over.chance, "uniform\nguess", va="center", fontsize=9)
         right.text(margin, over.threshold, "learned\nbelow\nthis", va="center", fontsize=9, color="#00694d")
-        right.set(xlim=(0, over.steps * 1.45), ylim=(0, 2 * over.chance), xlabel="step", ylabel="loss (nats per token)")
+        right.set(xlim=(0, over.steps * 1.4), ylim=(0, 2 * over.chance), xlabel="step", ylabel="loss (nats per token)")
         right.set_xticks(range(0, over.steps + 1, max(1, over.steps // 4)))
         (self._loss,) = right.plot([], [], color="#0072B2", ls="-", lw=2.5)
         self._run = right.text(0.03, 0.97, "", transform=right.transAxes, fontsize=9.5, va="top")
-        self.moves(self._marker, self._loss, self._run)
+        self.moves(self._halo, self._marker, self._loss, self._run)
 
-    def move(self, view: TrainabilityView) -> None:
+    def move(self, view: TrainabilityView) -> str:
         """The marker shows the cell, the curve is the run's."""
-        self._marker.set_data([np.log2(view.depth)], [np.log2(view.alpha)])
+        for ring in (self._halo, self._marker):
+            ring.set_data([np.log2(view.depth)], [np.log2(view.alpha)])
         self._loss.set_visible(view.loss is not None)
         if view.loss is not None:
             self._loss.set_data(np.arange(1, len(view.loss) + 1), view.loss)
         self._run.set(text=view.run)
-        self.alt = (
+        return (
             "A map of layers against α, shaded by how many seeds learn: nothing below an edge that rises slowly with "
             "depth, all runs in a band above it with the paper's curve inside, too slow to learn far above. "
-            f"Marker: {view.title}. Beside it a loss curve: {view.run}. {view.said} {view.note}"
+            f"A circle marks the cell; beside the map is a loss curve: {view.run}."
         )
 
 
