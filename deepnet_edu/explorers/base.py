@@ -27,7 +27,7 @@ _HERE = resources.files(__package__)
 _SCRIPT = _HERE.joinpath("front.js").read_text("utf-8")
 _STYLE = f"{_HERE.joinpath('front.css').read_text('utf-8')}\n.{_LIVE}.dark {{ {dark_colors()} }}"
 #: Inches that a page may ask for.
-_LEAST, _MOST = 1.5, 20.0
+_LEAST, _MOST = 3.0, 20.0
 
 
 class Explorer(anywidget.AnyWidget):
