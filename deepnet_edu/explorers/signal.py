@@ -65,8 +65,8 @@ class SignalExplorer(Explorer):
     presets: ClassVar[Any] = {
         "Post-LN at 400 layers": {"residual": REFERENCE, "depth": 400},
         "DeepNorm at 400": {"residual": DEFAULT, "depth": 400},
-        "Half of the input (α = 2)": {"residual": DEFAULT, "depth": 400, "constants": "tied", "alpha": 2.0},
-        "α = 2, gain 3": {"residual": DEFAULT, "depth": 400, "constants": "tied", "alpha": 2.0, "gain": 3.0},
+        "On the cliff, α = 2": {"residual": DEFAULT, "depth": 400, "constants": "tied", "alpha": 2.0},
+        "… with gain 3": {"residual": DEFAULT, "depth": 400, "constants": "tied", "alpha": 2.0, "gain": 3.0},
     }
 
     def __init__(self, residual: str = REFERENCE, depth: int = 400, **more: Any) -> None:

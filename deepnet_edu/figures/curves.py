@@ -1,9 +1,11 @@
 """Theory as lines, measurement as points on them; whole stacks against their depth."""
 
 from collections.abc import Mapping, Sequence
+from math import ceil
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from deepnet_edu.figures.style import control_style, designed, legend_below, line_style, new_figure, series_style
 from deepnet_edu.profiles import Curve
@@ -32,13 +34,15 @@ def theory_and_measurement(
         most: upper end of the y axis; what grows beyond leaves the picture.
     """
     figure, (ax,) = new_figure(1, width=8, height=4.6)
-    for i, curve in enumerate(curves):
-        style = series_style(i)
+    for i, curve in enumerate(curves):  # all theory first: the legend has it in its left column
         if curve.theory is not None:
             x = np.arange(len(curve.theory)) if curve.x is None else curve.x
-            ax.plot(x, curve.theory, label=f"{curve.label}, theory", **style)
+            ax.plot(x, curve.theory, label=f"{curve.label}, theory", **series_style(i))
+    for i, curve in enumerate(curves):
+        style = series_style(i)
         if curve.measured is not None:
-            every = max(1, len(curve.measured) // POINTS)
+            inside = len(curve.measured) if most is None else int(np.sum(curve.measured <= most))
+            every = max(1, ceil(inside / POINTS))
             x = np.arange(len(curve.measured)) if curve.x is None else curve.x
             ax.plot(
                 x[::every],
@@ -52,6 +56,8 @@ def theory_and_measurement(
         ax.set_yscale("log")
     if log_x:
         ax.set_xscale("log")
+    elif all(curve.x is None or np.issubdtype(np.asarray(curve.x).dtype, np.integer) for curve in curves):
+        ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))  # what is counted
     if most is not None:
         drawn = [values for curve in curves for values in (curve.theory, curve.measured) if values is not None]
         least = min(float(values.min()) for values in drawn)

@@ -38,7 +38,7 @@ def mixing_matrices(matrices: Sequence[DepthMixing], quantity: Quantity = "weigh
     axes = figure.subplots(ceil(len(matrices) / wide), wide, squeeze=False)
     for ax, one in zip(axes.flat, matrices, strict=False):
         image = ax.imshow(shown(one, quantity), **_LOOK, extent=(0, 1, 1, 0))
-        ax.set_title(one.label, fontsize=8.5)
+        ax.set_title(one.label, fontsize=9)
         ax.grid(False)
         ax.set_xticks([])
         ax.set_yticks([])

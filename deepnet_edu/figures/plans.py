@@ -67,7 +67,7 @@ def pipeline_timelines(panels: Mapping[str, Sequence[Slot]], *, numbers: bool = 
                 str(slot.action.microbatch),
                 ha="center",
                 va="center",
-                fontsize=7.5,
+                fontsize=9,
                 color=_INK[_kind(slot, ranks)],
             )
         ax.set(xlim=(0, end), ylim=(ranks - 0.5, -0.5), title=title, ylabel="rank")

@@ -29,6 +29,7 @@ from deepnet_edu.figures.style import designed
 WIDTH, HEIGHT = 8.8, 4.4
 #: Colours on a dark page, by those on a white one. Others stay as they are.
 DARK = {
+    "#444444": "#c4c4c4", "#666666": "#a6a6a6",
     "#000000": "#e6e6e6", "#ffffff": "#1b1b1b", "#333333": "#d0d0d0", "#555555": "#b8b8b8", "#777777": "#9a9a9a",
     "#999999": "#a0a0a0", "#b0b0b0": "#808080", "#d55e00": "#ff8a3d", "#0072b2": "#4a9fe0", "#009e73": "#35d6a6",
     "#cc79a7": "#e29cc3", "#e69f00": "#f2b632", "#56b4e9": "#8fd0f7", "#00694d": "#4fd6ad", "#8a5f00": "#e0b050",

@@ -56,9 +56,9 @@ def _block(ax: Axes, residual: str) -> None:
 
     ax.text(3, 0.2, "x", ha="center", fontsize=13, style="italic")
     ax.annotate("", (3, 6.1), (3, 0.9), arrowprops=arrow)  # the stream up to the sum
-    ax.plot([3, 7.2, 7.2], [1.5, 1.5, 2], color="black", lw=1.6)
+    ax.plot([3, 7.2, 7.2], [1.5, 1.5, 2], color="black", lw=1.6, ls="-")
     ax.annotate("", (3.45, 6.5), (7.2, 6.5), arrowprops=arrow)
-    ax.plot([7.2, 7.2], [2, 6.5], color="black", lw=1.6)
+    ax.plot([7.2, 7.2], [2, 6.5], color="black", lw=1.6, ls="-")
     heights = [4.0] if len(branch) == 1 else [2.9, 5.0]
     for text, y in zip(branch, heights, strict=True):
         box(7.2, y, text, width=2.6 if len(text) < 4 else 4.6, filled=text == "LN")

@@ -17,7 +17,8 @@ _COLORS = ["#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 _DASHES = ["--", "-.", "-", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1))]
 #: The rules that are compared everywhere have the first colours.
 FIRST = ("post_ln", "pre_ln", "deepnorm")
-_DOTS = [(0, (1, 1)), (0, (1, 2.5)), (0, (3, 1.5, 1, 1.5, 1, 1.5))]
+#: Grey and dots of controls: fine and dark, wide and light, and with dashes between.
+_DOTS = [("#444444", (0, (1, 1))), ("#8a8a8a", (0, (1.5, 3))), ("#666666", (0, (5, 1.5, 1, 1.5, 1, 1.5)))]
 
 
 _LOOK: Any = {
@@ -89,7 +90,8 @@ def series_style(i: int) -> dict[str, Any]:
 
 def control_style(i: int) -> dict[str, Any]:
     """Grey dots for the i-th control of a picture: controls are not rules, and differ among themselves."""
-    return {"color": "#555555", "linestyle": _DOTS[i % len(_DOTS)], "linewidth": 1.5}
+    color, dots = _DOTS[i % len(_DOTS)]
+    return {"color": color, "linestyle": dots, "linewidth": (1.5, 2.5, 1.5)[i % len(_DOTS)]}
 
 
 def new_figure(columns: int, width: float = 10, height: float = 3.6) -> tuple[Figure, list[Axes]]:

@@ -10,6 +10,9 @@ from deepnet_edu.figures.style import control_style, designed, legend_below, lin
 from deepnet_edu.profiles import History
 from deepnet_edu.residual import DEFAULT, RESIDUALS
 
+#: Lower end of the gradient's axis.
+_FLOOR = 1e-12
+
 
 @designed()
 def training_race(
@@ -44,14 +47,20 @@ def training_race(
             continue
         profile = run.profiles[max(run.profiles)]
         if profile.gradient_norm is not None:
-            # A gradient that is exactly 0 has no place on a logarithmic axis: it lies on its floor.
-            middle.semilogy(profile.depth, np.maximum(profile.gradient_norm, 1e-12), **style)
+            # What is below the axis, exactly 0 often, has arrows on its floor and no line.
+            seen = profile.gradient_norm > _FLOOR
+            middle.plot(profile.depth, np.where(seen, profile.gradient_norm, np.nan), **style)
+            below = np.flatnonzero(~seen)
+            below = below[:: max(1, len(profile.depth) // 30)]
+            middle.plot(
+                profile.depth[below], np.full(len(below), 1.6 * _FLOOR), "v", ms=4, color=style["color"], clip_on=False
+            )
         if profile.token_similarity is not None:
             right.plot(profile.depth, profile.token_similarity, **style)
     left.set(
         xlim=(0, steps), ylim=(0, 1.35 * chance), xlabel="step", ylabel="loss (nats per token)", title="Does it learn?"
     )
-    middle.set(xlim=(0, layers), ylim=(1e-12, 10), xlabel="layer", ylabel="gradient norm")
+    middle.set(xlim=(0, layers), ylim=(_FLOOR, 10), xlabel="layer", ylabel="gradient norm (▼: below)")
     middle.set_title("Does the gradient reach the bottom?")
     right.set(xlim=(0, layers), ylim=(-0.1, 1.05), xlabel="layer", ylabel="cosine between tokens")
     right.set_title("Are tokens still different?")
@@ -92,14 +101,8 @@ def recorded_curves(
         ax.plot(running(row["loss"]), label=label, **style)
     for label, value in chance.items():
         ax.axhline(value, color="black", linewidth=0.8)
-        ax.annotate(
-            label,
-            (steps, value),
-            ha="right",
-            va="bottom",
-            fontsize=8,
-            bbox={"fc": "white", "ec": "none", "alpha": 0.7, "pad": 1},
-        )
+        # Right of the axes, where no curve is.
+        ax.annotate(label, (steps, value), xytext=(5, 0), textcoords="offset points", va="center", fontsize=9)
     for i, (label, losses) in enumerate((controls or {}).items()):
         ax.plot(running(losses), label=label, **control_style(i))
     for residual, run in (live or {}).items():
@@ -158,8 +161,10 @@ def loss_curves(losses: Mapping[str, Sequence[float]], *, chance: float, chance_
     """
     figure, (ax,) = new_figure(1, width=8, height=4.3)
     ax.axhline(chance, color="black", linewidth=0.8, label=chance_label)
+    band = {**line_style(DEFAULT), "linewidth": 8, "alpha": 0.45}
+    free = [style for style in map(series_style, range(len(losses) + 2)) if style["color"] != band["color"]]
     for i, (label, values) in enumerate(losses.items()):
-        style = series_style(i - 1) if i else {**line_style(DEFAULT), "linewidth": 8, "alpha": 0.45}
+        style = free[(i - 1) % len(free)] if i else band
         ax.plot(values, label=label, **style)
     ax.set(xlim=(0, steps), ylim=(0, 1.35 * chance), xlabel="step", ylabel="loss (nats per token)")
     legend_below(figure, ax)

@@ -40,7 +40,9 @@ def test_the_race_shows_its_runs_on_fixed_axes() -> None:
     assert list(drawn["DeepNorm"].get_ydata()) == [3.0, 2.0]
     assert left.get_xlim() == (0, 10)
     assert list(drawn["none"].get_ydata()) == [3.1, 3.0]
-    assert list(middle.lines[0].get_ydata()) == [1e-12, 1.0]  # a zero gradient lies on the floor, in sight
+    line, arrows, *_ = middle.lines  # a gradient of zero has no value on the axis: an arrow at its floor, and no line
+    np.testing.assert_array_equal(line.get_ydata(), [np.nan, 1.0])
+    assert (len(arrows.get_xdata()), arrows.get_marker(), arrows.get_color()) == (1, "v", line.get_color())
     assert list(right.lines[0].get_ydata()) == [0.1, 0.2]
     for ax in figure.axes:
         assert ax.get_xlabel()
@@ -110,11 +112,11 @@ def test_theory_is_a_line_and_measurement_points_on_it() -> None:
     )
     (ax,) = figure.axes
     lines = {line.get_label(): line for line in ax.lines}
-    assert list(lines) == ["both, theory", "both, measured", "theory only, theory"]
+    assert list(lines) == ["both, theory", "theory only, theory", "both, measured"]
     assert list(lines["both, theory"].get_ydata()) == list(values)
     points = lines["both, measured"]
     assert points.get_linestyle() == "None"
-    assert 20 <= len(points.get_xdata()) <= 30
+    assert 20 <= sum(y <= 3 for y in points.get_ydata()) <= 30  # of those in sight
     assert all(y == values[x] + 0.1 for x, y in zip(points.get_xdata(), points.get_ydata(), strict=True))
     assert ax.get_yscale() == "log"
     assert ax.get_ylim() == (0.5, 3)
@@ -135,6 +137,21 @@ def test_equal_losses_both_show() -> None:
     band, line = (drawn for drawn in figure.axes[0].lines if drawn.get_label() in ("mine", "theirs"))
     assert band.get_linewidth() > 2 * line.get_linewidth()
     assert figure.axes[0].get_xlim() == (0, 40)
+
+
+def test_no_two_losses_share_colour_and_dash() -> None:
+    losses = {str(i): [3.0, 2.0] for i in range(6)}
+    lines = loss_curves(losses, chance=2.8, chance_label="ln 16", steps=40).axes[0].lines
+    assert len({line.get_color() for line in lines if line.get_label() in losses}) == len(losses)
+
+
+def test_names_of_yardsticks_stand_beside_the_axes() -> None:
+    rows = [{"residual": "deepnorm", "loss": [3.0, 2.0]}]
+    figure = recorded_curves(rows, chance={"ln 16": 2.8})
+    figure.canvas.draw()
+    (ax,) = figure.axes
+    (name,) = ax.texts
+    assert name.get_window_extent().x0 > ax.get_window_extent().x1
 
 
 def test_timelines_have_a_row_for_each_rank_and_one_scale() -> None:
