@@ -70,8 +70,8 @@ class ConstantsExplorer(Explorer):
         kind = "encoder_decoder" if both else "encoder" if encoder_layers else "decoder"
         options = [("encoder only", "encoder"), ("decoder only", "decoder"), ("encoder-decoder", "encoder_decoder")]
         self.architecture = Choice("architecture", options, "decoder")
-        self.encoder = Dial("N, encoder", DEPTHS, 12, whole=True, note="layers")
-        self.decoder = Dial("M, decoder", DEPTHS, 1000, whole=True, note="layers")
+        self.encoder = Dial("N, encoder layers", DEPTHS, 12, whole=True)
+        self.decoder = Dial("M, decoder layers", DEPTHS, 1000, whole=True)
         given = {"architecture": kind, "encoder": encoder_layers or 12, "decoder": decoder_layers or 12}
         super().__init__(["architecture", "encoder", "decoder"], ConstantsFigure(), given | more)
 
