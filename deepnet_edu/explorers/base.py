@@ -88,6 +88,7 @@ class Explorer(anywidget.AnyWidget):
         self._view: Any = None
         self._picture: dict[str, Any] = {"drawn": 0}
         self._answered = 0
+        self._refused = False
         super().__init__()
         self._begin = self._values()
         self._take(given)
@@ -240,7 +241,7 @@ class Explorer(anywidget.AnyWidget):
                 "said": view.said, "note": view.note,
             }  # fmt: skip
             self._tell()
-            if measured is not None:
+            if measured is not None and not self._refused:
                 self.say(self._problem)
 
     def _tell(self) -> None:
@@ -256,15 +257,17 @@ class Explorer(anywidget.AnyWidget):
 
     def say(self, text: str, kind: str = "say") -> None:
         """A line above the picture; screen readers are not told how far a measurement is. Nothing if it is empty."""
+        self._refused = kind != "say"
         hidden = ' aria-hidden="true"' if kind == "say" else ""
         self.value = f'<span class="{kind}"{hidden}>{escape(text)}</span>' if text else ""
 
     def refuse(self, text: str) -> None:
-        """Say that something cannot be."""
-        self._background.cancel()
+        """Say that something cannot be. It stays until a dial moves, and what is measured is measured to its end."""
         self.say(text, "refuse")
 
     def _measuring(self, share: float) -> None:
+        if self._refused:
+            return
         self.say("waiting for another explorer, which is measuring" if share == WAITING else f"measuring … {share:.0%}")
 
     def _failed(self, error: Exception) -> None:

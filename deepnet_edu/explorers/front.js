@@ -1,7 +1,5 @@
 // The page of one explorer: dials, a picture in two layers of SVG, and what both say. Python knows the numbers.
 
-let explorers = 0;
-
 function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -9,6 +7,8 @@ function make(tag, attributes = {}, ...children) {
     else if (value !== false) element.setAttribute(name, value === true ? "" : value);
   }
   element.append(...children);
+  // In a notebook arrows and letters are for what has the focus: JupyterLab looks for this at each element by itself.
+  if (["BUTTON", "INPUT", "SELECT", "SUMMARY"].includes(element.tagName)) element.dataset.lmSuppressShortcuts = "true";
   return element;
 }
 
@@ -23,16 +23,16 @@ function pageIsDark() {
 
 function render({ model, el }) {
   const fixed = model.get("fixed");
-  const id = `deepnet-edu-${(explorers += 1)}`;
+  const id = `deepnet-edu-${fixed.name}-${Math.random().toString(36).slice(2)}`; // of one of many on a page
   const root = make("section", { class: "deepnet-edu-explorer", "aria-label": fixed.title });
-  root.dataset.lmSuppressShortcuts = "true"; // arrows move sliders, not the notebook's cells
 
   // --- asking Python: one question at a time, and of those that wait the newest of each kind
 
   const waiting = new Map();
   let sent = 0;
+  let late = Infinity; // a kernel that was restarted never answers
   const answered = () => model.get("shown").answered;
-  const free = () => sent <= answered();
+  const free = () => sent <= answered() || Date.now() > late;
   function ask(content) {
     waiting.set(`${content.do} ${content.name ?? ""}`, content);
     if (free()) next();
@@ -42,6 +42,7 @@ function render({ model, el }) {
     if (!first) return;
     waiting.delete(first[0]);
     sent = Math.max(sent, answered()) + 1;
+    late = Date.now() + 10_000;
     model.send({ ...first[1], number: sent });
   }
 
@@ -71,12 +72,19 @@ function render({ model, el }) {
         say(stops[slider.value]);
         ask({ do: "slide", name, stop: Number(slider.value) });
       });
-      field.addEventListener("change", () => ask({ do: "type", name, text: field.value }));
+      let known = "";
+      const type = () => {
+        if (field.value === known) return;
+        known = field.value;
+        ask({ do: "type", name, text: known });
+      };
+      field.addEventListener("change", type);
+      field.addEventListener("keydown", ({ key }) => key === "Enter" && type()); // JupyterLab keeps its change event
       box.append(slider, field);
       dials.set(name, (now) => {
         slider.disabled = field.disabled = now.disabled;
         slider.value = now.at;
-        say(now.text);
+        say((known = now.text));
       });
     }
     controls.append(box);
@@ -143,7 +151,7 @@ function render({ model, el }) {
       code.textContent = shown.code;
       if (said.textContent !== shown.said) said.textContent = shown.said;
       picture.dataset.drawn = shown.drawn;
-      if (fixed.address) keep(shown.state);
+      if (fixed.address && (answered() || !kept.length)) keep(shown.state); // not before it has been restored
     }
     if (free()) next();
   }
@@ -157,8 +165,8 @@ function render({ model, el }) {
     for (const [name, value] of Object.entries(state)) address.set(`${fixed.name}.${name}`, value);
     history.replaceState(null, "", `#${address}`);
   }
+  const kept = [...new URLSearchParams(location.hash.slice(1))].filter(([name]) => own(name));
   function restore() {
-    const kept = [...new URLSearchParams(location.hash.slice(1))].filter(([name]) => own(name));
     const state = Object.fromEntries(kept.map(([name, value]) => [name.slice(fixed.name.length + 1), value]));
     if (kept.length) ask({ do: "restore", state });
   }

@@ -93,10 +93,6 @@ class GameExplorer(Explorer):
         except Exception as error:
             self._failed(error)
 
-    def refuse(self, text: str) -> None:
-        """Say that something cannot be; a run that is on continues."""
-        self.say(text, "refuse")
-
     def view(self, measured: Any) -> GameView:
         """Where the game is."""
         last = self.rounds[-1] if self.rounds else None
