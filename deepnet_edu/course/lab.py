@@ -1,4 +1,4 @@
-"""JupyterLab on the learner's workspace: on 127.0.0.1, with a token that it draws anew for each start."""
+"""JupyterLab on the learner's workspace: on 127.0.0.1, with a new token at each start."""
 
 import contextlib
 import json
@@ -44,7 +44,7 @@ class CourseServer(ServerApp):
     """Jupyter's server, which keeps the promises of :mod:`deepnet_edu.serving`."""
 
     def find_server_extensions(self) -> None:
-        """All but Voila's, which would run a voila.py of the working folder, whoever's that is."""
+        """All but Voila's, which would run a voila.py of the working folder, no matter whose that is."""
         self.jpserver_extensions["voila.server_extension"] = False
         super().find_server_extensions()
 

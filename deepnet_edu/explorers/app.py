@@ -1,4 +1,4 @@
-"""Explorers without a notebook: Voila, on 127.0.0.1, with a token that it draws anew for each start."""
+"""Explorers without a notebook: Voila, on 127.0.0.1, with a new token at each start."""
 
 import logging
 import os
@@ -23,7 +23,7 @@ class Explorers(Voila):
     """Voila, which keeps the promises of :mod:`deepnet_edu.serving`."""
 
     def _config_file_paths_default(self) -> list[str]:
-        return list(jupyter_config_path())  # Voila would run a voila.py of the working folder, whoever's that is
+        return list(jupyter_config_path())  # Voila would run a voila.py of the working folder, no matter whose that is
 
     def initialize(self, argv: list[str] | None = None) -> None:
         """Once settings are read, they are what was promised."""
@@ -32,7 +32,7 @@ class Explorers(Voila):
         self.changed = serving.promise(self, PROMISED)
 
     def init_settings(self) -> dict[str, Any]:
-        """It answers to its own address alone: a page of somebody else's cannot reach it by another name."""
+        """It answers to its own address alone: another site's page cannot reach it by another name."""
         settings: dict[str, Any] = super().init_settings()
         serving.say(self.changed + serving.own_token(self.identity_provider), "explore")
         return {**settings, "allow_remote_access": False, "local_hostnames": ["localhost"]}

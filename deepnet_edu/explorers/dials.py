@@ -46,7 +46,7 @@ class Dial:
         """Take a number, or what was typed.
 
         Raises:
-            UserError: it is no number that this dial can have. The value stays.
+            UserError: this dial cannot have such a number. The value stays.
         """
         text = f"{given}".strip()
         try:

@@ -159,7 +159,12 @@ function render({ model, el }) {
   // --- the address keeps what is set: #signal.depth=400&race.residual=post_ln
 
   const own = (name) => name.startsWith(`${fixed.name}.`);
+  let keeping;
   function keep(state) {
+    clearTimeout(keeping);
+    keeping = setTimeout(() => write(state), 300); // browsers allow an address few changes a second
+  }
+  function write(state) {
     const address = new URLSearchParams(location.hash.slice(1));
     for (const name of [...address.keys()].filter(own)) address.delete(name);
     for (const [name, value] of Object.entries(state)) address.set(`${fixed.name}.${name}`, value);

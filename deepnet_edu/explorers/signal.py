@@ -127,10 +127,10 @@ class SignalExplorer(Explorer):
         if movable_constants(settings.residual):
             constants = f", α = {self.alpha.value:.3g}, β = {self.beta.value:.3g}"
         gain = f", weights × {settings.gain:g}" if settings.gain != 1 else ""
-        share, alike, down = theory["input_share"][-1], theory["token_similarity"][-1], theory["gradient"][0]
+        share, cosine, down = theory["input_share"][-1], theory["token_similarity"][-1], theory["gradient"][0]
         return SignalView(
             f"{RESIDUALS[settings.residual].title}, {settings.depth:,} layers, d = {settings.d_model}{constants}{gain}",
-            f"In theory {_percent(share)} of the input is left at the top, tokens have a cosine of {alike:.2f}, and "
+            f"In theory {_percent(share)} of the input is left at the top, tokens have a cosine of {cosine:.2f}, and "
             f"the first layer's gradient is {down:.2g} of the last one's.",
             f"Verdict of theory: {judged} Circles: {source}.{off}",
             settings.residual,

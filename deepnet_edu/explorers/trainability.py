@@ -17,20 +17,20 @@ from deepnet_edu.profiles import Array
 from deepnet_edu.scaling import deepnorm_constants
 
 #: Variance of a branch of gain 1, mean of attention and feed-forward, in the stacks of the map, by theory with flat
-#: scores and tokens that differ. A real stack at this α has about 0.3, as its tokens become alike (lesson 08).
+#: scores and tokens that differ. A real stack at this α has about 0.3, as its tokens become more similar (lesson 08).
 BRANCH = 0.2
 #: Where no grid can be read.
 _DEPTHS, _ALPHAS = (8, 16, 32, 64, 128, 256, 512, 1000), (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 _WORDS = {
     "learned": "has learned",
     "slow": "has not learned yet",
-    "lost": "began with tokens all alike",
+    "lost": "began with nearly equal tokens",
     "diverged": "diverged",
 }
 
 
 def half_left(depths: Sequence[int], s: float = BRANCH) -> Array:
-    """α at which half of the input's variance is left at the top of so many layers, where β = 1/(√2·α).
+    """α at which half of the input's variance is left at the top of this many layers, where β = 1/(√2·α).
 
     A sub-layer keeps 1/(1 + s/(4α⁶)): α = (s/(4(2^(1/2N) - 1)))^(1/6).
 
@@ -82,7 +82,7 @@ class TrainabilityExplorer(Explorer):
     what = (
         "Each cell is one depth and one α, with β = 1/(√2·α): three seeds, 40 steps each. The darker a cell, the more "
         "of its seeds learned.",
-        "Below the dark band, ×: the tokens arrive nearly alike, and the loss stays at ln 16, that of a uniform guess. "
+        "Below the dark band, ×: the tokens arrive nearly equal, and the loss stays at ln 16, that of a uniform guess. "
         "The edge is sharp, and runs along the α at which theory has half of the input left.",
         "Above the band, ·: nothing is broken, but the branches are so faint that 40 steps at this learning rate are "
         "too few. “Not yet” is not “never”: this edge belongs to the recipe.",
@@ -90,7 +90,7 @@ class TrainabilityExplorer(Explorer):
     )
     presets: ClassVar[Any] = {
         "In the band": {},
-        "Tokens all alike": {"alpha": 1.0},
+        "Tokens nearly equal": {"alpha": 1.0},
         "Not yet": {"depth": 16, "alpha": 8.0},
         "Half of the input at 1,000": {"depth": 1000, "alpha": 2.3784},
     }

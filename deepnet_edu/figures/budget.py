@@ -30,7 +30,7 @@ def _name_days(ax: Axes, low: float, high: float, without: Sequence[str] = ()) -
 
 
 def _money(dollars: float) -> str:
-    """In thousands or millions, short; the sign is no formula's."""
+    """In thousands or millions, short, with a dollar sign that begins no formula."""
     return rf"\${dollars / 1e6:.3g}M" if dollars >= 1e6 else rf"\${dollars / 1e3:.3g}k"
 
 

@@ -43,7 +43,7 @@ class ConstantsFigure(Scene[ConstantsView]):
     """A panel for each of two stacks; the one that a model does not have says so."""
 
     def build(self, figure: Figure) -> None:
-        """Axes alone: what stands on them belongs to a stack that is there."""
+        """Axes alone: everything on them belongs to a stack that exists."""
         self._panels = []
         alpha = np.geomspace(*_ALPHA, 100)
         for ax, name in zip(figure.subplots(1, 2), ("encoder", "decoder"), strict=True):

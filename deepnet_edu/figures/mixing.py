@@ -21,7 +21,7 @@ SHADES = {"weights": "weight / largest of its row", "shares": "share of the vari
 
 @designed()
 def mixing_matrices(matrices: Sequence[DepthMixing], quantity: Quantity = "weights", columns: int = 6) -> Figure:
-    """A panel for each matrix: from top to bottom who reads, from left to right whose output, the input at the left.
+    """A panel for each matrix: rows are the sub-layers that read, columns the outputs that they read, the input first.
 
     Args:
         matrices: from :func:`~deepnet_edu.probing.depth_mixing` or :func:`~deepnet_edu.theory.mixing_matrix`.
@@ -45,7 +45,7 @@ def mixing_matrices(matrices: Sequence[DepthMixing], quantity: Quantity = "weigh
     for ax in axes.flat[len(matrices) :]:
         ax.set_axis_off()
     figure.supxlabel("whose output: the input, then all sub-layers", fontsize=9)
-    figure.supylabel("who reads it, bottom to output", fontsize=9)
+    figure.supylabel("which sub-layer reads it", fontsize=9)
     figure.colorbar(image, ax=list(axes.flat), label=SHADES[quantity], fraction=0.03, aspect=30)
     return figure
 

@@ -23,7 +23,7 @@ _NAMES = {
     (True, 1): "backward, 2nd stage of the rank",
 }
 _HEIGHT = 0.84
-#: Of the explorer: at most so many bars and rows.
+#: Most bars and rows of the explorer.
 MOST = 8
 #: Colour and hatch of a part; neighbours differ in both.
 _PARTS = [("#009E73", ""), ("#A6DCC8", "//"), ("#000000", ""), ("#CC79A7", "xx"), ("#777777", "\\\\")]

@@ -65,7 +65,7 @@ def use() -> None:
 
 
 def line_style(residual: str) -> dict[str, Any]:
-    """Colour and dashes of a rule, the same in every figure, and no two rules alike."""
+    """Colour and dashes of a rule, the same in every figure, and different for every two rules."""
     names = [*FIRST, *(name for name in RESIDUALS if name not in FIRST)]
     i = names.index(residual)
     n = len(_COLORS)

@@ -14,7 +14,7 @@ from deepnet_edu.profiles import Array
 #: From no seed that learned to all of them: one hue, lighter to darker, so that grey shows it too.
 _SHADES = ["#f4f1ea", "#b9d3e6", "#5f9fc9", "#0a5a94"]
 #: How runs failed, most often of a cell: marker, words.
-_SIGNS = {"lost": ("x", "tokens all alike"), "slow": (".", "not yet"), "diverged": ("^", "diverged")}
+_SIGNS = {"lost": ("x", "tokens nearly equal"), "slow": (".", "not yet"), "diverged": ("^", "diverged")}
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ def training_race(
 ) -> Figure:
     """Loss by step, and for the newest profile of each run its gradient and token similarity by layer.
 
-    The axes are fixed by ``steps`` and ``layers``, so a picture that is redrawn while runs go on does not jump.
+    The axes are fixed by ``steps`` and ``layers``, so a picture that is redrawn while runs continue does not jump.
 
     Args:
         runs: histories by residual, finished or under way.
@@ -52,9 +52,7 @@ def training_race(
             middle.plot(profile.depth, np.where(seen, profile.gradient_norm, np.nan), **style)
             below = np.flatnonzero(~seen)
             below = below[:: max(1, len(profile.depth) // 30)]
-            middle.plot(
-                profile.depth[below], np.full(len(below), 1.6 * _FLOOR), "v", ms=4, color=style["color"], clip_on=False
-            )
+            middle.plot(profile.depth[below], np.full(len(below), 1.6 * _FLOOR), "v", ms=4, color=style["color"])
         if profile.token_similarity is not None:
             right.plot(profile.depth, profile.token_similarity, **style)
     left.set(
@@ -85,7 +83,7 @@ def recorded_curves(
         chance: horizontal yardsticks, nats per token, by label.
         controls: losses by step, by label.
         live: runs of just now, finished or under way, by residual.
-        smooth: each point is the mean of so many steps up to it.
+        smooth: each point is the mean of this many steps up to it.
     """
 
     def running(losses: Sequence[float]) -> list[float]:

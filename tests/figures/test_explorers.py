@@ -280,7 +280,7 @@ def test_the_map_has_its_cells_both_curves_the_marker_and_the_run() -> None:
     np.testing.assert_allclose(2 ** edge.get_ydata(), MAP.edge)
     assert (2 ** marker.get_xdata()[0], 2 ** marker.get_ydata()[0]) == (64, 2)
     assert [(sign.get_label(), len(sign.get_xdata())) for sign in signs] == [
-        ("tokens all alike", 2), ("not yet", 1), ("diverged", 1)
+        ("tokens nearly equal", 2), ("not yet", 1), ("diverged", 1)
     ]  # fmt: skip
     (legend,) = figure.legends
     assert [f"{n} of 3 learn" for n in range(4)] == [text.get_text() for text in legend.get_texts()][2:6]
