@@ -1,5 +1,7 @@
-"""JupyterLab on the learner's workspace: on 127.0.0.1, with a token that it draws anew for each start."""
+"""JupyterLab on the learner's workspace: on 127.0.0.1, with a new token at each start."""
 
+import contextlib
+import json
 import os
 import signal
 from pathlib import Path
@@ -7,7 +9,9 @@ from typing import Any
 
 from jupyter_server.auth.login import LoginHandler
 from jupyter_server.serverapp import ServerApp
+from jupyterlab.commands import get_workspaces_dir
 from jupyterlab.labapp import LabApp
+from jupyterlab_server.workspaces_handler import WorkspacesManager
 
 from deepnet_edu import progress, serving
 
@@ -40,7 +44,7 @@ class CourseServer(ServerApp):
     """Jupyter's server, which keeps the promises of :mod:`deepnet_edu.serving`."""
 
     def find_server_extensions(self) -> None:
-        """All but Voila's, which would run a voila.py of the working folder, whoever's that is."""
+        """All but Voila's, which would run a voila.py of the working folder, no matter whose that is."""
         self.jpserver_extensions["voila.server_extension"] = False
         super().find_server_extensions()
 
@@ -55,6 +59,27 @@ class CourseServer(ServerApp):
         super().init_signal()
         if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup ignores it
             signal.signal(signal.SIGHUP, self._signal_stop)
+
+
+#: What JupyterLab's layout begins with: the list of files is a click away, and the lesson has the whole window.
+_LAYOUT: Any = {
+    "main": {"dock": None},
+    "left": {"collapsed": True, "visible": True, "widgets": ["filebrowser", "@jupyterlab/toc:plugin"]},
+    "right": {"collapsed": True, "visible": True, "widgets": []},
+    "relativeSizes": [0, 1, 0],
+}
+
+
+def close_side_bar() -> None:
+    """Where JupyterLab has never been opened, it begins with its side bar closed, which takes half of a small window.
+
+    A layout of the user's own stays as it is. Nothing happens where the folder of layouts cannot be read or written.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        layouts = WorkspacesManager(get_workspaces_dir())
+        if not layouts.load("default")["data"]:
+            layout = {"data": {"layout-restorer:data": _LAYOUT}, "metadata": {"id": "default"}}
+            layouts.save("default", json.dumps(layout))
 
 
 def start(workspace: Path, lesson: str, browser: bool) -> int:
@@ -85,6 +110,7 @@ def start(workspace: Path, lesson: str, browser: bool) -> int:
     serving.end_by_signals()
     try:
         with serving.folders():
+            close_side_bar()
             LabApp.serverapp_class = CourseServer
             LabApp.launch_instance(arguments)
     except KeyboardInterrupt:  # before the server was there

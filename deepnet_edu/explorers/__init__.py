@@ -1,10 +1,10 @@
-"""Sliders and a picture around figures: depth and α under the finger.
+"""Dials and a picture around figures: depth and α interactively.
 
     from deepnet_edu.explorers import SignalExplorer
     SignalExplorer(depth=400)
 
 ``EXPLORERS`` has them all by the name that ``deepnet-edu explore`` takes, ``NAMES`` the names alone. Classes are loaded
-when they are first used: whoever asks for names needs no PyTorch.
+when they are first used: asking for names needs no PyTorch.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""Explorers without a notebook: Voila, on 127.0.0.1, with a token that it draws anew for each start."""
+"""Explorers without a notebook: Voila, on 127.0.0.1, with a new token at each start."""
 
 import logging
 import os
@@ -23,7 +23,7 @@ class Explorers(Voila):
     """Voila, which keeps the promises of :mod:`deepnet_edu.serving`."""
 
     def _config_file_paths_default(self) -> list[str]:
-        return list(jupyter_config_path())  # Voila would run a voila.py of the working folder, whoever's that is
+        return list(jupyter_config_path())  # Voila would run a voila.py of the working folder, no matter whose that is
 
     def initialize(self, argv: list[str] | None = None) -> None:
         """Once settings are read, they are what was promised."""
@@ -32,17 +32,25 @@ class Explorers(Voila):
         self.changed = serving.promise(self, PROMISED)
 
     def init_settings(self) -> dict[str, Any]:
-        """It answers to its own address alone: a page of somebody else's cannot reach it by another name."""
+        """It answers to its own address alone: another site's page cannot reach it by another name."""
         settings: dict[str, Any] = super().init_settings()
         serving.say(self.changed + serving.own_token(self.identity_provider), "explore")
         return {**settings, "allow_remote_access": False, "local_hostnames": ["localhost"]}
 
 
-def page(names: Sequence[str]) -> NotebookNode:
-    """A notebook that shows these explorers, one below the other."""
+def page(names: Sequence[str], in_address: bool = True) -> NotebookNode:
+    """A notebook that shows these explorers, one below the other.
+
+    Args:
+        names: of ``EXPLORERS``.
+        in_address: whether the page's address keeps what is set, so that a reload or a bookmark shows it again.
+    """
     notebook = nbformat.v4.new_notebook()
     notebook.metadata.kernelspec = NotebookNode(display_name="Python 3", language="python", name="python3")
-    setup = "import torch\nfrom deepnet_edu.explorers import EXPLORERS\n\ntorch.set_num_threads(1)"
+    notebook.metadata.title = "Explorers"
+    setup = "import torch\nfrom deepnet_edu.explorers import EXPLORERS, Explorer\n\ntorch.set_num_threads(1)"
+    if in_address:
+        setup += "\nExplorer.in_address = True"
     notebook.cells = [nbformat.v4.new_code_cell(setup)]
     for name in names:
         kind = EXPLORERS[name]

@@ -1,4 +1,4 @@
-"""Measuring in a thread while sliders stay free: started when the finger rests, cancelled by the next move."""
+"""Measuring in a thread while sliders stay free: started a moment after the last move, cancelled by the next one."""
 
 import threading
 import time
@@ -9,16 +9,16 @@ from deepnet_edu.explorers.settings import Tick
 
 Result = TypeVar("Result")
 NAME = "deepnet_edu explorer"
-#: A finger that rests so long has stopped, seconds.
+#: After so many seconds without a move a measurement begins.
 REST_S = 0.2
-#: Progress is told so often, seconds.
+#: Seconds between two reports of progress.
 TELL_S = 0.2
 #: Told instead of a share while another explorer measures.
 WAITING = -1.0
 
 
 class Cancelled(Exception):
-    """Raised inside a measurement that nobody waits for any more."""
+    """Raised inside a measurement whose result is no longer wanted."""
 
 
 class Background:

@@ -1,9 +1,9 @@
 """Explorer 8: what a run would cost."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from deepnet_edu.explorers.base import Explorer
-from deepnet_edu.explorers.dials import Dial, choice, spread
+from deepnet_edu.explorers.dials import Choice, Dial, spread
 from deepnet_edu.explorers.signal import DEPTHS
 from deepnet_edu.figures.budget import BudgetFigure, BudgetView, Ends
 from deepnet_edu.model.config import ModelConfig
@@ -35,19 +35,34 @@ class BudgetExplorer(Explorer):
     name = "budget"
     title = "What a run would cost"
     about = "choose a model, tokens, GPUs and your price; see whether it fits, how long it takes, and the bill."
+    what = (
+        "Left: what one GPU holds of weights, gradients and optimizer, 16 bytes a parameter, for four ways of sharing "
+        "them among all GPUs. Points left of the dashed line fit, before activations.",
+        "Right: days against dollars, both logarithmic. A bar goes from the fastest run to the slowest that its share "
+        "of the GPU's peak allows; grey bars are other numbers of GPUs.",
+        "More GPUs move a bar to the left at the same height: the bill stays, the days fall. Waiting and sending are "
+        "left out, so real runs are slower.",
+    )
+    presets: ClassVar[Any] = {
+        "1,000 layers of width 512": {},
+        "15 layers of width 4,096": {"depth": 15, "width": 4096},
+        "… on 256 GPUs": {"depth": 15, "width": 4096, "count": 256},
+    }
 
-    def __init__(self, depth: int = 1000, d_model: int = 512, gpu: str = "h200", price: float = 2.5) -> None:
-        said: dict[str, Any] = {"changed": self.refresh, "refuse": self.refuse}
+    def __init__(
+        self, depth: int = 1000, d_model: int = 512, gpu: str = "h200", price: float = 2.5, **more: Any
+    ) -> None:
         kinds = [("decoder", "decoder"), ("encoder and decoder, half each", "encoder_decoder")]
-        self.kind = choice("model", kinds, "decoder", self.refresh)
-        self.depth = Dial("depth (layers)", DEPTHS, depth, whole=True, **said)
-        self.width = Dial("width d", WIDTHS, d_model, whole=True, note="a multiple of 64", **said)
-        self.billions = Dial("billion tokens", BILLIONS, 100, note="those of the whole run", **said)
-        self.gpu = choice("GPU", [(one.title, name) for name, one in GPUS.items()], gpu, self.refresh)
-        self.count = Dial("GPUs", COUNTS, 8, whole=True, **said)
-        self.price = Dial("dollars an hour", DOLLARS, price, note="for one GPU", **said)
-        dials = [self.depth, self.width, self.billions, self.count, self.price, self.kind, self.gpu]
-        super().__init__(dials, BudgetFigure(tuple(HELD), len(SHOWN)))
+        self.kind = Choice("model", kinds, "decoder")
+        self.depth = Dial("depth (layers)", DEPTHS, 1000, whole=True)
+        self.width = Dial("width d", WIDTHS, 512, whole=True, note="a multiple of 64")
+        self.billions = Dial("billion tokens", BILLIONS, 100, note="those of the whole run")
+        self.gpu = Choice("GPU", [(one.title, name) for name, one in GPUS.items()], "h200")
+        self.count = Dial("GPUs", COUNTS, 8, whole=True)
+        self.price = Dial("dollars an hour", DOLLARS, 2.5, note="for one GPU")
+        order = ["depth", "width", "billions", "count", "price", "kind", "gpu"]
+        given = {"depth": depth, "width": d_model, "gpu": gpu, "price": price, **more}
+        super().__init__(order, BudgetFigure(tuple(HELD), len(SHOWN)), given)
 
     def config(self) -> ModelConfig:
         """The model of the dials.
@@ -83,13 +98,28 @@ class BudgetExplorer(Explorer):
             return (days.low, money.low), (days.high, money.high)
 
         energy = training_energy(training_days(flops, gpu, count, share), count, gpu)
+        shown = {gpus: ends(gpus) for gpus in sorted({*SHOWN, count})}
+        (fast, cheap), (slow, dear) = shown[count]
+        held = {name: parameters * (whole + shared / count) for name, (whole, shared) in HELD.items()}
+        fitting = [name for name, value in held.items() if value <= gpu.memory]
+        fits = "It fits a GPU, before activations" if fitting else "It does not fit a GPU, however it is shared"
         return BudgetView(
             f"{parameters / 1e9:,.3g} billion parameters, {self.billions.value:,.4g} billion tokens, {count:,} × "
             f"{gpu.title}",
-            {name: parameters * (whole + shared / count) for name, (whole, shared) in HELD.items()},
+            f"{fits}{f' ({fitting[0]})' if fitting else ''}; the run takes {_days(fast)} to {_days(slow)} days and "
+            f"costs {_dollars(cheap)} to {_dollars(dear)}.",
+            f"By formula, {share.low:.0%} to {share.high:.0%} of {gpu.peak / 1e12:,.0f} TFLOP/s, waiting and sending "
+            f"left out; {energy.low / 1000:,.3g} to {energy.high / 1000:,.3g} MWh.",
+            held,
             gpu.memory,
-            {gpus: ends(gpus) for gpus in sorted({*SHOWN, count})},
+            shown,
             count,
-            f"by formula, {share.low:.0%} to {share.high:.0%} of {gpu.peak / 1e12:,.0f} TFLOP/s, waiting and sending "
-            f"left out; {energy.low / 1000:,.3g} to {energy.high / 1000:,.3g} MWh",
         )
+
+
+def _days(days: float) -> str:
+    return f"{days:,.0f}" if days >= 10 else f"{days:.2g}"
+
+
+def _dollars(dollars: float) -> str:
+    return f"${dollars:,.0f}" if dollars < 1e6 else f"${dollars / 1e6:,.3g} million"

@@ -120,7 +120,7 @@ def followed(model: Model, task: TokenMap, recipe: TrainConfig, tick: Tick) -> H
 
 
 def race(settings: RaceSettings, tick: Tick = no_tick) -> Array:
-    """‖ΔF‖ after each of the first steps: root mean square change of the answers to one batch since initialisation.
+    """‖ΔF‖ after each of the first steps: root mean square change of the outputs on one batch since initialisation.
 
     The matrices of the stack alone are trained, with Adam, on the token map: what Theorem 4.2 speaks of. Biases and
     norms, which it leaves out, add more (lesson 06).

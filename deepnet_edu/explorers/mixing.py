@@ -1,14 +1,15 @@
-"""Explorer 8: who hears whom over depth."""
+"""Explorer 9: who hears whom over depth."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from deepnet_edu.explorers.base import Explorer
-from deepnet_edu.explorers.dials import Dial, choice, rules
+from deepnet_edu.explorers.dials import Choice, Dial, rules
 from deepnet_edu.explorers.settings import Tick
 from deepnet_edu.figures.mixing import SHADES, MixingFigure, MixingView
+from deepnet_edu.figures.style import FIRST
 from deepnet_edu.model.config import ModelConfig
 from deepnet_edu.profiles import DepthMixing
 from deepnet_edu.residual import DEFAULT, RESIDUALS
@@ -24,12 +25,26 @@ class MixingExplorer(Explorer):
     name = "mixing"
     title = "Who hears whom over depth"
     about = "choose a rule and a depth; see how much of each sub-layer's output is in what each one above reads."
+    what = (
+        "A row is a sub-layer that reads, a column an output that it may read: the input at the left, the lowest "
+        "sub-layers next to it. The upper right is empty, because nothing reads what comes later.",
+        "Right: the last row, the model's output, in shares of its variance. A flat line hears all sub-layers equally; "
+        "one that rises to the right hears its last ones, and the input is forgotten.",
+        "Weights are divided by the largest of their row. Shares say how much of the variance that is.",
+    )
+    presets: ClassVar[Any] = {
+        "Post-LN": {"residual": FIRST[0]},
+        "Pre-LN": {"residual": FIRST[1]},
+        "DeepNorm": {"residual": DEFAULT},
+        "DeepNorm, 48 layers": {"residual": DEFAULT, "depth": 48},
+    }
 
-    def __init__(self, residual: str = DEFAULT, depth: int = 12) -> None:
-        self.residual = choice("rule", rules(), residual, self.refresh)
-        self.depth = Dial("depth (layers)", DEPTHS, depth, whole=True, changed=self.refresh, refuse=self.refuse)
-        self.shades = choice("shades", [(words, name) for name, words in SHADES.items()], "weights", self.refresh)
-        super().__init__([self.residual, self.depth, self.shades], MixingFigure())
+    def __init__(self, residual: str = DEFAULT, depth: int = 12, **more: Any) -> None:
+        self.residual = Choice("rule", rules(), DEFAULT)
+        self.depth = Dial("depth (layers)", DEPTHS, 12, whole=True)
+        self.shades = Choice("shades", [("weights", "weights"), ("shares of the variance", "shares")], "weights")
+        given = {"residual": residual, "depth": depth, **more}
+        super().__init__(["residual", "depth", "shades"], MixingFigure(), given)
 
     @property
     def config(self) -> ModelConfig:
@@ -46,22 +61,33 @@ class MixingExplorer(Explorer):
 
     def view(self, measured: Any) -> MixingView:
         """By formula at once; else what was measured for exactly these settings."""
-        config, source = self.config, "by formula, at initialisation"
+        config, source = self.config, "By formula, at initialisation"
         matrix = self.formula()
         if matrix is None and measured is not None and measured[0] == config:
-            matrix, source = measured[1], "a real model at initialisation, measured just now, seed 0"
+            matrix, source = measured[1], "A real model at initialisation, measured just now, seed 0"
         if matrix is None:
             n = 2 * config.decoder_layers + 1
             matrix = DepthMixing("", np.zeros((n, n)), np.zeros((n, n)), tuple(range(n)))
-            source = "no formula, not measured yet"
+            source = "No formula, not measured yet"
         layers = f"{config.decoder_layers} layer{'s' * (config.decoder_layers > 1)}"
-        return MixingView(matrix, self.shades.value, f"{RESIDUALS[config.residual].title}, {layers}", source)
+        last = matrix.shares[-1]
+        return MixingView(
+            f"{RESIDUALS[config.residual].title}, {layers}",
+            f"Of the output's variance {last[0]:.2g} comes from the input and {last[-1]:.2g} from the last sub-layer."
+            if last.any()
+            else "Not measured yet.",
+            f"Shades: {SHADES[self.shades.value]}. {source}.",
+            matrix,
+            self.shades.value,
+        )
 
     def measurement(self) -> Callable[[Tick], Any] | None:
         """A real model, where there is no formula."""
         if self.formula() is not None:
             return None
         config = self.config
+        if self._found is not None and self._found[0] == config:
+            return None
 
         def measured(_: Tick) -> Any:
             from deepnet_edu.model import build_model, random_batch

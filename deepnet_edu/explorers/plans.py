@@ -1,10 +1,10 @@
 """Explorer 7: plans for many GPUs."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from deepnet_edu.explorers.base import Explorer
 from deepnet_edu.explorers.cost import TOKENS
-from deepnet_edu.explorers.dials import Dial, choice
+from deepnet_edu.explorers.dials import Choice, Dial
 from deepnet_edu.explorers.signal import DEPTHS
 from deepnet_edu.figures.plans import PlanFigure, PlanView
 from deepnet_edu.model.config import ModelConfig
@@ -30,20 +30,35 @@ class PlansExplorer(Explorer):
     name = "plans"
     title = "Plans for many GPUs"
     about = "cut a model into copies, shards and stages; see what each GPU holds, and who waits for whom."
+    what = (
+        "Left: what one GPU of each rank of the pipeline holds, in shares of its memory; the number is "
+        "in GB. A bar above the dashed line does not fit.",
+        "Right: time goes to the right, a box is one micro-batch on one rank. White is waiting, the pipeline's bubble; "
+        "without any waiting all rows would end at the dashed line.",
+        "More micro-batches make the bubble smaller. With `gpipe` every rank keeps the activations of all of them "
+        "until its backward passes begin; `1f1b` keeps only as many as there are stages.",
+        "Copies hold the whole model each and add memory nowhere; shards divide weights, gradients and optimizer, and "
+        "send more.",
+    )
+    presets: ClassVar[Any] = {
+        "Fits GPUs of 80 GB": {},
+        "GPUs of 24 GB": {"gigabytes": 24},
+        "… with checkpoints": {"gigabytes": 24, "checkpoints": "auto"},
+        "gpipe": {"schedule": "gpipe"},
+    }
 
-    def __init__(self, depth: int = 1000, d_model: int = 512) -> None:
-        said: dict[str, Any] = {"changed": self.refresh, "refuse": self.refuse}
-        self.depth = Dial("depth (layers)", [n for n in DEPTHS if n >= 2 * max(POWERS)], depth, whole=True, **said)
-        self.width = Dial("width d", WIDTHS, d_model, whole=True, note="a multiple of 64", **said)
-        self.kind = choice("ranks see", [("copies", "data"), ("shards", "shard")], "data", self.refresh)
-        self.shares = Dial("copies, shards", POWERS, 2, whole=True, **said)
-        self.pipeline = Dial("stage ranks p", POWERS, 4, whole=True, **said)
-        self.schedule = choice("schedule", [(name, name) for name in SCHEDULES], "1f1b", self.refresh)
-        self.pieces = Dial("m / p", POWERS, 2, whole=True, note="micro-batches for each rank of the pipeline", **said)
-        self.checkpoints = choice("checkpoints", [("none", 0), ("every √N layers", "auto")], 0, self.refresh)
-        self.gigabytes = Dial("GPU (GB)", GIGABYTES, 80, whole=True, **said)
-        dials = [self.depth, self.width, self.shares, self.pipeline, self.pieces, self.gigabytes]
-        super().__init__([*dials, self.kind, self.schedule, self.checkpoints], PlanFigure(tuple(PARTS)))
+    def __init__(self, depth: int = 1000, d_model: int = 512, **more: Any) -> None:
+        self.depth = Dial("depth (layers)", [n for n in DEPTHS if n >= 2 * max(POWERS)], 1000, whole=True)
+        self.width = Dial("width d", WIDTHS, 512, whole=True, note="a multiple of 64")
+        self.kind = Choice("between pipelines", [("copies of the model", "data"), ("shards of it", "shard")], "data")
+        self.shares = Dial("copies or shards", POWERS, 2, whole=True)
+        self.pipeline = Dial("stages", POWERS, 4, whole=True, note="GPUs that one pipeline goes through")
+        self.schedule = Choice("schedule", [(name, name) for name in SCHEDULES], "1f1b")
+        self.pieces = Dial("micro-batches per stage", POWERS, 4, whole=True, note="of one pipeline")
+        self.checkpoints = Choice("checkpoints", [("none", 0), ("every √N layers", "auto")], 0)
+        self.gigabytes = Dial("GPU (GB)", GIGABYTES, 80, whole=True)
+        order = ["depth", "width", "shares", "pipeline", "pieces", "gigabytes", "kind", "schedule", "checkpoints"]
+        super().__init__(order, PlanFigure(tuple(PARTS)), {"depth": depth, "width": d_model, **more})
 
     def plan(self) -> Plan:
         """What the dials say.
@@ -74,14 +89,15 @@ class PlansExplorer(Explorer):
         sent = max(rank.total for rank in rank_traffic(config, SEQUENCES, TOKENS, **cut))
         fullest, capacity = max(rank.total for rank in memory) / 1e9, self.gigabytes.value
         fits = "fits" if fullest <= capacity else "does not fit"
-        words = [f"{plan.shares} {'copies' if self.kind.value == 'data' else 'shards'}", f"{plan.pipeline} stage ranks"]
+        words = [f"{plan.shares} {'copies' if self.kind.value == 'data' else 'shards'}", f"{plan.pipeline} stages"]
         waits = bubble(plan.schedule, plan.pipeline, plan.n_microbatches)
         return PlanView(
-            f"{depth:,} layers of width {d} on {plan.ranks} GPUs: {' × '.join(words)}",
+            f"{depth:,} layers of width {d} on {plan.ranks} GPU{'s' * (plan.ranks > 1)}: {' × '.join(words)}",
+            f"The plan {fits}: the fullest GPU holds {fullest:.3g} of {capacity:g} GB, {waits:.0%} of the time is "
+            "waiting.",
+            f"By formula, float32, {SEQUENCES} × {TOKENS} tokens; a GPU sends up to {sent / 1e9:.2g} GB a step.",
             [{name: sum(getattr(rank, part) for part in parts) for name, parts in PARTS.items()} for rank in memory],
             1e9 * capacity,
             timeline(plan.schedule, plan.pipeline, plan.n_microbatches),
             3.0 * plan.n_microbatches,
-            f"by formula, fp32, {SEQUENCES} × {TOKENS} tokens: the fullest GPU {fits}, {fullest:.3g} of "
-            f"{capacity:g} GB; bubble {waits:.0%}; a GPU sends up to {sent / 1e9:.2g} GB a step",
         )

@@ -1,15 +1,16 @@
 """Explorer 4: the update race."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from deepnet_edu.explorers.base import Explorer
-from deepnet_edu.explorers.dials import Dial, choice, rules, spread
+from deepnet_edu.explorers.dials import Choice, Dial, rules, spread
 from deepnet_edu.explorers.grid import Grid
 from deepnet_edu.explorers.settings import RACE_STEPS, RaceSettings, Tick, race_sum
 from deepnet_edu.figures.race import RaceFigure, RaceView
+from deepnet_edu.figures.style import FIRST
 from deepnet_edu.profiles import Array
 from deepnet_edu.residual import DEFAULT, RESIDUALS
 
@@ -36,17 +37,32 @@ class RaceExplorer(Explorer):
 
     name = "race"
     title = "The update race"
-    about = "choose rule, depth, learning rate and warm-up; see how far the first steps move the answers."
+    about = "choose rule, depth, learning rate and warm-up; see how far the first steps move the outputs."
+    what = (
+        "How far the model's outputs on one batch have moved since initialisation, after each of the first steps of "
+        "Adam; only the matrices of the stack are trained, as in the theorem. The axis is logarithmic.",
+        "The dashed line is the right-hand side of Theorem 4.2 for steps of fixed size. Its one free constant is the "
+        "smallest that holds for the first step of all recorded DeepNorm runs. For Post-LN it is a comparison: its "
+        "points may be above.",
+        "At the grey line, √2, outputs have moved as far as those of two unrelated models are apart: then nothing of "
+        "the initial model is left.",
+    )
+    presets: ClassVar[Any] = {
+        "Post-LN at 100 layers": {"residual": FIRST[0], "depth": 100},
+        "DeepNorm at 100": {"depth": 100},
+        "DeepNorm at 1,000": {},
+        "… ten times the rate": {"rate": 1e-3},
+    }
 
-    def __init__(self, residual: str = DEFAULT, depth: int = 1000) -> None:
-        said: dict[str, Any] = {"changed": self.refresh, "refuse": self.refuse}
-        self.residual = choice("rule", rules(), residual, self.refresh)
-        self.depth = Dial("depth (layers)", DEPTHS, depth, whole=True, **said)
-        self.rate = Dial("learning rate", RATES, 1e-3, note="a learning rate is positive", **said)
-        self.warmup = Dial("warm-up (steps)", WARMUPS, 0, whole=True, **said)
+    def __init__(self, residual: str = DEFAULT, depth: int = 1000, **more: Any) -> None:
+        self.residual = Choice("rule", rules(), DEFAULT)
+        self.depth = Dial("depth (layers)", DEPTHS, 1000, whole=True)
+        self.rate = Dial("learning rate", RATES, 1e-4, note="a learning rate is positive")
+        self.warmup = Dial("warm-up (steps)", WARMUPS, 0, whole=True)
         self._runs: dict[RaceSettings, Array] = {}
         self._constant: float | None = None
-        super().__init__([self.residual, self.depth, self.rate, self.warmup], RaceFigure(self._recorded(), RACE_STEPS))
+        given = {"residual": residual, "depth": depth, **more}
+        super().__init__(["residual", "depth", "rate", "warmup"], RaceFigure(self._recorded(), RACE_STEPS), given)
 
     def settings(self, residual: str | None = None) -> RaceSettings:
         """What the dials say, for this rule or another."""
@@ -73,21 +89,24 @@ class RaceExplorer(Explorer):
         total = race_sum(settings)
         known = {rule: self._known(self.settings(rule)) for rule in self._recorded() if rule != settings.residual}
         others = {rule: run for rule, run in known.items() if run is not None}
-        source = "not measured yet"
-        if found is not None and settings in self._runs:
-            source = "circles: a real model, trained just now, seed 0"
-        elif found is not None and self.grid:
-            source = f"circles: a real model, {self.grid.date}"
+        source, said = "Not measured yet.", "Not measured yet."
+        if found is not None:
+            source = f"Large points: a real model, {self.grid.date}." if self.grid else ""
+            if settings in self._runs:
+                source = "Large points: a real model, trained just now, seed 0."
+            said = f"After the first step the outputs have moved by {found[1]:.2g}"
+            said += "." if total is None else f", the bound is {self._constant * total[1]:.2g}."
         if total is None:
-            source += " · the theorem says nothing of this rule"
+            source += " The theorem says nothing about this rule."
         warm = f"warm-up {settings.warmup:,} steps" if settings.warmup else "no warm-up"
         return RaceView(
-            settings.residual,
             f"{RESIDUALS[settings.residual].title}, {settings.depth:,} layers, Adam {settings.learning_rate:g}, {warm}",
+            said,
+            f"{source} Small points: other rules at the same settings, recorded." if others else source,
+            settings.residual,
             None if total is None else np.asarray(self._constant * total),
             found,
             others,
-            source,
         )
 
     def measurement(self) -> Callable[[Tick], Any] | None:

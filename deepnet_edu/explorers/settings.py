@@ -22,13 +22,13 @@ Tick = Callable[[float], None]
 MAX_DEPTH = 2000
 #: Sequences, and tokens of each, that a signal is measured on.
 SEQUENCES, TOKENS = 2, 16
-#: So many layers of a profile are kept and drawn.
+#: Layers of a profile that are kept and drawn.
 POINTS = 48
 VOCABULARY = 16
 
 
 def no_tick(_: float) -> None:
-    """For whoever does not ask how far it is."""
+    """For a caller that does not ask how far it is."""
 
 
 def decoder(
@@ -80,7 +80,7 @@ class SignalSettings:
 
 
 def by_layer(profile: DepthProfile, most: int = POINTS) -> dict[str, Array]:
-    """A profile of one stack layer by layer, thinned: the stream behind each layer, the gradient of all its matrices.
+    """A profile of one stack layer by layer, thinned: the stream after each layer, the gradient of all its matrices.
 
     Returns:
         ``layer`` (from 1), ``variance``, ``token_similarity``, ``input_share``, and ``gradient``, where it is known,
@@ -150,7 +150,7 @@ class MapRun:
 
     @property
     def outcome(self) -> Outcome:
-        """``"learned"``; ``"lost"``: at ln 16 with tokens all alike; ``"diverged"``; or ``"slow"``: not yet."""
+        """``"learned"``; ``"lost"``: at ln 16 with nearly equal tokens; ``"diverged"``; or ``"slow"``: not yet."""
         if not np.isfinite(self.loss).all():
             return "diverged"
         if self.final_loss < LEARNED:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from math import log
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -17,20 +17,20 @@ from deepnet_edu.profiles import Array
 from deepnet_edu.scaling import deepnorm_constants
 
 #: Variance of a branch of gain 1, mean of attention and feed-forward, in the stacks of the map, by theory with flat
-#: scores and tokens that differ. A real stack at this α has about 0.3, as its tokens become alike (lesson 08).
+#: scores and tokens that differ. A real stack at this α has about 0.3, as its tokens become more similar (lesson 08).
 BRANCH = 0.2
 #: Where no grid can be read.
 _DEPTHS, _ALPHAS = (8, 16, 32, 64, 128, 256, 512, 1000), (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 _WORDS = {
     "learned": "has learned",
     "slow": "has not learned yet",
-    "lost": "its tokens were all alike",
+    "lost": "began with nearly equal tokens",
     "diverged": "diverged",
 }
 
 
 def half_left(depths: Sequence[int], s: float = BRANCH) -> Array:
-    """α at which half of the input's variance is left at the top of so many layers, where β = 1/(√2·α).
+    """α at which half of the input's variance is left at the top of this many layers, where β = 1/(√2·α).
 
     A sub-layer keeps 1/(1 + s/(4α⁶)): α = (s/(4(2^(1/2N) - 1)))^(1/6).
 
@@ -79,28 +79,51 @@ class TrainabilityExplorer(Explorer):
     name = "map"
     title = "α × depth: where training is possible"
     about = "move depth and α over the map of measured runs; a third slider walks through the runs behind a cell."
+    what = (
+        "Each cell is one depth and one α, with β = 1/(√2·α): three seeds, 40 steps each. The darker a cell, the more "
+        "of its seeds learned.",
+        "Below the dark band, ×: the tokens arrive nearly equal, and the loss stays at ln 16, that of a uniform guess. "
+        "The edge is sharp, and runs along the α at which theory has half of the input left.",
+        "Above the band, ·: nothing is broken, but the branches are so faint that 40 steps at this learning rate are "
+        "too few. “Not yet” is not “never”: this edge belongs to the recipe.",
+        "The circle is your cell, the curve at the right one of its runs.",
+    )
+    presets: ClassVar[Any] = {
+        "In the band": {},
+        "Tokens nearly equal": {"alpha": 1.0},
+        "Not yet": {"depth": 16, "alpha": 8.0},
+        "Half of the input at 1,000": {"depth": 1000, "alpha": 2.3784},
+    }
 
-    def __init__(self, depth: int = 256, alpha: float = 4.0) -> None:
+    def __init__(self, depth: int = 256, alpha: float = 4.0, **more: Any) -> None:
         try:
             over = trainability_map(recorded.load())
         except UserError:  # said in the explorer's own line
             over = trainability_map(None)
-        said: dict[str, Any] = {"changed": self.refresh, "refuse": self.refuse}
-        self.depth = Dial("depth (layers)", over.depths, depth, whole=True, **said)
-        self.alpha = Dial("α", over.alphas, alpha, note="the factor on the skip is positive", **said)
-        self.run = Dial("run behind it", range(1, over.seeds + 1), 1, whole=True, **said)
-        super().__init__([self.depth, self.alpha, self.run], TrainabilityFigure(over))
+        self.depth = Dial("depth (layers)", over.depths, 256, whole=True)
+        self.alpha = Dial("α", over.alphas, 4.0, note="the factor on the skip is positive")
+        self.run = Dial("run behind it", range(1, over.seeds + 1), 1, whole=True)
+        given = {"depth": depth, "alpha": alpha, **more}
+        super().__init__(["depth", "alpha", "run"], TrainabilityFigure(over), given)
 
     def view(self, measured: Any) -> TrainabilityView:
         """The marker, and a run if there is one with exactly these settings."""
         depth, alpha, number = int(self.depth.value), float(self.alpha.value), int(self.run.value)
         runs = self.grid.cell(depth, alpha) if self.grid else []
         title = f"{depth:,} layers, α = {alpha:.3g}, β = {tied_beta(alpha):.3g}"
-        source = self.grid.source if self.grid else "nothing measured"
+        source = f"The map was {self.grid.date}." if self.grid else "Nothing measured."
         if not runs:
-            said = "not measured here:\nthe sliders stop where it was"
-            return TrainabilityView(depth, alpha, None, title, said, source)
-        run = runs[number - 1]
-        said = f"run {number} of {len(runs)}: {_WORDS[run.outcome]}\ntoken similarity before: {run.similarity:.2f}"
-        title += f": {sum(one.outcome == 'learned' for one in runs)} of {len(runs)} seeds learn"
-        return TrainabilityView(depth, alpha, run.loss, title, said, source)
+            return TrainabilityView(
+                title, "Nothing was measured here: the sliders stop where it was.", source, depth, alpha, None, "no run"
+            )
+        run, learned = runs[number - 1], sum(one.outcome == "learned" for one in runs)
+        return TrainabilityView(
+            title,
+            f"{learned} of {len(runs)} seeds learn; run {number} {_WORDS[run.outcome]}, its loss ends at "
+            f"{run.final_loss:.2f}, and its tokens had a cosine of {run.similarity:.2f} before training.",
+            source,
+            depth,
+            alpha,
+            run.loss,
+            f"run {number} of {len(runs)}: {_WORDS[run.outcome]}",
+        )

@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from deepnet_edu.figures.moving import Moving
+from deepnet_edu.figures.scene import Scene, Words
 from deepnet_edu.figures.style import designed, legend_below, new_figure
 
 #: Days that people have a word for.
@@ -18,19 +18,19 @@ _MARKS = "osD^v"
 Ends = tuple[tuple[float, float], tuple[float, float]]
 
 
-def _name_days(ax: Axes, low: float, high: float, without: str = "") -> None:
+def _name_days(ax: Axes, low: float, high: float, without: Sequence[str] = ()) -> None:
     """A dotted line for each day, week, month and year between, with its name above the axes."""
     for word, days in SPANS.items():
-        if low < days < high and word != without:
+        if low < days < high and word not in without:
             ax.axvline(days, color="#777777", lw=1, ls=":", zorder=0)
             ax.text(
-                days, 1.01, word, transform=ax.get_xaxis_transform(), fontsize=8.5, color="#555555", ha="center",
+                days, 1.01, word, transform=ax.get_xaxis_transform(), fontsize=9, color="#555555", ha="center",
                 va="bottom",
             )  # fmt: skip
 
 
 def _money(dollars: float) -> str:
-    """In thousands or millions, short; the sign is no formula's."""
+    """In thousands or millions, short, with a dollar sign that begins no formula."""
     return rf"\${dollars / 1e6:.3g}M" if dollars >= 1e6 else rf"\${dollars / 1e3:.3g}k"
 
 
@@ -66,7 +66,7 @@ def days_and_dollars(models: Mapping[str, Mapping[int, Ends]]) -> Figure:
             ax.plot([fast, slow], [(cheap * dear) ** 0.5] * 2, **style)
         slowest, bill = max(bar[1][0] for bar in bars.values()), f"{_money(cheap)} to {_money(dear)}"
         ax.annotate(
-            f"{model}: {bill}", (slowest, (cheap * dear) ** 0.5), (9, 0), textcoords="offset points", fontsize=8.5,
+            f"{model}: {bill}", (slowest, (cheap * dear) ** 0.5), (9, 0), textcoords="offset points", fontsize=9,
             va="center",
         )  # fmt: skip
     legend_below(figure, ax, columns=len(counts))
@@ -74,72 +74,66 @@ def days_and_dollars(models: Mapping[str, Mapping[int, Ends]]) -> Figure:
 
 
 @dataclass(frozen=True)
-class BudgetView:
+class BudgetView(Words):
     """What the explorer shows.
 
     Attributes:
-        title: model and run.
-        held: bytes that a GPU holds of weights, gradients and optimizer, by what is shared among GPUs.
+        held: bytes of weights, gradients and optimizer on one GPU, by what is shared.
         capacity: bytes of a GPU.
-        ends: days and dollars, for each number of GPUs.
+        ends: by number of GPUs, days and dollars of the fastest run and of the slowest.
         count: of GPUs that is chosen, one of them.
-        note: one line.
     """
 
-    title: str
     held: Mapping[str, float]
     capacity: float
     ends: Mapping[int, Ends]
     count: int
-    note: str
 
 
-class BudgetFigure(Moving[BudgetView]):
-    """Left what a GPU holds, right days and dollars by the number of GPUs, on fixed logarithmic axes.
+class BudgetFigure(Scene[BudgetView]):
+    """Left what a GPU holds, a point for each way of sharing, right days and dollars by the number of GPUs; on fixed
+    logarithmic axes.
 
     Args:
-        held: names of the bars.
+        held: names of the points.
         others: how many numbers of GPUs are shown besides the one that is chosen.
     """
 
-    @designed()
     def __init__(self, held: Sequence[str], others: int) -> None:
-        self.figure = Figure(figsize=(8.8, 4.4))
-        left, right = self.figure.subplots(1, 2, width_ratios=(1, 1.25))
+        self._held, self._count = list(held), others
         super().__init__()
-        self.figure.get_layout_engine().set(rect=(0, 0.1, 1, 0.8))  # type: ignore[union-attr, call-arg]
-        self._held, self._low, self._high = list(held), 1e-2, 1e5
+
+    def build(self, figure: Figure) -> None:
+        """Empty axes."""
+        left, right = figure.subplots(1, 2, width_ratios=(1, 1.25))
         rows = range(len(self._held))
-        left.set(xscale="log", xlim=(self._low, self._high), ylim=(len(self._held) - 0.4, -0.6))
-        left.set_xlabel("weights, gradients, optimizer on a GPU (GB)")
+        left.set(xscale="log", xlim=(1e-2, 1e5), ylim=(len(self._held) - 0.4, -0.8))
+        left.set_xlabel("held by each GPU (GB)")
         left.set_yticks(list(rows), self._held)
-        left.grid(axis="y", visible=False)
-        bars = left.barh(rows, self._low, left=self._low, color="#0072B2", height=0.6)
-        self._bars = list(bars)
-        self._texts = [left.text(self._low, i, "", va="center", fontsize=9) for i in rows]
-        self._line = left.axvline(1, color="#D55E00", lw=2.5, ls="--")
-        self._said = left.text(1, -0.5, "", color="#D55E00", fontsize=9, ha="center", va="bottom")
+        (self._points,) = left.plot([], [], "o", color="#0072B2", ms=10)
+        self._texts = [left.text(1, i - 0.18, "", ha="center", va="bottom", fontsize=9.5) for i in rows]
+        self._line = left.axvline(1, color="#D55E00", lw=2, ls="--")
+        above = left.get_xaxis_transform()
+        self._said = left.text(1, 1.01, "", color="#D55E00", fontsize=9.5, ha="center", va="bottom", transform=above)
         right.set(xscale="log", yscale="log", xlim=(1e-2, 1e5), ylim=(1e0, 1e10))
         right.set(xlabel="length of the run (days)", ylabel="bill (dollars)")
-        _name_days(right, 1e-2, 1e5, without="a week")  # its name would touch the month's
-        self._others = [right.plot([1, 1], [1, 1], color="#999999", ls="-", lw=2.5)[0] for _ in range(others)]
-        self._names = [right.text(1, 1, "", fontsize=8, color="#555555", ha="center", va="top") for _ in range(others)]
+        # Names that would touch their neighbours'.
+        _name_days(right, 1e-2, 1e5, without=("a week",) if self.room[0] > 8 else ("a week", "a year"))
+        others = range(self._count)
+        self._others = [right.plot([1, 1], [1, 1], color="#999999", ls="-", lw=2.5)[0] for _ in others]
+        self._names = [right.text(1, 1, "", fontsize=9, color="#555555", ha="center", va="top") for _ in others]
         (self._chosen,) = right.plot([1, 1], [1, 1], color="#D55E00", ls="-", lw=4, marker="o", ms=6)
         self._label = right.text(1, 1, "", fontsize=10, weight="bold", ha="center", va="bottom")
-        self._title = self.figure.text(0.01, 0.985, "", fontsize=12, weight="bold", va="top")
-        self._note = self.figure.text(0.01, 0.015, "", fontsize=9)
-        self.moves(*self._bars, *self._texts, self._line, self._said, *self._others, *self._names)
-        self.moves(self._chosen, self._label, self._title, self._note)
+        self.moves(self._line, self._points, *self._texts, self._said, *self._others, *self._names)
+        self.moves(self._chosen, self._label)
 
-    def move(self, view: BudgetView) -> None:
-        """Bars end at what is held; the run lies at its days and dollars."""
-        for bar, text, name in zip(self._bars, self._texts, self._held, strict=True):
-            value = view.held[name] / 1e9
-            end = min(max(value, self._low), self._high)
-            bar.set_width(end - self._low)
-            inside = end > 100 * self._low
-            text.set(text=f"{value:,.3g}", x=end / 1.2 if inside else 1.2 * end, color="white" if inside else "black")
-            text.set_horizontalalignment("right" if inside else "left")
+    def move(self, view: BudgetView) -> str:
+        """Points where they are held; the run at its days and dollars."""
+        gigabytes = [view.held[name] / 1e9 for name in self._held]
+        inside = [min(max(value, 1.5e-2), 6e4) for value in gigabytes]
+        self._points.set_data(inside, range(len(inside)))
+        for text, value, x in zip(self._texts, gigabytes, inside, strict=True):
+            text.set(text=f"{value:,.3g}", x=x)
         self._line.set_xdata([view.capacity / 1e9] * 2)
         self._said.set(text=f"a GPU: {view.capacity / 1e9:.0f} GB", x=view.capacity / 1e9)
         rest = [count for count in view.ends if count != view.count]
@@ -153,11 +147,9 @@ class BudgetFigure(Moving[BudgetView]):
         (fast, cheap), (slow, dear) = view.ends[view.count]
         self._chosen.set_data([fast, slow], [cheap, dear])
         self._label.set(text=f"{view.count:,} GPU{'s' * (view.count > 1)}", x=(fast * slow) ** 0.5, y=2 * dear)
-        self._title.set(text=view.title)
-        self._note.set(text=view.note)
         held = ", ".join(f"{value / 1e9:,.3g} GB {name}" for name, value in view.held.items())
-        self.alt = (
-            f"{view.title}: bars of what a GPU of {view.capacity / 1e9:.0f} GB must hold ({held}), and days against "
+        return (
+            f"Points for what a GPU of {view.capacity / 1e9:.0f} GB must hold ({held}), and days against "
             f"dollars, {fast:.3g} to {slow:.3g} days and {cheap:,.0f} to {dear:,.0f} dollars on {view.count:,}; more "
-            f"GPUs move it to the left at the same height. {view.note}"
+            "GPUs move it to the left at the same height."
         )

@@ -1,4 +1,4 @@
-"""Explorer 6, the game: the loss of the run that is on, and how deep the stacks came that stayed alive."""
+"""Explorer 6, the game: the loss of the run that is on, and how deep the stacks came that learned."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.figure import Figure
 
-from deepnet_edu.figures.moving import Moving
-from deepnet_edu.figures.style import designed
+from deepnet_edu.figures.scene import Scene, Words
 
 
 @dataclass(frozen=True)
@@ -16,79 +15,73 @@ class Round:
 
     depth: int
     choice: str
-    alive: bool
+    learned: bool
 
 
 @dataclass(frozen=True)
-class GameView:
+class GameView(Words):
     """What the picture shows.
 
     Attributes:
         depth: of the stack that is next, or on.
         loss: of the run that is on, or was last; empty before the first.
         rounds: all tries of this game.
-        best: deepest stack that was ever alive, 0 for none.
-        title: what to do now.
+        best: deepest stack that has ever learned, 0 for none.
     """
 
     depth: int
     loss: Sequence[float]
     rounds: Sequence[Round]
     best: int
-    title: str
 
 
-class GameFigure(Moving[GameView]):
+class GameFigure(Scene[GameView]):
     """The run on the left, the ladder of depths on the right.
 
     Args:
         depths: steps of the ladder.
         steps: of a run.
-        chance: loss that knows nothing, nats per token.
-        target: loss below which a stack counts as alive.
+        chance: loss of a uniform guess, nats per token.
+        target: loss below which a stack counts as having learned.
     """
 
-    @designed()
     def __init__(self, depths: Sequence[int], steps: int, chance: float, target: float) -> None:
-        self.figure = Figure(figsize=(8.4, 3.9))
-        left, right = self.figure.subplots(1, 2, width_ratios=(1.3, 1))
+        self._depths, self._steps, self._chance, self._target = list(depths), steps, chance, target
         super().__init__()
-        self.figure.get_layout_engine().set(rect=(0, 0.07, 1, 0.83))  # type: ignore[union-attr, call-arg]
-        self._depths = list(depths)
-        left.axhline(chance, color="black", lw=0.8)
-        left.axhline(target, color="#009E73", lw=1.5, ls="--")
-        left.text(steps, chance, "knows nothing", ha="right", va="bottom", fontsize=8.5)
-        left.text(steps, target, "alive below this", ha="right", va="top", fontsize=8.5, color="#00694d")
-        left.set(xlim=(0, steps), ylim=(0, 2 * chance), xlabel="step", ylabel="loss (nats per token)")
+
+    def build(self, figure: Figure) -> None:
+        """Both axes; names of lines stand in a margin that no curve reaches."""
+        left, right = figure.subplots(1, 2, width_ratios=(1.5, 1))
+        steps, depths = self._steps, self._depths
+        left.plot([0, self._steps], [self._chance] * 2, color="black", lw=1)
+        left.plot([0, self._steps], [self._target] * 2, color="#009E73", lw=1.5, ls="--")
+        margin = steps * 1.02
+        left.text(margin, self._chance, "uniform\nguess", va="bottom", fontsize=9)
+        left.text(
+            margin,
+            self._target - 0.05,
+            "goal: mean of\nthe last five\nbelow this",
+            va="top",
+            fontsize=9,
+            color="#00694d",
+        )
+        left.set(xlim=(0, steps * 1.4), ylim=(0, 2 * self._chance), xlabel="step", ylabel="loss (nats per token)")
+        left.set_xticks(range(0, steps + 1, 10))
         (self._loss,) = left.plot([], [], color="#0072B2", ls="-", lw=2.5)
         right.set(xlim=(-0.5, 1.5), ylim=(-0.6, len(depths) - 0.4), ylabel="layers")
         right.set_yticks(range(len(depths)), [f"{depth:,}" for depth in depths])
-        right.set_xticks([0, 1], ["died", "alive"])
-        (self._alive,) = right.plot([], [], "o", color="#009E73", ms=12, mec="black")
-        (self._dead,) = right.plot([], [], "X", color="#D55E00", ms=12, mec="black")
+        right.set_xticks([0, 1], ["not yet", "learned"])
+        (self._done,) = right.plot([], [], "o", color="#009E73", ms=12, mec="black")
+        (self._failed,) = right.plot([], [], "X", color="#D55E00", ms=12, mec="black")
         (self._next,) = right.plot([], [], color="#0072B2", lw=2, ls=":")
-        self._title = self.figure.text(0.01, 0.985, "", fontsize=12, weight="bold", va="top")
-        self._score = self.figure.text(0.01, 0.02, "", fontsize=10)
-        self.moves(self._loss, self._alive, self._dead, self._next, self._title, self._score)
+        self.moves(self._loss, self._next, self._done, self._failed)
 
-    def move(self, view: GameView) -> None:
-        """Where the game stands."""
+    def move(self, view: GameView) -> str:
+        """Where the game is."""
         self._loss.set_data(np.arange(1, len(view.loss) + 1), view.loss)
-        for line, alive in ((self._alive, True), (self._dead, False)):
-            heights = [self._depths.index(one.depth) for one in view.rounds if one.alive == alive]
-            line.set_data([float(alive)] * len(heights), heights)
+        for line, learned in ((self._done, True), (self._failed, False)):
+            heights = [self._depths.index(one.depth) for one in view.rounds if one.learned == learned]
+            line.set_data([float(learned)] * len(heights), heights)
         self._next.set_data([-0.5, 1.5], [self._depths.index(view.depth)] * 2)
-        self._title.set(text=view.title)
-        last = f"last: {view.rounds[-1].choice}" if view.rounds else ""
-        self._score.set(text=f"deepest stack alive: {view.best:,} layers    {last}" if view.best else last)
-        self.alt = (
-            f"The game. {view.title} Tries so far: "
-            + ("; ".join(f"{r.depth} layers {'alive' if r.alive else 'died'}" for r in view.rounds) or "none")
-            + f". Deepest stack alive: {view.best or 'none'}."
-        )
-
-
-def game(view: GameView) -> Figure:
-    """One picture of a game."""
-    depths = sorted({view.depth, *(one.depth for one in view.rounds)})
-    return GameFigure(depths, max(1, len(view.loss)), 2.77, 2.0).show(view)
+        tries = "; ".join(f"{one.depth:,} layers {'learned' if one.learned else 'not yet'}" for one in view.rounds)
+        return f"The loss by step, and a ladder of depths. Tries so far: {tries or 'none'}."

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from deepnet_edu.figures.moving import Moving
+from deepnet_edu.figures.scene import Scene, Words
 from deepnet_edu.figures.style import designed
 from deepnet_edu.messages import unknown
 from deepnet_edu.profiles import Array, DepthMixing
@@ -21,7 +21,7 @@ SHADES = {"weights": "weight / largest of its row", "shares": "share of the vari
 
 @designed()
 def mixing_matrices(matrices: Sequence[DepthMixing], quantity: Quantity = "weights", columns: int = 6) -> Figure:
-    """A panel for each matrix: from top to bottom who reads, from left to right whose output, the input at the left.
+    """A panel for each matrix: rows are the sub-layers that read, columns the outputs that they read, the input first.
 
     Args:
         matrices: from :func:`~deepnet_edu.probing.depth_mixing` or :func:`~deepnet_edu.theory.mixing_matrix`.
@@ -38,14 +38,14 @@ def mixing_matrices(matrices: Sequence[DepthMixing], quantity: Quantity = "weigh
     axes = figure.subplots(ceil(len(matrices) / wide), wide, squeeze=False)
     for ax, one in zip(axes.flat, matrices, strict=False):
         image = ax.imshow(shown(one, quantity), **_LOOK, extent=(0, 1, 1, 0))
-        ax.set_title(one.label, fontsize=8.5)
+        ax.set_title(one.label, fontsize=9)
         ax.grid(False)
         ax.set_xticks([])
         ax.set_yticks([])
     for ax in axes.flat[len(matrices) :]:
         ax.set_axis_off()
     figure.supxlabel("whose output: the input, then all sub-layers", fontsize=9)
-    figure.supylabel("who reads it, bottom to output", fontsize=9)
+    figure.supylabel("which sub-layer reads it", fontsize=9)
     figure.colorbar(image, ax=list(axes.flat), label=SHADES[quantity], fraction=0.03, aspect=30)
     return figure
 
@@ -65,61 +65,50 @@ _LOOK = {"cmap": "Blues", "vmin": 0.0, "vmax": 1.0, "interpolation": "nearest", 
 
 
 @dataclass(frozen=True)
-class MixingView:
+class MixingView(Words):
     """What the picture shows.
 
     Attributes:
         matrix: all rows.
         quantity: of its shades.
-        title: rule and depth.
-        source: where it comes from.
     """
 
     matrix: DepthMixing
     quantity: Quantity
-    title: str
-    source: str
 
 
-class MixingFigure(Moving[MixingView]):
+class MixingFigure(Scene[MixingView]):
     """The matrix, and beside it what the output is made of."""
 
-    @designed()
-    def __init__(self) -> None:
-        self.figure = Figure(figsize=(8.8, 4.6))
-        left, right = self.figure.subplots(1, 2, width_ratios=(1, 1.1))
-        super().__init__()
-        self.figure.get_layout_engine().set(rect=(0, 0, 1, 0.88))  # type: ignore[union-attr, call-arg]
-        self._image = left.imshow(np.zeros((2, 2)), **_LOOK, extent=(0, 1, 1, 0))
+    def build(self, figure: Figure) -> None:
+        """Axes, the bar of shades, and no points yet."""
+        left, key, right = figure.subplots(1, 3, width_ratios=(1, 0.05, 1.1))
+        self._image = left.imshow(np.zeros((2, 2)), **_LOOK | {"interpolation": "none"}, extent=(0, 1, 1, 0))
         _ends(left)
-        left.set(xlabel="whose output", ylabel="who reads it")
+        left.set(xlabel="whose output", ylabel="which sub-layer reads it")
         left.grid(False)
-        right.set(xlim=(0, 1), ylim=(1e-4, 1.2), yscale="log", ylabel="share of the output's variance")
-        right.set_xticks([0, 0.5, 1], ["input", "middle", "last sub-layer"])
-        (self._last,) = right.plot([], [], "o", ms=3, color="#0072B2")
-        right.set_title("What the output is made of", fontsize=11)
-        self._title = self.figure.text(0.01, 0.985, "", fontsize=12, weight="bold", va="top")
-        self._source = self.figure.text(0.01, 0.925, "", fontsize=9.5, va="top")
-        self.moves(self._image, self._last, self._title, self._source)
+        key.imshow(np.linspace(1, 0, 64)[:, None], **_LOOK | {"interpolation": "none"}, extent=(0, 1, 0, 1))
+        key.grid(False)
+        key.set_xticks([])
+        key.yaxis.tick_right()
+        right.set(xlim=(-0.02, 1.02), ylim=(1e-4, 1.2), yscale="log", ylabel="share of the output's variance")
+        right.set_xticks([0, 0.5, 1], ["input", "middle", "last"])
+        (self._last,) = right.plot([], [], "o", ms=4, color="#0072B2")
+        right.set_title("What is the output made of?", fontsize=11, loc="left")
+        left.set_title("Who reads whom?", fontsize=11, loc="left")
+        self.moves(self._image, self._last)
 
-    def move(self, view: MixingView) -> None:
+    def move(self, view: MixingView) -> str:
         """Shades, and the last row's shares."""
         last = view.matrix.shares[-1]
         self._image.set_data(shown(view.matrix, view.quantity))
         self._last.set_data(np.linspace(0, 1, len(last)), np.clip(last, 1e-4, None))
-        self._title.set(text=view.title)
-        self._source.set(text=f"shades: {SHADES[view.quantity]} · {view.source}")
         tenth = max(1, len(last) // 10)
-        self.alt = (
-            f"{view.title}. A lower triangle, who reads against whose output, shaded by {SHADES[view.quantity]}. Of "
+        return (
+            f"A lower triangle, who reads against whose output, shaded by {SHADES[view.quantity]}. Of "
             f"the output's variance {last[0]:.2g} is the input's, {last[1 : 1 + tenth].sum():.2g} the lowest tenth's "
-            f"of the sub-layers, {last[-tenth:].sum():.2g} the highest tenth's. {view.source}."
+            f"of the sub-layers, {last[-tenth:].sum():.2g} the highest tenth's."
         )
-
-
-def mixing(view: MixingView) -> Figure:
-    """One picture of one matrix."""
-    return MixingFigure().show(view)
 
 
 def _ends(ax: Axes) -> None:

@@ -41,7 +41,7 @@ class Picture:
 
     Args:
         figure: drawn at once; later changes to it do not show. Or a PNG, taken as it is.
-        alt: one or two sentences for who cannot see it.
+        alt: one or two sentences for a reader who cannot see it.
 
     Raises:
         ValueError: alt is empty.

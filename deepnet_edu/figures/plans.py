@@ -3,28 +3,32 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
+from matplotlib.patches import PathPatch
 
-from deepnet_edu.figures.moving import Moving
+from deepnet_edu.figures.scene import Scene, Words, boxes, key_below
 from deepnet_edu.figures.style import designed, legend_below, new_figure, series_style
 from deepnet_edu.planning.pipeline import Slot, length
 
 #: Forward and backward, of a rank's first stage and of its second.
 _COLORS = {(False, 0): "#0072B2", (True, 0): "#E69F00", (False, 1): "#56B4E9", (True, 1): "#F0D58C"}
+_HATCH = {(False, 0): "", (True, 0): "", (False, 1): "--", (True, 1): "--"}
 _INK = {(False, 0): "white", (True, 0): "black", (False, 1): "black", (True, 1): "black"}
 _NAMES = {
     (False, 0): "forward",
     (True, 0): "backward",
-    (False, 1): "forward, second stage of the rank",
-    (True, 1): "backward, second stage of the rank",
+    (False, 1): "forward, 2nd stage of the rank",
+    (True, 1): "backward, 2nd stage of the rank",
 }
 _HEIGHT = 0.84
 #: A box that takes less of the axis than this has no room for its number.
 _NARROW = 0.012
 #: Of the explorer: at most so many bars and rows.
 MOST = 8
-_PARTS = ["#009E73", "#A6DCC8", "#000000", "#CC79A7", "#999999"]
+#: Colour and hatch of a part; neighbours differ in both.
+_PARTS = [("#009E73", ""), ("#A6DCC8", "//"), ("#000000", ""), ("#CC79A7", "xx"), ("#777777", "\\\\")]
 
 
 def _kind(slot: Slot, ranks: int) -> tuple[bool, int]:
@@ -107,102 +111,100 @@ def memory_against_ranks(ranks: Sequence[int], curves: Mapping[str, Sequence[flo
 
 
 @dataclass(frozen=True)
-class PlanView:
+class PlanView(Words):
     """What the explorer shows.
 
     Attributes:
-        title: model and plan.
         memory: bytes by part, for each rank of the pipeline, at most eight.
         capacity: bytes of a GPU.
-        slots: the timeline, and ``ideal``, how long it would be if nobody waited.
-        ideal: see there.
-        note: one line.
+        slots: the timeline.
+        ideal: how long it would be if no rank waited.
     """
 
-    title: str
     memory: Sequence[Mapping[str, float]]
     capacity: float
     slots: Sequence[Slot]
     ideal: float
-    note: str
 
 
-class PlanFigure(Moving[PlanView]):
+class PlanFigure(Scene[PlanView]):
     """Left a bar for each rank of the pipeline, in shares of a GPU's memory; right who works when.
+
+    Both panels are divided among the ranks that there are.
 
     Args:
         parts: of the memory, from the bottom up.
     """
 
-    @designed()
     def __init__(self, parts: tuple[str, ...]) -> None:
-        self.figure = Figure(figsize=(8.8, 4.6))
-        left, right = self.figure.subplots(1, 2, width_ratios=(1, 1.5))
-        super().__init__()
-        self.figure.get_layout_engine().set(rect=(0, 0.12, 1, 0.79))  # type: ignore[union-attr, call-arg]
         self._parts = parts
-        left.set(xlim=(-0.6, MOST - 0.4), ylim=(0, 150), xlabel="rank of the pipeline")
-        left.set_ylabel("share of a GPU's memory (%); above: GB")
-        left.set_xticks(range(MOST))
+        super().__init__()
+
+    def build(self, figure: Figure) -> None:
+        """Empty axes, and fills that a colour-blind reader can tell apart by their hatches."""
+        left, right = figure.subplots(1, 2, width_ratios=(1, 1.5))
+        left.set(xlim=(0, 1), ylim=(0, 150), xlabel="")
+        left.set_ylabel("share of a GPU's memory (%)")
+        left.set_xlabel("rank of the pipeline", labelpad=16)
+        left.set_xticks([])
         left.grid(axis="x", visible=False)
         left.axhline(100, color="#D55E00", lw=2, ls="--", zorder=3)
-        right.set(
-            xlim=(0, 2), ylim=(MOST - 0.5, -0.5), xlabel="time / time without waiting", ylabel="rank of the pipeline"
-        )
-        right.set_yticks(range(MOST))
+        right.set(xlim=(0, 2), ylim=(1, 0), xlabel="time / time without waiting", ylabel="")
+        right.set_ylabel("rank of the pipeline", labelpad=16)
+        right.set_yticks([])
         right.grid(visible=False)
-        self._bars = [
-            self.moves(PolyCollection([], facecolors=color, label=part))
-            for part, color in zip(parts, _PARTS, strict=False)
-        ]
-        self._work = {
-            kind: self.moves(PolyCollection([], facecolors=color, edgecolors="white", lw=0.3, label=_NAMES[kind]))
-            for kind, color in _COLORS.items()
-        }
-        for ax, artists in ((left, self._bars), (right, list(self._work.values()))):
-            for artist in artists:
-                ax.add_collection(artist, autolim=False)
         right.axvline(1, color="#D55E00", lw=2, ls="--", zorder=3)
-        handles = [*self._bars, *list(self._work.values())[:2]]
-        self.figure.legend(
-            handles, [str(one.get_label()) for one in handles], loc="lower center", bbox_to_anchor=(0.5, 0.05), ncols=7,
-            fontsize=8, frameon=False,
-        )  # fmt: skip
-        self._ends = [self.moves(left.text(i, 0, "", ha="center", va="bottom", fontsize=8)) for i in range(MOST)]
-        self._title = self.moves(self.figure.text(0.01, 0.985, "", fontsize=12, weight="bold", va="top"))
-        self._note = self.moves(self.figure.text(0.01, 0.015, "", fontsize=9))
+        self._bars = [_fill(left, part, *fill) for part, fill in zip(self._parts, _PARTS, strict=False)]
+        self._work = {kind: _fill(right, _NAMES[kind], color, _HATCH[kind]) for kind, color in _COLORS.items()}
+        handles = [*self._bars, *self._work.values()]
+        key_below(figure, handles, most=5)
+        below, beside = left.get_xaxis_transform(), right.get_yaxis_transform()
+        self._ends = [left.text(0, 0, "", ha="center", va="bottom", fontsize=9) for _ in range(MOST)]
+        self._ranks = [left.text(0, -0.03, str(i), transform=below, ha="center", va="top") for i in range(MOST)]
+        self._rows = [right.text(-0.02, 0, str(i), transform=beside, ha="right", va="center") for i in range(MOST)]
+        self.moves(*handles, *self._ends, *self._ranks, *self._rows)
 
-    def move(self, view: PlanView) -> None:
+    def move(self, view: PlanView) -> str:
         """Bars and boxes where the plan has them."""
         ranks = len(view.memory)
+        centres = [(rank + 0.5) / ranks for rank in range(ranks)]
+        half = min(0.4 / ranks, 0.15)
         floor = [0.0] * ranks
         for artist, part in zip(self._bars, self._parts, strict=True):
-            boxes = []
-            for rank, memory in enumerate(view.memory):
-                top = floor[rank] + 100 * memory[part] / view.capacity
-                boxes.append(
-                    [(rank - 0.4, floor[rank]), (rank - 0.4, top), (rank + 0.4, top), (rank + 0.4, floor[rank])]
-                )
-                floor[rank] = top
-            artist.set_verts(boxes)
-        for rank, text in enumerate(self._ends):
-            total = sum(view.memory[rank].values()) / 1e9 if rank < ranks else 0.0
-            text.set(text=f"{total:.3g}" if rank < ranks else "", y=min(floor[rank], 140) + 1 if rank < ranks else 0)
-            text.set_visible(rank < ranks)
-        for kind, artist in self._work.items():
-            artist.set_linewidth(0.3 if len(view.slots) < 300 else 0)
-            artist.set_verts([_box(slot, view.ideal) for slot in view.slots if _kind(slot, ranks) == kind])
-        self._title.set(text=view.title)
-        self._note.set(text=view.note)
+            tops = [low + 100 * memory[part] / view.capacity for low, memory in zip(floor, view.memory, strict=True)]
+            artist.set_path(boxes((x - half, a, x + half, b) for x, a, b in zip(centres, floor, tops, strict=True)))
+            floor = tops
         totals = [sum(memory.values()) / 1e9 for memory in view.memory]
+        for rank, texts in enumerate(zip(self._ends, self._ranks, self._rows, strict=True)):
+            for text in texts:
+                text.set_visible(rank < ranks)
+            if rank < ranks:
+                texts[0].set(text=f"{totals[rank]:.3g}", x=centres[rank], y=min(floor[rank], 140) + 1)
+                texts[1].set(x=centres[rank])
+                texts[2].set(y=centres[rank])
+        for kind, artist in self._work.items():
+            artist.set_linewidth(0.4 if len(view.slots) < 300 else 0)
+            slots = [slot for slot in view.slots if _kind(slot, ranks) == kind]
+            artist.set_path(
+                boxes(
+                    (
+                        slot.start / view.ideal,
+                        centres[slot.rank] - half,
+                        slot.end / view.ideal,
+                        centres[slot.rank] + half,
+                    )
+                    for slot in slots
+                )
+            )
+            artist.set_visible(bool(slots))
         last = length(view.slots) / view.ideal
-        self.alt = (
-            f"{view.title}: bars of memory for {ranks} ranks, from {min(totals):.3g} to {max(totals):.3g} of "
-            f"{view.capacity / 1e9:.3g} GB, and a timeline that takes {last:.2f} times as long as without waiting. "
-            f"{view.note}"
+        return (
+            f"Bars of memory for {ranks} ranks, from {min(totals):.3g} to {max(totals):.3g} of "
+            f"{view.capacity / 1e9:.3g} GB, and a timeline that takes {last:.2f} times as long as without waiting."
         )
 
 
-def plans(view: PlanView) -> Figure:
-    """One picture of a plan."""
-    return PlanFigure(tuple(view.memory[0])).show(view)
+def _fill(ax: Axes, label: str, color: str, hatch: str) -> PathPatch:
+    patch = PathPatch(boxes([]), fc=color, ec="white", lw=0.4, hatch=hatch or None, label=label)
+    ax.add_patch(patch)
+    return patch

@@ -3,89 +3,96 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from deepnet_edu.figures.moving import Moving
-from deepnet_edu.figures.style import designed, line_style
+from deepnet_edu.figures.scene import Scene, Words, spread_apart
+from deepnet_edu.figures.style import line_style, rule_styles
 from deepnet_edu.profiles import Array
 from deepnet_edu.residual import RESIDUALS
 
 _LOW, _HIGH = 1e-4, 1e3
+#: Names of the lines that are no rule's.
+_TITLES = {"bound": "the theorem's bound", "models": "two unrelated models"}
 
 
 @dataclass(frozen=True)
-class RaceView:
+class RaceView(Words):
     """What the picture shows; arrays are (steps + 1,), 0 at first.
 
     Attributes:
-        residual: the rule, for its colour.
-        title: rule, depth and recipe.
+        residual: the rule.
         bound: right-hand side of the theorem, None where it says nothing.
         measured: ‖ΔF‖, or None.
         others: the same of other rules, by name, where they were recorded with the same settings.
-        source: where the points come from.
     """
 
     residual: str
-    title: str
     bound: Array | None
     measured: Array | None
     others: Mapping[str, Array]
-    source: str
 
 
-class RaceFigure(Moving[RaceView]):
-    """Steps against ‖ΔF‖ on a fixed logarithmic axis.
+class RaceFigure(Scene[RaceView]):
+    """Steps against ‖ΔF‖ on a fixed logarithmic axis; each curve has its name at its right end.
 
     Args:
-        rules: those that can be raced.
+        rules: those of which there are records.
         steps: how many are taken.
     """
 
-    @designed()
     def __init__(self, rules: tuple[str, ...], steps: int) -> None:
-        self.figure = Figure(figsize=(8.2, 4.8))
-        ax = self.figure.subplots()
+        self._rules, self._steps = rules, steps
         super().__init__()
-        self.figure.get_layout_engine().set(rect=(0, 0.06, 1, 0.85))  # type: ignore[union-attr, call-arg]
-        ax.set(xlim=(0.5, steps + 0.5), ylim=(_LOW, _HIGH), yscale="log", xlabel="step")
-        ax.set_ylabel("‖ΔF‖: change of the answers since init")
-        ax.axhline(np.sqrt(2), color="black", lw=0.8)
-        ax.text(steps + 0.4, 1.6, "answers as far apart as those of two models", ha="right", va="bottom", fontsize=8.5)
-        self._others = {rule: ax.plot([], [], lw=1.2, marker=".", alpha=0.7)[0] for rule in rules}
-        for rule, line in self._others.items():
-            style = line_style(rule)
-            line.set(color=style["color"], linestyle=style["linestyle"], label=f"{RESIDUALS[rule].title}, recorded")
-        (self._bound,) = ax.plot([], [], color="black", lw=2.5, ls=(0, (4, 2)), label="the theorem's bound")
-        (self._points,) = ax.plot([], [], "o", ms=9, mec="black", label="measured")
-        ax.legend(loc="lower right", fontsize=8.5, ncols=2, frameon=False)
-        self._title = self.figure.text(0.01, 0.985, "", fontsize=12, weight="bold", va="top")
-        self._source = self.figure.text(0.01, 0.012, "", fontsize=9)
-        self.moves(*self._others.values(), self._bound, self._points, self._title, self._source)
 
-    def move(self, view: RaceView) -> None:
+    def build(self, figure: Figure) -> None:
+        """The axis, and a margin for names at its right."""
+        ax = figure.subplots()
+        steps = self._steps
+        # The names take about 1.9 inches.
+        ax.set(xlim=(0.5, steps + 0.5 + steps * 1.9 / (self.room[0] - 3.2)), ylim=(_LOW, _HIGH), yscale="log")
+        ax.set_xticks(range(1, steps + 1))
+        ax.set(xlabel="step", ylabel="change of the outputs since init, ‖ΔF‖")
+        ax.plot([0.5, steps + 0.3], [np.sqrt(2)] * 2, color="#777777", lw=1)
+        styles = rule_styles(self._rules)
+        self._others: dict[str, Line2D] = {}
+        for rule in self._rules:
+            (self._others[rule],) = ax.plot([], [], **{**styles[rule], "linewidth": 1.5}, marker=".", ms=5)
+        (self._bound,) = ax.plot([], [], color="black", lw=2.5, ls=(0, (4, 2)))
+        (self._points,) = ax.plot([], [], "o-", lw=1.5, ms=9, mec="black")
+        self._names = {
+            name: ax.text(steps + 0.5, 1, "", fontsize=9.5, va="center") for name in (*self._rules, *_TITLES, "chosen")
+        }
+        self._names["chosen"].set_fontweight("bold")
+        self._styles = styles
+        self.moves(*self._others.values(), self._bound, self._points, *self._names.values())
+
+    def move(self, view: RaceView) -> str:
         """Lines at once, points when they are known."""
-
-        def put(line: matplotlib.lines.Line2D, values: Array | None) -> None:
-            line.set_visible(values is not None)
-            if values is not None:
+        color = self._styles.get(view.residual, line_style(view.residual))["color"]
+        curves = {rule: (line, view.others.get(rule)) for rule, line in self._others.items()}
+        curves |= {"bound": (self._bound, view.bound), "chosen": (self._points, view.measured)}
+        ends = {"models": float(np.log10(np.sqrt(2)))}
+        for name, (line, values) in curves.items():
+            known = values is not None and bool(np.isfinite(values[1:]).any())
+            line.set_visible(known)
+            self._names[name].set_visible(known)
+            if known:
+                assert values is not None
                 line.set_data(np.arange(1, len(values)), np.clip(values[1:], _LOW, _HIGH))
-
-        for rule, line in self._others.items():
-            put(line, view.others.get(rule))
-        put(self._bound, view.bound)
-        put(self._points, view.measured)
-        self._points.set_color(line_style(view.residual)["color"])
-        self._title.set(text=view.title)
-        self._source.set(text=view.source)
-        said = "not measured yet" if view.measured is None else f"{view.measured[1]:.2g} after one step"
+                ends[name] = float(np.log10(np.clip(values[np.isfinite(values)][-1], _LOW, _HIGH)))
+        self._points.set_color(color)
+        titles = {**_TITLES, "chosen": RESIDUALS[view.residual].title}
+        colors = {"bound": "black", "models": "#555555", "chosen": color}
+        apart = np.log10(_HIGH / _LOW) * 0.17 / self.room[1]  # a line of text
+        for name, height in zip(ends, spread_apart(list(ends.values()), apart), strict=True):
+            text = titles.get(name) or RESIDUALS[name].title
+            self._names[name].set(text=text, y=10**height, color=colors.get(name) or self._styles[name]["color"])
+        first = "not measured yet" if view.measured is None else f"{view.measured[1]:.2g} after one step"
         bound = "" if view.bound is None else f", bound {view.bound[1]:.2g}"
-        self.alt = f"{view.title}. Change of the answers in the first steps, logarithmic: {said}{bound}. {view.source}."
-
-
-def race(view: RaceView) -> Figure:
-    """One picture of a race."""
-    steps = next(len(a) - 1 for a in (view.bound, view.measured, np.zeros(13)) if a is not None)
-    return RaceFigure((*dict.fromkeys([view.residual, *view.others]),), steps).show(view)
+        others = ", ".join(f"{RESIDUALS[rule].title} {values[1]:.2g}" for rule, values in view.others.items())
+        return (
+            f"Change of the outputs in the first steps, logarithmic: {first}{bound}"
+            f"{f'; beside it {others}' if others else ''}."
+        )

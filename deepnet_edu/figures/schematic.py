@@ -9,7 +9,7 @@ from matplotlib.patches import FancyBboxPatch
 from deepnet_edu.figures.style import designed, line_style, new_figure
 from deepnet_edu.residual import RESIDUALS
 
-#: Per rule: what stands on the branch from the bottom up, what on the skip, what after the sum.
+#: Per rule: what is on the branch from the bottom up, what on the skip, what after the sum.
 _PARTS: dict[str, tuple[list[str], str, list[str]]] = {
     "post_ln": (["F"], "", ["LN"]),
     "pre_ln": (["LN", "F"], "", []),

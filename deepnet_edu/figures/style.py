@@ -1,6 +1,6 @@
 """One look for all figures: a palette that colour-blind readers can tell apart, and a line style per rule besides."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -17,7 +17,8 @@ _COLORS = ["#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 _DASHES = ["--", "-.", "-", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1))]
 #: The rules that are compared everywhere have the first colours.
 FIRST = ("post_ln", "pre_ln", "deepnorm")
-_DOTS = [(0, (1, 1)), (0, (1, 2.5)), (0, (3, 1.5, 1, 1.5, 1, 1.5))]
+#: Grey and dots of controls: fine and dark, wide and light, and with dashes between.
+_DOTS = [("#444444", (0, (1, 1))), ("#8a8a8a", (0, (1.5, 3))), ("#666666", (0, (5, 1.5, 1, 1.5, 1, 1.5)))]
 
 
 _LOOK: Any = {
@@ -64,11 +65,22 @@ def use() -> None:
 
 
 def line_style(residual: str) -> dict[str, Any]:
-    """Colour and dashes of a rule, the same in every figure, and no two rules alike."""
+    """Colour and dashes of a rule, the same in every figure, and different for every two rules."""
     names = [*FIRST, *(name for name in RESIDUALS if name not in FIRST)]
     i = names.index(residual)
     n = len(_COLORS)
     return {"color": _COLORS[i % n], "linestyle": _DASHES[(i + i // n) % len(_DASHES)], "linewidth": 2}
+
+
+def rule_styles(residuals: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """:func:`line_style` of the rules of one picture. Of two that have one colour there the later gets a free one."""
+    styles: dict[str, dict[str, Any]] = {}
+    for residual in residuals:
+        style, taken = line_style(residual), {one["color"] for one in styles.values()}
+        if style["color"] in taken:
+            style["color"] = next((color for color in _COLORS if color not in taken), style["color"])
+        styles[residual] = style
+    return styles
 
 
 def series_style(i: int) -> dict[str, Any]:
@@ -78,7 +90,8 @@ def series_style(i: int) -> dict[str, Any]:
 
 def control_style(i: int) -> dict[str, Any]:
     """Grey dots for the i-th control of a picture: controls are not rules, and differ among themselves."""
-    return {"color": "#555555", "linestyle": _DOTS[i % len(_DOTS)], "linewidth": 1.5}
+    color, dots = _DOTS[i % len(_DOTS)]
+    return {"color": color, "linestyle": dots, "linewidth": (1.5, 2.5, 1.5)[i % len(_DOTS)]}
 
 
 def new_figure(columns: int, width: float = 10, height: float = 3.6) -> tuple[Figure, list[Axes]]:

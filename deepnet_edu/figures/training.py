@@ -177,8 +177,10 @@ def loss_curves(losses: Mapping[str, Sequence[float]], *, chance: float, chance_
     """
     figure, (ax,) = new_figure(1, width=8, height=4.3)
     ax.axhline(chance, color="black", linewidth=0.8, label=chance_label)
+    band = {**line_style(DEFAULT), "linewidth": 8, "alpha": 0.45}
+    free = [style for style in map(series_style, range(len(losses) + 2)) if style["color"] != band["color"]]
     for i, (label, values) in enumerate(losses.items()):
-        style = series_style(i - 1) if i else {**line_style(DEFAULT), "linewidth": 8, "alpha": 0.45}
+        style = free[(i - 1) % len(free)] if i else band
         ax.plot(values, label=label, **style)
     ax.set(xlim=(0, steps), ylim=(0, 1.35 * chance), xlabel="step", ylabel="loss (nats per token)")
     legend_below(figure, ax)

@@ -11,7 +11,7 @@ from deepnet_edu.model.config import ModelConfig
 from deepnet_edu.model.shape import GATES
 from deepnet_edu.profiles import Array
 from deepnet_edu.residual import DEFAULT, RESIDUALS, Residual, Signal, StackName, place_at, sublayer_kinds
-from deepnet_edu.theory.moments import activation_correlation, attention_weights, rectified
+from deepnet_edu.theory.moments import activation_correlation, rectified, weights_of_scores
 
 #: exp(-σ²) of scores is taken of at most this σ².
 MAX_SCORES = 300.0
@@ -122,7 +122,7 @@ def forward(
             causal = stack == "decoder" and place.kind == "self_attention"
             # Scores of more have found their key.
             scores = min(scores, MAX_SCORES) * max(0.0, 1 - seen_c / seen_v)
-            own, pair = map(float, attention_weights(tokens, causal, scores, similarity))
+            own, pair = weights_of_scores(tokens, causal, scores, similarity)  # unchecked: this is a loop
             hidden_v, hidden_c = value_c + (value_v - value_c) * own, value_c + (value_v - value_c) * pair
         raw_hidden_v = hidden_v
         if signal.norm_inside:

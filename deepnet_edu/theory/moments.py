@@ -6,7 +6,7 @@ of each feature, r the correlation of two tokens in the same feature; inputs are
 
 from dataclasses import dataclass
 from functools import lru_cache
-from math import acos, erf, exp, factorial, pi, sqrt
+from math import acos, erf, exp, factorial, log, pi, sqrt
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -175,7 +175,8 @@ def attention_weights(tokens: Several, causal: bool, variance: Scores, r: Correl
 def weights_of_scores(tokens: int, causal: bool, variance: Any, r: Any) -> tuple[Any, Any]:
     """:func:`attention_weights` of numbers or of arrays of them, unchecked."""
     T = tokens
-    own, pair = np.exp(-variance), np.exp(-r * variance)
+    e = np.exp if isinstance(variance, np.ndarray) or isinstance(r, np.ndarray) else exp  # ten times as quick
+    own, pair = e(-variance), e(-r * variance)
     if not causal:
         return 1 / (1 + (T - 1) * own), 1 / (1 + (T - 1) * pair)
     return _harmonic(T, own) / T, 2 * (T - _harmonic(T, pair)) / (pair * T * (T - 1))
@@ -193,7 +194,8 @@ def _digamma(x: Any) -> Any:
         below = below + 1 / (x + k)
     x = x + 6
     y = 1 / (x * x)
-    return np.log(x) - 0.5 / x - y * (1 / 12 - y * (1 / 120 - y * (1 / 252 - y * (1 / 240 - y / 132)))) - below
+    ln = np.log(x) if isinstance(x, np.ndarray) else log(x)
+    return ln - 0.5 / x - y * (1 / 12 - y * (1 / 120 - y * (1 / 252 - y * (1 / 240 - y / 132)))) - below
 
 
 @checked()

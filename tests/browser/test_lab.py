@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from deepnet_edu.course.lab import close_side_bar
 from tests.browser.conftest import Lab, run_all
 
 
@@ -47,6 +48,24 @@ def test_lesson_00_from_the_learners_workspace(page, lab_url: str, workspace: Pa
     page.keyboard.press("Control+Enter")
     page.get_by_text("You guessed: All three. It is: DeepNorm only").wait_for(timeout=60_000)
     assert not problems
+
+
+def test_a_small_window_is_the_lessons_own(page, lab: Lab, lab_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where JupyterLab has never been opened its side bar is closed; what the learner does with it is kept."""
+    layouts = lab.settings / "workspaces"
+    monkeypatch.setenv("JUPYTERLAB_WORKSPACES_DIR", str(layouts))
+    close_side_bar()
+    (layout,) = layouts.iterdir()
+    page.set_viewport_size({"width": 700, "height": 900})
+    page.goto(lab_url)
+    notebook = page.locator(".jp-Notebook").first
+    notebook.wait_for(timeout=180_000)
+    page.get_by_role("heading", name="Can a Transformer have a thousand layers?").wait_for(timeout=180_000)
+    assert not page.locator(".jp-FileBrowser").is_visible()
+    assert notebook.bounding_box()["width"] > 600
+    layout.write_text('{"data": {"mine": 1}, "metadata": {"id": "default"}}')
+    close_side_bar()
+    assert "mine" in layout.read_text()
 
 
 def test_the_server_asks_for_its_token(lab: Lab) -> None:

@@ -115,7 +115,7 @@ def test_theory_is_a_line_and_measurement_points_on_it() -> None:
     line, points, _ = ax.lines
     assert list(line.get_ydata()) == list(values)
     assert points.get_linestyle() == "None"
-    assert 20 <= len(points.get_xdata()) <= 30
+    assert 20 <= sum(y <= 3 for y in points.get_ydata()) <= 30  # of those in sight
     assert all(y == values[x] + 0.1 for x, y in zip(points.get_xdata(), points.get_ydata(), strict=True))
     assert ax.get_yscale() == "log"
     assert ax.get_ylim() == (0.5, 3)
@@ -139,6 +139,21 @@ def test_equal_losses_both_show() -> None:
     band, line = (drawn for drawn in figure.axes[0].lines if drawn.get_label() in ("mine", "theirs"))
     assert band.get_linewidth() > 2 * line.get_linewidth()
     assert figure.axes[0].get_xlim() == (0, 40)
+
+
+def test_no_two_losses_share_colour_and_dash() -> None:
+    losses = {str(i): [3.0, 2.0] for i in range(6)}
+    lines = loss_curves(losses, chance=2.8, chance_label="ln 16", steps=40).axes[0].lines
+    assert len({line.get_color() for line in lines if line.get_label() in losses}) == len(losses)
+
+
+def test_names_of_yardsticks_stand_beside_the_axes() -> None:
+    rows = [{"residual": "deepnorm", "loss": [3.0, 2.0]}]
+    figure = recorded_curves(rows, chance={"ln 16": 2.8})
+    figure.canvas.draw()
+    (ax,) = figure.axes
+    (name,) = ax.texts
+    assert name.get_window_extent().x0 > ax.get_window_extent().x1
 
 
 def test_timelines_have_a_row_for_each_rank_and_one_scale() -> None:

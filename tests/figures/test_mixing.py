@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from deepnet_edu.figures import mixing_matrices
-from deepnet_edu.figures.mixing import MixingView, mixing
+from deepnet_edu.figures.mixing import MixingFigure, MixingView
 from deepnet_edu.model import ModelConfig
 from deepnet_edu.profiles import DepthMixing
 from deepnet_edu.theory import mixing_matrix
@@ -27,8 +27,8 @@ def test_each_matrix_has_a_panel_with_its_shades() -> None:
 
 def test_one_matrix_says_what_the_output_is_made_of() -> None:
     found = matrix("deepnorm")
-    figure = mixing(MixingView(found, "weights", "DeepNorm, 12 layers", "theory"))
-    assert np.array_equal(figure.axes[1].lines[0].get_ydata(), found.shares[-1])
+    figure = MixingFigure().show(MixingView("DeepNorm, 12 layers", "said", "theory", found, "weights"))
+    assert np.array_equal(figure.axes[2].lines[0].get_ydata(), found.shares[-1])
 
 
 def test_bad_input_is_a_sentence() -> None:

@@ -17,7 +17,7 @@ ORDER = [
     "theory", "planning", "probing", "review", "data", "training", "experiment", "figures", "progress", "serving",
     "explorers", "checks", "course", "batch", "cli", "__main__",
 ]  # fmt: skip
-NOTEBOOKS = {"IPython", "ipywidgets", "jupytext", "nbformat", "nbclient", "papermill", "jupyterlab"}
+NOTEBOOKS = {"IPython", "anywidget", "ipywidgets", "jupytext", "nbformat", "nbclient", "papermill", "jupyterlab"}
 
 
 def imports(path: Path) -> set[str]:
