@@ -1,6 +1,7 @@
 """Theory as lines, measurement as points on them; whole stacks against their depth."""
 
 from collections.abc import Mapping, Sequence
+from math import ceil
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -40,7 +41,8 @@ def theory_and_measurement(
             x = np.arange(len(curve.theory)) if curve.x is None else curve.x
             ax.plot(x, curve.theory, label=curve.label, **style)
         if curve.measured is not None:
-            every = max(1, len(curve.measured) // POINTS)
+            inside = len(curve.measured) if most is None else int(np.sum(curve.measured <= most))
+            every = max(1, ceil(inside / POINTS))
             x = np.arange(len(curve.measured)) if curve.x is None else curve.x
             ax.plot(
                 x[::every],
