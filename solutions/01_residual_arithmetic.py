@@ -182,7 +182,7 @@ guess.compare("10^230")
 # ## What a norm hides
 #
 # The norm keeps the size, but not the *content*. After $x \leftarrow \mathrm{LN}(\alpha x + F)$ the stream has variance 1
-# again, but only a [part of it](glossary.md) is the old $x$; the rest is the branch. A thousand such steps, and how much of the output is
+# again, but only a [part of it](glossary.md#input-share) is the old $x$; the rest is the branch. A thousand such steps, and how much of the output is
 # still the input?
 
 # %% [markdown] exercise="input_share" difficulty=2 importance=5 minutes=8

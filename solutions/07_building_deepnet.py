@@ -187,7 +187,7 @@ for N, M in [(12, 0), (0, 1000), (12, 3), (3, 12), (100, 100)]:
 # feed-forward projections, and $g = 1$ for query and key: the softmax averages, whatever the scores, so those two cannot
 # make the output larger (the paper's Lemma 4.1).
 #
-# In fast code query, key and value are one *[packed](glossary.md)* matrix of shape (3d, d). Which is where it goes wrong.
+# In fast code query, key and value are one *[packed](glossary.md#packed-qkv)* matrix of shape (3d, d). Which is where it goes wrong.
 
 # %% [markdown] exercise="init_qkv_" difficulty=2 importance=5 minutes=10
 # ### A packed matrix is three matrices

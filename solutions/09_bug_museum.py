@@ -878,7 +878,7 @@ for power in (18, 19, 20):
 # **Room 7: β on top of the default.** β multiplies what `nn.Linear` drew, not Xavier's numbers. For query and key, which
 # should have gain 1, that leaves 0.577.
 #
-# **Room 8: three matrices drawn as one.** Query, key and value are [packed](glossary.md) into one (3d, d) matrix, and Xavier
+# **Room 8: three matrices drawn as one.** Query, key and value are [packed](glossary.md#packed-qkv) into one (3d, d) matrix, and Xavier
 # is called once. Its fan_out is then 3d.
 #
 # **Room 9: the forgotten slice.** With QKV packed, output and feed-forward are scaled by β, and the value slice is not.

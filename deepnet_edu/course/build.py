@@ -25,6 +25,7 @@ from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 
 from deepnet_edu.course.exercises import BEGIN, END, find_exercises, reference_module, rendered_prompt, stub
+from deepnet_edu.course.glossary import PAGE, anchors, linked
 from deepnet_edu.course.header import TABLE, Header, first_cell, navigation, read_header, table
 from deepnet_edu.course.places import (
     DOCS,
@@ -209,6 +210,7 @@ def _convert(notebook: NotebookNode, header: Header) -> Built:
             kernelspec=NotebookNode(display_name="Python 3 (ipykernel)", language="python", name="python3"),
             language_info=NotebookNode(name="python"),
         )
+    known = anchors((DOCS / PAGE).read_text(encoding="utf-8"))
     imports = ""
     for position, cell in enumerate(notebook.cells):
         tags = cell.metadata.get("tags", [])
@@ -221,12 +223,14 @@ def _convert(notebook: NotebookNode, header: Header) -> Built:
         cell.metadata = NotebookNode(tags=tags) if tags else NotebookNode()
         if exercise and cell.cell_type == "markdown":
             cell.source = rendered_prompt(cell.source, exercise, name[:2])
+        if cell.cell_type == "markdown":
+            cell.source = linked(cell.source, known, name)
         for made in (lesson, solution):
             own = nbformat.from_dict(cell)
             if exercise and own.cell_type == "code":
                 own.source = stub(cell.source, exercise) if made is lesson else exercise.solution
             for page in PAGES if own.cell_type == "markdown" else ():
-                own.source = own.source.replace(f"]({page})", f"](../{DOCS.name}/{page})")
+                own.source = re.sub(rf"\]\({re.escape(page)}(?=[)#])", f"](../{DOCS.name}/{page}", own.source)
             made.cells.append(own)
     for made in (lesson, solution):
         nbformat.validate(made)

@@ -79,6 +79,8 @@ def _exercise(
         lacks.append("a line **Objective**")
     if len(hints) < 2:
         lacks.append("two paragraphs Hint:")
+    if any(hint[:1].isascii() and hint[:1].islower() for hint in hints):
+        lacks.append("a capital letter at the beginning of each hint")
     solution = codes[name].source if name in codes else ""
     if name not in codes:
         lacks.append(f'a code cell exercise="{name}"')
