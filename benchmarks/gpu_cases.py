@@ -84,7 +84,7 @@ OURS: dict[str, dict[str, Any]] = {
     "ours": {},
     "ours, compiled": {"compile": "layer"},
 }
-#: In the order of a round; whoever is last is left out first when time is short.
+#: In the order of a round; the last is left out first when time is short.
 CONTENDERS = (
     "ours, compiled, graph", "TorchScale", "ours, graph", "ours", "TorchScale, layers compiled", "torch.nn",
     "ours, compiled", "TorchScale, compiled",

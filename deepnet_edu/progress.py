@@ -144,7 +144,7 @@ def _understood(content: Any) -> bool:
 
 @contextmanager
 def _changing(path: Path) -> Iterator[dict[str, Any]]:
-    """The content to change, with all fields that somebody else put there; it is written when the block ends."""
+    """The content to change, with all fields that another program put there; it is written when the block ends."""
     with locked(path, _LOCK_S):
         content = _load(path)
         if _newer(content):

@@ -89,7 +89,7 @@ def say(changed: list[str], who: str) -> None:
         names = ", ".join(sorted(set(changed)))
         print(
             f"Your Jupyter settings of {names} do not count here: {who} listens on {LOOPBACK} alone, and asks for a "
-            "token that it draws anew.",
+            "token that it draws again.",
             file=sys.stderr,
         )
 

@@ -118,7 +118,7 @@ def start_worker(
         log: file descriptor of what it says.
     """
     process = subprocess.Popen(
-        # -P: what an earlier attempt wrote into the folder is no module.
+        # -P: what an earlier attempt wrote into the folder is not a module.
         [sys.executable, "-P", "-m", "deepnet_edu.batch.worker"],
         cwd=folder,
         env=dict(environment),

@@ -88,7 +88,7 @@ class _Shell(_Channel):
         self._question, self._question_beside, self._since = "", "", time.monotonic()
 
     def send(self, msg: dict[str, Any]) -> None:
-        """As it is; whoever waits for a message is woken if one has come meanwhile."""
+        """The message as it is; a task that waits for one is woken if one has come meanwhile."""
         super().send(msg)
         self.socket.get(zmq.EVENTS)
         if not msg["header"]["msg_type"].startswith("comm_"):  # to those there is no reply

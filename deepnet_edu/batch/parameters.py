@@ -58,7 +58,7 @@ def injected(source: str, values: Mapping[str, Any]) -> str:
     of the defaults, as if they had been typed there.
 
     Args:
-        source: of the cell of parameters; it may be no Python where no values are set.
+        source: of the cell of parameters; it need not be Python where no values are set.
         values: by name, as they came out of JSON.
     """
     known = defaults(source)

@@ -4,7 +4,7 @@ executed, and the module of reference answers.
 The picture of the cell tagged ``headline`` also goes to docs/images/NN_name.png, for the README. In one direction, and
 deterministic: cell ids follow from the lesson and the cell's position, execution times are not recorded, and widget
 state is dropped. A solution runs again only when its code, the package or a record has changed; when only its prose
-has, the outputs that stand in it are kept.
+has, the outputs in it are kept.
 """
 
 import base64
@@ -296,7 +296,7 @@ def _read(path: Path) -> str | None:
 
 
 def _notebook(path: Path) -> NotebookNode | None:
-    """What stands at ``path``, None if that is no notebook: then it is made anew."""
+    """The notebook at ``path``, None if there is none: then it is made again."""
     try:
         return nbformat.read(path, as_version=4)
     except Exception:  # missing, or damaged in one of many ways

@@ -128,7 +128,7 @@ def rendered_prompt(source: str, exercise: Exercise, lesson_number: str) -> str:
 
 
 def stub(source: str, exercise: Exercise) -> str:
-    """The code cell as a learner gets it: what stood between the markers is theirs to write."""
+    """The code cell as a learner gets it: what was between the markers is theirs to write."""
     before, rest = source.split(BEGIN)
     after = rest.split(END)[1]
     indent = before[before.rindex("\n") + 1 :]

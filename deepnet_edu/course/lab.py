@@ -1,4 +1,4 @@
-"""JupyterLab on the learner's workspace: on 127.0.0.1, with a token that it draws anew for each start."""
+"""JupyterLab on the learner's workspace: on 127.0.0.1, with a new token at each start."""
 
 import os
 import signal
@@ -40,7 +40,7 @@ class CourseServer(ServerApp):
     """Jupyter's server, which keeps the promises of :mod:`deepnet_edu.serving`."""
 
     def find_server_extensions(self) -> None:
-        """All but Voila's, which would run a voila.py of the working folder, whoever's that is."""
+        """All but Voila's, which would run a voila.py of the working folder, even of another user's."""
         self.jpserver_extensions["voila.server_extension"] = False
         super().find_server_extensions()
 

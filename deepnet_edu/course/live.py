@@ -79,7 +79,7 @@ class LiveLoss(LivePicture):
 def train_live(
     picture: LivePicture, runs: dict[str, History], model: Model, task: Task, config: TrainConfig
 ) -> History:
-    """Train, and redraw ``picture`` on the way; the history lies in ``runs`` under the name of the model's rule."""
+    """Train, and redraw ``picture`` on the way; the history is in ``runs`` under the name of the model's rule."""
 
     def follow(history: History) -> None:
         runs[model.config.residual] = history

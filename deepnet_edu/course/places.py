@@ -12,7 +12,7 @@ PACKAGE = ROOT / "deepnet_edu"
 CLONE = (ROOT / "install.py").is_file() and (ROOT / "solutions").is_dir()
 LESSONS = ROOT / "lessons"
 DOCS = ROOT / "docs"
-#: Pages to which lessons link by name alone: they stand in docs/, and in a workspace beside the lessons.
+#: Pages to which lessons link by name alone: they are in docs/, and in a workspace beside the lessons.
 PAGES = ("glossary.md", "notation.md")
 SOLUTIONS = ROOT / "solutions"
 BENCHMARKS = ROOT / "benchmarks"

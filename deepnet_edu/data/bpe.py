@@ -31,7 +31,7 @@ class BytePairs:
         languages: those that have a tag, for example ``["de", "en"]``.
 
     Raises:
-        ValueError: a merge is not of two pieces that exist by then, or a language stands twice.
+        ValueError: a merge is not of two pieces that exist by then, or a language occurs twice.
     """
 
     pad, start, end = range(3)

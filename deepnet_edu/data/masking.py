@@ -100,7 +100,7 @@ class MaskedText:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What is read, as plain JSON: a checkpoint goes on with the same only."""
+        """What is read, as plain JSON: a checkpoint resumes with the same only."""
         return {**self.text.identity, "masked": self.share}
 
     @cached_property

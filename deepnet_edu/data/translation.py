@@ -33,7 +33,7 @@ class Pair(NamedTuple):
 
 
 class Translations:
-    """Translate: every pair once an epoch, in batches of so many tokens.
+    """Translate: every pair once an epoch, in batches of a given number of tokens.
 
     The encoder reads the tag, if the pair has one (Johnson et al. 2017, arXiv 1611.04558), the source's tokens and the
     end token. The decoder reads the start token and the target's tokens, and answers the target's and the end token.
@@ -102,7 +102,7 @@ class Translations:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What is read, as plain JSON: a checkpoint goes on with the same only."""
+        """What is read, as plain JSON: a checkpoint resumes with the same only."""
         return {"pairs": self._epochs.data, "max_tokens": self.max_tokens, "max_length": self.max_length}
 
     @property

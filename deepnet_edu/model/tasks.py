@@ -30,7 +30,7 @@ def _token_embedding(config: ModelConfig, table: nn.Embedding) -> TokenEmbedding
 
 
 def _stream(stack: Stack, x: Tensor, context: Context) -> Tensor:
-    """The stack's output. A stack that somebody else wrote needs to know of padding only."""
+    """The stack's output. A stack of another author needs to know of padding only."""
     plain = context.cache is context.memory is context.rotary is None
     return cast(Tensor, stack(x, context.padding) if plain else stack(x, context=context))
 

@@ -86,7 +86,7 @@ def find(trace: Trace) -> list[SubLayer]:
 
 
 def _between_modules(trace: Trace) -> Iterator[tuple[Activation, Sum]]:
-    """What neither a matrix nor a norm gave and is no multiple of something earlier, beside the latest of its size."""
+    """What neither a matrix nor a norm gave nor a factor of something earlier, beside the latest of its size."""
     earlier: dict[torch.Size, list[Activation]] = {}
     norms = set(trace.norms)
     for activation in trace.activations:

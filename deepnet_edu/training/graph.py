@@ -18,7 +18,7 @@ WARM = 3
 class GraphedStep:
     """A step on the device: the first times it is taken as it is, then it is recorded, then replayed.
 
-    All batches must have one shape: the graph reads them where the first ones lay.
+    All batches must have one shape: the graph reads them where the first ones were.
 
     Args:
         step: takes the batches and returns loss and gradient norm, without a look at any number.

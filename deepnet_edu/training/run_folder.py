@@ -123,7 +123,7 @@ class RunFolder:
             elif steps:
                 raise UserError(
                     f"{folder / METRICS} has the steps of a run, and {folder / FOLDER} is gone: put it back, or begin "
-                    "the run anew in another folder, with --out FOLDER, or train(…, out=…)."
+                    "the run again in another folder, with --out FOLDER, or train(…, out=…)."
                 )
         except FileNotFoundError:  # no step was taken yet
             pass

@@ -117,7 +117,7 @@ class TrainStep:
         if len(batches) != self.config.accumulate:
             raise ValueError(f"{len(batches)} batches for accumulate={self.config.accumulate}: expected as many.")
         watched = any(stack.observer is not None for stack in self.model.own_stacks().values())
-        if self._recorded is not None and not watched:  # nobody can look into a graph
+        if self._recorded is not None and not watched:  # a graph cannot be looked into
             return self._replay(batches)
         self._hold()
         self.model.at_step(self.count)
@@ -166,7 +166,7 @@ class TrainStep:
         return loss, norm
 
     def _hold(self) -> None:
-        """See that nobody has taken the parameters out of the buffers."""
+        """See that the parameters are still in the buffers."""
         if not all(owner.get(name) is parameter for owner, name, parameter in self._owners):
             raise RuntimeError(
                 "Parameters of the model were replaced by others while it was trained, as "

@@ -125,7 +125,7 @@ def test_odd_answers(exercise: str) -> None:
     assert sentence == "Your function raised KeyError: 'spam' The line: raise KeyError(\"spam\")"
     state, sentence = give(chatty)
     assert state == "done"
-    assert "lines, which were swallowed: take the print out." in sentence
+    assert "lines, which are not shown: remove the print." in sentence
     assert_left(exercise)
     if exercise in IN_PLACE:
         assert "fill the weight that you were given" in give(lambda *_: None)[1]

@@ -128,7 +128,7 @@ def test_mine_or_reference(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
         raise NotImplementedError
 
     assert kit.mine_or_reference(input_share)(1, 1, 1) == "the reference"
-    assert "input_share: going on with the reference answer" in capsys.readouterr().out
+    assert "input_share: continuing with the reference answer" in capsys.readouterr().out
     assert mine is not input_share
     with pytest.raises(AttributeError, match="Unknown exercise 'test_mine_or_reference'"):
         kit.mine_or_reference(test_mine_or_reference)

@@ -16,7 +16,7 @@ def run_scheduler(host: str, port: int, say: Callable[[str], None]) -> None:
     Args:
         host: address of this machine at which it listens; loopback, or where workers and clients reach it.
         port: likewise.
-        say: told what goes on.
+        say: told what happens.
 
     Raises:
         UserError: Dask is not installed, or it cannot listen there.

@@ -38,21 +38,21 @@ def _sublayer(trial: Trial, post: bool) -> None:
         y, fx, fy = ln(norm, x), f(x), f(ln(norm, x))
         skip = "The skip is missing: x itself is part of the sum."
         one = "One norm a sub-layer: this is a different published rule."
-        alone = "The norm stands on the skip alone, the one place where no rule has it."
+        alone = "The norm is on the skip alone, where no published rule has it."
         own = "That is a norm of your own: use the one that you were given, which has a gain and a bias."
         sign = "The branch is added to the skip, not subtracted."
-        # What was computed, what to say to who should have written Pre-LN, and Post-LN.
+        # What was computed, what to say where Pre-LN was asked for, and where Post-LN was.
         table: list[tuple[Tensor, str, str]] = [
-            (ln(norm, x + fx), "That is Post-LN: its norm stands on the sum.", ""),
-            (x + fy, "", "That is Pre-LN: its norm stands in the branch."),
+            (ln(norm, x + fx), "That is Post-LN: its norm is on the sum.", ""),
+            (x + fy, "", "That is Pre-LN: its norm is in the branch."),
             (
                 y + fy,
-                "You normalised the skip too: the skip must carry the raw x, that is the whole point of Pre-LN.",
+                "You normalised the skip too: the skip must carry the raw x, which is the whole point of Pre-LN.",
                 "Both terms are normalised before the sum: Post-LN normalises the sum itself.",
             ),
             (
                 x + ln(norm, fx),
-                "You normalised what the branch returns: the norm stands before the branch, not after it.",
+                "You normalised what the branch returns: the norm comes before the branch, not after it.",
                 "You normalised the branch. Post-LN normalises the sum.",
             ),
             (x + fx, "The branch must see a normalised input: its norm is missing.", "The norm on the sum is missing."),
@@ -98,7 +98,7 @@ def _as_the_lesson_calls_it(trial: Trial, post: bool) -> None:
     trial.require(holds, f"Where the branch adds nothing, {then}.")
     right = ln(norm, x + mean_token(x)) if post else x + mean_token(ln(norm, x))
     got = call_with_functions(trial, x, mean_token, norm)
-    trial.equal(got, right, sentence="With a branch that gives all tokens the same the value is another one.")
+    trial.equal(got, right, sentence="With a branch that gives all tokens the same output, the value is wrong.")
 
 
 def pre_ln(trial: Trial) -> None:
@@ -107,7 +107,7 @@ def pre_ln(trial: Trial) -> None:
 
 
 def post_ln(trial: Trial) -> None:
-    """LN(x + F(x)): the branch reads the stream as it is, and the norm stands around the sum."""
+    """LN(x + F(x)): the branch reads the stream as it is, and the norm is around the sum."""
     _sublayer(trial, post=True)
 
 
@@ -175,10 +175,10 @@ def _stack(trial: Trial, shape: tuple[int, int, int], n: int, seed: int) -> Call
             )
             for norm in (norms[0], norms[-1], final_norm)
         ),
-        Misconception(run(pre, x=final(start)), "The final norm stands at the end, not at the start."),
+        Misconception(run(pre, x=final(start)), "The final norm comes at the end, not at the start."),
         Misconception(final(run(pre, up[:-1])), "The last branch is left out."),
         Misconception(final(run(pre, up[1:])), "The first branch is left out."),
-        Misconception(ln(norms[-1], run(pre)), "At the end stands final_norm, not the last branch's norm once more."),
+        Misconception(ln(norms[-1], run(pre)), "At the end comes final_norm, not the last branch's norm once more."),
         Misconception(
             final(start + torch.stack([pre(start, k) - start for k in up]).sum(0)),
             "Each branch reads what the ones below it have written, not the stack's input.",

@@ -39,7 +39,7 @@ class Norm(nn.Module):
 
 
 def deepnorm(trial: Trial) -> None:
-    """LN(αx + F(x)): α multiplies the skip, and the norm stands around the sum."""
+    """LN(αx + F(x)): α multiplies the skip, and the norm is around the sum."""
     backward: list[Callable[[], None]] = []
     cases = [((2, 5, 8), 2.5), ((3, 4, 12), 0.6), ((1, 3, 16), 6.7), ((2, 5, 8), 1.9)]
     for seed, ((B, T, d), alpha) in enumerate(cases):
@@ -71,18 +71,18 @@ def _deepnorm_misconceptions(x: Tensor, f: Branch, norm: nn.LayerNorm, alpha: fl
     own = "That is a norm of your own: use the one that you were given, which has a gain and a bias."
     return [
         # LN(x/α + F) is the same.
-        Misconception(over(x + alpha * fx), "α is on the wrong term: the branch is α² too strong."),
+        Misconception(over(x + alpha * fx), "α is on the wrong term: the branch is α² times too strong."),
         Misconception(
             over(x + fx),
-            "This is LN(x + F(x)), Post-LN: α is missing, or stands before both terms, where the norm hides it.",
+            "This is LN(x + F(x)), Post-LN: α is missing, or on both terms, where the norm hides it.",
         ),
         Misconception(
             over(alpha * x + fx / (sqrt(2) * alpha)), "β is used once, at initialisation, never in the forward pass."
         ),
         Misconception(alpha * x + f(over(x)), "Scaled skip without a norm on the sum: the stream grows like α^(2N)."),
         Misconception(alpha * x + fx, "The norm on the sum is missing: the stream grows like α^(2N)."),
-        Misconception(over(alpha * x) + fx, "The norm stands around the whole sum, not around the skip alone."),
-        Misconception(alpha * over(x) + fx, "The norm stands around the whole sum, not around the skip alone."),
+        Misconception(over(alpha * x) + fx, "The norm is around the whole sum, not around the skip alone."),
+        Misconception(alpha * over(x) + fx, "The norm is around the whole sum, not around the skip alone."),
         Misconception(alpha * x + over(fx), "You normalised the branch. DeepNorm, as Post-LN, normalises the sum."),
         Misconception(over(alpha * x + over(fx)), "One norm a sub-layer, on the sum: you normalised the branch, too."),
         Misconception(over(alpha * x + f(over(x))), "The branch reads x as it is: the last sub-layer normalised it."),
@@ -114,7 +114,7 @@ def _as_the_lesson_calls_it(trial: Trial) -> None:
 def decoder_layer(trial: Trial) -> None:
     """Three DeepNorm sub-layers, each LN(αx + F(x)) of what the last one wrote: self-attention with norms[0],
     cross-attention to the memory with norms[1], feed-forward with norms[2]."""
-    # Equal lengths first: there an exchange of query and memory can be told from other mistakes.
+    # Equal lengths first: there exchanged query and memory can be told from other mistakes.
     cases = [((2, 4, 4, 8), 1.7), ((2, 5, 3, 12), 2.5), ((2, 4, 4, 8), 3.1), ((3, 2, 6, 8), 0.7), ((3, 2, 6, 8), 1.0)]
     backward = [_decoder_layer(trial, shape, alpha, seed) for seed, (shape, alpha) in enumerate(cases)]
     for compare in backward:
@@ -208,7 +208,7 @@ def _decoder_layer(trial: Trial, shape: tuple[int, int, int, int], alpha: float,
         wrong.append(
             Misconception(
                 through(ln_k(1, alpha * a + cross_attention(memory, a))),
-                "Cross-attention is exchanged: queries come from x, keys and values from the memory.",
+                "Query and memory are exchanged: queries come from x, keys and values from the memory.",
             )
         )
     trial.equal(got, right(x, memory), wrong)

@@ -1,4 +1,4 @@
-"""Rooms 1, 3, 4 and 5 of lesson 09, which a learner repairs, each judged by what it does. Room 2: ``copies``.
+"""Rooms 1, 3, 4 and 5 of lesson 09, which a learner repairs, each judged by what it does. Room 2 is in ``copies``.
 
 Where a published bug is handed in as it was, its sentence says what it costs.
 """
@@ -49,12 +49,12 @@ def join(trial: Trial) -> None:
         with trial.keeping(norm, f):
             got = trial.call(x, f, norm, alpha)
         same = all(a is b for a, b in zip(theirs, [*norm.parameters(), f.weight], strict=True))
-        trial.require(same, "Your function gave a module other parameters: the optimizer has the old ones.")
+        trial.require(same, "Your function gave a module new parameters: the optimizer has the old ones.")
         once = len(f.calls)
         with torch.no_grad():
             expected, wrong = _ln(alpha * x + f(x), norm), _wrong_joins(x, f, norm, alpha)
         # A norm divides by what may be small: float32 loses a digit there.
-        trial.equal(got, expected, wrong, "The sub-layer's output is another one.", tolerance=1e-5)
+        trial.equal(got, expected, wrong, "The sub-layer's output is wrong.", tolerance=1e-5)
         trial.require(once == 1, "Call the branch once: it is the costly part.", "1 call", f"{once} calls")
         if dtype == torch.float64 and trial.verdict() is None:
             _goes_back(trial, x.clone().requires_grad_(), f, norm, alpha)
@@ -89,11 +89,11 @@ def _wrong_joins(x: Tensor, f: nn.Module, norm: nn.LayerNorm, alpha: float) -> l
         Misconception(ln(x + alpha * fx), published),
         Misconception(ln(x + fx), one),
         Misconception(ln(alpha**2 * x + fx), twice),
-        Misconception(alpha * x + fx, "The norm on the sum is lost: the stream grows like α^(2N). See room 5."),
+        Misconception(alpha * x + fx, "The norm on the sum is missing: the stream grows like α^(2N). See room 5."),
         Misconception(alpha * x + f(ln(x)), "The norm stays on the sum: with F reading it, see room 5."),
-        Misconception(ln(alpha * x) + fx, "The norm stands around the whole sum."),
-        Misconception(alpha * ln(x) + fx, "The norm stands around the whole sum."),
-        Misconception(alpha * ln(x + fx), "The norm comes last: nothing multiplies what it gives."),
+        Misconception(ln(alpha * x) + fx, "The norm is around the whole sum."),
+        Misconception(alpha * ln(x) + fx, "The norm is around the whole sum."),
+        Misconception(alpha * ln(x + fx), "The norm comes last: nothing multiplies its output."),
         Misconception(ln(alpha * x + f(alpha * x)), "α scales the skip, not what the branch reads."),
         Misconception(ln(x + f(alpha * x)), "α scales the skip, not what the branch reads."),
         Misconception(ln(alpha * x + f(ln(x))), "The branch reads the stream as it is: one norm is enough."),
@@ -116,8 +116,8 @@ def beta_of_depth(trial: Trial) -> None:
                 "This is the room as it was published: ** binds before /, so the power is -1, and a quarter of that is "
                 "taken. Put the exponent in parentheses.",
             ),
-            Misconception((8 * n) ** 0.25, "The sign is gone: this β makes weights larger, above 1."),
-            Misconception(8 * n**-0.25, "Now 8 stays outside of the power: that is 4.30 at 12 layers."),
+            Misconception((8 * n) ** 0.25, "The sign is missing: this β is above 1 and makes weights larger."),
+            Misconception(8 * n**-0.25, "Now the 8 is outside the power: that gives 4.30 at 12 layers."),
             Misconception(1.0, "-(1//4) is 0, and anything to the power of 0 is 1: // divides whole numbers."),
             Misconception((8 * n) ** -1.0, "-1//4 is -1, not -0.25: // divides whole numbers and rounds down."),
             Misconception((2 * n) ** -0.25, "Two matrices share the budget: 8N, not 2N. Then α²β² is 1/2."),
@@ -125,10 +125,10 @@ def beta_of_depth(trial: Trial) -> None:
             Misconception((4 * n) ** -0.25, "Layers are counted here, not sub-layers: 8N, not 4N."),
             Misconception((8 * n) ** -0.5, "A quarter, not a half: the gain, not its square."),
             Misconception((8 * n) ** -0.125, "That is √β: the gain, not its root."),
-            Misconception(0.25, "0.25 is right at 32 layers alone: β follows the depth."),
+            Misconception(0.25, "0.25 is right only at 32 layers: β depends on the depth."),
             Misconception(8 * n**-1 / 4, "Neither the 8 nor the 4 is where it should be."),
         ]
-        trial.equal(trial.call(n), (1 / sqrt(8 * n)) ** 0.5, wrong, "For this depth β is another number.")
+        trial.equal(trial.call(n), (1 / sqrt(8 * n)) ** 0.5, wrong, "For this depth β is wrong.")
     for n in depths:
         both = sqrt(2 * n) * float(trial.call(n)) ** 2
         held = abs(both - 0.5) < 1e-2
@@ -155,7 +155,7 @@ class _Scaling:
         return weight
 
     def gain(self) -> float | None:
-        """Of the weight, if it is what was drawn times a number."""
+        """The factor of the weight, if it is what was drawn times a number."""
         now = self.weight.detach().double().flatten()
         for drawn, gain in reversed(self.drawn):
             factor = float(now @ drawn.double() / drawn.double().square().sum().clamp_min(1e-30))
@@ -180,7 +180,7 @@ def draw_with_gain_(trial: Trial) -> None:
             trial.require(bool(w.isfinite().all()), "Not all of the weight was drawn.")
             trial.require(
                 w.shape == shape and weights[-1].requires_grad and weights[-1].is_leaf,
-                "The weight has become another one: it keeps its shape, and it is still to be trained.",
+                "The weight was replaced: it must keep its shape, and still be trained.",
             )
             trial.require(bool(scaling.drawn), "Draw with the library's function: variance_scaling_(weight, scale).")
             measured = scaling.gain()
@@ -197,21 +197,21 @@ def _wrong_gains(gain: float, shape: tuple[int, int]) -> list[Misconception]:
         "This is the room as it was published: asked for 0.6, measured √0.6 = 0.775. scale multiplies the variance, "
         "gain the weights."
     )
-    once = "Half of the way: what variance_scaling_ drew has the root of its scale as gain, and you multiplied that."
+    once = "Half right: what variance_scaling_ drew has the root of its scale as gain, and you multiplied that."
     return [
         Misconception(sqrt(gain), published),
-        Misconception(gain**0.25, "The other way: weights g times as large have g² times the variance, not √g."),
-        Misconception(gain**2, "Squared once too often: the weights are to be g times as large, not g²."),
+        Misconception(gain**0.25, "The other way round: weights g times as large have g² times the variance, not √g."),
+        Misconception(gain**2, "Squared once too often: the weights must be g times as large, not g² times."),
         Misconception(gain**1.5, once),
-        Misconception(sqrt(2 * gain), "The square of the gain, not its double."),
+        Misconception(sqrt(2 * gain), "Take the square of the gain, not its double."),
         Misconception(gain * sqrt(2), "√2 too large: (fan_in + fan_out)/2 is in variance_scaling_ already."),
         Misconception(gain / sqrt(2), "√2 too small: (fan_in + fan_out)/2 is in variance_scaling_ already."),
         Misconception(1 / gain, "Upside down: β makes weights smaller."),
         Misconception(1 / sqrt(gain), "Upside down: β makes weights smaller."),
-        Misconception(1.0, "The gain did not arrive: these are Xavier's weights with gain 1."),
+        Misconception(1.0, "The gain was not used: these are Xavier's weights with gain 1."),
         Misconception(gain / sqrt(fan), "variance_scaling_ divides by the fans already: pass it no fan."),
         Misconception(gain / fan, "variance_scaling_ divides by the fans already: pass it no fan."),
-        Misconception(-gain, "The weights came out with the other sign."),
+        Misconception(-gain, "The weights came out with the opposite sign."),
     ]
 
 
@@ -245,7 +245,7 @@ def decoder_settings(trial: Trial) -> None:
                 f"For an unknown keyword raise a TypeError, as Python does by itself, not {type(error).__name__}."
             )
         trial.fail(
-            f"{typo}={value} was accepted in silence, and another model is trained than the one that was asked for."
+            f"{typo}={value} was accepted silently: a different model is trained than the one that was asked for."
         )
 
 
@@ -265,17 +265,17 @@ def _settings(trial: Trial, layers: int, asked: dict[str, bool], got: Any) -> tu
     )
     wrong = [
         Misconception(layers**0.25, "A layer has two sub-layers: α counts both."),
-        Misconception(2.828, "2.828 is right at 32 layers alone: α follows the depth."),
+        Misconception(2.828, "2.828 is right only at 32 layers: α depends on the depth."),
         Misconception(sqrt(2 * layers), "A quarter, not a half: that is α²."),
         Misconception((8 * layers) ** -0.25, "That is β, the gain of the weights."),
-        Misconception((2 * layers) ** -0.25, "The sign of the exponent: α strengthens the skip, so it is above 1."),
+        Misconception((2 * layers) ** -0.25, "The exponent's sign is wrong: α strengthens the skip: it is above 1."),
         Misconception((2 * layers) ** 1 / 4, "** binds before /: put the exponent in parentheses."),
     ]
     if layers > 1:
         wrong.append(Misconception(1.0, "deepnorm=True has not reached α."))
     if not on:
         wrong = [Misconception(sqrt(sqrt(2 * layers)), "Without deepnorm there is no α: it is 1.")]
-    trial.equal(got["alpha"], alpha, wrong, f"Asked for {said}, another α came out.")
+    trial.equal(got["alpha"], alpha, wrong, f"For {said} your α is wrong.")
     flags = (bool(got["norm_first"]), bool(got["sub_ln"]))
     growth = layers / 2 * log10(2 * layers)
     published = (
@@ -283,10 +283,10 @@ def _settings(trial: Trial, layers: int, asked: dict[str, bool], got: Any) -> tu
         f"stream has grown 10^{growth:.0f}-fold. deepnorm must also switch norm_first off."
     )
     inside = (
-        "deepnorm and sub_ln are both on: the norm inside the branch takes back what β did to the matrix before it. "
+        "deepnorm and sub_ln are both on: the norm inside the branch undoes what β did to the matrix before it. "
         "deepnorm must switch sub_ln off."
     )
-    theirs = f"Asked for {said}: without deepnorm the other settings are the caller's, as they were."
+    theirs = f"For {said}: without deepnorm the other settings stay as the caller gave them."
     sentence = theirs if not on else published if flags[0] else inside
     trial.require(flags == right, sentence, shown, str(got)[:100])
     return right

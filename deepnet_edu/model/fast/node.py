@@ -256,14 +256,14 @@ class Node(torch.autograd.Function):
                 gradients = [piece.view_as(w) for piece, w in zip(pieces, run.weights, strict=True)]
                 run.bind(gradients)
             dx, d_memory = run.backward(dy[0], memory, train=any(wanted))
-            # Autograd takes what nobody else holds, and copies the rest.
+            # Autograd takes what nothing else holds, and copies the rest.
             run.saved = []
             run.bind([])
         return None, dx, d_memory, *(gradients[i] if need else None for i, need in enumerate(wanted))
 
 
 def _plainly_owned(weight: nn.Parameter) -> bool:
-    """Whether a gradient can be added to ``grad`` with nobody noticing."""
+    """Whether a gradient can be added to ``grad`` without a visible difference."""
     return weight.grad is not None and not weight._backward_hooks and not weight._post_accumulate_grad_hooks
 
 

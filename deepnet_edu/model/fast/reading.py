@@ -24,9 +24,9 @@ BRANCHES = {
     ("query", "key_value", "output"): "cross_attention",
 }
 _ORDINARY = {"weight": nn.Parameter, "bias": nn.Parameter}
-#: Of so many kinds a layer each is compared; a stack of more goes by the plain path.
+#: Up to this many kinds, one layer of each is compared; a stack of more goes by the plain path.
 KINDS = 8
-#: Of one kind with different numbers, so many layers are compared.
+#: Of one kind with different numbers, this many layers are compared.
 NUMBERS = 4
 
 
@@ -146,7 +146,7 @@ class Reading:
         if module._parameters.get("bias", module) is None:
             raise Unknown("its matrices have no biases")
         if {name: type(p) for name, p in module._parameters.items()} != _ORDINARY:
-            raise Unknown(f"the parameters of a {type(module).__name__} are no ordinary ones")
+            raise Unknown(f"the parameters of a {type(module).__name__} are not ordinary ones")
         return self.snapshot.add(module)
 
 

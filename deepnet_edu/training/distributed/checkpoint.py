@@ -66,7 +66,7 @@ def load(
     reads: dict[str, Any] | None = None,
     place: Callable[[dict[str, Any]], None] | None = None,
 ) -> SavedState:
-    """As :func:`.checkpoint.load`, by all ranks at the same time, whoever wrote it: the first one verifies it.
+    """As :func:`.checkpoint.load`, by all ranks at the same time; the first one verifies it. It may be of another plan.
 
     Raises:
         UserError: it is damaged, incomplete, of another configuration, or not one of ours; on all ranks.

@@ -79,7 +79,7 @@ def launch(ranks: int, module: str, arguments: list[str], *, again: str = "") ->
 
 
 def _meeting() -> "TemporaryDirectory[str]":
-    """A folder that nobody else may enter, gone afterwards."""
+    """A folder that no other user may enter, gone afterwards."""
     try:
         return TemporaryDirectory(prefix="deepnet_edu_", ignore_cleanup_errors=True)
     except OSError as error:

@@ -33,9 +33,9 @@ class ParallelStep(TrainStep):
     """:class:`TrainStep` on many ranks. Every rank makes it and calls it at the same time, with the same whole batches,
     and takes its share of them.
 
-    The loss is the mean over all answers of all ranks, and the gradient its gradient, so that a run does not depend on
-    the plan. Dropout is drawn anew at every step from seed, step and rank. With ``shard`` or ``pipeline`` the model has
-    afterwards what this rank holds of it; a checkpoint has all.
+    The loss is the mean over all targets of all ranks, and the gradient its gradient, so that a run does not depend on
+    the plan. Dropout is drawn again at every step from seed, step and rank. With ``shard`` or ``pipeline`` the model
+    has afterwards what this rank holds of it; a checkpoint has all.
 
     Args:
         model: from build_model, the same on every rank; it may be on the CPU still.
@@ -265,7 +265,7 @@ def _shard(part: nn.Module, ranks: Ranks) -> None:
     settings: dict[str, Any] = {"mesh": ranks.mesh[SHARE]}
     if ranks.plan.pipeline > 1:  # a pipeline keeps them whole from its first micro-batch to its last
         settings["reshard_after_forward"] = False
-    # States that pass a layer unchanged, as DLCL's do, are no danger: nothing here is changed in place.
+    # States that pass a layer unchanged, as DLCL's do, are safe: nothing here is changed in place.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
     layers = layers_of(part)
     for norm in _norms_at_the_ends(layers):
@@ -286,7 +286,7 @@ def _compile_inside(model: Model) -> list[nn.Module]:
         if stack.compiled is not None:
             compiled = stack.compiled.ready(stack.layers)
             for layer in stack.layers:
-                if "forward" not in vars(layer):  # somebody's own stays, and runs as it is
+                if "forward" not in vars(layer):  # one of the user's own stays, and runs as it is
                     layer.forward = partial(compiled.inside, layer)
                     changed.append(layer)
             stack.set_mode(replace(stack.mode, compile="no"))
