@@ -126,7 +126,7 @@ def _can_be_written(folder: Path) -> bool:
 
 
 def end_by_signals() -> None:
-    """From now on SIGTERM and SIGHUP end this process as Ctrl-C does, with all that is to be tidied up; once."""
+    """Let SIGTERM and SIGHUP end this process as Ctrl-C does, with all that is to be tidied up; once."""
 
     def end(_number: int, _frame: Any) -> None:
         for number in numbers:

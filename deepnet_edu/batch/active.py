@@ -55,7 +55,7 @@ class Active:
 
     @property
     def mark(self) -> str:
-        """Of its processes."""
+        """The mark of its processes."""
         return str(self.folder)
 
     def look(self, found: Collection[psutil.Process]) -> float:

@@ -145,7 +145,7 @@ class _Published(_Channel):
 
 
 class Client(AsyncKernelClient):
-    """Of a kernel that has loaded :mod:`deepnet_edu.batch.inside`; others are never thought to have lost a reply."""
+    """A client of a kernel that has loaded :mod:`deepnet_edu.batch.inside`; no other is thought to lose replies."""
 
     shell_channel_class = Type(_Shell)
     iopub_channel_class = Type(_Published)

@@ -256,7 +256,7 @@ def _put_aside(folder: Path, plan: BatchPlan, others: set[str]) -> None:
 
 
 def _move_aside(folder: Path, name: str) -> None:
-    """To earlier/, where the last one of a name is kept."""
+    """Move a run to earlier/, where the last one of a name is kept."""
     aside = folder / EARLIER / name
     aside.parent.mkdir(exist_ok=True)
     if aside.is_dir() and not aside.is_symlink():

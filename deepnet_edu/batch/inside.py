@@ -77,7 +77,7 @@ def end() -> dict[str, Any]:
 
 
 def _lose_no_output(kernel: Any) -> None:
-    """By default what is published is thrown away as soon as a thousand messages wait for a slow reader.
+    """Keep all that is published; by default it is thrown away once a thousand messages wait for a slow reader.
 
     To be said again before each cell: it holds for readers that are there, and not for one that comes later.
     """
@@ -138,7 +138,7 @@ def _watch_threads() -> None:
         before(args)
 
     def low_level(args: Any) -> None:
-        """Of ``_thread.start_new_thread``; an exception in ``__del__`` is not a failure."""
+        """What ``_thread.start_new_thread`` calls; an exception in ``__del__`` is not a failure."""
         if args.exc_value is not None and "in thread started by" in (args.err_msg or ""):
             _note(f"a thread raised {_told(args.exc_value)}")
         unraisable(args)
@@ -229,7 +229,7 @@ def _taken_out_by(kind: Any, *names: str) -> None:
 
 
 def _watch_processes() -> None:
-    """Of multiprocessing: one that raises ends with status 1, and the process that started it may not look."""
+    """Watch processes of multiprocessing: one that raises ends with status 1, which its parent may not check."""
     kind: Any = multiprocessing.process.BaseProcess
     popen: Any = multiprocessing.popen_fork.Popen
     start, exitcode, poll = kind.start, kind.exitcode.fget, popen.poll

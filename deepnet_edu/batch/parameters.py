@@ -104,7 +104,7 @@ def _depends(node: ast.stmt, values: Mapping[str, Any]) -> bool:
 
 
 def _type(node: ast.expr, names: Mapping[str, type | None]) -> type | None:
-    """Of an expression, from its source; tuples count as lists, since JSON, in which parameters travel, has none."""
+    """The type of an expression, from its source; tuples count as lists, since parameters travel as JSON."""
     match node:
         case ast.Constant():
             return type(node.value)

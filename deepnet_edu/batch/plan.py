@@ -54,7 +54,7 @@ class Request:
 
     @classmethod
     def from_dict(cls, found: Any) -> "Request":
-        """From JSON, which knows no tuples.
+        """A request from JSON, which knows no tuples.
 
         Raises:
             ValueError: something is missing, unknown, or of another type.

@@ -84,7 +84,7 @@ def run_batch(
 
 
 def _say(sentence: str) -> None:
-    """Not on standard output, which a script may read."""
+    """Print a line, but not on standard output, which a script may read."""
     with suppress(OSError):
         print(sentence, file=sys.stderr)
 

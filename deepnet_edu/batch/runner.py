@@ -115,7 +115,7 @@ class Runner:
         self._versions = {"python": platform.python_version(), "torch": torch, "deepnet_edu": __version__}
 
     def run(self) -> None:
-        """Until all have ended. Ctrl-C once, a terminal that closes, or SIGUSR1 lets what runs come to its end; Ctrl-C
+        """Run until all have ended. Ctrl-C once, a terminal that closes, or SIGUSR1 lets what runs finish; Ctrl-C
         twice, or SIGTERM, ends it now.
 
         Raises:

@@ -76,7 +76,7 @@ class Status:
 
     @classmethod
     def read(cls, folder: Path) -> "Status":
-        """From the folder of a run.
+        """The status from the folder of a run.
 
         Raises:
             UserError: there is no whole status of this version; a link or a pipe is none.

@@ -43,7 +43,7 @@ def one_at_a_time(
 
 
 def apart(known: list[Misconception]) -> list[Misconception]:
-    """Those whose value is unique here: a point says nothing of two that it cannot tell apart."""
+    """Misconceptions whose value is unique here: a point says nothing of two that it cannot tell apart."""
     return [
         one
         for one in known

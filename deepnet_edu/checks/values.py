@@ -98,7 +98,7 @@ def same_module(a: nn.Module, b: nn.Module) -> bool:
 
 
 def describe(value: Any) -> str:
-    """Its type and shape, for a learner who gave something else than was asked for."""
+    """A value's type and shape, for a learner who gave something other than what was asked for."""
     if isinstance(value, Tensor):
         return f"tensor of shape {tuple(value.shape)}, {value.dtype}"
     if isinstance(value, np.ndarray):

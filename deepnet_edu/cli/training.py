@@ -99,7 +99,7 @@ def train(
 
 
 def ask(what: str, run: "Experiment", device: str, devices: int, *, resume: bool, sure: bool, quiet: bool) -> None:
-    """Before anything is built: a run beyond this machine's memory, or an hour, is started only with your consent.
+    """Ask before anything is built: a run beyond this machine's memory, or an hour, is started only with your consent.
 
     How long presets take, and runs that were begun, is known; longer ones are asked about. Where it cannot ask, as
     in a job's script, a run of less than a day is started.

@@ -65,7 +65,7 @@ class Built:
 
     @property
     def name(self) -> str:
-        """Of the lesson."""
+        """Name of the lesson."""
         return self.header.name
 
     def files(self) -> dict[Path, str]:
@@ -77,12 +77,12 @@ class Built:
 
     @property
     def path(self) -> Path:
-        """Of the solution."""
+        """Path of the executed solution."""
         return SOLUTIONS / f"{self.name}.ipynb"
 
     @property
     def image(self) -> Path:
-        """Of the headline picture."""
+        """Path of the headline picture."""
         return IMAGES / f"{self.name}.png"
 
 

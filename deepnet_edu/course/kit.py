@@ -130,7 +130,7 @@ def _short(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Without tensors, arrays and NumPy's numbers."""
+    """A value without tensors, arrays and NumPy's numbers."""
     if hasattr(value, "tolist"):
         return value.tolist()
     return [_plain(one) for one in value] if isinstance(value, list | tuple) else value

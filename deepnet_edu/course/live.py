@@ -64,7 +64,7 @@ class LiveLoss(LivePicture):
         self._next = 0.0  # the first point too: it is drawn into a figure that is there
 
     def __call__(self, history: History) -> None:
-        """After each step; the last one is always drawn."""
+        """Redraw after a step; the last one is always drawn."""
         self._history = history
         begin = time.monotonic()
         if self._ended() or begin >= self._next:

@@ -94,7 +94,7 @@ def _paired(written: Any, languages: Sequence[str]) -> Iterator[Pair]:
 
 
 def _spaced(text: str) -> str:
-    """With ordinary spaces alone; CLDR has thin ones and such that break no line."""
+    """Text with ordinary spaces alone; CLDR has thin ones and non-breaking ones."""
     return " ".join(text.split())
 
 

@@ -33,7 +33,7 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True)
 class Scores:
-    """Of several systems on the same sentences.
+    """Scores of several systems on the same sentences.
 
     Attributes:
         systems: by name, BLEU and chrF in percent; ``p`` says how likely so large a difference from the first system

@@ -112,7 +112,7 @@ class Translations:
 
     @property
     def batches_per_epoch(self) -> int:
-        """Of the epoch at hand; without bucketing the next may have some more or fewer."""
+        """Batches of the present epoch; without bucketing the next may have some more or fewer."""
         return len(self._epochs.order)
 
     def source_tokens(self, text: str, language: str | None = None) -> list[int]:
@@ -201,7 +201,7 @@ class _Sequences:
         return np.diff(np.array(self.ends))
 
     def padded(self, which: NDArray[np.int64], pad: int) -> tuple[Tensor, Tensor]:
-        """Those in ``which`` one below the other, (B, longest) int64, and where they are padding, bool."""
+        """The sentences in ``which``, one below the other, (B, longest) int64, and where they are padding, bool."""
         rows = [self.tokens[self.ends[i] : self.ends[i + 1]] for i in which]
         lengths = np.array([len(row) for row in rows])
         beyond = np.arange(lengths.max()) >= lengths[:, None]

@@ -109,7 +109,7 @@ class DataConfig:
 
     @property
     def languages(self) -> list[str]:
-        """Those that need a tag: the targets', where there is more than one direction."""
+        """Languages that need a tag: the targets', where there is more than one direction."""
         targets = {direction.split("-")[1] for direction in self.directions}
         return sorted(targets) if len(self.directions) > 1 else []
 
@@ -183,7 +183,7 @@ def _byte_pairs(data: DataConfig, vocab_size: int, file: Path | None) -> BytePai
 
 
 def _some_texts(data: DataConfig) -> Iterator[str]:
-    """To learn byte pairs from: as many of each direction, both sides."""
+    """Texts to learn byte pairs from: as many of each direction, both sides."""
     if data.source != "translation":
         yield from islice(_documents(data), _LEARNED_FROM)
         return

@@ -232,7 +232,7 @@ def _task(run: Experiment, folder: Path, resume: bool, go_on: str, ranks: Ranks 
 
 
 def _on_first(ranks: Ranks | None, folder: Path, work: Callable[[], None]) -> None:
-    """By the first rank, where there are many."""
+    """Call a function on the first rank alone, where there are many."""
     if ranks is None:
         _said(work)
     else:

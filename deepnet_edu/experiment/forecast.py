@@ -58,17 +58,17 @@ class Forecast:
 
     @property
     def tokens(self) -> int:
-        """Of the whole run."""
+        """Tokens of the whole run."""
         return self.steps * self.tokens_per_step
 
     @property
     def operations(self) -> int | None:
-        """Of the whole run."""
+        """Operations of the whole run."""
         return None if self.operations_per_step is None else self.steps * self.operations_per_step
 
     @property
     def days(self) -> float | None:
-        """Of the run at the device's peak, which no run reaches."""
+        """Days of the run at the device's peak, which no run reaches."""
         return None if self.operations is None or self.peak is None else self.operations / self.peak / DAY
 
     def to_dict(self) -> dict[str, Any]:

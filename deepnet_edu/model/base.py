@@ -75,7 +75,7 @@ def broken_weights(model: nn.Module) -> str | None:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Without dropout; afterwards every module is in the mode that it was in."""
+    """While entered, the model runs without dropout; afterwards every module is in the mode that it was in."""
     training = [module for module in model.modules() if module.training]
     try:
         for module in training:
@@ -240,7 +240,7 @@ class Model(FormerVerbs, nn.Module):
         return [sub for stack in self.own_stacks().values() for sub in stack.sublayers()]
 
     def rules(self) -> list[Residual]:
-        """Their residual rules."""
+        """Residual rules of the sub-layers."""
         return [sublayer.residual for sublayer in self.sublayers()]
 
     def at_step(self, step: int) -> None:

@@ -58,15 +58,15 @@ class FormerVerbs:
         self._change(path=path)
 
     def checkpoint_every(self, layers: int | str) -> None:
-        """Likewise; without checkpoints nothing is offloaded."""
+        """Set ``checkpoint_every`` alone; without checkpoints nothing is offloaded."""
         self._change(checkpoint_every=layers, **({} if layers else {"offload": False}))
 
     def offload(self, on: bool) -> None:
-        """Likewise."""
+        """Set ``offload`` alone."""
         self._change(offload=on)
 
     def use_compiled(self, what: Compile, backend: str = "inductor") -> None:
-        """Likewise."""
+        """Set ``compile`` and ``backend`` alone."""
         self._change(compile=what, backend=backend)
 
     def _change(self, **changes: Any) -> None:

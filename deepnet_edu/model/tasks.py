@@ -103,7 +103,7 @@ class Translator(Model):
         return {"encoder": self.encoder, "decoder": self.decoder}
 
     def embeddings(self) -> list[TokenEmbedding | PatchEmbedding]:
-        """Of the source, of the target."""
+        """Embeddings of the source and of the target."""
         return [self.embed_source, self.embed_target]
 
     def encode(self, source: Tensor, padding: Tensor | None = None) -> Tensor:

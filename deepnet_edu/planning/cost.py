@@ -18,7 +18,7 @@ HOUR, DAY = 3600, 86_400
 
 @dataclass(frozen=True)
 class Span:
-    """From ``low`` to ``high``, and what that rests on, a phrase."""
+    """A range from ``low`` to ``high``, and what it rests on, a phrase."""
 
     low: float
     high: float

@@ -12,7 +12,7 @@ def has_own_products(config: ModelConfig) -> bool:
 
 
 def layer_operations(config: ModelConfig, stack: str, B: int, T: int, S: int, *, causal: bool) -> tuple[int, int]:
-    """Of one layer, forward: in products with weights, and in scores and mixed values.
+    """Operations of one layer, forward: in products with weights, and in scores and mixed values.
 
     Args:
         config: any but one whose rule has products of its own.

@@ -298,7 +298,7 @@ def probe(model: Model, batch: Batch, *, on_sublayer: Callable[[int, int], None]
 
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Without dropout, ready for gradients, and with the training mode and the random state as they were afterwards."""
+    """While entered, the model has no dropout and takes gradients; afterwards mode and random state are as before."""
     device = next(model.parameters()).device
     with (
         torch.inference_mode(False),

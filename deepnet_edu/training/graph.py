@@ -82,6 +82,6 @@ def _copy(tensor: Any) -> Any:
 
 
 def _shapes(batches: tuple[Batch, ...]) -> list[list[Any]]:
-    """Of all that the batches have."""
+    """Shapes of all that the batches have."""
     found = [[getattr(batch, field.name) for field in fields(Batch)] for batch in batches]
     return [[None if tensor is None else tuple(tensor.shape) for tensor in one] for one in found]

@@ -191,7 +191,7 @@ def check_random(path: Path, wanted: Mapping[str, Form], optional: str = "") -> 
 
 
 def _pieces(path: Path) -> dict[str, dict[str, tuple[Form, list[int]]]]:
-    """By file, by tensor: what part of it is there, and from which index on."""
+    """Parts of tensors by file and tensor, and from which index on each is."""
     names = sorted(file.name for file in path.glob("*.safetensors") if file.name != RANDOM)
     return {name: _pieces_of(path, name) for name in names}
 

@@ -253,7 +253,7 @@ def read_metrics(folder: Path | str, label: str = "") -> History:
 
 
 def _lines(path: Path) -> list[tuple[int, str]]:
-    """Those that were written to their end, numbered from 1."""
+    """Lines that were written to their end, numbered from 1."""
     return list(enumerate(path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1], 1))
 
 

@@ -97,7 +97,7 @@ class FlatParameters:
         self.gradients()[0].zero_()
 
     def pieces(self, buffers: dict[nn.Parameter, Tensor]) -> list[tuple[nn.Parameter, Tensor]]:
-        """By parameter, what is in ``buffers``, one of the form of each of ``tensors``; as views."""
+        """What is in ``buffers``, by parameter, one of the form of each of ``tensors``; as views."""
         return list(zip(self.parameters, self.split(buffers[self.flat]), strict=True))
 
     def split(self, buffer: Tensor) -> list[Tensor]:
@@ -169,7 +169,7 @@ class ShardedParameters:
             parameter.grad = None
 
     def pieces(self, buffers: dict[nn.Parameter, Tensor]) -> list[tuple[nn.Parameter, Tensor]]:
-        """By parameter, what is in ``buffers``."""
+        """What is in ``buffers``, by parameter."""
         return [(parameter, buffers[parameter]) for parameter in self.parameters]
 
     def hold(self) -> bool:

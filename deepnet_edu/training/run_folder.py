@@ -89,7 +89,7 @@ class RunFolder:
         return shared.save(self.folder, self.step, *rest)  # type: ignore[arg-type]
 
     def _on_first(self, work: Any) -> Any:
-        """By the first rank, where there are many."""
+        """Call a function on the first rank alone, where there are many."""
         return work() if self.ranks is None else self.ranks.on_first(work)
 
     def _load(self, path: Path) -> SavedState:

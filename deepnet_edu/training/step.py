@@ -228,12 +228,12 @@ class TrainStep:
                 settings["lr"] = rate * group.learning_rate_factor
 
     def names(self) -> dict[nn.Parameter, str]:
-        """Of the parameters, as checkpoints have them: those of the plain model, where a part of it was compiled."""
+        """Names of the parameters, as checkpoints have them: those of the plain model, where a part was compiled."""
         return {parameter: plain_name(name) for name, parameter in self.model.named_parameters()}
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """Of moments, as the optimizer names them."""
+        """Kinds of moments, as the optimizer names them."""
         return ("exp_avg", "exp_avg_sq") if self.config.optimizer == "adamw" else ()
 
     def tensors(self) -> dict[str, Tensor]:

@@ -72,7 +72,7 @@ def passages(path: Path) -> list[tuple[int, str]]:
     if path.suffix != ".py":
         return [(1, BLOCK.sub(_blank, text))]
     found: list[tuple[int, str]] = []
-    joins, last = False, 0
+    joins, last = False, -1
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         line = token.start[0]
         if token.type == tokenize.COMMENT:

@@ -181,7 +181,7 @@ class ClusterRunner(Runner):
         self._empty = False
 
     def run(self) -> None:
-        """Until nothing is queued; see Runner."""
+        """Run until nothing is queued; see Runner."""
         try:
             super().run()
         finally:

@@ -265,7 +265,7 @@ def _size(html: str) -> int:
 
 
 def _folder_of(folder: Path, run: Status) -> Path:
-    """Never outside the batch, whatever a status file says."""
+    """A run's folder, never outside the batch, whatever a status file says."""
     return folder / Path(run.id).name
 
 

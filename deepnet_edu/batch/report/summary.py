@@ -47,7 +47,7 @@ def estimate(values: Sequence[float]) -> Estimate:
 
 
 def _mean(values: Iterable[float]) -> float:
-    """By exact fractions: the sum of values that exploded may be more than a float holds."""
+    """The mean by exact fractions: the sum of values that exploded may be more than a float holds."""
     return float(statistics.mean(values))
 
 
@@ -99,7 +99,7 @@ class Group:
 
     @property
     def good(self) -> list[Status]:
-        """Those that count."""
+        """The runs that count."""
         return [run for run in self.runs if done_well(run)]
 
     def metric(self, name: str) -> Estimate | None:

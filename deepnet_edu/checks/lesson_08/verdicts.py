@@ -34,7 +34,7 @@ class ReportedRun:
 
 
 def _losses(start: float, end: float, *last: float, steps: int = 40) -> Array:
-    """From start to end, then the last five."""
+    """Losses from start to end, then the last five."""
     return np.append(np.linspace(start, end, steps - len(last)), last)
 
 

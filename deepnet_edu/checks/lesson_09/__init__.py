@@ -243,7 +243,7 @@ def overflow_depth(trial: Trial) -> None:
 
 
 def _wrong_depths(alpha: float, limit: float, right: int) -> list[Misconception]:
-    """At an exact power only what goes wrong there; where logarithms are exact, and where they are not."""
+    """Wrong depths; at an exact power only those that go wrong there, with and without exact logarithms."""
     exact = log(limit) / log(alpha)
     if alpha ** (right - 1) == limit:
         if exact >= right - 1:

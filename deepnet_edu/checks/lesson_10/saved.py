@@ -85,7 +85,7 @@ class _Watch:
 
 
 def _place(path: Any) -> Path:
-    """Its folder's real name and its own."""
+    """A path by its folder's real name."""
     folder, name = os.path.split(os.fsdecode(path))
     return Path(os.path.realpath(folder), name)
 

@@ -122,7 +122,7 @@ def _best(table: _Table, longest: int, power: float) -> tuple[Tokens, float]:
 
 
 def _narrow(table: _Table, end: int, longest: int, beams: int, power: float) -> tuple[Tokens, float]:
-    """By lists that are sorted at each length."""
+    """Beam search by lists that are sorted at each length."""
     alive: list[tuple[float, Tokens]] = [(0.0, ())]
     finished: list[tuple[float, Tokens]] = []
     for length in range(1, longest + 1):

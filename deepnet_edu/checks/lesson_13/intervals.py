@@ -42,7 +42,7 @@ def paired_interval(trial: Trial) -> None:
 
 
 def _statistics(n: int, seed: int) -> tuple[Array, Array]:
-    """Of two systems, a row for each sentence: which one it is, whose it is, matches, words. Sentences differ in how
+    """Counts of two systems, a row for each sentence: its number, its system, matches, words. Sentences differ in how
     hard they are for both."""
     draw = np.random.default_rng([n, seed])
     words = draw.integers(4, 12, n).astype(float)

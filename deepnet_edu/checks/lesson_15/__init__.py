@@ -173,7 +173,7 @@ def bytes_per_rank(trial: Trial) -> None:
 
 
 def _bytes(parameters: int, ranks: int, stage: int, pieces: tuple[int, int, int] = (4, 4, 8)) -> float:
-    """Of weights, gradients and averages, which are divided from stages 3, 2 and 1 on."""
+    """Bytes of weights, gradients and averages, which are divided from stages 3, 2 and 1 on."""
     first = (3, 2, 1)
     return sum(n * parameters / (ranks if stage >= at else 1) for n, at in zip(pieces, first, strict=True))
 

@@ -53,7 +53,7 @@ def _need(parameters: float, stage: int, gpus: int, activations: float) -> float
 
 
 def _fewest(parameters: float, memory: float, stage: int, activations: float) -> int | None:
-    """By trying one after the other: in whole bytes, so that what fits exactly does."""
+    """The number by trying one after the other: in whole bytes, so that what fits exactly does."""
     if _BYTES[stage][0] * parameters + activations > memory:
         return None
     return next((n for n in range(1, 3000) if _need(parameters, stage, n, activations) <= memory), None)

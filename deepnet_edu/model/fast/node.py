@@ -136,7 +136,7 @@ class StackRun:
         observer: Observer | None = None,
         again: bool = False,
     ) -> Tensor:
-        """From the u below ``subs`` to the one above.
+        """Forward from the u below ``subs`` to the one above.
 
         Args:
             u, memory: (B·T, d_model), (B·S, d_model).
@@ -187,7 +187,7 @@ class StackRun:
     def backward_through(
         self, g: Tensor, u: Tensor, subs: list[Sub], memory: Any, d_memory: Any, train: bool
     ) -> Tensor:
-        """From the gradient of the u above ``subs`` to that of the one below, which is ``u``."""
+        """Backward from the gradient of the u above ``subs`` to that of the one below, which is ``u``."""
         s, d_s, one, other, mean, inverse = self.scratch
         norm_out = (s, mean, inverse)
         for i in reversed(range(len(subs))):

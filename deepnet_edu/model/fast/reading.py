@@ -134,13 +134,13 @@ class Reading:
         return tuple(keys)
 
     def _seen(self, module: Any) -> Any:
-        """Of a module that is neither norm nor matrix."""
+        """What is read of a module that is neither norm nor matrix."""
         for name in module._parameters:
             raise Unknown(f"{type(module).__name__} learns {name}")
         return self.snapshot.add(module)
 
     def _inner(self, module: Any) -> Any:
-        """Of a norm or a matrix."""
+        """What is read of a norm or a matrix."""
         if type(module) is not nn.LayerNorm and type(module) is not nn.Linear:
             raise Unknown(f"it does not know {type(module).__name__} in this place")
         if module._parameters.get("bias", module) is None:
@@ -151,7 +151,7 @@ class Reading:
 
 
 def _kind(branch: Any) -> str:
-    """Of a branch, by its matrices."""
+    """The kind of a branch, by its matrices."""
     if getattr(branch, "gated", False):
         raise Unknown("it does not know a gate (SwiGLU, GEGLU)")
     if getattr(branch, "queries_per_key", 1) != 1:

@@ -90,7 +90,7 @@ def load(
 
 
 def _constants(step: ParallelStep) -> dict[str, float | str]:
-    """Of all ranks, of which each holds some layers."""
+    """Constants of all ranks, of which each holds some layers."""
     return {name: value for mine in step.ranks.gather(constants_of(step.model)) for name, value in mine.items()}
 
 

@@ -107,7 +107,7 @@ def _wait(processes: "list[subprocess.Popen[bytes]]") -> list[int]:
 
 
 def _environment(ranks: int) -> dict[str, str]:
-    """Of all ranks; whatever the user's environment says, they talk over loopback."""
+    """The environment of all ranks; whatever the user's says, they talk over loopback."""
     loopback = _loopback()
     return {
         "WORLD_SIZE": str(ranks),

@@ -91,7 +91,7 @@ class ParallelStep(TrainStep):
         return super().__call__(*batches)
 
     def last_update(self) -> float | None:
-        """Not known: no rank has all of it."""
+        """The last update, which is not known: no rank has all of it."""
         return None
 
     def tensors(self) -> dict[str, Tensor]:
@@ -100,7 +100,7 @@ class ParallelStep(TrainStep):
         return {self._alias.get(name, name): tensor for name, tensor in state.items()}
 
     def names(self) -> dict[nn.Parameter, str]:
-        """Of the parameters that this rank holds, as the whole model has them."""
+        """Names of the parameters that this rank holds, as the whole model has them."""
         return {parameter: self._alias[name] for name, parameter in self.model.named_parameters()}
 
     def _gradients(self, batches: tuple[Batch, ...]) -> tuple[Tensor, Tensor]:
