@@ -241,7 +241,7 @@ class TorchScaleStacks(nn.Module):
 
 
 class Peer(nn.Module):
-    """Somebody else's stacks, with embedding, learned positions and head as ours."""
+    """Another library's stacks, with embedding, learned positions and head as ours."""
 
     def __init__(self, config: ModelConfig, stacks: nn.Module) -> None:
         super().__init__()

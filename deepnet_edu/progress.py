@@ -26,11 +26,11 @@ _STATES = ("open", "tried", "done")
 _BAR_WIDTH = 20
 #: A longer silence between two signs of life is taken for a break, in seconds.
 BREAK_S = 30 * 60
-#: Nobody holds the lock for a tenth of this, in seconds.
+#: No process holds the lock for a tenth of this, in seconds.
 _LOCK_S = 2.0
 #: Of the file's form, which is written into it.
 _VERSION = 1
-#: Nobody works so long on one exercise: 30 years.
+#: No learner works longer on one exercise: 30 years.
 _MOST_SECONDS = 10**9
 
 

@@ -178,7 +178,7 @@ def _unawaited() -> Iterator[str]:
 
 
 def _watch_futures() -> None:
-    """Whoever starts work in a pool and does not ask how it ended does not hear of its exception."""
+    """A cell that starts work in a pool and does not ask how it ended does not hear of its exception."""
     future: Any = concurrent.futures.Future
     set_exception = future.set_exception
 

@@ -231,7 +231,7 @@ def scheduler(
 ) -> None:
     """Bring a Dask cluster's workers and runs together, until Ctrl-C.
 
-    Whoever reaches it can run programs here: keep to loopback, a tunnel, or TLS.
+    Anyone who reaches it can run programs here: keep to loopback, a tunnel, or TLS.
 
     Example: deepnet-edu scheduler --port 8786
     """
@@ -256,7 +256,7 @@ def workers(
 ) -> None:
     """Lend this machine's GPUs or cores to a Dask cluster, until Ctrl-C.
 
-    Whoever reaches a worker or the scheduler can run programs there: keep to loopback, a tunnel, or TLS.
+    Anyone who reaches a worker or the scheduler can run programs there: keep to loopback, a tunnel, or TLS.
 
     Example: deepnet-edu workers tcp://127.0.0.1:8786 --gpus all
     """

@@ -41,7 +41,7 @@ from deepnet_edu.files import write_atomic
 from deepnet_edu.messages import UserError
 
 CELL_TIMEOUT_S = 900
-#: So many files are named where more are not up to date.
+#: Files that are named where more are not up to date.
 _NAMED = 8
 #: Key in a solution's metadata: the digest of all that its outputs depend on.
 MADE_FROM = "made_from"

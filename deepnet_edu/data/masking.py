@@ -135,7 +135,7 @@ class MaskedText:
         return self.text.state() if isinstance(self.text, PackedText) else {}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on where :meth:`state` was asked.
+        """Continue where :meth:`state` was asked.
 
         Raises:
             ValueError: as :meth:`PackedText.load_state`.

@@ -126,7 +126,7 @@ class PackedText:
         return self._epochs.state()
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on where :meth:`state` was asked.
+        """Continue where :meth:`state` was asked.
 
         Raises:
             ValueError: the state is of another text, tokenizer, length or seed, or damaged.

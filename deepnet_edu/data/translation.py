@@ -179,7 +179,7 @@ class Translations:
         return self._epochs.state()
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on where :meth:`state` was asked.
+        """Continue where :meth:`state` was asked.
 
         Raises:
             ValueError: the state is of other pairs, tokens, settings or seed, or damaged.

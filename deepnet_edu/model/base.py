@@ -169,7 +169,7 @@ class Model(FormerVerbs, nn.Module):
         targets = as_tokens("Targets", targets)
         if targets.shape != logits.shape[:-1]:
             raise ValueError(
-                f"Targets of shape {tuple(targets.shape)}: expected {tuple(logits.shape[:-1])}, one for each answer."
+                f"Targets of shape {tuple(targets.shape)}: expected {tuple(logits.shape[:-1])}, one for each output."
             )
         check_inside("Target", targets, logits.shape[-1], "the model's outputs", ignored=IGNORED)
         loss = F.cross_entropy(

@@ -187,8 +187,8 @@ def count_operations(
 
 @dataclass(frozen=True)
 class _Counts:
-    """Counts of a step: operations, products with weights, numbers that the backward pass reads, and calls (sub-layers of
-    the fast path or autograd's nodes of the plain one); each once, and what is made again."""
+    """Counts of a step: operations, products with weights, numbers that the backward pass reads, and calls (sub-layers
+    of the fast path or autograd's nodes of the plain one); each once, and what is made again."""
 
     path: str
     parameters: int

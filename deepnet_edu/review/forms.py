@@ -22,7 +22,7 @@ from deepnet_edu.review.views import SubLayerView
 
 #: Roundings below which a branch is too faint beside its stream for the place of the norm to be sure.
 FAINT = 4
-#: So many of the latest activations of the stream's size are tried as parts of a sum: no sub-layer gives as many.
+#: This many of the latest activations of the stream's size are tried as parts of a sum: no sub-layer gives as many.
 WINDOW = 14
 
 

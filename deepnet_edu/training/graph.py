@@ -47,7 +47,7 @@ class GraphedStep:
         return self.seen
 
     def _fill(self, batches: tuple[Batch, ...]) -> None:
-        """Lay the batches where the graph reads them."""
+        """Put the batches where the graph reads them."""
         given, known = _shapes(batches), _shapes(self.batches)
         if not self.batches:
             self.batches = tuple(Batch(*(_copy(getattr(batch, f.name)) for f in fields(Batch))) for batch in batches)

@@ -303,5 +303,5 @@ def _refuse_silence(batches: tuple[Batch, ...]) -> None:
     if not any((batch.targets != IGNORED).any() for batch in batches):
         raise ValueError(
             f"None of the step's targets counts, all are {IGNORED}: nothing can be learned. "
-            "Let the task's batches ask for at least one answer."
+            "Give batches with at least one target that counts."
         )

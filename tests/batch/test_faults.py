@@ -1,4 +1,4 @@
-"""Whoever is killed, a batch that is resumed has each run done once. benchmarks/batch_faults.py does it at length, and
+"""Whatever is killed, a batch that is resumed has each run done once. benchmarks/batch_faults.py does it at length, and
 with kernels; here a shell script stands for worker and kernel."""
 
 import json

@@ -320,7 +320,7 @@ def test_a_missed_file_beside_the_notebook_is_pointed_at(working: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a process adopt orphans")
 def test_memory_is_the_processes_own(tmp_path: Path) -> None:
-    """Whoever starts a process may have held more than it ever does."""
+    """The process that starts another may have held more than that ever does."""
     block = bytearray(300_000_000)
     for at in range(0, len(block), 4096):
         block[at] = 1

@@ -141,7 +141,7 @@ class Cluster:
         return {key: one for key, one in usable.items() if self.gpus or not one["resources"].get("GPU")}
 
     def close(self) -> None:
-        """Whoever still works for this client stops."""
+        """A worker that still works for this client stops."""
         with suppress(Exception):  # the scheduler may be gone
             self.client.close(timeout=5)
 

@@ -35,7 +35,7 @@ def run_scheduler(host: str, port: int, say: Callable[[str], None]) -> None:
     address = f"{'tls' if tls else 'tcp'}://{host}:{port}"
     say(f"Scheduler at {address}, until Ctrl-C. Next: deepnet-edu workers {address}")
     if host not in LOOPBACK and not tls:
-        say("Whoever reaches that address can run programs here: use a network that you trust, or TLS.")
+        say("Anyone who reaches that address can run programs here: use a network that you trust, or TLS.")
     command: Any = dask_scheduler.main
     options = ["--host", host.strip("[]"), "--port", str(port), "--protocol", "tls" if tls else "tcp", "--no-jupyter"]
     try:

@@ -108,8 +108,8 @@ def run_workers(
     scheduler = check_address(address)
     if host is None and scheduler not in LOOPBACK:
         raise UserError(
-            f"{address} is another machine: say by which address it reaches this one, --host ADDRESS. Whoever reaches "
-            "that address too can run programs here: use a network that you trust, or TLS."
+            f"{address} is another machine: say by which address it reaches this one, --host ADDRESS. Anyone who "
+            "reaches that address, too, can run programs here: use a network that you trust, or TLS."
         )
     if host is not None:
         check_host(host)

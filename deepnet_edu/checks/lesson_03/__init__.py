@@ -31,7 +31,7 @@ def averaged_variance(trial: Trial) -> None:
 
 
 def _kept(T: int, r: float, causal: bool) -> float:
-    """The variance by counting pairs: position i averages i tokens if causal, else T; i of its pairs are a token twice."""
+    """Variance by counting pairs: position i averages i tokens if causal, else T; i of its pairs are a token twice."""
     averaged = range(1, T + 1) if causal else [T]
     return sum((i + i * (i - 1) * float(r)) / i**2 for i in averaged) / len(averaged)
 

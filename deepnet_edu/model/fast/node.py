@@ -14,7 +14,7 @@ from deepnet_edu.model.fast.reading import Reading, Sub
 
 
 class Observer(Protocol):
-    """Somebody who looks at the stream on its way up."""
+    """An observer that is shown the stream on its way up."""
 
     def enters(self, stack: Any, x: Tensor) -> None:
         """A stack's input, (B, T, d_model)."""

@@ -133,7 +133,7 @@ class Others:
         os._exit(status)  # not through destructors that would wait for ranks that are gone
 
     def _ignore_signals(self) -> None:
-        """Whoever starts the ranks ends them all after the first, and this one is ending already."""
+        """The process that starts the ranks ends them all after the first, and this one is ending already."""
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 signal.signal(number, signal.SIG_IGN)
