@@ -7,6 +7,7 @@ blocks of a page, a field of an f-string, and a string of one word.
 import io
 import re
 import tokenize
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -94,14 +95,24 @@ def passages(path: Path) -> list[tuple[int, str]]:
     return found
 
 
-def hits(path: Path, pattern: str) -> list[str]:
-    """Where a file has what ``pattern`` tells, with some words around it."""
+@cache
+def words_of(path: Path) -> list[tuple[list[int], str]]:
+    """The prose of a file, each passage on one line; and the line of each of its words."""
     found = []
     for first, text in passages(path):
         text = CODE.sub(_blank, text)
-        lines = [line for line, words in enumerate(text.split("\n"), first) for _ in words.split()]
-        words = " ".join(text.split())
-        for hit in re.finditer(pattern, words, re.IGNORECASE) if " " in words else ():
+        words = text.split()
+        if len(words) > 1:  # one word is a name
+            lines = [line for line, part in enumerate(text.split("\n"), first) for _ in part.split()]
+            found.append((lines, " ".join(words)))
+    return found
+
+
+def hits(path: Path, pattern: str) -> list[str]:
+    """Where a file has what ``pattern`` tells, with some words around it."""
+    found = []
+    for lines, words in words_of(path):
+        for hit in re.finditer(pattern, words, re.IGNORECASE):
             around = words[max(0, hit.start() - 60) : hit.end() + 60]
             if not KEPT.search(around):
                 found.append(f"{path.relative_to(ROOT)}:{lines[words.count(' ', 0, hit.start())]}: {around}")
