@@ -257,7 +257,7 @@ def test_a_path_that_leads_nowhere_stops_no_other(planned: Planner, name: str, w
 def test_parameters_that_nobody_sets_need_not_be_read(planned: Planner) -> None:
     write_notebook(Path("x.ipynb"), parameters="%matplotlib inline\nSEED = 0")
     assert planned("x.ipynb").runs[0].state == "queued"
-    with pytest.raises(UserError, match="no Python .line 1"):
+    with pytest.raises(UserError, match="not Python .line 1"):
         planned("x.ipynb", seeds=2)
 
 

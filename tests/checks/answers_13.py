@@ -396,7 +396,7 @@ WRONG = [
     ("paired_interval", lambda *a: interval(*a, centre=True), "not the mean of the draws"),
     ("paired_interval", lambda a, b, *rest: interval(b, a, *rest), "a minus b"),
     ("paired_interval", interval_by_numpy, "with the generator that is given"),
-    ("paired_interval", lambda a, b, s, d, g: interval(a, b, s, d // 2, g), "Draw sentences draws="),
+    ("paired_interval", lambda a, b, s, d, g: interval(a, b, s, d // 2, g), "as draws says"),
     (
         "paired_interval",
         lambda *a: interval(*a, rows=lambda n, d, g: g.integers(n, size=(d, n // 2))),

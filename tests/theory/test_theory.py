@@ -342,7 +342,7 @@ def test_theorem_4_3_and_its_conditions() -> None:
     # Post-LN: the encoder enters M times.
     assert total(1, 1, 1, 1) == pytest.approx(M * 2 * 2 * N + 2 * 3 * M)
     one = (np.ones(2), np.ones(2), 1.0, np.ones(2))
-    with pytest.raises(ValueError, match="no multiple of 3"):
+    with pytest.raises(ValueError, match="not a multiple of 3"):
         t.encoder_decoder_update_bound(one, one)
 
 

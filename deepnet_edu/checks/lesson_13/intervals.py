@@ -84,7 +84,7 @@ class _Score:
             rows = rows[:-1] if len(rows) > draws and (rows[-1] == 1).all() else rows
             said = "The score of a corpus is that of the sums, not a mean of its sentences' scores."
             trial.require(not len(rows) or int(rows.sum(1).max()) > 1, said)
-            said = f"Draw sentences draws={draws} times, and score each draw for both systems."
+            said = f"Draw {draws} times, as draws says, and score each draw for both systems."
             trial.require(len(rows) == draws, said, f"{draws} draws", f"{len(rows)} draws")
             found.append(rows)
         return found[0], found[1]

@@ -115,5 +115,5 @@ def test_a_plan_is_found_for_what_is_there(monkeypatch: pytest.MonkeyPatch) -> N
     plan, why = find_plan("auto", run, 2, "cpu")
     assert plan != Plan(data=2)
     assert why.startswith("A copy needs ")
-    with pytest.raises(UserError, match="say how many, --gpus 4"):
+    with pytest.raises(UserError, match="add --gpus 4"):
         find_plan("auto", run, None, "cpu")
