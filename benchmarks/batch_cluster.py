@@ -143,7 +143,7 @@ def work(seconds: str | None, package: str, arguments: list[str]) -> None:
 
 
 def stub(seconds: float | Path) -> Any:
-    """In place of ``start_worker``: a process that needs no kernel; its notebook is there at once. It lasts so many
+    """In place of ``start_worker``: a process that needs no kernel; its notebook is there at once. It lasts this many
     seconds, or as many as a file says then."""
 
     def cell(source: str, data: dict[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Runner, kernel and worker of a batch killed with SIGKILL, at random and at each transition of a run's state; then the
-batch is resumed, and looked at: is each run done exactly once, is nothing lost, half-written or left behind?
+batch is resumed, and checked: is each run done exactly once, is nothing lost, half-written or left behind?
 
 Prints a table and writes results/batch_faults.json. The least of these trials belong to the tests. Each trial is kept
-in runs/ when it is over, so that --resume goes on after the last one of the same package.
+in runs/ when it is over, so that --resume continues after the last one of the same package.
 
 Run with: python benchmarks/batch_faults.py [--random 30] [--each 3] [--slots 2] [--resume]
 """
@@ -54,10 +54,10 @@ CELLS = [
 
 @dataclass
 class Trial:
-    """A batch that lost somebody, and was resumed.
+    """A batch that lost a process, and was resumed.
 
     Attributes:
-        victim: who was killed.
+        victim: what was killed.
         when: the fault point, or ``at random``.
         killed: whether it came to that before the batch was over.
         ended: state of the runs between the kill and the resumption.
@@ -107,7 +107,7 @@ def kill(folder: Path, victim: str, runner: int) -> bool:
 
 
 def run_with_fault(folder: Path, slots: int, victim: str, point: str, nth: int, stub: list[str] | None) -> None:
-    """What the runner's process does: run or resume the batch, and kill somebody at the nth visit of a fault point."""
+    """What the runner's process does: run or resume the batch, and kill one at the nth visit of a fault point."""
     seen, armed = 0, bool(point)
 
     def visit(name: str) -> None:
@@ -138,7 +138,7 @@ def run_with_fault(folder: Path, slots: int, victim: str, point: str, nth: int, 
 def trial(
     home: Path, victim: str, point: str = "", nth: int = 1, wait: float = 0.0, slots: int = 2, stub: Any = None
 ) -> Trial:
-    """One batch: killed at the nth visit of a fault point, or after ``wait`` seconds, then resumed and looked at."""
+    """One batch: killed at the nth visit of a fault point, or after ``wait`` seconds, then resumed and checked."""
     folder = home / "batch"
     if not (notebook := home / "small.ipynb").exists():
         make_notebook(notebook)
@@ -241,7 +241,7 @@ def main() -> None:
                 trials.append(before[name])
                 continue
             chance = random.Random(name)
-            for again in range(TRIES):  # until somebody is killed: the moment may come when all is over
+            for again in range(TRIES):  # until one is killed: the moment may come when all is over
                 place = Path(home).resolve() / f"{number}-{again}"
                 place.mkdir()
                 one = trial(place, victim, point, nth, chance.uniform(0, length), given.slots)
@@ -279,7 +279,7 @@ def main() -> None:
 
 
 def kept(slots: int) -> dict[str, Trial]:
-    """Trials of this package in so many slots, by name."""
+    """Trials of this package in this many slots, by name."""
     found = {}
     for line in KEPT.read_text().splitlines() if KEPT.exists() else []:
         told = json.loads(line)

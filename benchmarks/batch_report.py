@@ -23,7 +23,7 @@ MOST_S, MOST_MB = 10.0, 50.0
 
 
 def make_batch(folder: Path, times: int) -> None:
-    """A sweep over depth and rule for two seeds; notebooks are solutions whose cells stand there ``times`` times."""
+    """A sweep over depth and rule for two seeds; notebooks are solutions whose cells are there ``times`` times."""
     dice = random.Random(0)
     for number in range(RUNS):
         sources = sorted(SOLUTIONS.glob("*.ipynb"))

@@ -2,7 +2,7 @@
 
     python benchmarks/compile_layer.py
 
-On one thread of a CPU, each depth in a process of its own with an empty cache, so that everything is compiled anew.
+On one thread of a CPU, each depth in a process of its own with an empty cache, so that everything is compiled again.
 Plain layers and compiled ones take turns. Writes deepnet_edu/course/records/compile_layer.json.
 """
 

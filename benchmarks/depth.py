@@ -92,7 +92,7 @@ def ours(
 
 
 def theirs(make: Callable[[Any], Any]) -> Callable[[], None]:
-    """Somebody else's stack between an embedding and a head, with fused AdamW."""
+    """Another library's stack between an embedding and a head, with fused AdamW."""
     import torch
     import torch.nn.functional as F
     from torch import nn

@@ -2,7 +2,7 @@
 
 Three parts, each run made by a function of deepnet_edu.explorers.measured: signals through freshly drawn stacks, by
 rule and depth; training runs by α, depth and seed; update races by rule, depth, learning rate and warm-up. A sweep that
-was stopped goes on where it was (runs/explorer_grid.json).
+was stopped continues where it was (runs/explorer_grid.json).
 
 Run with: python benchmarks/explorer_grid.py (about half an hour on two cores)
 """

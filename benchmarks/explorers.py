@@ -1,6 +1,6 @@
 """How quickly explorers answer a slider, in JupyterLab in Chromium; writes results/explorers.json.
 
-Beside them, in the same run, the two ways that people use most: ``interactive_output`` with a figure drawn anew as an
+Beside them, in the same run, the two ways that people use most: ``interactive_output`` with a figure drawn again as an
 inline PNG, of one panel and of the signal explorer's own four; and the floor, two pictures made beforehand. A move is
 an arrow key on a slider's handle, or what that does to an explorer's slider; it has been answered when the new picture
 is in the page, decoded, and the browser is about to paint it.
@@ -142,7 +142,7 @@ class Kernel:
 
     def __call__(self, expression: str) -> Any:
         """The value of a Python expression in it."""
-        # Connected anew each time: pictures that nobody reads would fill the queue.
+        # Connected again each time: pictures that are not read would fill the queue.
         client = BlockingKernelClient(connection_file=str(self.file))
         client.load_connection_file()
         client.start_channels()

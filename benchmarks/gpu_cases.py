@@ -84,7 +84,7 @@ OURS: dict[str, dict[str, Any]] = {
     "ours": {},
     "ours, compiled": {"compile": "layer"},
 }
-#: In the order of a round; whoever is last is left out first when time is short.
+#: In the order of a round; the last is left out first when time is short.
 CONTENDERS = (
     "ours, compiled, graph", "TorchScale", "ours, graph", "ours", "TorchScale, layers compiled", "torch.nn",
     "ours, compiled", "TorchScale, compiled",
@@ -241,7 +241,7 @@ class TorchScaleStacks(nn.Module):
 
 
 class Peer(nn.Module):
-    """Somebody else's stacks, with embedding, learned positions and head as ours."""
+    """Another library's stacks, with embedding, learned positions and head as ours."""
 
     def __init__(self, config: ModelConfig, stacks: nn.Module) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
 """What a thousand layers cost on one GPU: our training step, TorchScale's and torch.nn's, against the measured peak.
 
 Each contender runs in a process of its own, since two of these models do not fit beside each other. The first round has
-all of them; those after it have the fastest of ours and whoever else got through, in turn, and ratios are taken within
-a round. Nothing is downloaded. Writes results/gpu_depth.json; cases that were not run stay there as they were.
+all of them; those after it have the fastest of ours and the others that ran to the end, in turn, and ratios are taken
+within a round. Nothing is downloaded. Writes results/gpu_depth.json; cases that were not run stay there as they were.
 
 Run with: python benchmarks/gpu_depth.py --minutes 30, or one case a call: --only a --minutes 9 (benchmarks/README.md)
 """
@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that nobody installed will do
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed will do
 
 from benchmarks.depth import spread, versions
 
@@ -101,7 +101,7 @@ def rounds_of(name: str, contenders: list[str], rounds: int, end: float, smoke: 
 
 
 def those_that_go_on(found: dict[str, list[dict[str, Any]]]) -> list[str]:
-    """The fastest of ours, and whoever else got through every time so far."""
+    """The fastest of ours, and the others that ran to the end every time so far."""
     ran = [contender for contender, many in found.items() if many and "missing" not in many[-1]]
     best = fastest(found, [contender for contender in ran if is_ours(contender)])
     return [contender for contender in ran if not is_ours(contender) or contender == best]

@@ -5,9 +5,9 @@
 
 Three arms under one recipe: all trained; embedding and head around a stack that stays as it was drawn; embedding and
 head with no stack. Each arm is written to benchmarks/results/laptop_1000.json when it is done, and an interrupted
-recording goes on where it was; to record afresh, delete the file. The picture goes to docs/images/laptop_1000.png.
+recording continues where it was; to record afresh, delete the file. The picture goes to docs/images/laptop_1000.png.
 
-``--below`` is a proof, which ``make course`` runs: it trains the preset until its loss on held-out text is below so
+``--below`` is a proof, which ``make course`` runs: it trains the preset until its loss on held-out text is below this
 many nats a byte, and fails if all steps of the preset are not enough. Nothing is recorded. Stopped by Ctrl-C, the same
 command resumes it.
 """
@@ -51,7 +51,7 @@ ARMS = {
 }
 #: Steps at the end over which the training loss is taken, and batches of the held-out part.
 LAST, HELD_OUT = 20, 50
-#: The proof looks at the held-out loss, and saves, every so many steps.
+#: The proof computes the held-out loss, and saves, whenever this many steps are done.
 LOOK = 20
 PROOF = Path(__file__).resolve().parents[1] / "runs" / "laptop-1000-below"
 

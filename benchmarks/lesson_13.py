@@ -6,8 +6,8 @@ BLEU on the test part, with an interval over its English sources, beside the mos
 
 One more arm is multilingual: DeepNorm at the first depth learns the same four languages, then twenty more.
 
-A run has diverged if its numbers are not finite, or if it ends less than 0.3 nats below the loss of who knows only how
-frequent each token is.
+A run has diverged if its numbers are not finite, or if it ends less than 0.3 nats below the loss possible if only each
+token's frequency is known.
 
     python benchmarks/lesson_13.py                      # all that is missing, two runs at a time
     python benchmarks/lesson_13.py --only deepnorm      # this rule alone
@@ -142,7 +142,7 @@ def measure(arm: Arm, rate: float, seed: int, size: Size) -> Row:
 
 
 def shape(rule: str, layers: int, size: Size) -> ModelConfig:
-    """An encoder and a decoder of so many layers each."""
+    """An encoder and a decoder of this many layers each."""
     sizes: dict[str, Any] = {"d_model": size.width, "n_heads": 4, "d_ff": 4 * size.width, "max_length": size.longest}
     words = data(size)[2].vocab_size
     return ModelConfig(
@@ -195,7 +195,7 @@ def measure_many(arm: Arm, rate: float, seed: int, size: Size) -> Row:
 
 
 def unigram(pairs: Sequence[Pair], tokenizer: BytePairs) -> float:
-    """Loss of who knows only how frequent each token is, nats a token."""
+    """The lowest loss if only each token's frequency is known, nats a token."""
     counts = Counter(token for pair in pairs for token in (*tokenizer.encode(pair.target), tokenizer.end))
     shares = np.array(list(counts.values())) / counts.total()
     return float(-(shares * np.log(shares)).sum())

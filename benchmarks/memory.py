@@ -36,7 +36,7 @@ def decoder(layers: int, width: int, **more: Any) -> dict[str, Any]:
 
 
 def translator(layers: int, width: int, **more: Any) -> dict[str, Any]:
-    """Two stacks of so many layers."""
+    """Two stacks of this many layers."""
     sizes = {"d_model": width, "n_heads": width // 16, "d_ff": 4 * width, "vocab_size": 2000, "max_length": 256}
     return asdict(ModelConfig("encoder_decoder", "translation", layers, layers, **sizes, **more))
 

@@ -1,4 +1,4 @@
-"""Decoders with DeepNorm as other libraries build them, seen alike: what benchmarks/peers.py compares.
+"""Decoders with DeepNorm as other libraries build them, in one form: what benchmarks/peers.py compares.
 
 Each is built as its own documentation says: TorchScale by ``deepnorm=True``, labml-nn by its
 ``DeepNormTransformerLayer``, copied as its experiment copies it, x-transformers, which has no DeepNorm, by the two

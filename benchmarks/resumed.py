@@ -33,7 +33,7 @@ def options(
     parser.add_argument("--only", nargs="+", metavar="PART", default=list(parts), help=f"of {', '.join(parts)}")
     parser.add_argument("--smoke", action="store_true", help="tiny; needs --out")
     parser.add_argument("--out", type=Path, default=record, help="the record")
-    parser.add_argument("--minutes", type=float, default=inf, help="begin no run after so many minutes")
+    parser.add_argument("--minutes", type=float, default=inf, help="begin no run after this many minutes")
     found = parser.parse_args(given)
     for part in found.only:
         if part not in parts:
@@ -55,7 +55,7 @@ def complete(
         head: what the record says of itself; device, versions and date are added.
         plan: the settings of each run, which are the beginning of its row.
         perform: makes the rest of the row from the settings.
-        minutes: begin no run after so many.
+        minutes: begin no run after this many.
     """
     end = time.monotonic() + 60 * minutes
     rows = read(out)
@@ -99,5 +99,5 @@ def save(out: Path, head: Row, rows: list[Row]) -> None:
 
 
 def rounded(values: Iterable[float], digits: int = 4) -> list[float | None]:
-    """Numbers of so many digits, as JSON has them; None for what is not finite."""
+    """Numbers of this many digits, as JSON has them; None for what is not finite."""
     return [float(f"{value:.{digits}g}") if isfinite(value) else None for value in values]

@@ -1,4 +1,4 @@
-"""The roads to a cheap layer, each alone, at the size of benchmarks/depth.py's layer: what stood there, what was tried.
+"""The roads to a cheap layer, each alone, at the size of benchmarks/depth.py's layer: what was there, what was tried.
 
 Microseconds, one thread, tensors in the cache; the best of several batches of calls. Writes results/roads.json.
 

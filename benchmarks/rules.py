@@ -2,7 +2,7 @@
 
 Each has a process of its own, and they take one step in turn, so that the machine's drift meets all. Seconds are the
 process's own, and the ratio is that of the shortest steps: others who are at work on the machine make steps longer, and
-they do not meet all alike. Writes results/rules.json, unless --rounds is given.
+they do not meet all equally. Writes results/rules.json, unless --rounds is given.
 
 Run with: python benchmarks/rules.py (three minutes), or --rounds 5 for a first look, which keeps nothing
 """
@@ -19,7 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that nobody installed will do
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed will do
 
 import depth
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that nobody installed will do
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed will do
 
 from deepnet_edu.files import write_atomic
 

@@ -51,7 +51,7 @@ PAD, START, END = "<pad>", "<start>", "<end>"
 @dataclass(frozen=True)
 class Size:
     """Layers of each stack, width, dates, held-out pairs, steps, those of the long runs, seeds, layers and widths that
-    are built without training, and the steps after which a run is looked at."""
+    are built without training, and the steps after which a run is measured."""
 
     layers: int = 4
     width: int = 48
@@ -111,7 +111,7 @@ class Dates:
         if self.one_text:
             tokens = self._padded([[*a, *b] for a, b in zip(read, written, strict=True)])
             asked = self._padded([[PAD] * len(a) + b for a, b in zip(read, written, strict=True)])[:, 1:]
-            # Nothing is asked inside the source; START itself, which always follows, is no answer.
+            # Nothing is asked inside the source; START itself, which always follows, is not a target.
             asked = asked.masked_fill((asked == 0) | (asked == self.number[START]), IGNORED)
             return Batch(tokens[:, :-1], asked)
         source, target = self._padded(read), self._padded(written)

@@ -64,7 +64,7 @@ class Remembered:
 
 
 class Terminal(io.StringIO):
-    """Where a bar draws as often as for somebody who looks."""
+    """Where a bar draws as often as in a terminal."""
 
     def isatty(self) -> bool:
         """So it says."""

@@ -3,7 +3,7 @@
 What facts about DeepNorm rest on: token similarity, gradient ratio and variance by rule with Xavier-normal weights (our
 own) and with PyTorch's default Linear initialisation times β (TorchScale's), and how ‖ΔF‖ grows with depth. Updates
 and ratios of gradients differ from seed to seed by factors: their means are geometric, and their spread is the factor
-exp(sd of ln). It is 1.02 for DeepNorm, and 2 to 7 for a deep Post-LN: such a mean is no number to quote without it.
+exp(sd of ln). It is 1.02 for DeepNorm, and 2 to 7 for a deep Post-LN: such a mean is not to be quoted without it.
 
 Run with: python benchmarks/updates.py (about two minutes)
 """

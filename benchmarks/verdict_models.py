@@ -153,7 +153,7 @@ def rewritten(make: Callable[[type[Residual]], type[Residual]]) -> Change:
     def change(model: Model) -> None:
         for rule in model.rules():
             rule.__class__ = make(type(rule))
-        model.use_path("plain")  # which runs whatever formula stands there
+        model.use_path("plain")  # which runs whatever formula is there
 
     return change
 
@@ -179,7 +179,7 @@ def norm_of_the_branch_alone(cls: type[Residual]) -> type[Residual]:
 
 
 def no_skip(cls: type[Residual]) -> type[Residual]:
-    """LN(F): somebody forgot the residual connection."""
+    """LN(F): the residual connection was forgotten."""
 
     class Wrong(cls):  # type: ignore[misc,valid-type]
         def write(self, state: State, branch: Tensor) -> State:

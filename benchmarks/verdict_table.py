@@ -8,7 +8,7 @@ and takes what they recorded into results/verdict_table.json. Its parts, in the 
 
 main: six rules at one learning rate and seed, the decoder and, where it is defined, the encoder-decoder. ``post_ln``
     (literal Xavier, the rule that fails) and ``pre_ln`` (what most models have) are the ends between which DeepNorm
-    stands; ``admin`` is the Post-LN with measured constants that DeepNet's Table 1 has beside it, and fits both
+    is; ``admin`` is the Post-LN with measured constants that DeepNet's Table 1 has beside it, and fits both
     architectures; ``layernorm_scaling`` is the younger remedy for Pre-LN, ``keel`` the one for Post-LN.
 rest: all other rules that are defined for a decoder or an encoder-decoder, likewise.
 rates: the six decoders at three learning rates and with three seeds, and of encoder-decoders DeepNorm and Post-LN.

@@ -11,10 +11,10 @@ it the task: no more is wanted of the number. Decided before the first model was
     partly    all others.
 
     python benchmarks/verdicts.py                    # all that is missing
-    python benchmarks/verdicts.py --only keel mhc    # measure these again: names, rules, or beginnings of names
+    python benchmarks/verdicts.py --only keel mhc    # measure these again: names, rules, or the first letters of names
     python benchmarks/verdicts.py --table            # write the tables of docs/verdicts.md from the record
 
-Writes results/verdicts_*.json after every model, so that what was interrupted goes on; a row that was deleted is
+Writes results/verdicts_*.json after every model, so that what was interrupted continues; a row that was deleted is
 measured again.
 """
 
@@ -350,7 +350,7 @@ def perform(case: Case) -> dict[str, Any]:
 def main() -> None:
     """Measure what is missing, or again what --only names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", default=[], help="names, rules, or beginnings of names")
+    parser.add_argument("--only", nargs="+", default=[], help="names, rules, or the first letters of names")
     parser.add_argument("--part", choices=PARTS, nargs="+", default=PARTS, help="one file of the record")
     parser.add_argument("--table", action="store_true", help="write the tables of docs/verdicts.md, and stop")
     arguments = parser.parse_args()

@@ -80,11 +80,11 @@ def from_dict(cls: type[T], content: Any) -> T:
 
     Args:
         cls: a dataclass whose fields are plain: numbers, text, booleans, None, lists, tables, and unions of them.
-        content: of the table; keys that are no fields are refused.
+        content: of the table; keys that are not fields are refused.
 
     Raises:
-        ValueError: it is no table, a field is missing or unknown, or a value is of another type. The message names the
-            field, what was expected and what was found.
+        ValueError: it is not a table, a field is missing or unknown, or a value is of another type. The message names
+            the field, what was expected and what was found.
     """
     if not isinstance(content, dict):
         raise ValueError(f"expected a table of fields, found {shown(content)}")
@@ -138,7 +138,7 @@ def check(value: Any, wanted: Any, name: str) -> None:
 
 
 def check_argument(value: Any, wanted: Any, name: str) -> None:
-    """See that an argument is of a type; a wrong word for a ``Literal`` is left to whoever can name the nearest.
+    """See that an argument is of a type; a wrong word for a ``Literal`` is left to the caller to name the nearest.
 
     Raises:
         ValueError: it is not.

@@ -30,7 +30,7 @@ def write_atomic(path: Path, content: str | bytes, name: str = "", *, lasting: b
     """Write ``content`` under a temporary name beside ``path``, then rename it.
 
     Whatever happens in between, ``path`` holds either its old content or the new one. The mode of a file that is there
-    is kept, so that a private one stays private. A link is replaced, since in a folder that somebody else may have made
+    is kept, so that a private one stays private. A link is replaced, since in a folder that another user may have made
     it can lead to any file; who means the file to which it leads gives ``Path(os.path.realpath(path))``.
 
     Args:
@@ -173,7 +173,7 @@ def read_bytes(path: Path, *, most: int = MOST_BYTES, links: bool = True, last: 
     Args:
         path: of the file.
         most: bytes that it may have.
-        links: follow a link. In a folder that somebody else may have made, a link can name any private file.
+        links: follow a link. In a folder that another user may have made, a link can name any private file.
         last: read at most this many bytes from the end of a file of any size; 0 for all of it.
 
     Raises:
@@ -205,7 +205,7 @@ def read_text(path: Path, *, most: int = MOST_BYTES, links: bool = True) -> str:
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is no regular file, too large, or not UTF-8.
+        ValueError: it is not a regular file, too large, or not UTF-8.
     """
     data = read_bytes(path, most=most, links=links)
     try:
@@ -219,7 +219,7 @@ def read_json(path: Path, *, most: int = MOST_BYTES, links: bool = True) -> Any:
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is no regular file, too large, or no JSON that a person or this package would write.
+        ValueError: it is not a regular file, too large, or no JSON that a person or this package would write.
     """
     return parse_json(read_text(path, most=most, links=links))
 

@@ -11,7 +11,7 @@ def lazily(module: str, homes: Mapping[str, str], package: str | None = None) ->
 
     Args:
         module: its ``__name__``.
-        homes: the module in which each name stands, below the package.
+        homes: the module in which each name is defined, below the package.
         package: by default the module itself, which is one.
 
     Returns:

@@ -1,8 +1,8 @@
-"""Who is at work in a folder: a file that only one process can create, with its machine and process.
+"""The process at work in a folder: a file that only one can create, with its machine and process.
 
-A file that a dead process of this machine left behind holds nobody off. Of a process on another machine nothing can be
-known but its heartbeat: as long as it lives it touches its file, and whoever wants to take over waits until no touch
-comes any more, by a clock of its own.
+A file that a dead process of this machine left behind blocks no one. Of a process on another machine nothing can be
+known but its heartbeat: as long as it lives it touches its file, and another that wants to take over waits until no
+touch comes any more, by a clock of its own.
 """
 
 import contextlib
@@ -121,7 +121,7 @@ class Holder:
 
 
 def holder(path: Path) -> Holder | None:
-    """Who holds a lock; None if nobody does, somebody who was killed while taking it, or no file of this package."""
+    """The process that holds a lock; None if none does, it was killed while taking it, or the file is not ours."""
     try:
         found = from_dict(Holder, read_json(path, links=False))
     except (OSError, ValueError):
@@ -164,7 +164,7 @@ def take(path: Path, over: Holder | None = None) -> Holder | None:
 
 
 def _clear(path: Path, expected: Holder | None) -> None:
-    """Remove a lock that holds nobody off, unless another machine has just replaced it by its own."""
+    """Remove a lock that blocks no one, unless another machine has just replaced it by its own."""
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
         os.rename(path, aside)

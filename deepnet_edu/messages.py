@@ -20,7 +20,7 @@ def shown(value: Any) -> str:
         text = repr(value[: 2 * MOST_SHOWN]) if isinstance(value, str) else " ".join(repr(value).split())
     except (RecursionError, ValueError):
         return f"a {type(value).__name__} that is nested too deeply or has a number of thousands of digits"
-    except Exception:  # somebody else's class may fail at this
+    except Exception:  # a class of the user's may fail at this
         text = f"a {type(value).__name__}"
     return text if len(text) <= MOST_SHOWN else text[: MOST_SHOWN - 1] + "…"
 
@@ -67,7 +67,7 @@ def unknown(kind: str, given: object, valid: Iterable[str]) -> str:
 
 
 def _folded(name: str) -> str:
-    """A name as it is compared: capitals, and the kind of stroke in it, are no difference."""
+    """A name as it is compared: capitals, and the kind of stroke in it, do not count."""
     return name.casefold().replace("-", "_")
 
 

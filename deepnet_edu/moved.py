@@ -1,4 +1,4 @@
-"""Modules that stood elsewhere, by their former names: what learners have written goes on working.
+"""Modules that were elsewhere, by their former names: what learners have written still works.
 
 ``import deepnet_edu.models`` is ``import deepnet_edu.model``: the same module, not a copy. The package itself uses the
 names of today alone; a test holds that.
@@ -10,7 +10,7 @@ from importlib import import_module
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-#: Former name → today's, below ``deepnet_edu``; what stood inside is found inside.
+#: Former name → today's, below ``deepnet_edu``; what was inside is found inside.
 MOVED = {
     "attention": "model.attention",
     "compiled": "model.compiled",

@@ -57,7 +57,7 @@ class DepthProfile:
         gradient_by_role: 2-norm of the loss gradient by role of the weight, NaN where a sub-layer has no such weight.
         stack, layer, sublayer: where each value was taken, empty where that is not known: the stack's name, the layer
             from 0, the kind of the sub-layer.
-        input_similarity: by stack, how alike the tokens are that enter it
+        input_similarity: by stack, how similar the tokens are that enter it
             (:func:`~deepnet_edu.probing.input_similarity`); empty where that is not known.
         known_errors: of a prediction, by quantity, what the record of measurements has it off by, in words.
     """
@@ -134,7 +134,7 @@ class DepthProfile:
         cannot be said of this input, or before a step of training.
 
         No single ratio decides: in a Post-LN stack with Xavier weights the first and the last gradient may be
-        alike while all tokens are the same. How often it errs is in docs/verdicts.md.
+        equal while all tokens are the same. How often it errs is in docs/verdicts.md.
 
         Args:
             update: what :func:`~deepnet_edu.probing.model_update` measured for one SGD step on the matrices, if it was;

@@ -26,11 +26,11 @@ _STATES = ("open", "tried", "done")
 _BAR_WIDTH = 20
 #: A longer silence between two signs of life is taken for a break, in seconds.
 BREAK_S = 30 * 60
-#: Nobody holds the lock for a tenth of this, in seconds.
+#: No process holds the lock for a tenth of this, in seconds.
 _LOCK_S = 2.0
 #: Of the file's form, which is written into it.
 _VERSION = 1
-#: Nobody works so long on one exercise: 30 years.
+#: No learner works longer on one exercise: 30 years.
 _MOST_SECONDS = 10**9
 
 
@@ -144,7 +144,7 @@ def _understood(content: Any) -> bool:
 
 @contextmanager
 def _changing(path: Path) -> Iterator[dict[str, Any]]:
-    """The content to change, with all fields that somebody else put there; it is written when the block ends."""
+    """The content to change, with all fields that another program put there; it is written when the block ends."""
     with locked(path, _LOCK_S):
         content = _load(path)
         if _newer(content):

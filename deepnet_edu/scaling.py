@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from deepnet_edu.messages import shown
 
-#: Beyond it N⁴M is no number that Python can take a root of.
+#: Beyond it Python cannot take a root of N⁴M.
 _DEEPEST = 10**15
 
 

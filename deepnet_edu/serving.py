@@ -89,7 +89,7 @@ def say(changed: list[str], who: str) -> None:
         names = ", ".join(sorted(set(changed)))
         print(
             f"Your Jupyter settings of {names} do not count here: {who} listens on {LOOPBACK} alone, and asks for a "
-            "token that it draws anew.",
+            "token that it draws again.",
             file=sys.stderr,
         )
 
@@ -126,7 +126,7 @@ def _can_be_written(folder: Path) -> bool:
 
 
 def end_by_signals() -> None:
-    """From now on SIGTERM and SIGHUP end this process as Ctrl-C does, with all that is to be tidied up; once."""
+    """Let SIGTERM and SIGHUP end this process as Ctrl-C does, with all that is to be tidied up; once."""
 
     def end(_number: int, _frame: Any) -> None:
         for number in numbers:

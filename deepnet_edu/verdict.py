@@ -11,12 +11,12 @@ import numpy as np
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
-#: A stack whose tokens are more alike than this has nothing left to tell them apart by.
+#: A stack whose tokens are more similar than this can no longer tell them apart.
 MAX_TOKEN_SIMILARITY = 0.99
-#: From here on tokens are nearly alike: Post-LN of 12 layers has 0.94 and does not train, Pre-LN of 1,000 has 0.92 to
+#: From here on tokens are nearly equal: Post-LN of 12 layers has 0.94 and does not train, Pre-LN of 1,000 has 0.92 to
 #: 0.98 and learns half of its task. The input's share does not part them: for both it is below the noise of a batch.
 NEARLY_ALIKE = 0.9
-#: An input whose tokens are more alike than this says nothing of the stack that reads it.
+#: An input whose tokens are more similar than this says nothing about the stack that reads it.
 MAX_INPUT_SIMILARITY = 0.999
 #: A stream that has more variance than this everywhere and is still its input is too loud for branches, which read it
 #: normalised. One that grows on its way, by a factor on the skip, makes the branches of its first layers louder, too.
@@ -66,7 +66,7 @@ class Found:
         kinds: (n,) names of the sub-layers' kinds; empty where they are not known.
         share: (n,) of the input, above chance, or None.
         variance: (n,) of the stream, or None.
-        entering: how alike the tokens are that enter the stack, or None.
+        entering: how similar the tokens are that enter the stack, or None.
     """
 
     similarity: Array
@@ -124,7 +124,7 @@ def _forward(found: Found) -> Verdict | None:
         share = "" if found.share is None else f", input share {found.share[-1]:.2g}"
         return Verdict(
             None,
-            f"tokens are nearly alike: similarity {top:.3f} at the top{share}. Above {NEARLY_ALIKE} some stacks learn "
+            f"tokens are nearly equal: similarity {top:.3f} at the top{share}. Above {NEARLY_ALIKE} some stacks learn "
             f"something and some nothing, above {MAX_TOKEN_SIMILARITY} none does.",
         )
     if found.share is None:

@@ -8,11 +8,11 @@
 #     question: What does depth buy on real text?
 #     opening: >-
 #       A model of a thousand layers can be trained. Should it be? Give a shallow model and a deep one the same text and the same
-#       number of operations, tune each, and see which predicts the next byte better. Then ask a file compressor from the
-#       nineties to do the same.
+#       number of operations, tune each, and see which predicts the next byte better. Then give the same task
+#       to a file compressor from the nineties.
 #     objectives: >-
 #       state a loss in bits per byte, compare depths at equal cost with a learning rate tuned for each, say whether such a
-#       comparison stands, and write text with a cache.
+#       comparison holds, and write text with a cache.
 #     prerequisites: lessons 03, 07 and 10. Lesson 11 counts operations.
 #     minutes: 75
 #     paper: Section 5 compares depths in translation. It has no language model.
@@ -86,16 +86,16 @@ guess_overlap
 # %% [markdown]
 # ## A yardstick
 #
-# A loss in nats a token says little by itself; in [bits per byte](glossary.md) it can be compared. A token may be a byte, or a word. With longer tokens there are fewer of them, and each is harder to
+# A loss in nats per token says little by itself; in [bits per byte](glossary.md) it can be compared. A token may be a byte, or a word. With longer tokens there are fewer of them, and each is harder to
 # guess. So two models with different tokenizers cannot be compared by it. But they read the same *bytes*.
 
 # %% [markdown] exercise="bits_per_byte" difficulty=1 importance=5 minutes=8
-# ### A yardstick that no tokenizer can bend
+# ### A measure that does not depend on the tokenizer
 #
 # **Objective**: turn the loss of any language model into bits per byte.
 #
-# A model read `text` as `tokens` tokens, at a mean loss of `nats_per_token`. Write `bits_per_byte(nats_per_token, tokens, text)`: what each byte of the
-# text cost, in bits. The bytes are those of its UTF-8 form, in which `ö` has two and `日` three.
+# A model read `text` as `tokens` tokens, at a mean loss of `nats_per_token`. Write `bits_per_byte(nats_per_token, tokens, text)`: the cost of each byte of the
+# text, in bits. The bytes are those of its UTF-8 form, in which `ö` has two and `日` three.
 #
 # Hint: What did the whole text cost?
 #
@@ -129,12 +129,12 @@ def bits(nats):
 # 1.553672: 14 nats are 20.2 bits, and the text has nine letters but 13 bytes.
 # </details>
 #
-# **Why it works.** The text as a whole costs what it costs, however it is cut into tokens. A bit per byte is also what a compressor is measured in: a
+# **Why it works.** The text as a whole costs what it costs, however it is cut into tokens. Compressors are measured in bits per byte as well: a
 # model at 2 bits a byte can, with arithmetic coding, shrink a file to a quarter.
 #
-# What is good, then? Here is the text, Python's own documentation, topic by topic. Manuals quote themselves, so topics that share a passage of twelve words are kept on the same
-# side of the split. And here are six ways to predict its bytes that train nothing. Four of them count what follows the 0, 1, 2 or 3 bytes
-# before (what was never counted falls back to fewer bytes). Two compress: by how much does the file grow if the test text is appended to the training text?
+# Which value is good, then? Here is the text, Python's own documentation, topic by topic. Manuals quote themselves, so topics that share a passage of twelve words are kept on the same
+# side of the split. And here are six ways to predict its bytes that train nothing. Four of them count which byte follows the 0, 1, 2 or 3 bytes
+# before it (a context that never occurred is shortened). Two compress: by how much does the file grow if the test text is appended to the training text?
 # All six have seen exactly what the model sees.
 
 # %%
@@ -144,7 +144,7 @@ known, asked = (JOINED[name].encode() for name in ("train", "test"))
 
 
 def appended(compress):
-    """What the test part adds to a compressed file of the training part, bits for each of its bytes."""
+    """Bits that each byte of the test part adds to a compressed file of the training part."""
     return 8 * (len(compress(known + asked)) - len(compress(known))) / len(asked)
 
 
@@ -164,13 +164,13 @@ for name, value in {"all 256 equally likely": 8.0, **YARDSTICKS}.items():
 #
 # ## Equal what?
 #
-# "A deeper model is better" is easy to show: make it deeper and leave the rest. It then has more parameters and costs more operations. To ask what
-# *depth* buys, something must be held equal, and the width then follows. Lesson 11 counted operations; here the count is turned around.
+# "A deeper model is better" is easy to show: make it deeper and change nothing else. It then has more parameters and costs more operations. To ask what
+# *depth* buys, something must be held equal, and that determines the width. Lesson 11 counted operations; here the count is inverted.
 
 # %% [markdown] exercise="equal_flop_width" difficulty=3 importance=5 minutes=12
 # ### Equal what?
 #
-# **Objective**: find the width at which a model of given depth costs as much as another one.
+# **Objective**: find the width at which a model of given depth costs as much as another model.
 #
 # A decoder of $L$ layers and width $d$, with a feed-forward branch of width $4d$, has $12Ld^2$ weights in its layers and $Vd$ in its head. Training costs
 # 6 operations for each weight and token. Attention adds $6Ld(T+1)$ for each token, since a token sees $(T+1)/2$ tokens on average. Write
@@ -220,7 +220,7 @@ def shape(rule, layers, width, longest=256):
 
 
 def parameters(layers, width):
-    """Of such a model."""
+    """Number of parameters of such a model."""
     return sum(p.numel() for p in build_model(shape("deepnorm", layers, width), device="meta").parameters())
 
 
@@ -254,11 +254,11 @@ print(", ".join(f"{n} × {int(equal_flop_width(n, BUDGET, 2048, tokenizer.vocab_
 # FLOPs and equal parameters give nearly the same widths; with 2,048 they would not.
 # </details>
 #
-# **Why it works.** For each token weights cost $72Ld^2$ and attention $6Ld(T+1)$: the narrower the model and the longer the text, the more attention weighs. Equal
+# **Why it works.** Per token, weights cost $72Ld^2$ and attention $6Ld(T+1)$: the narrower the model and the longer the text, the larger the share of attention. Equal
 # parameters, equal FLOPs and equal seconds are three different comparisons, and a paper should say which one it makes.
 #
-# At 100 layers this budget leaves a width that no one would choose. Fair comparisons at 100 layers need a larger budget: that is what the record at the end of this lesson is for.
-# Live, there are three depths.
+# At 100 layers this budget leaves a width that no one would choose. A fair comparison at 100 layers needs a larger budget: the record at the end of this lesson has one.
+# The live runs have three depths.
 
 # %% tags=["nbval-ignore-output"]
 DEPTHS = (1, 3) if SMOKE else (2, 6, 24)
@@ -275,7 +275,7 @@ def byte_losses(model, data):
 
 
 def run(rule, layers, rate, seed=SEED):
-    """Train one arm at one rate; what compare_arms reads, the model, and its test losses window by window, bits."""
+    """Train one arm at one rate. Returns what compare_arms reads, the model, and its test losses by window, bits."""
     model = build_model(shape(rule, layers, WIDTHS[layers]), seed=seed, device=device)
     recipe = TrainConfig(STEPS, learning_rate=rate, warmup=STEPS // 10, schedule="cosine", seed=seed)
     found = {"arm": (rule, layers), "rate": rate, "seed": seed}
@@ -283,7 +283,7 @@ def run(rule, layers, rate, seed=SEED):
     try:
         train(model, text, recipe, progress=False)
         losses = {name: byte_losses(model, data).mean(1).numpy() / log(2) for name, data in PARTS.items()}
-    except TrainingDiverged:  # counts as no better than counted bytes
+    except TrainingDiverged:  # counts as equal to counted bytes
         losses = {name: np.full(WINDOWS, YARDSTICKS["bytes alone"]) for name in PARTS}
     return found | {name: float(one.mean()) for name, one in losses.items()}, model, losses["test"]
 
@@ -292,7 +292,7 @@ arms, runs, kept = [], [], {}
 
 
 def tried(rule, layers):
-    """Run an arm at every rate and print what the part that chooses says."""
+    """Run an arm at every rate and print the losses on the part that chooses."""
     arms.append((rule, layers))
     line = f"{RESIDUALS[rule].title:10}{layers:4} layers × {WIDTHS[layers]:3}  "
     for rate in RATES:
@@ -312,11 +312,11 @@ for rule in ("pre_ln", "post_ln"):
     tried(rule, DEPTHS[-1])
 
 # %% [markdown]
-# Which rate is right? The one that is best on text that was not trained on. But then its loss there is a little too good: among several rates the luckiest was taken. So
+# Which rate is right? The one that is best on text that was not trained on. But then its loss on that text is a little too good, since the luckiest of several rates was taken. So
 # one part of the [held-out](glossary.md) text chooses, and another one reports.
 
 # %% [markdown] exercise="compare_arms" difficulty=2 importance=5 minutes=12
-# ### Tuned, or not compared
+# ### Compare only what was tuned
 #
 # **Objective**: let each arm have its own learning rate without letting luck choose the result.
 #
@@ -367,7 +367,7 @@ for arm, (rate, loss, edge) in sorted(compare_arms(made_up).items()):
 
 # %% tags=["nbval-ignore-output"]
 def by_arm(runs):
-    """What compare_arms finds, by rule and layers; to it an arm is a name."""
+    """The result of compare_arms, by rule and layers; it takes the arms by name."""
     names = {f"{rule} {layers}": (rule, layers) for rule, layers in (run["arm"] for run in runs)}
     named = [{**run, "arm": "{} {}".format(*run["arm"])} for run in runs]
     return {names[name]: found for name, found in compare_arms(named).items()}
@@ -445,7 +445,7 @@ for rule, marker in (("pre_ln", "s"), ("post_ln", "x")):
     )
 for i, (name, value) in enumerate(YARDSTICKS.items()):
     ax.axhline(value, color="#555555", linestyle=(0, (1, 1 + i)), linewidth=1.5)
-    counted = name in ORDERS  # compressors at the other end: zlib's line lies on that of three bytes
+    counted = name in ORDERS  # compressors at the other end: zlib's line covers that of three bytes
     ax.annotate(
         name, (counted, value), (-4 if counted else 4, -12 if name == ORDERS[-1] else 3), ha="right" if counted else "left",
         xycoords=("axes fraction", "data"), textcoords="offset points", fontsize=9,
@@ -462,7 +462,7 @@ legend_below(figure, ax)
 Picture(
     figure,
     alt="Bits a byte against depth at equal FLOPs, all points live, one seed, with two standard errors. DeepNorm is level from 2 to 6 layers, at the line of counts with one byte "
-    "before, and higher at 24. Pre-LN lies beside it there, and Post-LN near the line of bytes alone. The lines of longer counts, zlib and lzma are far below all points.",
+    "before, and higher at 24. There Pre-LN is beside it, and Post-LN near the line of bytes alone. The lines of longer counts, zlib and lzma are far below all points.",
 )
 
 # %%
@@ -478,8 +478,8 @@ print(f"with 0.02 bits from seed to seed and 3 seeds a rate: {luck * 0.02 / sqrt
 # with 6, 4.18 with 24. With 24 layers Pre-LN has 4.15, and Post-LN 4.55, not far below the 4.70 of bytes alone, with its best rate at the edge.
 # </details>
 #
-# **Why it works.** Each arm gets the rate that it needs, after the same number of tries. A best rate at the edge says that the search ended too early, so that arm is not tuned, and a table has to say so. And
-# what was chosen looks better than it is: the best of five *equal* rates looks 1.16 deviations better. That is why another part of the text reports.
+# **Why it works.** Each arm gets the rate that it needs, after the same number of tries. A best rate at the edge means that the search ended too early: that arm is not tuned, and a table has to say so. And
+# the chosen rate looks better than it is: the best of five *equal* rates looks 1.16 deviations better. That is why another part of the text is used to report.
 #
 # Which of these sentences may you write now? Decide before you unfold.
 #
@@ -488,15 +488,15 @@ print(f"with 0.02 bits from seed to seed and 3 seeds a rate: {luck * 0.02 / sqrt
 # - (c) At 24 layers Pre-LN beats DeepNorm.
 # - (d) The arms cost the same.
 #
-# <details><summary>Which of them stand</summary>
+# <details><summary>Which of them hold</summary>
 #
-# Only (a): 0.58 ± 0.02 bits a byte on the same windows, with both best rates inside of those tried; for one seed and 122,880 bytes read. (b) speaks of budgets that were not run, and 6 layers cannot even be told from 2 here
-# (-0.016 ± 0.011). (c) 0.028 ± 0.016 is less than two standard errors, of one seed each. (d) Operations agree to 6%, since widths come in steps; seconds and memory were not held equal.
+# Only (a): 0.58 ± 0.02 bits a byte on the same windows, with both best rates inside those tried; for one seed and 122,880 bytes read. (b) is about budgets that were not run, and 6 layers cannot even be told from 2 here
+# (-0.016 ± 0.011). (c) 0.028 ± 0.016 is less than two standard errors, with one seed each. (d) Operations agree to 6%, since widths come in steps; seconds and memory were not held equal.
 # </details>
 #
 # ## How the text is cut
 #
-# So far windows stood side by side, and the first bytes of each had little before them. A fair test of a model gives each byte as much context as it can use.
+# So far the windows were side by side, and the first bytes of each had little context. A fair test gives each byte as much context as the model can use.
 
 # %% [markdown] exercise="strided_loss" difficulty=3 importance=4 minutes=15
 # ### Windows that overlap
@@ -508,9 +508,9 @@ print(f"with 0.02 bits from seed to seed and 3 seeds a rate: {luck * 0.02 / sqrt
 # on; `stride` is less than `window`. Write `strided_loss(losses, n, window, stride)`: the mean loss of the bytes 1 to `n - 1`, where each
 # byte counts once, in the first window that reaches it.
 #
-# Hint: Carry along which byte comes next, the first one that no window has scored.
+# Hint: Keep track of the first byte that no window has scored.
 #
-# Hint: Entry 0 of a window's losses belongs to byte `begin + 1`. Where does the new part begin, in the last window too?
+# Hint: Entry 0 of a window's losses belongs to byte `begin + 1`. At which entry does the new part begin, also in the last window?
 
 
 # %% exercise="strided_loss"
@@ -548,7 +548,7 @@ PASSAGE = PARTS["test"][: 200 if SMOKE else 2000]
 
 @torch.no_grad()
 def losses(begin, end):
-    """Of the bytes begin + 1 to end - 1 of a passage, by the best live model."""
+    """Losses of the bytes begin + 1 to end - 1 of a passage, by the best live model."""
     rows = PASSAGE[begin:end][None].to(device)
     return F.cross_entropy(reader(rows[:, :-1])[0], rows[0, 1:], reduction="none").cpu().double().numpy()
 
@@ -574,16 +574,16 @@ guess_overlap.compare(
 # %% [markdown]
 # <details><summary>What you should see</summary>
 #
-# 1.782924, 1.542502, 1.501917 for the made-up model, which uses all that it gets. Live: 3.47 with windows side by side, 3.49 at stride 8. Nothing is gained.
+# 1.782924, 1.542502, 1.501917 for the made-up model, which uses all the context that it gets. Live: 3.47 with windows side by side, 3.49 at stride 8. Overlap gains nothing.
 # </details>
 #
-# **Why it works.** Overlap pays as far back as a model looks. This one has hardly learned to use more than four bytes (3.8 bits with one byte before, 3.5 to 3.6 from the fifth on), and few bytes of a window have fewer than that. A model that
-# uses a thousand tokens gains a lot: state window and stride beside the loss, or others cannot compare.
+# **Why it works.** Overlap helps only as far back as a model looks. This one has barely learned to use more than four bytes (3.8 bits with one byte before, 3.5 to 3.6 from the fifth on), and few bytes of a window have fewer than that. A model that
+# uses a thousand tokens gains a lot: state window and stride beside the loss, or the loss cannot be compared.
 #
 # ## Writing with a cache
 #
 # To write a text, a model predicts a byte, appends it, and reads everything again to predict the next one: $T$ passes over up to $T$ tokens. But causal attention never
-# looks ahead. What a layer has computed for old tokens does not change when a new one comes, and its keys and values can be kept in a [cache](glossary.md).
+# looks ahead. What a layer has computed for old tokens does not change when a new one comes, so its keys and values can be kept in a [cache](glossary.md).
 
 # %% [markdown] exercise="cached_attention" difficulty=4 importance=5 minutes=20
 # ### Attention with a cache
@@ -592,10 +592,10 @@ guess_overlap.compare(
 #
 # Write `cached_attention(x, w_q, w_k, w_v, cache=None)`, one causal head. `x` has shape $(t, d)$ and holds the new tokens only; the weights have
 # shape $(d, h)$. `cache` is what an earlier call returned, or `None`. Return two things: the outputs of the new tokens, $(t, h)$, and the cache for
-# the next call. Whoever reads a text chunk by chunk must get what one call for the whole text gives. Scores are divided by
+# the next call. Reading a text chunk by chunk must give what one call for the whole text gives. Scores are divided by
 # $\sqrt{h}$. Leave an old cache as it is: two continuations may begin from it.
 #
-# Hint: How many queries are there, and how many keys? The new tokens stand at the end.
+# Hint: How many queries are there, and how many keys? The new tokens come last.
 #
 # Hint: With $p$ tokens in the cache, new token $i$ may see key $j$ if $j \le p + i$.
 
@@ -634,7 +634,7 @@ for chunks in ((1,) * 40, (3, 37), (20, 1, 19)):
     print(f"{len(chunks):3} chunks: largest difference {'below 1e-12' if off < 1e-12 else f'{off:.0e}'}")
 
 # %% [markdown]
-# Now the whole model. Its logits with a cache, byte by byte, against those of one pass over everything:
+# Now the whole model: its logits with a cache, byte by byte, compared with those of one pass over everything.
 
 # %%
 deep = build_model(shape("deepnorm", 12, 32), seed=SEED).double()
@@ -652,7 +652,7 @@ print(f"a cache of keys and values holds {memory:,} bytes in float32 after 100 b
 # %% tags=["nbval-ignore-output"]
 @torch.no_grad()
 def again(model, prompt, count):
-    """Greedy, reading everything again for each byte."""
+    """Greedy writing that reads everything again for each byte."""
     for _ in range(count):
         prompt = torch.cat([prompt, model(prompt)[:, -1:].argmax(-1)], 1)
     return prompt[:, -count:]
@@ -683,16 +683,16 @@ for temperature in (0.5, 1.0):
 # %% [markdown]
 # <details><summary>What you should see</summary>
 #
-# 1, 0, 0 · .3595, .6405, 0 · .2645, .2645, .4711 for the identity. In chunks of any size: the same, and so are the logits of the whole model and the bytes that it writes. Writing was about four times as fast, at each length.
+# 1, 0, 0 · .3595, .6405, 0 · .2645, .2645, .4711 for the identity. Chunks of any size give the same, and so do the logits of the whole model and the bytes that it writes. Writing was about four times as fast at each length.
 # </details>
 #
-# **Why it works.** Nothing old looks ahead, so what is old stays as it was. With a cache a new byte costs one row of scores, without one a whole pass over everything, so the work that is saved grows with the text. In this small model
-# a pass is mostly the start-up cost of its calls, whether it reads 1 token or 500, and the factor does not grow yet. The price is memory: two vectors for each token and layer.
+# **Why it works.** Old tokens never look ahead, so what was computed for them does not change. A new byte costs one row of scores with a cache, and a whole pass over everything without one, so the work saved grows with the text. In this small model
+# a pass consists mostly of the start-up cost of its calls, whether it reads 1 token or 500, so the factor does not grow yet. The price is memory: two vectors for each token and layer.
 #
 # ## From 2 to 100 layers
 #
-# Three depths, one seed and 122,880 bytes are a beginning. The record has depths from 2 to 100 layers with a larger budget, more text and three rules: at equal FLOPs, and again at equal parameters, at which the widths
-# differ where attention is expensive. It takes an hour of two cores, and is read here once it has been made.
+# Three depths, one seed and 122,880 bytes are only a start. The record has depths from 2 to 100 layers with a larger budget, more text and three rules: at equal FLOPs, and again at equal parameters, at which the widths
+# differ where attention is expensive. It takes an hour on two cores, and is read here once it has been made.
 
 
 # %% tags=["nbval-ignore-output"]
@@ -744,8 +744,8 @@ recorded(record) if record else None
 # %% [markdown]
 # ## In three sentences
 #
-# 1. A loss becomes comparable as bits per byte, and means something beside a count of byte pairs and a compressor that has read the same text.
-# 2. What depth buys depends on what is held equal, on the budget, and on a learning rate that is tuned for each arm: here 2 and 6 layers cannot be told apart, 24 are worse, and counting what follows three bytes beats them all.
+# 1. Losses can be compared in bits per byte, and have a meaning beside counts of bytes and a compressor that have read the same text.
+# 2. What depth buys depends on what is held equal, on the budget, and on a learning rate that is tuned for each arm: here 2 and 6 layers cannot be told apart, 24 are worse, and counting which byte follows three others beats them all.
 # 3. Causal attention never looks ahead, so keys and values can be kept, and writing with a cache gives the same bytes in a fraction of the time.
 #
 # **Read next**: DeepNet, Section 5, for depth in translation; arXiv 2203.15556 for what else may be held equal.

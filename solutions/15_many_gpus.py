@@ -562,7 +562,7 @@ Picture(
 
 # %% [markdown]
 # (A backward pass has twice the products of a forward pass, so it is drawn twice as long.) The cure is to cut the batch into
-# [micro-batches](glossary.md). As soon as the first one has left rank 0, rank 0 begins with the second. Huang et al. (arXiv
+# [micro-batches](glossary.md#micro-batch). As soon as the first one has left rank 0, rank 0 begins with the second. Huang et al. (arXiv
 # 1811.06965) called it **GPipe**. What is left of the waiting is the [bubble](glossary.md).
 
 # %%

@@ -9,7 +9,7 @@
 #     opening: >-
 #       Lesson 00 trained three stacks of 1,000 layers. This lesson asks every rule of the library, at 1,000 decoder layers and at
 #       500 + 500, the depth of the paper's title: which of them start well, which of them learn, and at which learning rates?
-#       Then it takes failed runs apart: five plots of a run, no name, and you say what went wrong.
+#       Then it takes failed runs apart: you see five plots of a run without its name, and say what went wrong.
 #     objectives: >-
 #       read a failed run and name its cause, find the highest learning rate that a rule survives, and say whether a deep stack
 #       uses its depth and whether two recipes can be compared at all.
@@ -56,7 +56,7 @@ at_most = STEPS or (30 if SMOKE else 100)
 
 
 def recorded(name, **wanted):
-    """Runs of a record, and none where it has not been made yet: then a sentence says how."""
+    """Runs of a record; none where it has not been made yet, and then a sentence says how to make it."""
     try:
         return kit.Results(name).select(**wanted)
     except (FileNotFoundError, ValueError) as missing:
@@ -78,14 +78,14 @@ guess_similarity
 
 # %%
 guess_runs = kit.Guess(
-    "A factor of a million lies between a learning rate that works and one that fails. Runs to find the edge to 10%?",
+    "A learning rate that works and one that fails are a factor of a million apart. How many runs find the edge to 10%?",
     ["about 8", "about 25", "about 90"],
 )
 guess_runs
 
 # %%
 guess_half = kit.Guess(
-    "A random half of 48 trained layers is left out. Which of these loses least?",
+    "A random half of 48 trained layers is left out. Which of these rules loses least?",
     ["DeepNorm", "Pre-LN", "LayerNorm scaling"],
 )
 guess_half
@@ -100,17 +100,17 @@ guess_recipes
 # %% [markdown]
 # ## One row of the table
 #
-# The table of this lesson has a row for each rule, learning rate and seed. A row is made like this. Build the stack, send one batch through it
-# and judge what comes out, as in lesson 04. Then train *the stack alone*: embedding and head stay as they were drawn, since they can learn small
-# tasks past any stack (lesson 00). Neither task can be solved without attention:
+# The table of this lesson has a row for each rule, learning rate and seed. To make a row, build the stack, send one batch through it
+# and judge the result, as in lesson 04. Then train *the stack alone*: embedding and head stay as they were drawn, since they can learn small
+# tasks without any stack (lesson 00). Neither task can be solved without attention:
 #
 # - a **decoder** names the previous token of a random sequence;
-# - an **encoder-decoder** answers $5x + 3 \bmod 16$ for each source token $x$. Its decoder reads start tokens and nothing else, so all that it
-#   knows came through cross-attention.
+# - an **encoder-decoder** predicts $5x + 3 \bmod 16$ for each source token $x$. Its decoder reads only start tokens, so all that it knows comes
+# through cross-attention.
 #
 # A model that knows nothing has loss $\ln 16 = 2.77$ in both. A run ends as soon as the mean of its last five losses is 5% below that: it has
 # **learned**. (On the plateau at $\ln 16$ this mean moves by half a percent.) If it does not get there, it **stood still**. If its loss ends well
-# above its start, or is not a number, it **broke**.
+# above its start, or is not finite, it **broke**.
 
 # %%
 WIDTH = {"d_model": 32, "n_heads": 2, "d_ff": 128, "vocab_size": 16, "max_length": 32}
@@ -134,7 +134,7 @@ def task_of(architecture):
 
 
 def at_start(model, task, seed):
-    """Verdict, token similarity, gradient of the first over the last layer, share of the input: of the worse stack."""
+    """Verdict, token similarity, gradient of the first over the last layer, share of the input, for the worse stack."""
     batch = task.batch(torch.Generator().manual_seed(seed)).to(device)
     if batch.target_inputs is not None:  # start tokens are all the same: the probe's decoder reads others
         batch = replace(batch, target_inputs=batch.inputs.flip(0))
@@ -150,7 +150,7 @@ def at_start(model, task, seed):
 
 
 def table_row(rule, architecture, layers, learning_rate, seed, steps, show=lambda losses: None, **shape):
-    """One row of the table: how a stack starts, and what becomes of it when the stack alone is trained."""
+    """One row of the table: how a stack starts, and how it ends when the stack alone is trained."""
     task, losses, outcome = task_of(architecture), [], "stood still"
     model = build_model(stack_of(rule, layers, architecture, **shape), seed=seed).to(device)
     start = at_start(model, task, seed)
@@ -202,7 +202,7 @@ def live_row(rule, architecture, layers, learning_rate, steps, **shape):
         print(refusal)
         return None
     picture = kit.LivePicture(
-        follow_rows, alt=f"Loss by step of {title}. It first falls to ln 16 and rests there, then leaves it."
+        follow_rows, alt=f"Loss by step of {title}. It first falls to ln 16 and stays there, then leaves it."
     )
 
     def show(losses):
@@ -233,7 +233,7 @@ if row:
 # ## 500 + 500
 #
 # The paper's deepest model has 500 encoder and 500 decoder layers. An encoder layer has two sub-layers and a decoder layer here has three, so
-# 2,500 sub-layers lie on the longest way from source to answer. Under the profile `gpu` this cell takes the paper's width of 512
+# the longest path from source to output has 2,500 sub-layers. Under the profile `gpu` this cell takes the paper's width of 512
 # (3.7 billion weights); here it is 32, and the depth is the paper's.
 
 # %% tags=["nbval-ignore-output"]
@@ -242,7 +242,7 @@ wide = {"d_model": 512, "n_heads": 8, "d_ff": 2048} if on_gpu and other == "enco
 other_row = live_row(RULE, other, 24 if SMOKE else depth, LEARNING_RATE, 30 if SMOKE else at_most, **wide)
 
 # %% [markdown]
-# Nothing but the stack was trained, but could the stack be spared? Controls, at 24 + 24 layers: Post-LN in place of DeepNorm, the same DeepNorm
+# Only the stack was trained, but is the stack needed? Here are controls at 24 + 24 layers: Post-LN in place of DeepNorm, the same DeepNorm
 # stack frozen while embedding and head are trained, and no layers at all.
 
 # %% tags=["nbval-ignore-output"]
@@ -259,7 +259,7 @@ for name, (rule, n, parameters) in controls.items():
     model = build_model(stack_of(rule, 2 * n, "encoder_decoder"), seed=SEED).to(device)
     recipe = TrainConfig(steps=steps, learning_rate=1e-3, warmup=20, parameters=parameters, seed=SEED)
     control_loss[name] = train(model, task, recipe, progress=False).final_loss()
-    print(f"{name:24}loss after {steps} steps {control_loss[name]:.2f}   (knowing nothing: {task.chance:.2f})")
+    print(f"{name:24}loss after {steps} steps {control_loss[name]:.2f}   (chance: {task.chance:.2f})")
 if not SMOKE and SEED == 0:
     assert control_loss["DeepNorm, stack alone"] < 2.0
     assert min(control_loss["Post-LN, stack alone"], control_loss["no layers"]) > 2.5
@@ -267,8 +267,8 @@ if not SMOKE and SEED == 0:
 # %% [markdown]
 # ## Every rule
 #
-# The table. In all, six decoders, and of encoder-decoders DeepNorm and Post-LN, get three learning rates and three seeds, and all other
-# rules one of each: 114 runs. What is missing has not been run yet, or is not defined: most papers define their rule for one stack.
+# Here is the table. Six decoders, and DeepNorm and Post-LN as encoder-decoders, get three learning rates and three seeds, and all other
+# rules one of each: 114 runs. A missing entry has not been run yet, or is not defined: most papers define their rule for one stack.
 
 # %% tags=["headline", "nbval-ignore-output"]
 MAIN = ["post_ln", "pre_ln", "deepnorm", "admin", "layernorm_scaling", "keel"]
@@ -332,10 +332,10 @@ for title, fits in surprises.items():
 # %% [markdown]
 # Read the table in two steps. **At start** is a statement about a signal: can tokens still be told apart at the top, and does every layer
 # get a gradient? **Learned** is a statement about a recipe: this task, this rate, this many steps. Neither follows from the other, and the
-# last two lines above list the surprises, where they disagree.
+# last two lines above list where they disagree.
 #
 # A run that stood still for 100 steps may learn later. DeepNorm itself, with seed 0, learned in 54 steps at $3 \cdot 10^{-4}$,
-# and stood still for 80 at $10^{-3}$. So what is wrong with a run that stands still? That is the next section.
+# and stood still for 80 at $10^{-3}$. So what is wrong with a run that stands still? The next section answers this.
 #
 # ## Read a failure
 #
@@ -351,7 +351,7 @@ for title, fits in surprises.items():
 CAUSES = [
     "healthy",
     "tokens alike from the start",
-    "branches drowned",  # the stream grows so much that what a branch adds is nothing beside it
+    "branches drowned",  # the stream grows so much that a branch adds almost nothing to it
     "rate too high",
     "rate too low",
     "branches asleep",  # each branch is multiplied by a factor that starts at 0
@@ -365,7 +365,7 @@ unknown = dict(zip("ABCDEFGHI", (shallow[i] for i in order), strict=True))
 Picture(
     instruments(unknown),
     alt="Nine runs, A to I, one row each, and five panels: loss from start to end, gradient of first and last layer, token similarity from start "
-    "to end, size of the first update, how far the stack moved. In each panel one or two runs stand apart from all others.",
+    "to end, size of the first update, how far the stack moved. In each panel one or two runs differ from all others.",
 )
 
 # %%
@@ -391,9 +391,9 @@ for name, run in unknown.items():
 # - `similarity`: `[before, after]`;
 # - `moved`: how far the stack moved.
 #
-# The check has runs of 48 and of 96 layers, with other seeds, and some on a task of another chance.
+# The check has runs of 48 and of 96 layers, with other seeds, and some on a task with a different chance level.
 #
-# Hint: Which numbers are impossible in a healthy run? Ask for those first.
+# Hint: Which numbers are impossible in a healthy run? Test for those first.
 #
 # Hint: Look at the start before the end. A run that learned nothing ends in much the same way, whatever the cause.
 
@@ -438,13 +438,12 @@ guess_similarity.compare("about 1.0")
 # <details><summary>What you should see</summary>
 #
 # All runs are named. No single instrument tells all causes apart: three runs end at chance, and only token similarity at the *start* says which of
-# them never could learn; the ratio of first to last gradient is near 1 in Post-LN, whose tokens are all the same; the loss falls in a run
+# them could never learn; the ratio of first to last gradient is near 1 in Post-LN, whose tokens are all the same; the loss falls in a run
 # whose stack does not move at all.
 # </details>
 #
-# **Why it works.** The loss says *that* something is wrong, and the others say *where*. Look at the start first: what is broken before the first step
-# no learning rate repairs. Similarity at the *end* is a trap. With random targets nothing is to be told apart, so a healthy stack learns to
-# make its tokens alike; the cause is in the data.
+# **Why it works.** The loss says *that* something is wrong, and the others say *where*. Look at the start first: no learning rate repairs what is broken
+# before the first step. Similarity at the *end* is a trap. With random targets there is nothing to tell apart, so a healthy stack learns to make its tokens equal; the cause is in the data.
 #
 # Two more runs, live, from another seed and at half the depth. Does your function name them?
 
@@ -453,7 +452,7 @@ token_map = TokenMap(vocab_size=16, length=16, batch_size=16)
 
 
 def watched_run(rule, learning_rate, layers, warmup=20, steps=60, seed=SEED + 7):
-    """A run on the token map, everything trained, as a dictionary of what the five instruments saw."""
+    """A run on the token map, everything trained, as a dictionary of what the five instruments measured."""
     model = build_model(stack_of(rule, layers), seed=seed)
     batch = token_map.batch(torch.Generator().manual_seed(seed + 1))
     drawn = [weight.detach().clone() for weight in model.group("stack")]
@@ -496,8 +495,8 @@ for rule, rate, warmup in (("deepnorm", 1e-3, 20), ("deepnorm", 3e-2, 0)):
 # %% [markdown]
 # ## How fast may it learn?
 #
-# The table has three learning rates, and a rule that fails at one may live at the next. Where is the edge? A run costs the same whether it survives or
-# not, so make few of them.
+# The table has three learning rates, and a rule that fails at one may survive at the next. Where is the edge? A run costs the same whether it survives or
+# not, so make only a few.
 
 # %% [markdown] exercise="highest_rate" difficulty=2 importance=4 minutes=12
 # ### The highest rate that survives
@@ -508,7 +507,7 @@ for rule, rate, warmup in (("deepnorm", 1e-3, 20), ("deepnorm", 3e-2, 0)):
 # `high` does not. Return the highest rate that was *seen* to survive, once a rate that was seen to fail is at most `ratio` times as large. Make as
 # few runs as possible.
 #
-# Hint: Rates live on a logarithmic axis. What is the middle there?
+# Hint: Rates belong on a logarithmic axis. What is the middle there?
 #
 # Hint: After each run you know on which side of the middle the edge is.
 
@@ -574,20 +573,19 @@ for rule in ("deepnorm", "pre_ln", "keel"):
 # the lowest edge of the three, about 0.02, and Pre-LN the highest, about 0.4. Each line ends with the losses at all rates that were tried.
 # </details>
 #
-# **Why it works.** Each run halves what is left *on the axis on which rates live*. It takes for granted that everything below the edge survives.
-# Look at the losses above: is that so? If not, the search found *an* edge, so run one more rate below it. And look at how they survived: Pre-LN passes
-# at 0.4 with a loss hardly below chance, where DeepNorm at its edge has learned the map. An edge belongs to a criterion, and with a stricter one
+# **Why it works.** Each run halves what is left *on the logarithmic axis*. The search assumes that everything below the edge survives. Look at the losses
+# above: is that so? If not, the search found only *an* edge, so run one more rate below it. And look at how the runs survived: Pre-LN passes at 0.4 with a loss barely below chance, while DeepNorm at its edge has learned the map. An edge belongs to a criterion, and with a stricter one
 # the rules are closer together.
 #
 # ### A claim against DeepNorm
 #
-# Keel's paper (arXiv 2601.19895) measures the highest rate in another way. It raises the rate during a single run until the run breaks, and
+# Keel's paper (arXiv 2601.19895) measures the highest rate in a different way. It raises the rate during a single run until the run breaks, and
 # counts standing still as breaking. It reports that DeepNorm tolerates 22 times less than Pre-LN at 64 sub-layers, and 13 times less at 512. That is the sharpest
-# published claim against DeepNorm for decoders. It also states DeepNorm's $\beta$ as $L^{-1/4}$ for $L$ sub-layers, where DeepNet has $(4L)^{-1/4}$. Whether its runs used what it states is not known.
+# published claim against DeepNorm for decoders. It also states DeepNorm's $\beta$ as $L^{-1/4}$ for $L$ sub-layers, where DeepNet has $(4L)^{-1/4}$. Whether its runs used the stated value is not known.
 #
-# The same protocol on this course's scale: width 32, the bytes of Python's documentation, rates raised by 3% a step from $10^{-5}$ to $10^{-1}$.
-# (The paper's ramp is linear. In 300 steps a linear one passes $3 \cdot 10^{-4}$ at once and shows nothing.) A run broke where its loss leaves its minimum by 0.25
-# nats for good.
+# Here is the same protocol at this course's scale: width 32, the bytes of Python's documentation, rates raised by 3% a step from $10^{-5}$ to $10^{-1}$.
+# (The paper's ramp is linear. In 300 steps a linear one passes $3 \cdot 10^{-4}$ at once and shows nothing.) A run breaks where its loss rises 0.25 nats above its
+# minimum and stays there.
 
 # %%
 PAPER = {  # arXiv 2601.19895: highest rate at 64 and at 512 sub-layers
@@ -604,7 +602,7 @@ for sublayers, column in ((64, 0), (512, 1)):
 
 # %% tags=["nbval-ignore-output"]
 def ramp_name(run):
-    """The rule, and for DeepNorm whose β."""
+    """The rule, and for DeepNorm which β."""
     title = RESIDUALS[run["rule"]].title
     if run["beta"] is None:
         return title
@@ -619,7 +617,7 @@ def ramp_end(run):
 
 
 def highest_rates(ramps):
-    """Ours and the paper's, a row for each rule; None without a record."""
+    """Our highest rates and the paper's, a row for each rule; None without a record."""
     if not ramps:
         return None
     figure, axes = new_figure(2, width=10, height=3.6)
@@ -641,7 +639,7 @@ def highest_rates(ramps):
     return Picture(
         figure,
         alt="Highest learning rate by rule, logarithmic, at 64 and at 512 sub-layers: for each rule one mark per seed measured here, and a diamond for "
-        "the paper's number. The diamonds of DeepNorm lie far left of those of Pre-LN.",
+        "the paper's number. The diamonds of DeepNorm are far to the left of those of Pre-LN.",
     )
 
 
@@ -666,12 +664,12 @@ highest_rates(ramps)
 # %% [markdown]
 # Compare the *order* of the rules, their *factor*, and the *size* of the rates.
 #
-# - At 64 sub-layers DeepNorm breaks first, as in the paper, with either $\beta$. Keel and Pre-LN change places: Keel breaks at about 0.05, and Pre-LN has not broken
-#   where the ramp ends. A cross is stagnation: Post-LN never got more than 0.1 nats below the entropy of single bytes, and no rate is too high for a
+# - At 64 sub-layers DeepNorm breaks first, as in the paper, with either $\beta$. Keel and Pre-LN swap: Keel breaks at about 0.05, and Pre-LN has not broken
+#   where the ramp ends. A cross means stagnation: Post-LN never got more than 0.1 nats below the entropy of single bytes, and no rate is too high for a
 #   stack that learns nothing.
 # - The factor between Pre-LN and DeepNorm is five or more here, and it was about 20 in the search above. So the claim's direction holds at this size.
 # - The sizes do not agree: DeepNorm tolerates 30 to 60 times more here than in the paper. A narrow model on little text tolerates more than one of
-#   a billion weights, and what the paper's $3.5 \cdot 10^{-4}$ for both depths comes from is open.
+# a billion weights, and where the paper's $3.5 \cdot 10^{-4}$ for both depths comes from is open.
 #
 # And a higher edge is not a better model. What counts is the loss at a rule's *best* rate, and there the two are close (the section on small batches
 # has both rules at three rates).
@@ -684,7 +682,7 @@ highest_rates(ramps)
 
 # %% tags=["nbval-ignore-output"]
 def warmups(runs, layers=48):
-    """Loss at the end against the rate, a panel a rule, a line a warm-up; None without a record."""
+    """Loss at the end against the rate, a panel per rule, a line per warm-up; None without a record."""
     if not runs:
         return None
     figure, axes = new_figure(3, width=10, height=3.5)
@@ -728,14 +726,13 @@ for layers in sorted({run["layers"] for run in warmed}):
 warmups(warmed)
 
 # %% [markdown]
-# Three rules, three answers. Post-LN stays at chance whatever the warm-up: nothing in its 48 layers is there to be protected. Pre-LN learns
-# everywhere, only later where it warms up for longer. For DeepNorm warm-up moves the edge: at 0.01 it stays at chance without any, and learns with ten
-# steps. So do not say that DeepNorm needs no warm-up.
+# The three rules behave differently. Post-LN stays at chance whatever the warm-up: its 48 layers have nothing that warm-up could protect. Pre-LN learns
+# everywhere, only later where the warm-up is longer. For DeepNorm warm-up moves the edge: at 0.01 it stays at chance without any, and learns with ten steps. So do not say that DeepNorm needs no warm-up.
 #
 # ## Is depth used?
 #
 # A thousand layers that train are not yet a thousand layers that work. At the start a DeepNorm stack is nearly the identity, and it might stay so:
-# a few layers learn, and the rest hand on what they get. Two measurements can tell. How far has each layer moved from its initial weights? And how
+# a few layers might learn, and the rest pass on what they get. Two measurements can tell. How far has each layer moved from its initial weights? And how
 # much is lost when a layer of the trained stack is left out ([ablation](glossary.md))?
 
 # %% [markdown] exercise="working_layers" difficulty=2 importance=4 minutes=10
@@ -776,7 +773,7 @@ for harm in ([2, 1, 1, -1, 0.5], [0.3] * 7 + [9.0]):
 
 # %% tags=["nbval-ignore-output"]
 def used_depth(rule, layers, steps):
-    """Harm of each layer, how far each has moved, and the loss without three random halves."""
+    """Harm of each layer, how far each has moved, and the loss without each of three random halves."""
     task = task_of("decoder")
     model = build_model(stack_of(rule, layers), seed=SEED)
     stack = model.stacks()["decoder"]
@@ -834,17 +831,17 @@ Picture(
 # where DeepNorm loses little with any.
 # </details>
 #
-# **Why it works.** One of many similar layers can be replaced, so leaving out one at a time shows little: leave out half, too, with $\alpha$ as it was.
-# That every layer moved says that the gradient reached it. It does not say that the layer is *needed*. This task needs one
-# attention layer; a task that needs all 48 would be another experiment.
+# **Why it works.** If layers are similar, the others can replace one, so leaving out one at a time shows little: leave out half of them, too, with $\alpha$
+# as it was. That every layer moved shows that the gradient reached it. It does not say that the layer is *needed*. This task needs one
+# attention layer; a task that needs all 48 would be a different experiment.
 #
 # Keel is the surprise. Its first layer alone has no factor on its skip; every other multiplies the stream by 96, the number of its sub-layers, before it adds to it. So the
-# first layer did all the work: without it nothing is left, and a random half that spares it is hardly missed.
+# first layer did all the work: without it nothing is left, and a random half that does not include it is hardly missed.
 #
 # ## Small batches: a counter-example
 #
 # The one independent replication of DeepNorm at 100 + 100 layers (microsoft/admin-torch, WMT'17 English-German) reports a success and a failure. In the recipe with
-# 128 × 4,096 tokens a batch DeepNorm trained. In the one with 8 × 4,096 it did not. Original Admin did the reverse. Is it the batch? A small
+# 128 × 4,096 tokens a batch DeepNorm trained. In the one with 8 × 4,096 it did not. Original Admin did the opposite. Is the batch the cause? A small
 # batch has a noisier gradient: how noisy is it?
 
 # %% [markdown] exercise="noise_scale" difficulty=3 importance=4 minutes=15
@@ -918,15 +915,15 @@ for rule, rate in dict.fromkeys((run["rule"], run["learning_rate"]) for run in b
 # <details><summary>What you should see</summary>
 #
 # 25.0000 for the made-up numbers. Before training noise and signal are equal at about two sequences of text under DeepNorm, and at six to thirteen under Pre-LN. Training
-# raises the noise scale of both. (Do not take the numbers after training at their word: they are differences of noisy means, and seeds differ by a factor of four.)
+# raises the noise scale of both. (Do not trust the exact numbers after training: they are differences of noisy means, and seeds differ by a factor of four.)
 # </details>
 #
 # **Why it works.** Two unknowns, two equations. The batch of 32 still holds $S/32$, so it is not the signal alone. Below the noise scale a gradient
 # is mostly noise, and a step in its direction is mostly a random one.
 #
 # Did small batches break DeepNorm here? No run broke, at three learning rates. A batch of 2 ends half a bit to one bit a byte worse under both rules, but in as many steps it has also read a
-# sixteenth of the text. The only odd one is DeepNorm at 0.016, bad with *either* batch: that rate is near its edge. So the failure was not reproduced at this size, which does not
-# say that it is not real.
+# sixteenth of the text. The only exception is DeepNorm at 0.016, which is bad with *either* batch: that rate is near its edge. So the failure was not reproduced at this size, which does not
+# mean that it is not real.
 #
 # Was it the batch at all? Here are the two recipes, as admin-torch's example folder has them.
 
@@ -944,7 +941,7 @@ for name in SMALL:
 # `runs` is a list of dictionaries with the same names: settings, such as the rule, the batch, the seed, and a `"result"`. Write `clean_pairs(runs, factor)`. Return
 # the pairs `(i, j)`, $i < j$, of places in the list whose runs differ in the setting `factor` and in no other, as a list.
 #
-# Hint: What must be equal, and which two names must not be asked?
+# Hint: What must be equal, and which two names must be left out?
 #
 # Hint: Take those two out of both dictionaries, and compare what is left.
 
@@ -985,12 +982,12 @@ guess_recipes.compare("5")
 # </details>
 #
 # **Why it works.** The two recipes differ in five settings, so any of them, or two together, may be the cause. "DeepNorm fails with small batches" is one
-# reading out of many. The failure is real and worth knowing; its cause is open, and five runs of a hundred layers would tell more.
+# of many explanations. The failure is real and worth knowing; its cause is open, and five runs of a hundred layers would tell more.
 #
 # ## In three sentences
 #
 # 1. At 1,000 layers and at 500 + 500 DeepNorm starts well and learns; Post-LN's tokens are all the same before the first step, and no rate helps.
-# 2. A stack that starts well still needs a rate inside a window, and five instruments say on which side of it a failed run was.
+# 2. A stack that starts well still needs a rate inside a window, and five instruments show on which side of it a failed run was.
 # 3. That all layers train does not show that all are needed, and two recipes that differ in five settings show nothing about any of them.
 #
 # **Read next**: the paper's Tables 1 and 2, which compare rules at 100 + 100 layers and go up to 1,000; microsoft/admin-torch, `example/README.md`, for the

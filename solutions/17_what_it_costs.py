@@ -8,13 +8,13 @@
 #     question: What would it cost me?
 #     opening: >-
 #       Eight V100 for 80,000 dollars; 128 GPUs for about 5,000 dollars a day; days or weeks; 200 layers beat 48 by 5 BLEU. An
-#       article about DeepNet says all of this. Is it true? You do not need a GPU to find out. This lesson counts published
-#       models to the last digit, turns a count into days and dollars, and then judges the article, claim by claim. At the
+#       article about DeepNet says all of this. Is it true? You do not need a GPU to find out. This lesson counts the
+#       parameters of published models exactly, turns a count into days and dollars, and then judges the article, claim by claim. At the
 #       end you price a model of your own.
 #     objectives: >-
 #       count the parameters of a published model exactly, say how many GPUs it needs, how long a run takes and what it
 #       costs, and tell a claim that holds from one that cannot be judged.
-#     prerequisites: lesson 11's 6 operations a weight and token, and from lesson 15 what shards are.
+#     prerequisites: lesson 11's 6 operations per weight and token, and from lesson 15 what shards are.
 #     minutes: 70
 #     paper: Sections 5 and 6, Tables 2 and 3, Figure 8. It does not say on which machines its models were trained.
 # ---
@@ -24,7 +24,7 @@ from deepnet_edu.course import kit
 
 PROFILE = kit.profile()
 SEED = 0
-GPU = "v100"  # of the first picture; deepnet-edu plan --help names others
+GPU = "v100"  # in the first picture; deepnet-edu plan --help names others
 PRICE = 0.0  # dollars for an hour of one GPU in the first picture; 0: what the article pays
 ELECTRICITY = 0.10  # dollars for a kWh, an assumption: put in your own
 
@@ -77,13 +77,13 @@ guess_envelope = kit.Guess(
 guess_envelope
 
 # %% [markdown]
-# ## To the last digit
+# ## An exact count
 #
 # The models of the LLaMA family, DeepSeek's among them, differ from the block of lesson 07 in four ways. They have no biases.
 # Their norms are RMSNorms (lesson 02), with a gain and nothing else: one before attention, one before the feed-forward branch,
 # and one more after the last layer. Their feed-forward branch is a [SwiGLU](glossary.md): two matrices of $d \times
 # d_{\mathrm{ff}}$, called gate and up, whose outputs are multiplied (the gate's after an activation), and one of
-# $d_{\mathrm{ff}} \times d$ that leads back down. And the large ones have [grouped queries](glossary.md): several heads of
+# $d_{\mathrm{ff}} \times d$ that projects back. And the large ones have [grouped queries](glossary.md): several heads of
 # queries share one head of keys and values, which makes the cache for generation smaller.
 
 # %% [markdown] exercise="parameters" difficulty=3 importance=5 minutes=15
@@ -92,8 +92,8 @@ guess_envelope
 # **Objective**: know the size of a model from its configuration.
 #
 # Write `parameters(vocab, d, layers, heads, kv_heads, d_ff, tied)`: the parameters of such a model, as a whole number. A head has
-# `d // heads` features. Queries have `heads` heads, keys and values have `kv_heads`. The output matrix of attention leads from
-# all heads back to `d`. If `tied` is true, the head is the embedding matrix itself; otherwise it is a matrix of its own.
+# `d // heads` features. Queries have `heads` heads, keys and values have `kv_heads`. The output matrix of attention maps all
+# heads back to `d`. If `tied` is true, the head is the embedding matrix itself; otherwise it is a matrix of its own.
 # Positions are rotary and have no parameters.
 #
 # Hint: Write down the shape of each matrix: four in attention, of which two may be narrow, and three in the feed-forward branch.
@@ -119,7 +119,7 @@ parameters = kit.mine_or_reference(parameters, "parameters")
 
 
 def mine(c):
-    """By your function; None where a model is of another family."""
+    """The count by your function; None where a model is of another family."""
     if (c.architecture, c.activation, c.norm, c.bias) != ("decoder", "swiglu", "rms", False):
         return None
     return int(
@@ -143,7 +143,7 @@ for name, model in PUBLISHED.items():
     missed = envelope(c) / counts[name] - 1
     print(f"{model.title:34}{layers:>9}{c.d_model:>7,}{heads:>10}{counts[name]:>17,}  {by:10}  {missed:+6.1%}")
 right = sum(counts[name] == model.parameters for name, model in PUBLISHED.items())
-print(f"{right} of {len(PUBLISHED)} are the published models to the last digit")
+print(f"{right} of {len(PUBLISHED)} agree exactly with the published numbers")
 
 # %%
 guess_envelope.compare("by 16%")
@@ -151,20 +151,19 @@ guess_envelope.compare("by 16%")
 # %% [markdown]
 # <details><summary>What you should see</summary>
 #
-# 6,738,415,616 for LLaMA 7B, 67,425,001,472 for DeepSeek LLM 67B, 405,853,388,800 for Llama 3 405B: all 11 rows of the family, to
-# the last digit. (Heads "64/8" means 64 heads of queries and 8 of keys and values.)
+# 6,738,415,616 for LLaMA 7B, 67,425,001,472 for DeepSeek LLM 67B, 405,853,388,800 for Llama 3 405B: all 11 rows of the family,
+# exactly. (Heads "64/8" means 64 heads of queries and 8 of keys and values.)
 # </details>
 #
 # **Why it works.** The estimate assumes $4d^2$ for attention and $8d^2$ for the feed-forward branch. DeepSeek LLM 67B has 8
 # key-value heads for 64 heads of queries, so its attention has $2.25d^2$, and its three matrices make $8.06d^2$. LLaMA 65B has
-# the same feed-forward branch and full attention, and there the estimate is right almost by accident. Llama 3 8B errs the other
-# way: its feed-forward branch is wider, $10.5d^2$.
+# the same feed-forward branch and full attention, and there the estimate is right almost by accident. For Llama 3 8B it errs
+# the other way: its feed-forward branch is wider, $10.5d^2$.
 #
-# What are the key features of each? Models that share them stand on one line below. BERT, GPT-2 and GPT-3 have biases, learned
+# What are the key features of each? Models that share them are on one line below. BERT, GPT-2 and GPT-3 have biases, learned
 # positions and tied heads; BERT is Post-LN, the GPTs are Pre-LN. GLM-130B uses DeepNorm, with exponents of its own (lesson 06).
 # M2M-100 and DeepNet have an encoder and a decoder, so each decoder layer has a second attention. DeepNet's rows rest on an
-# inference and a choice: the paper states neither vocabulary nor positions. About 250,000 tokens are what makes its three sizes
-# come out, and learned positions are our choice. `deepnet-edu models` prints the whole table, with sources, and counts a model of your own
+# inference and a choice, since the paper states neither vocabulary nor positions: its three sizes imply about 250,000 tokens, and learned positions are our choice. `deepnet-edu models` prints the whole table, with sources, and counts a model of your own
 # from a file.
 
 # %%
@@ -183,7 +182,7 @@ for features, titles in groups.items():
 # ## Will it fit?
 #
 # Lesson 15 counted 16 bytes a parameter for weights, gradients and Adam's averages in float32. Large models are trained in 16
-# bits, with a copy of the weights in float32: 2 + 2 + 12 bytes, which is 16 again. The difference is in what shards divide.
+# bits, with a copy of the weights in float32: 2 + 2 + 12 bytes, which is 16 again. The difference is in what is sharded.
 # ZeRO's stage 1 divides the 12 bytes of the optimizer, stage 2 the 2 bytes of the gradients as well, stage 3 everything.
 
 # %%
@@ -194,7 +193,7 @@ guess_fit = kit.Guess(
 guess_fit
 
 # %%
-BYTES = ((16, 0), (4, 12), (2, 14), (0, 16))  # a parameter: what each GPU holds whole, and what all share
+BYTES = ((16, 0), (4, 12), (2, 14), (0, 16))  # per parameter: what each GPU holds whole, and what all share
 print(f"{'':30}   GB held by each of 64 GPUs, at stage")
 print(f"{'':30}{'0':>10}{'1':>10}{'2':>10}{'3':>10}")
 for name in ("deepnet-200", "deepnet-1000", "deepseek-67b", "gpt3-175b", "llama3-405b"):
@@ -210,8 +209,8 @@ guess_fit.compare("no number does")
 # ## How long, how much?
 #
 # Each weight takes part in a multiplication and an addition for each token, and the backward pass does twice as much: 6
-# operations a weight and token (lesson 11). That gives the operations of a whole run. A GPU's data sheet gives the most that it
-# can do in a second. Take the number for [dense](glossary.md) products: the one printed in large type is often for matrices
+# operations a weight and token (lesson 11). That gives the operations of a whole run. A GPU's data sheet gives the most operations that
+# it can do in a second. Take the number for [dense](glossary.md) products: the one printed in large type is often for matrices
 # that are half zeros. No run reaches even the dense peak; those that were measured use 20 to 50% of it.
 
 # %% [markdown] exercise="bill" difficulty=2 importance=5 minutes=10
@@ -270,14 +269,12 @@ for label, gpus, key, share in (
 # On 8 V100 it is half a year, for the same bill.
 # </details>
 #
-# **Why it works.** GPU-hours do not depend on how many GPUs work, as long as none of them waits. So dollars are a property of
-# the model, its tokens and the GPU; days are a question of how many you rent.
+# **Why it works.** GPU-hours do not depend on how many GPUs work, as long as none of them waits. So the dollars depend on the model, its tokens and the GPU; the days depend on how many you rent.
 #
-# Two things to know about these numbers. The paper does not name its machines, so there are two rows and not one. And we read its
-# 256 × 4,096 tokens a batch as those of one language, each of which comes with one of the other language: then a pair
-# passes all weights, the encoder's and the decoder's. If both languages are meant together, halve everything.
+# Two things to know about these numbers. The paper does not name its machines, so there are rows for two kinds of GPU. And we take
+# its 256 × 4,096 tokens a batch to be those of one language, each of which comes with one of the other language: then a pair passes through all weights, the encoder's and the decoder's. If both languages together are meant, halve everything.
 #
-# Now the same run for other models. Each of them reads 273 billion tokens, on 8, 128 and 2,048 GPUs, and each bar goes from 45%
+# Now the same run with other models. Each of them reads 273 billion tokens, on 8, 128 and 2,048 GPUs, and each bar goes from 45%
 # of the peak down to 25%.
 
 # %% tags=["headline"]
@@ -306,8 +303,8 @@ for name, bars in runs.items():
 print(f"at ${price:.2f} for an hour of one {gpu.title}")
 
 # %% [markdown]
-# Read the picture in rows: buying speed is free, on paper. In practice many GPUs wait for each other and send to each other
-# (lesson 15), and their bars move to the right and up. Read it in columns: only small models are a matter of days.
+# Read the picture in rows: on paper, speed is free. In practice many GPUs wait for each other and send to each other
+# (lesson 15), and their bars move to the right and up. Read it in columns: only small models take days.
 #
 # Which end of a bar is likely? These runs were measured.
 
@@ -317,7 +314,7 @@ for run in UTILISATIONS:
     print(f"{least:.0%}{f' to {most:.0%}' if most > least else '':7} {run.what}")
 
 # %% [markdown]
-# Deep and narrow models have a price of their own: thousands of small products follow one another (lesson 11). For DeepNet's
+# Deep and narrow models have an extra cost: thousands of small products follow one another (lesson 11). For DeepNet's
 # 1,000 layers the expensive end is the likelier one.
 #
 # ## The article's claims
@@ -332,7 +329,7 @@ for run in UTILISATIONS:
 # 6. 200 layers of 3.2 billion parameters beat 48 layers of 12 billion by 5 BLEU;
 # 7. Post-LN is stable only to a few dozen layers.
 #
-# Some can be judged by a division, and some by no number at all. The sixth is about these scores, from the paper's Table 3
+# Some can be judged by a division, and some cannot be judged by any number. The sixth is about these scores, from the paper's Table 3
 # (M2M-100 first, then DeepNet).
 
 # %%
@@ -354,18 +351,18 @@ guess_gain
 #
 # - `"dollars a GPU"`: to buy one;
 # - `"dollars a GPU-hour"`: to rent one;
-# - `"break-even days"`: after how many days renting has cost what buying **as many** GPUs costs;
-# - `"days"` and `"rent"`: how long the run takes on the rented GPUs, and what they cost for so long;
+# - `"break-even days"`: after how many days renting has cost as much as buying **as many** GPUs;
+# - `"days"` and `"rent"`: how long the run takes on the rented GPUs, and their rent for that time;
 # - `"largest gain"` and `"mean gain"`: in BLEU points, over the tests.
 #
-# Hint: Bring both prices to one GPU first. A break-even compares equal numbers of GPUs.
+# Hint: First compute both prices for one GPU. A break-even compares equal numbers of GPUs.
 #
 # Hint: `bill` gives days and rent, once you know the price of a GPU-hour.
 
 
 # %% exercise="seed_claims"
 def seed_claims(hardware, rent, run, scores):
-    """What the article's sentences come to: a dictionary of seven numbers."""
+    """The article's sentences as a dictionary of seven numbers."""
     ### BEGIN SOLUTION
     cost, bought = hardware
     a_day, rented = rent
@@ -402,9 +399,9 @@ for name in (*prices, "days", "rent", "largest gain", "mean gain"):
 # and a mean gain of 3.25 BLEU.
 # </details>
 #
-# **Why it works.** A claim is a number, and what was held fixed when it was measured. 80,000 and 5,000 dollars cannot be
-# compared, since one sum buys 8 GPUs and the other rents 128. Take as many on both sides, and the comparison says something: if
-# you train for less than 256 days in all, rent.
+# **Why it works.** A claim consists of a number and of what was held fixed when it was measured. 80,000 and 5,000 dollars cannot be
+# compared, since one sum buys 8 GPUs and the other rents 128. Take the same number on both sides, and the comparison means something:
+# if you train for less than 256 days in all, rent.
 #
 # Now each claim with its number, and a verdict that depends on it.
 
@@ -459,12 +456,12 @@ for number, (claim, evidence, said) in enumerate(verdicts, 1):
 
 # %% [markdown]
 # **Hardware (1, 3).** The price of the cards is of the right order; a whole machine cost nearly twice as much. We found no
-# source for what racks and cooling cost to buy. What can be worked out is the power that they have to carry, and its
-# price. "Cannot be judged" is a verdict, too.
+# source for what racks and cooling cost to buy. What can be computed is the power that they have to handle, and its price.
+# "Cannot be judged" is a verdict, too.
 #
 # **Rent (2, 4).** 1.63 dollars a GPU-hour is a price for those who reserve for a long time. The times agree with the article,
-# but only for 128 GPUs: with the eight of the first claim the same run takes half a year. Both claims may be true, and still
-# they do not describe one project.
+# but only for 128 GPUs: with the eight of the first claim the same run takes half a year. Both claims may be true, but they
+# do not describe the same project.
 #
 # **Memory (5).** Eight V100 hold either model, if weights, gradients and averages are shared (or the layers cut into stages).
 # One holds neither. And a V100 has no bfloat16: it needs fp16 with loss scaling (lesson 10).
@@ -474,7 +471,7 @@ for number, (claim, evidence, said) in enumerate(verdicts, 1):
 # and 2.8e-4 at 512, which is 256 layers. So "a few dozen" describes a recipe and its learning rate. It is not a property of the
 # formula.
 #
-# **5 BLEU (6).** That deserves a table. What is different about the two models?
+# **5 BLEU (6).** This one needs a table. How do the two models differ?
 
 # %%
 theirs, ours = (PUBLISHED[name] for name in ("m2m100-12b", "deepnet-200"))
@@ -493,8 +490,8 @@ print(f"{sum(one != other for _, one, other in rows)} things differ, so no diffe
 guess_gain.compare("what depth gives, it cannot tell")
 
 # %% [markdown]
-# The comparison is [confounded](glossary.md): depth changed together with width, rule, data and more. That DeepNet is better
-# and four times smaller stays true, and it is remarkable. That depth did it is not shown there.
+# The comparison is [confounded](glossary.md): depth changed together with width, rule, data and more. It is still true,
+# and remarkable, that DeepNet is better and four times smaller. But that depth is the reason is not shown there.
 #
 # There is a clean comparison in the same paper. On OPUS-100 (Table 2) DeepNet was trained with 200 and with 1,000 layers of one
 # width on the same data: 31.1 and 32.1 BLEU. Five times the layers, 4.4 times the parameters, one point. The lesson's last part
@@ -506,7 +503,7 @@ guess_gain.compare("what depth gives, it cannot tell")
 #
 # $$L(d) = A \log d + B,$$
 #
-# where $d$ is, here alone, the depth. A straight line on a logarithmic axis never ends: ten times the layers, always $A$ more.
+# where $d$ is, here alone, the depth. A straight line on a logarithmic axis never ends: ten times the layers always add $A$.
 # The alternative is a curve with a ceiling, $C - K d^{-p}$. We read the five scores off the figure, so each is right to about
 # 0.2.
 
@@ -521,9 +518,9 @@ guess_law
 # %% [markdown] exercise="predict_depth" difficulty=3 importance=4 minutes=18
 # ### Two laws
 #
-# **Objective**: fit a law of depth, and ask it for a depth that it has not seen.
+# **Objective**: fit a law of depth, and use it to predict a depth that was not part of the fit.
 #
-# Write `predict_depth(depths, bleu, depth, law)`: what the law predicts at `depth`, after it was fitted by least squares to
+# Write `predict_depth(depths, bleu, depth, law)`: the prediction of the law at `depth`, after it was fitted by least squares to
 # the points (`depths`, `bleu`). `law` is `"log"`, $A \ln d + B$, or `"power"`, $C - K d^{-p}$. For the second try each $p$ of
 # 0.05, 0.10, …, 3.00, fit $C$ and $K$, and keep the $p$ with the least sum of squared errors.
 #
@@ -534,7 +531,7 @@ guess_law
 
 # %% exercise="predict_depth"
 def predict_depth(depths, bleu, depth, law):
-    """What a law of depth, fitted to points, says at another depth: one number."""
+    """The prediction of a law of depth, fitted to points, at another depth: one number."""
     ### BEGIN SOLUTION
     best = None
     for p in [0] if law == "log" else np.arange(1, 61) / 20:
@@ -608,17 +605,17 @@ print(f"reading errors of ±0.2 alone move the curve's 1,000 layers from {min(sp
 # are +0.6, +0.1, −0.8, −0.7, +0.9: they bend.
 # </details>
 #
-# **Why it works.** Residuals tell more than a sum of squares. Scattered signs would be noise. Plus, minus, plus is a shape that
+# **Why it works.** Residuals tell more than a sum of squares. Random signs would mean noise. Plus, minus, plus is a shape that
 # the line does not have: gains shrink with depth. From 20 to 100 layers BLEU rises by 3.5, from 200 to 1,000, again five times,
 # by 0.95.
 #
 # Is the ceiling proven, then? No. Three numbers were fitted to five points, four in the test, each read off a figure; reading
-# errors alone move the prediction by more than a point either way. The curve is better on every count here, and that is all.
-# And a ceiling of BLEU on this data, with this width, says nothing of other tasks.
+# errors alone move the prediction by more than a point either way. The curve is better by every measure here, but no more than
+# that. And a ceiling of BLEU on this data, with this width, says nothing about other tasks.
 #
 # ## Your model, your price
 #
-# Everything above in one place. Bars left of the dashed line fit on a GPU, before activations. Try the paper's depth first; then
+# Here is everything above in one place. Bars left of the dashed line fit on a GPU, before activations. Try the paper's depth first; then
 # take 15 layers of width 4,096, which have about as many parameters, and compare the share of the peak that such runs reach.
 
 # %%
@@ -633,13 +630,13 @@ BudgetExplorer(depth=1000)
 # %% [markdown] exercise="fewest_gpus" difficulty=2 importance=3 minutes=10
 # ### The fewest GPUs (optional)
 #
-# **Objective**: say what must be rented before anything runs.
+# **Objective**: compute how many GPUs a model needs before anything runs.
 #
 # Write `fewest_gpus(parameters, memory, stage, activations)`: the fewest GPUs of `memory` bytes that hold the model at ZeRO's
-# stage 0, 1, 2 or 3, where each GPU needs `activations` bytes besides. Of the 16 bytes a parameter each GPU holds 16, 4, 2 or 0
+# stage 0, 1, 2 or 3, where each GPU needs `activations` bytes besides. Of the 16 bytes per parameter each GPU holds 16, 4, 2 or 0
 # whole, and all share 0, 12, 14 or 16. Return a whole number, or `None` where no number is enough.
 #
-# Hint: What room is left on a GPU after its activations and what it holds whole?
+# Hint: How much memory is left on a GPU after its activations and what it holds whole?
 #
 # Hint: Without room for what is shared no number is enough. With room, divide, and round up.
 
@@ -671,15 +668,15 @@ for name, gigabytes, room in (("deepnet-1000", 32, 4), ("llama-65b", 80, 10), ("
 # DeepNet's 1,000 layers on V100: None, 4, 3, 3. LLaMA 65B on GPUs of 80 GB: None, None, None, 15.
 # </details>
 #
-# **Why it works.** What is shared shrinks with the number of GPUs, what each holds whole does not. So there is a size of model
+# **Why it works.** What is shared shrinks with the number of GPUs, but what each holds whole does not. So there is a size of model
 # beyond which a stage stops working, however many GPUs there are.
 #
 # ## In three sentences
 #
-# 1. A configuration gives the parameters to the last digit, and 16 bytes of each decide on how many GPUs a model fits.
-# 2. Six operations a weight and token, over what the GPUs really do, are days; GPU-hours are dollars, and more GPUs change only
-#    the days.
-# 3. A claim is a number and what was held fixed: the article's prices and times hold for 128 rented GPUs, and its 5 BLEU are a
+# 1. A configuration gives the exact number of parameters, and 16 bytes for each decide how many GPUs a model needs.
+# 2. Six operations per weight and token, divided by the speed that the GPUs really reach, give days; GPU-hours give dollars, and more
+# GPUs change only the days.
+# 3. A claim needs a number and what was held fixed: the article's prices and times hold for 128 rented GPUs, and its 5 BLEU are a
 #    difference between two models that differ in far more than depth.
 #
 # **Read next**: Touvron et al., arXiv 2302.13971, Section 6, for the energy of a real run; then lesson 18: what came after

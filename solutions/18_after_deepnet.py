@@ -9,11 +9,11 @@
 #     opening: >-
 #       Since 2022 dozens of papers have changed the residual rule again: new factors, more streams, learned skips. Each reports
 #       a better loss. Which of them is better? This lesson puts all rules into one picture, lets you add one of your own, and then
-#       holds a small tournament, in which two arms are secretly the same rule. How far apart will those two finish?
+#       runs a small tournament in which two arms are secretly the same rule. How far apart will those two finish?
 #     objectives: >-
 #       read a residual rule as a way to weigh depth, write a new one and have it probed and trained without touching the
-#       library, and say which differences of a comparison stand and which are luck.
-#     prerequisites: lessons 01, 04 and 06. Lesson 02 says what a norm does to a sum.
+#       library, and say which differences of a comparison are real and which are luck.
+#     prerequisites: lessons 01, 04 and 06. Lesson 02 shows what a norm does to a sum.
 #     minutes: 80
 #     paper: Section 3 for DeepNorm itself. The rules after it come from the papers that the lesson names.
 # ---
@@ -86,7 +86,7 @@ guess_gain
 # ## What counts as a layer
 #
 # "A thousand layers" does not mean the same in every paper. DeepNet counts blocks: attention and feed-forward together. Others count
-# residual connections, the course's sub-layers, and one counts matrices. Compare residual connections in a row, the last column.
+# residual connections, the course's sub-layers, and one counts matrices. To compare papers, use the last column, residual connections in a row.
 
 # %%
 COUNTED = {"block": "blocks", "connection": "connections", "dense": "Dense layers"}
@@ -101,7 +101,7 @@ for unit in dict.fromkeys(LAYER_UNITS.values()):
 #
 # ## One picture for all rules
 #
-# What does the stream consist of after $l$ sub-layers? Of the input and of $l$ branches, each in some share. A rule decides the shares: a
+# What does the stream consist of after $l$ sub-layers? It is the input and $l$ branches, each with some share. A rule decides the shares: a
 # factor on the skip scales what is already there, a norm scales everything, and each branch adds something new. Write all shares into a
 # matrix, a row for each sub-layer, and you can see the rule.
 
@@ -113,10 +113,10 @@ for unit in dict.fromkeys(LAYER_UNITS.values()):
 # Write `mixing_matrix(skip, branch, norm)`. `skip` has $n$ factors on the skip, `branch` the variances of $n$ branches, which are independent of
 # each other and of the input. The input has variance 1. If `norm` is true, each sum is normalised to variance 1. Return an array of shape
 # $(n+1, n+1)$: entry $(l, i)$ is the share of source $i$ in the stream's variance after sub-layer $l$. Source 0 is the input, source $i$ the branch
-# of sub-layer $i$, counted from 1; row 0 is the stream before any sub-layer. The lesson calls it with 2,000 sub-layers, too: sum each row
-# once, and not once for each of its entries.
+# of sub-layer $i$, counted from 1; row 0 is the stream before any sub-layer. The lesson also calls it with 2,000 sub-layers: sum each row
+# once, not once for each of its entries.
 #
-# Hint: What does a sub-layer do to the row above it, and which one entry is new?
+# Hint: What does a sub-layer do to the row above it, and which entry is new?
 #
 # Hint: With a norm, divide the row at once, since the next branch meets a stream of variance 1. Without one, divide at the end.
 
@@ -171,16 +171,16 @@ for name, last in deep.items():
 # %% [markdown]
 # <details><summary>What you should see</summary>
 #
-# Six sub-layers: Post-LN ends with a half for the last branch and 1/64 for the input, Pre-LN with 1/7 for everyone, DeepNorm with .9037 for the
-# input. 2,000 sub-layers: 99.9% of Post-LN's output comes from the last ten, 99.4% of DeepNorm's from the input.
+# Six sub-layers: Post-LN ends with a half for the last branch and 1/64 for the input, Pre-LN with 1/7 for each source, DeepNorm with .9037 for
+# the input. 2,000 sub-layers: 99.9% of Post-LN's output comes from the last ten, 99.4% of DeepNorm's from the input.
 # </details>
 #
-# **Why it works.** A rule *is* a way to weigh depth. Post-LN forgets by half at each sub-layer, so depth is what the last few branches say. Pre-LN
-# counts everyone equally, and the last of 2,000 hardly matters. DeepNorm keeps the input and lets each branch add a little. (Branches of
+# **Why it works.** A rule *is* a way to weigh depth. Post-LN forgets half at each sub-layer, so only the last few branches count. Pre-LN counts all branches
+# equally, and the last of 2,000 hardly matters. DeepNorm keeps the input and lets each branch add a little. (Branches of
 # variance 1 are an assumption of this table; in a Transformer with flat attention they are smaller, and Post-LN forgets more slowly.)
 
 # %%
-print("above the first layer: percent of the output's variance that is not what the first layer handed on")
+print("above the first layer: percent of the output's variance that does not come from the first layer's output")
 for name in ("DeepNorm", "Keel", "Pre-LN"):
     print(f"{name:10}{100 * float(deep[name][3:].sum()):8.2f}")
 guess_identity.compare("Keel")
@@ -190,8 +190,8 @@ guess_identity.compare("Keel")
 # sub-layer multiplies the stream by 2,000 before it adds a branch, and the 999 layers above are closer to the identity than DeepNorm's.
 #
 # Those were formulas. Now measure: build nine rules at 12 layers, let each branch be a source, and follow how it reaches every later sub-layer.
-# Each panel is such a [depth-mixing matrix](glossary.md). Its shade is the weight by which a source reaches the reader, over the largest weight in that row, so a norm does
-# not matter to it. Read a row from left to right: the input, then the sub-layers from the bottom up.
+# Each panel is such a [depth-mixing matrix](glossary.md). Its shade is the weight with which a source reaches the reader, over the largest weight in that row, so a norm does
+# not affect it. Read a row from left to right: the input, then the sub-layers from the bottom up.
 
 # %% tags=["headline"]
 FAMILY = [
@@ -236,33 +236,32 @@ for one in family.values():
     print(f"{one.label:24}{last[0]:8.2f}{last[1:5].sum():9.2f}{last[-4:].sum():8.2f}")
 
 # %% [markdown]
-# Nine papers, and one question: what should a sub-layer read? Four panels are the same even triangle: LayerNorm scaling differs from Pre-LN only in
+# All nine papers answer one question: what should a sub-layer read? Four panels are the same even triangle: LayerNorm scaling differs from Pre-LN only in
 # how large each branch is, as its shares show, and mHC and Attention Residuals (arXiv 2603.15031) start there and *learn* where to go.
 #
 # ## A rule of your own
 #
-# A rule is a class with four verbs. `start` makes a state of the stack's input; `read` says what the branch sees; `write` takes
-# the branch's output and returns the next state; `finish` returns what leaves the stack. A state is a tuple of tensors. Base class
-# `Residual` has the plain sum: `start` is `(x,)`, `read` and `finish` return `state[0]`, `write` is `(state[0] + branch,)`.
+# A rule is a class with four verbs. `start` makes a state of the stack's input; `read` gives the branch's input; `write` takes the
+# branch's output and returns the next state; `finish` returns the stack's output. A state is a tuple of tensors. The base class `Residual` has the plain sum: `start` is `(x,)`, `read` and `finish` return `state[0]`, `write` is `(state[0] + branch,)`.
 
 # %% [markdown] exercise="LambdaSkip" difficulty=3 importance=5 minutes=20
 # ### The λ-skip, in ten lines
 #
 # **Objective**: turn a formula from a repository into a rule that everything in the library can use.
 #
-# nanochat, a small open language model, brings the input back in. Once in each layer, before its attention, the stream becomes
+# nanochat, a small open language model, adds the input again. Once in each layer, before its attention, the stream becomes
 #
 # $$x \leftarrow \lambda x + \mu x_0,$$
 #
 # where $x_0$ is the stack's input. Attention reads the norm of this mixed stream and is added to it; the feed-forward branch works as in
-# Pre-LN, and a norm ends the stack. $\lambda$ and $\mu$ are learned, a pair for each layer. They start at 1.15 and 0.20 in the first layer and
+# Pre-LN, and the stack ends with a norm. $\lambda$ and $\mu$ are learned, a pair for each layer. They start at 1.15 and 0.20 in the first layer and
 # fall evenly to 1.05 and 0.05 in the last one. (A stack of one layer has the first layer's numbers.)
 #
 # Complete the class. Each sub-layer has `self.norm`, the last one also `self.final_norm`, both made by `self.norm_layer()`. A sub-layer with
 # `place.sublayer == "self_attention"` has `self.skip` and `self.first`, each an `nn.Parameter` of shape `(1,)`. `place.layer` counts from 0 to
 # `place.n_layers - 1`, and `place.is_last` says whether the stack ends here.
 #
-# Hint: What must the state carry, so that the top layer can still see $x_0$?
+# Hint: What must the state hold, so that the top layer can still see $x_0$?
 #
 # Hint: `read` and `write` both need the mixed stream: write one method for it and call it in both.
 
@@ -325,7 +324,7 @@ except ValueError as refusal:
 # %%
 Picture(
     mixing_matrices([family["pre_ln"], measured("lambda_skip"), measured("deepnorm")], "weights", columns=3),
-    alt="Three panels. Pre-LN: an even dark triangle. λ-skip: a dark first column, beside a triangle that pales from left to right. DeepNorm: a "
+    alt="Three panels. Pre-LN: an even dark triangle. λ-skip: a dark first column, beside a triangle that gets paler from left to right. DeepNorm: a "
     "dark first column beside an even triangle of half its weight.",
 )
 
@@ -337,7 +336,7 @@ Picture(
 # </details>
 #
 # **Why it works.** Nothing in the library knows your rule: it calls the four verbs, and the probe, the picture and the training loop are
-# written for verbs. Theory needs more, a formula for variances that holds for one sum; your rule adds $x_0$ again, so it says no instead of
+# written for verbs. Theory needs more, a formula for variances that holds for one sum; your rule adds $x_0$ again, so theory refuses it instead of
 # guessing.
 #
 # nanochat's log reports that these skips lowered its loss by 0.0103 bits a byte at depth 8 and by 0.0039 at depth 20: the gain shrinks with depth.
@@ -348,7 +347,7 @@ Picture(
 # branch is added, and the mixers are learned. After $n$ sub-layers the input has passed the product $H_n \cdots H_1$. What can a product do?
 
 # %% [markdown] exercise="amax_gain" difficulty=3 importance=4 minutes=12
-# ### What a product of mixers can do
+# ### The gain of a product of mixers
 #
 # **Objective**: measure how much a stack of mixers can amplify, up and down.
 #
@@ -357,7 +356,7 @@ Picture(
 # largest of all these sums for the whole stack, one number. The lesson has stacks of 2,000: multiply one mixer after the other
 # (`np.linalg.multi_dot` first looks for the best order, which takes it minutes).
 #
-# Hint: First the product, then its sums. Which mixer stands on the right?
+# Hint: First the product, then its sums. Which mixer is on the right?
 #
 # Hint: NumPy knows both as norms of a matrix.
 
@@ -398,8 +397,8 @@ guess_gain.compare("millions of times")
 # </details>
 #
 # **Why it works.** A product of matrices near the identity still grows exponentially, slowly at first. mHC (arXiv 2512.24880) makes each mixer
-# doubly stochastic: entries not negative, rows and columns summing to 1. The product of two such matrices is one again, so no depth can
-# amplify. Sinkhorn's steps divide columns and rows in turn, and only what is divided last sums to 1 exactly: rows in the paper's text,
+# doubly stochastic: entries not negative, rows and columns summing to 1. The product of two such matrices is doubly stochastic again, so no depth
+# can amplify. Sinkhorn's steps divide columns and rows in turn, and only those divided last sum to 1 exactly: rows in the paper's text,
 # columns in the released kernel of a later model.
 #
 # The paper reports a composite gain of 3,000 for HC and 1.6 for mHC at 27 billion parameters and 60 sub-layers in a row. Here are 200 sub-layers
@@ -427,22 +426,22 @@ ax.set(yscale="log", xlabel="sub-layers passed", ylabel="composite gain (factor)
 legend_below(figure, ax, columns=2)
 Picture(
     figure,
-    alt="Composite gain against sub-layers passed, logarithmic. Both rules lie on 1 at first. After training hyper-connections wander upwards by "
-    "orders of magnitude; mHC stays on 1.",
+    alt="Composite gain against sub-layers passed, logarithmic. Both rules are at 1 at first. After training, hyper-connections rise by orders "
+    "of magnitude; mHC stays at 1.",
 )
 
 # %% [markdown]
 # At first both are 1: all mixers are the identity, or close to it. A few steps later HC's product has left 1 and mHC's has not. So the paper's
-# mechanism can be seen here. Its benchmark scores cannot: nothing in this lesson is large enough.
+# mechanism can be seen here. Its benchmark scores cannot: everything in this lesson is too small.
 #
 # ## A small tournament
 #
 # Five arms: Post-LN, Pre-LN, DeepNorm, your λ-skip, and one of these four a second time, under another name, with other seeds. That last
-# one is a *placebo*: whatever is between it and its twin is luck. The arms have letters, so that nobody has a favourite.
+# one is a *placebo*: any difference between it and its twin is luck. The arms have letters, so that you cannot favour one.
 #
-# Each arm gets the same: 12 layers of width 32, the next byte of Python's documentation, the same number of steps, and the same number of tries
-# to find its learning rate. The best rate then runs with new seeds. (New ones: the seed that won the tuning was lucky.) What counts is the loss
-# on text that no arm has seen.
+# All arms get the same: 12 layers of width 32, the next byte of Python's documentation, the same number of steps, and the same number of tries
+# to find its learning rate. The best rate then runs with new seeds. (They are new, since the seed that won the tuning was lucky.) What counts is
+# the loss on text that no arm has seen.
 
 # %% tags=["nbval-ignore-output"]
 ARMS = {"A": "deepnorm", "B": "lambda_skip", "C": "post_ln", "D": "deepnorm", "E": "pre_ln"}
@@ -454,7 +453,7 @@ unseen = Batch(inputs=unseen[:, :-1], targets=unseen[:, 1:])
 
 
 def final(arm, rate, seed):
-    """Loss on the unseen text after training, nats a byte; a run that diverged counts as no better than single bytes."""
+    """Loss on the unseen text after training, nats a byte; a run that diverged counts as equal to single bytes."""
     seed += SEED + 100 * list(ARMS).index(arm)  # no two arms share weights or data
     model = build_model(small(ARMS[arm], LAYERS, vocab=text.vocab_size), seed=seed)
     recipe = TrainConfig(steps=10 if SMOKE else STEPS, warmup=10, learning_rate=rate, seed=seed)
@@ -485,14 +484,14 @@ for arm in ARMS:
 # %% [markdown] exercise="expected_best" difficulty=3 importance=5 minutes=12
 # ### The best of k
 #
-# **Objective**: say how good a rule looks after k tries.
+# **Objective**: compute how good a rule looks after k tries.
 #
-# Write `expected_best(losses, k)`. `losses` are the results of all $n$ tries of a rule, in any order. Somebody with less time makes only $k$ of them
-# and reports the least loss. Return the mean of what they report, over all choices of $k$ different tries.
+# Write `expected_best(losses, k)`. `losses` are the results of all $n$ tries of a rule, in any order. With less time, only $k$ of them are made,
+# and the least loss is reported. Return the mean of the reported loss, over all choices of $k$ different tries.
 #
 # Hint: Sort the losses. In how many of the choices is the $i$-th the least?
 #
-# Hint: In those whose other $k-1$ are all among the larger ones. `math.comb` counts them.
+# Hint: The other $k-1$ tries must all be among the larger ones. `math.comb` counts the ways.
 
 
 # %% exercise="expected_best"
@@ -530,7 +529,7 @@ right.legend(frameon=False, ncols=2)
 Picture(
     figure,
     alt="Expected best loss against the number of tries. Left: a steady rule is ahead up to five tries, a moody one at six. Right: the five arms; "
-    "all curves fall with more tries, and most of the distance between arms goes with them.",
+    "all curves fall with more tries, and most of the distance between the arms disappears.",
 )
 
 # %% [markdown]
@@ -539,27 +538,27 @@ Picture(
 # The steady rule: 2.250, 2.133, … 2.000. The moody one: 2.658, 2.450, … 1.950. The curves cross between five and six tries.
 # </details>
 #
-# **Why it works.** The minimum of more numbers is smaller, whatever the numbers are. So a ranking belongs to a budget: of these two rules
-# either is the better one. A comparison is fair where both sides had the same number of tries, and says so.
+# **Why it works.** The minimum of more numbers is smaller, whatever the numbers are. So a ranking belongs to a budget: either of these two
+# rules can be the better one. A comparison is fair if both sides had the same number of tries, and it says so.
 #
-# ## Which differences stand?
+# ## Which differences are real?
 #
-# Five arms make ten pairs. For each pair, a t-test asks how often two *equal* rules would differ as much as these two do: its p-value. But ask ten
-# times, and some small p-value comes by luck. First, twelve equal rules, a few thousand times.
+# Five arms make ten pairs. For each pair, a t-test asks how often two *equal* rules would differ as much as these two do: its p-value. But in ten
+# tests, some small p-value appears by luck. First, simulate twelve equal rules a few thousand times.
 
 # %%
 ANGLES = np.linspace(0, np.pi / 2, 20_001)
 
 
 def two_sided(t, freedom):
-    """How often Student's t lies farther out than t: with t = √ν·tan θ its density is cos θ to the power ν - 1."""
+    """How often Student's t is farther from 0 than t: with t = √ν·tan θ its density is cos θ to the power ν - 1."""
     density = np.cos(ANGLES) ** (freedom - 1)
     inside = np.cumsum(density) / density.sum()
     return 1 - np.interp(np.arctan(np.abs(t) / np.sqrt(freedom)), ANGLES, inside)
 
 
 def p_value(a, b):
-    """Of Welch's t-test, which lets both sides have a spread of their own."""
+    """p-value of Welch's t-test, which lets both sides have a spread of their own."""
     va, vb = np.var(a, ddof=1) / len(a), np.var(b, ddof=1) / len(b)
     freedom = (va + vb) ** 2 / (va**2 / (len(a) - 1) + vb**2 / (len(b) - 1))
     return float(two_sided((np.mean(a) - np.mean(b)) / np.sqrt(va + vb), freedom))
@@ -593,9 +592,9 @@ guess_luck.compare("about 1.9")
 # Holm's method (1979) adjusts the p-values. Of $m$ of them the smallest is multiplied by $m$, the next one by $m-1$, and so on; an adjusted value
 # is never below that of a smaller p, and never above 1. Write `holm(p_values)`: the adjusted values as a list, each at the place of its p.
 #
-# Hint: Sort the places, not the values, so that you know where each belongs.
+# Hint: Sort the indices, not the values, so that you know where each belongs.
 #
-# Hint: Carry the largest adjusted value so far along.
+# Hint: Keep the largest adjusted value so far.
 
 
 # %% exercise="holm"
@@ -627,7 +626,7 @@ def standing(ends):
 
 
 def groups(ends, level=0.05):
-    """Arms from the lowest loss up, and after each the arms that nothing tells from it."""
+    """Arms from the lowest loss up, each with the arms that cannot be told from it."""
     found = standing(ends)
     order = sorted(ends, key=lambda arm: np.mean(ends[arm]))
     return {a: [b for b in order if b != a and found[(a, b) if (a, b) in found else (b, a)][1] >= level] for a in order}
@@ -637,7 +636,7 @@ def groups(ends, level=0.05):
 found = standing(ends)
 print("pair   p         after Holm")
 for (a, b), (p, q) in sorted(found.items(), key=lambda one: one[1]):
-    print(f"{a}, {b}   {p:.1e}   {q:.1e}   {'stands' if q < 0.05 else ''}")
+    print(f"{a}, {b}   {p:.1e}   {q:.1e}   {'real' if q < 0.05 else ''}")
 print(
     f"\nbelow .05: {sum(p < 0.05 for p, _ in found.values())} of {len(found)} pairs, after Holm {sum(q < 0.05 for _, q in found.values())}"
 )
@@ -661,8 +660,8 @@ ax.set(
 ax.invert_yaxis()
 Picture(
     figure,
-    alt="The five arms, a row each, by their mean loss with a 95% interval and one circle for each seed; beside the letter stand the arms that "
-    "nothing tells from it. Intervals are wide and most of them overlap; Post-LN is at the right, at the entropy of single bytes.",
+    alt="The five arms, a row each, by their mean loss with a 95% interval and one circle for each seed; beside the letter are the arms that "
+    "cannot be told from it. Intervals are wide and most of them overlap; Post-LN is at the right, at the entropy of single bytes.",
 )
 
 # %%
@@ -671,14 +670,14 @@ print("the arms were: " + ", ".join(f"{arm} {RESIDUALS[rule].title}" for arm, ru
 # %% [markdown]
 # <details><summary>What you should see</summary>
 #
-# .09, .005, .09, .5, .048 for the five p-values. In our tournament the four pairs with Post-LN stood. One more, B and D, had p = .04, and .23 after
-# Holm. A and D are one rule, DeepNorm: the distance between them is what luck looks like, and B is not much farther from A.
+# .09, .005, .09, .5, .048 for the five p-values. In our tournament the four pairs with Post-LN stayed below .05. One more, B and D, had p = .04, and
+# .23 after Holm. A and D are the same rule, DeepNorm: the distance between them is luck, and B is not much farther from A.
 # </details>
 #
 # **Why it works.** Holm's first step asks the smallest p to pass at $.05/m$; if all rules are equal, some of $m$ values does so in at most 5% of
-# all worlds. The price is power: three seeds and ten pairs can show large differences alone. "Nothing tells them apart" is not "they are equal".
+# all worlds. The price is power: three seeds and ten pairs can show only large differences. "They cannot be told apart" does not mean "they are equal".
 #
-# This tournament is *small*: 12 narrow layers, a minute. What it can show is how to compare. The same comparison on text, eight rules at two depths,
+# This tournament is *small*: 12 narrow layers, one minute. What it shows is how to compare. The same comparison on text, eight rules at two depths,
 # takes over an hour on two cores, and is read here once it has been made.
 
 # %% tags=["nbval-ignore-output"]
@@ -752,15 +751,15 @@ for paper, claim, where in CLAIMS:
 
 # %% [markdown]
 # The last row deserves a sentence. The abstract of Stable-Transformer (OpenReview lkRjnNW0gb) names models of 1 billion parameters and of 200 layers; its
-# reviewers found no experiment of either kind in the paper. What it has are GPT-2 small, 2.848 to 2.827, GPT-2 medium, 2.579 to 2.569, and a vision model,
-# 81.3 to 82.4%. Of its three parts one, its norm, was tested alone. Claims are read in the tables, and not in the abstract.
+# reviewers found no experiment of either kind in the paper. It has GPT-2 small, 2.848 to 2.827, GPT-2 medium, 2.579 to 2.569, and a vision model, 81.3 to
+# 82.4%. Only one of its three parts, its norm, was tested alone. Read claims in the tables, not in the abstract.
 #
 # ## In three sentences
 #
 # 1. A residual rule is a way to weigh depth: write the shares of all branches into a matrix, and Post-LN, Pre-LN, DeepNorm and dozens of later rules are
 #    pictures of one kind.
-# 2. A rule is four verbs and ten lines; what can be measured of it needs nothing else.
-# 3. A better loss means something if both sides had the same budget, if seeds are new, and if the difference survives as many comparisons as were made.
+# 2. A rule is four verbs and ten lines, and every measurement of it needs nothing else.
+# 3. A better loss means something only if both sides had the same budget, if the seeds are new, and if the difference survives a correction for the number of comparisons.
 #
 # **Read next**: arXiv 2603.15031, Section 6.2, for the depth-mixing matrix; then pick one of the rules in `deepnet-edu models --residuals` and run your own
 # tournament.

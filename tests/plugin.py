@@ -91,7 +91,7 @@ def is_notebook(file: str) -> bool:
 
 
 def split(item: str) -> tuple[str, str]:
-    """A test's name and its group, which stands behind the name after an @: see :func:`name_group`."""
+    """A test's name and its group, which follows the name after an @: see :func:`name_group`."""
     if item.rfind("@") > item.rfind("]"):
         test, _, group = item.rpartition("@")
         return test, group

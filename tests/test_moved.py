@@ -1,4 +1,4 @@
-"""What learners have written goes on working when rooms move, and is one module, not two."""
+"""What learners have written still works when rooms move, and is one module, not two."""
 
 import ast
 import subprocess

@@ -225,7 +225,7 @@ def test_a_games_score_only_rises_and_stands_beside_the_exercises(tmp_path: Path
 
 
 class Noon(datetime):
-    """A clock that stands: on a slow machine seconds pass between two lines."""
+    """A clock that stands still: on a slow machine seconds pass between two lines."""
 
     @classmethod
     def now(cls, tz: tzinfo | None = None) -> "Noon":

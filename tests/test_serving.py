@@ -143,7 +143,7 @@ def test_without_settings_nothing_is_said(server: Server) -> None:
 
 
 def test_the_working_folder_has_no_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder from somebody else may hold a voila.py, which Voila would run."""
+    """A folder of another user may hold a voila.py, which Voila would run."""
     monkeypatch.chdir(tmp_path)
     assert str(tmp_path) not in [*Explorers().config_file_paths, *CourseServer().config_file_paths]
 
@@ -181,7 +181,7 @@ def hangup_is_heard() -> Iterator[None]:
 
 @contextmanager
 def serving_at(command: list[str], folder: Path, **more: str) -> Iterator[tuple[subprocess.Popen[bytes], str, Path]]:
-    """The process, the address that it printed, and its log; it works in a folder with somebody else's settings."""
+    """The process, the address that it printed, and its log; it works in a folder with another user's settings."""
     log, temporary = folder / "log", folder / "tmp"
     temporary.mkdir()
     (folder / "voila.py").write_text("raise SystemExit('the working folder was read')")

@@ -95,7 +95,7 @@ class Python:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None:  # nobody tells it to end any more
+        if kind is not None:  # no process tells it to end any more
             self.kill()
         self.wait()
 

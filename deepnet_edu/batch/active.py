@@ -55,7 +55,7 @@ class Active:
 
     @property
     def mark(self) -> str:
-        """Of its processes."""
+        """The mark of its processes."""
         return str(self.folder)
 
     def look(self, found: Collection[psutil.Process]) -> float:
@@ -118,7 +118,7 @@ def start_worker(
         log: file descriptor of what it says.
     """
     process = subprocess.Popen(
-        # -P: what an earlier attempt wrote into the folder is no module.
+        # -P: what an earlier attempt wrote into the folder is not a module.
         [sys.executable, "-P", "-m", "deepnet_edu.batch.worker"],
         cwd=folder,
         env=dict(environment),

@@ -75,7 +75,7 @@ def _in_widgets(notebook: dict[str, Any]) -> Iterator[str]:
 
 
 def _left_out(code: list[tuple[int, dict[str, Any]]], ended: dict[str, Any] | None, known: bool) -> Iterator[str]:
-    """Cells that did not run, or, where no other problem is ``known``, that nobody saw the end of."""
+    """Cells that did not run, or, where no other problem is ``known``, whose end was not seen."""
     skipped = [str(n) for n, cell in code if cell["execution_count"] is None and not _tagged(cell, SKIP)]
     if skipped:
         yield f"did not run: cell{'s' if len(skipped) > 1 else ''} {', '.join(skipped)}"
@@ -163,7 +163,7 @@ def _outputs(notebook: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _vanished(code: list[tuple[int, dict[str, Any]]], ended: dict[str, Any]) -> Iterator[str]:
-    """Figures that a notebook has made and that nobody can see in it."""
+    """Figures that a notebook has made and that cannot be seen in it."""
     if (backend := str(ended.get("backend", ""))).lower() not in _WRITERS:
         return
     ran = [(n, cell) for n, cell in code if cell["execution_count"] is not None]

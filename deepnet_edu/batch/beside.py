@@ -18,7 +18,7 @@ from pathlib import Path
 MOST_BYTES, MOST_FILES = 100 * 2**20, 1000
 #: What the runner itself keeps in a run's folder.
 _RESERVED = {"status.json", "claim.json", "lock.json", "log.txt", "notebook.ipynb", "partial.ipynb"}
-#: Marks of folders that are no data: a batch, batches, a package.
+#: Marks of folders that are not data: a batch, batches, a package.
 _APART = ("batch.json", "*/batch.json", "__init__.py")
 _RUN = re.compile(r"^\s*%run\s+(?:-\S+\s+)*(\S+)", re.MULTILINE)
 

@@ -48,12 +48,12 @@ class Claims:
         self.mine.discard(path)
 
     def taker(self, run: str) -> Holder | None:
-        """Who has taken over a run that this process had claimed, for example while its machine slept."""
+        """The process that has taken over a run of this one, for example while its machine slept."""
         found = holder(self.folder / run / CLAIM)
         return None if found is None or found.is_me else found
 
     def is_free(self, run: str) -> bool:
-        """Whether nobody is at work on a run any more. A claim of another machine must be silent for a while."""
+        """Whether no process works on a run any more. A claim of another machine must be silent for a while."""
         path = self.folder / run / CLAIM
         found = holder(path)
         if found is None or not found.alive:

@@ -88,7 +88,7 @@ class _Shell(_Channel):
         self._question, self._question_beside, self._since = "", "", time.monotonic()
 
     def send(self, msg: dict[str, Any]) -> None:
-        """As it is; whoever waits for a message is woken if one has come meanwhile."""
+        """The message as it is; a task that waits for one is woken if one has come meanwhile."""
         super().send(msg)
         self.socket.get(zmq.EVENTS)
         if not msg["header"]["msg_type"].startswith("comm_"):  # to those there is no reply
@@ -145,7 +145,7 @@ class _Published(_Channel):
 
 
 class Client(AsyncKernelClient):
-    """Of a kernel that has loaded :mod:`deepnet_edu.batch.inside`; others are never thought to have lost a reply."""
+    """A client of a kernel that has loaded :mod:`deepnet_edu.batch.inside`; no other is thought to lose replies."""
 
     shell_channel_class = Type(_Shell)
     iopub_channel_class = Type(_Published)

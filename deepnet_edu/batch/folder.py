@@ -1,7 +1,7 @@
 """A batch's folder: made, taken up again, and never mixed with anything else.
 
 batch.json            what was asked for
-lock.json             who runs it, while somebody does
+lock.json             who runs it, while it is run
 sources/              the notebooks as they were when the batch was planned
 RUN/status.json       one run: its state; beside it notebook.ipynb, log.txt, and what the notebook wrote
 earlier/              runs of an earlier notebook or package, and what was damaged
@@ -84,12 +84,12 @@ def take_folder(
         say: is told for whom this waits.
 
     Raises:
-        UserError: it holds something else, somebody is at work in it, or it cannot be written.
+        UserError: it holds something else, another process works in it, or it cannot be written.
     """
     try:
         begun = os.path.lexists(folder / BATCH)
         if begun and not (resume or join):
-            raise UserError(f"{folder} holds a batch already: go on with --resume, or begin another one with --out.")
+            raise UserError(f"{folder} holds a batch already: continue it with --resume, or begin another with --out.")
         if not begun and os.path.lexists(folder) and not _is_empty(folder):
             raise UserError(f"{folder} is not an empty folder: choose another --out.")
         folder.mkdir(parents=True, exist_ok=True)
@@ -127,7 +127,7 @@ def _is_silent(path: Path, other: Holder, say: Callable[[str], None]) -> bool:
 
 
 def fill_folder(folder: Path, plan: BatchPlan, command: list[str]) -> None:
-    """Write what is planned: queued are all runs that are not done and that nobody else is at work on.
+    """Write what is planned: queued are all runs that are not done and that no other process works on.
 
     Args:
         folder: this process's own.
@@ -215,7 +215,7 @@ def what_became(folder: Path, plan: BatchPlan) -> list[Status]:
 
 
 def runs_as_they_are(folder: Path) -> list[Status]:
-    """All runs of a batch, by name. One that nobody is at work on does not run, whatever was written last.
+    """All runs of a batch, by name. One that no process works on does not run, whatever was written last.
 
     Raises:
         UserError: the folder cannot be read.
@@ -223,7 +223,7 @@ def runs_as_they_are(folder: Path) -> list[Status]:
     runs = read_batch(folder)
     for run in runs:
         if run.state == "running" and not _in_work(folder / run.id):
-            run.state, run.problems = "killed", ["its runner was ended before it: go on with --resume"]
+            run.state, run.problems = "killed", ["its runner was ended before it: continue with --resume"]
     return runs
 
 
@@ -256,7 +256,7 @@ def _put_aside(folder: Path, plan: BatchPlan, others: set[str]) -> None:
 
 
 def _move_aside(folder: Path, name: str) -> None:
-    """To earlier/, where the last one of a name is kept."""
+    """Move a run to earlier/, where the last one of a name is kept."""
     aside = folder / EARLIER / name
     aside.parent.mkdir(exist_ok=True)
     if aside.is_dir() and not aside.is_symlink():

@@ -25,20 +25,20 @@ from types import ModuleType
 from typing import Any
 from weakref import WeakSet
 
-#: Folder of the notebook, for whoever looks for something beside it; here, folder in which the kernel works.
+#: Folder of the notebook, to find something beside it; here, folder in which the kernel works.
 NOTEBOOK_DIR, CWD = "DEEPNET_EDU_NOTEBOOK_DIR", "DEEPNET_EDU_CWD"
 #: Name of the GPU that the run was given; empty or missing without one.
 GPU = "DEEPNET_EDU_GPU"
 #: A request that the kernel answers with how many cells are ``running``.
 QUESTION = "deepnet_edu_request"
-#: Packages of the kernel itself: what fails in them alone is no fault of the notebook.
+#: Packages of the kernel itself: what fails in them alone is not the notebook's fault.
 _KERNEL = ("ipykernel", "IPython", "tornado", "zmq", "jupyter_client", "jupyter_core", "comm", "traitlets", "debugpy")
 _STDLIB = (sysconfig.get_paths()["stdlib"], "<frozen")
 #: More of them say nothing more.
 _MOST = 5
 
 _numbers = count()
-#: By number, in order; those that somebody asks for are taken out again.
+#: By number, in order; those whose result is asked for are taken out again.
 _faults: dict[int, str] = {}
 
 
@@ -77,7 +77,7 @@ def end() -> dict[str, Any]:
 
 
 def _lose_no_output(kernel: Any) -> None:
-    """By default what is published is thrown away as soon as a thousand messages wait for a slow reader.
+    """Keep all that is published; by default it is thrown away once a thousand messages wait for a slow reader.
 
     To be said again before each cell: it holds for readers that are there, and not for one that comes later.
     """
@@ -114,12 +114,12 @@ def _note(sentence: str) -> int:
 def _told(error: BaseException) -> str:
     try:
         return f"{type(error).__name__}: {error}"[:200]
-    except Exception:  # somebody's __str__
+    except Exception:  # of a notebook's own __str__
         return type(error).__name__
 
 
 def _is_the_kernels(error: BaseException) -> bool:
-    """Whether an exception passed through the kernel's own packages, and through nobody else's but Python's."""
+    """Whether an exception passed through the kernel's own packages, and through no others but Python's."""
     files = [frame.f_code.co_filename for frame, _ in walk_tb(error.__traceback__)]
     parts = [Path(file).parts for file in files]
     own = [any(name in part for name in _KERNEL) and "site-packages" in part for part in parts]
@@ -138,7 +138,7 @@ def _watch_threads() -> None:
         before(args)
 
     def low_level(args: Any) -> None:
-        """Of ``_thread.start_new_thread``; an exception in ``__del__`` is no failure."""
+        """What ``_thread.start_new_thread`` calls; an exception in ``__del__`` is not a failure."""
         if args.exc_value is not None and "in thread started by" in (args.err_msg or ""):
             _note(f"a thread raised {_told(args.exc_value)}")
         unraisable(args)
@@ -178,7 +178,7 @@ def _unawaited() -> Iterator[str]:
 
 
 def _watch_futures() -> None:
-    """Whoever starts work in a pool and does not ask how it ended does not hear of its exception."""
+    """A cell that starts work in a pool and does not ask how it ended does not hear of its exception."""
     future: Any = concurrent.futures.Future
     set_exception = future.set_exception
 
@@ -229,7 +229,7 @@ def _taken_out_by(kind: Any, *names: str) -> None:
 
 
 def _watch_processes() -> None:
-    """Of multiprocessing: one that raises ends with status 1, and whoever started it may not look."""
+    """Watch processes of multiprocessing: one that raises ends with status 1, which its parent may not check."""
     kind: Any = multiprocessing.process.BaseProcess
     popen: Any = multiprocessing.popen_fork.Popen
     start, exitcode, poll = kind.start, kind.exitcode.fget, popen.poll

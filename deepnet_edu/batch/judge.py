@@ -82,7 +82,7 @@ def hinted(problem: str, source: str) -> str:
 
     Args:
         problem: a sentence of the audit.
-        source: where the notebook stands.
+        source: where the notebook is.
     """
     if "FileNotFoundError" in problem or "No such file" in problem:
         quoted, bare = re.findall(r"['\"]([^'\"]+)['\"]", problem), re.findall(r"[\w/-]*[./][\w./-]*\w", problem)

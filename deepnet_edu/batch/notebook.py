@@ -24,7 +24,7 @@ class Notebook:
 
     Attributes:
         name: its stem.
-        path: where it stands.
+        path: where it is.
         data: the file, as it was when the batch was planned.
         sha256: of ``data``.
         kernel: that runs it.

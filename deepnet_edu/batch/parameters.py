@@ -58,7 +58,7 @@ def injected(source: str, values: Mapping[str, Any]) -> str:
     of the defaults, as if they had been typed there.
 
     Args:
-        source: of the cell of parameters; it may be no Python where no values are set.
+        source: of the cell of parameters; it need not be Python where no values are set.
         values: by name, as they came out of JSON.
     """
     known = defaults(source)
@@ -104,7 +104,7 @@ def _depends(node: ast.stmt, values: Mapping[str, Any]) -> bool:
 
 
 def _type(node: ast.expr, names: Mapping[str, type | None]) -> type | None:
-    """Of an expression, from its source; tuples count as lists, since JSON, in which parameters travel, has none."""
+    """The type of an expression, from its source; tuples count as lists, since parameters travel as JSON."""
     match node:
         case ast.Constant():
             return type(node.value)

@@ -39,7 +39,7 @@ class Request:
         seeds: how many values SEED takes, from 0 on; 0 leaves it alone.
         working: folder from which paths of notebooks start; the current one if empty.
         kernel: that runs the notebooks; if empty, the one that each of them names.
-        cwd: folder in which the notebooks run, or ``"notebook"`` for the one that each of them stands in; if empty,
+        cwd: folder in which the notebooks run, or ``"notebook"`` for the one that each of them is in; if empty,
             the folder of its run.
     """
 
@@ -54,7 +54,7 @@ class Request:
 
     @classmethod
     def from_dict(cls, found: Any) -> "Request":
-        """From JSON, which knows no tuples.
+        """A request from JSON, which knows no tuples.
 
         Raises:
             ValueError: something is missing, unknown, or of another type.
@@ -133,9 +133,9 @@ def make_plan(
             path, copy = (kept or {}).get(given) or (find_notebook(given, working or Path.cwd()), None)
             notebook = read_notebook(path, request.kernel, _working(request.cwd, path, working or Path.cwd()), copy)
             twin = next((one for one in plan.notebooks.values() if one.data == notebook.data), notebook)
-            if twin.path != notebook.path and twin.name == notebook.name:  # beside it may stand other modules
+            if twin.path != notebook.path and twin.name == notebook.name:  # there may be other modules beside it
                 raise UserError(f"{given} is the same notebook as {_shown(twin.path)}: give it a batch of its own.")
-            known = defaults_of(notebook) if texts else {}  # as it stands, a notebook is papermill's matter
+            known = defaults_of(notebook) if texts else {}  # a notebook as it is, is papermill's matter
             choices = {
                 name: [value_of(notebook.name, known, name, text) for text in values]
                 for name, values in sorted(texts.items(), key=lambda item: item[0] == "SEED")  # seeds of a run together
@@ -209,7 +209,7 @@ def find_notebook(given: str, working: Path) -> Path:
 
 
 def _shown(path: Path) -> str:
-    """A path as people read it: from the clone on if it stands there."""
+    """A path as people read it: from the clone on if it is there."""
     return str(path.relative_to(places.ROOT)) if path.is_relative_to(places.ROOT) else str(path)
 
 

@@ -35,7 +35,7 @@ def marked(mark: str) -> list[psutil.Process]:
         try:
             if process.pid != os.getpid() and process.environ().get(MARK) == mark:
                 found.append(process)
-        except (psutil.Error, OSError):  # ended meanwhile, or somebody else's
+        except (psutil.Error, OSError):  # ended meanwhile, or another user's
             continue
     return found
 
@@ -79,14 +79,14 @@ def end_all(mark: str, known: Iterable[psutil.Process] = ()) -> None:
         living = {one for one in {*bearers.values(), *kin, *known} if one.pid != os.getpid() and _lives(one)}
         if not living:
             return
-        # The worker comes last: while it lives, whoever loses a parent becomes its child and is found.
+        # The worker comes last: while it lives, a process that loses its parent becomes its child and is found.
         pids = {one.pid for one in living}
         for process in [one for one in living if _parent(one) in pids] or living:
             try:
                 process.kill()
             except psutil.Error:
                 continue
-        time.sleep(0.02)  # not psutil's waiting: it would take a child's exit status away from who waits for it
+        time.sleep(0.02)  # psutil's waiting would take a child's exit status away from the process that waits for it
 
 
 def resident_gb(processes: Iterable[psutil.Process]) -> float:

@@ -32,7 +32,7 @@ def run_batch(
     quiet: bool = False,
     cluster: Cluster | None = None,
 ) -> list[Status]:
-    """Run what is planned and not done; everything about it lies in ``folder`` and can be taken up again.
+    """Run what is planned and not done; everything about it is in ``folder`` and can be taken up again.
 
     Args:
         plan: what shall be run.
@@ -50,7 +50,7 @@ def run_batch(
         The runs of the plan, as they are now.
 
     Raises:
-        UserError: the folder holds something else, somebody is at work in it, the disk is full, or the profile is
+        UserError: the folder holds something else, another process works in it, the disk is full, or the profile is
             ``record`` and the tree of the clone differs from its last commit.
     """
     if plan.request.profile == "record":
@@ -84,7 +84,7 @@ def run_batch(
 
 
 def _say(sentence: str) -> None:
-    """Not on standard output, which a script may read."""
+    """Print a line, but not on standard output, which a script may read."""
     with suppress(OSError):
         print(sentence, file=sys.stderr)
 

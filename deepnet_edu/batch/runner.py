@@ -63,7 +63,7 @@ class Limits:
 
 
 class Reporter(Protocol):
-    """Who is told how the batch goes."""
+    """An observer that is told how the batch goes."""
 
     def started(self, active: Active) -> None:
         """A run has begun."""
@@ -115,7 +115,7 @@ class Runner:
         self._versions = {"python": platform.python_version(), "torch": torch, "deepnet_edu": __version__}
 
     def run(self) -> None:
-        """Until all have ended. Ctrl-C once, a terminal that closes, or SIGUSR1 lets what runs come to its end; Ctrl-C
+        """Run until all have ended. Ctrl-C once, a terminal that closes, or SIGUSR1 lets what runs finish; Ctrl-C
         twice, or SIGTERM, ends it now.
 
         Raises:
@@ -128,7 +128,7 @@ class Runner:
                     time.sleep(LOOK_S)
             except OSError as error:
                 raise UserError(
-                    f"{error.filename or self.folder}: {error.strerror}. What is done stays: fix that, and go on "
+                    f"{error.filename or self.folder}: {error.strerror}. What is done stays: fix that, then continue "
                     "with --resume."
                 ) from error
             finally:
@@ -196,7 +196,7 @@ class Runner:
         if changed:
             self.queue.clear()
             self.watch.say(
-                f"{changed} has changed since the batch began: nothing more is started. Go on with --resume."
+                f"{changed} has changed since the batch began: nothing more is started. Continue with --resume."
             )
             return False
         folder.mkdir(exist_ok=True)  # another notebook may have removed it
@@ -286,7 +286,7 @@ class Runner:
         self._settle(active, full)
 
     def _judge(self, active: Active) -> bool:
-        """What ``judge`` says; a run that it cannot look at has failed, and the others go on."""
+        """What ``judge`` says; a run that it cannot look at has failed, and the others continue."""
         try:
             full = judge(active, self.limits.cell_timeout)
             if not nested(active.run.metrics):
@@ -299,7 +299,7 @@ class Runner:
             said = f"{Path(str(name)).name}: {error.strerror}" if name else str(error)
         except Exception as error:  # a notebook can leave anything
             said = f"{type(error).__name__}: {error}"
-        active.run.state, active.run.problems = "failed", [f"what it left cannot be looked at ({said[:200]})"]
+        active.run.state, active.run.problems = "failed", [f"what it left cannot be audited ({said[:200]})"]
         return False
 
     def _settle(self, active: Active, full: bool) -> None:

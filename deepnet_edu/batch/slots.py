@@ -11,7 +11,7 @@ from deepnet_edu.messages import UserError, shown
 from deepnet_edu.planning.limits import refuse_beyond
 from deepnet_edu.planning.memory import PROCESS
 
-#: For nvidia-smi to answer: a driver that nobody has used lately takes some seconds for each GPU.
+#: For nvidia-smi to answer: a driver that has not been used lately takes some seconds for each GPU.
 DRIVER_S = 20
 
 

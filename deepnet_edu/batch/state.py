@@ -32,7 +32,7 @@ class Status:
     Attributes:
         id: name of its folder: the notebook's stem and 12 digits of what identifies the run.
         notebook: its stem.
-        source: where the notebook stands.
+        source: where the notebook is.
         state: one of ``STATES``.
         attempts: how often it was started.
         exit: status of the process, None while there is none.
@@ -44,7 +44,7 @@ class Status:
         seconds: wall time.
         memory_gb: the largest, in GB.
         problems: what the audit found, a sentence each.
-        notes: what a reader of its metrics should know and is no failure, such as rows of the data that were left out.
+        notes: what a reader of its metrics should know, no failures, such as rows of the data that were left out.
         audited: whether the audit has been done.
         metrics: what ``kit.record`` wrote.
     """
@@ -76,7 +76,7 @@ class Status:
 
     @classmethod
     def read(cls, folder: Path) -> "Status":
-        """From the folder of a run.
+        """The status from the folder of a run.
 
         Raises:
             UserError: there is no whole status of this version; a link or a pipe is none.
@@ -121,7 +121,7 @@ class Status:
 
 
 def nested(value: Any, levels: int = DEEPEST) -> bool:
-    """Whether plain data has more than so many levels of lists and tables."""
+    """Whether plain data has more than this many levels of lists and tables."""
     if not isinstance(value, dict | list | tuple):
         return False
     inside = value.values() if isinstance(value, dict) else value
@@ -147,7 +147,7 @@ def read_batch(folder: Path) -> list[Status]:
         names = sorted(os.listdir(folder))
     except (FileNotFoundError, NotADirectoryError):
         return []
-    except (OSError, ValueError) as error:  # it belongs to somebody else, or its name is none
+    except (OSError, ValueError) as error:  # it belongs to another user, or its name is not one
         raise UserError(f"{folder} cannot be read ({getattr(error, 'strerror', None) or error}).") from None
     return [_read_or_failed(folder / name) for name in names if os.path.lexists(folder / name / STATUS)]
 

@@ -29,11 +29,11 @@ def defaults_of(notebook: Notebook) -> dict[str, tuple[str, type | None]]:
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # Python gives up in many ways
         line = getattr(error, "lineno", None)
         where = f" (line {line})" if line else " that can be read"
-        raise UserError(f"{notebook.path.name}: the cell tagged parameters is no Python{where}.") from None
+        raise UserError(f"{notebook.path.name}: the cell tagged parameters is not Python{where}.") from None
 
 
 def split(text: str) -> list[str]:
-    """At the commas that stand outside of brackets and quotes; at all of them where one of those does not close."""
+    """Split at the commas outside of brackets and quotes; at all of them where one of those does not close."""
     values, depth, quote, before = [""], 0, "", ""
     for letter in text:
         if quote:

@@ -151,5 +151,5 @@ def result(run: Status) -> str:
 
 
 def go_on(folder: str, options: Sequence[str] = ()) -> str:
-    """The command that goes on with a batch, with what was said of slots and limits."""
+    """The command that continues a batch, with its slots and limits."""
     return shlex.join(["deepnet-edu", "run", "--resume", "--out", folder, *options])

@@ -123,7 +123,7 @@ def _execute(content: Any, kernel: str, cell_timeout: float | None) -> int:
     from deepnet_edu.batch.client import Client
 
     class Manager(AsyncKernelManager):
-        """Finds this environment's own kernel by its name, and not one that somebody has put before it."""
+        """Finds this environment's own kernel by its name, and not one of the user's that comes before it."""
 
         client_factory = Client
 

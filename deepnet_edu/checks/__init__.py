@@ -4,7 +4,7 @@
     check.variance_by_depth(variance_by_depth)
 
 What a check finds is noted in the learner's progress file, where there is one. The names below are loaded when they are
-first used, so that whoever asks only which exercises there are (``names``) needs no PyTorch.
+first used, so that asking only which exercises there are (``names``) needs no PyTorch.
 """
 
 from typing import TYPE_CHECKING

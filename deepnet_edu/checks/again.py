@@ -1,5 +1,5 @@
-"""What a function owes to its next call: it keeps nothing, what it returned stays, every argument counts again, and it
-goes as deep as the lesson does."""
+"""What a function must do at every further call: it keeps nothing, what it returned stays, every argument counts, and
+it goes as deep as the lesson does."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -12,7 +12,7 @@ from deepnet_edu.checks.values import Array, argument, as_array
 
 
 def steady(trial: Trial, *calls: Sequence[Any]) -> None:
-    """A property: each call gives again what it gave before, and leaves alone what the others returned.
+    """A property: a repeated call gives the same result, and leaves alone what the others returned.
 
     Args:
         trial: of the learner's function.

@@ -2,8 +2,8 @@
 
 A *judge* is a function ``judge(trial)`` for one exercise. It calls the learner's function through the trial and climbs
 three rungs: shape and type; properties on random inputs; value against an independent formula. It never imports a
-solution: expected values come from formulas written beside it. The first line of its docstring is the answer in words,
-which a learner sees who asks for it.
+solution: expected values come from formulas written beside it. The first paragraph of its docstring is the answer in
+words, for a learner who asks for it.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ MANY_LINES = 200
 
 
 class _Swallowed(io.TextIOBase):
-    """Where a learner's prints go: counted, not kept."""
+    """Takes what a learner's function prints: counted, not kept."""
 
     lines = 0
 
@@ -48,7 +48,7 @@ def judged(
 
     Args:
         exercise: its name.
-        judge: of the exercise.
+        judge: the exercise's.
         function: the learner's.
         timeout: in seconds.
         trial: of the function in the form that the exercise asks for; by default of the function as it is.
@@ -57,7 +57,7 @@ def judged(
         sentence = f"Pass the function itself, not what it returns: check.{exercise}({exercise})."
         return Result(exercise, "tried", sentence, got=describe(function))
     if str(getattr(function, "__module__", "")).startswith(REFERENCES):
-        # A lesson that went on with the reference has put it under the learner's name.
+        # A lesson that continued with the reference has put it under the learner's name.
         sentence = "This is the reference answer: run the cell with your own function first, then this one."
         return Result(exercise, "open", sentence)
     results: list[Result] = []
@@ -84,10 +84,10 @@ def judged(
         if thread.is_alive():  # too slow, or the learner has interrupted the kernel
             _stop(thread)
     if not results:
-        sentence = f"Your function did not return within {timeout:g} s: is there a loop without end?"
+        sentence = f"Your function did not return within {timeout:g} s: does a loop never end?"
         return Result(exercise, "tried", sentence)
     if results[0].state == "done" and printed.lines > MANY_LINES:
-        sentence = f"It also printed {printed.lines:,} lines, which were swallowed: take the print out."
+        sentence = f"It also printed {printed.lines:,} lines, which are not shown: remove the print."
         return Result(exercise, "done", sentence)
     return results[0]
 
@@ -100,7 +100,7 @@ def _verdict(exercise: str, judge: Judge, trial: Trial) -> Result:
     except NotAttempted:
         return Result(exercise, "open", "Replace the line that raises NotImplementedError, then run this cell again.")
     except Exception as error:  # an odd answer that the judge did not foresee must not end the notebook
-        wrong = trial.verdict(error) or NotRight("The answer is of a kind that this exercise cannot go on with.")
+        wrong = trial.verdict(error) or NotRight("The answer is of a kind that this exercise cannot use.")
     if wrong is None:
         return Result(exercise, "done")
     return Result(

@@ -62,9 +62,9 @@ class Checks:
         return self._attempt(exercise, function)[0]
 
     def answer(self, exercise: str, function: Any) -> Callable[..., Any] | None:
-        """The function in the form in which a lesson goes on with it, or None if its check does not pass.
+        """The function in the form in which the lesson continues with it, or None if its check does not pass.
 
-        It is the function itself, unless it wants to be called otherwise than the exercise has it, keeps a cache, or
+        It is the function itself, unless it has to be called in another way than the exercise has it, keeps a cache, or
         gives another kind of result, such as a list for an array.
 
         Raises:
@@ -79,13 +79,13 @@ class Checks:
         return trial.function
 
     def name_of(self, function: Callable[..., Any]) -> str:
-        """The exercise that a function answers: by its name, or whose check has just seen it; else its own name."""
+        """The exercise that a function answers: that of its name, or just checked with it; else its own name."""
         name = str(getattr(function, "__name__", type(function).__name__))
         seen = (exercise for exercise, given in self._given.items() if given is function)
         return name if name in self.judges else next(seen, name)
 
     def in_form(self, exercise: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """A function as :meth:`answer` gives it, without a look at whether it is right."""
+        """A function as :meth:`answer` gives it, without checking whether it is right."""
         examples = self._example(exercise)
         function = as_asked(function, self._reference(exercise))
         return giving(function, examples[0]) if examples else function
@@ -112,7 +112,7 @@ class Checks:
         return self._examples.get(exercise, [])
 
     def progress(self) -> list[LessonProgress]:
-        """How far each lesson is: by the learner's file, or where none is kept by what this kernel has seen."""
+        """How far each lesson is: by the learner's file, or, where none is kept, by what this kernel has seen."""
         return by_lesson(self._states(), self.lesson_of)
 
     def _states(self) -> dict[str, dict[str, Any]]:

@@ -13,7 +13,7 @@ def refused(names: Sequence[str], error: Callable[[], Exception], autograd: bool
     """While it holds, PyTorch's functions of these names raise.
 
     Args:
-        names: as ``"layer_norm"``, wherever in torch it stands.
+        names: such as ``"layer_norm"``, wherever torch has it.
         error: makes what is raised.
         autograd: backward passes raise, too.
     """

@@ -1,8 +1,8 @@
-"""A right answer in any form: how it is called as the exercise has it, and gives what the exercise's answer gives.
+"""A right answer in any form, wrapped so that it is called, and returns its result, as the exercise has it.
 
 Lambdas, partials, callable objects and decorated functions are functions. What else a lesson could stumble over is
-mended here, for the check and for the lesson alike: other names of the parameters, parameters by keyword alone,
-a cache that needs arguments with a hash, a list where the lesson goes on with an array.
+adapted here, for the check and for the lesson: other names of the parameters, parameters by keyword alone,
+a cache that needs arguments with a hash, a list where the lesson continues with an array.
 """
 
 from collections.abc import Callable
@@ -52,7 +52,7 @@ def giving(function: Function, example: Any) -> Function:
     within = False
 
     def answer(*arguments: Any, **keywords: Any) -> Any:
-        """The learner's answer, in the form in which the lesson goes on with it."""
+        """The learner's answer, in the form in which the lesson continues with it."""
         nonlocal within
         if within:
             return function(*arguments, **keywords)

@@ -29,7 +29,7 @@ def patches(trial: Trial) -> None:
         got = trial.call(images, s)
         shape = "A patch is a token, and its pixels in all channels are its features: (B, n, C·size²)."
         wrong = apart(_wrong_patches(images, s)) if (B, C, H, W, s) in _IMAGES else []
-        said = "Some pixel is in another patch, or at another place in it."
+        said = "Some pixel is in the wrong patch, or at the wrong place in it."
         trial.equal(got, _cut(images, s), wrong, said, shape_sentence=shape)
     weight = torch.randn(5, 2, 3, 3, generator=draw, dtype=torch.float64)
     images = torch.randn(2, 2, 6, 9, generator=draw, dtype=torch.float64)
@@ -135,9 +135,9 @@ def _changed(image: Array, name: str, size: int, draw: np.random.Generator) -> A
 
 def _why(name: str, size: int, positions: bool, named: bool) -> str:
     if name == "negative":
-        return '"negative": the pixels themselves are others then.'
+        return '"negative": that changes the pixels themselves.'
     if positions:
-        return f'"{name}": every token carries its place, so a patch elsewhere is another token.'
+        return f'"{name}": every token carries its position, so a moved patch is a different token.'
     if named and name in _INSIDE:
         return f'"{name}": the pixels inside each patch move too, and a patch knows where its pixels are.'
     if named:
@@ -145,7 +145,7 @@ def _why(name: str, size: int, positions: bool, named: bool) -> str:
     if size == 1 and name not in ("shuffle", "shuffle each", "shift by a patch"):
         return f'"{name}": a patch of one pixel has no inside, so this only moves whole patches.'
     if name == "shuffle each":
-        return '"shuffle each": each image is answered alone, so the order in another image does not matter.'
+        return '"shuffle each": each image is classified by itself, so the order in another image does not matter.'
     return f'"{name}": this moves whole patches, and attention and a mean know no order.'
 
 
@@ -156,7 +156,7 @@ def rollout(trial: Trial) -> None:
         maps, skips = draw.dirichlet(np.full(T, 0.5), (L, T)), draw.uniform(0.2, 0.9, L)
         got = trial.call(maps, skips)
         wrong = apart(_wrong_rollouts(maps, skips)) if L > 1 and T > 1 else []
-        said = "For these maps and shares some entry is another one."
+        said = "For these maps and shares some entry is wrong."
         trial.equal(got, _by_paths(maps, skips), wrong, said, shape_sentence="The answer is one map: (T, T).")
     draw = np.random.default_rng(0)
     maps = draw.dirichlet(np.ones(3), (4, 3))
@@ -191,7 +191,7 @@ def _wrong_rollouts(maps: Array, skips: Array) -> list[Misconception]:
     normed = raw / raw.sum(1, keepdims=True)
     weigh = "Attention has what the skip leaves, so that rows sum to 1."
     return [
-        Misconception(_by_paths(maps, skips, back=True), "The first layer acts first, so it stands on the right."),
+        Misconception(_by_paths(maps, skips, back=True), "The first layer acts first: it is the rightmost factor."),
         Misconception(_by_paths(maps, np.full(L, 0.5)), half),
         Misconception(_by_paths(maps, np.full(L, skips.mean())), half),
         Misconception(_by_paths(maps, 0 * skips), bare),
@@ -227,10 +227,10 @@ def same_quality(trial: Trial) -> None:
     for counts in (*_COUNTS, *_FEW):
         a, b = _rights(*counts)
         wrong = apart(_wrong_tests(*counts)) if counts in _COUNTS else []
-        said = f"With {counts[0]} and {counts[1]} images that one of them alone gets right, the p-value is another one."
+        said = f"With {counts[0]} and {counts[1]} images that one of them alone gets right, the p-value is wrong."
         trial.equal(trial.call(a, b), _two_sided(counts[0], counts[1]), wrong, said)
     a, b = _rights(4, 11, 60, 3)
-    trial.equal(trial.call(a, ~b), _two_sided(60, 3), sentence="Against another b the p-value is another one.")
+    trial.equal(trial.call(a, ~b), _two_sided(60, 3), sentence="Against another b the p-value is wrong.")
     one, other = float(trial.call(a, b)), float(trial.call(b, a))
     trial.require(abs(one - other) < 1e-4, "Nothing may depend on which of the two comes first.")
     more = float(trial.call(*_rights(4, 11, 600, 300)))
@@ -254,7 +254,7 @@ def _coin(n: int) -> Array:
 
 
 def _two_sided(a: int, b: int) -> float:
-    """All splits that are no likelier than the one that was seen."""
+    """All splits that are at most as likely as the one that was seen."""
     p = _coin(a + b)
     return float(min(1.0, p[p <= p[a] * (1 + 1e-9)].sum()))
 
@@ -264,7 +264,7 @@ def _wrong_tests(a: int, b: int, both: int, none: int) -> list[Misconception]:
     p, every = _coin(n), _coin(total)
     pooled = (a + b + 2 * both) / (2 * total)
     z = abs(a - b) / total / sqrt(2 * pooled * (1 - pooled) / total)
-    differ = "Both saw the same images: only those on which they differ can tell."
+    differ = "Both saw the same images: only those on which they differ say anything."
     normal = "That is an approximation for large n: count the tail of the coin's distribution."
     return [
         Misconception(erfc(z / sqrt(2)), differ),

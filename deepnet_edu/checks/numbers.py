@@ -16,13 +16,13 @@ def number(trial: Trial, *arguments: Any, **keywords: Any) -> float:
 
 
 def holds(trial: Trial, got: float, wanted: float, sentence: str) -> None:
-    """A property, that two numbers are about the same: finer differences are for the values to tell."""
+    """A property: two numbers are about the same; finer differences are left to the values."""
     same = abs(got - wanted) <= 0.01 * max(abs(wanted), 1e-3)
     trial.require(same, sentence, f"{wanted:.6g}", f"{got:.6g}")
 
 
 def grows(trial: Trial, first: float, second: float, times: float, sentence: str) -> None:
-    """A property, that of two numbers the second is about so many times the first."""
+    """A property: the second of two numbers is about ``times`` times the first."""
     same = abs(second - times * first) <= 0.01 * abs(times * first)
     ratio = second / first if first else float("nan")
     trial.require(same, sentence, f"{times:g} times as much", f"{ratio:.6g} times as much")
@@ -35,7 +35,7 @@ def one_at_a_time(
     right: Callable[..., Any],
     tolerance: float = TOLERANCE,
 ) -> None:
-    """The value at ``base``, and where a single argument is another one: so that no answer is right which forgets an
+    """The value at ``base``, and where a single argument is changed: so that no answer is right which forgets an
     argument, or remembers an earlier call."""
     points = [base, *((*base[:i], other, *base[i + 1 :]) for i, other in enumerate(others))]
     for point in points:
@@ -43,7 +43,7 @@ def one_at_a_time(
 
 
 def apart(known: list[Misconception]) -> list[Misconception]:
-    """Those whose value no other one has here: a point says nothing of two that it cannot tell apart."""
+    """Misconceptions whose value is unique here: a point says nothing of two that it cannot tell apart."""
     return [
         one
         for one in known

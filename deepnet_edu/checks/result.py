@@ -25,7 +25,7 @@ class Result:
         difference: largest absolute difference, or None where there is none.
         rung: what did not hold, and what did, or empty.
         call: the call that gave ``got``, as text, or empty.
-        formula: the answer in words, for who asked, or empty.
+        formula: the answer in words, if the learner asked for it, or empty.
         ask: what to do next where the answer is not right, or empty.
         bar: how far the lesson is, drawn and in words, or empty.
     """

@@ -18,7 +18,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def norm_of(d: int, seed: int, eps: float) -> nn.LayerNorm:
-    """With a gain and a bias of its own: at 1 and 0 two norms in a row are one."""
+    """A norm with a gain and a bias of its own: at 1 and 0 two norms in a row are one."""
     norm = nn.LayerNorm(d, eps=eps).double()
     with torch.no_grad():
         norm.weight.copy_(1 + 0.3 * sample(d, seed=seed))
@@ -50,7 +50,7 @@ def branch_of(d: int, seed: int, calls: list[str] | None = None) -> tuple[Branch
 
 
 def plainly(f: Function) -> Function:
-    """The function under its own name alone: what Python says of it must not speak of the check."""
+    """The function under its own name alone: Python's messages about it must not speak of the check."""
     f.__qualname__, f.__module__ = f.__name__, "__main__"
     return f
 
@@ -61,7 +61,7 @@ def call_with_functions(trial: Trial, *arguments: Any) -> Any:
         return trial.call(*arguments)
     except NotRight as wrong:
         if "'function' object has no attribute" in wrong.sentence or "'Norm' object has no attribute" in wrong.sentence:
-            trial.fail("All that you may do with the branch and the norm is to call them: f(…), norm(…).")
+            trial.fail("The branch and the norm can only be called: f(…), norm(…).")
         raise
 
 

@@ -27,7 +27,7 @@ class Layer(nn.Module):
         self.norm = nn.LayerNorm(4).double()
 
     def matrices(self) -> list[Tensor]:
-        """Its weights of two dimensions, in order."""
+        """A layer's weights of two dimensions, in order."""
         return [parameter for parameter in self.parameters() if parameter.ndim == 2]
 
 

@@ -1,8 +1,8 @@
 """One attempt at an exercise, in the hands of its judge: safe calls, three rungs, and the sentence that teaches.
 
-A value that is not right does not end the attempt at once. The judge goes on, since one point tells little: a known
+A value that is not right does not end the attempt at once. The judge continues, since one point tells little: a known
 misconception is named only if it gives the learner's value at every point at which the judge knows it, and else a
-property that does not hold says more than that a number is another one.
+property that does not hold says more than that a number is wrong.
 """
 
 import copy
@@ -75,7 +75,7 @@ class GaveUp(BaseException):
 
 @dataclass(frozen=True)
 class Misconception:
-    """A wrong answer that people give: what it computes, and what to say to who gave it."""
+    """A wrong answer that people give: what it computes, and what to say to a learner who gives it."""
 
     value: Any
     sentence: str
@@ -96,7 +96,7 @@ class Trial:
         self.function, self.exercise = function, exercise
         self.results: list[Any] = []
         self._call = ""
-        self._wrong: NotRight | None = None  # the first value that was another one
+        self._wrong: NotRight | None = None  # the first value that was wrong
         self._matched: list[str] = []  # sentences of misconceptions that give the learner's value at some point …
         self._refuted: set[str] = set()  # … and of those that do not at another
         self._forbidden: NotRight | None = None
@@ -112,7 +112,7 @@ class Trial:
         if result is None:
             raise self._not_right("Your function returns nothing: is there a return at its end?", got="None")
         if inspect.isgenerator(result):
-            raise self._not_right("Your function yields its answer bit by bit: return it whole.", got="a generator")
+            raise self._not_right("Your function yields its answer piece by piece: return it whole.", got="a generator")
         if not same((arguments, keywords), before):
             raise self._not_right(
                 "Your function changed its input in place: the caller still needs it, work on a new tensor."
@@ -132,7 +132,7 @@ class Trial:
         signature = signature_of(self.function)
         if signature is not None and not binds(signature, arguments, keywords):
             raise self._not_right(
-                "Your function takes other arguments than the exercise has: keep its first line.",
+                "Your function takes other arguments than the exercise's: keep its first line.",
                 got=short(str(signature)),
             )
         try:
@@ -158,7 +158,7 @@ class Trial:
         return result
 
     def _raised(self, error: BaseException) -> NotRight:
-        """What it raised, why in the cases that everybody meets, and the learner's own line."""
+        """What it raised, why, in the common cases, and the learner's own line."""
         if isinstance(error, OverflowError):
             why = "a number on the way is too large for a float, though the answer is not: combine before you multiply."
         elif any(text in str(error) for text in _SHAPES_MEET):
@@ -179,7 +179,7 @@ class Trial:
         """While it holds, the learner's function may not use PyTorch's functions of these names.
 
         Args:
-            names: as ``"layer_norm"``, wherever in torch it stands.
+            names: such as ``"layer_norm"``, wherever torch has it.
             autograd: forbid backward passes, too.
         """
         with refused(names, self.forbid, autograd):
@@ -196,7 +196,7 @@ class Trial:
         before = copy.deepcopy(modules)
         yield
         if not all(map(same_module, modules, before)):
-            raise self._not_right("Your function changed a module that it was only to use: leave it as it is.")
+            raise self._not_right("Your function changed a module that it should only use: leave it as it is.")
 
     def like(self, got: Any, expected: Any, shape_sentence: str = "") -> None:
         """The first rung: type, shape, data type and device of ``expected``.
@@ -211,10 +211,10 @@ class Trial:
             if not isinstance(got, Tensor):
                 raise self._not_right("The answer is a tensor.", describe(expected), describe(got))
             if got.device != expected.device:
-                said = "The answer is on another device than the input."
+                said = "The answer is not on the input's device."
                 raise self._not_right(said, str(expected.device), str(got.device))
             if got.dtype != expected.dtype:
-                said = "The answer has another data type than the input: do not convert it."
+                said = "The answer does not have the input's data type: do not convert it."
                 raise self._not_right(said, str(expected.dtype), str(got.dtype))
         elif not isinstance(got, np.ndarray | list | tuple | Tensor):
             raise self._not_right("The answer is an array.", describe(np.asarray(expected)), describe(got))
@@ -225,7 +225,7 @@ class Trial:
                 "Not everything in the answer is a number.", describe(as_array(expected)), describe(got)
             ) from None
         if got_shape != expected_shape:
-            said = shape_sentence or "The shape is another one."
+            said = shape_sentence or "The shape is wrong."
             raise self._not_right(said, f"shape {expected_shape}", f"shape {got_shape}")
 
     def equal(
@@ -237,11 +237,11 @@ class Trial:
         tolerance: float = TOLERANCE,
         shape_sentence: str = "",
     ) -> None:
-        """Type, shape and value. A value that is another one is noted, and said at the end of the attempt.
+        """Type, shape and value. A wrong value is noted, and said at the end of the attempt.
 
         Args:
             got: the learner's.
-            expected: by a formula of the judge's own. Whole numbers are expected to the last digit.
+            expected: by a formula of the judge's own. Whole numbers must be exact.
             misconceptions: wrong values that people give for it.
             sentence: what to say where none of them fits: what was compared, never the formula.
             tolerance: relative to ``expected``; what comes in a coarser data type is judged at its own precision.
@@ -262,11 +262,11 @@ class Trial:
         self._refuted |= {one for one, fits in offered.items() if not fits}
         if right or self._wrong:
             return
-        said = sentence or "For these arguments the value is another one."
+        said = sentence or "For these arguments the value is wrong."
         if not isinstance(expected, Tensor) and np.isnan(a).any() and np.isfinite(b).all():
             said = _NAN
         elif close(a, b, ROUNDED):
-            said = "Nearly: something is rounded on the way, or a small term is another one."
+            said = "Nearly: something is rounded on the way, or a small term is wrong."
         finite = np.isfinite(a).all() and np.isfinite(b).all()
         difference = float(np.max(np.abs(a - b))) if finite and a.size else None
         self._wrong = NotRight(said, *show(b, a), difference, VALUE, self._call)
@@ -276,7 +276,7 @@ class Trial:
     ) -> None:
         """A property: what comes back through the learner's answer is what comes back through the written-out rule.
 
-        Where a value was another one, that is what is said.
+        Where a value was wrong, that is what is said.
 
         Args:
             answer: calls the learner's function on the operands.
@@ -301,7 +301,7 @@ class Trial:
         ):
             mine = torch.zeros_like(leaf) if mine is None else mine
             if not close(as_array(mine), as_array(theirs), 1e-5):
-                said = f"The gradient that comes back to {name} is another one: {_CUT}"
+                said = f"The gradient that comes back to {name} is wrong: {_CUT}"
                 raise NotRight(said, *show(as_array(theirs), as_array(mine)), rung=PROPERTY, call=self._call)
 
     def require(self, holds: bool, sentence: str, expected: str = "", got: str = "", rung: str = PROPERTY) -> None:

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 Array = np.ndarray[Any, Any]
 
-#: Whoever computes in Python is right to so much, relative to the value: a float may come from a float32 tensor.
+#: Precision of a Python number, relative to the value: a float may come from a float32 tensor.
 TOLERANCE = 1e-6
-#: A value that is right to so much, and not to its own precision, was rounded.
+#: A value that is right to this precision, and not to its own, was rounded.
 ROUNDED = 1e-3
 #: Some hundred roundings of each data type, relative to the value.
 _PRECISION = {4: 1e-5, 2: 2e-2}
@@ -22,7 +22,7 @@ _ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is one real number: of Python, NumPy or PyTorch, a Fraction or a Decimal; True is none."""
+    """Whether it is one real number: of Python, NumPy or PyTorch, a Fraction or a Decimal; True is not."""
     if isinstance(value, Tensor):
         return value.ndim == 0 and value.dtype != torch.bool and not value.is_complex()
     if isinstance(value, np.ndarray):
@@ -36,7 +36,7 @@ def as_array(value: Any) -> Array:
     """In float64; lists and tuples may hold tensors.
 
     Raises:
-        TypeError, ValueError: it holds something that is no real number, or rows of different lengths.
+        TypeError, ValueError: it holds something that is not a real number, or rows of different lengths.
     """
     if isinstance(value, Tensor) and not value.is_complex():
         return np.asarray(value.detach().cpu().double().numpy())
@@ -48,7 +48,7 @@ def as_array(value: Any) -> Array:
 
 
 def precision(value: Any) -> float:
-    """To what a value can be right, relative to itself: by its data type, the coarsest of those in it; 0 in float64."""
+    """The precision that a value can have, relative to itself: that of the coarsest data type in it; 0 in float64."""
     if isinstance(value, list | tuple):
         return max(map(precision, value), default=0.0)
     if isinstance(value, Tensor):
@@ -78,7 +78,7 @@ def same(a: Any, b: Any) -> bool:
     if isinstance(a, Mapping):
         return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
     if isinstance(a, int | float | str):
-        return bool(a == b or a != a)  # NaN is no number's equal
+        return bool(a == b or a != a)  # NaN equals no number
     return True  # functions cannot be compared
 
 
@@ -98,7 +98,7 @@ def same_module(a: nn.Module, b: nn.Module) -> bool:
 
 
 def describe(value: Any) -> str:
-    """Its type and shape, for a learner who gave something else than was asked for."""
+    """A value's type and shape, for a learner who gave something other than what was asked for."""
     if isinstance(value, Tensor):
         return f"tensor of shape {tuple(value.shape)}, {value.dtype}"
     if isinstance(value, np.ndarray):

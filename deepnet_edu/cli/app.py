@@ -97,7 +97,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
 
 def main() -> None:
     """Run the command line; a mistake of the user's is one sentence and exit status 1."""
-    # Must stand before torch is loaded: idle threads that spin slow small models down by far.
+    # Must be set before torch is loaded: idle threads that spin slow small models down by far.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # A pipe under Windows may not know all letters; a question mark is better than a stack trace.
     for stream in (sys.stdout, sys.stderr):
@@ -154,7 +154,7 @@ def workspace_of(given: Path | None) -> Path:
 
 
 def print_table(columns: list[str], rows: list[list[str]]) -> None:
-    """Rows under columns, as wide as they need to be where nobody's window limits them."""
+    """Rows under columns, as wide as they need to be where no window limits them."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(column, overflow="fold")

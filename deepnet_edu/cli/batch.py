@@ -103,7 +103,7 @@ def run(
     from deepnet_edu.course.places import LESSONS, RUNS
 
     if (resume or join) and out is None:
-        raise UserError("Say which batch to go on with: --out runs/NAME.")
+        raise UserError("Say which batch to continue: --out runs/NAME.")
     if take_over and not resume:
         raise UserError("--take-over is for a batch that was begun elsewhere: give it together with --resume.")
     folder = out or (RUNS if LESSONS.exists() else Path("runs")) / re.sub(r"\D", "", now()[:19])
@@ -160,7 +160,7 @@ def planned(folder: Path, begun: bool, notebooks: list[str] | None, asked: dict[
 
     Args:
         folder: of the batch.
-        begun: whether it goes on.
+        begun: whether it is continued.
         notebooks: to run; by default those of before, or all lessons.
         asked: the other fields of a :class:`~deepnet_edu.batch.plan.Request`, None or empty where nothing was said.
 
@@ -177,7 +177,7 @@ def planned(folder: Path, begun: bool, notebooks: list[str] | None, asked: dict[
     except UserError:
         if not notebooks:
             raise
-    # What was asked for before was asked for from there, wherever one stands now.
+    # What was asked for before was asked for from there, whatever the present folder is.
     kept = {} if notebooks or not begun else kept_notebooks(folder, before)
     there = before.working if not notebooks and (kept or Path(before.working).is_dir()) else str(Path.cwd())
     for path, _ in kept.values():
@@ -218,7 +218,7 @@ def ended(folder: Path, runs: "list[Status]", again: list[str], as_json: bool, f
     else:
         print(f"{done} of {len(runs)} runs are done: {folder}")
         if done < len(runs):
-            print(f"Go on with: {go_on(str(folder), again)}")
+            print(f"Continue with: {go_on(str(folder), again)}")
         print(f"All of it on one page: {shlex.join(['deepnet-edu', 'report', str(folder)])}")
     stopped = any(one.state in ("queued", "running") or one.problems == [STOPPED] for one in runs)
     return 130 if stopped and not fail_fast else int(done < len(runs))
@@ -231,7 +231,7 @@ def scheduler(
 ) -> None:
     """Bring a Dask cluster's workers and runs together, until Ctrl-C.
 
-    Whoever reaches it can run programs here: keep to loopback, a tunnel, or TLS.
+    Anyone who reaches it can run programs here: keep to loopback, a tunnel, or TLS.
 
     Example: deepnet-edu scheduler --port 8786
     """
@@ -256,7 +256,7 @@ def workers(
 ) -> None:
     """Lend this machine's GPUs or cores to a Dask cluster, until Ctrl-C.
 
-    Whoever reaches a worker or the scheduler can run programs there: keep to loopback, a tunnel, or TLS.
+    Anyone who reaches a worker or the scheduler can run programs there: keep to loopback, a tunnel, or TLS.
 
     Example: deepnet-edu workers tcp://127.0.0.1:8786 --gpus all
     """

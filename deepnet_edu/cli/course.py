@@ -36,7 +36,7 @@ def doctor(workspace: Workspace = None, as_json: Json = False) -> None:
             found = escape(f"{finding.name}: {finding.found}")
             console.print(f"{mark[finding.status]:>20}  {found}", soft_wrap=True)
             if finding.mend:
-                console.print(f"          mend it with: {finding.mend}", soft_wrap=True, markup=False)
+                console.print(f"          fix it with: {finding.mend}", soft_wrap=True, markup=False)
         console.print("Lessons cannot run yet." if failed else "Lessons can run: deepnet-edu lab")
     raise typer.Exit(1 if failed else 0)
 

@@ -238,7 +238,7 @@ def models(
 
 
 def _row(given: str) -> dict[str, Any]:
-    """Of a published model, or of a shape of one's own, whose parameters are counted."""
+    """The row of a published model, or of a shape of one's own, whose parameters are counted."""
     from deepnet_edu.planning import PUBLISHED, Published, count_parameters, find_shape
 
     if given in PUBLISHED:

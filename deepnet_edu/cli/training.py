@@ -47,7 +47,7 @@ def train(
         typer.Option(
             parser=whole("--gpus", 1, 4096),
             metavar="N",
-            help="So many GPUs of this machine; with --device cpu, so many processes.",
+            help="How many GPUs of this machine; with --device cpu, how many processes.",
         ),
     ] = None,
     plan: Annotated[
@@ -99,9 +99,9 @@ def train(
 
 
 def ask(what: str, run: "Experiment", device: str, devices: int, *, resume: bool, sure: bool, quiet: bool) -> None:
-    """Before anything is built: a run beyond this machine's memory, or an hour, is started only if somebody says so.
+    """Ask before anything is built: a run beyond this machine's memory, or an hour, is started only with your consent.
 
-    How long presets take, and runs that were begun, is known; longer ones are asked about. Where nobody can answer, as
+    How long presets take, and runs that were begun, is known; longer ones are asked about. Where it cannot ask, as
     in a job's script, a run of less than a day is started.
 
     Raises:
@@ -160,7 +160,7 @@ def start(
 
 
 def plan_of(run: "Experiment", device: str, gpus: int | None, plan: str | None) -> "tuple[Plan, str]":
-    """The plan that was asked for, which fits the run, and why it is this one where nobody said so."""
+    """The plan that was asked for, which fits the run, and why it is this one where none was given."""
     from deepnet_edu.experiment.execute import check_plan, find_plan
 
     chosen, why = find_plan(plan, run, gpus, device)

@@ -1,4 +1,4 @@
-"""How a lesson goes on with a learner's answers: in this notebook, in a later lesson, in a process of its own."""
+"""How a lesson continues with a learner's answers: in this notebook, in a later lesson, in a process of its own."""
 
 import linecache
 from collections.abc import Callable
@@ -16,10 +16,10 @@ from deepnet_edu.messages import unknown
 
 
 def mine_or_reference(function: Callable[..., Any], name: str = "") -> Callable[..., Any]:
-    """The learner's function if its check passes, else the reference answer, so that the lesson goes on either way.
+    """The learner's function if its check passes, else the reference answer, so that the lesson continues either way.
 
     A function that wants to be called otherwise than the exercise has it, or that gives another kind of result, is put
-    into the form with which the lesson goes on.
+    into the form with which the lesson continues.
 
     Args:
         function: what an exercise asked for.
@@ -32,7 +32,7 @@ def mine_or_reference(function: Callable[..., Any], name: str = "") -> Callable[
     answer = check.answer(name, function)
     if answer is not None:
         return answer
-    print(f"{name}: going on with the reference answer until yours is right.")
+    print(f"{name}: continuing with the reference answer until yours is right.")
     return cast(Callable[..., Any], getattr(_references(name), name))
 
 
@@ -41,7 +41,7 @@ def _references(exercise: str) -> ModuleType:
 
 
 def earlier(name: str) -> Callable[..., Any]:
-    """Your own answer to an exercise of an earlier lesson, if it stands in your copy of that lesson in the folder of
+    """Your own answer to an exercise of an earlier lesson, if it is in your copy of that lesson in the folder of
     this notebook and its check passes; else the reference answer. It prints which.
 
     Of your copy only that is run which defines the function and what it uses.
@@ -77,7 +77,7 @@ def shipped(name: str) -> str:
     Yours is tried first: run in an empty module it has to pass its check.
 
     Args:
-        name: of the exercise; the notebook has put what goes on under this name.
+        name: of the exercise; the notebook has the function that it continues with under this name.
 
     Raises:
         AttributeError: no exercise has this name; the sentence names the nearest.
@@ -86,7 +86,7 @@ def shipped(name: str) -> str:
         raise AttributeError(unknown("exercise", name, check.judges))
     reference = f"from {REFERENCES}.lesson_{check.lesson_of[name]} import {name}"
     space = get_ipython().user_ns
-    # What IPython compiled stands here, too, where a program runs the cells and keeps no history of them.
+    # What IPython compiled is here, too, where a program runs the cells and keeps no history of them.
     compiled = ["".join(entry[2]) for file, entry in linecache.cache.items() if _is_cell(file) and len(entry) > 2]
     if str(getattr(space.get(name), "__module__", "")).startswith(REFERENCES):
         return reference
@@ -106,7 +106,7 @@ def _is_cell(file: str) -> bool:
 
 class _Elsewhere:
     """A function from its source, which is run in an empty module when the function is called for the first time: so
-    that whoever calls it can give up.
+    that the caller can give up.
 
     Attributes:
         source: of the module.

@@ -4,7 +4,7 @@ executed, and the module of reference answers.
 The picture of the cell tagged ``headline`` also goes to docs/images/NN_name.png, for the README. In one direction, and
 deterministic: cell ids follow from the lesson and the cell's position, execution times are not recorded, and widget
 state is dropped. A solution runs again only when its code, the package or a record has changed; when only its prose
-has, the outputs that stand in it are kept.
+has, the outputs in it are kept.
 """
 
 import base64
@@ -25,6 +25,7 @@ from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 
 from deepnet_edu.course.exercises import BEGIN, END, find_exercises, reference_module, rendered_prompt, stub
+from deepnet_edu.course.glossary import PAGE, anchors, linked
 from deepnet_edu.course.header import TABLE, Header, first_cell, navigation, read_header, table
 from deepnet_edu.course.places import (
     DOCS,
@@ -40,7 +41,7 @@ from deepnet_edu.files import write_atomic
 from deepnet_edu.messages import UserError
 
 CELL_TIMEOUT_S = 900
-#: So many files are named where more are not up to date.
+#: Files that are named where more are not up to date.
 _NAMED = 8
 #: Tag of a cell whose source JupyterLab folds, and MyST's pages, too.
 FOLDED = "hide-input"
@@ -68,7 +69,7 @@ class Built:
 
     @property
     def name(self) -> str:
-        """Of the lesson."""
+        """Name of the lesson."""
         return self.header.name
 
     def files(self) -> dict[Path, str]:
@@ -80,12 +81,12 @@ class Built:
 
     @property
     def path(self) -> Path:
-        """Of the solution."""
+        """Path of the executed solution."""
         return SOLUTIONS / f"{self.name}.ipynb"
 
     @property
     def image(self) -> Path:
-        """Of the headline picture."""
+        """Path of the headline picture."""
         return IMAGES / f"{self.name}.png"
 
 
@@ -213,6 +214,7 @@ def _convert(notebook: NotebookNode, header: Header) -> Built:
             kernelspec=NotebookNode(display_name="Python 3 (ipykernel)", language="python", name="python3"),
             language_info=NotebookNode(name="python"),
         )
+    known = anchors((DOCS / PAGE).read_text(encoding="utf-8"))
     imports = ""
     for position, cell in enumerate(notebook.cells):
         tags = cell.metadata.get("tags", [])
@@ -229,12 +231,14 @@ def _convert(notebook: NotebookNode, header: Header) -> Built:
             cell.source = rendered_prompt(cell.source, exercise, name[:2])
         if ROOM in tags:
             cell.metadata["jp-MarkdownHeadingCollapsed"] = True
+        if cell.cell_type == "markdown":
+            cell.source = linked(cell.source, known, name)
         for made in (lesson, solution):
             own = nbformat.from_dict(cell)
             if exercise and own.cell_type == "code":
                 own.source = stub(cell.source, exercise) if made is lesson else exercise.solution
             for page in PAGES if own.cell_type == "markdown" else ():
-                own.source = own.source.replace(f"]({page})", f"](../{DOCS.name}/{page})")
+                own.source = re.sub(rf"\]\({re.escape(page)}(?=[)#])", f"](../{DOCS.name}/{page}", own.source)
             made.cells.append(own)
     for made in (lesson, solution):
         nbformat.validate(made)
@@ -300,7 +304,7 @@ def _read(path: Path) -> str | None:
 
 
 def _notebook(path: Path) -> NotebookNode | None:
-    """What stands at ``path``, None if that is no notebook: then it is made anew."""
+    """The notebook at ``path``, None if there is none: then it is made again."""
     try:
         return nbformat.read(path, as_version=4)
     except Exception:  # missing, or damaged in one of many ways

@@ -17,9 +17,9 @@ from IPython.core.inputtransformer2 import TransformerManager
 _READ = {"LOAD_NAME", "LOAD_GLOBAL", "LOAD_FROM_DICT_OR_GLOBALS"}
 _BIND = {"STORE_NAME", "STORE_GLOBAL"}
 _DELETE = {"DELETE_NAME", "DELETE_GLOBAL"}
-#: Functions in the compiler's eyes that run where they stand.
+#: Functions to the compiler, which run where they are written.
 _AT_ONCE = {"<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>"}
-#: By these a cell can bind what stands nowhere in it; a magic is a call of the last one.
+#: By these a cell can bind a name that is nowhere in it; a magic is a call of the last one.
 _HIDDEN = {"exec", "eval", "globals", "locals", "get_ipython"}
 KNOWN = {*dir(builtins), "display", "__annotations__", "__conditional_annotations__"} - _HIDDEN
 
@@ -30,7 +30,7 @@ class Names:
 
     Attributes:
         needed: read when the cell runs, and not bound in it before.
-        later: read when somebody calls a function of the cell.
+        later: read when a function of the cell is called.
         bound: there after the cell.
         deleted: no longer there.
     """
@@ -55,7 +55,7 @@ def names(source: str) -> Names:
 
 
 def _look(code: CodeType, found: Names, *, at_once: bool, own: set[str] | None) -> None:
-    """Add the names of ``code``, in the order in which they stand.
+    """Add the names of ``code``, in the order in which they are written.
 
     Args:
         code: of a cell, or of a function or class in it.
@@ -101,7 +101,7 @@ def needed_for(name: str, cells: Sequence[str]) -> str:
     """
     statements = [one for cell in cells for one in _statements(cell)]
     found = [names(one) for one in statements]
-    taken = {place for place, one in enumerate(found) if "*" in one.needed}  # what they import nobody can say
+    taken = {place for place, one in enumerate(found) if "*" in one.needed}  # what they import cannot be known
     wanted = [(name, len(found))]
     while wanted:
         one, end = wanted.pop()

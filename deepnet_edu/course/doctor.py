@@ -1,4 +1,4 @@
-"""Is this machine ready? Each problem comes with the command that mends it."""
+"""Is this machine ready? Each problem comes with the command that fixes it."""
 
 import importlib.metadata
 import importlib.util
@@ -26,13 +26,13 @@ MEND = "python install.py --again"
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """One thing that was checked.
 
     Attributes:
         name: what.
         status: ``"ok"``; ``"warning"``: lessons run, but look at it; ``"problem"``: lessons cannot run.
         found: what is there.
-        mend: the command that mends it, empty if nothing has to be.
+        mend: the command that fixes it, empty if nothing has to be done.
     """
 
     name: str
@@ -122,13 +122,13 @@ def _driver_problem(tool: str) -> str:
 
 
 def _compiler() -> Finding:
-    """The fast path's compiled functions: nobody needs them, and with them a step takes three quarters of the time."""
+    """The fast path's compiled functions: not needed, but with them a step takes three quarters of the time."""
     try:
         from deepnet_edu.model.paths import native
 
         compiler = native()
     except Exception as error:  # without torch there is nothing to look at
-        return Finding("Compiled functions", "warning", f"cannot be looked at: {error}", _again("torch"))
+        return Finding("Compiled functions", "warning", f"cannot be checked: {error}", _again("torch"))
     if compiler is None:
         return Finding("Compiled functions", "ok", "none: the fast path is not installed")
     library, reason = compiler.load()
@@ -162,7 +162,7 @@ def _disk(workspace: Path) -> Finding:
         free = shutil.disk_usage(folder).free / 2**30
     except OSError as error:
         return Finding(
-            "Disk", "warning", f"cannot be looked at: {error.strerror}", "deepnet-edu doctor --workspace FOLDER"
+            "Disk", "warning", f"cannot be checked: {error.strerror}", "deepnet-edu doctor --workspace FOLDER"
         )
     if free < NEEDED_DISK_GB:
         return Finding(
@@ -172,7 +172,7 @@ def _disk(workspace: Path) -> Finding:
 
 
 def _versions(constraints: Path) -> Finding:
-    """Warn where an installed version differs from the tested one; a local build label (+cpu) is no difference."""
+    """Warn where an installed version differs from the tested one; a local build label (+cpu) does not count."""
     missing = [name for name in _required() if not _installed(name)]
     if missing:
         return Finding("Versions", "problem", f"not installed: {', '.join(missing)}", _again(*missing))

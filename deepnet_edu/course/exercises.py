@@ -79,6 +79,8 @@ def _exercise(
         lacks.append("a line **Objective**")
     if len(hints) < 2:
         lacks.append("two paragraphs Hint:")
+    if any(hint[:1].isascii() and hint[:1].islower() for hint in hints):
+        lacks.append("a capital letter at the beginning of each hint")
     solution = codes[name].source if name in codes else ""
     if name not in codes:
         lacks.append(f'a code cell exercise="{name}"')
@@ -126,7 +128,7 @@ def rendered_prompt(source: str, exercise: Exercise, lesson_number: str) -> str:
 
 
 def stub(source: str, exercise: Exercise) -> str:
-    """The code cell as a learner gets it: what stood between the markers is theirs to write."""
+    """The code cell as a learner gets it: what was between the markers is theirs to write."""
     before, rest = source.split(BEGIN)
     after = rest.split(END)[1]
     indent = before[before.rindex("\n") + 1 :]

@@ -40,7 +40,7 @@ def finding(
         what: the quantity, with its unit.
         value: one number, a list (of seeds, say), or either by name. Tensors and arrays are taken as numbers.
         above: every value must be above it, and ``below`` below.
-        near: every value must be no farther from it than ``by``.
+        near: every value must be at most this far from it, ``by``.
         says: a further claim, in words, that ``holds`` judges: ``says="rising", holds=a < b``.
         form: format of the values, such as ``".0%"``; three significant digits if it is empty.
 

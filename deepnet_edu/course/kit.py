@@ -71,7 +71,7 @@ def setup(seed: int, profile: str) -> torch.device:
 
     On the CPU one thread: the lessons' matrices are small, and sharing one between threads costs more than it saves.
     Numbers below 1e-38 become 0: the vanished gradients of a Post-LN stack would otherwise take five times as long.
-    A warning is its sentence, without the file of the kernel's that the cell lies in.
+    A warning is its sentence, without the kernel's file of that cell.
 
     Raises:
         RuntimeError: the profile is ``"gpu"`` and there is none.
@@ -130,7 +130,7 @@ def _short(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Without tensors, arrays and NumPy's numbers."""
+    """A value without tensors, arrays and NumPy's numbers."""
     if hasattr(value, "tolist"):
         return value.tolist()
     return [_plain(one) for one in value] if isinstance(value, list | tuple) else value

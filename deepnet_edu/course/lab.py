@@ -49,7 +49,7 @@ class CourseServer(ServerApp):
         super().find_server_extensions()
 
     def init_configurables(self) -> None:
-        """Before anything is made by them, settings are what was promised."""
+        """Set what was promised before anything is made by the settings."""
         changed = serving.promise(self, PROMISED)
         super().init_configurables()
         serving.say(changed + serving.own_token(self.identity_provider), "lab")

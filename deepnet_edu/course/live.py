@@ -64,7 +64,7 @@ class LiveLoss(LivePicture):
         self._next = 0.0  # the first point too: it is drawn into a figure that is there
 
     def __call__(self, history: History) -> None:
-        """After each step; the last one is always drawn."""
+        """Redraw after a step; the last one is always drawn."""
         self._history = history
         begin = time.monotonic()
         if self._ended() or begin >= self._next:
@@ -79,7 +79,7 @@ class LiveLoss(LivePicture):
 def train_live(
     picture: LivePicture, runs: dict[str, History], model: Model, task: Task, config: TrainConfig
 ) -> History:
-    """Train, and redraw ``picture`` on the way; the history lies in ``runs`` under the name of the model's rule."""
+    """Train, and redraw ``picture`` on the way; the history is in ``runs`` under the name of the model's rule."""
 
     def follow(history: History) -> None:
         runs[model.config.residual] = history

@@ -12,7 +12,7 @@ PACKAGE = ROOT / "deepnet_edu"
 CLONE = (ROOT / "install.py").is_file() and (ROOT / "solutions").is_dir()
 LESSONS = ROOT / "lessons"
 DOCS = ROOT / "docs"
-#: Pages to which lessons link by name alone: they stand in docs/, and in a workspace beside the lessons.
+#: Pages to which lessons link by name alone: they are in docs/, and in a workspace beside the lessons.
 PAGES = ("glossary.md", "notation.md")
 SOLUTIONS = ROOT / "solutions"
 BENCHMARKS = ROOT / "benchmarks"
@@ -31,7 +31,7 @@ NEEDS_CLONE = "The package is installed alone: clone the project, and run python
 #: Sizes at which a lesson runs.
 PROFILES = ("smoke", "cpu", "gpu", "record")
 #: Modules of the room ``course`` that no notebook imports.
-_APART = ("build", "connection", "doctor", "exercises", "header", "lab", "workspace")
+_APART = ("build", "connection", "doctor", "exercises", "glossary", "header", "lab", "workspace")
 
 
 def lesson_names(folder: Path = LESSONS, ending: str = "ipynb") -> list[str]:

@@ -161,7 +161,7 @@ def _parts(copy: Path) -> tuple[Path, Path]:
 
 def _renew(copy: Path, content: bytes, known: dict[str, Any]) -> bool:
     """Replace an untouched copy. What JupyterLab saves at this moment is not lost: the old version is moved away,
-    looked at once more, and the new one put only where nothing is.
+    compared once more, and the new one put only where nothing is.
 
     Returns:
         Whether it was replaced.

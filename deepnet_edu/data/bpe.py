@@ -31,7 +31,7 @@ class BytePairs:
         languages: those that have a tag, for example ``["de", "en"]``.
 
     Raises:
-        ValueError: a merge is not of two pieces that exist by then, or a language stands twice.
+        ValueError: a merge is not of two pieces that exist by then, or a language occurs twice.
     """
 
     pad, start, end = range(3)
@@ -100,7 +100,7 @@ class BytePairs:
     def cached(
         cls, folder: Path | str, texts: Iterable[str], vocab_size: int, languages: Sequence[str] = ()
     ) -> "BytePairs":
-        """Those of :meth:`train` from a folder, the workspace for example; learned, and kept there, the first time.
+        """The pairs of :meth:`train`, kept in a folder, the workspace for example; they are learned the first time.
 
         The file's name changes with the texts, the size and the languages, so that a file is never of other data. One
         that is damaged is learned again.

@@ -21,10 +21,10 @@ def read_catalog(path: Path) -> tuple[list[tuple[str, str]], Counter[str]]:
     """Messages of a .po file with their translations, and how many entries were skipped for which reason.
 
     Of a message with a plural the first form is the singular's and the last the plural's. Spaces and line ends are one
-    space each. What has no translation yet is no entry.
+    space each. What has no translation yet is left out.
 
-    An entry is looked at by itself, so that a broken one takes no other with it; Babel's reader, which we would else
-    use, prints a warning and keeps what it could make of it.
+    An entry is parsed by itself, so that a broken one takes no other with it; Babel's reader, which we would use
+    otherwise, prints a warning and keeps what it could make of it.
 
     Raises:
         OSError: the file cannot be read.
@@ -54,7 +54,7 @@ def read_catalog(path: Path) -> tuple[list[tuple[str, str]], Counter[str]]:
 
 
 def _entry(lines: Sequence[str]) -> dict[str, str] | None:
-    """An entry's texts by keyword; None where a line is not of the format, or a keyword is missing or stands twice."""
+    """An entry's texts by keyword; None where a line is not of the format, or a keyword is missing or occurs twice."""
     from babel.messages.pofile import unescape
 
     entry: dict[str, str] = {}

@@ -44,7 +44,7 @@ def date_pairs(languages: Sequence[str], count: int, seed: int = 0) -> Iterator[
         seed: of the days.
 
     Raises:
-        ValueError: there are not so many days.
+        ValueError: there are not that many days.
     """
     if not 0 <= count <= DAYS:
         raise ValueError(f"count={shown(count)}: expected 0 to {DAYS}, the days of 1950 to 2049.")
@@ -94,7 +94,7 @@ def _paired(written: Any, languages: Sequence[str]) -> Iterator[Pair]:
 
 
 def _spaced(text: str) -> str:
-    """With ordinary spaces alone; CLDR has thin ones and such that break no line."""
+    """Text with ordinary spaces alone; CLDR has thin ones and non-breaking ones."""
     return " ".join(text.split())
 
 

@@ -43,7 +43,7 @@ class Epochs(Generic[Item]):
         return {"data": self.data, "seed": self.seed, "epoch": self.epoch, "position": self.position}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on where :meth:`state` was asked.
+        """Continue where :meth:`state` was asked.
 
         Raises:
             ValueError: the state is of other data, of another seed, or damaged; the place is as it was.

@@ -23,7 +23,7 @@ Row = dict[str, Any]
 
 #: How Hugging Face datasets calls what a file of this ending holds.
 _FORMATS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet", ".txt": "text"}
-#: How it should read them: a mark of UTF-8 at the start is no text, and a document may be the word "null" or "NA".
+#: How it should read them: a byte-order mark at the start is not text, and a document may be the word "null" or "NA".
 _SETTINGS: dict[str, dict[str, Any]] = {
     "csv": {"keep_default_na": False, "na_values": [""], "encoding": "utf-8-sig"},
     "text": {"encoding": "utf-8-sig"},
@@ -32,7 +32,7 @@ _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 class HubPreset(NamedTuple):
-    """Where on the hub a set lies.
+    """Where on the hub a set is.
 
     Attributes:
         path: its name there.
@@ -104,7 +104,7 @@ def load_text(
         config: the part of the set, where it has several.
         split: ``"train"``, ``"validation"`` or ``"test"``, as far as the set has them.
         streaming: read while it downloads, and keep nothing.
-        limit: only so many rows from the start.
+        limit: only this many rows from the start.
 
     Raises:
         UserError: the extra is missing, the name, configuration, split or column is unknown, the file is damaged, or
@@ -140,7 +140,7 @@ def load_translation(
         config: the part of the set, where it has several; a preset knows its own.
         split: ``"train"``, ``"validation"`` or ``"test"``, as far as the set has them.
         streaming: read while it downloads, and keep nothing.
-        limit: only so many rows from the start.
+        limit: only this many rows from the start.
 
     Raises:
         UserError: as :func:`load_text`; a language is unknown.
@@ -297,7 +297,7 @@ def _loading(name: str, streaming: bool) -> Iterator[None]:
                 f"The hub has no set {name} that is open to all ({why}): give its whole name there, or one of "
                 f"{', '.join(PRESETS)}."
             ) from error
-        again = "from the start" if streaming else "and it goes on with what is in the cache"
+        again = "from the start" if streaming else "and it continues with what is in the cache"
         raise UserError(
             f"Loading {name} was interrupted ({why}): nothing is lost, run the same again {again}."
         ) from error

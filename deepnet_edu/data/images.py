@@ -38,7 +38,7 @@ class Images:
         n_classes: one more than the largest label.
 
     Raises:
-        ValueError: the shapes do not fit, pixels are not finite, labels are no classes, or a part has no image.
+        ValueError: the shapes do not fit, pixels are not finite, labels are not classes, or a part has no image.
     """
 
     @checked()
@@ -80,7 +80,7 @@ class Images:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What is read, as plain JSON: a checkpoint goes on with the same only."""
+        """What is read, as plain JSON: a checkpoint resumes with the same only."""
         data = fingerprint(self.train.inputs.numpy(), self.train.targets.numpy())
         return {"images": data, "batch_size": self.batch_size}
 

@@ -100,7 +100,7 @@ class MaskedText:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What is read, as plain JSON: a checkpoint goes on with the same only."""
+        """What is read, as plain JSON: a checkpoint resumes with the same only."""
         return {**self.text.identity, "masked": self.share}
 
     @cached_property
@@ -135,7 +135,7 @@ class MaskedText:
         return self.text.state() if isinstance(self.text, PackedText) else {}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on where :meth:`state` was asked.
+        """Continue where :meth:`state` was asked.
 
         Raises:
             ValueError: as :meth:`PackedText.load_state`.

@@ -23,7 +23,7 @@ class PackedText:
     out for validation. A window is T + 1 tokens, its last being the next one's first, so that every token is an answer
     once an epoch; tokens at the end that fill no window are left out. In memory a token takes 4 bytes.
 
-    The text remembers its place: a second run with the same object goes on where the first one stopped. Make another
+    The text remembers its place: a second run with the same object continues where the first one stopped. Make another
     one, or load the state of before, to read the same windows again.
 
     Args:
@@ -93,7 +93,7 @@ class PackedText:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What is read, as plain JSON: a checkpoint goes on with the same only."""
+        """What is read, as plain JSON: a checkpoint resumes with the same only."""
         return {"text": self._epochs.data, "length": self.length, "batch_size": self.batch_size}
 
     @property
@@ -126,7 +126,7 @@ class PackedText:
         return self._epochs.state()
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on where :meth:`state` was asked.
+        """Continue where :meth:`state` was asked.
 
         Raises:
             ValueError: the state is of another text, tokenizer, length or seed, or damaged.

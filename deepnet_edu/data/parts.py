@@ -15,7 +15,7 @@ Item = TypeVar("Item")
 Other = TypeVar("Other")
 #: Of validation and of test; training has the rest.
 SHARES = 0.1, 0.1
-#: Documents that share a run of so many words belong together.
+#: Documents that share a run of this many words belong together.
 RUN = 12
 
 
@@ -117,7 +117,7 @@ def split_documents(documents: Sequence[str], shares: tuple[float, float] = SHAR
 
 
 def shared_passages(parts: Parts[str], run: int = RUN) -> list[str]:
-    """Passages of so many words that documents of more than one part have, sorted; spaces do not count."""
+    """Passages of this many words that documents of more than one part have, sorted; spaces do not count."""
     passages = [{passage for document in part for passage in _passages(document, run)} for _, part in parts.items()]
     both = (passages[0] & passages[1]) | (passages[0] & passages[2]) | (passages[1] & passages[2])
     return sorted(" ".join(passage) for passage in both)
@@ -142,7 +142,7 @@ def _groups(documents: Sequence[str], run: int) -> list[list[int]]:
     first: dict[int, int] = {}
     for i, document in enumerate(documents):
         for passage in _passages(document, run):
-            # Hashes take a tenth of the memory; two alike would only put two documents together.
+            # Hashes take a tenth of the memory; two equal ones would only put two documents together.
             other = find(first.setdefault(hash(passage), i))
             leader[max(find(i), other)] = min(find(i), other)
     groups = defaultdict(list)

@@ -16,7 +16,7 @@ _MARK = re.compile(f"[{chr(_FIRST)}-{chr(_FIRST + _MOST - 1)}]")
 
 
 def placeholders(text: str) -> list[str]:
-    """Those of a message, in order."""
+    """The placeholders of a message, in order."""
     return PLACEHOLDER.findall(text)
 
 

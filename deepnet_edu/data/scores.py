@@ -14,7 +14,7 @@ from deepnet_edu.messages import UserError, unknown
 
 #: How sacreBLEU cuts sentences into words; ``"char"`` for languages written without spaces.
 TOKENIZERS = ("13a", "intl", "char", "zh", "none")
-#: Beyond so many numbers, draws times sentences, sacreBLEU's tables take several GB.
+#: Beyond this many numbers, draws times sentences, sacreBLEU's tables take several GB.
 MOST = 5_000_000
 
 
@@ -33,7 +33,7 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True)
 class Scores:
-    """Of several systems on the same sentences.
+    """Scores of several systems on the same sentences.
 
     Attributes:
         systems: by name, BLEU and chrF in percent; ``p`` says how likely so large a difference from the first system
@@ -109,7 +109,7 @@ def compare(
         from sacrebleu.significance import PairedTest
     except ImportError:
         raise UserError("Scoring needs sacreBLEU: python -m pip install sacrebleu") from None
-    # force: outputs that look tokenized are no mistake here.
+    # force: outputs that look tokenized are not a mistake here.
     metrics = {"BLEU": BLEU(tokenize=tokenize, force=True), "chrF": CHRF()}
     told: Any = [(name, list(map(one_word, outputs))) for name, outputs in systems.items()]
     test = PairedTest(told, metrics, [list(map(one_word, references))], test_type="bs", n_samples=draws)

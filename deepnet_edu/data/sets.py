@@ -118,7 +118,7 @@ def stats(name: str, languages: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def text_stats(parts: Parts[str]) -> dict[str, Any]:
-    """Of a text: entropies and compressors in bits per byte."""
+    """Statistics of a text: entropies and compressors in bits per byte."""
     whole = {name: "\n\n".join(documents) for name, documents in parts.items()}
     after = compressed(whole["train"], whole["test"])
     return {
@@ -141,7 +141,7 @@ def text_stats(parts: Parts[str]) -> dict[str, Any]:
 
 
 def translation_stats(found: Multilingual | Parts[Pair]) -> dict[str, Any]:
-    """Of translations: sizes, tokens, and BLEU and chrF of three simple translators on test pairs drawn at random."""
+    """Sizes and tokens of translations, and BLEU and chrF of three simple translators on random test pairs."""
     if isinstance(found, Parts):
         languages = sorted({pair.language or "" for _, part in found.items() for pair in part})
         found = Multilingual(found, tuple(languages), Counter())
@@ -178,7 +178,7 @@ def _tokens(encoded: Any) -> int:
 
 
 def image_stats(found: Images) -> dict[str, Any]:
-    """Of images: sizes, and how many of the test part two simple classifiers get right."""
+    """Sizes of images, and how many of the test part two simple classifiers get right."""
     most = int(found.train.targets.bincount().argmax())
     return {
         "shape": list(found.shape),

@@ -28,7 +28,7 @@ class PythonDocs:
 
     The text differs between Python versions, so its yardsticks are computed from the file that is read.
     Characters outside ASCII become ``?``. The last tenth is held out, whole, for validation. Topics quote each other,
-    so that some of it stands in the training part, too (9% of its paragraphs' characters in Python 3.11): for held-out
+    so that some of it is in the training part, too (9% of its paragraphs' characters in Python 3.11): for held-out
     numbers, :func:`~deepnet_edu.data.documents.python_topics` are split without a leak.
 
     Args:
@@ -52,7 +52,7 @@ class PythonDocs:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What is read, as plain JSON: a checkpoint goes on with the same only."""
+        """What is read, as plain JSON: a checkpoint resumes with the same only."""
         return {"text": fingerprint(self.train.numpy()), "length": self.length, "batch_size": self.batch_size}
 
     @property

@@ -40,8 +40,8 @@ def translate(
         batch_size: sentences at a time.
 
     Raises:
-        ValueError: the model is no translator or of another vocabulary, a language has no tag (the nearest is named), a
-            sentence is empty or has more tokens than the model has positions.
+        ValueError: the model is not a translator or has another vocabulary, a language has no tag (the nearest is
+            named), a sentence is empty or has more tokens than the model has positions.
     """
     if not isinstance(model, Translator):
         raise ValueError(f"A model for task={model.config.task!r} cannot translate: build one with task='translation'.")

@@ -33,7 +33,7 @@ class Pair(NamedTuple):
 
 
 class Translations:
-    """Translate: every pair once an epoch, in batches of so many tokens.
+    """Translate: every pair once an epoch, in batches of a given number of tokens.
 
     The encoder reads the tag, if the pair has one (Johnson et al. 2017, arXiv 1611.04558), the source's tokens and the
     end token. The decoder reads the start token and the target's tokens, and answers the target's and the end token.
@@ -102,7 +102,7 @@ class Translations:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What is read, as plain JSON: a checkpoint goes on with the same only."""
+        """What is read, as plain JSON: a checkpoint resumes with the same only."""
         return {"pairs": self._epochs.data, "max_tokens": self.max_tokens, "max_length": self.max_length}
 
     @property
@@ -112,7 +112,7 @@ class Translations:
 
     @property
     def batches_per_epoch(self) -> int:
-        """Of the epoch at hand; without bucketing the next may have some more or fewer."""
+        """Batches of the present epoch; without bucketing the next may have some more or fewer."""
         return len(self._epochs.order)
 
     def source_tokens(self, text: str, language: str | None = None) -> list[int]:
@@ -179,7 +179,7 @@ class Translations:
         return self._epochs.state()
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on where :meth:`state` was asked.
+        """Continue where :meth:`state` was asked.
 
         Raises:
             ValueError: the state is of other pairs, tokens, settings or seed, or damaged.
@@ -201,7 +201,7 @@ class _Sequences:
         return np.diff(np.array(self.ends))
 
     def padded(self, which: NDArray[np.int64], pad: int) -> tuple[Tensor, Tensor]:
-        """Those in ``which`` one below the other, (B, longest) int64, and where they are padding, bool."""
+        """The sentences in ``which``, one below the other, (B, longest) int64, and where they are padding, bool."""
         rows = [self.tokens[self.ends[i] : self.ends[i + 1]] for i in which]
         lengths = np.array([len(row) for row in rows])
         beyond = np.arange(lengths.max()) >= lengths[:, None]

@@ -111,13 +111,13 @@ def find_run(given: str, overrides: Sequence[str] = ()) -> Experiment:
 
 def keep(run: Experiment, folder: Path) -> bool:
     """Write the run into its folder, from which ``find_run`` and ``check_same`` read it. A file that says the same
-    already stays as it is, whatever else somebody wrote into it.
+    already stays as it is, whatever else is written in it.
 
     Returns:
         Whether it was written.
 
     Raises:
-        UserError: the file says something else, and somebody has edited it.
+        UserError: the file says something else, and was edited by hand.
         OSError: the folder cannot be written.
     """
     path = folder / FILE
@@ -136,7 +136,7 @@ def keep(run: Experiment, folder: Path) -> bool:
 
 
 def is_ours(folder: Path) -> bool:
-    """Whether the file in a run's folder is as :func:`keep` writes it, so that nobody has anything to lose by it."""
+    """Whether the file in a run's folder is as :func:`keep` writes it, so that replacing it loses nothing."""
     former = {f"{key} = {_toml(value)}" for options in FORMER.values() for key, value in options.items()}
     try:
         lines = [line for line in read_text(folder / FILE).splitlines() if line not in former]
@@ -167,7 +167,7 @@ def check_same(run: Experiment, folder: Path) -> None:
             if before != now and f"{table}.{key}" not in free:
                 raise UserError(
                     f"{folder} was begun with {table}.{key}={before!r}, and now it is {now!r}: "
-                    f"resume with what stands in {folder / FILE}, or begin anew with another --out."
+                    f"resume with what is in {folder / FILE}, or begin again with another --out."
                 )
 
 
@@ -222,7 +222,7 @@ def _name(path: Path) -> str:
 
 
 def _short(sentence: str) -> str:
-    """Without the list of all keys, which nobody would read."""
+    """The message without the list of all keys, which is too long to read."""
     before, found, _ = sentence.partition(": expected one of")
     return f"{before}: the keys are those of ModelConfig, TrainConfig and DataConfig." if found else sentence
 
@@ -286,5 +286,5 @@ def _typed(name: str, value: Any, kind: Any) -> Any:
 
 
 def _toml(value: Any) -> str:
-    """Numbers, text, true and false, and lists of them are written alike in JSON and TOML."""
+    """Numbers, text, true and false, and lists of them are written in the same way in JSON and TOML."""
     return json.dumps(value, ensure_ascii=False)

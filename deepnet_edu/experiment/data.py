@@ -45,7 +45,7 @@ class DataConfig:
             ``"translation"`` (any Hugging Face set, or files in such a form).
         name: of the set, or a path; see :mod:`deepnet_edu.data.hub`. Not for python_docs.
         config: the part of the set, where it has several.
-        column: of text, where it stands.
+        column: the one that has the text.
         directions: of a translation, ``"en-de"`` for English to German; with more than one, a tag before each source
             names the target's language.
         tokenizer: ``"bytes"``, ``"bpe"`` (byte pairs, as many as the model's vocabulary has room for, learned from the
@@ -109,7 +109,7 @@ class DataConfig:
 
     @property
     def languages(self) -> list[str]:
-        """Those that need a tag: the targets', where there is more than one direction."""
+        """Languages that need a tag: the targets', where there is more than one direction."""
         targets = {direction.split("-")[1] for direction in self.directions}
         return sorted(targets) if len(self.directions) > 1 else []
 
@@ -137,7 +137,7 @@ def make_task(
 
     Args:
         data: what to read.
-        vocab_size: of the model: so many byte pairs are learned, special tokens and tags included.
+        vocab_size: the model's: this many byte pairs are learned, special tokens and tags included.
         task: of the model, one of ``data.tasks``; the first of them where it is left out.
         seed: of the order.
         tokenizer: a file with the byte pairs of an earlier run, instead of what ``data.tokenizer`` says.
@@ -183,7 +183,7 @@ def _byte_pairs(data: DataConfig, vocab_size: int, file: Path | None) -> BytePai
 
 
 def _some_texts(data: DataConfig) -> Iterator[str]:
-    """To learn byte pairs from: as many of each direction, both sides."""
+    """Texts to learn byte pairs from: as many of each direction, both sides."""
     if data.source != "translation":
         yield from islice(_documents(data), _LEARNED_FROM)
         return

@@ -92,7 +92,7 @@ def carry_out(
 
 
 def check_plan(plan: Plan, run: Experiment, ranks: int) -> None:
-    """See that ``plan`` fits the run and so many ranks.
+    """See that ``plan`` fits the run and this many ranks.
 
     Raises:
         UserError: it does not.
@@ -103,7 +103,7 @@ def check_plan(plan: Plan, run: Experiment, ranks: int) -> None:
 
 
 def find_plan(text: str | None, run: Experiment, gpus: int | None, device: str) -> tuple[Plan, str]:
-    """A plan, and why it is this one where nobody said so.
+    """A plan, and why it is this one where none was given.
 
     Args:
         text: as :meth:`Plan.parse` reads it; None for copies; ``"auto"`` for what fits the GPUs of this machine, or
@@ -120,7 +120,7 @@ def find_plan(text: str | None, run: Experiment, gpus: int | None, device: str) 
     if text != "auto":
         return Plan.parse(text), ""
     if gpus is None:
-        raise UserError("--plan auto looks for a plan for so many GPUs: say how many, --gpus 4.")
+        raise UserError("--plan auto needs the number of GPUs: add --gpus 4, for example.")
     if device == "cuda":
         there = torch.cuda.device_count()
         memory = min(torch.cuda.get_device_properties(gpu).total_memory for gpu in range(min(gpus, there)))
@@ -167,7 +167,7 @@ def say_end(result: dict[str, Any]) -> str:
 
 
 def folder_of(what: str, out: Path | None) -> Path:
-    """Where a run goes: the file that a run keeps of itself stands in the run's folder."""
+    """Where a run goes: the file that a run keeps of itself is in the run's folder."""
     return out or (Path(what).parent if Path(what).name == FILE else Path("runs") / Path(what).stem)
 
 
@@ -185,7 +185,7 @@ def unwritten(error: OSError, folder: Path, go_on: str) -> UserError:
 
 
 def _facts(run: Experiment, plan: Plan, resume: bool) -> dict[str, Any]:
-    """What all ranks need to have alike."""
+    """What must be the same on all ranks."""
     tables = {f"{table}.{key}": value for table, content in run.to_dict().items() for key, value in content.items()}
     versions = {"deepnet_edu": deepnet_edu.__version__, "torch": torch.__version__, "Python": platform.python_version()}
     return {**versions, "plan": plan.title, "resume": resume, **tables}
@@ -232,7 +232,7 @@ def _task(run: Experiment, folder: Path, resume: bool, go_on: str, ranks: Ranks 
 
 
 def _on_first(ranks: Ranks | None, folder: Path, work: Callable[[], None]) -> None:
-    """By the first rank, where there are many."""
+    """Call a function on the first rank alone, where there are many."""
     if ranks is None:
         _said(work)
     else:

@@ -24,9 +24,9 @@ from deepnet_edu.planning.memory import OBJECTS, PROCESS
 from deepnet_edu.planning.time import RATE
 from deepnet_edu.training.memory import limit
 
-#: Seconds beyond which a run is asked about; beyond a day even where nobody can answer.
+#: Seconds beyond which a run is asked about; beyond a day even where it cannot ask.
 LONG, DAY = 3600.0, 86_400
-#: Assumed: of a GPU, what share of its peak a run reaches, and the peak where nobody wrote it down; and seconds that
+#: Assumed: of a GPU, what share of its peak a run reaches, and the peak where none is known; and seconds that
 #: Python takes for a sub-layer in a step.
 _UTILISATION, _PEAK, _LOOK = 0.3, 100e12, 70e-6
 
@@ -41,10 +41,10 @@ class Forecast:
         steps: of the run.
         tokens_per_step: that the model reads, at a position each; of a translation at most.
         operations_per_step: floating point operations in the step's matrix products; None for rules whose products
-            nobody counted.
+            were not counted.
         again_per_step: of these, what checkpoints compute a second time.
         device: its name.
-        peak: floating point operations a second of the device in that precision; None where nobody wrote it down.
+        peak: floating point operations a second of the device in that precision; None where none is known.
     """
 
     parameters: dict[str, int]
@@ -58,17 +58,17 @@ class Forecast:
 
     @property
     def tokens(self) -> int:
-        """Of the whole run."""
+        """Tokens of the whole run."""
         return self.steps * self.tokens_per_step
 
     @property
     def operations(self) -> int | None:
-        """Of the whole run."""
+        """Operations of the whole run."""
         return None if self.operations_per_step is None else self.steps * self.operations_per_step
 
     @property
     def days(self) -> float | None:
-        """Of the run at the device's peak, which no run reaches."""
+        """Days of the run at the device's peak, which no run reaches."""
         return None if self.operations is None or self.peak is None else self.operations / self.peak / DAY
 
     def to_dict(self) -> dict[str, Any]:
@@ -77,7 +77,7 @@ class Forecast:
 
 
 def forecast_ranks(run: Experiment, plan: Plan, device: str = "cpu") -> list[tuple[RankMemory, RankTraffic]]:
-    """What each rank of the pipeline of ``plan`` holds at its peak, and sends in a step; copies and shards are alike.
+    """What each rank of the pipeline of ``plan`` holds at its peak, and sends in a step; copies and shards are equal.
 
     Args:
         run: from ``find_run``.

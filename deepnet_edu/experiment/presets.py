@@ -56,7 +56,7 @@ _PAPER: Table = {
     "label_smoothing": 0.1,
     "clip": 0.0,
     "accumulate": PAPER_BATCHES,
-    # Not of the paper, which does not name its precision: what lets a deep model fit, and a run go on.
+    # Not of the paper, which does not name its precision: what lets a deep model fit, and a run continue.
     "precision": "bf16",
     "checkpoint_every": "auto",
     "save_every": 1000,
@@ -99,7 +99,7 @@ def _opus100(layers: int) -> Preset:
         source="arXiv 2203.00555, Table 2 and the hyper-parameters of OPUS-100 (Tables 4 to 8). "
         f"Assumed: {OPUS_EPOCHS} epochs are {OPUS_STEPS:,} steps, with {OPUS_PAIRS:,} pairs read in both directions "
         f"and {OPUS_TOKENS} tokens a sentence; a vocabulary of {shape.vocab_size:,}, inferred from the paper's "
-        "parameters; languages as often as they stand in the data; ReLU, learned positions, bf16.",
+        "parameters; languages as often as they occur in the data; ReLU, learned positions, bf16.",
         model={
             "architecture": "encoder_decoder",
             "task": "translation",

@@ -1,6 +1,6 @@
 """A Transformer: its configuration, parts, layers, stacks, whole models by task, and generation.
 
-The names below are loaded when they are first used: whoever asks for a configuration needs no PyTorch.
+The names below are loaded when they are first used: a configuration alone needs no PyTorch.
 """
 
 from typing import TYPE_CHECKING

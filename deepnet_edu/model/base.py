@@ -75,7 +75,7 @@ def broken_weights(model: nn.Module) -> str | None:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Without dropout; afterwards every module is in the mode that it was in."""
+    """While entered, the model runs without dropout; afterwards every module is in the mode that it was in."""
     training = [module for module in model.modules() if module.training]
     try:
         for module in training:
@@ -161,7 +161,7 @@ class Model(FormerVerbs, nn.Module):
             logits: of all classes.
             targets: whole numbers, -100 where no answer is wanted; where that is everywhere, the loss is 0.
             label_smoothing: as above.
-            answers: divide the sum by so many, of which these are a share; by default by their own number.
+            answers: divide the sum by this number, of which these are a share; by default by their own number.
 
         Raises:
             ValueError: targets are of another shape, no whole numbers or, on the CPU, outside the classes.
@@ -169,9 +169,9 @@ class Model(FormerVerbs, nn.Module):
         targets = as_tokens("Targets", targets)
         if targets.shape != logits.shape[:-1]:
             raise ValueError(
-                f"Targets of shape {tuple(targets.shape)}: expected {tuple(logits.shape[:-1])}, one for each answer."
+                f"Targets of shape {tuple(targets.shape)}: expected {tuple(logits.shape[:-1])}, one for each output."
             )
-        check_inside("Target", targets, logits.shape[-1], "the model's answers", ignored=IGNORED)
+        check_inside("Target", targets, logits.shape[-1], "the model's outputs", ignored=IGNORED)
         loss = F.cross_entropy(
             logits.flatten(0, -2),
             targets.flatten(),
@@ -202,7 +202,7 @@ class Model(FormerVerbs, nn.Module):
         """How the model runs, see :class:`~deepnet_edu.model.mode.Mode`; to be set, too, until further notice.
 
         Raises:
-            ValueError: when set: there is no such backend, or no two layers of the residual rule are alike (DLCL).
+            ValueError: when set: there is no such backend, or no two layers of the residual rule are equal (DLCL).
         """
         return next((stack.mode for stack in self.own_stacks().values()), Mode())
 
@@ -232,15 +232,15 @@ class Model(FormerVerbs, nn.Module):
         self.mode = replace(self.mode, **changes)
 
     def own_stacks(self) -> dict[str, Stack]:
-        """The stacks of this library by name: what somebody else wrote in their place is not among them."""
+        """The stacks of this library by name: a stack of another author in their place is not among them."""
         return {name: stack for name, stack in self.stacks().items() if isinstance(stack, Stack)}
 
     def sublayers(self) -> list[SubLayer]:
-        """All sub-layers from the bottom up, stack by stack. A stack that somebody else wrote has none to show."""
+        """All sub-layers from the bottom up, stack by stack. A stack of another author has none to show."""
         return [sub for stack in self.own_stacks().values() for sub in stack.sublayers()]
 
     def rules(self) -> list[Residual]:
-        """Their residual rules."""
+        """Residual rules of the sub-layers."""
         return [sublayer.residual for sublayer in self.sublayers()]
 
     def at_step(self, step: int) -> None:
@@ -291,7 +291,7 @@ class Model(FormerVerbs, nn.Module):
         return Context(padding=padding, cache=cache, rotary=angles)
 
     def make_head(self, size: int, stack: Stack, table: nn.Embedding | None) -> None:
-        """The head with what stands before it, and what the rule of the stack below it puts on the logits."""
+        """The head with what comes before it, and what the rule of the stack below it puts on the logits."""
         d, kind = self.config.d_model, self.config.head
         self.before_head = None if kind == "linear" else norm_of(self.config)
         if kind == "bert":

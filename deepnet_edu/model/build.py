@@ -113,7 +113,7 @@ def random_batch(config: ModelConfig, batch_size: Count = 4, length: Count = 32,
     Args:
         config: the model that will read it.
         batch_size: B.
-        length: T, tokens per sequence; of an image, the largest square of so many patches.
+        length: T, tokens per sequence; of an image, the largest square of this many patches.
         seed: of the draw.
 
     Raises:

@@ -44,7 +44,7 @@ class Code:
         trouble: what its code does or uses that a comparison cannot show, a clause; empty if nothing.
         spaces: the dictionaries of the class and of those it inherits from.
         uses: a dictionary elsewhere, and what its code finds there by which name.
-        functions: all that were looked at.
+        functions: all that were read.
     """
 
     def __init__(self, cls: type, entries: Iterable[str] = ENTRIES) -> None:
@@ -103,7 +103,7 @@ class Code:
             self._inherited(name)
 
     def _parts_of(self, module: Any, names: Iterable[str]) -> None:
-        """Look at what somebody has put into a module of PyTorch, and at all that a class of ours has."""
+        """Look at what was added to a module of PyTorch, and at all that a class of ours has."""
         ours = "__module__" in module and not _made_by_torch(module) and module["__module__"] != "builtins"
         for name in module.keys() & names:
             self.uses.append((module, name))
@@ -135,7 +135,7 @@ class Sources:
         self._before, self._made = self._found(), self._code()
 
     def hold(self) -> bool:
-        """Whether nobody has replaced a method, the code of a function, or what that uses."""
+        """Whether no one has replaced a method, the code of a function, or what that uses."""
         try:
             now = self._found()
             return len(now) == len(self._before) and all(map(is_, now, self._before)) and self._code() == self._made
@@ -155,7 +155,7 @@ _MADE_OF = attrgetter("__code__", "__defaults__", "__kwdefaults__")
 
 
 def constant(value: Any) -> bool:
-    """Whether a value can be compared once and for all: nobody can change it from elsewhere."""
+    """Whether a value can be compared once and for all: it cannot be changed from elsewhere."""
     if isinstance(value, tuple | frozenset):
         return all(map(constant, value))
     if is_dataclass(value) and not isinstance(value, type):
@@ -181,7 +181,7 @@ def _read(code: CodeType) -> tuple[frozenset[str], frozenset[str], frozenset[str
 
 
 def _package(space: Any) -> str:
-    """The package of a module, by the dictionary of its globals; what code takes from one of ours is looked at."""
+    """The package of a module, by the dictionary of its globals; what code takes from one of ours is read."""
     return str(space.get("__name__", "")).partition(".")[0]
 
 

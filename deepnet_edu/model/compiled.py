@@ -30,7 +30,7 @@ def unwrapped(module: Any) -> Any:
     What they wrap has the same parameters and gives the same numbers, and here it is run by paths of its own.
 
     Args:
-        module: anything; what is no such wrapper is returned as it is.
+        module: anything; what is not such a wrapper is returned as it is.
     """
     while isinstance(module, nn.Module):
         inside = module._modules
@@ -129,13 +129,13 @@ class CompiledLayer:
         def counted(graph: Any, inputs: Any, **settings: Any) -> Any:
             _tell_processors_apart()
             made = compile_graph(graph, inputs, **settings)
-            self.graphs += 1  # only now: PyTorch may have to begin anew
+            self.graphs += 1  # only now: PyTorch may have to begin again
             return made
 
         # PyTorch keeps graphs, and what it knows of sizes that vary, by code and its name: each stack has its own.
         code = what.__code__.replace(co_name=f"layer_{next(_numbers)}")
         own = FunctionType(code, what.__globals__, code.co_name)
-        # Without fullgraph what cannot be compiled would run uncompiled, and nobody would know.
+        # Without fullgraph what cannot be compiled would run uncompiled without a word.
         return torch.compile(own, fullgraph=True, backend=counted)
 
 

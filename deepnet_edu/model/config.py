@@ -65,7 +65,7 @@ class ModelConfig:
             LN before it, and a bias.
         shared_embeddings: one matrix for all embeddings and the head, instead of one each. A stack that starts near the
             identity, as DeepNorm does, then starts by repeating the token just read; what unlearns it may make all that
-            leaves the encoder alike, and a translator ignores its source for long. A longer warm-up helps, and so do
+            leaves the encoder equal, and a translator ignores its source for long. A longer warm-up helps, and so do
             tables apart (``benchmarks/tied_embedding.py``).
         clones: all layers of a stack are the same one, run again and again: a looped stack. What a rule has at the ends
             alone is not shared.
@@ -182,7 +182,7 @@ class ModelConfig:
         if self.clones and (self.residual == NO_RESIDUAL or RESIDUALS[self.residual].growing):
             raise ValueError(
                 f"clones=True makes all layers one, and with residual={self.residual!r} no two can be: choose a "
-                f"residual whose layers are alike, for example {DEFAULT!r}."
+                f"residual whose layers are equal, for example {DEFAULT!r}."
             )
 
     def _check_constants(self) -> None:

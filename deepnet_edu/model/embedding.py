@@ -1,4 +1,4 @@
-"""The lower end of a model: tokens or image patches, and where they stand."""
+"""The lower end of a model: tokens or image patches, and their positions."""
 
 import warnings
 from typing import cast
@@ -37,7 +37,7 @@ def position_ids(tokens: int, past: int, padding: Tensor | None, device: torch.d
 
 
 def may_look(x: Tensor) -> bool:
-    """Whether the values of a tensor can be looked at: on a GPU that would wait for everything queued before it."""
+    """Whether the values of a tensor can be read: on a GPU that would wait for everything queued before it."""
     return x.device.type == "cpu" and not transformed()
 
 
@@ -207,7 +207,7 @@ class PatchEmbedding(nn.Module):
         """(B, channels, height, width) → (B, patches, d_model).
 
         Raises:
-            ValueError: other channels than the model's, or sides that are no multiple of the patch.
+            ValueError: other channels than the model's, or sides that are not a multiple of the patch.
         """
         P = self.patch_size
         if images.ndim != 4 or images.shape[1] != self.channels or images.shape[2] % P or images.shape[3] % P:

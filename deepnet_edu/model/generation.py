@@ -44,7 +44,7 @@ class _Reader:
         return logits[:, -1]
 
     def select(self, rows: Tensor) -> None:
-        """Go on with these rows of the batch."""
+        """Continue with these rows of the batch."""
         self.cache.select(rows)
         if self.padding is not None:
             self.padding = self.padding[rows]
@@ -103,7 +103,7 @@ def sample(
         model, prompt, max_new_tokens, end, start, padding: as for :func:`greedy`.
         generator: the only source of chance, on the model's device.
         temperature: logits are divided by it; below 1 the likely gets likelier.
-        top_k: only so many of the most probable tokens; None for all.
+        top_k: only this many of the most probable tokens; None for all.
         top_p: of these, only the smallest set whose probability reaches ``top_p`` (arXiv 1904.09751), never none.
 
     Returns:
@@ -229,7 +229,7 @@ def _search(reader: _Reader, longest: int, K: int, power: float, end: int | None
     reader.select(sentence.expand(B, K).flatten())
     logits = reader.logits.repeat_interleave(K, dim=0)
     total = torch.full((B, K), -torch.inf, dtype=logits.dtype, device=device)
-    total[:, 0] = 0.0  # all beams of a sentence are alike at first: only one may speak
+    total[:, 0] = 0.0  # all beams of a sentence are equal at first: only one may speak
     written = torch.empty(B, K, 0, dtype=torch.long, device=device)
     filler = 0 if end is None else end
     best = torch.empty(B, 0, dtype=torch.long, device=device)  # as long as the longest that was written so far
@@ -247,7 +247,7 @@ def _search(reader: _Reader, longest: int, K: int, power: float, end: int | None
     for length in range(1, longest + 1):
         _check_logits(reader.model, logits)
         candidates = (total[..., None] + logits.log_softmax(-1).view(B, K, V)).flatten(1)  # (B, K·V)
-        # Each beam has one way to end, so twice as many candidates leave K that go on.
+        # Each beam has one way to end, so twice as many candidates leave K to continue.
         score, index = candidates.topk(min(2 * K, K * V))
         parent, token = index // V, index % V
         tokens = torch.cat([written[sentence, parent], token[..., None]], dim=-1)  # (B, 2K, length)
@@ -281,7 +281,7 @@ def _check_logits(model: Model, logits: Tensor) -> None:
         name = broken_weights(model)
         why = f"the weights of {name} are not" if name else "its weights are, but what it computes from them overflows"
         raise ValueError(
-            f"The model's answers are not finite numbers; {why}. It cannot write: load an earlier checkpoint, "
+            f"The model's outputs are not finite numbers; {why}. It cannot write: load an earlier checkpoint, "
             "or build it again."
         )
 
@@ -314,15 +314,15 @@ def _check(
             raise ValueError(f"{name}={token!r} is outside the vocabulary: expected 0 to {size - 1}.")
     translates = isinstance(model, Translator)
     if translates != (start is not None):
-        what = "needs a start token to write from" if translates else "goes on from its prompt: leave out start"
+        what = "needs a start token to write from" if translates else "continues its prompt: leave out start"
         raise ValueError(f"start={start!r}: a model for task={model.config.task!r} {what}.")
     check_mask("padding", padding, tuple(prompt.shape))
     if padding is not None and padding.device != device:
         raise ValueError(f"The padding is on {padding.device}, the model on {device}: use padding.to('{device}').")
     if padding is not None and not translates and padding[:, -1].any():
         raise ValueError(
-            "A prompt is padded on the right, where it goes on: pad it on the left. (padding is True where a token is "
-            "padding; from Hugging Face's attention_mask, attention_mask == 0.)"
+            "A prompt is padded on the right, where it is continued: pad it on the left. (padding is True where a "
+            "token is padding; from Hugging Face's attention_mask, attention_mask == 0.)"
         )
     # The last token that is written is not read again.
     length = max_new_tokens + (0 if translates else prompt.shape[1] - 1)

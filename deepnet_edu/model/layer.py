@@ -110,7 +110,7 @@ class SubLayer(nn.Module):
 class TransformerLayer(nn.Module):
     """Self-attention, cross-attention where there is a memory, then feed-forward, each a :class:`SubLayer`.
 
-    What a rule has once a layer lies with the lowest sub-layer (:meth:`~deepnet_edu.residual.Residual.share`).
+    What a rule has once per layer belongs to the lowest sub-layer (:meth:`~deepnet_edu.residual.Residual.share`).
     """
 
     self_attention: SubLayer

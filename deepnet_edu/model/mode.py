@@ -18,9 +18,9 @@ class Mode:
     Args:
         path: ``"plain"`` runs layer after layer; ``"fast"`` is the folder ``model/fast``, the same numbers in less time
             and memory, and refuses what it does not know; ``"auto"`` takes the fast one where it can.
-        checkpoint_every: so many layers' activations are thrown away together and computed again when the gradient
-            comes by; 0 keeps all, ``"auto"`` is √n_layers of each stack, which needs the least memory.
-        offload: what is kept between those layers lies in the CPU's memory until then; on a CPU it is there anyway.
+        checkpoint_every: the activations of this many layers are thrown away together and computed again in the
+            backward pass; 0 keeps all, ``"auto"`` is √n_layers of each stack, which needs the least memory.
+        offload: what is kept between those layers is in the CPU's memory until then; on a CPU it is there anyway.
         compile: ``"layer"`` compiles one layer of each stack, which then serves all its layers, by the plain path. The
             first step takes the time of compiling, the same at any depth; ``stack.graphs`` says how many it made.
         backend: of ``torch.compile``; ``"aot_eager"`` finds the graphs and makes no kernels.
@@ -58,15 +58,15 @@ class FormerVerbs:
         self._change(path=path)
 
     def checkpoint_every(self, layers: int | str) -> None:
-        """Likewise; without checkpoints nothing is offloaded."""
+        """Set ``checkpoint_every`` alone; without checkpoints nothing is offloaded."""
         self._change(checkpoint_every=layers, **({} if layers else {"offload": False}))
 
     def offload(self, on: bool) -> None:
-        """Likewise."""
+        """Set ``offload`` alone."""
         self._change(offload=on)
 
     def use_compiled(self, what: Compile, backend: str = "inductor") -> None:
-        """Likewise."""
+        """Set ``compile`` and ``backend`` alone."""
         self._change(compile=what, backend=backend)
 
     def _change(self, **changes: Any) -> None:

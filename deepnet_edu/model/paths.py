@@ -48,7 +48,7 @@ def new_step_buffers() -> Any:
 
 
 def knows(residual: str, encoder_layers: int, decoder_layers: int, longest: int = 1) -> bool:
-    """Whether the fast path can compute the layers of a model with this rule, as it is built, for so many tokens."""
+    """Whether the fast path can compute the layers of a model with this rule, as it is built, for this many tokens."""
     return fast is not None and longest <= fast.LONGEST and bool(fast.knows(residual, encoder_layers, decoder_layers))
 
 

@@ -88,7 +88,7 @@ class Snapshot:
         self._handles = RemovableHandle.next_id
 
     def holds(self, parameters: bool = True) -> bool:
-        """Whether nothing has changed; ``parameters`` too, where nobody else has just looked at them."""
+        """Whether nothing has changed; ``parameters`` too, unless they have just been checked."""
         if RemovableHandle.next_id != self._handles:  # somewhere a hook was hung up
             if any(self._hooks):
                 return False

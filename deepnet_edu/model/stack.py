@@ -66,7 +66,7 @@ class Stack(nn.Module):
                 branch = MultiHeadAttention(shape.d_model, shape.n_heads, causal, cross=cross, rule=residual, **own)
             return SubLayer(branch, residual, shape.dropout)
 
-        # Each layer is made anew: copies of one layer would add up in amplitude, and no rule survives that.
+        # Each layer is built by itself: copies of one layer would add up in amplitude, and no rule survives that.
         self.layers = nn.ModuleList(
             TransformerLayer(*map(sublayer, all_places[kinds * layer : kinds * (layer + 1)]))
             for layer in range(n_layers)
@@ -79,13 +79,13 @@ class Stack(nn.Module):
         """Run so from now on.
 
         Raises:
-            ValueError: there is no such backend, or no two layers are alike.
+            ValueError: there is no such backend, or no two layers are equal.
         """
         if mode.compile == "layer":
             growing = [sublayer.residual.title for sublayer in self.sublayers() if sublayer.residual.growing]
             if growing:
                 raise ValueError(
-                    f"compile='layer' needs layers that are alike, and each layer of {growing[0]} has one more tensor "
+                    f"compile='layer' needs layers that are equal, and each layer of {growing[0]} has one more tensor "
                     "to read than the one below: use compile='no'."
                 )
             if self._compiled is None or self._compiled.backend != mode.backend:
@@ -190,7 +190,7 @@ class Stack(nn.Module):
         return state
 
     def _run(self, compiled: CompiledLayer | None, first: int, layers: int, context: Context, *state: Tensor) -> State:
-        """The state after so many layers from ``first`` on. How is given: it is the same when a checkpoint runs it
+        """The state after this many layers from ``first`` on. How is given: it is the same when a checkpoint runs it
         again."""
         for layer in self.layers[first : first + layers]:
             state = layer(state, context) if compiled is None else compiled(layer, state, context)
@@ -243,7 +243,7 @@ def calibrate(stack: Stack, x: Tensor, context: Context = NOTHING) -> Tensor:
     rules = [sublayer.residual for sublayer in stack.sublayers() if isinstance(sublayer.residual, Calibrated)]
     own = [{name: verb for name, verb in vars(rule).items() if name == "write"} for rule in rules]
     try:
-        # The layers run as they are, whoever has edited them; only the verb is told to measure first.
+        # The layers run as they are, edited or not; only the verb is told to measure first.
         for rule in rules:
             vars(rule)["write"] = measuring_first(rule)
         state = stack.start(x)

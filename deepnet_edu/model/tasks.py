@@ -30,7 +30,7 @@ def _token_embedding(config: ModelConfig, table: nn.Embedding) -> TokenEmbedding
 
 
 def _stream(stack: Stack, x: Tensor, context: Context) -> Tensor:
-    """The stack's output. A stack that somebody else wrote needs to know of padding only."""
+    """The stack's output. A stack of another author needs to know of padding only."""
     plain = context.cache is context.memory is context.rotary is None
     return cast(Tensor, stack(x, context.padding) if plain else stack(x, context=context))
 
@@ -103,7 +103,7 @@ class Translator(Model):
         return {"encoder": self.encoder, "decoder": self.decoder}
 
     def embeddings(self) -> list[TokenEmbedding | PatchEmbedding]:
-        """Of the source, of the target."""
+        """Embeddings of the source and of the target."""
         return [self.embed_source, self.embed_target]
 
     def encode(self, source: Tensor, padding: Tensor | None = None) -> Tensor:

@@ -1,13 +1,13 @@
-"""Whether somebody else reads the operations of a forward pass."""
+"""Whether another program reads the operations of a forward pass."""
 
 import torch
 
 
 def transformed() -> str:
-    """Who else reads the operations now: a compiler, a tracer, a transformation such as vmap, a mode that counts them.
+    """What else reads the operations now: a compiler, a tracer, a transformation such as vmap, a mode that counts them.
 
     Returns:
-        A clause, empty if nobody does. Then values may be looked at, and products may be written where they belong.
+        A clause, empty if none does. Then values may be read, and products may be written where they belong.
     """
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         return "the model is being compiled or transformed"

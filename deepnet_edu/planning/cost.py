@@ -18,7 +18,7 @@ HOUR, DAY = 3600, 86_400
 
 @dataclass(frozen=True)
 class Span:
-    """From ``low`` to ``high``, and what that rests on, a phrase."""
+    """A range from ``low`` to ``high``, and what it rests on, a phrase."""
 
     low: float
     high: float
@@ -104,7 +104,7 @@ def training_days(
         sending: seconds of the run that a rank sends.
 
     Raises:
-        ValueError: the utilisation is no share.
+        ValueError: the utilisation is not a share.
     """
     if not 0 < utilisation.low <= utilisation.high <= 1:
         raise ValueError(
@@ -127,7 +127,7 @@ def price_of(gpu: Gpu, price: Positive | None = None) -> Span:
     """Dollars for an hour of one GPU: what was given, else the range that was read, with its date.
 
     Raises:
-        UserError: nothing was given, and nobody looked it up.
+        UserError: nothing was given, and no price is known.
     """
     if price is not None:
         return Span(price, price, "the price that was given")
@@ -172,7 +172,7 @@ def training_energy(days: Span, count: Count, gpu: Gpu) -> Span:
 
 @checked()
 def sending_seconds(bytes_sent: NotNegative, gpu: Gpu, count: Count, link: Positive | None = None) -> float | None:
-    """Seconds that a rank takes to send so many bytes, with nothing hidden behind work.
+    """Seconds that a rank takes to send this many bytes, with nothing hidden behind work.
 
     Args:
         bytes_sent: by the rank, as :func:`rank_traffic` counts them.

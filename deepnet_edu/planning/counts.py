@@ -35,7 +35,7 @@ def stack_parameters(config: ModelConfig, stack: str, norms: tuple[int, int]) ->
 
 
 def norm_parameters(config: ModelConfig) -> int:
-    """Of one LN."""
+    """Parameters of one LN."""
     return config.d_model if config.norm == "rms" else 2 * config.d_model
 
 

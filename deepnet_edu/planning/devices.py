@@ -31,7 +31,7 @@ class Gpu:
         best: of the fastest product that was measured; None where none was.
         power: of the board, W.
         link: bytes a second to its neighbours, both directions together; None where there is only PCIe.
-        price: of an hour; None where nobody looked it up.
+        price: of an hour; None where it was not looked up.
         source: of peak, power and memory.
         recalled: attributes that were not checked against any source.
         pattern: of the name that PyTorch reports. Others of the same family, such as H100 PCIe, have other numbers.
@@ -118,7 +118,7 @@ def peak_of(device_name: str, precision: str) -> float | None:
         precision: of the products: ``"bf16"``, ``"fp16"``, or another, whose peaks are not known.
 
     Returns:
-        The dense peak, or None where nobody has looked it up: then measure it.
+        The dense peak, or None where it was not looked up: then measure it.
     """
     for gpu in GPUS.values():
         if re.search(gpu.pattern, device_name) and precision in gpu.precisions:

@@ -25,7 +25,7 @@ from deepnet_edu.planning.ranks import rank_traffic
 
 #: As many as the largest published run here had (Llama 3 405B).
 MOST_GPUS = 16_384
-#: Sequences for each GPU, where nobody says how large the batch is: the most of these that fit.
+#: Sequences for each GPU, where the batch is not given: the most of these that fit.
 _EACH = (8, 4, 2, 1)
 _PRECISION = "autocast"
 
@@ -106,7 +106,7 @@ def estimate(
 
     Raises:
         ValueError: a number is out of its range.
-        UserError: the model fits on no number of such GPUs, or nobody looked up a price.
+        UserError: the model fits on no number of such GPUs, or no price is known.
     """
     sequences, length = int(sequences), int(length) or config.max_length
     share = (

@@ -21,7 +21,7 @@ def settings_that_fit(
     Args:
         config, sequences, tokens: as of :func:`training_memory`.
         limit_bytes: the device's memory, or what of it is free.
-        accumulate: batches of so many sequences that make a step.
+        accumulate: batches of ``sequences`` that make a step.
         how: other settings of :func:`training_memory`, as they are now.
 
     Returns:

@@ -12,7 +12,7 @@ def has_own_products(config: ModelConfig) -> bool:
 
 
 def layer_operations(config: ModelConfig, stack: str, B: int, T: int, S: int, *, causal: bool) -> tuple[int, int]:
-    """Of one layer, forward: in products with weights, and in scores and mixed values.
+    """Operations of one layer, forward: in products with weights, and in scores and mixed values.
 
     Args:
         config: any but one whose rule has products of its own.
@@ -52,8 +52,8 @@ def flops_per_token(config: ModelConfig, tokens: int, *, source_tokens: int = 0)
         source_tokens: of the source; 0 for as many.
 
     Returns:
-        Floating point operations for each token that is read, of source and target alike; None for a rule with products
-        of its own, which are not counted.
+        Floating point operations for each token that is read, of source and target; None for a rule with products of
+        its own, which are not counted.
 
     Raises:
         ValueError: a length is not positive.

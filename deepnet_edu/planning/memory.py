@@ -19,11 +19,11 @@ from deepnet_edu.planning.workload import PRECISIONS, Workload
 
 #: Fitted. Bytes of Python and PyTorch with an optimizer (Linux, CPU build), and a sub-layer's of modules and views.
 PROCESS, OBJECTS = 356_000_000, 17_500
-#: Fitted. The share of activations that lies in gaps between tensors that came and went: by the fast path tensors stay
+#: Fitted. The share of activations lost in gaps between tensors that came and went: by the fast path tensors stay
 #: where they are. By the plain path it depends on the order of their sizes, and on luck; rotary positions add to it,
 #: since tensors of more sizes come and go.
 GAPS, ROTARY_GAPS = 0.153, 0.129
-#: Fitted. Bytes a sub-layer that PyTorch's checkpointing takes for its own books, by the plain path.
+#: Fitted. Bytes a sub-layer that PyTorch's checkpointing takes for its bookkeeping, by the plain path.
 BOOKS = 44_700
 
 
@@ -87,7 +87,7 @@ def training_memory(
         source_tokens: of the source; 0 for as many.
         checkpoint_every: layers whose activations are computed again together; ``"auto"`` is √n_layers of each stack; 0
             keeps all.
-        offload: what checkpoints keep lies in the CPU's memory, which makes a difference on a GPU only.
+        offload: what checkpoints keep is in the CPU's memory, which makes a difference on a GPU only.
         path: ``"plain"``, ``"fast"`` or ``"auto"``, see :class:`deepnet_edu.model.stack.Stack`.
         precision: a name in ``PRECISIONS``. In float32 and float64 it was measured on a CPU; "mixed" is arithmetic
             (facts of Korthikanti et al., arXiv 2205.05198), this library does not train so. "autocast" is PyTorch's, to

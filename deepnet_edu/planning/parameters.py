@@ -8,7 +8,7 @@ from deepnet_edu.fields import checked
 from deepnet_edu.model.config import ModelConfig
 from deepnet_edu.planning.counts import end_tensors, norms_of, stack_parameters
 
-#: A stack is built with so many layers; the rest follows.
+#: A stack is built with this many layers; the rest follows.
 _BUILT = (1, 2, 3)
 #: PyTorch counts a tensor's bytes in a number of 63 bits.
 _LARGEST = 2**63 // 4

@@ -104,7 +104,7 @@ def rank_order(schedule: str, rank: int, ranks: int, microbatches: int) -> list[
 
 
 def timeline(schedule: str, ranks: int, microbatches: int) -> list[Slot]:
-    """Who works on what when, by rank, then by time: :func:`in_time` of each rank's :func:`rank_order`."""
+    """The work of each rank, in the order of time: :func:`in_time` of each rank's :func:`rank_order`."""
     return in_time([rank_order(schedule, rank, ranks, microbatches) for rank in range(ranks)])
 
 

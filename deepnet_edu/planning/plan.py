@@ -108,7 +108,7 @@ class Plan:
 
     @classmethod
     def auto(cls, config: ModelConfig, gpus: int, memory: float, **how: Any) -> "Proposal":
-        """A plan for so many GPUs of ``memory`` bytes each, and why: ``plan, why = Plan.auto(config, 8, 80e9)``.
+        """A plan for ``gpus`` GPUs of ``memory`` bytes each, and why: ``plan, why = Plan.auto(config, 8, 80e9)``.
 
         Args:
             config, gpus, memory, how: as of :func:`deepnet_edu.planning.proposal.propose`.

@@ -13,9 +13,9 @@ from deepnet_edu.planning.ranks import rank_memory, rank_traffic
 
 #: The share of a GPU's memory that a plan may take by formula: CUDA itself and what ranks send wants room too.
 SHARE = 0.9
-#: Sequences for each GPU, where nobody says how large the batch is.
+#: Sequences for each GPU, where the batch is not given.
 SEQUENCES = 8
-#: A pipeline takes at most so many micro-batches for each of its ranks: its bubble is then a quarter or less.
+#: A pipeline takes at most this many micro-batches for each of its ranks: its bubble is then a quarter or less.
 _PIECES = 4
 _MOST_GPUS = 128
 

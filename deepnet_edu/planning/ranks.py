@@ -105,7 +105,7 @@ def rank_memory(
     precision: str = "float32",
     device: str = "cpu",
 ) -> list[RankMemory]:
-    """The peak memory of each rank of a pipeline; ranks that hold copies or shards of the same layers are alike.
+    """The peak memory of each rank of a pipeline; ranks that hold copies or shards of the same layers are equal.
 
     Copies hold all of what they hold. S shards divide weights, gradients and optimizer by S (ZeRO's third stage, arXiv
     1910.02054, Section 5.3); activations are those of the rank's share of the batch either way. A stage holds its

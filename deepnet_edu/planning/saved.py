@@ -29,8 +29,8 @@ class SavedNumbers:
     compiled: bool = False
 
     def held(self, stack: str, n: int, every: int, moved: bool = False, first: int = 0) -> int:
-        """Of n layers of a stack, from ``first`` on, until the backward pass comes to them: all, or the states between
-        groups of them; but one state where these are moved away."""
+        """Numbers of n layers of a stack, from ``first`` on, until the backward pass comes to them: all, or the states
+        between groups of them; but one state where these are moved away."""
         if not every or every >= n:
             return self._layers(stack, first, n)
         saved = saved_by(self.work.config)
@@ -41,20 +41,20 @@ class SavedNumbers:
         return (2 if self.work.autocast else 1) * states * d * rows
 
     def again(self, stack: str, n: int, every: int, first: int = 0) -> int:
-        """Of the group of layers that is computed again, the highest one; 0 where all is held."""
+        """Numbers of the highest group of layers that is computed again; 0 where all is held."""
         if not every or every >= n:
             return 0
         return self._layers(stack, first + n - every, every)
 
     def _layers(self, stack: str, first: int, n: int) -> int:
-        """Of n layers together, in closed form: from each to the next they grow by the same number."""
+        """Numbers of n layers together, in closed form: from each to the next they grow by the same number."""
         return n * (self.layer(stack, first) + self.layer(stack, first + n - 1)) // 2
 
     def _depth(self, stack: str) -> int:
         return self.work.config.encoder_layers if stack == "encoder" else self.work.config.decoder_layers
 
     def layer(self, stack: str, i: int) -> int:
-        """Of layer i."""
+        """Numbers of layer i."""
         c, d, H, ff = self.work.config, self.work.config.d_model, self.work.config.n_heads, self.work.config.d_ff
         T = self.work.S if stack == "encoder" else self.work.T
         rows, looks_up, kv = self.work.B * T, stack == "decoder" and bool(c.encoder_layers), c.kv_width
@@ -86,7 +86,7 @@ class SavedNumbers:
         return rows * (2 * (numbers + cross) - narrow - 3 * d - dropped) + (2 * kv + d) * self.work.B * self.work.S
 
     def temporaries(self) -> int:
-        """Of the layer that is at work in the backward pass."""
+        """Numbers of the layer that is at work in the backward pass."""
         if self.work.config.residual == NO_RESIDUAL:
             return 0
         c, rows = self.work.config, self.work.B * max(self.work.T, self.work.S)

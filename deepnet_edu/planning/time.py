@@ -71,7 +71,7 @@ class Operations:
 
     @property
     def products(self) -> int:
-        """With weights, forward and backward, once each: what the floor takes."""
+        """Products with weights, forward and backward, once each: what the floor takes."""
         return self.forward + self.backward
 
 
@@ -187,8 +187,8 @@ def count_operations(
 
 @dataclass(frozen=True)
 class _Counts:
-    """Of a step: operations, products with weights, numbers that the backward pass reads, and calls (sub-layers of the
-    fast path or autograd's nodes of the plain one); each once, and what is made again."""
+    """Counts of a step: operations, products with weights, numbers that the backward pass reads, and calls (sub-layers
+    of the fast path or autograd's nodes of the plain one); each once, and what is made again."""
 
     path: str
     parameters: int
@@ -285,7 +285,7 @@ def _nodes_of(config: ModelConfig) -> dict[str, int]:
 
 @lru_cache(maxsize=256)
 def _nodes(config: ModelConfig) -> int:
-    """Of the loss, counted in a model on PyTorch's meta device, which holds no numbers."""
+    """Autograd nodes of the loss, counted in a model on PyTorch's meta device, which holds no numbers."""
     import torch  # here: planning needs it for nothing else
 
     from deepnet_edu.model import build_empty, random_batch

@@ -80,7 +80,7 @@ def depth_mixing(model: Model, batch: Batch, rows: Count = 128) -> DepthMixing:
     Args:
         model: from build_model.
         batch: on its device.
-        rows: at most so many rows, from the bottom of the stack to its top.
+        rows: at most this many rows, from the bottom of the stack to its top.
 
     Raises:
         ValueError: as :func:`~deepnet_edu.probing.probe`.

@@ -39,7 +39,7 @@ def check_batch(model: Model, batch: Batch) -> None:
 
 
 def check_finite(outputs: Tensor, model: Model) -> None:
-    """Refuse weights that are no numbers, seen in what the model returned: looking at all of them each time is slow.
+    """Refuse weights that are not finite, seen in what the model returned: looking at all of them each time is slow.
 
     Raises:
         ValueError: an output is not finite because a weight is not. Finite weights that overflow are a finding.

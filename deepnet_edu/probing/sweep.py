@@ -1,4 +1,4 @@
-"""The same measurements at many depths and seeds, kept as they come, so that a stopped sweep goes on."""
+"""The same measurements at many depths and seeds, kept as they come, so that a stopped sweep can resume."""
 
 import json
 from collections.abc import Callable, Iterable, Sequence

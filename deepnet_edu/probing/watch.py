@@ -33,7 +33,7 @@ def token_similarity(x: Tensor) -> Tensor:
 
 
 def input_share(x0: Tensor, x: Tensor) -> Tensor:
-    """Share of x's variance over features that lies along x0, token by token, then averaged. Both (B, T, d), d ≥ 3.
+    """Share of x's variance over features along x0, token by token, then averaged. Both (B, T, d), d ≥ 3.
 
     Two directions that know nothing of each other share 1/(d - 1) by chance: that is taken out, so that the mean is 0
     for them, and 1 for equal ones.
@@ -49,7 +49,7 @@ def _above_chance(share: Tensor, d: int) -> Tensor:
 
 
 def input_similarity(x: Tensor) -> Tensor:
-    """How alike a stack's input is, by what it does not tell apart: the mean cosine between the tokens of a sequence,
+    """How similar a stack's input is, by what it does not tell apart: the mean cosine between the tokens of a sequence,
     or, where that is more, between sequences at the same position, where positions differ and tokens do not.
     x: (B, T, d) → scalar tensor.
     """
@@ -264,7 +264,7 @@ def _gradient_norms(sublayers: list[SubLayer], gradients: dict[nn.Parameter, Ten
         by_role[role][i] = size
     total = np.sqrt(np.nansum(np.square(np.stack(list(by_role.values()))), axis=0))
     broken = [i for (i, _), size in zip(keys, sizes, strict=True) if not np.isfinite(size)]
-    total[broken] = np.nan  # a sum over roles must not hide one that is no number
+    total[broken] = np.nan  # a sum over roles must not hide one that is not finite
     return {"gradient_norm": total, "gradient_by_role": by_role}
 
 
@@ -298,7 +298,7 @@ def probe(model: Model, batch: Batch, *, on_sublayer: Callable[[int, int], None]
 
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Without dropout, ready for gradients, and with the training mode and the random state as they were afterwards."""
+    """While entered, the model has no dropout and takes gradients; afterwards mode and random state are as before."""
     device = next(model.parameters()).device
     with (
         torch.inference_mode(False),

@@ -104,7 +104,7 @@ class Residual(Module):
 
     @classmethod
     def at(cls, place: Place, d_model: int = 1) -> Self:
-        """The rule at a place, for who asks it for numbers: it has no tensors, and makes none."""
+        """The rule at a place, to read its numbers: it has no tensors, and makes none."""
         rule = object.__new__(cls)
         rule._stand_at(place, d_model)
         return rule
@@ -121,7 +121,7 @@ class Residual(Module):
         return {}
 
     def formula_constants(self) -> dict[str, float]:
-        """:meth:`constants_at` here, or what the place says instead: what nobody has changed in the built model."""
+        """:meth:`constants_at` here, or what the place says instead: what was not changed in the built model."""
         numbers = self.constants_at(self.place)
         return {name: float(self.place.override.get(name, value)) for name, value in numbers.items()}
 
@@ -254,7 +254,7 @@ class Residual(Module):
         self.register_buffer(name, torch.tensor(self.constants[name]), persistent=False)
 
     def current(self, name: str) -> float:
-        """A constant as the verbs use it now, whoever has changed it; without a tensor of it, as it was made."""
+        """A constant as the verbs use it now, changed or not; without a tensor of it, as it was made."""
         value = getattr(self, name, self.constants[name])
         return float(value)
 

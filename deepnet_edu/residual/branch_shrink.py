@@ -68,7 +68,7 @@ class CompleteP(_DepthScaled):
 
     Depth-μP with exponent a = 1: the best learning rate stays where it is, at any depth. Width is not scaled here.
     The factors are for matrices, biases and norms of the blocks, not for the last norm, embeddings and head, as in the
-    authors' code since it was mended (arXiv 2512.22382 found that it scaled every ε).
+    authors' code since it was fixed (arXiv 2512.22382 found that it scaled every ε).
     """
 
     title = "CompleteP"

@@ -1,4 +1,4 @@
-"""The two classic rules, the norm after the sum and the norm inside the branch, and what stands between them."""
+"""The two classic rules, the norm after the sum and the norm inside the branch, and what is between them."""
 
 from __future__ import annotations
 

@@ -186,15 +186,15 @@ class HybridNorm(Residual):
 
 @RESIDUALS.register("rl_1000")
 class ThousandLayersRL(Residual):
-    """1000 Layer Networks: x ← x + Swish(LN(F(x))), F's first matrix with LN behind it too (arXiv 2503.14858).
+    """1000 Layer Networks: x ← x + Swish(LN(F(x))), F's first matrix with LN after it, too (arXiv 2503.14858).
 
     The residual block of that paper's networks for reinforcement learning, up to 1,024 Dense layers: h = x, four times
     h ← Swish(LN(Dense(h))), x ← x + h. No norm on the stream, not even at its end, no α, no special weights. Here the
-    feed-forward's two matrices have LN behind them, and so has attention's last one.
+    feed-forward's two matrices have LN after them, and so has attention's last one.
     """
 
     title = "1000 Layer Networks"
-    formula = "x ← x + Swish(LN(F(x))), F's first matrix with LN behind it too"
+    formula = "x ← x + Swish(LN(F(x))), F's first matrix with LN after it, too"
     source = "arXiv 2503.14858; wang-kevin3290/scaling-crl, train.py, residual_block"
     departs = (
         "Its branch is four Dense layers, of networks without attention. Here it is a Transformer's, whose "

@@ -21,7 +21,7 @@ class Later:
 
 
 def arrive(names: dict[str, Any]) -> None:
-    """Import the modules that stand among a file's names, and put them there."""
+    """Import the modules that are among a file's names, and put them there."""
     for name, value in list(names.items()):
         if isinstance(value, Later):
             names[name] = import_module(value._name)

@@ -15,7 +15,7 @@ _DENSE_PER_CONNECTION = 4
 
 
 def in_a_row(encoder_layers: int, decoder_layers: int) -> int:
-    """Residual connections on the longest path through so many blocks: two in each, three beside an encoder."""
+    """Residual connections on the longest path through this many blocks: two in each, three beside an encoder."""
     return 2 * encoder_layers + (3 if encoder_layers and decoder_layers else 2) * decoder_layers
 
 
@@ -40,7 +40,7 @@ class LayerUnit:
     note: str
 
     def connections_of(self, layers: int, architecture: Architecture = "decoder") -> int:
-        """Residual connections on the longest path through so many of this paper's layers.
+        """Residual connections on the longest path through this many of this paper's layers.
 
         Args:
             layers: as the paper counts; of an encoder-decoder both stacks together, equally deep.
@@ -83,7 +83,7 @@ def layer_unit(residual: str) -> LayerUnit:
 
 
 def connections(residual: str, layers: int, architecture: Architecture = "decoder") -> int:
-    """Residual connections on the longest path, where a rule's paper says so many layers: what depths are compared by.
+    """Residual connections on the longest path, where a rule's paper says this many layers; depths are compared by it.
 
     Raises:
         ValueError: as :meth:`LayerUnit.connections_of`.

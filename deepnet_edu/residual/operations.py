@@ -10,7 +10,7 @@ EPSILON = 1e-5
 
 
 class _WeightedSum(torch.autograd.Function):
-    """Σ_k w_k v_k. Keeps the tensors themselves: stacked anew for each sub-layer, they would be kept once for each."""
+    """Σ_k w_k v_k. Keeps the tensors themselves: stacked again for each sub-layer, they would be kept once for each."""
 
     @staticmethod
     def forward(ctx: torch.autograd.function.FunctionCtx, weights: Tensor, *values: Tensor) -> Tensor:

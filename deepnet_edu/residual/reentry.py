@@ -37,7 +37,7 @@ class _Reentry(PreLN):
         return (self._before(state) + branch, state[1])
 
     def only_adds(self) -> bool:
-        """And what it adds to is kept anyway."""
+        """Whether the rule only adds; what it adds to is kept anyway."""
         return True
 
     def _before(self, state: State) -> Tensor:

@@ -51,5 +51,5 @@ class Registry(Mapping[str, type[Residual]]):
 
 
 RESIDUALS = Registry()
-#: The rule of a model for which nobody names one: what this course is about.
+#: The rule of a model for which none is named: what this course is about.
 DEFAULT = "deepnorm"

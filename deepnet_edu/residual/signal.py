@@ -37,11 +37,17 @@ class Signal:
 @dataclass(frozen=True)
 class Saved:
     """What autograd keeps of one layer by the plain path: d·d_model + ff·d_ff + more numbers a token, and attention's
-    one a head; of a cross-attention d_cross·d_model + more_cross, and 2·d_model a token of the memory. By_head: what
-    more a head of self-attention keeps for norms of its own; weights: so many numbers more with each layer below, which
-    it weighs; state: d_models between layers, growth: by which each layer enlarges that, kept once however often they
-    are read; blocks: the state holds no more than so many; cast: under autocast so many d_models and numbers of two
-    bytes a token more. A test counts them."""
+    one a head; of a cross-attention d_cross·d_model + more_cross, and 2·d_model a token of the memory. A test counts
+    them.
+
+    Attributes:
+        by_head: what a head of self-attention keeps besides, for norms of its own.
+        weights: further numbers for each layer below, which it weighs.
+        state: d_models between layers, kept once however often they are read.
+        growth: by how much each layer enlarges the state.
+        blocks: the most that the state holds.
+        cast: under autocast, further d_models and numbers a token, of two bytes each.
+    """
 
     d: int = 8
     ff: int = 2

@@ -120,7 +120,7 @@ class Streams(Residual):
 
     @classmethod
     def decays(cls, name: str, parameter: nn.Parameter) -> bool:
-        """Of H, what depends on the token and not the constants: they hold the skip (2409.19606, Section 4)."""
+        """Of H, what depends on the token decays, and not the constants: they hold the skip (2409.19606, Section 4)."""
         return name in cls.DYNAMIC or (name not in cls.STATIC and super().decays(name, parameter))
 
     def maps(self, X: Tensor) -> tuple[Tensor, Tensor]:

@@ -269,7 +269,7 @@ def _constants(subs: Sequence[SubLayer], depth: tuple[int, int] | None) -> tuple
 
 
 def _gradients(model: nn.Module, trace: Trace, subs: Sequence[SubLayer]) -> list[Tensor | None]:
-    """Gradients of all last matrices for a random signal at the top, None for what is no part of a parameter."""
+    """Gradients of all last matrices for a random signal at the top, None for what is not a part of a parameter."""
     parameters: dict[int, list[nn.Parameter]] = {}
     for parameter in model.parameters():
         parameters.setdefault(parameter.untyped_storage().data_ptr(), []).append(parameter)

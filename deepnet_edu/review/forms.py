@@ -22,7 +22,7 @@ from deepnet_edu.review.views import SubLayerView
 
 #: Roundings below which a branch is too faint beside its stream for the place of the norm to be sure.
 FAINT = 4
-#: So many of the latest activations of the stream's size are tried as parts of a sum: no sub-layer gives as many.
+#: This many of the latest activations of the stream's size are tried as parts of a sum: no sub-layer gives as many.
 WINDOW = 14
 
 
@@ -86,7 +86,7 @@ def find(trace: Trace) -> list[SubLayer]:
 
 
 def _between_modules(trace: Trace) -> Iterator[tuple[Activation, Sum]]:
-    """What neither a matrix nor a norm gave and is no multiple of something earlier, beside the latest of its size."""
+    """What neither a matrix nor a norm gave nor a factor of something earlier, beside the latest of its size."""
     earlier: dict[torch.Size, list[Activation]] = {}
     norms = set(trace.norms)
     for activation in trace.activations:

@@ -181,7 +181,7 @@ def independent(subs: Sequence[SubLayer]) -> Row:
             highest, limit = found, max(MAX_CORRELATION, chance)
     found_text = f"layers correlate by {highest:.2f} at most"
     if highest > limit:
-        mend = "Layers are copies of one: build each anew. Copies add up in amplitude, and no α survives that."
+        mend = "Layers are copies of one: build each by itself. Copies add up in amplitude, and no α survives that."
         return Row(name, "FAIL", found_text, expected, mend)
     return Row(name, "PASS", found_text, expected)
 
@@ -283,9 +283,9 @@ def _signal(look: Look) -> Row:
             share = input_share(below, above).item()
             facts.append(f"{stack}: token similarity {similarity:.3f}, input share {share:.2g}")
             if token_similarity(below).item() > MAX_TOKEN_SIMILARITY:
-                unknown.append("the tokens of the batch are alike already: give others")
+                unknown.append("the tokens of the batch are equal already: give others")
             elif not similarity < MAX_TOKEN_SIMILARITY:
-                failed.append("tokens have become alike")
+                failed.append("tokens have become equal")
         else:
             unknown.append(f"{stack}: tokens of one sequence could not be told from those of others")
         pairs = zip(look.subs, look.gradients, strict=True)
@@ -301,7 +301,7 @@ def _signal(look: Look) -> Row:
         return Row(name, "UNKNOWN", "nothing could be watched", expected)
     text = ", ".join(facts)
     if failed:
-        return Row(name, "FAIL", text, expected, f"{' and '.join(dict.fromkeys(failed))}: mend the rows above first.")
+        return Row(name, "FAIL", text, expected, f"{' and '.join(dict.fromkeys(failed))}: fix the rows above first.")
     if unknown:
         return Row(name, "UNKNOWN", f"{text}; {'; '.join(unknown)}", expected)
     return Row(name, "PASS", text, expected)

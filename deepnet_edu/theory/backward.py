@@ -102,7 +102,7 @@ def _down(
     query, key = along(lambda place: place.query), along(lambda place: place.key)
     asked_v = flag("read") ** 2 * np.where(flag("norm_read"), 1.0, x["in_v"])
     scores = _scores_backward(x, asked_v, flag("norm_value") & ~cross, query, key, T)
-    # A norm takes away what lies along its input and along (1, …, 1), 2 of d directions of a gradient that is new. What
+    # A norm takes away what is along its input and along (1, …, 1), 2 of d directions of a gradient that is new. What
     # came down the skip has been through the norm above, and has only so much along x as x has turned since.
     turned = 1 - flag("skip") ** 2 * x["in_v"] / x["sum_v"]
     skip *= np.where(flag("norm_sum"), 1 - turned / d, 1.0)

@@ -79,11 +79,11 @@ def encoder_decoder_update_bound(
         decoder: v, w, α, step of 3M sub-layers: self-attention, cross-attention, FFN.
 
     Raises:
-        ValueError: the decoder's sub-layers are no multiple of three.
+        ValueError: the number of the decoder's sub-layers is not a multiple of three.
     """
     v, w, alpha, _ = decoder
     if len(v) % 3:
-        raise ValueError(f"A decoder with cross-attention has three sub-layers a layer, {len(v)} is no multiple of 3.")
+        raise ValueError(f"A decoder with cross-attention has 3 sub-layers a layer, {len(v)} is not a multiple of 3.")
     update = update_bound(*encoder), update_bound(*decoder)
     entrance = float(np.sum(v[1::3] * w[1::3] / alpha))
     return entrance * update[0] + update[1]

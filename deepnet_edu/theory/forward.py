@@ -23,7 +23,7 @@ class Numbers:
 
     Attributes:
         kind: of the sub-layer.
-        signal: where its norms and factors stand.
+        signal: where its norms and factors are.
         first, gate, second: fan_in·σ² of value, or of ffn_in and ffn_gate; and of output or ffn_out.
         query, key: fan_in·σ² of these.
     """
@@ -40,7 +40,7 @@ class Numbers:
 class Rows(NamedTuple):
     """Variances _v and covariances between tokens _c, (n,) each, one number for each sub-layer: of the stream before
     it, of what the branch sees, of what its first matrix gives (values, or what the activation gets), of what its last
-    matrix gets, before and after a norm there, of what it returns, of the sum before its norm, of the stream behind it.
+    matrix gets, before and after a norm there, of what it returns, of the sum before its norm, of the stream after it.
     own and pair are what attention leaves of independent values, and what two averages share; 1 and 0 elsewhere.
     """
 
@@ -221,7 +221,7 @@ def hermite(activation: str, variance: float) -> tuple[tuple[float, ...], float]
     return _hermite(activation, round(sqrt(variance), 6))
 
 
-@lru_cache(maxsize=4096)  # a norm before the branch makes all layers alike
+@lru_cache(maxsize=4096)  # a norm before the branch makes all layers equal
 def _hermite(activation: str, sigma: float) -> tuple[tuple[float, ...], float]:
     c: Array = activation_correlation(activation, sigma)  # type: ignore[arg-type]
     return tuple(map(float, c)), float(c.sum())

@@ -159,8 +159,8 @@ def attention_weights(tokens: Several, causal: bool, variance: Scores, r: Correl
 
     Gaussian scores of variance σ² among the keys of a query make softmax weights with E[A²] = exp(σ²)/t² for many
     tokens t, and two queries of correlation r have E[A·A'] = exp(rσ²)/t² (:func:`softmax_variance` is their difference
-    for r = 0). A query that sees one token gives it weight 1; between the two stands 1/(1 + (t - 1)·exp(-σ²)), our own.
-    With flat scores, σ² = 0, both are exact: 1/T, or means of 1/t in a decoder.
+    for r = 0). A query that sees one token gives it weight 1; between the two 1/(1 + (t - 1)·exp(-σ²)), our own, is
+    used. With flat scores, σ² = 0, both are exact: 1/T, or means of 1/t in a decoder.
 
     Args:
         tokens: T.

@@ -38,7 +38,7 @@ def predict(config: ModelConfig, tokens: int, gain: Annotated[float, Range(1e-6,
 
     Args:
         config: architecture, rule and shape.
-        tokens: T, length of the sequences, at least 2; of an encoder-decoder's two sequences alike.
+        tokens: T, length of the sequences, at least 2; the same for an encoder-decoder's two sequences.
         gain: a further factor on the initial weights of value, output and feed-forward.
 
     Returns:

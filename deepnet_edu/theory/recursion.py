@@ -1,4 +1,4 @@
-"""The stream's variance, what is left of its input, and how alike its tokens become, sub-layer by sub-layer."""
+"""The stream's variance, what is left of its input, and how similar its tokens become, sub-layer by sub-layer."""
 
 from math import log, sqrt
 
@@ -120,7 +120,7 @@ def similarity_step(t: Share, tokens: Several, s: NotNegative) -> float:
 def post_ln_gradient_factors(similarity: Correlation, tokens: Count) -> tuple[float, float]:
     """What a Post-LN attention sub-layer does to a gradient: to the part of its own token, and to what all share.
 
-    Own: 1/√(1 + r + (1-r)/n), nearly 1/√2 a layer once tokens are alike, since attention returns only 1/n of it.
+    Own: 1/√(1 + r + (1-r)/n), nearly 1/√2 a layer once tokens are equal, since attention returns only 1/n of it.
     Shared: √(2/(1 + r + (1-r)/n)), which goes to 1: a whole stack's gradient does not vanish as the own part does.
     Assumes flat, bidirectional attention with gain 1 and correlation r between tokens (after Kedia et al.,
     arXiv 2403.09635, whose moments these follow from).

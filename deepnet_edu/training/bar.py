@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 #: Steps over which the rate is taken.
 RECENT = 20
-#: Seconds between drawings where somebody looks, and where the bar goes to a file.
+#: Seconds between drawings in a terminal, and where the bar goes to a file.
 LOOKED_AT, TO_FILE = 0.2, 30.0
 
 
@@ -24,7 +24,7 @@ class Bar:
 
     Args:
         steps: of the whole run.
-        start: steps that were taken before, where a run goes on.
+        start: steps that were taken before, where a run is resumed.
         progress: whether to show anything.
         peak: of the device, floating point operations a second; None where not known.
     """
@@ -40,7 +40,7 @@ class Bar:
         how: dict[str, Any] = {"total": steps, "initial": start, "unit": "step", "mininterval": LOOKED_AT}
         try:
             self._bar = tqdm(disable=not progress, miniters=1, dynamic_ncols=True, **how)
-        except OSError:  # nobody can see it, as in _seen
+        except OSError:  # it cannot be seen, as in _seen
             self._bar = tqdm(disable=True, **how)
         if progress and not (sys.stderr.isatty() or hasattr(self._bar, "container")):  # goes to a file
             self._bar.mininterval = TO_FILE
@@ -67,7 +67,7 @@ class Bar:
 
     @property
     def text(self) -> str:
-        """What stands behind the bar, without the loss."""
+        """The text after the bar, without the loss."""
         if self.rate is None:
             return ""
         share = "" if self.utilisation is None else f", {self.utilisation:.0%} of peak"
@@ -96,7 +96,7 @@ class Bar:
 
     @contextmanager
     def _seen(self) -> Iterator[None]:
-        """The bar is drawn no more where nobody can see it: the terminal was closed, or its file's disk is full."""
+        """The bar is drawn no more where it cannot be seen: the terminal was closed, or its file's disk is full."""
         try:
             yield
         except OSError:

@@ -3,7 +3,7 @@
 A folder ``step-00000120`` holds model.safetensors and optimizer.safetensors, both by the names of the model's
 parameters, random.safetensors with the states of the random generators, state.json with everything else, and
 manifest.json with the size and SHA-256 of each. Many ranks write others, :mod:`.shared_checkpoint`, which are read here
-too. What is looked at before use is in :mod:`.integrity`.
+too. What is checked before use is in :mod:`.integrity`.
 """
 
 import json
@@ -218,7 +218,7 @@ def load(
     generator.set_state(random["data"])
     step.scaler.load_state_dict(state.scaler)
     step.count = state.step
-    if "cpu" not in random:  # ranks draw anew at every step
+    if "cpu" not in random:  # ranks draw again at every step
         torch.manual_seed(seed_of(step.config.seed, step.count, 0))
         return state
     torch.set_rng_state(random["cpu"])
@@ -246,11 +246,11 @@ def verified(
     constants: dict[str, float | str],
     reads: dict[str, Any] | None = None,
 ) -> SavedState:
-    """state.json of an undamaged checkpoint that ``step`` can go on from, once all of it was looked through.
+    """state.json of an undamaged checkpoint that ``step`` can continue from, once all of it was checked.
 
     Args:
         path: of the checkpoint.
-        step: that will go on from it.
+        step: the one that will continue from it.
         generator: that the data are drawn from.
         wanted: the weights and moments that it must have.
         constants: that were set by hand in the model, of all ranks.

@@ -1,4 +1,4 @@
-"""One writer for the folder of a run: whoever trains in it holds its lock, and a second one is told who does."""
+"""One writer for the folder of a run: the process that trains in it holds its lock, and a second one is told so."""
 
 import os
 import sys
@@ -22,7 +22,7 @@ class Claim:
 
     Args:
         path: of the lock, just taken.
-        last: whether it writes itself, and calls nobody who would.
+        last: whether it writes itself, and calls nothing that would.
     """
 
     def __init__(self, path: Path, last: bool) -> None:
@@ -30,10 +30,10 @@ class Claim:
         self._mine = path.read_bytes()
 
     def hold(self) -> None:
-        """See that nobody has taken the run over, as may happen to a machine that slept.
+        """See that no other process has taken the run over, as may happen to a machine that slept.
 
         Raises:
-            UserError: somebody has; what this process does from now on must not be written.
+            UserError: another has; what this process does from now on must not be written.
         """
         with suppress(OSError):
             if self.path.read_bytes() != self._mine:
@@ -52,7 +52,7 @@ def claimed(folder: Path, *, last: bool = False, take_over: bool = False) -> Ite
 
     Args:
         folder: is made if it is not there.
-        last: nobody who is called in the block claims it once more; otherwise one may, and has it.
+        last: nothing that is called in the block claims it once more; otherwise one may, and has it.
         take_over: wait for a sign of life of a process on another machine, and take its place where none comes.
 
     Raises:

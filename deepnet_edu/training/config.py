@@ -20,7 +20,7 @@ _CHOICES = {
     "precision": get_args(Precision),
     "compile": get_args(Compile),
 }
-#: Least and greatest. A run of more steps than a billion has no end that anybody would see.
+#: Least and greatest. A run of more steps than a billion would never end.
 _WHOLE = {
     "steps": (1, 10**9),
     "warmup": (0, 10**9),
@@ -62,8 +62,8 @@ class TrainConfig:
         cuda_graph: record the whole step once and replay it, on CUDA.
         parameters: what is trained: ``"all"``, the ``"stack"`` alone, or its ``"ends"`` (embeddings and head).
         seed: of the data and of dropout; the model has its own.
-        profile_every: keep a DepthProfile of the stack every so many steps, 0 for none.
-        save_every: a checkpoint on disk every so many steps, 0 for none but the last.
+        profile_every: steps between two DepthProfiles of the stack, 0 for none.
+        save_every: steps between two checkpoints on disk, 0 for none but the last.
         keep: checkpoints on disk that stay.
 
     Raises:

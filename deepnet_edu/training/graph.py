@@ -18,7 +18,7 @@ WARM = 3
 class GraphedStep:
     """A step on the device: the first times it is taken as it is, then it is recorded, then replayed.
 
-    All batches must have one shape: the graph reads them where the first ones lay.
+    All batches must have one shape: the graph reads them where the first ones were.
 
     Args:
         step: takes the batches and returns loss and gradient norm, without a look at any number.
@@ -47,7 +47,7 @@ class GraphedStep:
         return self.seen
 
     def _fill(self, batches: tuple[Batch, ...]) -> None:
-        """Lay the batches where the graph reads them."""
+        """Put the batches where the graph reads them."""
         given, known = _shapes(batches), _shapes(self.batches)
         if not self.batches:
             self.batches = tuple(Batch(*(_copy(getattr(batch, f.name)) for f in fields(Batch))) for batch in batches)
@@ -82,6 +82,6 @@ def _copy(tensor: Any) -> Any:
 
 
 def _shapes(batches: tuple[Batch, ...]) -> list[list[Any]]:
-    """Of all that the batches have."""
+    """Shapes of all that the batches have."""
     found = [[getattr(batch, field.name) for field in fields(Batch)] for batch in batches]
     return [[None if tensor is None else tuple(tensor.shape) for tensor in one] for one in found]

@@ -191,7 +191,7 @@ def check_random(path: Path, wanted: Mapping[str, Form], optional: str = "") -> 
 
 
 def _pieces(path: Path) -> dict[str, dict[str, tuple[Form, list[int]]]]:
-    """By file, by tensor: what of it lies there, and from which index on."""
+    """Parts of tensors by file and tensor, and from which index on each is."""
     names = sorted(file.name for file in path.glob("*.safetensors") if file.name != RANDOM)
     return {name: _pieces_of(path, name) for name in names}
 
@@ -207,7 +207,7 @@ def _pieces_of(path: Path, name: str) -> dict[str, tuple[Form, list[int]]]:
                 shape = tuple(piece.get_shape())
                 first = cut.get(tensor, {}).get("saved_offsets") or [0] * len(shape)
                 if len(first) != len(shape) or any(number < 0 for number in first):
-                    raise ValueError(f"{shown(tensor)} lies at {first} of {len(shape)} dimensions")
+                    raise ValueError(f"{shown(tensor)} begins at {first} of {len(shape)} dimensions")
                 found[tensor] = ((_TYPES.get(piece.get_dtype(), torch.complex32), shape), first)
     except (SafetensorError, OSError) as error:
         raise unusable(path, f"{name} is not a safetensors file ({error})") from None
@@ -296,7 +296,7 @@ def unusable(path: Path, why: str) -> CheckpointError:
     offer = (
         f"The one before it is {earlier}: delete {path.name} and resume again."
         if (earlier := _before(path))
-        else "There is none before it: start the run anew in another folder."
+        else "There is none before it: start the run again in another folder."
     )
     return CheckpointError(f"The checkpoint {path} cannot be used: {why}. {offer}")
 

@@ -28,7 +28,7 @@ class Interrupted(Exception):
 
 
 class Stop:
-    """While entered, the first signal of ``ASKING`` only sets ``asked``; a SIGINT behind it is a KeyboardInterrupt.
+    """While entered, the first signal of ``ASKING`` only sets ``asked``; a SIGINT after it is a KeyboardInterrupt.
 
     SIGHUP and SIGUSR1 stay ignored where they are, as by ``nohup``, and with a program's own handler where there is
     one. SIGINT is heard even if a shell has a process in the background ignore it. Signals reach the main thread only;

@@ -1,4 +1,4 @@
-"""What a run leaves in its folder while it goes on: a line per step, a line per profile, TensorBoard's events."""
+"""What a run writes in its folder while it trains: a line per step, a line per profile, TensorBoard's events."""
 
 import json
 import os
@@ -37,8 +37,8 @@ class RunLog:
 
     Args:
         folder: of the run; it is made if it is not there.
-        resume_at: the first step that will be written, from 0, where a run goes on: lines of that step and later ones,
-            written after the checkpoint, are cut away. None for a new run.
+        resume_at: the first step that will be written, from 0, where a run is resumed: lines of that step and later
+            ones, written after the checkpoint, are cut away. None for a new run.
 
     Attributes:
         gap: which of the steps before are not in ``metrics.csv``, a sentence; empty where all are.
@@ -223,7 +223,7 @@ def read_metrics(folder: Path | str, label: str = "") -> History:
         The history with its profiles. What was not written to its end is left out.
 
     Raises:
-        UserError: the folder holds no ``metrics.csv``, or it was changed and a line is no step.
+        UserError: the folder holds no ``metrics.csv``, or it was changed and a line is not a step.
     """
     folder = Path(folder)
     if not (folder / METRICS).is_file():
@@ -253,7 +253,7 @@ def read_metrics(folder: Path | str, label: str = "") -> History:
 
 
 def _lines(path: Path) -> list[tuple[int, str]]:
-    """Those that were written to their end, numbered from 1."""
+    """Lines that were written to their end, numbered from 1."""
     return list(enumerate(path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1], 1))
 
 

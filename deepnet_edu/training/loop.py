@@ -178,7 +178,7 @@ def _read(model: Model, batches: list[Batch]) -> tuple[int, float | None]:
 
 
 def _peak(device: torch.device, config: TrainConfig, devices: int) -> float | None:
-    """Of all devices together."""
+    """Peak of all devices together."""
     known = peak_of(torch.cuda.get_device_name(device), config.precision) if device.type == "cuda" else None
     return known and known * devices
 

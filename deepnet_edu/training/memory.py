@@ -59,7 +59,7 @@ def _known(model: Model, config: TrainConfig, batch: Batch) -> str:
             device=device.type,
             offload=config.offload,
         )
-    except ValueError:  # a model that somebody else wrote a part of, or float64 beside autocast
+    except ValueError:  # a model with a part of another author, or float64 beside autocast
         return f"Try {_ADVICE}"
 
 
@@ -80,7 +80,7 @@ def _known_of_rank(model: Model, config: TrainConfig, batch: Batch, plan: Plan) 
         better, why = Plan.auto(model.config, plan.ranks, memory, sequences=sequences, tokens=tokens, **how)
         if better != plan:
             advice = f"--plan {better.title} would do: {why}"
-    except ValueError:  # a batch of another length than planned, or a model that somebody else wrote a part of
+    except ValueError:  # a batch of another length than planned, or a model with a part of another author
         pass
     except UserError as nothing:
         advice = str(nothing)

@@ -17,7 +17,7 @@ from deepnet_edu.training.config import TrainConfig
 
 @dataclass(frozen=True)
 class ParameterGroup:
-    """Parameters that are updated alike.
+    """Parameters that are updated in the same way.
 
     Attributes:
         parameters: in the order of the model.
@@ -97,7 +97,7 @@ class FlatParameters:
         self.gradients()[0].zero_()
 
     def pieces(self, buffers: dict[nn.Parameter, Tensor]) -> list[tuple[nn.Parameter, Tensor]]:
-        """By parameter, what lies in ``buffers``, one of the form of each of ``tensors``; as views."""
+        """What is in ``buffers``, by parameter, one of the form of each of ``tensors``; as views."""
         return list(zip(self.parameters, self.split(buffers[self.flat]), strict=True))
 
     def split(self, buffer: Tensor) -> list[Tensor]:
@@ -169,7 +169,7 @@ class ShardedParameters:
             parameter.grad = None
 
     def pieces(self, buffers: dict[nn.Parameter, Tensor]) -> list[tuple[nn.Parameter, Tensor]]:
-        """By parameter, what lies in ``buffers``."""
+        """What is in ``buffers``, by parameter."""
         return [(parameter, buffers[parameter]) for parameter in self.parameters]
 
     def hold(self) -> bool:
@@ -195,7 +195,7 @@ def make_optimizer(
         {"params": flat.tensors, "weight_decay": group.weight_decay} for flat, group in zip(flats, groups, strict=True)
     ]
     graphed = {"capturable": True} if config.cuda_graph else {}
-    if config.cuda_graph:  # the graph reads the learning rate where it lies
+    if config.cuda_graph:  # the graph reads the learning rate where it is
         for setting, flat in zip(settings, flats, strict=True):
             setting["lr"] = torch.tensor(config.learning_rate, dtype=torch.float32, device=flat.tensors[0].device)
     if config.optimizer == "sgd":
@@ -209,7 +209,7 @@ def make_optimizer(
 
 
 def _give_back() -> None:
-    """Return freed memory to the system: 12,000 small tensors that have just been freed hold 200 MB for nobody.
+    """Return freed memory to the system: 12,000 small tensors that have just been freed hold 200 MB for nothing.
 
     glibc keeps small blocks until asked; other systems have no such call, and need none.
     """

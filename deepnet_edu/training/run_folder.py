@@ -89,7 +89,7 @@ class RunFolder:
         return shared.save(self.folder, self.step, *rest)  # type: ignore[arg-type]
 
     def _on_first(self, work: Any) -> Any:
-        """By the first rank, where there are many."""
+        """Call a function on the first rank alone, where there are many."""
         return work() if self.ranks is None else self.ranks.on_first(work)
 
     def _load(self, path: Path) -> SavedState:
@@ -123,7 +123,7 @@ class RunFolder:
             elif steps:
                 raise UserError(
                     f"{folder / METRICS} has the steps of a run, and {folder / FOLDER} is gone: put it back, or begin "
-                    "the run anew in another folder, with --out FOLDER, or train(…, out=…)."
+                    "the run again in another folder, with --out FOLDER, or train(…, out=…)."
                 )
         except FileNotFoundError:  # no step was taken yet
             pass

@@ -117,7 +117,7 @@ class TrainStep:
         if len(batches) != self.config.accumulate:
             raise ValueError(f"{len(batches)} batches for accumulate={self.config.accumulate}: expected as many.")
         watched = any(stack.observer is not None for stack in self.model.own_stacks().values())
-        if self._recorded is not None and not watched:  # nobody can look into a graph
+        if self._recorded is not None and not watched:  # a graph cannot be looked into
             return self._replay(batches)
         self._hold()
         self.model.at_step(self.count)
@@ -166,7 +166,7 @@ class TrainStep:
         return loss, norm
 
     def _hold(self) -> None:
-        """See that nobody has taken the parameters out of the buffers."""
+        """See that the parameters are still in the buffers."""
         if not all(owner.get(name) is parameter for owner, name, parameter in self._owners):
             raise RuntimeError(
                 "Parameters of the model were replaced by others while it was trained, as "
@@ -228,12 +228,12 @@ class TrainStep:
                 settings["lr"] = rate * group.learning_rate_factor
 
     def names(self) -> dict[nn.Parameter, str]:
-        """Of the parameters, as checkpoints have them: those of the plain model, where a part of it was compiled."""
+        """Names of the parameters, as checkpoints have them: those of the plain model, where a part was compiled."""
         return {parameter: plain_name(name) for name, parameter in self.model.named_parameters()}
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """Of moments, as the optimizer names them."""
+        """Kinds of moments, as the optimizer names them."""
         return ("exp_avg", "exp_avg_sq") if self.config.optimizer == "adamw" else ()
 
     def tensors(self) -> dict[str, Tensor]:
@@ -303,5 +303,5 @@ def _refuse_silence(batches: tuple[Batch, ...]) -> None:
     if not any((batch.targets != IGNORED).any() for batch in batches):
         raise ValueError(
             f"None of the step's targets counts, all are {IGNORED}: nothing can be learned. "
-            "Let the task's batches ask for at least one answer."
+            "Give batches with at least one target that counts."
         )

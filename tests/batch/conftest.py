@@ -14,7 +14,7 @@ from deepnet_edu.batch.plan import Request, make_plan
 from deepnet_edu.batch.worker import END_MIME
 from deepnet_edu.course.places import RECORD_MIME
 
-#: Notebooks of an earlier version: test_before.py reads them, and nobody runs them.
+#: Notebooks of an earlier version: test_before.py reads them, and they are not run.
 collect_ignore = ["before"]
 
 PARAMETERS = 'PROFILE = "cpu"\nSEED = 0\nRATE = 3e-4\nDEEP = False\nNAME = "x"\nDEPTH = 2 * 50'

@@ -1,4 +1,4 @@
-"""Folders of batches that nobody ran."""
+"""Folders of batches that were never run."""
 
 import json
 from pathlib import Path

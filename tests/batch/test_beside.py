@@ -33,7 +33,7 @@ def test_modules_are_followed(tmp_path: Path) -> None:
     cells = [
         "%%time\nimport one as first\n!ls",
         "%run -i script.py",
-        "this is no Python: import other\nfrom late import x",
+        "this is not Python: import other\nfrom late import x",
         "len?\nimport asked",
     ]
     assert list(beside.modules(cells, [tmp_path])) == [

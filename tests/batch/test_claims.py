@@ -1,4 +1,4 @@
-"""A batch whose machine was lost is resumed on another, and whoever waits says for whom; other hosts are made up."""
+"""A batch whose machine was lost is resumed on another, and a process that waits names the other; hosts are made up."""
 
 import json
 import os
@@ -31,7 +31,7 @@ Run = Callable[..., list[Status]]
 
 @pytest.fixture
 def plan(working: Path, stub: list[str], monkeypatch: pytest.MonkeyPatch) -> BatchPlan:
-    """Three runs, planned in the folder ``out``; none is begun, and nobody holds the lock."""
+    """Three runs, planned in the folder ``out``; none is begun, and the lock is free."""
     write_notebook(working / "x.ipynb")
     (working / "stub").write_text(GOOD)
     monkeypatch.setattr("deepnet_edu.batch.active.start_worker", stand_in(*stub))

@@ -52,11 +52,11 @@ def test_run_fails_says_why_and_goes_on(worker: Path) -> None:
     assert lines[4:] == [
         "        its kernel died: killed, crashed, or out of memory",
         "1 of 2 runs are done: over night",
-        "Go on with: deepnet-edu run --resume --out 'over night' --timeout 30m --memory 2 --fail-fast",
+        "Continue with: deepnet-edu run --resume --out 'over night' --timeout 30m --memory 2 --fail-fast",
         "All of it on one page: deepnet-edu report 'over night'",
     ]
     assert '<error message="its kernel died' in Path("junit.xml").read_text()
-    assert "holds a batch already: go on with --resume" in refused("x y.ipynb", *own)
+    assert "holds a batch already: continue it with --resume" in refused("x y.ipynb", *own)
 
     worker.write_text(good)
     result = here("--resume", "--out", "over night", "--json")  # what was asked for is remembered
@@ -107,7 +107,7 @@ def test_a_run_that_lost_its_runner_does_not_run(worker: Path) -> None:
     make_run(worker.parent / "out", "x.0", state="running", audited=False)
     said = json.loads(CliRunner().invoke(app, ["report", "out", "--json"]).stdout)
     assert said["summary"]["states"] == {"killed": 1}
-    assert said["runs"][0]["problems"] == ["its runner was ended before it: go on with --resume"]
+    assert said["runs"][0]["problems"] == ["its runner was ended before it: continue with --resume"]
 
 
 def test_a_dry_run_runs_nothing(worker: Path) -> None:
@@ -129,7 +129,7 @@ def test_a_dry_run_runs_nothing(worker: Path) -> None:
 def test_what_is_refused(worker: Path) -> None:
     Path("loop").symlink_to("loop")
     for given, said in [
-        (["--resume"], "Say which batch to go on with: --out runs/NAME."),
+        (["--resume"], "Say which batch to continue: --out runs/NAME."),
         (["--resume", "--out", "runs/nihgt"], "runs/nihgt holds no batch: begin one without --resume, with the names"),
         (["x y.ipynb", "--dry-run", "--timeout", "soon"], "--timeout soon: expected a time"),
         (["x y.ipynb", "--out", "x y.ipynb"], "x y.ipynb is not an empty folder: choose another --out."),

@@ -1,4 +1,5 @@
-"""What a kernel does not say, or nobody hears, does not let a run wait for ever: messages are lost here on purpose."""
+"""A message that a kernel does not send, or that is not received, does not let a run wait for
+ever: messages are lost here on purpose."""
 
 import asyncio
 import time
@@ -151,7 +152,7 @@ def talk(working: Path, monkeypatch: pytest.MonkeyPatch) -> Talk:
 
             async def begin() -> None:
                 client.start_channels(stdin=False, hb=False)
-                await arrival(published)  # whoever subscribes later hears nothing of before
+                await arrival(published)  # a later subscriber gets nothing of before
                 try:
                     await asyncio.wait_for(talking(Kernel(client, shell, control, published)), 10)
                 finally:
@@ -179,7 +180,7 @@ def test_a_reply_that_comes_while_something_is_sent_is_heard_at_once(
     async def talking(kernel: Kernel) -> None:
         request, task = await execute(kernel)
         kernel.reply(kernel.shell, request, status="ok")
-        time.sleep(0.1)  # it comes, and nobody is woken yet
+        time.sleep(0.1)  # it comes, and nothing is woken yet
         kernel.client.shell_channel.send(kernel.client.session.msg("comm_msg", {}))
         assert (await task)["content"]["status"] == "ok"
 

@@ -280,7 +280,7 @@ def test_this_machines_workers_are_started_again_and_end(tmp_path: Path, here: M
 def test_what_listens_and_is_not_a_scheduler_is_said(
     answers: bytes | None, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A web page says nothing until it is asked, and its port lies beside the scheduler's."""
+    """A web page says nothing until it is asked, and its port is beside the scheduler's."""
     monkeypatch.setattr(cluster, "CONNECT_S", 20 if answers != b"" else 0.5)
     monkeypatch.setattr(cluster, "SAY_S", 60 if answers != b"" else 0.1)
     said: list[str] = []
@@ -302,7 +302,7 @@ def test_what_listens_and_is_not_a_scheduler_is_said(
                         connections.enter_context(connection)
                         connection.sendall(answers)
 
-        connections.callback(server.shutdown, socket.SHUT_RDWR)  # a close alone wakes nobody who waits in accept
+        connections.callback(server.shutdown, socket.SHUT_RDWR)  # a close alone wakes no thread that waits in accept
         pool.submit(answer)
         with pytest.raises(
             UserError, match=rf"{address} does not answer as a scheduler \(.*{reason}.*\): give the sch"

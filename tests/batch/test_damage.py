@@ -1,4 +1,4 @@
-"""Whatever the files of a batch have become, and wherever the disk is full: nothing is lost, and others go on."""
+"""Whatever the files of a batch have become, and wherever the disk is full: nothing is lost, and others continue."""
 
 import errno
 import json

@@ -1,4 +1,4 @@
-"""Whoever is killed, a batch that is resumed has each run done once. benchmarks/batch_faults.py does it at length, and
+"""Whatever is killed, a batch that is resumed has each run done once. benchmarks/batch_faults.py does it at length, and
 with kernels; here a shell script stands for worker and kernel."""
 
 import json
@@ -73,7 +73,7 @@ def test_killed_and_resumed(tmp_path: Path, stub: list[str], victim: str, point:
 
 @pytest.fixture
 def gate(tmp_path: Path, stub: list[str]) -> Path:
-    """A pipe at which each run waits until somebody opens it, unless a file says that it is open."""
+    """A pipe at which each run waits until it is opened, unless a file says that it is open."""
     os.mkfifo(tmp_path / "stub.gate")
     (tmp_path / "stub").write_text(SCRIPT.replace("sleep 0.2", '[ -e "$0.open" ] || cat "$0.gate"'))
     batch_faults.make_notebook(tmp_path / "small.ipynb")

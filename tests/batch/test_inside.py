@@ -1,4 +1,5 @@
-"""What nobody handled in a kernel is told: threads, tasks, pools and processes that died while the cells went on.
+"""What was not handled in a kernel is reported: threads, tasks, pools and processes that died while the cells
+continued.
 
 The kernel's extension is loaded into a Python of its own here, which takes a fraction of a kernel's start.
 """

@@ -93,7 +93,7 @@ def test_what_cannot_run_is_said_and_the_rest_is_planned(planned: Planner, worki
     assert said["bad"].startswith("bad.ipynb is not a notebook: it is not JSON (Expecting property name")
     assert said["bare"] == "bare has no parameters: give the cell that holds them the tag parameters."
     assert said["other"] == "other: Unknown parameter 'SEED': expected one of 'DEPTH'."
-    assert said["broken"] == "broken.ipynb: the cell tagged parameters is no Python (line 1)."
+    assert said["broken"] == "broken.ipynb: the cell tagged parameters is not Python (line 1)."
     assert said["julia"].startswith(
         "julia.ipynb names the kernel 'julia-1.9', which is not installed here, and no lang"
     )
@@ -241,7 +241,7 @@ def test_strange_parameters_stop_no_other(planned: Planner, source: str) -> None
     Path("bad.ipynb").write_text(json.dumps(content))
     good, bad = planned("good.ipynb", "bad.ipynb", given=("SEED=1",)).runs
     assert good.state == "queued"
-    assert bad.problems == ["bad.ipynb: the cell tagged parameters is no Python that can be read."]
+    assert bad.problems == ["bad.ipynb: the cell tagged parameters is not Python that can be read."]
 
 
 @pytest.mark.parametrize(("name", "why"), [("loop", "Symlink loop"), ("x" * 300, "File name too long"), ("\0", "null")])
@@ -257,7 +257,7 @@ def test_a_path_that_leads_nowhere_stops_no_other(planned: Planner, name: str, w
 def test_parameters_that_nobody_sets_need_not_be_read(planned: Planner) -> None:
     write_notebook(Path("x.ipynb"), parameters="%matplotlib inline\nSEED = 0")
     assert planned("x.ipynb").runs[0].state == "queued"
-    with pytest.raises(UserError, match="no Python .line 1"):
+    with pytest.raises(UserError, match="not Python .line 1"):
         planned("x.ipynb", seeds=2)
 
 
@@ -319,7 +319,7 @@ def test_a_run_is_what_goes_along_with_its_notebook_too(planned: Planner, workin
         Path(name).write_text(text)
         ids.append(planned("x.ipynb").runs[0].id)
     assert len(set(ids)) == len(ids)
-    Path("other.py").write_text("nobody imports it")
+    Path("other.py").write_text("not imported")
     assert planned("x.ipynb").runs[0].id == ids[-1]
     assert planned("x.ipynb").runs[0].hashes.keys() == {"notebook", "package", "beside"}
 

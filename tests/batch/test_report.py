@@ -1,4 +1,4 @@
-"""deepnet-edu report: numbers against tables and sums by hand, and whatever stands in a batch cannot break the page."""
+"""deepnet-edu report: numbers against tables and sums by hand, and whatever is in a batch cannot break the page."""
 
 import csv
 import io
@@ -256,7 +256,7 @@ def test_no_field_leaves_its_place(tmp_path: Path, name: str) -> None:
 
 
 def test_nothing_that_a_link_leads_to_is_shown(tmp_path: Path) -> None:
-    """A folder that somebody sent may have links to private files, under any of the names."""
+    """A folder of another person may have links to private files, under any of the names."""
     private = tmp_path / "private"
     make_run(private, "y.0", [code("secret")], host="secret", problems=["secret"])
     (private / "log.txt").write_text("secret")
@@ -388,8 +388,8 @@ def test_pictures_keep_their_words_and_need_no_frame() -> None:
 def test_long_outputs_are_cut() -> None:
     html = notebook_html([code("", {"output_type": "stream", "text": ["x" * 300_000]}, shown(html="y" * 3_000_000))])
     assert len(html) < 210_000
-    assert "100,000 letters more stand in the notebook" in html
-    assert "[3,000,000 letters of HTML stand in the notebook]" in html
+    assert "100,000 letters more are in the notebook" in html
+    assert "[3,000,000 letters of HTML are in the notebook]" in html
 
 
 def test_papermills_own_cells_are_left_out() -> None:
@@ -441,7 +441,7 @@ def test_what_does_not_fit_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     html = page(tmp_path, read_batch(tmp_path))
     assert "b" * 700 in html
     assert "a" * 700 not in html
-    assert "it stands in a.0/notebook.ipynb" in html
+    assert "it is in a.0/notebook.ipynb" in html
 
 
 def test_nothing_outside_the_batch_is_read(tmp_path: Path) -> None:

@@ -52,9 +52,9 @@ NOTEBOOKS: dict[str, list[str]] = {
         PICTURES,
         "1 / 0",
         "assert open('data.csv').read() == '1,2'\n"
-        "import psutil\nsockets = psutil.Process().net_connections('inet')\n"  # its kernel is reached by nobody else
+        "import psutil\nsockets = psutil.Process().net_connections('inet')\n"  # its kernel is reached by no one else
         "assert not [one for one in sockets if one.status == 'LISTEN' and not one.laddr.ip.startswith('127.')]",
-        "raise SystemError('nobody runs it')",
+        "raise SystemError('never run')",
         "import os\nimport matplotlib.pyplot as plt\nplt.plot([1])\nplt.show()\n"
         "assert os.path.samefile(os.environ['DEEPNET_EDU_NOTEBOOK_DIR'], os.path.dirname(helper.__file__))\n"
         "assert os.environ['DEEPNET_EDU_CWD'] == ''",
@@ -65,12 +65,12 @@ NOTEBOOKS: dict[str, list[str]] = {
     "exits": ["import sys\nsys.exit(0)\nassert False"],
     "dies": ["import os\nos._exit(1)"],
     "silent": ["if False:\n    kit.record(loss=0)"],
-    # All that comes to its end, and is no success.
+    # All that comes to its end, but is not a success.
     "faults": [
         PICTURES + "display(png(P.new('RGB', (9, 9), 'white')))\ndisplay(png(P.new('RGB', (9, 9), 'navy')))",
         "import matplotlib\nmatplotlib.use('Agg')\nimport matplotlib.pyplot as plt\nplt.plot([1])\nplt.show()",
         CALLBACK,
-        # What nobody handles, and what goes on in the meantime.
+        # What is not handled, and what happens in the meantime.
         "import asyncio, threading\nasync def load(): raise RuntimeError('lost')\nt = asyncio.create_task(load())\n"
         "threading.Thread(target=open, args=('nowhere',), name='loader').start()\nawait asyncio.sleep(0.1)",
         "class Gone:\n    def __del__(self): raise RuntimeError('no failure')\nGone()",
@@ -320,7 +320,7 @@ def test_a_missed_file_beside_the_notebook_is_pointed_at(working: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a process adopt orphans")
 def test_memory_is_the_processes_own(tmp_path: Path) -> None:
-    """Whoever starts a process may have held more than it ever does."""
+    """The process that starts another may have held more than that ever does."""
     block = bytearray(300_000_000)
     for at in range(0, len(block), 4096):
         block[at] = 1

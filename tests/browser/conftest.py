@@ -41,7 +41,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def free_port() -> int:
-    """One that nobody else was given just now."""
+    """One that is free at this moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -207,7 +207,7 @@ def collect_errors(page: Any) -> list[str]:
 
 
 THEMES = ("JupyterLab Light", "JupyterLab Dark")
-#: Contrast of an element's text with what lies behind it, as WCAG 2.2 defines it.
+#: Contrast of an element's text with its background, as WCAG 2.2 defines it.
 CONTRAST = """element => {
     const rgba = text => { const v = text.match(/[\\d.]+/g).map(Number); return v.length < 4 ? [...v, 1] : v; };
     const light = color => color.slice(0, 3).map(v => v / 255)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from deepnet_edu.course.lab import close_side_bar
-from tests.browser.conftest import Lab, run_all
+from tests.browser.conftest import CONNECTED, Lab, run_all
 
 
 def test_lesson_00_from_the_learners_workspace(page, lab_url: str, workspace: Path) -> None:
@@ -76,3 +76,16 @@ def test_the_server_asks_for_its_token(lab: Lab) -> None:
     with urllib.request.urlopen(f"{base}/api/contents?{token.partition('?')[2]}") as answer:
         names = {item["name"] for item in json.load(answer)["content"]}
     assert "00_a_thousand_layers.ipynb" in names
+
+
+def test_a_word_of_a_lesson_leads_to_its_row(page, lab: Lab, lab_url: str) -> None:
+    """The link opens the glossary's preview at the word: JupyterLab keeps the anchor, and scrolls to it."""
+    page.goto(lab_url)
+    page.wait_for_function(CONNECTED, timeout=180_000)  # a kernel that still starts cannot be ended
+    page.locator(".jp-Notebook a", has_text="Token similarity").first.click(timeout=60_000)
+    anchor = page.locator('.jp-MarkdownViewer [data-jupyter-id="token-similarity"]')
+    anchor.wait_for(state="attached", timeout=60_000)
+    row = anchor.locator("xpath=ancestor::tr")
+    assert "mean cosine between different tokens" in row.inner_text()
+    top = "row => row.getBoundingClientRect().top - row.closest('.jp-MarkdownViewer').getBoundingClientRect().top"
+    page.wait_for_function(f"row => Math.abs(({top})(row)) < 100", arg=row.element_handle(), timeout=60_000)

@@ -30,7 +30,7 @@ HOSTILE = [
 
 @contextmanager
 def listening() -> Iterator[tuple[str, socket.socket]]:
-    """A place that answers nothing; whoever calls waits in its queue."""
+    """A place that answers nothing; a caller waits in its queue."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.setblocking(False)
         yield f"http://127.0.0.1:{server.getsockname()[1]}", server

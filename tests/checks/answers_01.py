@@ -240,7 +240,7 @@ RIGHT = [
     ("damped_variance", lambda n, f, v=1: v + 2 * f * np.r_[0, np.cumsum(1 / np.r_[1 : n + 1])]),
 ]
 
-OTHER = "For these arguments the value is another one."
+OTHER = "For these arguments the value is wrong."
 
 WRONG = [
     ("variance_by_depth", rolled(lambda v, f, a: (a * sqrt(v) + sqrt(f)) ** 2), "not their standard deviations"),
@@ -310,12 +310,12 @@ WRONG = [
     ("cloned_growth", lambda n, e: (1 + e) ** (2 * n), "all point along x"),
     ("cloned_growth", lambda n, e: 1 + n**2 * e**2, "Only the k = 1 term"),
     ("cloned_growth", lambda n, e: (1 + n * e) ** 2, "as if Ax pointed along x"),
-    ("cloned_growth", lambda n, e: sum(comb(n, k) ** 2 * e ** (2 * k) for k in range(n)), "with both ends"),
+    ("cloned_growth", lambda n, e: sum(comb(n, k) ** 2 * e ** (2 * k) for k in range(n)), "both included"),
     ("cloned_growth", lambda n, e: cloned(n, e) - 1, "the term of k = 0"),
     ("cloned_growth", lambda n, e: sum(comb(n, k) * e ** (2 * k) for k in range(n + 1)), "for independent layers"),
     ("cloned_growth", lambda n, e: sum(comb(n, k) ** 2 * e**k for k in range(n + 1)), "so is ε^k"),
     ("cloned_growth", lambda n, e: (1 + e) ** n, "their squares do"),
-    ("cloned_growth", lambda n, e: sqrt(cloned(n, e)), "that of its square"),
+    ("cloned_growth", lambda n, e: sqrt(cloned(n, e)), "growth of its square"),
     ("cloned_growth", lambda n, e: cloned(n - 1, e) if n else 1.0, "equal branches add in amplitude"),
     ("cloned_growth", lambda n, e: sum((comb(n, k) * e**k) ** 2 for k in range(20)), OTHER),
     ("cloned_growth", lambda n, e: 0.0 if n == 0 else cloned(n, e), OTHER),
@@ -333,7 +333,7 @@ WRONG = [
     ("residual_variance", lambda x, f, c: x + f + 2 * c, "A correlation has no size"),
     ("residual_variance", lambda x, f, c: x + f - 2 * c * sqrt(x * f), "so the cross term is too"),
     ("residual_variance", lambda x, f, c: x + f + 2 * abs(c) * sqrt(x * f), "keep its sign"),
-    ("residual_variance", lambda x, f, c: sqrt(x + f + 2 * c * sqrt(x * f)), "asked is its variance"),
+    ("residual_variance", lambda x, f, c: sqrt(x + f + 2 * c * sqrt(x * f)), "its variance is asked for"),
     ("residual_variance", lambda x, f, c: x + f + 2 * max(c, 0) * sqrt(x * f), "leaves nothing"),
     ("residual_variance", lambda x, f, c: x + f + 2 * c * x, "x + F is F + x"),
     ("residual_variance", lambda x, f, c: x + c * f, "x + F is F + x"),
@@ -346,7 +346,7 @@ WRONG = [
     ("damped_variance", damped(lambda f, k, n: 2 * f / (k + 1)), "its branches are not damped"),
     ("damped_variance", damped(lambda f, k, n: 2 * f / k**2), "not by l²"),
     ("damped_variance", damped(lambda f, k, n: 2 * f), "Pre-LN without damping"),
-    ("damped_variance", damped(lambda f, k, n: 2 * f / n), "All layers are damped alike"),
+    ("damped_variance", damped(lambda f, k, n: 2 * f / n), "damps all layers equally"),
     ("damped_variance", damped(lambda f, k, n: 4 * f / k), "not their lengths"),
     ("damped_variance", lambda n, f, v: damped(lambda f, k, n: 2 * f / k)(n, f, v)[1:], "Depth 0, the input itself"),
     ("damped_variance", lambda n, f, v=1.0: damped_list(n, f, 1.0), "begins with the input's variance"),

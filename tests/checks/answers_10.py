@@ -133,7 +133,7 @@ OBSERVE: dict[str, Callable[[Callable, np.random.Generator], Any]] = {
 
 # A form of tests/checks/forms.py that a right answer cannot have, by exercise, and why.
 def step(order="zero forward backward clip rate step", cut=nn.utils.clip_grad_norm_, after=False, groups=slice(None)):
-    """A step whose parts stand in another order."""
+    """A step whose parts are in another order."""
 
     def answer(model, batch, optimizer, rate, clip):
         loss = model.loss(batch)
@@ -487,7 +487,7 @@ def beside(path, ending=".new"):
 
 
 def named(run, path):
-    """A name that nobody else has, beside the path."""
+    """A unique name, beside the path."""
     with NamedTemporaryFile(dir=path.parent, delete=False) as file:
         torch.save(run, file)
         os.fsync(file.fileno())
@@ -770,7 +770,7 @@ WRONG = [
     ("training_step", step("zero backward clip step rate"), "with another rate"),
     ("training_step", step("zero backward clip step"), "with another rate"),
     ("training_step", step(groups=slice(1)), "Only the first group"),
-    ("training_step", step(cut=lambda p, c: nn.utils.clip_grad_value_(p, c)), "Entry by entry"),
+    ("training_step", step(cut=lambda p, c: nn.utils.clip_grad_value_(p, c)), "entry by entry"),
     ("training_step", step(cut=each_alone), "not one for each"),
     ("training_step", step(cut=always), "clip only shortens"),
     ("training_step", step(cut=norm_after), "That is the norm after clipping"),
@@ -779,7 +779,7 @@ WRONG = [
     ("training_step", step("zero backward clip rate step step"), "stepped twice"),
     ("training_step", step_sometimes(lambda norm, clip: norm <= clip), "the step is taken all the same"),
     ("training_step", step_sometimes(lambda norm, clip: norm < 50), "After step 3"),
-    ("training_step", rate_on_loss, "The rate belongs into the optimizer"),
+    ("training_step", rate_on_loss, "The rate belongs in the optimizer"),
     ("training_step", rate_in_defaults, "with another rate"),
     ("training_step", no_optimizer, "moved without the optimizer"),
     ("training_step", no_number_at_infinity, "inf/inf is not a number"),
@@ -791,7 +791,7 @@ WRONG = [
     ("training_step", lambda *a: step()(*a)[::-1], "the other way round"),
     ("cosine_rate", cosine(done=lambda n, w, N: n / N), "begins where the warm-up ends"),
     ("cosine_rate", cosine(done=lambda n, w, N: (n - w) / N), "The cosine must end at n = steps"),
-    ("cosine_rate", cosine(lambda y: (1 + cos(2 * pi * y)) / 2), "a whole one brings the peak back"),
+    ("cosine_rate", cosine(lambda y: (1 + cos(2 * pi * y)) / 2), "a whole one comes back to the peak"),
     ("cosine_rate", cosine(lambda y: (1 + cos(180 * y)) / 2), "cos counts in radians"),
     ("cosine_rate", cosine(lambda y: cos(pi * y)), "A cosine falls from 1 to -1"),
     ("cosine_rate", cosine(lambda y: 1 - y), "a straight line"),
@@ -864,7 +864,7 @@ WRONG = [
     ("checkpoints", saving("data"), "The data begin elsewhere"),
     ("checkpoints", saving("step"), "The count of steps"),
     ("checkpoints", saving("model"), "is not the saved one"),
-    ("checkpoints", saving("buffers"), "is no parameter"),
+    ("checkpoints", saving("buffers"), "is not a parameter"),
     ("checkpoints", saving(write="final name"), "written under its own name"),
     ("checkpoints", saving(write="copy"), "Something was left"),
     ("checkpoints", saving(write="elsewhere"), "There is no file at the path"),
@@ -880,17 +880,17 @@ WRONG = [
     ("checkpoints", saving(counts=lambda step: step + 1), "The count of steps"),
     ("checkpoints", new_parameters, "the model's own parameters"),
     ("checkpoints", in_memory, "load has to read what is in the file"),
-    ("checkpoints", reseeds, "save must only look"),
+    ("checkpoints", reseeds, "save must only read"),
     ("checkpoints", saving(stale=True), "The optimizer has lost its memory"),
     ("checkpoints", lambda model, optimizer, data: model.state_dict(), "two functions"),
-    ("next_scale", lambda s, g, o, i: (s / 2, g + 1) if o else scale_rule(s, g, o, i), "no good step"),
+    ("next_scale", lambda s, g, o, i: (s / 2, g + 1) if o else scale_rule(s, g, o, i), "not a good step"),
     ("next_scale", lambda s, g, o, i: (s / 2, g) if o else scale_rule(s, g, o, i), "The row of good steps is broken"),
     ("next_scale", lambda s, g, o, i: (s * 2, 0) if o else scale_rule(s, g, o, i), "it must fall"),
     ("next_scale", lambda s, g, o, i: scale_rule(s, g, o, i + 1), "now, not a step later"),
     ("next_scale", lambda s, g, o, i: (s / 2, 0) if o else (2 * s, 0), "Doubled too early"),
     ("next_scale", lambda s, g, o, i: scale_rule(s, g, o and g > 0, i), "After this overflow"),
-    ("next_scale", lambda s, g, o, i: (s // 2, 0) if o else scale_rule(s, g, o, i), "no whole number"),
-    ("next_scale", lambda s, g, o, i: (int(s / 2), 0) if o else scale_rule(s, g, o, i), "no whole number"),
+    ("next_scale", lambda s, g, o, i: (s // 2, 0) if o else scale_rule(s, g, o, i), "need not be whole"),
+    ("next_scale", lambda s, g, o, i: (int(s / 2), 0) if o else scale_rule(s, g, o, i), "need not be whole"),
     ("next_scale", lambda s, g, o, i: (max(s / 2, 1.0), 0) if o else scale_rule(s, g, o, i), "however small"),
     (
         "next_scale",
@@ -898,7 +898,7 @@ WRONG = [
         "however large",
     ),
     ("adamw_step", adamw(correct=False), "Both means began at 0"),
-    ("adamw_step", adamw(lambda v, e: (v + e).sqrt()), "ε stands outside the root"),
+    ("adamw_step", adamw(lambda v, e: (v + e).sqrt()), "ε is added outside the root"),
     ("adamw_step", adamw(decays=lambda rate, decay: decay), "The decay is times the rate"),
     ("adamw_step", adamw(decays=lambda rate, decay: 0.0), "The weight decay is missing"),
     ("adamw_step", adamw(lambda v, e: v + e), "Divide by the root"),
@@ -911,7 +911,7 @@ WRONG = [
         "Adam with the decay in",
     ),
     ("adamw_step", lambda *a: adamw()(*a)[1:] + adamw()(*a)[:1], "The order is (w, m, v)"),
-    ("adamw_step", lambda *a: adamw(correct=a[4] > 1)(*a), "The new w is another one"),
+    ("adamw_step", lambda *a: adamw(correct=a[4] > 1)(*a), "The new w is wrong"),
     ("adamw_step", lambda w, g, m, v, n, *a: adamw()(w, g, m, v, n + 1, *a), "counted from 1"),
     ("adamw_step", lambda w, g, m, v, *a: (adamw()(w, g, m, v, *a)[0], m, v), "not the old ones"),
 ]

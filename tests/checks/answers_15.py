@@ -199,7 +199,7 @@ def first_ranks(losses, all_answers, ranks, seen=[]):  # noqa: B006
 
 
 def averages_first(parameters, ranks, stage):
-    """A table of who is divided."""
+    """A table of what is divided."""
     pieces = np.array([8.0, 4.0, 4.0]) * parameters
     pieces[:stage] /= ranks
     return pieces.sum()
@@ -367,11 +367,11 @@ WRONG = [
     ("my_rows", lambda b, rank, ranks: range(rank * (b // ranks), (rank + 1) * (b // ranks)), "rows are lost"),
     ("my_rows", lambda b, rank, ranks: range(b), "the whole batch"),
     ("my_rows", lambda b, rank, ranks: range(rank, b, ranks - 1 or 1), "belongs to two ranks"),
-    ("my_rows", lambda b, rank, ranks: range(rank + 1, b + 1, ranks), "Rows are numbered from 0: the first"),
+    ("my_rows", lambda b, rank, ranks: range(rank + 1, b + 1, ranks), "Rows are numbered from 0: your first"),
     (
         "my_rows",
         lambda b, rank, ranks: range(rank * (b // ranks), b if rank == ranks - 1 else (rank + 1) * (b // ranks)),
-        "The last rank has all that is left over",
+        "The last rank gets all the rows left over",
     ),
     ("my_rows", lambda b, rank, ranks: range(rank, b - 1, ranks), "The last row is lost"),
     ("my_rows", lambda b, rank, ranks: b // ranks, "list or a range"),
@@ -389,10 +389,10 @@ WRONG = [
     ("my_rows", lambda b, rank, ranks: range(ranks, b, rank + 1), "The start is the rank"),
     ("my_rows", kept_by(lambda b, rank, ranks: (b, rank), runs), "No rank has the rows"),
     ("my_rows", unseeded, "belongs to two ranks"),
-    ("my_rows", in_turn, "Asked again, a rank has other rows"),
+    ("my_rows", in_turn, "A second call gives a rank other rows"),
     ("my_rows", lambda b, rank, ranks: range(rank, max(b, ranks), ranks), "from 0 to batch_size - 1, here 2"),
     ("my_rows", lambda b, rank, ranks: [i % ranks == rank for i in range(b)], "list or a range"),
-    ("my_rows", lambda b, rank, ranks: (i for i in range(rank, b, ranks)), "bit by bit"),
+    ("my_rows", lambda b, rank, ranks: (i for i in range(rank, b, ranks)), "piece by piece"),
     ("my_rows", lambda b, rank, ranks: ",".join(map(str, range(rank, b, ranks))), "list or a range"),
     ("my_rows", lambda b, rank, ranks: [*range(rank, b, ranks)] or [0], "belongs to two ranks"),
     ("my_rows", lambda b, rank, ranks: [*range(rank, b, ranks)] * 2, "twice to one"),
@@ -411,7 +411,7 @@ WRONG = [
         "must give 0",
     ),
     ("share_loss", zero_apart, "no gradient can pass: compute it from losses"),
-    ("share_loss", zero_number, "the answer is a tensor, made of losses"),
+    ("share_loss", zero_number, "return a tensor computed from losses"),
     ("share_loss", rounded_share, "rounded on the way"),
     ("share_loss", scaled_mean, "this rank's own mean"),
     ("share_loss", half_detached, "The gradient of your number"),
@@ -419,7 +419,7 @@ WRONG = [
     ("share_loss", lambda losses, n, ranks: losses.sum().detach() * ranks / n, "no gradient can pass"),
     ("share_loss", lambda losses, n, ranks: losses.data.sum() * ranks / n, "no gradient can pass"),
     ("share_loss", lambda losses, n, ranks: torch.tensor(losses.tolist()).sum() * ranks / n, "no gradient can pass"),
-    ("share_loss", lambda losses, n, ranks: losses.sum() / (n // ranks), "// loses what does not come out even"),
+    ("share_loss", lambda losses, n, ranks: losses.sum() / (n // ranks), "// drops the fraction"),
     ("share_loss", lambda losses, n, ranks: losses.sum() * ranks**2 / n, "comes once"),
     ("share_loss", lambda losses, n, ranks: losses.data.mul_(ranks / n).sum() + 0 * losses.sum(), "its input in place"),
     ("share_loss", lambda losses, n, ranks: losses * ranks / n, "one number"),
@@ -427,7 +427,7 @@ WRONG = [
     ("share_loss", lambda losses, n, ranks: losses.sum() * ranks / max(n, 12), "The mean over three ranks"),
     ("bytes_per_rank", lambda n, ranks, stage: 16 * n, "Nothing is divided yet"),
     ("bytes_per_rank", lambda n, ranks, stage: 16 * n / ranks, "Only stage 3 divides everything"),
-    ("bytes_per_rank", lambda n, ranks, stage: divided(n, ranks, stage + 1), "one stage ahead"),
+    ("bytes_per_rank", lambda n, ranks, stage: divided(n, ranks, stage + 1), "one stage too high"),
     ("bytes_per_rank", lambda n, ranks, stage: divided(n, ranks, stage, (4, 4, 4)), "two averages for each weight"),
     ("bytes_per_rank", lambda n, ranks, stage: divided(n, ranks, stage, (1, 1, 2)), "has 4 bytes"),
     (
@@ -441,7 +441,7 @@ WRONG = [
         "are divided first",
     ),
     ("bytes_per_rank", lambda n, ranks, stage: divided(n, ranks, stage, (2, 2, 12)), "2 + 2 + 12. Here all is float32"),
-    ("bytes_per_rank", lambda n, ranks, stage: divided(n, ranks, stage - 1), "one stage behind"),
+    ("bytes_per_rank", lambda n, ranks, stage: divided(n, ranks, stage - 1), "one stage too low"),
     ("bytes_per_rank", weights_whole, "a part of the weights, too"),
     ("bytes_per_rank", lambda n, ranks, stage: divided(n, ranks, stage) // 1, "rounded on the way"),
     ("bytes_per_rank", lambda n, ranks, stage: divided(n, 8, stage), "With one rank nothing is divided"),
@@ -491,7 +491,7 @@ WRONG = [
     ("one_forward_one_backward", lambda rank, ranks, m: counting(rank, ranks, min(m, 8)), "forward once and backward"),
     ("one_forward_one_backward", lambda rank, ranks, m: gpipe(rank, ranks, m)[:m], "forward once and backward"),
     ("one_forward_one_backward", filled(lambda rank, ranks: max(1, ranks - 1 - rank)), "1 too many forward passes"),
-    ("most_kept", kept_by(len, set_of_numbers), "another number"),
+    ("most_kept", kept_by(len, set_of_numbers), "one time is wrong"),
     ("most_kept", longest_run, "the longest run"),
     ("most_kept", set_of_digits, "F1 and F10 are two"),
     ("most_kept", lambda order: max(int(w[1:]) for w in order), "numbers count from 0"),
@@ -501,7 +501,7 @@ WRONG = [
     ("most_kept", lambda order: sum(accumulate(1 if w[0] == "F" else -1 for w in order)) / len(order), "not the mean"),
     ("most_kept", popping, "changed its input in place"),
     ("most_kept", after_both, "no fewer than one"),
-    ("most_kept", lambda order: min(set_of_numbers(order), 8), "another number"),
+    ("most_kept", lambda order: min(set_of_numbers(order), 8), "one time is wrong"),
     ("most_kept", lambda order: 6, "Of 5 micro-batches no more"),
     ("most_kept", lambda order: sum(word[0] == "F" for word in order), "some are given back"),
     ("most_kept", lambda order: sum(1 if word[0] == "F" else -1 for word in order), "At the end nothing is kept"),
@@ -518,7 +518,7 @@ WRONG = [
     ("ring_chunk", lambda rank, step, ranks: (rank - 2 * step) % ranks, "just received"),
     ("ring_chunk", wrong_second_half, "in the second half"),
     ("ring_chunk", only_four, "just received"),
-    ("ring_chunk", counting_steps, "Asked again"),
+    ("ring_chunk", counting_steps, "A second call"),
     ("ring_chunk", lambda rank, step, ranks: (rank - step) / ranks, "is whole"),
     ("ring_chunk", lambda rank, step, ranks: abs(rank - step) % ranks, "just received"),
     ("ring_chunk", lambda rank, step, ranks: (rank - step) % (ranks + 1), "numbers go round"),

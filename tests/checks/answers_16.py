@@ -219,8 +219,8 @@ RIGHT = [
 ]
 
 WRONG = [
-    ("diagnose", lambda run: by_questions(run, at=1), "They became alike later, because nothing told them apart"),
-    ("diagnose", by_the_loss, "Tokens were alike before the first step"),
+    ("diagnose", lambda run: by_questions(run, at=1), "They became similar later, because nothing told them apart"),
+    ("diagnose", by_the_loss, "Tokens were equal before the first step"),
     ("diagnose", by_the_ratio, "first and last gradient are of one size"),
     ("diagnose", by_jumps, "The loss alone never jumped"),
     ("diagnose", lambda run: by_questions(run, leave=("stack not trained",)), "moved is 0: embedding and head"),
@@ -235,12 +235,12 @@ WRONG = [
     ("highest_rate", grid, "That is a grid"),
     ("highest_rate", lambda *a: halving(*a, give=1), "At the rate that you return a run failed"),
     ("highest_rate", lambda *a: halving(*a, give=2), "No run was made at the rate that you return"),
-    ("highest_rate", lambda *a: halving(*a, enough=2), "No failure lies within the ratio"),
+    ("highest_rate", lambda *a: halving(*a, enough=2), "No run failed within the ratio"),
     ("highest_rate", lambda *a: halving(*a, enough=0.2), "Each run can halve what is left"),
     ("highest_rate", asks_low, "that is known, and needs no run"),
     ("highest_rate", asks_high, "that is known, and needs no run"),
     ("highest_rate", asks_twice, "Some rate was run twice"),
-    ("highest_rate", lambda survives, low, high, ratio: low, "No failure lies within the ratio"),
+    ("highest_rate", lambda survives, low, high, ratio: low, "No run failed within the ratio"),
     ("highest_rate", lambda *a: halving(*a, mean=lambda a, b: a), "Your search never ends"),
     ("working_layers", upside_down, "Upside down"),
     ("working_layers", lambda harm: float((np.asarray(harm) > 0).sum()), "however little it helps"),

@@ -291,10 +291,10 @@ WRONG = [
     (
         "seed_claims",
         with_other("largest gain", lambda h, r, days, s: max(abs(b - a) for a, b in s.values())),
-        "is another number",
+        "is wrong",
     ),
     ("seed_claims", with_other("rent", lambda h, r, days, s: days * r[0] * r[1]), "for all GPUs already"),
-    ("seed_claims", with_other("days", lambda h, r, days, s: days * r[1] / h[1]), "not on those that were bought"),
+    ("seed_claims", with_other("days", lambda h, r, days, s: days * r[1] / h[1]), "not those that were bought"),
     ("seed_claims", with_other("dollars a GPU", lambda h, r, days, s: h[0] / r[1]), "that come with it"),
     ("seed_claims", lambda *a: list(claims(*a).values()), "a dictionary"),
     ("seed_claims", lambda *a: {key: value for key, value in claims(*a).items() if key != "rent"}, "lacks 'rent'"),
@@ -307,8 +307,16 @@ WRONG = [
     ("predict_depth", lambda depths, bleu, depth, law: searched(depths, bleu, depth, "log"), "the other law's value"),
     ("predict_depth", lambda depths, bleu, depth, law: searched(depths, bleu, depth, "power"), "the other law's value"),
     ("predict_depth", lambda *a: searched(*a, worst=True), "are met exactly"),
-    ("predict_depth", lambda *a: searched(*a, powers=[k / 10 for k in range(1, 31)]), "another value at that depth"),
-    ("predict_depth", lambda *a: searched(*a, powers=[k / 20 for k in range(1, 40)]), "another value at that depth"),
+    (
+        "predict_depth",
+        lambda *a: searched(*a, powers=[k / 10 for k in range(1, 31)]),
+        "a different value at that depth",
+    ),
+    (
+        "predict_depth",
+        lambda *a: searched(*a, powers=[k / 20 for k in range(1, 40)]),
+        "a different value at that depth",
+    ),
     ("predict_depth", sorting_in_place, "changed its input in place"),
     ("predict_depth", as_given, "order of the points must not matter"),
     ("predict_depth", lambda depths, bleu, depth, law: fitted(np.log(depths), bleu, log(depth), 2), "a parabola"),
@@ -320,5 +328,5 @@ WRONG = [
     ("fewest_gpus", lambda *a: fewest(*a, rounded=lambda x: x), "round up"),
     ("fewest_gpus", lambda n, m, stage, a: fewest(n, m, 3, a), "No number of GPUs is enough"),
     ("fewest_gpus", lambda *a: fewest(*a, whole=(16, 8, 4, 0), shared=(0, 8, 12, 16)), "Some number of GPUs is enough"),
-    ("fewest_gpus", lambda *a: fewest(*a) and max(2, fewest(*a)), "Another number is the fewest"),
+    ("fewest_gpus", lambda *a: fewest(*a) and max(2, fewest(*a)), "A different number is the fewest"),
 ]

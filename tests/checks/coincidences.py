@@ -25,5 +25,5 @@ def coincidences(points: Sequence[tuple[Any, Sequence[Misconception]]]) -> list[
             for other, theirs in values[:i]:
                 right = close(value, as_array(expected), ALIKE)  # then neither is named here
                 if other != sentence and not right and close(value, theirs, ALIKE):
-                    found.append(f"at point {number} two are alike: {other!r} and {sentence!r}")
+                    found.append(f"at point {number} two are equal: {other!r} and {sentence!r}")
     return found + [f"right at every point: {sentence!r}" for sentence, told in told_apart.items() if not told]

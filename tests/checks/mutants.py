@@ -118,7 +118,7 @@ def mutants(source: str) -> list[str]:
 
 
 def function(source: str, name: str, module: ModuleType) -> Callable[..., Any]:
-    """The function ``name`` that ``source`` defines, with all that stands in ``module`` at hand."""
+    """The function ``name`` that ``source`` defines, with all that is in ``module`` at hand."""
     space: dict[str, Any] = {"torch": torch, "ceil": ceil, "floor": floor, **vars(module), "__name__": "an answer"}
     exec(source, space)
     return space[name]
@@ -130,7 +130,7 @@ class Observed:
     Args:
         function: the reference answer.
         observe: what it computes on inputs from a generator.
-        draws: how many inputs two functions must agree on to be equal: then a mutant is no mutant.
+        draws: how many inputs two functions must agree on to be equal: then a mutant does not count.
     """
 
     def __init__(

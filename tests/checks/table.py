@@ -66,7 +66,7 @@ def page() -> str:
 
 
 def _fresh(name: str) -> ModuleType:
-    """A module of answers as nobody has used it yet: some wrong ones are right at their first call alone."""
+    """A module of answers that was not used yet: some wrong ones are right at their first call alone."""
     spec = importlib.util.find_spec(name)
     assert spec is not None
     assert spec.loader is not None

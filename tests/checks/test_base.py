@@ -1,4 +1,4 @@
-"""Odd answers: each its own sentence, never an exception, and the notebook goes on."""
+"""Odd answers: each its own sentence, never an exception, and the notebook continues."""
 
 import contextlib
 import sys
@@ -50,15 +50,15 @@ def not_attempted(x: torch.Tensor) -> torch.Tensor:
         (lambda x: None, "tried", "returns nothing: is there a return"),
         (lambda x: 2.0, "tried", "The answer is a tensor"),
         (lambda x: "2x", "tried", "The answer is a tensor"),
-        (lambda x: (2 * x).float(), "tried", "another data type"),
-        (lambda x: (2 * x).to("meta"), "tried", "on another device"),
-        (lambda x: (2 * x).T, "tried", "The shape is another one"),
+        (lambda x: (2 * x).float(), "tried", "input's data type"),
+        (lambda x: (2 * x).to("meta"), "tried", "not on the input's device"),
+        (lambda x: (2 * x).T, "tried", "The shape is wrong"),
         (lambda x: x**2, "tried", "Twice, not squared."),
         (lambda x: 3 * x, "tried", "It is 2x."),
         (lambda x: 2 * x * torch.nan, "tried", "It is 2x."),
         (in_place, "tried", "changed its input in place"),
         (lambda x: 1 / 0, "tried", "raised ZeroDivisionError: division by zero"),
-        (lambda: 1, "tried", "takes other arguments than the exercise has"),
+        (lambda: 1, "tried", "takes other arguments than the exercise's"),
         (3, "tried", "Pass the function itself"),
     ],
 )
@@ -93,7 +93,7 @@ def test_the_random_state_stays() -> None:
 def test_a_judge_that_stumbles_does_not_raise() -> None:
     result = judged("double", lambda trial: trial.call(X)[5], lambda x: [x])
     assert result.state == "tried"
-    assert "of a kind that this exercise cannot go on with" in result.sentence
+    assert "of a kind that this exercise cannot use" in result.sentence
 
 
 def test_the_card() -> None:
@@ -120,7 +120,7 @@ def test_an_unknown_exercise_names_the_nearest() -> None:
 
 
 def test_checks_are_instant() -> None:
-    begin = time.process_time()  # of this process alone, whoever else is busy
+    begin = time.process_time()  # of this process alone, however busy the machine is
     for exercise in check.judges:
         getattr(check, exercise)(not_attempted)
         getattr(check, exercise)(lambda *a, **k: 0.5)

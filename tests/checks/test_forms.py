@@ -1,4 +1,4 @@
-"""A right answer is right in every form, and a lesson can go on with each of them."""
+"""A right answer is right in every form, and a lesson can continue with each of them."""
 
 from typing import Any
 
@@ -40,14 +40,14 @@ def assert_goes_on(exercise: str, answer: Any) -> None:
         assert trial.verdict() is None
     if theirs.results:
         got, example = mine.results[0], theirs.results[0]
-        if exercise == "cached_attention":  # its cache is the answer's own: nobody else looks into it
+        if exercise == "cached_attention":  # its cache is the answer's own: no one else reads it
             got, example = got[0], example[0]
         assert same_kind(got, example)
 
 
 @pytest.mark.parametrize("exercise", EXERCISES)
 def test_each_misconception_has_values_of_its_own(exercise: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No two of them, and none and the right answer, are alike at all test points; at none are two alike."""
+    """No two of them, and none and the right answer, are equal at all test points; at none are two equal."""
     points: list[tuple[Any, list[Any]]] = []
     equal = Trial.equal
 

@@ -124,7 +124,7 @@ def test_odd_answers(exercise: str) -> None:
     assert sentence == "Your function raised KeyError: 'spam' The line: raise KeyError(\"spam\")"
     state, sentence = give(chatty)
     assert state == "done"
-    assert "lines, which were swallowed: take the print out." in sentence
+    assert "lines, which are not shown: remove the print." in sentence
     assert_left(exercise)
     if exercise in IN_PLACE:
         assert "fill the weight that you were given" in give(lambda *_: None)[1]
@@ -141,8 +141,8 @@ def test_odd_answers(exercise: str) -> None:
             return y
 
         assert "The answer is a tensor" in give(lambda *_: 2.0)[1]
-        assert "another data type" in give(lambda *a: right(*a).float())[1]
-        assert "on another device" in give(lambda *a: right(*a).to("meta"))[1]
+        assert "input's data type" in give(lambda *a: right(*a).float())[1]
+        assert "not on the input's device" in give(lambda *a: right(*a).to("meta"))[1]
         assert "changed its input in place" in give(in_place)[1]
 
 

@@ -36,7 +36,7 @@ def test_a_misconception_fits_at_every_point_that_knows_it() -> None:
     assert give(lambda a, b: a + b).sentence == "Lengths do not add."
     # At the first point alone 7 is a + b: the learner has not added anything.
     result = give(lambda a, b: 7.0 if a == 3 else max(a, b) / 2 if a else b)
-    assert result.sentence == "For these arguments the value is another one."
+    assert result.sentence == "For these arguments the value is wrong."
     assert result.call == "side(3, 4)"
     assert (result.expected, result.got) == ("5.", "7.")
     assert result.rung == "the value; type, shape and properties are right"
@@ -124,7 +124,7 @@ def bit_by_bit(*_: Any) -> Any:
         (lambda a, b: torch.ones(2, 3) / torch.ones(2), "keepdim=True keeps it"),
         (later, "begin it with def alone"),
         (bit_by_bit, "return it whole"),
-        (lambda a: a, "other arguments than the exercise has"),
+        (lambda a: a, "other arguments than the exercise"),
         (lambda a, b: [1, "two"], "The answer is one number."),
         (lambda a, b: 1j, "The answer is one number."),
     ],
@@ -153,8 +153,8 @@ def without_gradients(x: Tensor, w: Tensor) -> Tensor:
     ("answer", "sentence"),
     [
         (lambda x, w: x + torch.tanh(w * x), ""),
-        (lambda x, w: x.detach() + torch.tanh(w * x), "comes back to x is another one"),
-        (lambda x, w: x + torch.tanh(w.data * x), "comes back to w is another one"),
+        (lambda x, w: x.detach() + torch.tanh(w * x), "comes back to x is wrong"),
+        (lambda x, w: x + torch.tanh(w.data * x), "comes back to w is wrong"),
         (lambda x, w: (x + torch.tanh(w * x)).detach(), "No gradient passes through your answer"),
         (without_gradients, "No gradient passes through your answer"),
         (lambda x, w: x.requires_grad_(False) + torch.tanh(w * x), "changed its input in place"),

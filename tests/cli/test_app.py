@@ -99,7 +99,7 @@ def test_doctor_names_the_command_that_mends_a_workspace(run: Run, tmp_path: Pat
     result = run("doctor", "--workspace", str(tmp_path / "file" / "work"))
     assert result.returncode == 1
     assert "cannot be written: Not a directory" in result.stdout
-    assert "mend it with: deepnet-edu lab --workspace FOLDER" in result.stdout
+    assert "fix it with: deepnet-edu lab --workspace FOLDER" in result.stdout
 
 
 def test_doctor_warns_of_untested_versions_and_goes_on(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ class Begun(BaseException):
 
 
 class Outside(BaseException):
-    """The command writes where nobody told it to."""
+    """The command writes where it was not told to."""
 
 
 class Endless(BaseException):
@@ -119,7 +119,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(places, "RUNS", here / "runs")
     monkeypatch.setattr(os, "fsync", lambda _: None)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    ask = socket.getaddrinfo  # of names that are no numbers nobody is asked
+    ask = socket.getaddrinfo  # no resolver is asked for a name
     monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **how: ask(*a, **{**how, "flags": socket.AI_NUMERICHOST}))
 
     def begins(*_: object, **__: object) -> None:

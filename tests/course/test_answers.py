@@ -50,7 +50,7 @@ CELLS = {
 
 @pytest.fixture
 def notebook(monkeypatch: pytest.MonkeyPatch):
-    """Runs cells as a notebook would; the names that stand in it afterwards."""
+    """Runs cells as a notebook would; the names that are in it afterwards."""
 
     def ran(cells: list[str]) -> dict[str, object]:
         space: dict[str, object] = {"__name__": "__main__", "kit": kit}

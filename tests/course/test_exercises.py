@@ -17,10 +17,10 @@ PROMPT = """# %% [markdown] exercise="double" difficulty=2 importance=5 minutes=
 #
 # Some text.
 #
-# Hint: think of
+# Hint: Think of
 # addition.
 #
-# Hint: x + x
+# Hint: Add x to itself.
 """
 CODE = '''# %% exercise="double"
 def double(x):
@@ -42,7 +42,7 @@ def read(source: str):
 def test_an_exercise_is_read() -> None:
     (exercise,) = find_exercises(read(SOURCE), "01_x")
     assert (exercise.name, exercise.number, exercise.difficulty, exercise.minutes) == ("double", 1, 2, 8)
-    assert exercise.hints == ("think of\naddition.", "x + x")
+    assert exercise.hints == ("Think of\naddition.", "Add x to itself.")
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,8 @@ def test_an_exercise_is_read() -> None:
         ("difficulty=2", "difficulty=6", "lacks difficulty."),
         ("importance=5", "importance=true", "lacks importance."),
         ("minutes=8", "minutes=0", "lacks minutes."),
-        ("# Hint: x + x\n", "", "lacks two paragraphs Hint:."),
+        ("# Hint: Add x to itself.\n", "", "lacks two paragraphs Hint:."),
+        ("Hint: Add", "Hint: add", "lacks a capital letter at the beginning of each hint."),
         ("**Objective**", "Objective", r"lacks a line \*\*Objective\*\*."),
         ("### Twice", "Twice", "lacks a heading."),
         ("print(check.double(double))", "double(2)", r"lacks a cell check.double\(double\)."),
@@ -80,7 +81,7 @@ def test_stub_solution_and_reference(tmp_path: Path) -> None:
     assert prompt.startswith(
         "### Exercise 1.1 · Twice\n\n*difficulty ●●○○○ · importance ●●●●● · 8 minutes*\n\n**Objective**"
     )
-    assert "<details><summary>Hint 2</summary>\n\nx + x\n\n</details>" in prompt
+    assert "<details><summary>Hint 2</summary>\n\nAdd x to itself.\n\n</details>" in prompt
     assert "Hint:" not in prompt
     assert lesson == 'def double(x):\n    """2x."""\n    # Your turn.\n    raise NotImplementedError("double")'
     assert solution == 'def double(x):\n    """2x."""\n    y = x + x\n    return y'
@@ -127,7 +128,7 @@ def test_mine_or_reference(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
         raise NotImplementedError
 
     assert kit.mine_or_reference(input_share)(1, 1, 1) == "the reference"
-    assert "input_share: going on with the reference answer" in capsys.readouterr().out
+    assert "input_share: continuing with the reference answer" in capsys.readouterr().out
     assert mine is not input_share
     with pytest.raises(AttributeError, match="Unknown exercise 'test_mine_or_reference'"):
         kit.mine_or_reference(test_mine_or_reference)

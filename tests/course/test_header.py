@@ -10,8 +10,9 @@ import pytest
 
 from deepnet_edu.course import header
 from deepnet_edu.course.build import filled_readme
+from deepnet_edu.course.glossary import anchors
 from deepnet_edu.course.header import TABLE, first_cell, navigation, read_header, spoken, table, timings
-from deepnet_edu.course.places import LESSONS, ROOT, SOLUTIONS, lesson_names
+from deepnet_edu.course.places import DOCS, LESSONS, ROOT, SOLUTIONS, lesson_names
 from deepnet_edu.messages import UserError
 from tests.course.source import HEAD
 
@@ -102,5 +103,8 @@ def test_links_between_lessons_lead_somewhere(path: Path) -> None:
     text = "".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
     links = [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if not re.match("https?:|#", link)]
     assert any(re.fullmatch(r"\d\d_\w+\.ipynb", link) for link in links)  # a neighbour
-    assert any(link in ("../docs/glossary.md", "../docs/notation.md") for link in links)
-    assert [link for link in links if not (path.parent / link).exists()] == []
+    assert any(link.startswith(("../docs/glossary.md", "../docs/notation.md")) for link in links)
+    assert [link for link in links if not (path.parent / link.partition("#")[0]).exists()] == []
+    known = anchors((DOCS / "glossary.md").read_text(encoding="utf-8"))
+    words = re.findall(r"\[([^][]+)\]\(\.\./docs/glossary\.md#?([^)]*)\)", text)
+    assert [word for word, anchor in words if anchor not in known and word != "glossary"] == []

@@ -263,7 +263,7 @@ def test_a_second_call_changes_nothing(folders: tuple[Path, Path]) -> None:
 def test_a_disk_that_fails_loses_nothing(
     folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, failing: int
 ) -> None:
-    """The n-th write fails: every file is whole, the sentence names the folder, the next update mends it."""
+    """The n-th write fails: every file is whole, the sentence names the folder, the next update repairs it."""
     lessons, copies = folders
     for name, text in (("00_first", "v2"), ("01_second", "w2")):
         (lessons / f"{name}.ipynb").write_text(notebook(text))

@@ -213,8 +213,8 @@ class Interrupted:
 
 def test_an_interrupted_stream_says_so_and_can_be_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: Interrupted())
-    rows = load_text("somebody/texts", streaming=True)
-    with pytest.raises(UserError, match=r"somebody/texts was interrupted \(ConnectionResetError: Connection reset by"):
+    rows = load_text("someone/texts", streaming=True)
+    with pytest.raises(UserError, match=r"someone/texts was interrupted \(ConnectionResetError: Connection reset by"):
         list(rows)
     assert list(rows) == [f"text {i}" for i in range(5)]
 
@@ -225,10 +225,10 @@ def test_an_interrupted_download_goes_on_from_the_cache(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     with pytest.raises(UserError) as caught:
-        load_text("somebody/texts")
+        load_text("someone/texts")
     assert str(caught.value) == (
-        "Loading somebody/texts was interrupted (TimeoutError: timed out after 10 s): "
-        "nothing is lost, run the same again and it goes on with what is in the cache."
+        "Loading someone/texts was interrupted (TimeoutError: timed out after 10 s): "
+        "nothing is lost, run the same again and it continues with what is in the cache."
     )
 
 

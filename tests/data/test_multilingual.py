@@ -42,7 +42,7 @@ def test_no_source_is_in_two_parts(found: Multilingual) -> None:
 
 
 def test_a_leak_between_sibling_languages_would_be_found(found: Multilingual) -> None:
-    """Split by pair, a test source stands in training with its neighbour's translation."""
+    """Split by pair, a test source is in training with its neighbour's translation."""
     pairs = everything(found)
     by_pair = type(found.parts)(pairs[::3], pairs[1::3], pairs[2::3])
     assert len(leaks(by_pair, source_key)) > 500

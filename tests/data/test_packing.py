@@ -108,7 +108,7 @@ def test_python_s_documentation_by_bytes_and_by_pairs() -> None:
     docs = PythonDocs()
     as_bytes = PackedText(documents)
     assert as_bytes.vocab_size == 259
-    # The same text but for the end tokens, which stand where PythonDocs has two line ends.
+    # The same text but for the end tokens, which are where PythonDocs has two line ends.
     assert as_bytes.unigram_entropy == pytest.approx(docs.unigram_entropy, abs=0.02)
     tokenizer = BytePairs.train(documents[:20], 512)
     packed = PackedText(documents[:20], tokenizer, length=32)

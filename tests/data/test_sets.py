@@ -29,7 +29,7 @@ def test_of_text() -> None:
     assert found["parts"]["train"] == {"documents": 2, "characters": 1607, "bytes": 1609}
     assert found["bits_per_byte"]["train"]["order 0"] > found["bits_per_byte"]["train"]["order 3"]
     assert list(found["bits_per_byte"]["test"]) == ["order 0", "order 1", "order 2", "order 3", "zlib", "lzma"]
-    assert found["shared"] > 0  # "abc abc …" stands in training and in test
+    assert found["shared"] > 0  # "abc abc …" is in training and in test
     json.dumps(found)
 
 

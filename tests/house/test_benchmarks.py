@@ -84,7 +84,7 @@ def test_what_did_not_run_is_not_measured_and_says_why() -> None:
 
 
 def test_ratios_are_taken_within_a_round() -> None:
-    """The machine is twice as slow in the second round; nobody is the slower for it."""
+    """The machine is twice as slow in the second round; no contender is the slower for it."""
     found = {"ours": [ran(1.0), ran(2.0)], "TorchScale": [ran(3.0), ran(6.0)]}
     assert gpu_depth.ratio(found, "TorchScale", "ours") == pytest.approx(3)
     found["TorchScale"][1] = {"missing": "no result"}
@@ -111,7 +111,7 @@ def test_later_rounds_have_the_fastest_of_ours_and_who_got_through(monkeypatch: 
 
 
 def test_everyone_has_a_first_turn_before_anyone_has_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
-    """100 s for a case: whoever comes last in the first round may take all that is left."""
+    """100 s for a case: the last one in the first round may take all that is left."""
     limits: dict[str, float] = {}
 
     def measure(task: dict[str, Any], limit: float, caches: str) -> dict[str, Any]:

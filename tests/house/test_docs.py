@@ -66,7 +66,7 @@ def test_no_size_is_made_smaller_that_no_page_has() -> None:
     assert [size for size in SMALLER if size not in blocks] == []
 
 
-#: What stands in a command line for something that the reader fills in.
+#: Placeholders of a command line, for something that the reader fills in.
 FILLED = {
     "$address": "127.0.0.1",
     "tls://$0:8786": "tls://127.0.0.1:8786",

@@ -122,7 +122,7 @@ def test_what_is_not_a_whole_number_is_no_token(config: ModelConfig, dtype: torc
 def test_a_target_outside_the_vocabulary(target: int) -> None:
     targets = X.clone()
     targets[1, 2] = target
-    with pytest.raises(ValueError, match=rf"Target {target} is outside the model's answers: .* 0 to 10, or -100"):
+    with pytest.raises(ValueError, match=rf"Target {target} is outside the model's outputs: .* 0 to 10, or -100"):
         build_model(LM).loss(Batch(X, targets))
 
 

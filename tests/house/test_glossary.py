@@ -1,5 +1,5 @@
-"""Every symbol and word stands once in docs/notation.md or docs/glossary.md, and no lesson uses one before the lesson
-that introduces it."""
+"""Every symbol and word is explained once in docs/notation.md or docs/glossary.md, and no lesson uses one before the
+lesson that introduces it."""
 
 import re
 from functools import cache

@@ -147,7 +147,7 @@ def test_when_the_minutes_are_spent_no_run_begins(tmp_path: Path) -> None:
 
 
 def test_the_failures_of_the_check_are_those_of_the_record() -> None:
-    """Their numbers stand in the check, which asks no file: 16.1 is answered against what was measured."""
+    """Their numbers are in the check, which reads no file: 16.1 is answered against what was measured."""
     recorded = [run for run in read_json(RECORDS / "lesson_16.json")["runs"] if run["part"] == "diagnosis"]
     lines = failures._RUNS.strip().splitlines()
     for run, line in zip(recorded, lines, strict=True):

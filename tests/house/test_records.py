@@ -122,7 +122,7 @@ TIED = json.loads((RECORDS / "tied_embedding.json").read_text(encoding="utf-8"))
 
 
 def tied(arm: str, column: str, step: int) -> list[float]:
-    """A column of an arm after so many updates, seed by seed."""
+    """A column of an arm after this many updates, seed by seed."""
     rows = [row for row in TIED if (row["part"], row["arm"]) == ("arms", arm)]
     assert [row["seed"] for row in rows] == [0, 1, 2]
     return [row[column][row["step"].index(step)] for row in rows]

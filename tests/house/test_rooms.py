@@ -31,7 +31,7 @@ def imports(path: Path) -> set[str]:
 
 
 def room_of(path: Path) -> str:
-    """The first folder or file; what is started by ``python -m`` stands below all."""
+    """The first folder or file; what is started by ``python -m`` is below all."""
     return path.stem if path.stem == "__main__" else path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
@@ -111,13 +111,13 @@ for name, rule in RESIDUALS.items():
             training_memory(one, 4, 64)
 predict(config, 64), mixing_matrix(config, 64), deepnorm_constants(decoder_layers=1000), lesson_of()
 for name in ("signal", "map", "constants", "cost", "plans", "mixing", "budget", "race"):
-    assert _load(_CLASSES[name])().figure.alt  # theory at once; a measurement would begin when nobody moves a slider
+    assert _load(_CLASSES[name])().figure.alt  # theory at once; a measurement would begin when no slider moves
 assert "torch._C" not in sys.modules, "PyTorch was loaded"
 """
 
 
 def test_the_rule_speaks_for_itself() -> None:
-    """A rule's name stands in its own file, in lessons and their checks, in figures: no lists of rules elsewhere.
+    """A rule's name is in its own file, in lessons and their checks, in figures: no lists of rules elsewhere.
 
     A theorem about two of them (Xiong et al.) is called by their names.
     """

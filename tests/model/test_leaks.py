@@ -33,7 +33,7 @@ def other(tokens: Tensor, where: Tensor | slice) -> Tensor:
 
 
 def sees_the_future(model: Model) -> None:
-    """Fails where a token's answer changes with the token behind it."""
+    """Fails where a token's output changes with the token after it."""
     tokens, source = torch.randint(11, (1, 6)), torch.randint(11, (1, 6))
     for padding in (None, LEFT if isinstance(model, LanguageModel) else RIGHT):
         for t in range(2, 5):
@@ -51,7 +51,7 @@ def sees_the_future_in_pieces(model: Model) -> None:
 
 
 def sees_padding(model: Model) -> None:
-    """Fails where an answer changes with what stands in padding, of the source or of the tokens themselves."""
+    """Fails where an output changes with what is in padding, of the source or of the tokens themselves."""
     tokens, source = torch.randint(11, (1, 6)), torch.randint(11, (1, 6))
     for padding in (LEFT, RIGHT) if isinstance(model, Translator) else (LEFT,):
         texts = source, other(source, padding[0])

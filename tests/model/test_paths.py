@@ -1,4 +1,4 @@
-"""Without the folder of the fast path all else goes on, by the plain one."""
+"""Without the folder of the fast path all else still works, by the plain one."""
 
 import subprocess
 import sys

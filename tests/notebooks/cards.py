@@ -29,4 +29,4 @@ def states(text: str) -> dict[str, str]:
 
 def goes_on_without(text: str) -> list[str]:
     """The exercises for which the reference answer was taken."""
-    return re.findall(r"^(\w+): going on with the reference answer", text, flags=re.MULTILINE)
+    return re.findall(r"^(\w+): continuing with the reference answer", text, flags=re.MULTILINE)

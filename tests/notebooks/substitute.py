@@ -5,7 +5,7 @@
 Prints, as JSON, a line for each way: the exercise solved, "" for none, and what the cells said.
 
 A lesson that is solved at one exercise is, up to there, the untouched one. So the untouched lesson is run, and at each
-exercise the process forks: the child takes the solution's cell and goes on to the end, the parent the open cell.
+exercise the process forks: the child takes the solution's cell and runs to the end, the parent the open cell.
 
 With a form of tests/checks/forms.py all exercises are solved by their reference answers in that form, with a number by
 the right answer of tests/checks/answers_NN.py with that number, where there is one.
@@ -44,7 +44,7 @@ def main(lesson: str, folder: Path, way: str) -> None:
     settings = Config()
     settings.HistoryManager.enabled = False  # one database would be written by parent and children
     shell = InteractiveShell.instance(config=settings)
-    # As in a kernel, what other processes are sent stands in the notebook alone; our own answers need tests/.
+    # As in a kernel, what other processes are sent is in the notebook alone; our own answers need tests/.
     os.environ["PYTHONPATH"] = str(ROOT)
     case, said = "", ""
     for cell, answer in zip(cells, answers, strict=True):

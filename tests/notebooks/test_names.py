@@ -91,7 +91,7 @@ def cells_of(*sources: str) -> Cells:
         (["later(1)\n\n\ndef later(x):\n    return x"], f"cell 1 needs later, {NOBODY}"),
         (["try:\n    1 / 0\nexcept ZeroDivisionError as error:\n    pass", "error"], f"cell 2 needs error, {NOBODY}"),
         (["model = 1", "del model", "def later():\n    return model"], f"cell 3 needs model, {NOBODY}"),
-        # What nobody can follow.
+        # What cannot be followed.
         (["from math import *", "pi"], f"cell 1 needs *, {NOBODY}"),
         (["exec('x = 1')"], f"cell 1 needs exec, {NOBODY}"),
         (["%matplotlib inline"], f"cell 1 needs get_ipython, {NOBODY}"),

@@ -12,7 +12,7 @@ from deepnet_edu.model.shape import Shape
 
 SHAPE = Shape(d_model=16, n_heads=2, d_ff=32)
 RECORD = json.loads(Path(peers.RESULTS).read_text(encoding="utf-8"))["decoders"]
-#: Whether α stands on the skip.
+#: Whether α is on the skip.
 RIGHT = {"TorchScale": True, "labml-nn": False, "x-transformers": True}
 
 

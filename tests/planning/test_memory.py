@@ -133,7 +133,7 @@ def test_what_other_parts_keep(changes: dict[str, Any], architecture: Any) -> No
 @pytest.mark.parametrize("every", [0, 1, 2])
 @pytest.mark.parametrize("architecture", ["decoder", "encoder", "encoder_decoder"])
 def test_what_the_fast_path_keeps(architecture: Any, every: int) -> None:
-    """Exactly what lies in its buffers after a step."""
+    """Exactly what is in its buffers after a step."""
     config = small_config("deepnorm", architecture, 6, d_model=24, d_ff=40)
     model = build_model(config)
     model.use_path("fast")

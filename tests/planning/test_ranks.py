@@ -142,7 +142,7 @@ def test_one_rank_is_one_device(name: str, how: dict[str, Any]) -> None:
 @pytest.mark.parametrize("config", [DECODER, BOTH, replace(BOTH, shared_embeddings=False, encoder_layers=7)])
 @pytest.mark.parametrize("schedule", ["1f1b", "interleaved"])
 def test_every_parameter_lies_on_some_stage(config: Any, schedule: str) -> None:
-    """Once; only a matrix that embeddings and head share stands on each rank that uses it."""
+    """Once; only a matrix that embeddings and head share is on each rank that uses it."""
     ranks = rank_memory(config, 16, 32, pipeline=4, schedule=schedule)
     held, parameters = sum(rank.parameters for rank in ranks), count_parameters(config)["all"]
     table = config.vocab_size * config.d_model

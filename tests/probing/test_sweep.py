@@ -246,7 +246,7 @@ def test_share_and_update_decide_together_with_the_rest() -> None:
     assert judged(0.5)[0]
     passed, reason = judged(-1e-5, similarity=0.95)
     assert passed is None
-    assert "tokens are nearly alike: similarity 0.950 at the top, input share -1e-05" in reason
+    assert "tokens are nearly equal: similarity 0.950 at the top, input share -1e-05" in reason
     assert judged(1e-5)[0]  # tokens that still differ need no trace of the input
     passed, reason = judged(0.5, update=50.0)  # Pre-LN of 48 layers has 20, and trains
     assert passed

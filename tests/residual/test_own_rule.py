@@ -1,4 +1,4 @@
-"""A rule that somebody else defines is known everywhere by what it says of itself."""
+"""A rule of another author is known everywhere by what it says of itself."""
 
 import json
 from collections.abc import Iterator

@@ -212,7 +212,7 @@ def test_sinkhorns_gradient_is_that_of_its_steps() -> None:
 @pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("residual", ["hyper_connections", "mhc"])
 def test_verbs_of_streams_take_the_state_as_it_is_too(residual: str) -> None:
-    """What a sub-layer computes once for both, each computes for itself where nobody has."""
+    """What a sub-layer computes once for both, each computes for itself where it was not computed before."""
     rule = build_model(small_config(residual, "decoder")).rules()[0]
     state, branch = (torch.randn(1, 2, 4, 12),), torch.randn(1, 2, 12)
     entered = rule.enter(state)

@@ -32,7 +32,7 @@ def unit(x: Tensor, dim: int = -1) -> Tensor:
 
 
 def turned(x: Tensor) -> Tensor:
-    """Rotary positions: each pair of neighbours is a complex number, turned by position × 10,000^(-2i/d)."""
+    """Rotary positions: each pair of neighbours is a complex number, rotated by position × 10,000^(-2i/d)."""
     pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2)).contiguous())  # (B, T, heads, d/2)
     angle = torch.arange(x.shape[1])[:, None] * 10_000.0 ** (-torch.arange(0, x.shape[-1], 2) / x.shape[-1])
     return torch.view_as_real(pairs * torch.polar(torch.ones_like(angle), angle)[:, None]).flatten(-2)

@@ -108,7 +108,7 @@ def test_admin_measures_the_layers_as_they_are_edited(monkeypatch: pytest.Monkey
     batch = random_batch(config, 8, 16, seed=5)
 
     def second_omega(times: float) -> float:
-        """ω² of the second place where every branch counts so many times: Var x + times²·Var F."""
+        """ω² of the second place where every branch counts ``times`` times: Var x + times²·Var F."""
 
         def forward(self: SubLayer, state: State, context: Context = NOTHING) -> State:
             return self.residual.write(state, times * self.branched(state, context))

@@ -94,7 +94,7 @@ class Layer(nn.Module):
 
 
 def stack(recipe: Recipe, layers: int = LAYERS) -> nn.Sequential:
-    """Layers of a recipe; ``clones``: so many are drawn, and copied in turn."""
+    """Layers of a recipe; ``clones``: this many are drawn, and copied in turn."""
     torch.manual_seed(0)
     if recipe.clones:
         drawn = [Layer(recipe) for _ in range(recipe.clones)]

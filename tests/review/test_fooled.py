@@ -101,7 +101,7 @@ def test_layers_too_weak_to_be_seen_do_not_pass() -> None:
 def test_tokens_that_are_alike_from_the_start_are_the_batchs_fault() -> None:
     found = review(stack(RIGHT, LAYERS), X[:, :1].expand(4, 16, D).contiguous())
     assert statuses(found) == {"signal at depth": "UNKNOWN"}
-    assert "alike already" in found["signal at depth"].found
+    assert "equal already" in found["signal at depth"].found
 
 
 # --- which axis is time
@@ -140,7 +140,7 @@ def test_time_is_found_whichever_axis_it_is(batch_first: bool) -> None:
     x = X[:, :8] if batch_first else X[:, :8].transpose(0, 1)
     dead = review(TimeFirst(30, batch_first, right=False), x)["signal at depth"]
     assert dead.status == "FAIL"
-    assert "tokens have become alike" in dead.mend
+    assert "tokens have become equal" in dead.mend
     assert "encoder: token similarity 0.99" in dead.found or "encoder: token similarity 1.000" in dead.found
     right = review(TimeFirst(4, batch_first, right=True), x)
     assert statuses(right) == {}
@@ -222,7 +222,7 @@ def test_views_by_hand_of_fused_weights() -> None:
     alone = review(model, X, depth=(0, LAYERS))
     assert alone["α on the skip"].status == alone["norm outside"].status == "PASS"
     assert {row.status for row in alone.rows if row.name in (GAIN, QK, "independent layers")} == {"UNKNOWN"}
-    # Copies of weights have no gradient, and that is no reason to pass.
+    # Copies of weights have no gradient, which is not a reason to pass.
     copies = [
         replace(view, weights={k: w.detach().clone() for k, w in view.weights.items()}) for view in by_hand(model)
     ]

@@ -260,7 +260,7 @@ def test_other_forms_are_called_by_their_name(form: str, sentence: str, flat: bo
 
 @pytest.mark.parametrize("packing", ["packed", "heads"])
 def test_packed_matrices_are_judged_by_their_parts(packing: str) -> None:
-    """Drawn as one matrix, each part is too small by √2, wherever it lies."""
+    """Drawn as one matrix, each part is too small by √2, wherever it is."""
     model = Stack(4, packing=packing)
     for block in model.blocks:
         nn.init.xavier_normal_(block.branches[0].inputs["mixer"].weight)  # type: ignore[index, union-attr, arg-type]

@@ -164,7 +164,7 @@ def test_torchs_own_layers_are_found() -> None:
 
 
 class Own(nn.Module):
-    """Names that nobody knows."""
+    """Names that are unknown."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -163,7 +163,7 @@ def test_pre_lns_variance_grows_linearly() -> None:
     rate = (by_layer[-1] - by_layer[47]) / 48
     straight = t.pre_ln_variance(48, rate, by_layer[47])
     np.testing.assert_allclose(by_layer[47:], straight, rtol=0.15)
-    # Not from the start: attention averages tokens, and adds more once they are alike.
+    # Not from the start: attention averages tokens, and adds more once they are equal.
     assert by_layer[7] - by_layer[0] < 0.7 * 7 * rate
     post, _ = profile("post_ln", 24)
     assert post[-1] == pytest.approx(1, abs=1e-3)  # a norm on the sum: nothing grows
@@ -288,7 +288,7 @@ def test_the_last_gradient_shrinks_with_depth_for_pre_ln_only() -> None:
 
 
 def test_the_decay_is_a_bound_and_not_what_happens() -> None:
-    """Tokens become alike, their shared gradient does not decay: after 12 layers far more is left than the bound's
+    """Tokens become equal, their shared gradient does not decay: after 12 layers far more is left than the bound's
     (2/3)^(11/2) = 0.11, whose other constants are not known."""
     decay = t.post_ln_gradient_decay(12)
     assert decay[-1] == 1
@@ -342,7 +342,7 @@ def test_theorem_4_3_and_its_conditions() -> None:
     # Post-LN: the encoder enters M times.
     assert total(1, 1, 1, 1) == pytest.approx(M * 2 * 2 * N + 2 * 3 * M)
     one = (np.ones(2), np.ones(2), 1.0, np.ones(2))
-    with pytest.raises(ValueError, match="no multiple of 3"):
+    with pytest.raises(ValueError, match="not a multiple of 3"):
         t.encoder_decoder_update_bound(one, one)
 
 

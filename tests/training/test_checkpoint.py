@@ -32,14 +32,14 @@ RECIPE = TrainConfig(steps=40, learning_rate=1e-3, schedule="inverse_sqrt", warm
 
 
 def run(out: Path, resume: bool = True, **changes) -> Model:
-    """Train, or go on."""
+    """Train, or resume."""
     model, recipe = build_model(MODEL), replace(RECIPE, **changes)
     train(model, TokenMap(batch_size=2), recipe, out=out, resume=resume, progress=False)
     return model
 
 
 def whole(**changes) -> Model:
-    """A run that nobody stops, and that is kept nowhere."""
+    """A run that is not stopped, and is kept nowhere."""
     model = build_model(MODEL)
     train(model, TokenMap(batch_size=2), replace(RECIPE, save_every=0, **changes), progress=False)
     return model

@@ -156,7 +156,7 @@ def test_a_folder_that_was_made_for_nothing_is_gone(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The outcome of the run that nobody stops."""
+    """The outcome of a run that is not stopped."""
     out = tmp_path_factory.mktemp("alone") / "run"
     assert command("laptop-1000", f"--out={out}", *small()).exit_code == 0
     return outcome(out)
@@ -167,7 +167,7 @@ def test_a_signal_saves_and_the_status_tells_it_from_done(
     name: str, tmp_path: Path, alone: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     number = getattr(signal, name)
-    given = signal.signal(number, signal.SIG_DFL)  # whoever started the tests by nohup has it ignored
+    given = signal.signal(number, signal.SIG_DFL)  # under nohup it is ignored
     monkeypatch.setattr("deepnet_edu.training.bar.Bar.update", lambda *_: os.kill(os.getpid(), number))
     done = command("laptop-1000", f"--out={tmp_path / 'run'}", *small())
     after = signal.signal(number, given)
@@ -194,7 +194,7 @@ def test_what_is_ignored_stays_ignored_and_own_handlers_stay(tmp_path: Path) -> 
 def test_the_terminal_is_closed(tmp_path: Path) -> None:
     pid, terminal = pty.fork()
     if not pid:
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever started the tests by nohup has it ignored
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored
         try:
             sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))  # noqa: SIM115
             sys.argv = ["deepnet-edu", "train", "laptop-1000", f"--out={tmp_path / 'run'}", *small("steps=1000000")]

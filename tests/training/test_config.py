@@ -285,7 +285,7 @@ def test_offload_without_checkpoints_is_refused() -> None:
 
 def test_layers_that_are_not_alike_are_refused_and_nothing_stays_set() -> None:
     model = build_model(replace(small().config, residual="dlcl"))
-    with pytest.raises(ValueError, match="compile='layer' needs layers that are alike"):
+    with pytest.raises(ValueError, match="compile='layer' needs layers that are equal"):
         TrainStep(model, TrainConfig(steps=1, checkpoint_every=1, compile="layer"))
     assert all(stack.checkpoint_every == 0 for stack in model.stacks().values())
 

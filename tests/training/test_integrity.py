@@ -1,4 +1,4 @@
-"""Checkpoints that somebody has forged, with a manifest that agrees: a sentence that names file and field, no harm."""
+"""Checkpoints that were forged, with a manifest that agrees: a sentence that names file and field, no harm."""
 
 import json
 import os
@@ -400,8 +400,8 @@ PIECES: dict[str, tuple[Callable[[Tensors, dict[str, Any]], Any], str]] = {
     "a piece missing": (lambda t, _: t.pop(HEAD), "shard-.*head.weight"),
     "another type": (lambda t, _: t.update({HEAD: t[HEAD].double()}), "head.weight is float64"),
     "a piece elsewhere": (lambda _, p: p.update({HEAD: {"saved_offsets": [99, 0]}}), "head.weight"),
-    "a negative place": (lambda _, p: p.update({HEAD: {"saved_offsets": [-1, 0]}}), "head.weight' lies at"),
-    "too many dimensions": (lambda _, p: p.update({HEAD: {"saved_offsets": [0]}}), "head.weight' lies at"),
+    "a negative place": (lambda _, p: p.update({HEAD: {"saved_offsets": [-1, 0]}}), "head.weight' begins at"),
+    "too many dimensions": (lambda _, p: p.update({HEAD: {"saved_offsets": [0]}}), "head.weight' begins at"),
     "a place of text": (lambda _, p: p.update({HEAD: {"saved_offsets": "x"}}), "DCP_SHARDING_INFO: expected"),
     "one more": (lambda t, p: (t.update(x=torch.ones(1)), p.update(x={"saved_offsets": [0]})), "has a tensor 'x'"),
 }

@@ -1,4 +1,4 @@
-"""What a run shows and writes while it goes on: its log, its bar and its live picture."""
+"""What a run shows and writes while it trains: its log, its bar and its live picture."""
 
 import base64
 import sys

@@ -77,7 +77,7 @@ class Cluster:
         say: told what is waited for.
 
     Raises:
-        UserError: Dask is not installed, the address is none or needs certificates, or nobody answers.
+        UserError: Dask is not installed, the address is not one or needs certificates, or there is no answer.
     """
 
     def __init__(self, address: str, *, gpus: bool = True, say: Callable[[str], None] = _to_stderr) -> None:
@@ -113,7 +113,7 @@ class Cluster:
             ) from None
 
     async def _ask(self) -> None:
-        """See that a scheduler is there; a client would wait without end for who says nothing."""
+        """See that a scheduler is there; a client would wait without end for a process that says nothing."""
         from distributed import Security
         from distributed.comm import connect
         from distributed.core import send_recv
@@ -125,7 +125,7 @@ class Cluster:
 
         waiting = f"Waiting for a scheduler to answer at {self.address}, up to {CONNECT_S:g} s."
         asyncio.get_running_loop().call_later(SAY_S, self.say, waiting)
-        await asyncio.wait_for(ask(), CONNECT_S + 1)  # Dask's own limit holds until somebody listens
+        await asyncio.wait_for(ask(), CONNECT_S + 1)  # Dask's own limit holds until a process listens
 
     def members(self) -> dict[str, dict[str, Any]] | None:
         """The usable workers by their ids; None while the scheduler cannot be reached."""
@@ -141,7 +141,7 @@ class Cluster:
         return {key: one for key, one in usable.items() if self.gpus or not one["resources"].get("GPU")}
 
     def close(self) -> None:
-        """Whoever still works for this client stops."""
+        """A worker that still works for this client stops."""
         with suppress(Exception):  # the scheduler may be gone
             self.client.close(timeout=5)
 
@@ -181,7 +181,7 @@ class ClusterRunner(Runner):
         self._empty = False
 
     def run(self) -> None:
-        """Until nothing is queued; see Runner."""
+        """Run until nothing is queued; see Runner."""
         try:
             super().run()
         finally:
@@ -201,7 +201,7 @@ class ClusterRunner(Runner):
                 self._lost = time.monotonic()
                 self.watch.say(f"{self.cluster.address} is lost: waiting for it, {LOST_S / 60:g} minutes.")
             elif time.monotonic() - self._lost > LOST_S:
-                raise UserError(f"{self.cluster.address} is lost: mend the cluster, and go on with --resume.")
+                raise UserError(f"{self.cluster.address} is lost: repair the cluster, then continue with --resume.")
             members, self._listens = {}, False
         elif self._lost is not None:
             self._lost = None

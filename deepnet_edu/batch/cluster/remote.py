@@ -139,7 +139,7 @@ def refusal(task: RemoteNotebook, gpus: Sequence[Gpu]) -> str:
 
 
 class Link:
-    """Watches a run for the client: tells it how far the run is, and ends it when nobody waits for it any more.
+    """Watches a run for the client: tells it how far the run is, and ends it when no client waits for it any more.
 
     Args:
         topic: under which it tells.
@@ -172,7 +172,7 @@ class Link:
         """The reply says it."""
 
     def say(self, sentence: str) -> None:
-        """There is nobody to say it to."""
+        """Says nothing, since no client listens."""
 
 
 def main(arguments: list[str]) -> None:

@@ -16,7 +16,7 @@ def run_scheduler(host: str, port: int, say: Callable[[str], None]) -> None:
     Args:
         host: address of this machine at which it listens; loopback, or where workers and clients reach it.
         port: likewise.
-        say: told what goes on.
+        say: told what happens.
 
     Raises:
         UserError: Dask is not installed, or it cannot listen there.
@@ -35,7 +35,7 @@ def run_scheduler(host: str, port: int, say: Callable[[str], None]) -> None:
     address = f"{'tls' if tls else 'tcp'}://{host}:{port}"
     say(f"Scheduler at {address}, until Ctrl-C. Next: deepnet-edu workers {address}")
     if host not in LOOPBACK and not tls:
-        say("Whoever reaches that address can run programs here: use a network that you trust, or TLS.")
+        say("Anyone who reaches that address can run programs here: use a network that you trust, or TLS.")
     command: Any = dask_scheduler.main
     options = ["--host", host.strip("[]"), "--port", str(port), "--protocol", "tls" if tls else "tcp", "--no-jupyter"]
     try:

@@ -48,7 +48,7 @@ def check_address(address: str) -> str:
     """The host in a scheduler's address.
 
     Raises:
-        UserError: Dask is not installed, or it is no such address.
+        UserError: Dask is not installed, or it is not such an address.
     """
     check_installed()
     found = re.fullmatch(r"(?:tcp|tls)://([^/:\s]+|\[[0-9a-f:]+\]):([0-9]{1,5})", address)
@@ -58,7 +58,7 @@ def check_address(address: str) -> str:
 
 
 def check_port(option: str, port: int, many: int = 1) -> None:
-    """See that so many ports from this one on exist.
+    """See that there are this many ports from this one on.
 
     Raises:
         UserError: they do not.
@@ -99,7 +99,7 @@ def run_workers(
         slots: of this machine.
         host: by which the scheduler and the clients reach this machine; loopback by default.
         port: of the first worker, the others count on from it; free ones by default.
-        say: told what goes on.
+        say: told what happens.
 
     Raises:
         UserError: Dask is not installed, an address or port does not exist, or the scheduler is on another machine
@@ -108,8 +108,8 @@ def run_workers(
     scheduler = check_address(address)
     if host is None and scheduler not in LOOPBACK:
         raise UserError(
-            f"{address} is another machine: say by which address it reaches this one, --host ADDRESS. Whoever reaches "
-            "that address too can run programs here: use a network that you trust, or TLS."
+            f"{address} is another machine: say by which address it reaches this one, --host ADDRESS. Anyone who "
+            "reaches that address, too, can run programs here: use a network that you trust, or TLS."
         )
     if host is not None:
         check_host(host)

@@ -1,1 +1,1 @@
-"""A batch looked at afterwards: one HTML page, its pictures and summary, and JUnit's file for CI."""
+"""A batch reported afterwards: one HTML page, its pictures and summary, and JUnit's file for CI."""

@@ -66,5 +66,5 @@ def write_junit(path: Path, name: str, runs: Sequence[Status]) -> None:
 
 
 def _printable(text: str) -> str:
-    """Without what XML cannot hold: control characters, such as a traceback's colours, and letters of no text."""
+    """Text without what XML cannot hold: control characters, such as a traceback's colours, and letters of no text."""
     return "".join(letter if letter.isprintable() else " " for letter in text)

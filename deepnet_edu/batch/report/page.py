@@ -32,7 +32,7 @@ from deepnet_edu.batch.worker import PARTIAL
 from deepnet_edu.files import read_bytes, read_json
 from deepnet_edu.messages import UserError
 
-#: Above this the page leaves notebooks out, good ones first, and says where they stand.
+#: Above this the page leaves notebooks out, good ones first, and says where they are.
 MOST_BYTES = 45_000_000
 #: Each takes a tenth of a second.
 MOST_PICTURES = 12
@@ -137,7 +137,7 @@ def _failure(folder: Path, number: int, run: Status) -> str:
 
 
 def _noted(runs: Sequence[Status]) -> str:
-    """What is no failure, and a reader of the numbers should know."""
+    """Notes: not failures, but what a reader of the numbers should know."""
     said = [
         f'<li><a href="#notebook-{i}">{escape(_name(run))}</a>: {escape(note)}</li>'
         for i, run in enumerate(runs)
@@ -170,7 +170,7 @@ def _means(groups: Sequence[Group]) -> str:
 
 
 def _different(values: Iterable[Any]) -> str:
-    """What is no number has no mean: its values, each once."""
+    """What is not a number has no mean: its values, each once."""
     return " / ".join(dict.fromkeys(_text(value) for value in values if value is not None))
 
 
@@ -246,10 +246,10 @@ def _notebooks(folder: Path, runs: Sequence[Status]) -> str:
 
 
 def _notebook(path: Path, run: Status, room: int) -> str:
-    """In at most ``room`` bytes, or a sentence where it stands."""
+    """In at most ``room`` bytes, or a sentence that says where it is."""
     if not os.path.lexists(path):
         return f"<p>{'Not yet.' if run.state in ('queued', 'running') else 'It left no notebook.'}</p>"
-    elsewhere = f"<p>Too much for this page: it stands in {escape(f'{run.id}/{path.name}')}.</p>"
+    elsewhere = f"<p>Too much for this page: it is in {escape(f'{run.id}/{path.name}')}.</p>"
     if path.lstat().st_size > room:
         return elsewhere
     try:
@@ -265,7 +265,7 @@ def _size(html: str) -> int:
 
 
 def _folder_of(folder: Path, run: Status) -> Path:
-    """Never outside the batch, whatever a status file says."""
+    """A run's folder, never outside the batch, whatever a status file says."""
     return folder / Path(run.id).name
 
 

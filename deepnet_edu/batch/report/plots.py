@@ -22,7 +22,7 @@ def swept(groups: Sequence[Group]) -> list[str]:
 
 
 def sweep_pictures(groups: Sequence[Group]) -> Iterator[Picture | str]:
-    """One per notebook, metric and parameter that was swept, with words for who cannot see it.
+    """One per notebook, metric and parameter that was swept, with words for a reader who cannot see it.
 
     What matplotlib cannot draw, such as numbers at the end of what a float holds, comes as words alone.
     """
@@ -94,7 +94,7 @@ def _picture(title: str, metric: str, name: str, lines: dict[str, Line]) -> Pict
 
 
 def _no_formula(text: str) -> str:
-    """matplotlib would set what stands between dollars as a formula."""
+    """matplotlib would set text between dollars as a formula."""
     return text[:60].replace("$", r"\$")
 
 

@@ -41,7 +41,7 @@ def read_cells(path: Path) -> list[dict[str, Any]]:
     nbformat would look at every field, which takes most of a report's time.
 
     Raises:
-        ValueError: it cannot be read, or is no notebook.
+        ValueError: it cannot be read, or is not a notebook.
     """
     try:
         content = read_json(path, links=False)
@@ -69,7 +69,7 @@ def plain(value: object) -> str:
     text = "".join(map(str, value)) if isinstance(value, list) else str(value)
     text = _ESCAPE_SEQUENCES.sub("", text)
     if len(text) > MOST_LETTERS:
-        return f"{text[:MOST_LETTERS]}\n… {len(text) - MOST_LETTERS:,} letters more stand in the notebook."
+        return f"{text[:MOST_LETTERS]}\n… {len(text) - MOST_LETTERS:,} letters more are in the notebook."
     return text
 
 
@@ -146,7 +146,7 @@ def _html(html: str) -> str:
     if _PICTURE.fullmatch(html.strip()):
         return html.strip().replace("<img ", '<img loading="lazy" ', 1)
     if len(html) > 10 * MOST_LETTERS:
-        return _pre(f"[{len(html):,} letters of HTML stand in the notebook]")
+        return _pre(f"[{len(html):,} letters of HTML are in the notebook]")
     inside = escape(_FRAME + _LINK.sub(r"<\1span", _REACHING.sub("&lt;", html)))
     # The frame may be measured from the page, so that it is as high as what it shows; scripts stay off.
     return f'<iframe sandbox="allow-same-origin" loading="lazy" title="an output" srcdoc="{inside}"></iframe>'
@@ -182,7 +182,7 @@ def _markdown(source: str) -> str:
         if token.type.startswith("heading_"):
             token.tag = f"h{min(6, int(token.tag[1]) + 3)}"
         for part in token.children or []:
-            # A page beside the notebook does not stand beside the report.
+            # A page beside the notebook is not beside the report.
             if part.type == "link_open" and not str(part.attrs["href"]).startswith(("https://", "http://")):
                 del part.attrs["href"]
     return str(_MARKDOWN.renderer.render(tokens, _MARKDOWN.options, {}))

@@ -47,7 +47,7 @@ def estimate(values: Sequence[float]) -> Estimate:
 
 
 def _mean(values: Iterable[float]) -> float:
-    """By exact fractions: the sum of values that exploded may be more than a float holds."""
+    """The mean by exact fractions: the sum of values that exploded may be more than a float holds."""
     return float(statistics.mean(values))
 
 
@@ -99,7 +99,7 @@ class Group:
 
     @property
     def good(self) -> list[Status]:
-        """Those that count."""
+        """The runs that count."""
         return [run for run in self.runs if done_well(run)]
 
     def metric(self, name: str) -> Estimate | None:
@@ -119,7 +119,7 @@ def done_well(run: Status) -> bool:
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Whether a metric can have a mean; True and False are no numbers here, nor is what no float holds."""
+    """Whether a metric can have a mean; True and False are not numbers here, nor is what no float holds."""
     try:
         return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     except OverflowError:  # a whole number of hundreds of digits
@@ -228,7 +228,7 @@ def _by_seed(runs: Iterable[Status]) -> dict[tuple[str, ...], dict[int, Status]]
 
 
 def as_plain(runs: Sequence[Status], differences: Iterable[dict[str, Any]] | None = None) -> dict[str, Any]:
-    """Plain JSON values: the summary, groups of alike runs with means of their metrics, and all runs.
+    """Plain JSON values: the summary, groups of runs that differ in the seed, with means of metrics, and all runs.
 
     Args:
         runs: of the batch.

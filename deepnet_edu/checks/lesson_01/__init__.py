@@ -46,7 +46,7 @@ def input_share(trial: Trial) -> None:
         elif trial.verdict() is None:
             said = "At 2,000 sub-layers α²ⁿ is too large for a float, and ∞/∞ is not a number: form the ratio first."
             wrong.append(Misconception(np.nan, said))
-        # As a telescoping product in logarithms, the form that a solution will hardly have. In float32 a ratio that is
+        # As a telescoping product in logarithms, a form that a solution is unlikely to have. In float32 a ratio that is
         # nearly 1 is rounded, and 2,000 roundings multiply.
         expected = np.exp(-n * np.log1p(f / alpha**2))
         trial.equal(got, expected, wrong, tolerance=1e-3 if n > 100 else 1e-6)
@@ -77,7 +77,7 @@ def cloned_growth(trial: Trial) -> None:
     for n, eps in points:
         got = trial.call(n, eps)
         expected = _cloned(n, eps)
-        ends = "The sum runs over k from 0 to n, with both ends."
+        ends = "The sum runs over k from 0 to n, both included."
         wrong = [
             Misconception(
                 (1 + eps**2) ** n,
@@ -86,7 +86,7 @@ def cloned_growth(trial: Trial) -> None:
             ),
             Misconception(
                 (1 + eps) ** (2 * n),
-                "That is for branches that all point along x. A^k x turns to a new direction for each k.",
+                "That is for branches that all point along x. A^k x has a new direction for each k.",
             ),
             Misconception(1 + n**2 * eps**2, "Only the k = 1 term. It fails as soon as nε is near 1."),
             Misconception(
@@ -102,7 +102,7 @@ def cloned_growth(trial: Trial) -> None:
                 sum(comb(n, k) * eps**k for k in range(n + 1)),
                 "Lengths at right angles do not add: their squares do.",
             ),
-            Misconception(sqrt(expected), "That is the growth of the length: asked is that of its square."),
+            Misconception(sqrt(expected), "That is the growth of the length: the growth of its square is asked for."),
         ]
         trial.equal(got, expected, wrong, tolerance=1e-5)
     heeds(trial, ("n", "eps"), *points[1:4])
@@ -146,7 +146,7 @@ def residual_variance(trial: Trial) -> None:
             ),
             Misconception(
                 sqrt((a + b * corr) ** 2 + b**2 * (1 - corr**2)),
-                "That is the standard deviation of the sum: asked is its variance.",
+                "That is the standard deviation of the sum: its variance is asked for.",
             ),
         ]
         # At a negative correlation both slips give the same.

@@ -83,7 +83,7 @@ def variance_by_depth(trial: Trial) -> None:
         trial.equal(
             got,
             var0 + f * np.arange(n + 1),
-            sentence=f"With α = 1 and {n or 'no'} sub-layer{'s' * (n != 1)} the values are others.",
+            sentence=f"With α = 1 and {n or 'no'} sub-layer{'s' * (n != 1)} the values are wrong.",
             shape_sentence=_lengths(got, n, "sub-layers"),
         )
     flat = np.array([1.0, 1.5, 2.0, 2.5])
@@ -132,7 +132,7 @@ def damped_variance(trial: Trial) -> None:
             Misconception(grown(2 * f / layer**2), "The variance is divided by l, not by l²."),
             Misconception(grown(2 * f * layer**0.0), "That is Pre-LN without damping: deeper layers add less."),
             Misconception(
-                grown(2 * f / n * layer**0.0), "All layers are damped alike there: layer l is divided by √l, not by √n."
+                grown(2 * f / n * layer**0.0), "That damps all layers equally: layer l is divided by √l, not by √n."
             ),
             Misconception(
                 grown(4 * f / layer), "The two branches are independent: their variances add, not their lengths."
@@ -170,7 +170,7 @@ def damped_variance(trial: Trial) -> None:
 
 
 def _lengths(got: Any, n: int, unit: str) -> str:
-    """What to say to a curve of another length than n + 1."""
+    """What to say to a curve whose length is not n + 1."""
     values = len(got) if np.ndim(got) == 1 else 0
     if values == 2 * n + 1 and unit == "layers":
         return "One value per layer, not per sub-layer: n layers give n + 1 values."

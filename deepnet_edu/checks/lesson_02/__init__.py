@@ -22,7 +22,7 @@ def _token(d: int, scale: float) -> Tensor:
 
 
 def jacobian_gain(trial: Trial) -> None:
-    """All directions that LN lets through are stretched alike, by one over the standard deviation: √d/‖x - mean‖."""
+    """All directions that LN lets through are stretched equally, by one over the standard deviation: √d/‖x - mean‖."""
     steady(trial, (_token(8, 0.6),), (_token(8, 1.6),))
     for d, scale in [(8, 0.6), (8, 1.6), (12, 3.0), (5, 1.7), (16, 1e-4)]:
         x = _token(d, scale)
@@ -37,23 +37,21 @@ def jacobian_gain(trial: Trial) -> None:
             Misconception(d / length**2, "A gain is a ratio of lengths: 1/std, not 1/var."),
             Misconception(
                 torch.linalg.matrix_norm(jacobian).item(),
-                "That is the root of all singular values' squares, √(d-2) times too large: asked is the largest one.",
+                "That is the root of all singular values' squares, √(d-2) times too large: the largest is asked for.",
             ),
             Misconception(
                 torch.linalg.matrix_norm(jacobian, "nuc").item(),
-                "That is the sum of all singular values, d - 2 equal ones: asked is the largest.",
+                "That is the sum of all singular values, d - 2 equal ones: the largest is asked for.",
             ),
             Misconception(
                 jacobian.abs().max().item(),
-                "That is the Jacobian's largest entry. A nudge moves all features, so a gain is that of a direction.",
+                "That is the Jacobian's largest entry. A nudge moves all features: a gain belongs to a direction.",
             ),
             Misconception(length / root, "Upside down: a small x is stretched, so its gradient is too."),
             Misconception(
                 sqrt(d - 1) / length, "x.std() divides by d - 1, the sample's; LayerNorm divides by d: correction=0."
             ),
-            Misconception(
-                root / length**2, "One length too many: a gain has the unit of one over x, not of its square."
-            ),
+            Misconception(root / length**2, "One length too many: a gain has the unit of 1/x, not of 1/x²."),
             Misconception(
                 1 / sqrt(length**2 / d + 1e-5),
                 "That has a norm's usual ε = 1e-5 in it. Here ε is 0: it matters at a small x.",
@@ -89,7 +87,7 @@ def misplaced_share(trial: Trial) -> None:
                 "That is with α on the skip. Here it multiplies F alone.",
             ),
             Misconception((1 / (1 + alpha * f)) ** n, "Scaling F by α scales its variance by α²."),
-            Misconception((1 / (1 + f)) ** n, "α is on the branch alone: without it the ratio is another one."),
+            Misconception((1 / (1 + f)) ** n, "α is on the branch alone: without it the ratio is wrong."),
             Misconception(
                 (1 / (1 + alpha**4 * f)) ** n,
                 "α² too many: by it the branch is too strong beside α on the skip, but asked is the share itself.",
@@ -131,7 +129,7 @@ def skip_gradient_factor(trial: Trial) -> None:
         got = trial.call(alpha, f)
         wrong = [
             Misconception(alpha, "The norm divides the gradient too, by the standard deviation of the sum."),
-            Misconception(1 / sqrt(alpha**2 + f), "The skip multiplies by α, on the way back too."),
+            Misconception(1 / sqrt(alpha**2 + f), "The skip multiplies by α on the way back, too."),
             Misconception(
                 alpha**2 / (alpha**2 + f), "That is its square: a share of variance. A factor of length is its root."
             ),
@@ -150,7 +148,7 @@ def skip_gradient_factor(trial: Trial) -> None:
             ),
             Misconception(
                 sqrt(f) / sqrt(alpha**2 + f),
-                "That is what the branch's part of the sum is: asked is the way along the skip.",
+                "That is the branch's part of the sum: the way along the skip is asked for.",
             ),
             Misconception(alpha / sqrt(1 + f), "The norm sees αx + F, and not x + F."),
             Misconception(1 / sqrt(1 + f), "The skip carries αx: do not forget α."),
@@ -173,7 +171,7 @@ def skip_gradient_factor(trial: Trial) -> None:
     )
     for alpha, f in [(1, 1), (1.0, 0.25)]:
         trial.equal(trial.call(alpha, f), alpha / sqrt(alpha**2 + f))
-    # As the lesson goes on with it at 1,000 layers.
+    # As the lesson uses it at 1,000 layers.
     power = float(as_array(trial.call(6.6874, 1.25e-4))) ** 2000
     said = "The value is so near to 1 that it is right to a few digits, but not to the power of 2,000 sub-layers."
     trial.equal(power, (1 + 1.25e-4 / 6.6874**2) ** -1000, sentence=said, tolerance=1e-3)

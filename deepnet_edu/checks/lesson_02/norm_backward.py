@@ -26,7 +26,7 @@ def layer_norm_backward(trial: Trial) -> None:
             got,
             _right(grad_y, x, gamma, eps),
             _slips_on_the_way_back(grad_y, x, gamma, eps) if eps else [],
-            "" if eps else "With ε = 0 the gradient of x is another one.",
+            "" if eps else "With ε = 0 the gradient of x is wrong.",
             shape_sentence="The gradient of x has the shape of x: nothing is summed (sums over tokens are those of γ "
             "and β).",
         )
@@ -41,7 +41,7 @@ def layer_norm_backward(trial: Trial) -> None:
         with torch.no_grad():
             trial.equal(trial.call(grad_y, leaf, gamma, 1e-2), back, tolerance=1e-4)
             none = trial.call(0 * grad_y, leaf, gamma, 1e-2)
-        trial.equal(none, torch.zeros_like(x), sentence="Where no gradient arrives, none goes on.")
+        trial.equal(none, torch.zeros_like(x), sentence="Where no gradient arrives, none is passed on.")
         singles = grad_y.float(), x.float(), gamma.float()
         trial.like(trial.call(*singles, 1e-2), back.float())
 
@@ -105,16 +105,14 @@ def _slips_on_the_way_back(grad_y: Tensor, x: Tensor, gamma: Tensor, eps: float)
         ),
         Misconception(
             inverse * projected(grad_y) * gamma,
-            "γ acts after normalising, so on the way back it comes first: before the projection, not behind it.",
+            "γ acts after normalising, so on the way back it comes first: before the projection, not after it.",
         ),
         Misconception(inverse * projected(grad_y), "γ is missing: on the way back the gradient meets it first."),
         Misconception(
             inverse * (g - mean(grad_y) - xhat * mean(grad_y * xhat)),
             "The two means are those of the gradient that has passed γ, not of grad_y.",
         ),
-        Misconception(
-            inverse * projected(grad_y / gamma), "On the way up γ multiplies, and on the way back it does, too."
-        ),
+        Misconception(inverse * projected(grad_y / gamma), "γ multiplies on the way up, and on the way back as well."),
         Misconception(projected(g), "The last factor is missing: a norm divides gradients, too."),
         Misconception(
             inverse**2 * projected(g), "Divided once too often: by the variance, not by the standard deviation."

@@ -12,7 +12,7 @@ from deepnet_edu.checks.base import Misconception, NotRight, Trial
 from deepnet_edu.checks.tensors import centred, sample
 
 #: Small widths and a large ε: at d = 512 and ε = 1e-5 half of the wrong answers are right to three digits. The last has
-#: one token of one sequence, as what squeezes dimensions away would like it to have two.
+#: one token of one sequence: what squeezes dimensions away fails there.
 SHAPES = [((2, 5, 8), 1e-2), ((3, 4, 12), 0.1), ((1, 3, 6), 0.05)]
 _READY_MADE = [
     name + ending
@@ -65,7 +65,7 @@ def root(x: Tensor, eps: float, correction: int = 0) -> Tensor:
 def _gradients(
     trial: Trial, right: Callable[..., Tensor], names: tuple[str, ...], operands: tuple[Tensor, ...]
 ) -> None:
-    """What comes back, looked at where the values are right: a wrong value has a wrong gradient."""
+    """The gradient that comes back, compared only where the values are right: a wrong value has a wrong gradient."""
     if trial.verdict() is not None:
         return
     leaves = [one.clone().requires_grad_() for one in operands]
@@ -94,7 +94,7 @@ def _independent(trial: Trial, x: Tensor, *rest: Tensor | float) -> None:
 def _float32(trial: Trial, right: Callable[..., Tensor], parts: tuple[Tensor, ...]) -> None:
     singles = tuple(part.float() for part in parts)
     trial.equal(
-        trial.call(*singles, 0.1), right(*singles, 0.1), sentence="In float32 the values are others.", tolerance=1e-4
+        trial.call(*singles, 0.1), right(*singles, 0.1), sentence="In float32 the values are wrong.", tolerance=1e-4
     )
 
 
@@ -149,11 +149,11 @@ def _slips(x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> list[Misconcep
         ),
         Misconception(
             c / (deviation + eps) * gamma + beta,
-            "Two slips: x.std(-1) divides by d - 1, and ε is inside the square root, not added to the deviation.",
+            "Two mistakes: x.std(-1) divides by d - 1, and ε is inside the square root, not added to the deviation.",
         ),
         Misconception(c / (var.sqrt() + eps) * gamma + beta, "ε is inside the square root: √(var + ε)."),
         Misconception(c / var.sqrt() * gamma + beta, "ε is missing: it is added to the variance."),
-        Misconception(c / deviation * gamma + beta, "Two slips: x.std(-1) divides by d - 1, and ε is missing."),
+        Misconception(c / deviation * gamma + beta, "Two mistakes: x.std(-1) divides by d - 1, and ε is missing."),
         Misconception(c / var.clamp(min=eps).sqrt() * gamma + beta, _FLOOR),
         Misconception(c / var.sqrt().clamp(min=eps) * gamma + beta, _FLOOR),
         Misconception(
@@ -215,7 +215,7 @@ def rms_norm(trial: Trial) -> None:
                 "The root of the mean square, not the standard deviation: the mean is not removed.",
             ),
             Misconception(x / root(x, eps, correction=1) * gamma, "x.var(-1) removes the mean, and divides by d - 1."),
-            Misconception(c / (square + eps).sqrt() * gamma, "No mean is removed: above the line is x itself."),
+            Misconception(c / (square + eps).sqrt() * gamma, "No mean is removed: the numerator is x itself."),
             Misconception(
                 x / (x.square().sum(-1, keepdim=True) + eps).sqrt() * gamma,
                 "The mean of the squares, not their sum: the answer has length √d, not 1.",

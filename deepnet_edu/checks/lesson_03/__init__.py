@@ -1,6 +1,6 @@
 """Lesson 03, attention and feed-forward: heads and masks (in heads.py), the variance of an average, what Xavier's fans
-do to a feed-forward branch, the strength of an attention branch, sharp averages, and how ReLU makes tokens more alike.
-"""
+do to a feed-forward branch, the strength of an attention branch, sharp averages, and how ReLU makes tokens more
+similar."""
 
 from math import acos, exp, log, pi, sin, sqrt
 
@@ -12,7 +12,7 @@ from deepnet_edu.checks.numbers import grows, holds, number, one_at_a_time
 
 
 def averaged_variance(trial: Trial) -> None:
-    """r + (1 - r)/T; with causal the mean of r + (1 - r)/i over the positions i = 1 … T, which is r + (1 - r)·H_T/T
+    """r + (1 - r)/T; with causal, the mean of r + (1 - r)/i over the positions i = 1 … T, which is r + (1 - r)·H_T/T
     with H_T = 1 + 1/2 + … + 1/T."""
     for T, r in [(7, 0.3), (12, 0.85), (5, 0.1)]:
         for causal in (False, True):
@@ -31,7 +31,7 @@ def averaged_variance(trial: Trial) -> None:
 
 
 def _kept(T: int, r: float, causal: bool) -> float:
-    """By counting pairs: position i averages i tokens when causal, T otherwise; i of its pairs are one token twice."""
+    """Variance by counting pairs: position i averages i tokens if causal, else T; i of its pairs are a token twice."""
     averaged = range(1, T + 1) if causal else [T]
     return sum((i + i * (i - 1) * float(r)) / i**2 for i in averaged) / len(averaged)
 
@@ -45,9 +45,9 @@ def _of_an_average(T: int, r: float, causal: bool, expected: float) -> list[Misc
     alone = _harmonic(T) / T if causal else 1 / T  # of independent tokens
     correlated = "Correlated tokens do not cancel: what they share survives the average in full."
     return [
-        Misconception(1.0, "Lemma 4.1 bounds the magnitude, it is no equality: independent tokens do cancel."),
+        Misconception(1.0, "Lemma 4.1 bounds the magnitude, it is not an equality: independent tokens do cancel."),
         Misconception(1 / sqrt(T), "That is the standard deviation of an average of independent tokens."),
-        Misconception(sqrt(expected), "That is the standard deviation: asked is the variance."),
+        Misconception(sqrt(expected), "That is the standard deviation: the variance is asked for."),
         Misconception(
             r + alone, "The pairs of a token with itself are counted twice: as 1, and among the pairs that have r."
         ),
@@ -55,7 +55,7 @@ def _of_an_average(T: int, r: float, causal: bool, expected: float) -> list[Misc
         Misconception(
             r * alone + (1 - r), "The other way round: what tokens share survives, what is their own is divided."
         ),
-        Misconception(r, "That is the limit of many tokens: what is each token's own still counts a little."),
+        Misconception(r, "That is the limit of many tokens: each token's own part still counts a little."),
         Misconception((1 - r) * alone, "What the tokens share is missing: it survives the average."),
         Misconception(1 / T, correlated),
         Misconception(alone, correlated),
@@ -68,7 +68,7 @@ def _of_a_mask(T: int, r: float, causal: bool) -> list[Misconception]:
     if not causal:
         said = "With causal=False every position averages all T tokens."
         return [Misconception(r + (1 - r) * harmonic / T, said)]
-    mean = "Asked is the mean over the positions: what you summed over them is to be divided by T."
+    mean = "The mean over the positions is asked for: divide your sum over them by T."
     return [
         Misconception(r + (1 - r) / T, "With causal=True position i averages only i tokens: yours averages all T."),
         Misconception(r + (1 - r) * 2 / (T + 1), "Average the variances of the positions, not their number of tokens."),
@@ -106,7 +106,7 @@ def ffn_variance_gain(trial: Trial) -> None:
             Misconception(expected / 4, "The factor 2 of Xavier's variance is missing."),
             Misconception(up * 0.5 * up, "W₂ reads d_ff features: its fan-in is d_ff, not d_model."),
             Misconception(down * 0.5 * down, "W₁ reads d_model features: its fan-in is d_model, not d_ff."),
-            Misconception(sqrt(expected), "That is the factor on a length: asked is the one on the variance."),
+            Misconception(sqrt(expected), "That is the factor on a length: the factor on the variance is asked for."),
             Misconception(
                 gain**4 / 2, "Right where d_ff = d_model only: elsewhere Xavier's rule takes the mean of both fans."
             ),
@@ -148,7 +148,7 @@ def attention_variance_gain(trial: Trial) -> None:
             Misconception(kept, "The gain is missing: value and output are drawn with it."),
             Misconception(gain**4 * kept**2, "There is one average: its variance counts once."),
             Misconception(gain**4 / 2 * kept, half),
-            Misconception(sqrt(expected), "That is the factor on a length: asked is the one on the variance."),
+            Misconception(sqrt(expected), "That is the factor on a length: the factor on the variance is asked for."),
             Misconception(gain**4 / T, "Correlated tokens do not cancel: what they share survives the average."),
             Misconception(gain**4 * _kept(T, r, not causal), "That is the value for the other mask: look at causal."),
         ]
@@ -174,7 +174,7 @@ def sharp_average(trial: Trial) -> None:
         got = trial.call(T, s)
         expected = exp(2 * s) / exp(s) / T  # E[exp(2q)]/E[exp(q)]²/T
         wrong = [
-            Misconception(exp(2 * s) / T, "The weights are divided by their sum: e^q alone is no weight."),
+            Misconception(exp(2 * s) / T, "The weights are divided by their sum: e^q alone is not a weight."),
             Misconception(exp(s / 2) / T, "That is the mean of e^q: a second moment is wanted, over the mean squared."),
             Misconception(exp(1.5 * s) / T, "The sum of e^q divides each weight: in a square it counts squared."),
             Misconception(exp(-s / 2) / T, "The sum of e^q divides each weight; the squares are those of e^q."),
@@ -189,8 +189,8 @@ def sharp_average(trial: Trial) -> None:
             Misconception(exp(s) / T**2, "That is one squared weight: T of them add up."),
             Misconception(exp(s), "That is how much stronger than an even average it is: the even one is missing."),
             Misconception(exp(s * s) / T, "s is a variance already: it is not to be squared."),
-            Misconception(exp(sqrt(s)) / T, "s is a variance, and no root is to be taken of it."),
-            Misconception(sqrt(expected), "That is the standard deviation: asked is the variance."),
+            Misconception(exp(sqrt(s)) / T, "s is a variance already: take no root of it."),
+            Misconception(sqrt(expected), "That is the standard deviation: the variance is asked for."),
         ]
         trial.equal(got, expected, wrong if s not in (0.0, 1.0) else [])
     one_at_a_time(trial, (80, 0.7), (90, 0.8), lambda T, s: exp(s) / T)
@@ -230,11 +230,11 @@ def relu_correlation(trial: Trial) -> None:
         if r > 0:
             wrong += [
                 Misconception(
-                    r, "ReLU makes tokens more alike: what both lose, the negative side, was where they differed."
+                    r, "ReLU makes tokens more similar: what both lose, the negative side, was where they differed."
                 ),
                 Misconception(r / 2, "Both parts are halved, the shared one and the whole: the ratio is not."),
             ]
-        # At the others several of them are alike.
+        # At the others several of them are equal.
         trial.equal(got, expected, wrong if r not in (0.5, 0.0, 1.0) else [])
     holds(trial, number(trial, 1.0), 1.0, "Two equal tokens are equal after ReLU, too: a cosine of 1.")
     said = "Of two opposite tokens (r = -1) one is 0 wherever the other is not: a cosine of 0."

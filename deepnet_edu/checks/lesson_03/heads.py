@@ -136,12 +136,12 @@ def _misconceptions(q: Tensor, k: Tensor, v: Tensor, h: int, causal: bool) -> It
 
     strided = [x.unflatten(-1, (-1, h)).permute(0, 3, 1, 2) for x in (q, k, v)]
     combed = _weights(strided[0], strided[1], causal) @ strided[2]
-    said = "Your heads take every h-th feature: a head has d/h features that lie side by side."
+    said = "Your heads take every h-th feature: a head has d/h features side by side."
     yield Misconception(combed.permute(0, 2, 3, 1).flatten(2), said)
     yield Misconception(_merged(combed), said)
 
     right = _weights(Q, K, causal) @ V
-    yield Misconception(right.reshape(B, T, d), "Heads go back beside the features first: transpose, then merge.")
+    yield Misconception(right.reshape(B, T, d), "Move the heads beside the features first: transpose, then merge.")
     yield Misconception(right.permute(0, 2, 3, 1).flatten(2), "The heads are interleaved: put them side by side.")
     yield Misconception(_weights(q, k, causal) @ v, "That is one head of width d: split it into n_heads.")
     yield Misconception(by(scores.mT), "Rows are queries, columns are keys: yours are the other way round.")

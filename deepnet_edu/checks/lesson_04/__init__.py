@@ -80,7 +80,7 @@ def _as_the_lesson_calls_it(trial: Trial) -> None:
     trial.like(got, x)
     trial.require(torch.equal(got, x), "Where the branch adds nothing, the stream stays exactly as it is.")
     got = call_with_functions(trial, x, mean_token, norm)
-    said = "With a branch that gives all tokens the same the value is another one."
+    said = "With a branch that gives all tokens the same output, the value is wrong."
     trial.equal(got, x + mean_token(ln(norm, x)), sentence=said)
 
 
@@ -148,10 +148,10 @@ def _stack(trial: Trial, shape: tuple[int, int, int], n: int, seed: int) -> Call
             )
             for norm in (norms[0], norms[-1], final_norm)
         ),
-        Misconception(run(pre, x=final(start)), "The final norm stands at the end, not at the start."),
+        Misconception(run(pre, x=final(start)), "The final norm comes at the end, not at the start."),
         Misconception(final(run(pre, up[:-1])), "The last branch is left out."),
         Misconception(final(run(pre, up[1:])), "The first branch is left out."),
-        Misconception(ln(norms[-1], run(pre)), "At the end stands final_norm, not the last branch's norm once more."),
+        Misconception(ln(norms[-1], run(pre)), "At the end comes final_norm, not the last branch's norm once more."),
         Misconception(
             final(start + torch.stack([pre(start, k) - start for k in up]).sum(0)),
             "Each branch reads what the ones below it have written, not the stack's input.",

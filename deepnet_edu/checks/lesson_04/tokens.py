@@ -45,10 +45,10 @@ def _similarity_misconceptions(x: Tensor) -> list[Misconception]:
         Misconception((expected * pairs / 2 + T) / (pairs / 2 + T), itself),
         Misconception((expected * pairs + T) / pairs, itself),
         Misconception(raw.mean(), "Cosine has no length in it: bring each token to length 1 first."),
-        Misconception(raw.mean() / d, "A dot product over d is no cosine, unless each token has length √d."),
+        Misconception(raw.mean() / d, "A dot product over d is not a cosine, unless each token has length √d."),
         Misconception(
             _mean_of_pairs(x - x.mean(1, keepdim=True)),
-            "What all tokens share is what you are to measure: do not take the mean token away.",
+            "What all tokens share is what you measure: do not subtract the mean token.",
         ),
         Misconception(
             _mean_of_pairs(x - x.mean(-1, keepdim=True)), "That is a correlation: leave each token's own mean in."
@@ -98,7 +98,7 @@ def _similarity_properties(trial: Trial) -> None:
     say(equal.expand(2, 4, 6).clone(), 1.0, "Tokens that are all equal have similarity 1.")
     say(torch.cat([equal, -2 * equal], 1), -1.0, "Two tokens that point in opposite directions have similarity -1.")
     single = (sample(2, 7, 6, seed=4) + 0.5).float()
-    trial.equal(trial.call(single), _mean_of_pairs(single.double()), sentence="In float32 the value is another one.")
+    trial.equal(trial.call(single), _mean_of_pairs(single.double()), sentence="In float32 the value is wrong.")
 
 
 def split_gradient(trial: Trial) -> None:
@@ -149,7 +149,7 @@ def _parts(trial: Trial, g: Tensor) -> None:
             Misconception(length, "That is a length: the shared part is a vector, and has signs."),
             Misconception(torch.zeros_like(common), "The tokens share something: their mean is not 0."),
         ],
-        "The shared part is another one.",
+        "The shared part is wrong.",
         shape_sentence="The shared part is one vector per sequence: (B, 1, d), as keepdim=True leaves it.",
     )
     trial.equal(
@@ -162,7 +162,7 @@ def _parts(trial: Trial, g: Tensor) -> None:
             Misconception(g - T * common, "The sum over the tokens was subtracted: subtract their mean."),
             Misconception(g - g[:, :1], "The first token's gradient was subtracted: subtract the mean."),
         ],
-        "The private part is another one.",
+        "The private part is wrong.",
         shape_sentence="The private part differs from token to token: (B, T, d).",
     )
     trial.require(close(as_array(shared + private), as_array(g), 1e-5), "Together both parts are the gradient g.")
@@ -182,7 +182,7 @@ def attention_gradient_factor(trial: Trial) -> None:
         for shared in (True, False):
             answers.append(trial.call(T, r, shared))
         values = [float(one) for one in answers]
-        trial.require(np.allclose(values[:2], values[2:], rtol=1e-6), "The same question got two answers.")
+        trial.require(np.allclose(values[:2], values[2:], rtol=1e-6), "The same arguments gave two different results.")
         trial.require(
             abs(values[0] / values[1] - 1) > 1e-9 if values[1] else values[0] != 0,
             "Your function gives both kinds of gradient the same factor: `shared` changes what comes back.",
@@ -209,8 +209,8 @@ def _factor(trial: Trial, got: Any, T: int, r: float, shared: bool) -> None:
             sqrt((1 + (1 / T if shared else 1)) / (1 + forward)),
             "The two cases are exchanged: attention returns the whole of what is shared.",
         ),
-        Misconception((1 + back) / (1 + forward), "That is the factor on its square: a factor of length is the root."),
-        Misconception(1 / expected, "Upside down: asked is the length below over the length above."),
+        Misconception((1 + back) / (1 + forward), "That is the factor on the square: a factor of length is its root."),
+        Misconception(1 / expected, "Upside down: the length below over the length above is asked for."),
         Misconception(
             1 / sqrt(2), "Only when tokens are equal does attention add as much as the skip: r = 1 and many tokens."
         ),
@@ -234,7 +234,7 @@ def _factor(trial: Trial, got: Any, T: int, r: float, shared: bool) -> None:
         Misconception(sqrt(1 + back), "The norm after the sum divides the gradient too."),
         Misconception(sqrt(back / forward), "The skip is missing: it counts in the sum and on the way back."),
     ]
-    # Each of these is alike to one above in the other case.
+    # Each of these equals one above in the other case.
     if shared:
         value = sqrt((1 + back) / (1 + 1 / T))
         wrong.append(Misconception(value, "Correlated tokens do not cancel: the average keeps what they share."))
@@ -243,7 +243,7 @@ def _factor(trial: Trial, got: Any, T: int, r: float, shared: bool) -> None:
         wrong.append(Misconception(value, "The square of a mean of T independent things is 1/T, not 1/T²."))
         value = sqrt(back / (1 + forward))
         wrong.append(Misconception(value, "The skip sends the gradient back as well: the branch is not alone."))
-    # Where two of these are alike the first would be said, and it might be the wrong one: r = 0 and 1 tell less.
+    # Where two of these are equal the first would be said, and it might be the wrong one: r = 0 and 1 tell less.
     trial.equal(got, expected, wrong if 0 < r < 1 else ())
 
 
@@ -261,9 +261,13 @@ def pre_ln_share(trial: Trial) -> None:
             Misconception(1 / v[-1], "A layer adds c, not 1."),
             Misconception(1 / (1 + layer), "That is for c = 1."),
             Misconception(c / (1 + layer), "Each of the layers has added c, not 1: the stream is larger or smaller."),
-            Misconception(c * layer / v[-1], "That is the share of all layers together: asked is that of one layer."),
+            Misconception(
+                c * layer / v[-1], "That is the share of all layers together: the share of one layer is asked for."
+            ),
             Misconception(layer / v[-1], "A layer adds c once, whatever its number is."),
-            Misconception(v[-2] / v[-1], "That is the share of what was there before: asked is what the layer added."),
+            Misconception(
+                v[-2] / v[-1], "That is the share of what was there before: what the layer added is asked for."
+            ),
             Misconception(c / (1 + c), "Layers add their variances: they do not multiply what is there."),
             Misconception(c / (v[-1] + c), "Layers are counted from 1: after layer 1 the variance is 1 + c."),
             Misconception(sqrt(c / v[-1]), "A share of variance is a ratio of variances, without the root."),

@@ -14,14 +14,14 @@ from deepnet_edu.checks.numbers import apart, grows, holds, number, one_at_a_tim
 
 def post_ln_init_divisor(trial: Trial) -> None:
     """n_layers - layer + 1, with layers counted from 1: as many as there are from this layer up to the top."""
-    # At these layers no two of the known slips are alike; at the top one of them gives no divisor at all.
+    # At these layers no two of the known slips are equal; at the top one of them gives no divisor at all.
     for layer, n in [(18, 18), (3, 18), (13, 18), (4, 11), (5, 12)]:
         got = trial.call(layer, n)
         k = n - layer + 1
         wrong = [
-            Misconception(k**2, "That divides the variance; asked is by what the weights are divided."),
+            Misconception(k**2, "That divides the variance: what the weights are divided by is asked for."),
             Misconception(sqrt(k), "k divides the weights, not their variance: no root."),
-            Misconception(1 / k, "Asked is the divisor, not the factor."),
+            Misconception(1 / k, "The divisor is asked for, not the factor."),
             Misconception(layer, "That shrinks the top. Post-LN-init shrinks the bottom: layer 1 most."),
             Misconception(sqrt(layer), "That is DS-Init, which goes the other way: it shrinks the top."),
             Misconception(k + 1, "One too large: the top layer is left as it is, so its divisor is 1."),
@@ -49,7 +49,7 @@ def post_ln_init_divisor(trial: Trial) -> None:
 def learning_rate(trial: Trial) -> None:
     """Up to step warmup initial + (peak - initial)·step/warmup; from then on peak·√(warmup/step)."""
     for peak, warmup, initial in [(0.5, 9, 0.02), (3e-3, 40, 1e-5), (2e-6, 9, 1e-7)]:
-        # The seam and its neighbour, where many slips are alike, come last.
+        # The seam and its neighbour, where many slips are equal, come last.
         for step in (0, 1, warmup // 3, warmup + 3, 4 * warmup, warmup - 1, warmup, warmup + 1):
             got = trial.call(step, peak, warmup, initial)
             expected = _rate(step, peak, warmup, initial)
@@ -111,7 +111,7 @@ def _rising(step: int, peak: float, warmup: int, initial: float) -> list[Misconc
 
 
 def _falling(step: int, peak: float, warmup: int, initial: float) -> list[Misconception]:
-    since, goes_on = step - warmup, "The count of steps goes on after warm-up: yours begins again."
+    since, goes_on = step - warmup, "The count of steps continues after warm-up: yours begins again."
     return [
         Misconception(peak / sqrt(step), "At the seam your rate jumps: there it must still be the peak."),
         Misconception(peak * warmup / step, "It falls with the root of the step: yours falls with the step itself."),
@@ -123,7 +123,7 @@ def _falling(step: int, peak: float, warmup: int, initial: float) -> list[Miscon
         Misconception(peak / sqrt(1 + since), goes_on),
         Misconception(initial + (peak - initial) * step / warmup, "Warm-up ends at step warmup: then the rate falls."),
         Misconception(
-            initial + (peak - initial) * sqrt(warmup / step), "After warm-up the initial rate has no part any more."
+            initial + (peak - initial) * sqrt(warmup / step), "After warm-up the initial rate no longer counts."
         ),
         Misconception(peak * sqrt(warmup / (step + 1)), "After warm-up your count of steps is one ahead."),
     ]
@@ -234,7 +234,7 @@ def warmup_distance(trial: Trial) -> None:
     none = 0.0
     with contextlib.suppress(NotRight):  # nothing may be asked of a list of no steps
         none = number(trial, 0, 0.5, 8)
-    trial.require(abs(none) < 1e-12, "In no step a weight gets nowhere.", "0", f"{none:.6g}")
+    trial.require(abs(none) < 1e-12, "In no steps at all, a weight moves by 0.", "0", f"{none:.6g}")
     said = "In one step, step 0, a weight moves by the initial rate: 1e-7."
     first = number(trial, 1, 0.5, 8)
     trial.require(abs(first - 1e-7) < 1e-9, said, "1e-07", f"{first:.6g}")

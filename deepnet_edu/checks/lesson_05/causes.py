@@ -112,7 +112,7 @@ def counterexamples(trial: Trial) -> None:
         trial.require(got != [_by(first, second)(case) for case in cases], sentence)
     trial.require(
         [tuple(map(sorted, pair)) for pair in got] != [tuple(map(sorted, pair)) for pair in expected],
-        "The names are right, and their order is another one: keep that of arms.",
+        "The names are right, and their order is wrong: keep that of arms.",
     )
     wanted, found = next((a, b) for a, b in zip(expected, got, strict=True) if a != b)
     trial.require(False, "For these arms the lists are others.", str(wanted), str(found), rung=VALUE)

@@ -1,4 +1,4 @@
-"""The judge of lesson 05's model update: how far a step moves what a model says, and that it leaves no trace."""
+"""The judge of lesson 05's model update: how far a step moves a model's output, and that it leaves no trace."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -10,7 +10,7 @@ from deepnet_edu.checks.base import Misconception, Trial
 from deepnet_edu.checks.values import same, same_module
 
 _NEEDS_GRADIENTS = (
-    "The step takes gradients: only your two passes may stand under torch.no_grad(), not the step, and the parameters "
+    "The step takes gradients: put only your two passes under torch.no_grad(), not the step, and the parameters "
     "that are trained must stay so."
 )
 
@@ -40,7 +40,7 @@ def _step(trial: Trial, taken: _Taken, factors: tuple[float, float]) -> Callable
             for parameter, gradient, factor in zip(trained, gradients, factors, strict=True):
                 parameter.add_(gradient, alpha=factor - 1)
 
-    step.__qualname__ = "step"  # as Python names it to who calls it in another way
+    step.__qualname__ = "step"  # as Python names it where it is called in another way
     return step
 
 
@@ -80,7 +80,7 @@ def model_update(trial: Trial) -> None:
         still, same_again = (_measured(trial, model, x, (1.0, 1.0)) for _ in range(2))
         trial.require(
             abs(still) < 1e-9,
-            "A step that does nothing must give 0: asked is by how much the output changes."
+            "A step that does nothing must give 0: the change of the output is asked for."
             if still == same_again
             else "A step that does nothing must give 0. Two passes with dropout differ without any step: model.eval() "
             "before the first of them.",
@@ -122,7 +122,7 @@ def _measured(trial: Trial, model: nn.Sequential, x: Tensor, factors: tuple[floa
     )
     trial.require(
         same(dict(model.state_dict()), dict(before.state_dict())),
-        "Your model is not the one that was given: the step is still in it. state_dict() holds references, so clone "
+        "The model is not as it was given: the step is still in it. state_dict() holds references, so clone "
         "each value before the step, and load them afterwards.",
     )
     trial.require(
@@ -158,23 +158,23 @@ def _misconceptions(
     yield one(
         torch.cat(moved).norm(), "That is how far the parameters moved: a step may do very different things to F."
     )
-    yield one(change.square().mean().sqrt(), "That is the root of the mean square: asked is the norm.")
-    yield one(change.square().mean(), "That is the mean square: asked is the norm.")
+    yield one(change.square().mean().sqrt(), "That is the root of the mean square: the norm is asked for.")
+    yield one(change.square().mean(), "That is the mean square: the norm is asked for.")
     yield one(change.square().sum(), "That is the square of the norm.")
-    yield one(change.abs().sum(), "Changes are to be squared before they are added: asked is the 2-norm.")
-    yield one(change.abs().mean(), "That is the mean change of one number: asked is the norm of all.")
-    yield one(change.abs().max(), "That is the largest change of one number: asked is the norm of all.")
+    yield one(change.abs().sum(), "Square the changes before you add them: the 2-norm is asked for.")
+    yield one(change.abs().mean(), "That is the mean change of one number: the norm of all is asked for.")
+    yield one(change.abs().max(), "That is the largest change of one number: the norm of all is asked for.")
     yield one(change.sum().abs(), "Changes of both signs must not cancel: the norm of the difference.")
     yield one(new.norm() - old.norm(), "The norm of a difference, not the difference of norms.")
     yield one((new.norm() - old.norm()).abs(), "The norm of a difference, not the difference of norms.")
-    yield one(change.norm() / old.norm(), "That is relative to the output before: asked is the change itself.")
-    yield one(new.norm(), "That is the norm of the output after the step: what was there before is to be subtracted.")
-    yield one(change.norm(dim=-1).mean(), "That is a mean over tokens: asked is one norm, of all numbers at once.")
-    yield one(change.norm(dim=-1).sum(), "That adds the tokens' norms up: asked is one norm, of all numbers at once.")
+    yield one(change.norm() / old.norm(), "That is relative to the output before: the change itself is asked for.")
+    yield one(new.norm(), "That is the norm of the output after the step: subtract the output before it.")
+    yield one(change.norm(dim=-1).mean(), "That is a mean over tokens: one norm of all numbers is asked for.")
+    yield one(change.norm(dim=-1).sum(), "That adds up the tokens' norms: one norm of all numbers is asked for.")
     if change.ndim == 2:
         spectral = torch.linalg.matrix_norm(change, 2)
-        yield one(spectral, "Of a matrix, torch.linalg.norm(…, 2) is another norm: flatten it first.")
+        yield one(spectral, "For a matrix, torch.linalg.norm(…, 2) is a different norm: flatten it first.")
     cosine = 1 - torch.cosine_similarity(old.flatten(), new.flatten(), dim=0)
-    yield one(cosine, "That compares directions alone: asked is the length of the difference.")
+    yield one(cosine, "That compares directions alone: the length of the difference is asked for.")
     yield one(twice.norm(), "The step was taken twice.")
     yield one(torch.zeros(()), "The output before the step is that of the old weights: compute it before the step.")

@@ -124,7 +124,7 @@ def predicted_slope(trial: Trial) -> None:
     got = float(trial.call("matrices", "sgd", 0.25, 0.25))
     trial.require(
         abs(got) < NEARLY,
-        "DeepNorm (a = b = ¼) was made so that SGD on its matrices moves the answers equally far at all depths.",
+        "DeepNorm (a = b = ¼) was made so that SGD on its matrices moves the logits equally far at all depths.",
         "0",
         f"{got:.4g}",
     )
@@ -152,10 +152,10 @@ def _wrong_slopes(group: str, felt: float, times: int, a: float, b: float) -> li
             *known,
             (1 + times * (b - a), "β = N^(-b) shrinks with depth: it makes the slope smaller."),
             (1 + times * (a - b), "α is in the denominator: it makes the slope smaller."),
-            (1 - times * a, "A matrix has another one beside it in its branch: β counts too."),
+            (1 - times * a, "A matrix is multiplied by the other one in its branch: β counts too."),
             (1 - times * b, "The norm after the sum divides by about α: it counts too."),
-            (1 + times * (-a - 2 * b), "A nudge of one matrix meets the other one only: β counts once."),
-            (1.0, "Only the number of sub-layers is counted here. (The words that are given are in small letters.)"),
+            (1 + times * (-a - 2 * b), "A change of one matrix is multiplied by the other one only: β counts once."),
+            (1.0, "Only the number of sub-layers is counted here. (The words given are in small letters.)"),
             (1 - times * a * b, "Powers of N add when factors multiply: a and b do not multiply."),
         ]
     if group == "biases":
@@ -170,7 +170,7 @@ def _wrong_slopes(group: str, felt: float, times: int, a: float, b: float) -> li
         (1 - times * a, "A norm's gain and bias act after the division: no α."),
         (1 - times * b, "A norm's gain and bias act after the division and pass no matrix: no β."),
         (1 - times * (a + b), "A norm's gain and bias act after the division: no α, no β."),
-        (1 + times * a, "The norm divides what goes up the skip by as much as α multiplies it: it arrives whole."),
+        (1 + times * a, "On the skip the norm divides by as much as α multiplies: the signal arrives unchanged."),
     ]
 
 
@@ -202,7 +202,7 @@ def encoder_condition(trial: Trial) -> None:
             ),
             (own, "That is the encoder alone: the entrance through the decoder is missing."),
             (M * beta_d**2 / alpha_d, "That is the entrance alone: the encoder's own sum is missing."),
-            (own + M * beta_d**2 / alpha_d, "What enters is multiplied on its way, not added to: a product of both."),
+            (own + M * beta_d**2 / alpha_d, "What enters is multiplied on its way: a product of both, not a sum."),
             (expected / beta_d, "A cross-attention passes v·w: two matrices, two β_d."),
         ]
         if N > 1:

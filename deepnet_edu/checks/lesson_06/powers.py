@@ -12,7 +12,7 @@ from deepnet_edu.checks.trial import Array
 Depths = list[int]
 Kind = Callable[[Any], Any]
 
-#: Fits in float32 are right to so much.
+#: Relative precision of fits in float32.
 _FITTED = 1e-5
 #: Depths, the power, the factor, and what is off the line: else two points are as good as all of them. Some depths
 #: come twice, as with two seeds, and some not in order.
@@ -40,7 +40,7 @@ def depth_slope(trial: Trial) -> None:
         trial.like(got, 1.0)
         return float(got)
 
-    # Not 0 to the last digit: NumPy's polynomials leave out a coefficient that is, as it comes out on some processors.
+    # Not exactly 0: NumPy's polynomials leave out a coefficient that is, as it comes out on some processors.
     flat = power_of([6, 24], [3.0, 3.000003])  # and then other values at the same depths
     trial.require(
         abs(flat) < _FITTED, "Where the updates are the same at all depths, the power is 0.", "0", f"{flat:.4g}"
@@ -66,7 +66,7 @@ def _slopes(d: Array, values: Array) -> tuple[float, list[Misconception]]:
     x, y, n = np.log(d), np.log(values), len(d)
 
     def fitted(a: Array, b: Array) -> float:
-        """Least squares as a mean over pairs, the form that an answer will hardly have."""
+        """Least squares as a mean over pairs, a form that an answer is unlikely to have."""
         da, db = a[:, None] - a, b[:, None] - b
         return float((da * db).sum() / (da * da).sum())
 

@@ -10,7 +10,7 @@ from deepnet_edu.checks.base import Misconception, Trial
 from deepnet_edu.checks.trial import Array
 from deepnet_edu.checks.values import as_array, describe, is_number
 
-#: An answer that is right to this much is right, or rounded: then another sentence says so.
+#: An answer that is right to this precision is right, or rounded: then another sentence says so.
 NEARLY = 1e-3
 
 

@@ -71,7 +71,7 @@ def _deepnorm_misconceptions(x: Tensor, f: Branch, norm: nn.LayerNorm, alpha: fl
     own = "That is a norm of your own: use the one that you were given, which has a gain and a bias."
     return [
         # LN(x/α + F) is the same.
-        Misconception(over(x + alpha * fx), "α is on the wrong term: the branch is α² too strong."),
+        Misconception(over(x + alpha * fx), "α is on the wrong term: the branch is α² times too strong."),
         Misconception(
             over(x + fx),
             "This is LN(x + F(x)), Post-LN: α is missing, or multiplies both terms, where the norm hides it.",
@@ -114,7 +114,7 @@ def _as_the_lesson_calls_it(trial: Trial) -> None:
 def decoder_layer(trial: Trial) -> None:
     """Three DeepNorm sub-layers, each LN(αx + F(x)) of what the last one wrote: self-attention with norms[0],
     cross-attention to the memory with norms[1], feed-forward with norms[2]."""
-    # Equal lengths first: there an exchange of query and memory can be told from other mistakes.
+    # Equal lengths first: there exchanged query and memory can be told from other mistakes.
     cases = [((2, 4, 4, 8), 1.7), ((2, 5, 3, 12), 2.5), ((2, 4, 4, 8), 3.1), ((3, 2, 6, 8), 0.7), ((3, 2, 6, 8), 1.0)]
     backward = [_decoder_layer(trial, shape, alpha, seed) for seed, (shape, alpha) in enumerate(cases)]
     for compare in backward:
@@ -208,7 +208,7 @@ def _decoder_layer(trial: Trial, shape: tuple[int, int, int, int], alpha: float,
         wrong.append(
             Misconception(
                 through(ln_k(1, alpha * a + cross_attention(memory, a))),
-                "Cross-attention is exchanged: queries come from x, keys and values from the memory.",
+                "Query and memory are exchanged: queries come from x, keys and values from the memory.",
             )
         )
     trial.equal(got, right(x, memory), wrong)

@@ -29,7 +29,7 @@ def init_qkv_(trial: Trial) -> None:
 
 
 def _draw(trial: Trial, d: int, beta: float, trained: bool) -> Tensor:
-    # Not a number to begin with: whatever is left alone shows.
+    # NaN to begin with: whatever is not filled shows.
     weight = torch.full((3 * d, d), torch.nan)
     weight = nn.Parameter(weight) if trained else weight
     place = weight.data_ptr()
@@ -46,16 +46,16 @@ def _draw(trial: Trial, d: int, beta: float, trained: bool) -> Tensor:
     )
     for name, part in zip(_SLICES, slices, strict=True):
         whole = bool(part.isfinite().all()) and int((part == 0).sum()) < 3
-        trial.require(whole, f"The {name} slice was left, or not all of it was drawn.")
+        trial.require(whole, f"The {name} slice was not drawn, or only in part.")
     _gains(trial, slices, beta)
     _distribution(trial, slices, beta)
     trial.require(
         weight.data_ptr() == place and weight.shape == (3 * d, d) and weight.dtype == torch.float32,
-        "Fill the memory that you were given: you put another tensor into its place.",
+        "Fill the memory that you were given: you replaced it by another tensor.",
     )
     trial.require(
         weight.requires_grad == trained and weight.is_leaf,
-        "Leave requires_grad as it was: a weight that wants no gradient is never trained.",
+        "Leave requires_grad as it was: a weight without a gradient is never trained.",
         f"requires_grad={trained}",
         f"requires_grad={weight.requires_grad}",
     )
@@ -87,7 +87,7 @@ def _gains(trial: Trial, slices: tuple[Tensor, ...], beta: float) -> None:
         ([beta, beta, 1], "It is the other way round: gain 1, 1, and β for the value."),
         ([1, 1, sqrt(beta)], "Gain multiplies the weights. You scaled the variance."),
         ([1, 1, beta**2], "β came in twice: gain β is enough."),
-        ([1, 1, 1], "All gains are 1: this is Post-LN's. The value slice takes β."),
+        ([1, 1, 1], "All gains are 1, as in Post-LN. The value slice takes β."),
         ([1, 1, 1 / beta], "β makes the branch smaller: multiply by it."),
         ([third, third, third * beta], default),
         ([third, third, third], default),
@@ -143,13 +143,13 @@ def build_layers(trial: Trial) -> None:
     matrices = [_layers(trial, n) for n in (5, 3, 5, 1)]
     trial.require(
         matrices[0] != matrices[2],
-        "Two stacks came out equal: there is a fixed seed inside, and their layers are clones of each other.",
+        "Two stacks came out equal: a fixed seed inside makes their layers clones of each other.",
     )
     _layers(trial, 0)
 
 
 def _values(layer: nn.Module) -> list[float]:
-    """Of its matrix."""
+    """A layer by its matrix."""
     values: list[float] = next(layer.parameters()).flatten().tolist()
     return values
 
@@ -174,23 +174,23 @@ def _layers(trial: Trial, n: int) -> list[list[float]]:
             type(got).__name__,
         )
         trial.fail(f"The answer is an nn.ModuleList of layers, not {type(got).__name__}.")
-    trial.require(len(got) == n, "Another number of layers was asked for.", f"{n} layers", f"{len(got)} layers")
+    trial.require(len(got) == n, "The number of layers is wrong.", f"{n} layers", f"{len(got)} layers")
     layers = [layer for layer in got if isinstance(layer, nn.Sequential)]
     trial.require(len(layers) == n, "Each layer is what make_layer() returns, as it is.")
     several = len(set(map(id, layers)))
     trial.require(
-        several == n, "One layer used several times: they share their weights.", f"{n} different layers", f"{several}"
+        several == n, "One layer is used several times: all share its weights.", f"{n} different layers", f"{several}"
     )
     parameters = [parameter for layer in layers for parameter in layer.parameters()]
     own = len({parameter.data_ptr() for parameter in parameters})
     trial.require(
-        own == len(parameters), "The layers share parameters: what changes one changes all.", f"{4 * n}", f"{own}"
+        own == len(parameters), "The layers share parameters: changing one changes all.", f"{4 * n}", f"{own}"
     )
     values = [_values(layer) for layer in layers]
     distinct, drawn = (len(set(map(tuple, one))) for one in (values, map(_values, kept)))
     trial.require(
         distinct == n,
-        "Separate parameters, equal values: cloned layers, as in exercise 1.3. Each layer takes a draw of its own."
+        "Separate parameters, equal values: cloned layers, as in exercise 1.3. Draw each layer by itself."
         if drawn == len(made)
         else "make_layer() was called for each layer and drew the same numbers: there is a fixed seed inside.",
         f"{n} different matrices",

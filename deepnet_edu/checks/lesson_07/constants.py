@@ -16,7 +16,7 @@ def constants(trial: Trial) -> None:
     """An encoder alone: ((2N)^(1/4), (8N)^(-1/4)), None; a decoder alone: None, ((2M)^(1/4), (8M)^(-1/4)). Both:
     (0.81(N⁴M)^(1/16), 0.87(N⁴M)^(-1/16)) and ((3M)^(1/4), (12M)^(-1/4)).
     """
-    # Both first: then the lesson knows that each of two is a pair.
+    # Both first: then it is known that each of the two is a pair.
     for N, M in [(12, 3), (3, 12), (5, 40), (1, 1)]:
         _both(trial, _stacks(trial, N, M), N, M)
     for N, M in [(12, 0), (0, 41), (1, 0), (0, 1), (0, 1000), (1000, 0)]:
@@ -44,7 +44,7 @@ def _stacks(trial: Trial, N: int, M: int) -> Any:
     )
     trial.require(
         not all(map(is_number, got)),
-        "One stack's (α, β). Say whose: ((α, β), None) is an encoder alone, (None, (α, β)) a decoder alone.",
+        "That is one stack's (α, β). Say whose: ((α, β), None) is an encoder alone, (None, (α, β)) a decoder alone.",
         "(encoder, decoder)",
         describe(got),
     )
@@ -66,7 +66,7 @@ def _stacks(trial: Trial, N: int, M: int) -> Any:
 
 
 def _root(base: float, of: int) -> float:
-    """In the form that an answer will hardly have."""
+    """The constants in a form that an answer is unlikely to have."""
     return exp(log(base) / of)
 
 
@@ -76,12 +76,12 @@ def _alone(trial: Trial, pair: Any, L: int) -> None:
     known: list[tuple[float, float, str]] = [
         (L**0.25, (4 * L) ** -0.25, "N layers are 2N sub-layers, and a stack alone counts them."),
         (alpha, 1 / alpha, "Two matrices share the budget of β: it is smaller than 1/α."),
-        ((2 * L) ** 0.5, (2 * L) ** -0.5, "That is GLM-130B's choice, exponents ±1/2. The paper's are others."),
+        ((2 * L) ** 0.5, (2 * L) ** -0.5, "That is GLM-130B's choice, exponents ±1/2. The paper's are different."),
         (alpha, 1 / beta, "β shrinks with depth: the exponent is negative."),
         (beta, alpha, "α and β are exchanged: α grows with depth, β shrinks."),
         (2 * L / 4, 1 / (8 * L) / 4, precedence),
         (alpha, 1 / (8 * L) / 4, precedence),
-        (alpha, 1.0, "// rounds to a whole number, and x**-1 // 4 is not what was meant: write -0.25."),
+        (alpha, 1.0, "// rounds down to a whole number, and x**-1 // 4 is not what you mean: write -0.25."),
         (
             (3 * L) ** 0.25,
             (12 * L) ** -0.25,
@@ -92,7 +92,7 @@ def _alone(trial: Trial, pair: Any, L: int) -> None:
     if L > 1:
         known.append((alpha, 8 * L**-0.25, "The 8 belongs inside the parentheses: the power comes first otherwise."))
     wrong = [Misconception(np.array([a, b]), sentence) for a, b, sentence in known]
-    trial.equal([*pair], np.array([alpha, beta]), wrong, "For a stack alone the pair is another one.")
+    trial.equal([*pair], np.array([alpha, beta]), wrong, "For a stack alone the pair is wrong.")
 
 
 def _both(trial: Trial, got: Any, N: int, M: int) -> None:
@@ -103,14 +103,14 @@ def _both(trial: Trial, got: Any, N: int, M: int) -> None:
     rounded, exact = ([a * root, b / root, *decoder] for a, b in factors)
     right = exact if close(as_array(values), np.array(exact), 1e-3) else rounded
     wrong = [one for pair in factors for one in _confused(N, M, *pair)] if N != M else []
-    mixed = "One of the encoder's two constants is rounded as the paper's, and one is not: take both from one pair."
+    mixed = "One of the encoder's two constants is rounded as in the paper, one is not: take both from one pair."
     for first, second in ((rounded, exact), (exact, rounded)):
         wrong.append(Misconception(np.array([first[0], *second[1:]]), mixed))
-    trial.equal(values, np.array(right), wrong, "With encoder and decoder the pairs are others.")
+    trial.equal(values, np.array(right), wrong, "With encoder and decoder the pairs are wrong.")
 
 
 def _confused(N: int, M: int, a: float, b: float) -> list[Misconception]:
-    """What is said where both pairs are there, by the slip; a and b are the encoder's factors."""
+    """The sentence for each slip where both pairs are there; a and b are the encoder's factors."""
     root, swapped, product = _root(N**4 * M, 16), _root(M**4 * N, 16), N**4 * M
     encoder, decoder = (a * root, b / root), (_root(3 * M, 4), 1 / _root(12 * M, 4))
     single_encoder, single_decoder = ((2 * N) ** 0.25, (8 * N) ** -0.25), ((2 * M) ** 0.25, (8 * M) ** -0.25)

@@ -10,7 +10,7 @@ from deepnet_edu.checks.lesson_08.verdicts import outcome
 from deepnet_edu.checks.trial import Array
 from deepnet_edu.checks.values import is_number
 
-#: An answer that is right to this much is right, or rounded: then another sentence says so.
+#: An answer that is right to this precision is right, or rounded: then another sentence says so.
 _NEARLY = 1e-3
 
 
@@ -22,7 +22,7 @@ def edge_alpha(trial: Trial) -> None:
         real = not isinstance(got, complex | np.complexfloating) and not (is_number(got) and isnan(float(got)))
         trial.require(
             real,
-            "No real α comes out. Look at the sign below the root: what one sub-layer keeps is less than 1.",
+            "There is no real α. Look at the sign under the root: one sub-layer keeps less than 1.",
             got=str(got),
         )
 
@@ -51,13 +51,13 @@ def edge_alpha(trial: Trial) -> None:
             (alpha(one, four=16), fourth),
             (alpha(one, four=0.25), "β = 1/(√2·α) makes the branch smaller: the 4 divides."),
             (alpha(one, root=5), "Scaling x by α scales its variance by α²."),
-            (alpha(one, s=1.0), "s is forgotten: with gain 1 a branch passes the part s of the variance."),
+            (alpha(one, s=1.0), "s is missing: with gain 1 a branch passes the part s of the variance."),
             (alpha(ratio(2 * N, 1 - share)), "share is what is left of the input, not what is lost."),
             (alpha((1 - share) / (2 * N)), f"{first}if losses added, enough layers would lose it all."),
             (alpha((1 / share - 1) / (2 * N)), f"{first}each norm shrinks everything that came before."),
             (alpha(-log(share) / (2 * N)), f"{first}for few layers take the root of share itself."),
-            (alpha(one / (1 + one)), "1 - kept is f over the sum α² + f. What is asked for first is f over α² alone."),
-            (1 / alpha(one), "Turn it over: what is kept grows with α."),
+            (alpha(one / (1 + one)), "1 - kept is f over the sum α² + f. What you need first is f over α² alone."),
+            (1 / alpha(one), "Upside down: what is kept grows with α."),
             (s / 4 / one / 6, sixth),
         ]
         if N > 1:
@@ -65,7 +65,7 @@ def edge_alpha(trial: Trial) -> None:
             known += [
                 (alpha(1 / share - 1), "That is for one sub-layer: the 2N shares multiply."),
                 (alpha(ratio(2 / N)), kept),
-                ((2 * N) ** 0.25, "That is the paper's α. The question here is another one: how much is left."),
+                ((2 * N) ** 0.25, "That is the paper's α. The question here is a different one: how much is left."),
             ]
         wrong = [Misconception(value, sentence) for value, sentence in known]
         # 1/kept - 1 loses digits: in float32 four of seven are left at 500 layers, and the root brings one back.
@@ -74,7 +74,7 @@ def edge_alpha(trial: Trial) -> None:
     left = (1 + 0.2 / (4 * found**6)) ** -32 if found > 0 else 0.0
     trial.require(
         abs(left - 0.6) < 10 * _NEARLY,
-        "Put your α into the rule: after the sub-layers of 16 layers another share is left.",
+        "Put your α into the rule: after 16 layers a different share is left.",
         "0.6 is left",
         f"{left:.4g} is left, at α = {found:.4g}",
     )
@@ -82,7 +82,7 @@ def edge_alpha(trial: Trial) -> None:
 
 # --- the edge of a map
 
-#: Rows of a map: an α, and whether each seed learned. As many seeds as αs, so that the wrong axis answers at all.
+#: Rows of a map: an α, and whether each seed learned. As many seeds as αs, so that the wrong axis gives a result.
 _SQUARE = [
     (2.9, ".########"),
     (2.7, "#########"),
@@ -114,13 +114,13 @@ Rows = list[tuple[float, str]]
 
 
 def trainable_edge(trial: Trial) -> None:
-    """The smallest of the αs whose row is True throughout, np.inf where there is none: in NumPy
+    """The smallest of the αs whose row is all True, np.inf where there is none: in NumPy
     np.min(alphas[learned.all(axis=1)], initial=np.inf).
     """
     for rows in (_SQUARE, _THREE, _MANY):
         got = trial.call(*_arrays(rows))
         most = min(alpha for alpha, row in rows if 2 * row.count("#") > len(row))
-        wrong = [Misconception(most, "Most seeds are not all: the edge is where every seed learns.")]
+        wrong = [Misconception(most, "Most seeds are not enough: the edge is where every seed learns.")]
         if rows is _MANY:
             wrong = [Misconception(most, "One of 2,000 seeds failed there: the edge asks for every one of them.")]
         else:
@@ -195,9 +195,9 @@ def matching_rate(trial: Trial) -> None:
             ),
             Misconception(rate * (n * b**2 / a) / (N * B**2 / A), "√(β² + β²) is √2·β: β comes once, not squared."),
             Misconception(rate * n / N, "Depth alone is not all: each sub-layer counts with its β/α."),
-            Misconception(rate * (n * b) / (N * B), "α is forgotten: the skip makes every branch weaker by 1/α."),
-            Misconception(rate * (n / a) / (N / A), "β is forgotten: it says how strong a branch's matrices are."),
-            Misconception(rate * (b / a) / (B / A), "Depth is forgotten: the sum runs over 2N sub-layers."),
+            Misconception(rate * (n * b) / (N * B), "α is missing: the skip makes every branch weaker by 1/α."),
+            Misconception(rate * (n / a) / (N / A), "β is missing: it says how strong a branch's matrices are."),
+            Misconception(rate * (b / a) / (B / A), "The depth is missing: the sum runs over 2N sub-layers."),
             Misconception(rate * (n * a / b) / (N * A / B), "β/α, not α/β: a strong skip holds the output still."),
             Misconception(rate * (n * a * b) / (N * A * B), "α makes the bound smaller: divide by it."),
             Misconception(rate * sqrt(n / N) * (b / a) / (B / A), "Theorem 4.2 adds bounds: N of them, not √N."),

@@ -34,7 +34,7 @@ class ReportedRun:
 
 
 def _losses(start: float, end: float, *last: float, steps: int = 40) -> Array:
-    """From start to end, then the last five."""
+    """Losses from start to end, then the last five."""
     return np.append(np.linspace(start, end, steps - len(last)), last)
 
 
@@ -92,7 +92,7 @@ RUNS = [
     ReportedRun("slow", _losses(2.8, 2.51, 2.51, 2.51, 2.51, 2.51, 2.51), 0.98, _16),  # above 0.9·chance
     ReportedRun("lost", _losses(2.9, 2.6, 2.6, 2.5, 2.6, 2.6, 2.6), 0.92, _16),
     ReportedRun("slow", _losses(2.9, 2.6, 2.6, 2.5, 2.6, 2.6, 2.6), 0.88, _16),
-    # Other tasks, other chances: with two or three words even what knows nothing may have learned.
+    # Other tasks, other chances: with two or three words even a model that knows nothing may count as learned.
     ReportedRun("slow", _FLAT, 0.98, _64),
     ReportedRun("lost", _FLAT + _64 - _16, 0.98, _64),
     ReportedRun("lost", _losses(1.9, 1.8, 1.8, 1.7, 1.7, 1.8, 1.7), 0.98, _6),
@@ -129,7 +129,7 @@ def verdicts(
 
 def wrong_verdicts() -> list[tuple[list[str], str]]:
     """What each wrong rule says to all runs, and what to say to a learner who follows it."""
-    nan = "NaN compares false with everything, even with itself, and so ends as the last word: ask for it first."
+    nan = "A comparison with NaN is always False, so such a run gets the last word: ask for NaN first."
     whole = "Look for losses that are not finite at every step: one is enough, even if others follow."
     noisy = "The last loss alone is one batch, and noisy: take the mean of the last five."
     alone = "Tokens that start similar may be told apart in training: lost needs a loss near chance too."
@@ -142,7 +142,7 @@ def wrong_verdicts() -> list[tuple[list[str], str]]:
         (lambda loss: loss.min(), "The lowest loss of all is luck: take the mean of the last five."),
         (lambda loss: loss[-5:].min(), "The lowest of five is luck: take their mean."),
         (lambda loss: float(np.median(loss[-5:])), "That is the median of the last five: their mean is asked for."),
-        (np.mean, "The mean over all steps is mostly the start of the run: take the last five."),
+        (np.mean, "The mean over all steps is mostly that of the start: take the last five."),
         (lambda loss: loss[:5].mean(), "Those are the first five losses: the last are loss[-5:]."),
         (lambda loss: loss[5:].mean(), "loss[5:] leaves five out: the last five are loss[-5:]."),
         (
@@ -168,7 +168,7 @@ def wrong_verdicts() -> list[tuple[list[str], str]]:
         (lambda run, final: run.similarity > 0.9, alone),
         (
             lambda run, final: final > run.chance - 0.25,
-            "A run near chance whose tokens differ can still learn: lost needs similar tokens too.",
+            "A run near chance whose tokens differ can still learn: lost needs similar tokens, too.",
         ),
         (
             lambda run, final: run.similarity > 0.9 or final > run.chance - 0.25,
@@ -181,7 +181,7 @@ def wrong_verdicts() -> list[tuple[list[str], str]]:
         (lost(below=-0.25), "Lost begins a quarter below chance, not a quarter above it."),
         (
             lambda run, final: run.similarity > 0.9 and abs(final - run.chance) < 0.25,
-            "A run may also end far above chance, and be lost: there is no upper limit.",
+            "A run that ends far above chance may be lost, too: there is no upper limit.",
         ),
         (lost(part=0.9, below=0.0), "The limit of lost is a quarter of a nat below chance, not a part of chance."),
         (lambda run, final: run.similarity > 0.9 and final > _16 - 0.25, "chance is an argument: use it."),

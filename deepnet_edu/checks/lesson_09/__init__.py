@@ -33,7 +33,7 @@ def _box(a: float, b: float, c: float = 1.0, norm: bool = True) -> tuple[Callabl
 
 
 def effective_alpha(trial: Trial) -> None:
-    """Take its mean over the features off x, off fx and off what comes out. Token by token fit out = a·x + b·fx by
+    """Subtract the mean over the features from x, from fx and from the output. Token by token fit out = a·x + b·fx by
     least squares, both coefficients at once; the answer is the mean of a/b over the tokens.
     """
     for a, b, c, norm, d in [
@@ -46,7 +46,7 @@ def effective_alpha(trial: Trial) -> None:
         combine, asked = _box(a, b, c, norm)
         got = trial.call(combine, d)
         trial.like(got, 1.0)
-        trial.require(bool(asked), "Ask the box: call combine(x, fx) with x and fx that you drew, and look at it.")
+        trial.require(bool(asked), "Ask the box: draw x and fx, call combine(x, fx), and look at the result.")
         for x, fx in asked:
             trial.require(
                 x.shape == fx.shape and x.shape[-1:] == (d,),
@@ -61,14 +61,14 @@ def effective_alpha(trial: Trial) -> None:
             )
         x, fx = (tensor.detach().double().reshape(-1, d) for tensor in asked[-1])
         out = combine(x, fx)
-        upside_down = Misconception(b / a, "Upside down: asked is the weight of the skip over the branch's.")
+        upside_down = Misconception(b / a, "Upside down: the weight of the skip over the branch's is asked for.")
         wrong = [upside_down, *_misreadings(x, fx, out)]
         if b < 0:
             wrong.append(Misconception(-a / b, "The sign counts: this box subtracts the branch."))
         said = (
-            "The weight of this box's skip over its branch's is another one."
+            "For this box your ratio of the skip's weight to the branch's is wrong."
             if norm
-            else "This box is a plain sum: no norm takes the mean off what comes out. Take it off yourself."
+            else "This box is a plain sum: no norm removes the mean of its output. Remove it yourself."
         )
         trial.equal(got, a / b, wrong, said, tolerance=1e-4)
     single, double = (float(trial.call(_box(1.7, b)[0], 16)) for b in (1.0, 2.0))
@@ -150,22 +150,22 @@ def xavier_gain(trial: Trial) -> None:
             ),
             Misconception(std * sqrt(fan_out), "Xavier uses both fans: this is fan_out alone."),
             Misconception(std * sqrt(fans), "The mean of the fans, not their sum: √2 too large."),
-            Misconception(w.abs().max().item() * sqrt(fans / 6), "From the largest entry: the rule is of variance."),
+            Misconception(w.abs().max().item() * sqrt(fans / 6), "The rule needs the variance, not the largest entry."),
             Misconception(std**2 * fans / 2, "That is the gain squared, in units of variance: take the root."),
             Misconception(std * fans / 2, "The root of the mean fan belongs here, not the mean fan."),
             Misconception(std / sqrt(fans / 2), "Upside down: Xavier's spread divides the standard deviation."),
             Misconception(std, "That is the standard deviation: Xavier's spread at gain 1 divides it."),
-            Misconception(std**2 * sqrt(fans / 2), "The variance, where the standard deviation belongs."),
+            Misconception(std**2 * sqrt(fans / 2), "That is the variance: use the standard deviation."),
             Misconception(w.abs().mean().item() * sqrt(fans / 2), "The mean size is not the root mean square."),
-            Misconception(w.mean().item() * sqrt(fans / 2), "The mean of the weights is 0: their spread is asked."),
+            Misconception(w.mean().item() * sqrt(fans / 2), "The mean of the weights is 0: their spread is asked for."),
             Misconception(std * sqrt(sqrt(fan_in * fan_out)), "The arithmetic mean of the fans, not the geometric."),
         ]  # fmt: skip
         # Dividing by n - 1 in the variance moves the sixth digit.
-        trial.equal(got, std * sqrt(fans / 2), wrong, "The gain of this matrix is another one.", tolerance=2e-5)
+        trial.equal(got, std * sqrt(fans / 2), wrong, "The gain of this matrix is wrong.", tolerance=2e-5)
     weight, got = readings[0]
     for said, other, factor in [
         ("Twice the weights have twice the gain.", 2 * weight.detach(), 2.0),
-        ("Transposed, a matrix has the same gain: both fans count alike.", weight.detach().T.float(), 1.0),
+        ("Transposed, a matrix has the same gain: both fans count equally.", weight.detach().T.float(), 1.0),
     ]:
         wanted, found = factor * float(got), float(trial.call(other))
         trial.require(abs(found - wanted) <= 1e-2 * abs(wanted), said, f"{wanted:.5g}", f"{found:.5g}")
@@ -184,7 +184,7 @@ def slice_gains(trial: Trial) -> None:
         packed = nn.Parameter(torch.cat(parts))
         got = trial.call(packed)
         right = np.array(gains)
-        said, shape = "The gains of the three slices are others.", "Three gains are asked for, one a slice."
+        said, shape = "The gains of the three slices are wrong.", "Three gains are asked for, one per slice."
         trial.equal(got, right, _wrong_slices(packed.detach(), right), said, tolerance=1e-4, shape_sentence=shape)
         louder = packed.detach().clone()
         louder[2 * d :] *= 3
@@ -233,7 +233,7 @@ def overflow_depth(trial: Trial) -> None:
         while size <= limit:
             size, expected = size * Fraction(alpha), expected + 1
         wrong = _wrong_depths(alpha, limit, expected)
-        trial.equal(trial.call(alpha, limit), expected, wrong, "The first depth above this limit is another one.")
+        trial.equal(trial.call(alpha, limit), expected, wrong, "For this limit your depth is wrong.")
     for alpha, limit in points:
         n = round(float(trial.call(alpha, limit)))
         short = f"After your {n} sub-layers the stream is not above the limit yet."
@@ -243,7 +243,7 @@ def overflow_depth(trial: Trial) -> None:
 
 
 def _wrong_depths(alpha: float, limit: float, right: int) -> list[Misconception]:
-    """At an exact power only what goes wrong there; where logarithms are exact, and where they are not."""
+    """Wrong depths; at an exact power only those that go wrong there, with and without exact logarithms."""
     exact = log(limit) / log(alpha)
     if alpha ** (right - 1) == limit:
         if exact >= right - 1:
@@ -263,8 +263,8 @@ def _wrong_depths(alpha: float, limit: float, right: int) -> list[Misconception]
     base = "Both logarithms must be of the same base."
     return [
         Misconception(right - 1, "One short: there the stream is still within the limit."),
-        Misconception(right + 1, "One too many: the stream is above the limit before."),
-        Misconception(exact, "Sub-layers are whole: the first one at which the limit is passed."),
+        Misconception(right + 1, "One too many: the stream is above the limit already before."),
+        Misconception(exact, "The number of sub-layers is whole: that of the first one at which the limit is passed."),
         Misconception(floor(exact / 2) + 1, half),
         Misconception(floor(exact / log(10)) + 1, base),
         *([Misconception(2 * right, "Twice as many: each sub-layer counts once.")] if right > 1 else []),

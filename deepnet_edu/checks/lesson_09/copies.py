@@ -47,7 +47,7 @@ def _stacks() -> list[tuple[Any, bool, str]]:
         (turned, True, "False alarm: these matrices have the same entries in another order, so they are different."),
         (begun, True, "False alarm: these matrices have one row in common, and all other rows differ."),
         (_of_seeds(*range(18), 4), False, "Of these nineteen layers the last one is a copy of the fifth."),
-        (_of_seeds(7), True, "One layer alone is nobody's copy."),
+        (_of_seeds(7), True, "A single layer is not a copy."),
     ]
 
 
@@ -75,7 +75,7 @@ _READINGS: list[tuple[_Reading, str]] = [
     ),
     (
         lambda layers: not any(_alike(layers[0], other) for other in layers[1:]),
-        "You compare the first layer with the others, and not those with one another. Every pair counts.",
+        "You compare the first layer with the others, but not the others with each other. Every pair counts.",
     ),
     (
         lambda layers: (
@@ -89,7 +89,7 @@ _READINGS: list[tuple[_Reading, str]] = [
     ),
     (
         lambda layers: len({_whole(layer, (1, 2)) for layer in layers}) == len(layers),
-        "Copies whose biases and norms have moved apart are copies all the same: compare the matrices alone.",
+        "Copies whose biases and norms have moved apart are still copies: compare the matrices alone.",
     ),
     (
         lambda layers: len({_whole(layer, (2,)) for layer in layers}) == len(layers),
@@ -114,7 +114,7 @@ def layers_are_independent(trial: Trial) -> None:
     for reading, sentence in _READINGS:
         trial.require(answers != [reading(list(layers)) for layers, *_ in stacks], sentence)
     for said in (True, False):
-        trial.require(answers != [said] * len(stacks), f"Your answer is {said}, whatever the layers are.")
+        trial.require(answers != [said] * len(stacks), f"Your answer is {said} for all layers.")
     opposite = [not right for _, right, _ in stacks]
     trial.require(answers != opposite, "It is the other way round: True where no layer is a copy.")
     for got, (_, right, sentence) in zip(answers, stacks, strict=True):
@@ -177,24 +177,24 @@ def _is_a_list_of_layers(trial: Trial, got: Any, n: int) -> None:
         type(got).__name__,
         TYPE,
     )
-    trial.require(len(got) == n, "Another number of layers was asked for.", f"{n} layers", f"{len(got)} layers")
+    trial.require(len(got) == n, "The number of layers is wrong.", f"{n} layers", f"{len(got)} layers")
     trial.require(
         not any(one is None for one in got),
-        "draw_ works in place and returns nothing: what belongs into the list is the layer, not what draw_ returns.",
+        "draw_ works in place and returns nothing: put the layer into the list, not what draw_ returns.",
         rung=TYPE,
     )
     wrong = next((type(one).__name__ for one in got if not isinstance(one, Layer)), "")
-    trial.require(
-        not wrong, "What you were given was a layer, and your list holds something else.", "Layer", wrong, TYPE
-    )
+    trial.require(not wrong, "You were given a layer, but your list holds something else.", "Layer", wrong, TYPE)
 
 
 def _are_different(trial: Trial, layers: list[Layer], layer: Layer, before: Layer, draw: _Draw) -> None:
     n = len(layers)
-    trial.require(len(set(map(id, layers))) == n, "One layer several times: they share their weights. Copy it n times.")
+    trial.require(
+        len(set(map(id, layers))) == n, "One layer is there several times: all share its weights. Copy it n times."
+    )
     trial.require(
         all(one is not layer for one in layers),
-        "The layer that you were given is in your list: it is the caller's, only copies of it belong there.",
+        "The layer that you were given is in your list: it is the caller's, so only copies of it belong there.",
     )
     places = [p.data_ptr() for one in [layer, *layers] for p in one.parameters()]
     trial.require(
@@ -211,7 +211,7 @@ def _are_different(trial: Trial, layers: list[Layer], layer: Layer, before: Laye
         if len(set(map(id, draw.drawn))) == 1
         else "Some copies were never drawn: they are still as the layer that you were given."
         if sum(all(map(torch.equal, one.matrices(), before.matrices())) for one in layers) > 1
-        else "You drew several layers, and still some are equal: do they all begin at the same random state?"
+        else "You drew several layers, but some are equal: do they all begin at the same random state?"
     )
     trial.require(equal == 0, cause, f"{n} different layers", f"{n - equal}")
     trial.require(
@@ -219,18 +219,18 @@ def _are_different(trial: Trial, layers: list[Layer], layer: Layer, before: Laye
         "The layer that you were given has changed: it is the caller's. Copy it first, then draw the copy.",
     )
     trial.require(bool(draw.drawn) or n < 2, "draw_ was never called: it knows how this model's matrices are drawn.")
-    # One of them may be as it was given: it is no copy of the others.
+    # One of them may be as it was given: it is not a copy of the others.
     allowed = [*draw.values, before.matrices()]
     trial.require(
         all(any(all(map(torch.equal, one.matrices(), these)) for these in allowed) for one in layers),
-        "Some matrices are not as draw_ drew them: leave what it makes as it is.",
+        "Some matrices are not as draw_ drew them: do not change them afterwards.",
     )
     rest = [p for p in before.parameters() if p.ndim == 1]
     for one in layers:
         ours = [p for p in one.parameters() if p.ndim == 1]
         trial.require(
             all(map(torch.equal, ours, rest)) and (one.alpha, one.training) == (before.alpha, before.training),
-            "What draw_ leaves alone, such as a norm's gain or α, must be as in the given layer: deep copies have it.",
+            "What draw_ leaves alone, such as a norm's gain or α, must be as in the given layer: deep copies keep it.",
         )
         trained = [p.requires_grad for p in one.parameters()] == [p.requires_grad for p in before.parameters()]
         trial.require(

@@ -20,10 +20,10 @@ def cosine_rate(trial: Trial) -> None:
         for n in (2, warmup // 2, warmup - 2, warmup + 3, (warmup + steps) // 2 + 1, steps - 6, steps - 2):
             got = trial.call(n, steps, peak, warmup, start, final)
             if n < warmup:
-                expected, said = start + (peak - start) * n / warmup, "The rate in the warm-up is another one."
+                expected, said = start + (peak - start) * n / warmup, "The rate in the warm-up is wrong."
                 wrong = _wrong_rise(n, peak, warmup, start)
             else:
-                expected, said = _fall((n - warmup) / (steps - warmup), peak, final), "The cosine is another one."
+                expected, said = _fall((n - warmup) / (steps - warmup), peak, final), "The rate on the cosine is wrong."
                 wrong = _wrong_fall(n, steps, peak, warmup, start, final)
             trial.equal(got, expected, [Misconception(rate, why) for why, rate in wrong.items()], said)
     for steps, peak, warmup, start, final in [*_SCHEDULES, (20, 1.0, 1, 0.1, 0.2)]:  # the steps beside the seams
@@ -67,14 +67,14 @@ def _wrong_fall(n: int, steps: int, peak: float, warmup: int, start: float, fina
         "The cosine must end at n = steps: how long is it?": _fall(gone / steps, peak, final),
         "The cosine ends one update early: it has to end at n = steps.": _fall(gone / (length - 1), peak, final),
         "The cosine begins one update early: it has to begin at n = warmup.": _fall((gone + 1) / length, peak, final),
-        "Half a period is wanted: a whole one brings the peak back.": _fall(2 * y, peak, final),
-        "Half a period is wanted: that is a quarter.": _fall(y / 2, peak, final),
+        "Take half a period: a whole one comes back to the peak.": _fall(2 * y, peak, final),
+        "Take half a period: that is a quarter.": _fall(y / 2, peak, final),
         "It ends at final, not at 0.": _fall(y, peak, 0.0),
         "It ends at final, not at start.": _fall(y, peak, start),
         "final is a rate, not a share of peak.": _fall(y, peak, final * peak),
         "It begins at peak: this is too high by final.": final + _fall(y, peak, 0.0),
         "A cosine falls from 1 to -1: what scales the difference ends at 0.": final + (peak - final) * cos(pi * y),
-        "That is a straight line: flat at both ends is what is wanted.": peak - (peak - final) * y,
+        "That is a straight line: the cosine is flat at both ends.": peak - (peak - final) * y,
         "cos counts in radians.": _fall(y * 180 / pi, peak, final),
         "That is the inverse square root, the paper's schedule.": peak * sqrt(warmup / n),
     }
@@ -95,12 +95,12 @@ def next_scale(trial: Trial) -> None:
                     Misconception((2 * scale, 0), "An overflow means that the scale is too large: it must fall."),
                     Misconception((scale / 2, good), "The row of good steps is broken: the count begins again at 0."),
                     Misconception(
-                        (scale / 2, good + 1), "A step that overflowed is no good step: the count begins at 0."
+                        (scale / 2, good + 1), "A step that overflowed is not a good step: the count begins at 0."
                     ),
                     Misconception((scale, 0), "On an overflow the scale must change, or the next step overflows too."),
-                    Misconception((scale, good + 1), "Nothing heeds overflow."),
-                    Misconception((scale // 2, 0), "The scale is no whole number: 3 is halved to 1.5, and 1 to 0.5."),
-                    Misconception((scale / 4, 0), "An overflow halves the scale once."),
+                    Misconception((scale, good + 1), "overflow is not used."),
+                    Misconception((scale // 2, 0), "The scale need not be whole: 3 is halved to 1.5, and 1 to 0.5."),
+                    Misconception((scale / 4, 0), "An overflow halves the scale only once."),
                     Misconception((scale - 1, 0), "An overflow halves the scale."),
                 ],
             )
@@ -129,7 +129,7 @@ def next_scale(trial: Trial) -> None:
                     Misconception((scale / 2, 0), "The scale falls where a step overflows, and this one did not."),
                 ],
             )
-        trial.equal(found, expected, wrong, f"After this {kind} the pair is another one.")
+        trial.equal(found, expected, wrong, f"After this {kind} the pair is wrong.")
     for scale, overflow, expected, said in [
         (2.0**40, True, (2.0**39, 0), "An overflow halves the scale, however large it is."),
         (2.0**-3, True, (2.0**-4, 0), "An overflow halves the scale, however small it is."),

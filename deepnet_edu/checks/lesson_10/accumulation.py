@@ -27,7 +27,7 @@ class Model(nn.Module):
         self.blind = False
 
     def loss(self, batch: Batch) -> Tensor:
-        """Of a batch, a number."""
+        """The loss of a batch, a number."""
         self.passes.append("forward")
         loss = nn.functional.cross_entropy(self.table[batch.inputs].flatten(0, 1), batch.targets.flatten())
         if loss.requires_grad:
@@ -57,7 +57,7 @@ def accumulated_loss(trial: Trial) -> None:
         try:
             got = trial.call(model, batches)
         except NotRight:
-            said = "A forward pass ran without gradients: backward has no graph that it could go through."
+            said = "A forward pass ran without gradients: backward has no graph to go through."
             trial.require(not model.blind, said)
             raise
         trial.require(
@@ -76,9 +76,9 @@ def accumulated_loss(trial: Trial) -> None:
             }
         right = (before or 0.0) + _mean(gradients, kept)
         wrong = [Misconception(value, said) for said, value in known.items()]
-        trial.equal(added, right, wrong, "The gradient that was added is another one.")
+        trial.equal(added, right, wrong, "The gradient that was added is wrong.")
         wrong = [Misconception(value, said) for said, value in _wrong_losses(numbers, kept, tokens).items()]
-        trial.equal(got, _mean(numbers, kept), wrong, "The loss that you return is another one.")
+        trial.equal(got, _mean(numbers, kept), wrong, "The loss that you return is wrong.")
         trial.require(
             model.passes == ["forward", "backward"] * len(kept),
             "All graphs were alive at once, or a batch passed twice: after each forward its backward, which frees the "
@@ -129,8 +129,8 @@ def _wrong_gradients(gradients: Sequence[Tensor], kept: Sequence[int], tokens: S
         "The mean of the batches' means: an answer in a batch with few of them counts more than others.": _mean(
             gradients, [1.0] * len(kept)
         ),
-        "Each batch counts by its tokens: those whose target is -100 are no answers.": _mean(gradients, tokens),
-        "The sum over the answers was divided by the tokens: -100 is no answer.": right * sum(kept) / sum(tokens),
+        "Each batch counts by its tokens: those whose target is -100 do not count.": _mean(gradients, tokens),
+        "The sum over the answers was divided by the tokens: -100 is not an answer.": right * sum(kept) / sum(tokens),
         "The losses were added up: each counts by its share of all answers.": sum(gradients, start=0 * right),
         "The gradient of a sum over the answers: divide by how many there are in all.": right * sum(kept),
         "The sum over the answers was divided by the number of batches.": right * sum(kept) / len(kept),
@@ -148,7 +148,7 @@ def _wrong_losses(numbers: Sequence[float], kept: Sequence[int], tokens: Sequenc
         "You return the mean of means: a batch with few answers counts as much as others.": _mean(
             numbers, [1.0] * len(kept)
         ),
-        "You return a mean over tokens: those whose target is -100 are no answers.": _mean(numbers, tokens),
+        "You return a mean over tokens: those whose target is -100 do not count.": _mean(numbers, tokens),
         "You return a sum of losses: the mean over all answers was asked for.": sum(numbers),
         "You return the last batch's loss alone.": numbers[-1],
         "You return the first batch's loss alone.": numbers[0],
@@ -158,7 +158,7 @@ def _wrong_losses(numbers: Sequence[float], kept: Sequence[int], tokens: Sequenc
 
 
 def _batches(d: int, answers: Sequence[int]) -> list[Batch]:
-    """Batches of 12, 16, 20, … tokens, with so many answers each."""
+    """Batches of 12, 16, 20, … tokens, with these numbers of answers."""
     draw, batches = torch.Generator().manual_seed(d), []
     for rows, kept in enumerate(answers, 3):
         inputs, targets = torch.randint(d, (rows, 4), generator=draw), torch.randint(d, (rows, 4), generator=draw)

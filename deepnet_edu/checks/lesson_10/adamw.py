@@ -32,7 +32,7 @@ def adamw_step(trial: Trial) -> None:
             right, wrong = _adamw(*given), _wrong_adamw(*given)
             for name, i in (("m", 1), ("v", 2), ("w", 0)):
                 known = [Misconception(three[i], said) for said, three in wrong.items()]
-                trial.equal(got[i], right[i], known, f"The new {name} is another one.")
+                trial.equal(got[i], right[i], known, f"The new {name} is wrong.")
             w, m, v = right
     still = torch.zeros_like(w)
     resting = trial.call(w, still, still, still, 1, 0.1, (0.9, 0.98), 0.01, 0.0)[0]
@@ -81,11 +81,11 @@ def _wrong_adamw(
     new, new_m, new_v = _adamw(*given, eps, decay)
     bare, later = _adamw(*given, eps, 0.0)[0], (1 - b1 ** (n + 1), 1 - b2 ** (n + 1))
     wrong = {
-        "Both means began at 0: divide them for that in the step.": _adamw(*given, eps, decay, began=(1.0, 1.0)),
-        "v began at 0 as well as m: divide it for that, too.": _adamw(*given, eps, decay, began=(d1, 1.0)),
-        "m began at 0 as well as v: divide it for that, too.": _adamw(*given, eps, decay, began=(1.0, d2)),
+        "Both means began at 0: correct for that in the step.": _adamw(*given, eps, decay, began=(1.0, 1.0)),
+        "v began at 0 as m did: correct it as well.": _adamw(*given, eps, decay, began=(d1, 1.0)),
+        "m began at 0 as v did: correct it as well.": _adamw(*given, eps, decay, began=(1.0, d2)),
         "Updates are counted from 1: n is the exponent as it is.": _adamw(*given, eps, decay, began=later),
-        "ε stands outside the root.": _adamw(*given, eps, decay, size=lambda v: (v + eps).sqrt()),
+        "ε is added outside the root.": _adamw(*given, eps, decay, size=lambda v: (v + eps).sqrt()),
         "ε is missing.": _adamw(*given, 0.0, decay),
         "Divide by the root of v, a size, not by a square.": _adamw(*given, eps, decay, size=lambda v: v + eps),
         "The weight decay is missing.": (bare, new_m, new_v),
@@ -98,7 +98,7 @@ def _wrong_adamw(
         "Downhill: the step is subtracted.": (2 * w - bare - rate * decay * w, new_m, new_v),
         "The order is (w, m, v).": (new_m, new_v, new),
     }
-    if n > 1:  # at first many slips are alike, since both means are 0
+    if n > 1:  # at first many slips are equal, since both means are 0
         wrong |= {
             "Each β is the share that stays.": _adamw(*given, eps, decay, stays=(1 - b1, 1 - b2), enters=betas),
             "What is new enters by its share: m and v are means.": _adamw(*given, eps, decay, enters=(1.0, 1.0)),

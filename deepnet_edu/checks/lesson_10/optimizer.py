@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-#: What every group has before anybody sets a rate.
+#: What every group has before a rate is set.
 UNSET = 0.7
 
 
@@ -61,7 +61,7 @@ class Optimizer:
         return {"state": {index[p]: dict(state) for p, state in self.state.items()}, "param_groups": groups}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over memory and rates."""
+        """Take memory and rates from a saved state."""
         parameters = self._parameters()
         self.state = {
             parameters[i]: {name: value.clone() for name, value in state.items()}

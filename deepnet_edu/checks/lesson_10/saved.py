@@ -1,6 +1,6 @@
-"""The judge of lesson 10's checkpoints: a small run is saved and killed, another process goes on, and both must be one.
+"""The judge of lesson 10's checkpoints: a small run is saved and killed, and another process must resume it exactly.
 
-What was forgotten is told piece by piece, before the runs are compared bit for bit.
+What was forgotten is said piece by piece, before the runs are compared bit for bit.
 """
 
 import contextlib
@@ -85,7 +85,7 @@ class _Watch:
 
 
 def _place(path: Any) -> Path:
-    """Its folder's real name and its own."""
+    """A path by its folder's real name."""
     folder, name = os.path.split(os.fsdecode(path))
     return Path(os.path.realpath(folder), name)
 
@@ -157,12 +157,12 @@ def _save(trial: Trial, save: Callable[..., Any], path: Path, step: int) -> None
     )
     trial.require(
         not watch.removed,
-        "For a moment there was no file at the path: killed then, the run would have none under its name. "
+        "For a moment there was no file at the path: a run killed then would have none under its name. "
         "os.replace puts the new file in the place of the old one at once.",
     )
     trial.require(
         bool(watch.sources),
-        "The file was written under its own name: killed half-way, half a file would be there. Write to another name "
+        "The file was written under its own name: a run killed half-way leaves half a file. Write to another name "
         "beside it, then os.replace.",
     )
     trial.require(
@@ -185,12 +185,14 @@ def _load(trial: Trial, load: Callable[..., Any], path: Path) -> int:
                 "objects: save the state_dict() of the model and of the optimizer."
             )
         raise
-    trial.require(step is not None, "load returns the step from which the run goes on: None came.", "a number", "None")
+    trial.require(
+        step is not None, "load returns the step from which the run resumes: yours returned None.", "a number", "None"
+    )
     trial.like(step, 0)
     try:
         return operator.index(step)
     except TypeError:
-        trial.fail("load returns a whole number, with which range can go on.")
+        trial.fail("load returns a whole number, at which range can continue.")
 
 
 def _kill_and_resume(trial: Trial, path: Path, seed: int, at: int) -> None:
@@ -210,7 +212,7 @@ def _kill_and_resume(trial: Trial, path: Path, seed: int, at: int) -> None:
     killed.go(at, at + 2)
     trial.require(
         killed.losses == whole.losses,
-        "The run that saves is not the run that does not: save must only look, and draw no random numbers.",
+        "Saving changed the run: save must only read, and draw no random numbers.",
     )
 
     resumed = _Run(seed + 1000)  # another process: other weights, other random numbers
@@ -220,7 +222,7 @@ def _kill_and_resume(trial: Trial, path: Path, seed: int, at: int) -> None:
     step = _load(trial, load, path)
     trial.require(
         step == at,
-        "The count of steps is another: the schedule would begin elsewhere, with a new warm-up perhaps.",
+        "The count of steps is wrong: the schedule would begin elsewhere, perhaps with a new warm-up.",
         f"step {at}",
         f"step {step}",
     )
@@ -231,7 +233,7 @@ def _kill_and_resume(trial: Trial, path: Path, seed: int, at: int) -> None:
             trial.fail(
                 f"The weight {name} is not the saved one: model.load_state_dict puts it back."
                 if name in names
-                else f"{name} is no parameter, yet part of the model: model.state_dict() has it, parameters() has not."
+                else f"{name} is not a parameter, but part of the model: state_dict() has it, parameters() does not."
             )
     memory = resumed.moments()
     trial.require(
@@ -276,7 +278,7 @@ def _atomic(trial: Trial, path: Path) -> None:
     _save(trial, save, path, 3)
     trial.require(
         second.read_bytes() == old,
-        "The new file was written over the old one: killed half-way, the run would have neither.",
+        "The new file was written over the old one: a run killed half-way would have neither.",
     )
 
 
@@ -294,5 +296,5 @@ def _no_programs(trial: Trial, path: Path) -> None:
             load(path)
         trial.require(
             not _ran,
-            "Your load ran a program that stood in the file, as a pickle may: torch.load(path, weights_only=True).",
+            "Your load ran a program that was in the file, as a pickle may: torch.load(path, weights_only=True).",
         )

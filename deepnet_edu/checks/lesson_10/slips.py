@@ -16,7 +16,7 @@ class Batch:
     Attributes:
         x: (n, d).
         y: (n,).
-        steep: each adds so much to every entry of w's gradient, and nothing to the loss.
+        steep: what each adds to every entry of w's gradient, and nothing to the loss.
     """
 
     x: Tensor
@@ -29,8 +29,8 @@ class Model(nn.Module):
 
     Args:
         d: numbers in w.
-        seed: of all numbers.
-        dtype: of all numbers.
+        seed: that of all numbers.
+        dtype: that of all numbers.
 
     Attributes:
         starts: the gradient from which each backward pass began.
@@ -46,7 +46,7 @@ class Model(nn.Module):
         self.blind = False
 
     def loss(self, batch: Batch) -> Tensor:
-        """Of a batch, a number."""
+        """The loss of a batch, a number."""
         loss = (batch.x @ self.w + self.b - batch.y).square().mean()
         for slope in batch.steep:
             loss = loss + slope * (self.w.sum() - self.w.sum().detach())
@@ -64,7 +64,7 @@ def batch_of(d: int, seed: int, size: float = 1.0, dtype: torch.dtype = torch.fl
 
 
 def short(model: Model, batch: Batch) -> Batch:
-    """One whose gradient is shorter than any clip here."""
+    """A batch whose gradient is shorter than any clip here."""
     x = 0.02 * batch.x
     return Batch(x, (x @ model.w + model.b).detach() - 0.15 * batch.y)
 
@@ -77,17 +77,17 @@ def values_of(model: Model) -> Tensor:
 #: What may go wrong in a step, and what to say. Each is tried, and compared with what the learner's step has done.
 SLIPS = {
     "no zero": "The gradients of the last step are still there: backward adds to them, so begin with zero_grad.",
-    "nothing": "Nothing moved: the optimizer found no gradient. It steps after backward, no zero_grad between.",
+    "nothing": "Nothing moved: the optimizer found no gradient. It steps after backward, without zero_grad in between.",
     "no clip": "The optimizer took a gradient that was not clipped: clip between backward and its step.",
-    "clip values": "Entry by entry turns the gradient: clip the norm of the whole, so that its direction stays.",
+    "clip values": "Clipping entry by entry changes the gradient's direction: clip the norm of the whole.",
     "largest": "That clips by the largest entry: the 2-norm of the whole gradient is what counts.",
     "always": "A gradient that is shorter than clip stays as it is: clip only shortens.",
     "skip": "A gradient that is longer than clip is shortened, and the step is taken all the same.",
-    "each": "One norm over all parameters, not one for each: the gradient keeps its direction only so.",
+    "each": "Take one norm over all parameters, not one for each: only then the gradient keeps its direction.",
     "old rate": "The optimizer stepped with another rate: set ['lr'] in each of its param_groups before it steps.",
     "no rate": "The optimizer stepped with another rate: set ['lr'] in each of its param_groups before it steps.",
     "one group": "Only the first group got the rate: optimizer.param_groups may have several.",
-    "rate on loss": "The rate belongs into the optimizer: as a factor of the loss it changes what clip sees.",
+    "rate on loss": "The rate belongs in the optimizer: as a factor of the loss it changes what clip sees.",
     "by hand": "The weights moved without the optimizer, and its memory was not used: optimizer.step() moves them.",
     "twice": "The optimizer stepped twice: one call, one step.",
 }

@@ -65,7 +65,7 @@ def _judged_step(
         values_of(model),
         after(start, steps, clip),
         [Misconception(values, sentences[slip]) for slip, values in wrong.items()],
-        f"After step {len(steps)} the weights are others.",
+        f"After step {len(steps)} the weights are wrong.",
     )
     later = model.loss(step.batch).item()
     swapped = "The pair is the other way round: first the loss, then the norm."
@@ -73,15 +73,15 @@ def _judged_step(
         found[0],
         loss,
         [
-            Misconception(later, "That is the loss after the step: return that of before."),
+            Misconception(later, "That is the loss after the step: return the one before it."),
             Misconception(norm, swapped),
             *(
-                [Misconception(loss * step.scale, "That is the scaled loss: nobody outside knows of it.")]
+                [Misconception(loss * step.scale, "That is the scaled loss: the caller does not know of the scale.")]
                 if scaled
                 else []
             ),
         ],
-        "The loss that you return is another one.",
+        "The loss that you return is wrong.",
     )
     trial.equal(
         found[1],
@@ -92,12 +92,12 @@ def _judged_step(
             Misconception(loss, swapped),
             *([Misconception(norm * step.scale, "That is the norm of the scaled gradient.")] if scaled else []),
         ],
-        "The norm that you return is another one.",
+        "The norm that you return is wrong.",
         tolerance=1e-5,
     )
     trial.require(
         all(p is q and p.requires_grad == trained for (p, trained), q in zip(owned, model.parameters(), strict=True)),
-        "A parameter is another one, or is trained now and was not: a step changes values, and nothing else.",
+        "A parameter was replaced, or is trained now and was not: a step changes values, and nothing else.",
     )
     trial.require(model.training, "Your step left the model in another mode: eval() turns dropout off.")
 
@@ -109,7 +109,7 @@ def _taken(trial: Trial, model: Model, optimizer: Optimizer, step: Step, clip: f
     try:
         got = trial.call(model, step.batch, optimizer, *arguments)
     except NotRight:
-        said = "The forward pass ran without gradients: backward has no graph that it could go through."
+        said = "The forward pass ran without gradients: backward has no graph to go through."
         trial.require(not model.blind, said)
         raise
     return pair(trial, got, "(loss, norm of the gradient)")
@@ -130,7 +130,7 @@ def training_step(trial: Trial) -> None:
             _judged_step(trial, model, optimizer, start, steps, clip, scaled=False)
             trial.require(
                 bool(torch.isfinite(values_of(model)).all()),
-                "With clip = inf nothing is clipped, and the weights are not finite any more: inf/inf is not a number.",
+                "With clip = inf nothing is clipped, and the weights are no longer finite: inf/inf is not a number.",
             )
 
 
@@ -188,12 +188,12 @@ def _overflows(trial: Trial) -> None:
         now = values_of(model)
         trial.require(
             bool(torch.isfinite(now).all()),
-            "The gradient overflowed and the step was taken: the weights are not finite any more. Skip such a step; "
+            "The gradient overflowed and the step was taken: the weights are no longer finite. Skip such a step; "
             "its norm may be inf, and may be nan.",
         )
         trial.require(
             torch.equal(now, before),
-            "A step with an overflow must change nothing: a gradient with holes in it is not the gradient.",
+            "A step with an overflow must change nothing: a gradient that is partly infinite is useless.",
         )
         trial.require(
             all(map(torch.equal, memory, optimizer.memory())),
@@ -208,5 +208,5 @@ def _overflows(trial: Trial) -> None:
         _taken(trial, model, optimizer, steps[1], clip, scaled=True)
         trial.require(
             torch.allclose(values_of(model), after(start, steps, clip), rtol=1e-5, atol=1e-5),
-            "The step after an overflow is another one: is an infinite gradient still in .grad?",
+            "The step after an overflow is wrong: is an infinite gradient still in .grad?",
         )

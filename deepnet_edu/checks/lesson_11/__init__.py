@@ -39,16 +39,16 @@ def attainable_rate(trial: Trial) -> None:
             "The result is written once, and not read.": bandwidth * flops / (size * (numbers + rows * b)),
             "That is the intensity, FLOP/byte: how many bytes come in a second?": flops / (size * numbers),
             "The bandwidth is in bytes a second already, not in GB.": slope * 1e9,
-            "The bandwidth is in bytes a second: nothing is to be divided.": slope / 1e9,
+            "The bandwidth is in bytes a second: do not divide.": slope / 1e9,
         }
         wrong = [Misconception(min(peak, value), said) for said, value in moved.items() if value < peak]
         wrong += [
             Misconception(1 / (1 / peak + 1 / slope), "Arithmetic and memory work at the same time, not in turn."),
-            Misconception(max(flops / peak, flops / slope), "That is the time. Asked is the rate, FLOP over time."),
+            Misconception(max(flops / peak, flops / slope), "That is the time. The rate is asked for, FLOP over time."),
             Misconception(peak, "That is the peak: is memory fast enough for it here?"),
             Misconception(slope, "That is what memory allows: is arithmetic fast enough for it here?"),
         ]
-        trial.equal(got, min(peak, slope), wrong, "The rate that this product can reach is another one.")
+        trial.equal(got, min(peak, slope), wrong, "The rate for this product is wrong.")
     trial.equal(trial.call(9, 1, 7, 1e15, 2.0, 4), 2.0 * 126 / (4 * 79))
     rate = float(trial.call(10**6, 10**3, 10**3, 7.0, 1.0, 4))
     trial.require(rate == 7.0, "A large product reaches the peak, and no more.", "7", f"{rate:.6g}")
@@ -71,7 +71,7 @@ def model_flops_utilisation(trial: Trial) -> None:
         wrong = {
             "That is the forward pass alone: training takes three times that.": rate * (2 * P + 4 * n * d * T) / peak,
             "That is the backward pass alone: the forward pass counts, too.": rate * (4 * P + 8 * n * d * T) / peak,
-            "Attention's scores and mixing have no weights, and cost, too.": rate * 6 * P / peak,
+            "Attention's scores and mixing have no weights, but cost as well.": rate * 6 * P / peak,
             "The products with weights are missing.": rate * 12 * n * d * T / peak,
             "What checkpoints compute again does not count: that is hardware utilisation.": (
                 rate * (8 * P + 16 * n * d * T) / peak
@@ -86,13 +86,13 @@ def model_flops_utilisation(trial: Trial) -> None:
             "Every layer attends.": rate * (6 * P + 12 * d * T) / peak,
             "parameters are those of all layers already.": rate * (6 * P * n + 12 * n * d * T) / peak,
             "The rate is in tokens a second already, not in sequences.": right * T,
-            "The rate is in tokens a second: nothing is to be divided by their number.": right / T,
+            "The rate is in tokens a second: do not divide by their number.": right / T,
             "A share between 0 and 1, not per cent.": 100 * right,
-            "Upside down: what is used over what is there.": 1 / right,
+            "Upside down: divide what is used by what is there.": 1 / right,
             "That is FLOP a second: what share of the peak is it?": right * peak,
         }
         known = [Misconception(value, said) for said, value in wrong.items()]
-        trial.equal(got, right, known, "The share of the peak is another one.")
+        trial.equal(got, right, known, "The share of the peak is wrong.")
     for rate, P, n, d, T, peak in [(2.5, 9, 1, 2, 3, 500.0), (2.5, 1, 2, 1, 4, 900.0), (1.5, 9, 2, 3, 1, 700.0)]:
         trial.equal(trial.call(rate, P, n, d, T, peak), rate * (6 * P + 12 * n * d * T) / peak)
     slow, fast = (float(trial.call(rate, 5000, 7, 8, 20, 4e6)) for rate in (20.0, 40.0))
@@ -114,7 +114,7 @@ def flat_buffer(trial: Trial) -> None:
         got = trial.change(given)
         trial.require(got is not None, "Your function returns nothing: is there a return at its end?", got="None")
         wrong = {
-            "The numbers are in the order of the parameters, from the first to the last.": before[::-1],
+            "The numbers must be in the order of the parameters, from the first to the last.": before[::-1],
             "Each parameter's rows are in their order.": [v.mT if v.ndim > 1 else v for v in before],
         }
         trial.equal(
@@ -126,7 +126,7 @@ def flat_buffer(trial: Trial) -> None:
         )
         trial.require(
             len(given) == len(parameters) and all(a is b for a, b in zip(given, parameters, strict=True)),
-            "The list holds other parameters now: they stay the same objects, only their memory is another.",
+            "The list holds other parameters now: they must stay the same objects, only their memory changes.",
         )
         for parameter, value, wanted in zip(parameters, before, trained, strict=True):
             trial.require(
@@ -141,7 +141,7 @@ def flat_buffer(trial: Trial) -> None:
             )
             trial.require(
                 parameter.requires_grad == wanted and parameter.is_leaf,
-                "A parameter is not trained any more, or is now and was not: requires_grad stays as it was.",
+                "A parameter is no longer trained, or is now and was not: requires_grad stays as it was.",
                 f"requires_grad {wanted}",
                 f"requires_grad {parameter.requires_grad}",
             )
@@ -152,14 +152,14 @@ def flat_buffer(trial: Trial) -> None:
             got.mul_(3)
         trial.require(
             all(torch.equal(p.detach(), 3 * value) for p, value in zip(parameters, before, strict=True)),
-            "The buffer is a copy: who changes it does not change the parameters yet. Each of them gets its piece as "
+            "The buffer is a copy: changing it does not change the parameters yet. Each of them gets its piece as "
             "memory.",
         )
         with torch.no_grad():
             for parameter in parameters:
                 parameter.add_(1)
         theirs = torch.cat([parameter.detach().flatten() for parameter in parameters])
-        said = "A changed parameter does not change the buffer: it is no view."
+        said = "A changed parameter does not change the buffer: it is not a view."
         trial.require(torch.equal(got.detach(), theirs), said)
 
 

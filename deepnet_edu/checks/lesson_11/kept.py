@@ -31,7 +31,7 @@ class Module(nn.Module):
         self.graded: list[bool] = []
 
     def forward(self, x: Tensor) -> Tensor:
-        """(…, d) as is x."""
+        """The output, (…, d) as x is."""
         query, key, *_ = self.linear(x).chunk(6, dim=-1)
         mixed = (query * key + query * query) * self.scale * self.alpha * self.scale
         y: Tensor = self.norm(nn.functional.linear(mixed, self.linear.weight[: len(self.scale)]))
@@ -65,7 +65,7 @@ def saved_bytes(trial: Trial) -> None:
         else:
             nothing = "Nothing was counted: the first hook is called for what is kept, the second in a backward pass."
         known = [Misconception(0, nothing), *(Misconception(value, said) for said, value in wrong)]
-        trial.equal(got, expected, known, "The bytes are others.")
+        trial.equal(got, expected, known, "The number of bytes is wrong.")
         trial.require(
             bool(outputs) and _same_gradient(outputs[-1], y, x),
             "Your hooks have changed what the backward pass gets: return the tensor itself, both when it is kept and "
@@ -97,8 +97,8 @@ def _wrong_bytes(module: Module, x: Tensor, expected: int) -> tuple[list[tuple[s
 
     views = once([t for t in saved if not isinstance(t, nn.Parameter)])
     twice = "The same memory was counted more than once: count each storage's data_ptr() once."
-    view = "A view keeps the whole memory that it looks into: its storage tells how much that is."
-    wanted = "What wants a gradient is not for that reason the module's: activations and the input want one as well."
+    view = "A view keeps the whole memory that it is a part of: its storage tells how much that is."
+    wanted = "Needing a gradient does not make a tensor the module's: activations and the input need one as well."
     wrong = [
         ("These are numbers, not bytes: a storage has nbytes().", expected // size),
         (twice, each(own)),
@@ -109,7 +109,7 @@ def _wrong_bytes(module: Module, x: Tensor, expected: int) -> tuple[list[tuple[s
         ("Not every number has 4 bytes, and much was counted twice: ask storages.", sum(t.numel() * 4 for t in saved)),
         (view, sum({t.data_ptr(): t.numel() * size for t in own}.values())),
         ("Parameters and buffers do not count: the module owns them anyway.", once(saved)),
-        ("A view of a parameter is no Parameter, and a buffer is none either: compare data_ptr().", views),
+        ("A view of a parameter is not a Parameter, and neither is a buffer: compare data_ptr().", views),
         ("A buffer that state_dict() leaves out is the module's as well: module.buffers().", once(foreign)),
         (
             "Buffers do not count either: the module owns them anyway.",
@@ -118,7 +118,7 @@ def _wrong_bytes(module: Module, x: Tensor, expected: int) -> tuple[list[tuple[s
         ("Parameters do not count: the module owns them anyway.", once([t for t in saved if _place(t) not in buffers])),
         ("Parameters do not count, and the same memory counts once.", each(saved)),
         ("Not every number has 4 bytes: ask the storage for nbytes().", expected // size * 4),
-        ("That is the output. Asked is what autograd keeps on the way to it.", y.numel() * size),
+        ("That is the output. What autograd keeps on the way to it is asked for.", y.numel() * size),
         (wanted, once([t for t in own if not t.requires_grad])),
         (wanted, once([t for t in saved if not t.requires_grad])),
         (wanted, once([t for t in own if not t.is_leaf])),
@@ -140,7 +140,7 @@ def _same_gradient(one: Tensor, other: Tensor, x: Tensor) -> bool:
     return torch.equal(mine, torch.autograd.grad(other.sum(), x)[0])
 
 
-#: What to say to who counted so many tensors of width d_model, instead of eight.
+#: What to say to this number of tensors of width d_model, instead of eight.
 _WIDTHS = {
     5: "Query, key and value are three tensors of width d_model, all kept.",
     6: "Two tensors of width d_model are missing: the sums before the norms, or two of attention's three inputs.",
@@ -181,7 +181,7 @@ def activation_bytes(trial: Trial) -> None:
                 4 * rows * 16 * d, "16 numbers a feature is right where d_ff = 4·d_model, and without the small ones."
             ),
         ]
-        trial.equal(got, 4 * rows * right, wrong, "The bytes of this layer are others.")
+        trial.equal(got, 4 * rows * right, wrong, "The number of bytes of this layer is wrong.")
     for B, T, d, ff, h in [(1, 5, 9, 20, 7), (3, 1, 9, 20, 7), (3, 5, 1, 20, 7), (3, 5, 9, 1, 7), (3, 5, 9, 20, 1)]:
         trial.equal(trial.call(B, T, d, ff, h), 4 * B * T * (8 * d + 2 * ff + 4 + h))
     short, long = (float(trial.call(2, tokens, 16, 64, 4)) for tokens in (100, 200))
@@ -189,7 +189,7 @@ def activation_bytes(trial: Trial) -> None:
     trial.require(long == 2 * short, said, f"{2 * short:g}", f"{long:g}")
 
 
-_TWICE = "One stream too many: that which enters the group at work is among the numbers of its first layer."
+_TWICE = "One stream too many: the one that enters the group at work is among the numbers of its first layer."
 _ONE_AT_WORK = "Groups are at work one after the other: only one keeps all of its layers at a time."
 _SMALLER = "The last group may be smaller. Then it is not the one at work when the most is kept."
 
@@ -207,7 +207,7 @@ def checkpointed_numbers(trial: Trial) -> None:
         wrong = [
             Misconception(groups * state + at_work, _TWICE),
             *([] if as_whole else [Misconception(n // k * state + at_work, _TWICE)]),
-            Misconception((n / k - 1) * state + at_work, "There is no part of a stream: groups are whole."),
+            Misconception((n / k - 1) * state + at_work, "Streams are whole, since groups are."),
             Misconception(
                 (groups + 1) * state + at_work, "Two streams too many: those that wait before the group at work."
             ),
@@ -229,9 +229,9 @@ def checkpointed_numbers(trial: Trial) -> None:
             short = (groups - 1) * state + n % k * layer
             wrong += [
                 Misconception(short, _SMALLER),
-                Misconception(n / k * state + at_work, "There is no part of a stream: groups are whole."),
+                Misconception(n / k * state + at_work, "Streams are whole, since groups are."),
             ]
-        trial.equal(got, near if as_whole else exact, wrong, "The most that is kept at one time is another number.")
+        trial.equal(got, near if as_whole else exact, wrong, "The most that is kept at one time is wrong.")
     for k, exact in [(5, 251), (4, 202)]:  # twelve layers, with the least stream
         trial.equal(trial.call(12, k, 50, 1), exact + (as_whole and k == 5))
     whole = float(trial.call(9, 9, 100, 7))
@@ -273,7 +273,7 @@ def best_group(trial: Trial) -> None:
         root, near = sqrt(n), sqrt(n * state / layer)
         divisors = [k for k in range(1, n + 1) if n % k == 0]
         wrong: dict[str, Any] = {
-            "That is the memory. Asked is the size of the group for which it is least.": [
+            "That is the memory. The size of the group for which it is least is asked for.": [
                 min(memory),
                 min((ceil(n / k) - 1) * state + k * layer for k in range(1, n + 1)),
             ],

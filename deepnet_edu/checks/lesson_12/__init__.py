@@ -25,10 +25,12 @@ def bits_per_byte(trial: Trial) -> None:
     for nats, tokens, text in (*_TEXTS, *_PLAIN):
         right = nats * log2(e) * tokens / _bytes(text)
         wrong = apart(_wrong_bits(nats, tokens, text)) if (nats, tokens, text) in _TEXTS else []
-        trial.equal(trial.call(nats, tokens, text), right, wrong, f"For {text!r} it is another number of bits a byte.")
+        trial.equal(
+            trial.call(nats, tokens, text), right, wrong, f"For {text!r} your number of bits per byte is wrong."
+        )
     half = number(trial, 4.0, 8, "sixteen letters.")
     whole = number(trial, 2.0, 16, "sixteen letters.")
-    grows(trial, whole, half, 1, "Half as many tokens at twice the nats each cost the same: so must it be here.")
+    grows(trial, whole, half, 1, "Half as many tokens at twice the nats each cost the same: your values differ.")
     grows(
         trial, number(trial, 2.0, 8, "ab"), number(trial, 2.0, 8, "abab"), 0.5, "Twice the text at the same cost: half."
     )
@@ -43,7 +45,7 @@ def _wrong_bits(nats: float, tokens: int, text: str) -> list[Misconception]:
     letters, size = len(text), _bytes(text)
     both = "A nat is 1/ln 2 = 1.44 bits: divide by ln 2."
     token = "Those are bits per token: with longer tokens the same model would look worse."
-    perplexity = "That is a perplexity, and per token: no two tokenizers can be compared by it."
+    perplexity = "That is a perplexity, and per token: two tokenizers cannot be compared by it."
     return [
         Misconception(
             nats * tokens / log(2) / letters, "Those are bits per character: an ö has two bytes, a 日 three."
@@ -90,7 +92,7 @@ def equal_flop_width(trial: Trial) -> None:
     """
     for shape in (*_SHAPES, *_EDGES):
         wrong = _wrong_widths(*shape) if shape in _SHAPES else []
-        trial.equal(trial.call(*shape), _widest(*shape), wrong, "The widest that fits the budget is another one.")
+        trial.equal(trial.call(*shape), _widest(*shape), wrong, "Another width is the widest that fits the budget.")
     wide, narrow = (number(trial, layers, 1e9, 1, 1, 1) for layers in (4, 64))
     grows(
         trial, narrow, wide, 4, "With hardly any head and attention, 16 times the layers leave a quarter of the width."
@@ -139,7 +141,7 @@ def _wrong_widths(layers: int, budget: float, tokens: int, vocab_size: int, mult
         Misconception(solved(stack / 12, (head + attention)), "A layer has 12·d² weights."),
         Misconception(solved(stack / 2, head + attention), "A layer has 12·d² weights: 4 in attention, 8 in the rest."),
     ]
-    # Where the nearest is too wide it is the next one: whoever rounds up or to the nearest is seen there.
+    # Where the nearest is too wide it is the next one: there rounding up or to the nearest is seen.
     nearest = round(right / multiple) * multiple
     return [*([Misconception(nearest, above)] if nearest > right else []), *apart(others)]
 

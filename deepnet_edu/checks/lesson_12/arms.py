@@ -28,7 +28,7 @@ def compare_arms(trial: Trial) -> None:
         rows = _rows(trial, got, list(right))
         full = (seed, arms, seeds) in _TABLES
         known = [Misconception(_matrix(one), said) for one, said in _wrong(runs)] if full else []
-        trial.equal(rows, _matrix(right), apart(known), "For some arm a rate, a loss or its edge is another one.")
+        trial.equal(rows, _matrix(right), apart(known), "For some arm the rate, the loss or the edge is wrong.")
     runs = _table(0, 3, 3)
     turned = _rows(trial, trial.call(runs[::-1]), list(_compared(runs)))
     said = "The order in which runs are listed must not matter."
@@ -108,14 +108,12 @@ def _wrong(runs: list[Run]) -> list[tuple[dict[str, Any], str]]:
     for arm in right:
         run = min((run for run in runs if run["arm"] == arm), key=lambda run: float(run["tune"]))
         lucky[arm] = (run["rate"], run["test"], run["rate"] in (min(tune[arm]), max(tune[arm])))
-    means = "Compare means over the seeds: the luckiest run says how lucky it was."
+    means = "Compare means over the seeds: the luckiest run only says how lucky it was."
 
     def edges(at: Any) -> dict[str, Any]:
         return {arm: (rate, loss, at(arm, rate)) for arm, (rate, loss, _) in right.items()}
 
-    edge = (
-        "A better rate may lie outside of those tried, at either end: that arm is not tuned, and the table must say so."
-    )
+    edge = "A better rate may be outside those tried, at either end: that arm is not tuned, and the table must say so."
     return [
         (_compared(runs, choose="test"), "The part that is reported chose the rate: then it reports its own luck."),
         (_compared(runs, report="tune"), "That part chose the rate, so its loss flatters: report the other part."),

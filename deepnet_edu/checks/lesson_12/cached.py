@@ -40,7 +40,7 @@ def cached_attention(trial: Trial) -> None:
             ]
             where = "of the first call" if not count else f"that come after {begin} cached ones"
             shape = "The answer is a row for each new token, as wide as the head: (t, head)."
-            said = f"The outputs of tokens {where} are others."
+            said = f"The outputs of tokens {where} are wrong."
             trial.equal(y, torch.tensor(right), known, said, 1e-5, shape)
             begin += len(chunk)
     if trial.verdict() is None:  # of one that is wrong anyway they would say the wrong thing
@@ -93,7 +93,7 @@ def _two_ways(trial: Trial, draw: torch.Generator) -> None:
         both = torch.cat([beginning, x[begin : begin + 2]])
         got = as_array(_call(trial, x[begin : begin + 2], weights, known)[0])
         right = _token_by_token(both, weights)[-2:]
-        said = "One cache was continued in two ways, and the second felt the first: leave the old one as it is."
+        said = "One cache was continued in two ways, and the first changed the second: leave the old cache as it is."
         trial.require(close(got, right, 1e-4), said, *show(right, got))
 
 
@@ -102,9 +102,7 @@ def _other_weights(trial: Trial, draw: torch.Generator) -> None:
     for factor in (1.0, 0.5):
         halved = [factor * one for one in weights]
         got, right = as_array(_call(trial, x, halved, None)[0]), _token_by_token(x, halved)
-        trial.require(
-            close(got, right, 1e-4), "With other weights the outputs are others.", *show(right, got), PROPERTY
-        )
+        trial.require(close(got, right, 1e-4), "With other weights the outputs are wrong.", *show(right, got), PROPERTY)
 
 
 def _token_by_token(
@@ -127,10 +125,10 @@ def _wrong_outputs(x: Tensor, weights: list[Tensor], chunks: tuple[int, ...]) ->
     ends = np.repeat(np.cumsum(chunks), chunks)
     before = np.repeat([0, 0, *np.cumsum(chunks)[:-2]][: len(chunks)], chunks)  # and where the chunk before it does
     d = x.shape[1]
-    early = "A new token stands after all cached ones, so it may look further than its row says: too little is seen."
+    early = "A new token comes after all cached ones, so it may look further than its row says: too little is seen."
     ahead = "The first of several new tokens sees later ones: they need a mask among themselves."
     alone = "The new tokens see only each other: what the cache holds comes in front."
-    short = "The cache that you return holds the newest tokens only: it must hold all so far."
+    short = "The cache that you return holds the newest tokens only: it must hold all tokens so far."
     return {
         early: _token_by_token(x, weights, lambda i, j: j <= i - begins[i]),
         ahead: _token_by_token(x, weights, lambda i, j: j <= i if not begins[i] else j < ends[i]),

@@ -21,7 +21,7 @@ def strided_loss(trial: Trial) -> None:
     for n, window, stride in (*_SIZES, *_EDGES):
         right = _byte_by_byte(n, window, stride)
         wrong = apart(_wrong_losses(n, window, stride)) if (n, window, stride) in _SIZES else []
-        said = f"For {n} bytes, windows of {window} and stride {stride} the mean loss is another one."
+        said = f"For {n} bytes, windows of {window} and stride {stride} the mean loss is wrong."
         trial.equal(trial.call(_model(n, window), n, window, stride), right, wrong, said)
     other = float(trial.call(_model(23, 8, 2.0), 23, 8, 3))
     once = float(trial.call(_model(23, 8), 23, 8, 3))
@@ -32,7 +32,7 @@ def strided_loss(trial: Trial) -> None:
 
 
 def _cost(i: int, context: int) -> float:
-    """Of byte i with so many before it: a model that knows more errs less, and some bytes are harder than others."""
+    """The loss of byte i with this many before it: more context helps, and some bytes are harder than others."""
     return 1 + 3 / (1 + context) + 0.1 * float(np.sin(7 * i))
 
 
@@ -80,7 +80,7 @@ def _wrong_losses(n: int, window: int, stride: int) -> list[Misconception]:
         own.append(losses[scored - begin - 1 :])
         scored = begin + len(losses) + 1
     twice = "Bytes that two windows share count twice."
-    alone = "Windows side by side: each begins without context, and its first byte is predicted by none."
+    alone = "Your windows are side by side: each begins without context, and its first byte is never predicted."
     apart = "That steps by whole windows: where is the stride?"
     late = "The last window is shorter: some of its last bytes were scored before."
     means = "A mean of means: windows score different numbers of bytes, so add up first and divide once."

@@ -26,18 +26,18 @@ def split_by_source(trial: Trial) -> None:
     possible one, is less than ``share`` goes to the test part with all its pairs.
     """
     pairs = _pairs(0, 400)
-    said = "Python's own hash of a text changes with each start: tomorrow the split is another one. Try hashlib."
+    said = "Python's own hash of a text changes with each start: tomorrow the split would be different. Try hashlib."
     for share in (0.2, 0.5):
         _, test = _parts(trial, pairs, share)
         sources = {_plain(pair[0]) for pair in pairs}
         found = len({_plain(pair[0]) for pair in test}) / len(sources)
         off = 4 * float(np.sqrt(share * (1 - share) / len(sources)))
-        told = "The share is that of the different sources in the test part: it is another one."
+        told = "The share of the different sources that are in the test part is wrong."
         trial.require(abs(found - share) < off, told, f"about {share:g} of the sources", f"{found:.2f}")
     trial.require(not _uses_hash(trial.function), said)
     once = {_plain(pair[0]) for pair in test}
     for others, told in (
-        (pairs[::-1], "In another order the split is another one: the order must not decide."),
+        (pairs[::-1], "In another order the split changes: the order must not decide."),
         (_pairs(1, 300) + pairs, _MOVED),
         (pairs[: len(pairs) // 2], _MOVED),
     ):
@@ -112,7 +112,7 @@ def corpus_bleu(trial: Trial) -> None:
     """
     for hypotheses, references in _corpora():
         wrong = [Misconception(value, said) for value, said in _wrong_scores(hypotheses, references)]
-        said = "For these sentences BLEU is another number."
+        said = "For these sentences BLEU is wrong."
         trial.equal(trial.call(hypotheses, references), _bleu(hypotheses, references), apart(wrong), said)
     same = [text.split() for text in ("the cat sat on the mat", "a b c d e f g")]
     cases: tuple[tuple[list[list[str]], list[list[str]], float, str], ...] = (
@@ -201,7 +201,7 @@ def _wrong_scores(hypotheses: Sentences, references: Sentences) -> Iterator[tupl
     short = "A corpus that is too short is multiplied by exp(1 - r/h), not by h/r."
     yield (
         float(np.mean([_bleu([a], [b]) for a, b in pairs])),
-        "Matches and lengths are added up over the corpus first: a mean of sentences' scores is no corpus score.",
+        "Matches and lengths are added up over the corpus first: a mean of sentences' scores is not a corpus score.",
     )
     yield (
         penalty * _geometric([row[1] / row[3] for row in rows]),
@@ -209,10 +209,10 @@ def _wrong_scores(hypotheses: Sentences, references: Sentences) -> Iterator[tupl
     )
     yield (
         penalty * _geometric([row[2] / row[4] for row in rows]),
-        "An n-gram that stands twice counts twice: a Counter, and not a set.",
+        "An n-gram that occurs twice counts twice: use a Counter, not a set.",
     )
     yield penalty * sum(ratios) / 4, "Precisions are averaged through their logarithms, the geometric mean."
-    yield 100 * _geometric(ratios), "Nothing is taken off for a corpus that is too short: the penalty is missing."
+    yield 100 * _geometric(ratios), "A corpus that is too short is not penalised: the penalty is missing."
     yield 100 * _geometric(ratios) * min(1.0, h / r), short
     if h > r:  # else it takes nothing off
         yield 100 * _geometric(ratios) * exp(1 - h / r), "The penalty is exp(1 - r/h): h and r are exchanged."
@@ -221,13 +221,13 @@ def _wrong_scores(hypotheses: Sentences, references: Sentences) -> Iterator[tupl
         "A corpus that is longer than its reference gets no bonus: min(1, …).",
     )
     each = [len(a) * _brevity([a], [b]) for a, b in pairs]
-    once = "The penalty is one for the whole corpus, and not one for each sentence."
+    once = "There is one penalty for the whole corpus, not one for each sentence."
     yield 100 * _geometric(ratios) * sum(each) / h, once
     yield (
         penalty * _geometric([row[0] / row[5] for row in rows]),
         "That is recall: matches are divided by what was written, not by what the references have.",
     )
-    yield penalty * _geometric(ratios) / 100, "BLEU is given in percent: 100 times as much."
+    yield penalty * _geometric(ratios) / 100, "BLEU is given in percent: multiply by 100."
     yield penalty * _geometric(ratios[:3]), "n goes from 1 to 4: that is 3."
     yield penalty * _geometric(ratios[:1]), "n goes from 1 to 4: single words alone do not see their order."
     yield penalty * _geometric(ratios) ** 4, "That is the product of the four precisions: take its fourth root."

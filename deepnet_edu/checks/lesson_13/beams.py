@@ -26,23 +26,24 @@ _SAME = {(): (0.1, 0.6, 0.3), (1,): (0.05, 0.5, 0.45), (2,): (0.05, 0.5, 0.45), 
 def beam_search(trial: Trial) -> None:
     """Keep the sums of log-probabilities of up to ``beams`` unfinished sequences. At each length extend all of them by
     all tokens and sort; those with ``end``, or of length ``longest``, are finished and kept aside with their sum over
-    length**power; of the others the best ``beams`` go on. At the end return the best finished one and its score.
+    length**power; of the others the best ``beams`` are continued. At the end return the best finished one and its
+    score.
     """
     for seed, (words, longest, power) in enumerate(_TABLES):
         table = _Table(words, seed)
         right = _best(table, longest, power)
         got, score = _ask(trial, table, 0, longest, words**longest, power)
         wrong = [Misconception(value, said) for value, said in _wrong(table, longest, power)]
-        said = "With a beam that holds every sequence the best of all must come out: its score is another one."
+        said = "With a beam that holds every sequence, the best of all must come out: its score is a different one."
         trial.equal(score, right[1], apart(wrong), said)
         if trial.verdict() is None:
-            said = "The score is right, and the tokens are others: the end token is the last of them."
+            said = "The score is right, but the tokens are wrong: the end token is the last of them."
             trial.require(got == right[0], said, str(right[0]), str(got))
     if trial.verdict() is not None:  # of one that is wrong anyway these would say the wrong thing
         return
     traps: tuple[tuple[_Table, int, Tokens, str], ...] = (
-        (_Table(3, 0, _TRAP), 1, (1, 0), "With one beam only the best unfinished sequence goes on, at each length."),
-        (_Table(3, 0, _TRAP), 2, (2, 0), "With two beams the second best goes on too, and wins here."),
+        (_Table(3, 0, _TRAP), 1, (1, 0), "With one beam only the best unfinished sequence is continued."),
+        (_Table(3, 0, _TRAP), 2, (2, 0), "With two beams the second best is continued too, and wins here."),
         (_Table(3, 0, _SAME), 2, (1, 2, 0), "Both beams may come from the same one: choose over all of them together."),
     )
     for table, beams, tokens, said in traps:
@@ -81,7 +82,7 @@ class _Table:
 
 
 def _ask(trial: Trial, table: _Table, end: int, longest: int, beams: int, power: float) -> tuple[Tokens, Any]:
-    """Tokens and score that the learner's function finds, once it is seen that it asked for no more than it may."""
+    """Tokens and score that the learner's function finds; refused where it asked for more than it may."""
     table.asked.clear()
     got = trial.call(table, end, longest, beams, power)
     two = isinstance(got, tuple | list) and len(got) == 2
@@ -100,7 +101,7 @@ def _ask(trial: Trial, table: _Table, end: int, longest: int, beams: int, power:
     trial.require(all(len(asked) < longest for asked in table.asked), said)
     for length in range(longest):
         count = len({asked for asked in table.asked if len(asked) == length})
-        said = f"With {beams} beams no more than {beams} sequences of a length go on."
+        said = f"With {beams} beams no more than {beams} sequences of a length are continued."
         trial.require(count <= beams, said, f"{beams} of length {length}", str(count), PROPERTY)
     return tokens, got[1]
 
@@ -121,7 +122,7 @@ def _best(table: _Table, longest: int, power: float) -> tuple[Tokens, float]:
 
 
 def _narrow(table: _Table, end: int, longest: int, beams: int, power: float) -> tuple[Tokens, float]:
-    """By lists that are sorted at each length."""
+    """Beam search by lists that are sorted at each length."""
     alive: list[tuple[float, Tokens]] = [(0.0, ())]
     finished: list[tuple[float, Tokens]] = []
     for length in range(1, longest + 1):
@@ -145,7 +146,7 @@ def _wrong(table: _Table, longest: int, power: float) -> Iterator[tuple[float, s
     def best(of: Callable[[Tokens, float], float], among: Sequence[tuple[Tokens, float]] = every) -> float:
         return max(of(tokens, total) for tokens, total in among)
 
-    yield _narrow(table, 0, longest, 1, power)[1], "One sequence alone goes on, as if beams were 1."
+    yield _narrow(table, 0, longest, 1, power)[1], "Only one sequence is continued, as if beams were 1."
     yield best(lambda tokens, total: total * len(tokens) ** power), over
     yield (
         best(lambda tokens, total: total / max(len(tokens) - (tokens[-1] == 0), 1) ** power),
@@ -159,10 +160,10 @@ def _wrong(table: _Table, longest: int, power: float) -> Iterator[tuple[float, s
     likely = max(every, key=lambda one: one[1])
     yield (
         likely[1] / len(likely[0]) ** power,
-        "What is finished is compared after dividing, and not before: the score decides.",
+        "Compare finished sequences after dividing, not before: the score decides.",
     )
     ended = [one for one in every if one[0] == (0,)]
-    yield ended[0][1], "The first sequence that ends need not be the best: keep it aside, and let the others go on."
+    yield ended[0][1], "The first sequence that ends need not be the best: keep it aside, and continue with the others."
     products = "Add logarithms: products of many probabilities become 0."
     yield best(lambda tokens, total: exp(total) / len(tokens) ** power), products
     yield exp(best(lambda tokens, total: total / len(tokens) ** power)), products

@@ -28,13 +28,13 @@ def paired_interval(trial: Trial) -> None:
         whole = _ratio(a.sum(0)) - _ratio(b.sum(0))
         right = np.array([whole, *np.quantile(differences, [0.025, 0.975])])
         own = np.array([_ratio(x @ a) for x in of_a])
-        said = "Difference, low and high belong to the same draws: one of the three is another number."
+        said = "Difference, low and high belong to the same draws: one of the three is wrong."
         trial.equal(got, right, apart(_wrong(right, differences, own)), said)
     a, b = _statistics(*_SIZES[0][::2])
     first, again = [
         np.array(_three(trial, trial.call(a, b, _Score(a, b), 50, np.random.default_rng(5))), float) for _ in range(2)
     ]
-    said = "The same generator, and another interval: draw with the generator that is given."
+    said = "The same generator gave a different interval: draw with the generator that is given."
     trial.require(bool(np.allclose(first, again)), said)
     same = np.array(_three(trial, trial.call(a, a, _ratio, 50, np.random.default_rng(5))), float)
     said = "A system against itself: the difference is 0 in every draw, and so are both ends."
@@ -42,7 +42,7 @@ def paired_interval(trial: Trial) -> None:
 
 
 def _statistics(n: int, seed: int) -> tuple[Array, Array]:
-    """Of two systems, a row for each sentence: which one it is, whose it is, matches, words. Sentences differ in how
+    """Counts of two systems, a row for each sentence: its number, its system, matches, words. Sentences differ in how
     hard they are for both."""
     draw = np.random.default_rng([n, seed])
     words = draw.integers(4, 12, n).astype(float)
@@ -84,7 +84,7 @@ class _Score:
             rows = rows[:-1] if len(rows) > draws and (rows[-1] == 1).all() else rows
             said = "The score of a corpus is that of the sums, not a mean of its sentences' scores."
             trial.require(not len(rows) or int(rows.sum(1).max()) > 1, said)
-            said = f"draws={draws}: so often sentences are drawn, and each draw is scored for both systems."
+            said = f"Draw {draws} times, as draws says, and score each draw for both systems."
             trial.require(len(rows) == draws, said, f"{draws} draws", f"{len(rows)} draws")
             found.append(rows)
         return found[0], found[1]
@@ -102,7 +102,7 @@ def _look(trial: Trial, of_a: Array, of_b: Array) -> None:
     half = bool((abs(2 * sizes - n) <= 1).all() and of_a.max() == 1)
     said = "A draw is a test set as large as the one at hand."
     trial.require(half or bool((sizes == n).all()), said, f"{n} sentences", f"{sizes.min()} to {sizes.max()}")
-    said = "Draw anew each time: most draws are the same one."
+    said = "Draw again each time: most draws are the same."
     trial.require(np.unique(of_a, axis=0, return_counts=True)[1].max() < draws / 2, said)
     mean = of_a.mean(0) * n / sizes.mean()
     said = "Every sentence must be as likely to be drawn as another, the first and the last too."
@@ -113,7 +113,7 @@ def _wrong(right: Array, differences: Array, own: Array) -> list[Misconception]:
     whole, low, high = right
     centre, spread, root = differences.mean(), differences.std(), np.sqrt(len(differences))
     width = "That is not a 95% interval: it leaves out 2.5% of the draws at either end."
-    divided = "The draws spread as much as the score would on other sentences: nothing is left to divide by √draws."
+    divided = "The draws spread as much as the score would on other sentences: do not divide by √draws."
     return [
         Misconception(np.array([whole, *np.quantile(differences, [0.05, 0.95])]), width),
         Misconception(np.array([whole, differences.min(), differences.max()]), width),
@@ -129,7 +129,7 @@ def _wrong(right: Array, differences: Array, own: Array) -> list[Misconception]:
         ),
         Misconception(
             np.array([whole, centre - 1.96 * spread, centre + 1.96 * spread]),
-            "That takes the draws for a normal distribution: their own quantiles are asked for.",
+            "That assumes a normal distribution: the draws' own quantiles are asked for.",
         ),
     ]
 

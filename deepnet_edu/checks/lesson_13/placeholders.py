@@ -7,7 +7,7 @@ from deepnet_edu.checks.base import Trial
 from deepnet_edu.checks.trial import TYPE, VALUE
 from deepnet_edu.checks.values import describe, short
 
-#: Messages as programs have them; what stands between { } of the second is what the first must become.
+#: Messages as programs have them, each with what it must become.
 _WITH = (
     ("Hello %(name)s!", "Hello XX!"),
     ("%(count)d of %(total)d files", "XX of XX files"),
@@ -67,12 +67,12 @@ def one_word(trial: Trial) -> None:
 
 
 def _complaints(answers: dict[str, str]) -> Iterator[tuple[str, str]]:
-    """Messages whose answer is wrong, with what to say; first what says most."""
+    """Messages whose answer is wrong, each with its sentence; the most telling comes first."""
     right = dict(_WITH) | {message: message for message in _WITHOUT}
     bad = [message for message in answers if answers[message] != right[message]]
     for message in bad:
         if any(answers[message] == re.sub(pattern, "XX", message) for pattern, _ in _WRONG):
-            yield message, "What stands between two placeholders was swallowed: .* takes as much as it can."
+            yield message, "The text between two placeholders was swallowed: .* takes as much as it can."
     for message in bad:
         if message in _WITHOUT:
             yield message, 'This message has no placeholder: leave "50 % of", "x < y" and "(name)" as they are.'

@@ -35,17 +35,20 @@ _SHARES = [
     (lambda b, r, n: range(r * (b // n), (r + 1) * (b // n)), "Where the batch does not come out even, rows are lost."),
     (
         lambda b, r, n: range(min(b, r * ceil(b / n)), min(b, (r + 1) * ceil(b / n))),
-        "Full shares first leave too little for the last rank: 9 rows on 4 ranks become 3, 3, 3 and none.",
+        "Full shares first leave too little for the last rank: 9 rows on 4 ranks become 3, 3, 3 and 0.",
     ),
     (
         lambda b, r, n: range(r * (b // n), b if r == n - 1 else (r + 1) * (b // n)),
-        "The last rank has all that is left over: the others wait for it.",
+        "The last rank gets all the rows left over: the others wait for it.",
     ),
     (
         lambda b, r, n: range(r * n, (r + 1) * n),
-        "A share has as many rows as there are ranks here: how many belong to one rank?",
+        "Here a share has as many rows as there are ranks: how many belong to one rank?",
     ),
-    (lambda b, r, n: range(r + 1, b + 1, n), "Rows are numbered from 0: the first one is lost, and the last is none."),
+    (
+        lambda b, r, n: range(r + 1, b + 1, n),
+        "Rows are numbered from 0: your first row is lost, and your last does not exist.",
+    ),
     (lambda b, r, n: range(r, b - 1, n), "The last row is lost: a range ends before its stop."),
     (lambda b, r, n: range(n, b, r + 1), "The start is the rank, and the step the number of ranks."),
 ]
@@ -77,7 +80,9 @@ def my_rows(trial: Trial) -> None:
     for (size, ranks), shares in reversed(list(zip(batches, found, strict=True))):
         for rank in reversed(range(ranks)):
             again = sorted(_whole_numbers(trial, trial.call(size, rank, ranks)))
-            kept = "Asked again, a rank has other rows: each rank is a process of its own, and knows its numbers alone."
+            kept = (
+                "A second call gives a rank other rows: each rank is a process of its own, and knows its own numbers."
+            )
             trial.require(again == sorted(shares[rank]), kept, str(sorted(shares[rank])), str(again))
 
 
@@ -92,9 +97,9 @@ def share_loss(trial: Trial) -> None:
         total = losses.sum().item()
         if not n:
             finite = not isinstance(got, Tensor) or got.ndim > 0 or bool(torch.isfinite(got))
-            trial.require(finite, "A rank without any answer must give 0. A mean of nothing is no number: use a sum.")
+            trial.require(finite, "A rank without any answer must give 0. The mean of nothing is NaN: use a sum.")
         wrong = _wrong_losses(total, n, all_answers, ranks) if n and ranks > 1 else []
-        trial.equal(got, total * ranks / all_answers, wrong, "This rank's part of the loss is another one.")
+        trial.equal(got, total * ranks / all_answers, wrong, "This rank's part of the loss is wrong.")
         given.append((got, losses, ranks / all_answers))
         plain = losses.detach().clone()
         trial.change(plain, all_answers, ranks)
@@ -125,7 +130,7 @@ def _wrong_losses(total: float, n: int, answers: int, ranks: int) -> list[Miscon
         Misconception(mean / answers * ranks, "The losses are added up, not averaged."),
         Misconception(mean / answers, "The losses are added up, not averaged."),
         Misconception(mean * answers / ranks, "Upside down: many answers make each of them count less."),
-        Misconception(total / (answers // ranks), "// loses what does not come out even: the quotient is no count."),
+        Misconception(total / (answers // ranks), "// drops the fraction: the quotient is not a count."),
         Misconception(total * ranks**2 / answers, "The number of ranks comes once."),
     ]
 
@@ -134,7 +139,7 @@ def _goes_back(trial: Trial, got: Any, losses: Tensor, slope: float) -> None:
     """Each loss has the same gradient."""
     trial.require(
         isinstance(got, Tensor),
-        "It is the right number, but no gradient can pass through it: the answer is a tensor, made of losses.",
+        "It is the right number, but no gradient can pass through it: return a tensor computed from losses.",
         "a tensor without dimensions",
         describe(got),
         TYPE,
@@ -160,7 +165,7 @@ def bytes_per_rank(trial: Trial) -> None:
         for stage in range(4):
             got = trial.call(parameters, ranks, stage)
             wrong = _wrong_bytes(parameters, ranks, stage)
-            trial.equal(got, _bytes(parameters, ranks, stage), wrong, "At this stage a rank keeps another number.")
+            trial.equal(got, _bytes(parameters, ranks, stage), wrong, "At this stage your number is wrong.")
     for stage in range(4):
         alone = float(trial.call(50, 1, stage))
         said = f"With one rank nothing is divided, at stage {stage} either: 16 bytes a parameter."
@@ -168,19 +173,19 @@ def bytes_per_rank(trial: Trial) -> None:
 
 
 def _bytes(parameters: int, ranks: int, stage: int, pieces: tuple[int, int, int] = (4, 4, 8)) -> float:
-    """Of weights, gradients and averages, which are divided from stages 3, 2 and 1 on."""
+    """Bytes of weights, gradients and averages, which are divided from stages 3, 2 and 1 on."""
     first = (3, 2, 1)
     return sum(n * parameters / (ranks if stage >= at else 1) for n, at in zip(pieces, first, strict=True))
 
 
 def _wrong_bytes(parameters: int, ranks: int, stage: int) -> list[Misconception]:
-    """Each where its value is its own; what is said of a stage alone is known at others by what it gives there."""
+    """Slips whose value is unique here; one that concerns a single stage is known at others by its value there."""
     right = [_bytes(parameters, ranks, at) for at in range(4)]
     one_piece = 12 * parameters + 4 * parameters / ranks
     adds_up = "Stages add up: what is divided at one stage stays divided at the next."
     at_stage: dict[int, list[tuple[float, str]]] = {
         0: [
-            (right[1], "That is one stage ahead: stage 0 divides nothing."),
+            (right[1], "That is one stage too high: stage 0 divides nothing."),
             (right[3], "Only stage 3 divides everything."),
         ],
         1: [
@@ -190,7 +195,7 @@ def _wrong_bytes(parameters: int, ranks: int, stage: int) -> list[Misconception]
         ],
         2: [
             (right[0], "Nothing is divided yet: from stage 1 on a rank keeps a part."),
-            (right[1], "That is one stage behind: stage 0 divides nothing."),
+            (right[1], "That is one stage too low: stage 0 divides nothing."),
             (right[3], "Only stage 3 divides everything."),
             (one_piece, adds_up),
         ],
@@ -233,7 +238,7 @@ def bubble_share(trial: Trial) -> None:
         (1, 7, None),
     ]:
         got = trial.call(p, m) if v is None else trial.call(p, m, v) if v == 2 else trial.call(p, m, chunks=v)
-        said = "The share of waiting is another one."
+        said = "The share of waiting is wrong."
         trial.equal(got, (p - 1) / (m * (v or 1)), _wrong_bubbles(p, m, v or 1), said)
     trial.require(
         abs(float(trial.call(1, 5))) < 1e-9, "One rank alone never waits.", "0", f"{float(trial.call(1, 5)):g}"
@@ -246,8 +251,8 @@ def bubble_share(trial: Trial) -> None:
 def _wrong_bubbles(p: int, m: int, v: int) -> list[Misconception]:
     if p == 1 or m == 1:
         return []
-    whole = "That is the share of the whole step. Asked is waiting over working."
-    waiting = "That is the waiting, in units of a forward pass: it is to be compared with the work."
+    whole = "That is the share of the whole step. Waiting over working is asked for."
+    waiting = "That is the waiting, in units of a forward pass: divide it by the work."
     return [
         Misconception(p / (m * v), "The first rank waits for p - 1 others, not for p."),
         *([Misconception((p - 1) / m, "With chunks each wait is shorter.")] if v > 1 else []),

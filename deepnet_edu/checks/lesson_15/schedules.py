@@ -120,8 +120,8 @@ def one_forward_one_backward(trial: Trial) -> None:
         same = [word for word in mine if word[0] == letter] == [word for word in theirs if word[0] == letter]
         trial.require(same, sentence, **shown)
     filled = mine.index("B0") - theirs.index("B0")
-    trial.require(filled == 0, f"Before the first backward pass come {abs(filled)} too {_many(filled)}.", **shown)
-    trial.fail("After the filling, forward and backward passes do not take turns as they should.")
+    trial.require(filled == 0, f"Before the first backward pass there are {abs(filled)} too {_many(filled)}.", **shown)
+    trial.fail("After the filling, forward and backward passes must alternate.")
 
 
 def _many(difference: int) -> str:
@@ -150,7 +150,7 @@ def most_kept(trial: Trial) -> None:
         counts = [0]
         for word in order:
             counts.append(counts[-1] + (1 if word[0] == "F" else -1))
-        said = "At one time a rank keeps another number."
+        said = "The largest number kept at one time is wrong."
         trial.equal(got, max(counts), _wrong_counts(order, counts) if len(order) > 2 else [], said)
     for order in orders:
         got, forward = float(trial.call(order)), len(order) // 2
@@ -159,7 +159,7 @@ def most_kept(trial: Trial) -> None:
 
 
 def _wrong_counts(order: list[str], counts: list[int]) -> list[Misconception]:
-    """Only those whose value is nobody else's."""
+    """Only slips whose value is unique here."""
     runs = re.findall("F+", "".join(word[0] for word in order))
     first = order.index("B0")
     digits: set[str] = set()
@@ -171,9 +171,9 @@ def _wrong_counts(order: list[str], counts: list[int]) -> list[Misconception]:
         (len(order) // 2, "That is how many there are: some are given back before others come."),
         (0, "At the end nothing is kept: what was the most on the way?"),
         (first, "Before the first B it is this many; it can become more later."),
-        (max(map(len, runs)), "That is the longest run of F's: what was kept before is kept still."),
+        (max(map(len, runs)), "That is the longest run of F's: what was kept before is still kept."),
         (one_digit, "F1 and F10 are two micro-batches: a number may have two digits."),
-        (max(counts) - 1, "One is missing: look after each word, an F counts at once."),
+        (max(counts) - 1, "One is missing: count after each word, since an F counts at once."),
         (max(counts) + 1, "One too many: nothing is kept at the start."),
         (len(order), "These are the words of the order."),
         (sum(counts), "Keep the largest, not the sum."),
@@ -244,5 +244,5 @@ def ring_chunk(trial: Trial) -> None:
         )
         for step, rank in ((2 * n - 3, n - 1), (0, 1), (n - 2, 0)):
             again = int(trial.call(rank, step, n))
-            kept = "Asked again, a rank sends another piece: it depends on rank, step and ranks alone."
+            kept = "A second call sends another piece: it must depend on rank, step and ranks alone."
             trial.require(again == pieces[step][rank], kept, str(pieces[step][rank]), str(again))

@@ -1,4 +1,4 @@
-"""Lesson 16, a thousand layers: the rate that is still survived, layers that work, noise of small batches, fair pairs.
+"""Lesson 16, a thousand layers: the highest rate that survives, layers that work, noise of small batches, fair pairs.
 And ``failures``."""
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ _MOST_RUNS = 3000
 
 
 class _Runs:
-    """Trains nothing: each rate up to the edge survives. Keeps what was asked since the last :meth:`begin`."""
+    """In place of training: each rate up to the edge survives. It keeps the rates asked for since :meth:`begin`."""
 
     def __init__(self, trial: Trial) -> None:
         self.trial = trial
@@ -71,11 +71,11 @@ def highest_rate(trial: Trial) -> None:
         failed = [high, *(rate for rate in rates if rate > edge)]
         said = "At the rate that you return a run failed: return the last one that survived."
         trial.require(not any(_same(got, rate) for rate in failed), said, f"{max(seen):.5g}", f"{got:.5g}")
-        said = "No run was made at the rate that you return: return one that was seen to survive."
+        said = "No run was made at the rate that you return: return one at which a run survived."
         trial.require(any(_same(got, rate) for rate in seen), said, f"{max(seen):.5g}", f"{got:.5g}")
-        said = "A higher rate was seen to survive."
+        said = "At a higher rate a run survived, too."
         trial.require(_same(got, max(seen)), said, f"{max(seen):.5g}", f"{got:.5g}")
-        said = "No failure lies within the ratio of your answer: you stopped too early."
+        said = "No run failed within the ratio of your answer: you stopped too early."
         near = min(failed) <= ratio * got * (1 + 1e-5)
         trial.require(near, said, f"at most {ratio:g} times", f"{min(failed) / got:.4g} times")
 
@@ -84,9 +84,9 @@ def _few(trial: Trial, rates: Sequence[float], low: float, high: float, enough: 
     """No more runs than halving takes, and a sentence for the ways to make more."""
     if len(rates) <= enough:
         return
-    said = "Each run can halve what is left of the range, as the eye sees it on the axis of rates."
+    said = "Each run can halve what is left of the range, on a logarithmic axis of rates."
     if _same(rates[0], (low + high) / 2):
-        said = "On a logarithmic axis nearly all of the range lies below half of high: halve the factor, not the sum."
+        said = "On a logarithmic axis nearly all of the range is below half of high: halve the factor, not the sum."
     elif len(rates) > 2 and abs(log(rates[1] / rates[0]) - log(rates[2] / rates[1])) < 1e-6:
         said = "That is a grid, run from one end: after each run you know on which side the edge is."
     elif len({round(log(rate), 6) for rate in rates}) < len(rates):
@@ -113,10 +113,10 @@ def working_layers(trial: Trial) -> None:
     for harm in (*_HARMS, *_PLAIN_HARMS):
         h = np.array(harm, float)
         got = trial.call(h)
-        said = "For these harms the number of working layers is another one."
+        said = "For these harms the number of working layers is wrong."
         trial.equal(got, _working(h), _wrong_counts(h) if harm in _HARMS else [], said)
     equal = number(trial, np.full(9, 0.02))
-    holds(trial, equal, 9.0, "Nine layers that do the same harm are nine working layers.")
+    holds(trial, equal, 9.0, "Nine layers whose removal does the same harm are nine working layers.")
     small, large = (number(trial, scale * np.array(_HARMS[2])) for scale in (1.0, 100.0))
     grows(trial, small, large, 1, "How much harm is done in all must not matter, only how it is shared out.")
 
@@ -159,7 +159,7 @@ def noise_scale(trial: Trial) -> None:
         # Two equations, two unknowns.
         g, s = np.linalg.solve([[1, 1 / b], [1, 1 / many]], [small, big])
         got = trial.call(small, big, b, many)
-        said = "For these two means the batch at which noise equals signal is another one."
+        said = "For these two means the batch at which noise equals signal is wrong."
         trial.equal(got, float(s / g), _wrong_noise(small, big, b, many, g, s), said)
     holds(trial, number(trial, 3.0, 3.0, 2, 32), 0.0, "Where both batches give the same mean there is no noise.")
     one, other = (number(trial, scale * 8.25, scale * 2.390625, 8, 128) for scale in (1.0, 1000.0))
@@ -180,7 +180,7 @@ def _wrong_noise(small: float, big: float, b: int, many: int, g: float, s: float
         *([Misconception((small - big) * b / big, still)] if b > 1 else []),  # at 1 it is the next one
         Misconception((small - big) / big, "There are two unknowns, signal and noise: write down both equations."),
         Misconception(small / big, "There are two unknowns, signal and noise: write down both equations."),
-        Misconception(s, "That is the noise alone: over the signal it is a batch size."),
+        Misconception(s, "That is the noise alone: divide it by the signal to get a batch size."),
         Misconception(g, "That is the signal alone."),
         Misconception(sqrt(s / g), "Squared lengths over squared lengths: there is no root to take."),
         Misconception((s / g) ** 2, squared),
@@ -238,7 +238,7 @@ def _pairs(trial: Trial, got: Any, n: int) -> set[tuple[int, int]]:
     trial.require(fine, said, got=describe(got), rung=TYPE)
     inside = all(0 <= one < n for pair in pairs for one in pair)
     trial.require(inside, "i and j are places in the list of runs: they count from 0.", got=describe(pairs))
-    trial.require(all(i != j for i, j in pairs), "A run is no pair with itself.", got=describe(pairs))
+    trial.require(all(i != j for i, j in pairs), "A run is not a pair with itself.", got=describe(pairs))
     once = all(i < j for i, j in pairs) and len({*pairs}) == len(pairs)
     trial.require(once, "Each pair once, the smaller place first.", got=describe(pairs))
     return {(i, j) for i, j in pairs}

@@ -117,12 +117,12 @@ def _contradiction(run: Run, said: str, right: str) -> str:
     """The instrument that contradicts what was said of a run."""
     (first, last), (start, _), update, moved = run["gradient"][0], run["similarity"], run["update"][0], run["moved"]
     if said == "tokens alike from the start":
-        ends = " They became alike later, because nothing told them apart." if right == "targets say nothing" else ""
+        ends = " They became similar later, because nothing told them apart." if right == "targets say nothing" else ""
         return f"Look at the start: token similarity was {start:.2f} before the first step.{ends}"
     if right == "tokens alike from the start":
         blamed = said in ("rate too high", "rate too low")
         rate = "no learning rate helps" if blamed else "first and last gradient are of one size, and tell nothing of it"
-        return f"Tokens were alike before the first step, with a similarity of {start:.3f}: {rate}."
+        return f"Tokens were equal before the first step, with a similarity of {start:.3f}: {rate}."
     if right == "stack not trained":
         return "The loss falls, but moved is 0: embedding and head learn, past the stack."
     if right == "branches asleep":

@@ -1,4 +1,4 @@
-"""Lesson 17, what it costs: parameters to the last digit, the bill of a run, claims about both. And ``depth_laws``."""
+"""Lesson 17, what it costs: parameters exactly, the bill of a run, claims about both. And ``depth_laws``."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,7 +21,7 @@ _SHAPES = [
     (1000, 48, 2, 8, 1, 130, True),
     (32_000, 4096, 32, 32, 8, 11_008, False),
 ]
-#: One number at a time is 0 or 1, or groups and heads are as many.
+#: One number at a time is 0 or 1, or there are as many groups as heads.
 _EDGES = [
     (10, 12, 0, 4, 2, 20, True),
     (10, 12, 1, 4, 2, 20, True),
@@ -120,7 +120,7 @@ def bill(trial: Trial) -> None:
         gpu_hours, price, gpus = run[1] / 3600 * run[0] * 6 / run[3] / run[4], run[5], run[2]
         days = gpu_hours / gpus / 24
         wrong = _wrong_bills(days, gpu_hours * price, run) if run in _RUNS else []
-        trial.equal(got, (days, gpu_hours * price), wrong, "Days, dollars, or both are others.")
+        trial.equal(got, (days, gpu_hours * price), wrong, "Days, dollars, or both are wrong.")
     few, many = (as_array(trial.call(7e9, 3.1e12, gpus, 989e12, 0.37, 0.9)) for gpus in (8, 64))
     grows(trial, many[0], few[0], 8, "Eight times as many GPUs take an eighth of the time.")
     grows(trial, many[1], few[1], 1, "More GPUs take fewer days for the same bill: the dollars must not change.")
@@ -189,7 +189,7 @@ def seed_claims(trial: Trial) -> None:
         _named(trial, got)
         right, wrong = _worked_out(*claim), _wrong_claims(*claim) if i < 2 else {}
         for key in _KEYS:
-            said = f'What stands under "{key}" is another number.'
+            said = f'The number for "{key}" is wrong.'
             trial.equal(got[key], right[key], wrong.get(key, []), said)
     twice = trial.call((160_000, 8), *_CLAIMS[0][1:])
     once = trial.call(*_CLAIMS[0])
@@ -228,7 +228,7 @@ def _wrong_claims(hardware: Any, rent: Any, run: Any, scores: Any) -> dict[str, 
     days, pairs = right["days"], list(scores.values())
     ours, theirs = [b for _, b in pairs], [a for a, _ in pairs]
     gains = [b - a for a, b in pairs]
-    other = "The run is on the GPUs that are rented, not on those that were bought."
+    other = "The run uses the rented GPUs, not those that were bought."
     every = "There is a gain for each test: the largest of them is asked for."
     return {
         "dollars a GPU": [

@@ -7,7 +7,7 @@ from deepnet_edu.checks.numbers import holds, number
 from deepnet_edu.checks.trial import Array
 
 POWERS = [k / 20 for k in range(1, 61)]
-#: Fits through few points of unlike size are right to so much.
+#: Relative precision of fits through few points of unlike size.
 _FITTED = 1e-5
 #: Depths, scores, and the depth that is asked for. The first is the paper's Figure 8 without its last point; in the
 #: last the squares of the errors, their sizes and their fourth powers have the least sum at different powers.
@@ -36,7 +36,7 @@ def predict_depth(trial: Trial) -> None:
             right = _line(np.log(depths), np.array(bleu), np.log(depth)) if law == "log" else _power(*points)[1]
             got = trial.call(list(depths), list(bleu), depth, law)
             wrong = _wrong(points, law) if points in _MEASURED else []
-            trial.equal(got, right, wrong, "This law's best line gives another value at that depth.", _FITTED)
+            trial.equal(got, right, wrong, "This law's best line gives a different value at that depth.", _FITTED)
     depths, bleu, depth = _MEASURED[0]
     for law in ("log", "power"):
         plain = number(trial, depths, bleu, depth, law)

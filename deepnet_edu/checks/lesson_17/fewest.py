@@ -44,7 +44,7 @@ def fewest_gpus(trial: Trial) -> None:
             enough = "Some number of GPUs is enough here, since what each holds whole leaves room."
             trial.require(got is not None, enough, str(right), "None")
             trial.require(is_number(got), "The answer is a whole number, or None.", got=describe(got), rung=TYPE)
-            trial.equal(got, right, _wrong(parameters, memory, stage, activations), "Another number is the fewest.")
+            trial.equal(got, right, _wrong(parameters, memory, stage, activations), "A different number is the fewest.")
 
 
 def _need(parameters: float, stage: int, gpus: int, activations: float) -> float:
@@ -53,20 +53,20 @@ def _need(parameters: float, stage: int, gpus: int, activations: float) -> float
 
 
 def _fewest(parameters: float, memory: float, stage: int, activations: float) -> int | None:
-    """By trying one after the other: in whole bytes, so that what fits exactly does."""
+    """The number by trying one after the other: in whole bytes, so that what fits exactly does."""
     if _BYTES[stage][0] * parameters + activations > memory:
         return None
     return next((n for n in range(1, 3000) if _need(parameters, stage, n, activations) <= memory), None)
 
 
 def _wrong(parameters: float, memory: float, stage: int, activations: float) -> list[Misconception]:
-    """Each where its value is its own: small numbers of GPUs are soon alike."""
+    """Slips whose value is unique here: small numbers of GPUs soon coincide."""
     whole, shared = _BYTES[stage]
     right = _fewest(parameters, memory, stage, activations)
     room, more_room = memory - activations - whole * parameters, memory - whole * parameters
     if not shared or not room:
         return []
-    down = "Rounded down: on as many GPUs the last bytes do not fit."
+    down = "Rounded down: on that many GPUs the last bytes do not fit."
     known: dict[str, list[float]] = {
         down: [max(1, floor(shared * parameters / room))],
         "GPUs are whole: round up.": [max(1, shared * parameters / room)],

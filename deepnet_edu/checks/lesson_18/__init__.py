@@ -30,12 +30,12 @@ def mixing_matrix(trial: Trial) -> None:
             a, f = np.array(skip, float), np.array(branch, float)
             got = trial.call(a, f, norm)
             wrong = _wrong_matrices(a, f, norm) if len(skip) > 1 and (skip, branch) in _STACKS else []
-            said = "For these factors and variances some share is another one."
+            said = "For these factors and variances some share is wrong."
             shape = "The matrix has a row and a column for the input and for each sub-layer: (n + 1, n + 1)."
             trial.equal(got, _shares(a, f, norm), wrong, said, shape_sentence=shape)
     got = np.asarray(trial.call(np.array([1.1, 0.8, 1.7]), np.array([0.4, 0.9, 0.2]), True), float)
     trial.require(bool(np.allclose(got.sum(1), 1, atol=1e-4)), "The shares of a row sum to 1.")
-    trial.require(bool(np.allclose(np.triu(got, 1), 0)), "Row l knows nothing of the sub-layers above it.")
+    trial.require(bool(np.allclose(np.triu(got, 1), 0)), "Row l holds nothing of the sub-layers above it.")
 
 
 def _shares(skip: Array, branch: Array, norm: bool, power: float = 2.0) -> Array:
@@ -92,7 +92,7 @@ def amax_gain(trial: Trial) -> None:
             mixers = np.random.default_rng([count, n, seed]).normal(0.2, 0.7, (count, n, n))
             product = np.linalg.multi_dot(mixers[::-1]) if count > 1 else mixers[0]
             wrong = apart(_wrong_gains(mixers, product)) if count > 1 and n > 1 else []
-            trial.equal(trial.call(mixers), _gain(product), wrong, "For these mixers the largest sum is another one.")
+            trial.equal(trial.call(mixers), _gain(product), wrong, "For these mixers the largest sum is wrong.")
     mixers = np.array([[[0.0, 1.0], [1.0, 0.0]]] * 5)
     swapped = float(trial.call(mixers))
     trial.require(abs(swapped - 1) < 1e-3, "Streams that only trade places gain nothing.", "1", f"{swapped:.4g}")
@@ -110,9 +110,9 @@ def _wrong_gains(mixers: Array, product: Array) -> list[Misconception]:
         forward = forward @ one
     plain = max(product.sum(0).max(), product.sum(1).max())
     both = "The answer is the larger of both, rows and columns."
-    largest = "The largest single mixer says little: a signal passes all of them, one after another."
+    largest = "The largest single mixer says little: a signal passes through all of them, one after another."
     return [
-        Misconception(_gain(forward), "The first mixer stands on the right of the product."),
+        Misconception(_gain(forward), "The first mixer is on the right of the product."),
         Misconception(max(each), largest),
         Misconception(np.prod(each), "A product of gains is a bound. What a signal passes is the product of mixers."),
         Misconception(rows, "Rows alone: on the way down the gradient meets the columns."),
@@ -142,7 +142,7 @@ def expected_best(trial: Trial) -> None:
         for k in ks:
             least = [min(some) for some in combinations(losses, k)]
             wrong = apart(_wrong_bests(losses, k)) if 1 < k < len(losses) else []
-            said = f"The mean of the least loss over all choices of {k} is another number."
+            said = f"The mean of the least loss over all choices of {k} is wrong."
             trial.equal(trial.call(list(losses), k), float(np.mean(least)), wrong, said)
     one, other = (float(trial.call(losses, 2)) for losses in ([3.0, 1.0, 2.0, 5.0], [1.0, 5.0, 3.0, 2.0]))
     trial.require(
@@ -156,7 +156,7 @@ def _wrong_bests(losses: Sequence[float], k: int) -> list[Misconception]:
     twice = x @ (((n - places) / n) ** k - ((n - places - 1) / n) ** k)
     most = np.mean([max(some) for some in combinations(losses, k)])
     return [
-        Misconception(x[0], "The least of all tries: with k tries nobody is sure to meet the best."),
+        Misconception(x[0], "That is the least of all tries: with k tries you may miss the best."),
         Misconception(min(losses[:k]), "The least of the first k: the order of the tries must not matter."),
         Misconception(twice, "Here a try may come twice among the k: choose k different ones."),
         Misconception(most, "That is the largest of k: lower is better."),
@@ -187,7 +187,7 @@ def holm(trial: Trial) -> None:
         # Closed testing: a hypothesis falls if every set that holds it does, by |S| times its smallest p.
         sets = [some for size in range(1, len(p) + 1) for some in combinations(range(len(p)), size)]
         right = [max(min(1.0, len(s) * min(p[j] for j in s)) for s in sets if i in s) for i in range(len(p))]
-        said = "Some adjusted value is another one."
+        said = "Some adjusted value is wrong."
         trial.equal(trial.call(list(p)), right, apart(_wrong_adjusted(p, right)) if len(p) > 1 else [], said)
     got = [float(one) for one in trial.call([0.02, 0.5, 0.001])]
     trial.require(all(a <= 1 for a in got), "A probability is at most 1.")

@@ -29,7 +29,7 @@ def LambdaSkip(trial: Trial) -> None:
     write adds the branch to it and keeps x0, finish is self.final_norm. With t = layer / max(1, n_layers - 1), skip
     starts as 1.15 - 0.10 * t and first as 0.20 - 0.15 * t, both nn.Parameter.
     """
-    said = "A rule is a class that inherits from Residual: the registry asks it for its title and its formula."
+    said = "A rule is a class that inherits from Residual: the registry reads its title and its formula."
     trial.require(isinstance(trial.call(next(places("decoder", 0, 1)), _D), Residual), said, rung=TYPE)
     for layers, disturbed in ((3, False), (5, False), (2, False), (1, False), (4, True)):
         rules = _rules(trial, layers)
@@ -39,7 +39,11 @@ def LambdaSkip(trial: Trial) -> None:
         ends = rules[-1].final_norm
         got = _run(trial, rules, stack, x0)
         wrong = _wrong(stack, x0, ends, layers) if not disturbed else []
-        said = "The stack returns another value." if not disturbed else "Not the numbers that skip and first now hold."
+        said = (
+            "The stack returns a wrong value."
+            if not disturbed
+            else "The present values of skip and first are not used."
+        )
         trial.equal(got, _right(stack, x0, ends), wrong, said)
         for rule in rules[::2]:
             for name in ("skip", "first"):
@@ -93,7 +97,7 @@ def _sublayer(rule: Any, layers: int, draw: torch.Generator, disturbed: bool) ->
                 one.data = torch.full_like(one, value - rule.place.layer / 10)
         skip, first = rule.skip, rule.first
     elif attention and isinstance(rule.skip, nn.Parameter) and isinstance(rule.first, nn.Parameter):
-        # The right value, with the learner's leaf behind it for the gradient.
+        # The right value, with the learner's leaf in its graph for the gradient.
         skip, first = skip + rule.skip - rule.skip.detach(), first + rule.first - rule.first.detach()
     return _Sublayer(attention, rule.norm, skip, first, lambda y: (y @ weight).tanh())
 
@@ -168,7 +172,7 @@ def _wrong(stack: list[_Sublayer], x0: Tensor, final: nn.Module, layers: int) ->
         return [
             Misconception(final(unmixed), "The branch must see the mixed stream."),
             Misconception(final(added), "The stream itself must be mixed, too, and not only what the branch reads."),
-            Misconception(final(every), "Once a layer, in front of attention: not at each sub-layer."),
+            Misconception(final(every), "Mix once per layer, in front of attention, not at each sub-layer."),
             Misconception(final(behind), "Mix in front of the branch, not after it."),
             Misconception(final(lost), f"{kept} yours is the stream before the last layer."),
             Misconception(final(drifted), f"{kept} yours is the last mixed stream."),

@@ -1,7 +1,7 @@
 """A whole stack as one autograd node, its backward pass written by hand: the same numbers in less time and memory.
 
 At a thousand layers the plain path spends as much time around the matrix products as in them: autograd keeps a node for
-every operation, gradients are made and then added to another tensor, and memory is asked for anew 20,000 times a step.
+every operation, gradients are made and then added to another tensor, and memory is allocated 20,000 times a step.
 Here every tensor has its place, taken once and used again, gradients are added where they belong by the product that
 makes them, and nothing is kept but what the backward pass reads.
 

@@ -1,4 +1,4 @@
-"""What stands between the two matrices of a branch: attention and activation, forward and backward."""
+"""What is computed between the two matrices of a branch: attention and activation, forward and backward."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -164,7 +164,7 @@ def compiled(x: Tensor, branches: Sequence[Any]) -> tuple[Any, str]:
     elif head_dim not in native.HEAD_DIMS:
         reason = f"a head has {head_dim} features, not {', '.join(map(str, native.HEAD_DIMS))}"
     elif any(width % native.MULTIPLE for width in widths):
-        reason = f"d_ff is no multiple of {native.MULTIPLE}"
+        reason = f"d_ff is not a multiple of {native.MULTIPLE}"
     else:
         library, reason = native.load()
         if library is not None:

@@ -1,4 +1,4 @@
-"""What the fast path knows, for whoever plans with it: sizes, and rules by what they say. Needs no PyTorch."""
+"""What the fast path knows, for planning: sizes, and rules by what they say. Needs no PyTorch."""
 
 from deepnet_edu.residual import RESIDUALS, Residual, Scheduled, Signal, StackName, place_at, sublayer_kinds
 

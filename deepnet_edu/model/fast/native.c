@@ -1,4 +1,4 @@
-/* What stands between the matrix products of a layer, for this folder: attention for short sequences, LayerNorm,
+/* What is computed between the matrix products of a layer, for this folder: attention for short sequences, LayerNorm,
    GELU and sums over tokens. Compiled where there is a compiler, see native.py. C with GCC's and Clang's vector extension;
    float only, one thread, no state but scratch of the thread. Widths are multiples of 8.
 

@@ -14,7 +14,7 @@ from deepnet_edu.model.fast.reading import Reading, Sub
 
 
 class Observer(Protocol):
-    """Somebody who looks at the stream on its way up."""
+    """An observer that is shown the stream on its way up."""
 
     def enters(self, stack: Any, x: Tensor) -> None:
         """A stack's input, (B, T, d_model)."""
@@ -136,7 +136,7 @@ class StackRun:
         observer: Observer | None = None,
         again: bool = False,
     ) -> Tensor:
-        """From the u below ``subs`` to the one above.
+        """Forward from the u below ``subs`` to the one above.
 
         Args:
             u, memory: (B·T, d_model), (B·S, d_model).
@@ -187,7 +187,7 @@ class StackRun:
     def backward_through(
         self, g: Tensor, u: Tensor, subs: list[Sub], memory: Any, d_memory: Any, train: bool
     ) -> Tensor:
-        """From the gradient of the u above ``subs`` to that of the one below, which is ``u``."""
+        """Backward from the gradient of the u above ``subs`` to that of the one below, which is ``u``."""
         s, d_s, one, other, mean, inverse = self.scratch
         norm_out = (s, mean, inverse)
         for i in reversed(range(len(subs))):
@@ -256,14 +256,14 @@ class Node(torch.autograd.Function):
                 gradients = [piece.view_as(w) for piece, w in zip(pieces, run.weights, strict=True)]
                 run.bind(gradients)
             dx, d_memory = run.backward(dy[0], memory, train=any(wanted))
-            # Autograd takes what nobody else holds, and copies the rest.
+            # Autograd takes what nothing else holds, and copies the rest.
             run.saved = []
             run.bind([])
         return None, dx, d_memory, *(gradients[i] if need else None for i, need in enumerate(wanted))
 
 
 def _plainly_owned(weight: nn.Parameter) -> bool:
-    """Whether a gradient can be added to ``grad`` with nobody noticing."""
+    """Whether a gradient can be added to ``grad`` without a visible difference."""
     return weight.grad is not None and not weight._backward_hooks and not weight._post_accumulate_grad_hooks
 
 

@@ -66,7 +66,7 @@ def _read(stack: Any, memory: Tensor | None) -> Reading:
         stack.readings = Readings()
     known: dict[bool, Reading] = stack.readings if buffers is None else buffers.readings
     reading = known.get(stack.training)
-    # A training step has just looked at its parameters.
+    # A training step has just checked its parameters.
     if reading is not None and reading.snapshot.holds(parameters=buffers is None):
         if reading.looks_up and memory is None:
             raise Unknown("there is no memory")

@@ -38,7 +38,7 @@ def proof(stack: Any, reading: Reading, T: int, S: int) -> str:
     """
     state = torch.get_rng_state()
     try:
-        # The hooks of somebody who watches what autograd keeps are not called either.
+        # Hooks that watch what autograd keeps are not called either.
         with torch.inference_mode(False), torch.enable_grad(), saved_tensors_hooks(_same, _same):
             return _compare(stack, reading, T, S)
     except Exception as error:  # whatever the layer raises, the plain path will raise it, and be heard

@@ -24,9 +24,9 @@ BRANCHES = {
     ("query", "key_value", "output"): "cross_attention",
 }
 _ORDINARY = {"weight": nn.Parameter, "bias": nn.Parameter}
-#: Of so many kinds a layer each is compared; a stack of more goes by the plain path.
+#: Up to this many kinds, one layer of each is compared; a stack of more goes by the plain path.
 KINDS = 8
-#: Of one kind with different numbers, so many layers are compared.
+#: Of one kind with different numbers, this many layers are compared.
 NUMBERS = 4
 
 
@@ -134,24 +134,24 @@ class Reading:
         return tuple(keys)
 
     def _seen(self, module: Any) -> Any:
-        """Of a module that is neither norm nor matrix."""
+        """What is read of a module that is neither norm nor matrix."""
         for name in module._parameters:
             raise Unknown(f"{type(module).__name__} learns {name}")
         return self.snapshot.add(module)
 
     def _inner(self, module: Any) -> Any:
-        """Of a norm or a matrix."""
+        """What is read of a norm or a matrix."""
         if type(module) is not nn.LayerNorm and type(module) is not nn.Linear:
             raise Unknown(f"it does not know {type(module).__name__} in this place")
         if module._parameters.get("bias", module) is None:
             raise Unknown("its matrices have no biases")
         if {name: type(p) for name, p in module._parameters.items()} != _ORDINARY:
-            raise Unknown(f"the parameters of a {type(module).__name__} are no ordinary ones")
+            raise Unknown(f"the parameters of a {type(module).__name__} are not ordinary ones")
         return self.snapshot.add(module)
 
 
 def _kind(branch: Any) -> str:
-    """Of a branch, by its matrices."""
+    """The kind of a branch, by its matrices."""
     if getattr(branch, "gated", False):
         raise Unknown("it does not know a gate (SwiGLU, GEGLU)")
     if getattr(branch, "queries_per_key", 1) != 1:

@@ -66,7 +66,7 @@ def load(
     reads: dict[str, Any] | None = None,
     place: Callable[[dict[str, Any]], None] | None = None,
 ) -> SavedState:
-    """As :func:`.checkpoint.load`, by all ranks at the same time, whoever wrote it: the first one verifies it.
+    """As :func:`.checkpoint.load`, by all ranks at the same time; the first one verifies it. It may be of another plan.
 
     Raises:
         UserError: it is damaged, incomplete, of another configuration, or not one of ours; on all ranks.
@@ -90,7 +90,7 @@ def load(
 
 
 def _constants(step: ParallelStep) -> dict[str, float | str]:
-    """Of all ranks, of which each holds some layers."""
+    """Constants of all ranks, of which each holds some layers."""
     return {name: value for mine in step.ranks.gather(constants_of(step.model)) for name, value in mine.items()}
 
 

@@ -79,7 +79,7 @@ def launch(ranks: int, module: str, arguments: list[str], *, again: str = "") ->
 
 
 def _meeting() -> "TemporaryDirectory[str]":
-    """A folder that nobody else may enter, gone afterwards."""
+    """A folder that no other user may enter, gone afterwards."""
     try:
         return TemporaryDirectory(prefix="deepnet_edu_", ignore_cleanup_errors=True)
     except OSError as error:
@@ -107,7 +107,7 @@ def _wait(processes: "list[subprocess.Popen[bytes]]") -> list[int]:
 
 
 def _environment(ranks: int) -> dict[str, str]:
-    """Of all ranks; whatever the user's environment says, they talk over loopback."""
+    """The environment of all ranks; whatever the user's says, they talk over loopback."""
     loopback = _loopback()
     return {
         "WORLD_SIZE": str(ranks),

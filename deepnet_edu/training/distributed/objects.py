@@ -2,7 +2,7 @@
 
 This package tells other ranks in plain text what there is to tell (:class:`.ranks.Ranks`). PyTorch's
 distributed checkpoints and its pipelines pickle plans, shapes and errors; as long as ranks are joined, what comes is
-read by a list of what may be in it, since whoever takes the place of a rank would otherwise run programs.
+read by a list of what may be in it, since a program in the place of a rank could otherwise run code here.
 """
 
 import pickle

@@ -41,7 +41,7 @@ def run_rank(work: Callable[[], int], device: str, go_on: str) -> NoReturn:
     Args:
         work: what is done while the ranks know each other; it returns the exit status.
         device: ``"cpu"`` or ``"cuda"``.
-        go_on: what to type then, to go on after the last checkpoint.
+        go_on: what to type then, to continue after the last checkpoint.
     """
     starter = int(os.environ.get(LAUNCHER, os.getppid()))
     for number in SIGNALS:
@@ -124,7 +124,7 @@ class Others:
         with suppress(Exception):  # the store may have gone with another rank: then everybody speaks
             if sentence and _alive(self.starter) and self.store.add("said", 1) > 1:
                 sentence = ""
-        with suppress(OSError):  # nobody may be left to read it
+        with suppress(OSError):  # the reader may be gone
             if sentence:
                 print(sentence, file=sys.stderr)
         _flush()
@@ -133,7 +133,7 @@ class Others:
         os._exit(status)  # not through destructors that would wait for ranks that are gone
 
     def _ignore_signals(self) -> None:
-        """Whoever starts the ranks ends them all after the first, and this one is ending already."""
+        """The process that starts the ranks ends them all after the first, and this one is ending already."""
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 signal.signal(number, signal.SIG_IGN)
@@ -179,7 +179,7 @@ class Others:
 
     def _sentence(self, lost: list[int]) -> str:
         names = ", ".join(f"{other} (process {self._here[other]})" for other in lost)
-        # A line of its own, since the bar of a rank that is gone may stand there.
+        # A line of its own, since the bar of a rank that is gone may be there.
         return f"\nRank {names} ended without a word, as a process does that is killed. {self._again()}"
 
     def _again(self) -> str:
@@ -219,7 +219,7 @@ def _ended(number: int, _frame: FrameType | None) -> NoReturn:
 
 
 def _alive(pid: int) -> bool:
-    """Whether the process runs; one that has ended and that nobody has asked about does not."""
+    """Whether the process runs; one that has ended and was not waited for does not."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

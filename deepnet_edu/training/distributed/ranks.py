@@ -192,7 +192,7 @@ def init_ranks(plan: Plan, device: str = "cpu") -> Iterator[Ranks]:
         device: ``"cpu"`` (gloo) or ``"cuda"`` (NCCL, one GPU a rank), where there is no process group yet.
 
     Raises:
-        UserError: nobody has started other ranks, or they are more or fewer than the plan has.
+        UserError: no other ranks were started, or they are more or fewer than the plan has.
     """
     own = not dist.is_initialized()
     if own:
@@ -217,7 +217,7 @@ def meet() -> tuple[dist.Store, int, int]:
         The store that they share, the number of this rank, and how many there are.
 
     Raises:
-        UserError: somebody else can write in that folder.
+        UserError: another user can write in that folder.
         ValueError: the environment does not say it.
         RuntimeError: the first rank cannot be reached.
     """
@@ -229,9 +229,7 @@ def meet() -> tuple[dist.Store, int, int]:
     except OSError as error:
         raise UserError(f"{folder}, where ranks meet: {error.strerror}.") from None
     if not stat.S_ISDIR(found.st_mode) or (os.name != "nt" and (found.st_uid != os.geteuid() or found.st_mode & 0o077)):
-        raise UserError(
-            f"{folder} is where ranks meet, and somebody else can write there: it must be yours, mode 0700."
-        )
+        raise UserError(f"{folder} is where ranks meet, but another user can write there: it must be yours, mode 0700.")
     size = _number("WORLD_SIZE")
     return dist.FileStore(str(folder / "store"), size), _number("RANK"), size
 

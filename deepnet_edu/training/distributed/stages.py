@@ -16,7 +16,7 @@ READ = tuple(field.name for field in fields(Batch) if field.name != "targets")
 
 
 class Elsewhere(nn.Module):
-    """Stands where a module was that another rank holds."""
+    """In the place of a module that another rank holds."""
 
 
 @dataclass(frozen=True)

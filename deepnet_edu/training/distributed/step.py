@@ -33,9 +33,9 @@ class ParallelStep(TrainStep):
     """:class:`TrainStep` on many ranks. Every rank makes it and calls it at the same time, with the same whole batches,
     and takes its share of them.
 
-    The loss is the mean over all answers of all ranks, and the gradient its gradient, so that a run does not depend on
-    the plan. Dropout is drawn anew at every step from seed, step and rank. With ``shard`` or ``pipeline`` the model has
-    afterwards what this rank holds of it; a checkpoint has all.
+    The loss is the mean over all targets of all ranks, and the gradient its gradient, so that a run does not depend on
+    the plan. Dropout is drawn again at every step from seed, step and rank. With ``shard`` or ``pipeline`` the model
+    has afterwards what this rank holds of it; a checkpoint has all.
 
     Args:
         model: from build_model, the same on every rank; it may be on the CPU still.
@@ -91,7 +91,7 @@ class ParallelStep(TrainStep):
         return super().__call__(*batches)
 
     def last_update(self) -> float | None:
-        """Not known: no rank has all of it."""
+        """The last update, which is not known: no rank has all of it."""
         return None
 
     def tensors(self) -> dict[str, Tensor]:
@@ -100,7 +100,7 @@ class ParallelStep(TrainStep):
         return {self._alias.get(name, name): tensor for name, tensor in state.items()}
 
     def names(self) -> dict[nn.Parameter, str]:
-        """Of the parameters that this rank holds, as the whole model has them."""
+        """Names of the parameters that this rank holds, as the whole model has them."""
         return {parameter: self._alias[name] for name, parameter in self.model.named_parameters()}
 
     def _gradients(self, batches: tuple[Batch, ...]) -> tuple[Tensor, Tensor]:
@@ -265,7 +265,7 @@ def _shard(part: nn.Module, ranks: Ranks) -> None:
     settings: dict[str, Any] = {"mesh": ranks.mesh[SHARE]}
     if ranks.plan.pipeline > 1:  # a pipeline keeps them whole from its first micro-batch to its last
         settings["reshard_after_forward"] = False
-    # States that pass a layer unchanged, as DLCL's do, are no danger: nothing here is changed in place.
+    # States that pass a layer unchanged, as DLCL's do, are safe: nothing here is changed in place.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
     layers = layers_of(part)
     for norm in _norms_at_the_ends(layers):
@@ -286,7 +286,7 @@ def _compile_inside(model: Model) -> list[nn.Module]:
         if stack.compiled is not None:
             compiled = stack.compiled.ready(stack.layers)
             for layer in stack.layers:
-                if "forward" not in vars(layer):  # somebody's own stays, and runs as it is
+                if "forward" not in vars(layer):  # one of the user's own stays, and runs as it is
                     layer.forward = partial(compiled.inside, layer)
                     changed.append(layer)
             stack.set_mode(replace(stack.mode, compile="no"))

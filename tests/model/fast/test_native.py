@@ -303,6 +303,6 @@ def test_a_compiler_that_hangs_is_ended_with_its_children(
     assert not list((tmp_path / "cache" / "deepnet_edu").iterdir())
     with contextlib.suppress(psutil.NoSuchProcess):
         left, end = psutil.Process(int(child.read_text())), time.monotonic() + 30
-        while left.status() != psutil.STATUS_ZOMBIE:  # killed; nobody has asked for it yet
+        while left.status() != psutil.STATUS_ZOMBIE:  # killed; not waited for yet
             assert time.monotonic() < end
             time.sleep(0.01)

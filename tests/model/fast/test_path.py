@@ -301,7 +301,7 @@ def test_a_state_dict_knows_nothing_of_paths() -> None:
 
 @pytest.mark.parametrize("what", ["zero_grad", "assign", "data"])
 def test_what_leaves_the_buffers_is_taken_back(what: str) -> None:
-    """Training goes on as if the same had been done in place."""
+    """Training continues as if the same had been done in place."""
     config = small_config("deepnorm", "decoder", 2)
     batch, found = ragged(config), []
     for aside in (False, True):
@@ -400,7 +400,7 @@ def test_inputs_that_it_does_not_know() -> None:
     ("sizes", "reason"),
     [
         ({"d_model": 12, "n_heads": 3, "d_ff": 24}, "a head has 4 features, not 8, 16, 32, 64"),
-        ({"d_model": 16, "n_heads": 2, "d_ff": 20}, "d_ff is no multiple of 8"),
+        ({"d_model": 16, "n_heads": 2, "d_ff": 20}, "d_ff is not a multiple of 8"),
     ],
 )
 def test_sizes_that_the_compiled_functions_do_not_know(sizes: dict[str, int], reason: str) -> None:

@@ -127,7 +127,7 @@ SHAPE = {"d_model": 8, "n_heads": 2, "d_ff": 12, "vocab_size": 16, "max_length":
 MODEL = ModelConfig("decoder", "lm", 4, residual="resi_dual", **SHAPE)
 RECIPE = TrainConfig(steps=6, learning_rate=1e-2, warmup=2, save_every=3, weight_decay=0.1, accumulate=2)
 TASK = TokenMap(batch_size=8, length=6)
-#: Who wrote a run in that folder, three steps of it.
+#: The process that wrote three steps of a run in that folder.
 WRITTEN = {"single": None, "four": "shard=2,pipeline=2", "two": "shard=2"}
 
 

@@ -88,7 +88,7 @@ def finished(command: Sequence[str], **more: str) -> subprocess.CompletedProcess
 
 
 def seen(ranks: int, folder: Path, start: Sequence[str]) -> list[dict[str, Any]]:
-    """What each of so many ranks of ``worker.py`` saw, by case."""
+    """What each of this many ranks of ``worker.py`` saw, by case."""
     done = finished([*start, "tests.training.distributed.worker", str(folder)])
     assert done.returncode == 0, done.stdout + done.stderr
     return [json.loads((folder / f"{ranks}-{rank}.json").read_text()) for rank in range(ranks)]
@@ -122,7 +122,7 @@ def four(folder: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def two(folder: Path, single: list[float], four: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What each of two ranks saw, which have gone on with the runs of others, too."""
+    """What each of two ranks saw, which have continued the runs of others, too."""
     return seen(2, folder, [*LAUNCH, "2"])
 
 

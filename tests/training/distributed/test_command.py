@@ -38,7 +38,7 @@ def test_a_run_is_stopped_goes_on_is_killed_goes_on_to_its_end_and_goes_on_alone
     with training(*again, *endless, "--plan=pipeline=2", TMPDIR=str(temporary)) as process:
         wait_for_steps(process, out, before + 6)
         ranks = {rank.environ()["RANK"]: rank for rank in psutil.Process(process.pid).children()}
-        ranks["0"].kill()  # whose bar stands on the terminal
+        ranks["0"].kill()  # whose bar is on the terminal
         said, errors = process.communicate(timeout=LIMIT)
     assert process.returncode == 1
     assert not any(rank.is_running() and rank.status() != psutil.STATUS_ZOMBIE for rank in ranks.values())
@@ -115,5 +115,5 @@ def test_a_plan_is_found_for_what_is_there(monkeypatch: pytest.MonkeyPatch) -> N
     plan, why = find_plan("auto", run, 2, "cpu")
     assert plan != Plan(data=2)
     assert why.startswith("A copy needs ")
-    with pytest.raises(UserError, match="say how many, --gpus 4"):
+    with pytest.raises(UserError, match="add --gpus 4"):
         find_plan("auto", run, None, "cpu")

@@ -1,4 +1,4 @@
-"""What ranks tell each other: data is read, a program is refused; where they meet, nobody else may write."""
+"""What ranks tell each other: data is read, a program is refused; where they meet, no other user may write."""
 
 import copyreg
 import os
@@ -109,13 +109,13 @@ def test_ranks_meet_in_a_private_folder_alone(tmp_path: Path, monkeypatch: pytes
     assert (store.get("key"), rank, size) == (b"value", 0, 1)
     assert (folder / "store").exists()
     folder.chmod(0o711)
-    with pytest.raises(UserError, match="somebody else can write there: it must be yours, mode 0700"):
+    with pytest.raises(UserError, match="another user can write there: it must be yours, mode 0700"):
         met(folder, monkeypatch)
     folder.chmod(0o700)
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
-    with pytest.raises(UserError, match="somebody else can write there"):
+    with pytest.raises(UserError, match="another user can write there"):
         met(folder, monkeypatch)
     monkeypatch.undo()
     (link := tmp_path / "link").symlink_to(folder)
-    with pytest.raises(UserError, match="somebody else can write there"):
+    with pytest.raises(UserError, match="another user can write there"):
         met(link, monkeypatch)

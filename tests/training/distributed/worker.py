@@ -1,4 +1,4 @@
-"""One rank: it does all cases for so many ranks, one after the other, and writes down what it saw."""
+"""One rank: it does all cases for this many ranks, one after the other, and writes down what it saw."""
 
 import json
 import os
@@ -174,13 +174,13 @@ def diverged() -> str:
 
 
 def dropped(plan: str) -> list[float]:
-    """Losses with dropout: the same each time, though nobody keeps the state of a generator."""
+    """Losses with dropout: the same each time, though no state of a generator is kept."""
     config, recipe = replace(MODEL, dropout=0.3), replace(RECIPE, save_every=0)
     return train(build_model(config), TASK, recipe, progress=False, plan=Plan.parse(plan)).loss
 
 
 def profiled() -> list[int]:
-    """Steps that a rank has looked at."""
+    """Steps that a rank has watched."""
     recipe = replace(RECIPE, save_every=0, profile_every=2)
     return sorted(train(build_model(MODEL), TASK, recipe, progress=False, plan=Plan.parse("data=2")).profiles)
 
