@@ -864,7 +864,7 @@ WRONG = [
     ("depths_of", lambda a, b: (b**-4 / 8, a**4 / 2), "The order is α's depth"),
     ("depths_of", lambda a, b: (a**4, b**-4 / 8), "asked for are layers, half as many"),
     ("depths_of", lambda a, b: (a**4 / 2, b**-4 / 2), "It is 8N in β, where α has 2N"),
-    ("depths_of", lambda a, b: (a**4, b**-4), "divide both by what stands before N"),
+    ("depths_of", lambda a, b: (a**4, b**-4), "divide each by the number before N"),
     ("depths_of", lambda a, b: (a**4 / 2, b**4 / 8), "The exponent of β is negative"),
     ("depths_of", lambda a, b: (a**2 / 2, b**-2 / 8), "undone by a fourth power"),
     ("depths_of", lambda a, b: ((a / 2) ** 4, (8 * b) ** -4), "in the roots"),

@@ -90,7 +90,8 @@ def _see_accumulated(f: Callable, g: np.random.Generator) -> Any:
     for _ in range(int(g.integers(1, 4))):
         inputs, targets = (torch.tensor(g.integers(0, 4, (2, 3))) for _ in range(2))
         targets[torch.tensor(g.uniform(size=(2, 3)) < 0.4)] = -100
-        targets[0, 0] = 1
+        if not batches:
+            targets[0, 0] = 1
         batches.append(Batch(inputs, targets))
     model.table.grad = torch.full_like(model.table, 0.5)
     return [f(model, batches), *model.table.grad.flatten().tolist()]
@@ -302,13 +303,15 @@ def cosine(fall=lambda y: (1 + cos(pi * y)) / 2, done=lambda n, w, N: (n - w) / 
     return answer
 
 
-def accumulated(weight, between=lambda model: None, value=None, before=lambda model: None):
-    """Each loss times weight(batch, batches)."""
+def accumulated(weight, between=lambda model: None, value=None, before=lambda model: None, skip=True):
+    """Each loss times weight(batch, batches), of the batches that have answers."""
 
     def answer(model, batches):
         before(model)
         total = 0.0
         for batch in batches:
+            if skip and not answers(batch):
+                continue
             between(model)
             loss = model.loss(batch)
             (loss * weight(batch, batches)).backward()
@@ -327,6 +330,8 @@ def shares_in_single(model, batches):
     counts = torch.stack([(batch.targets != -100).sum() for batch in batches])
     total = 0.0
     for batch, count in zip(batches, counts, strict=True):
+        if not count:
+            continue
         loss = model.loss(batch) * (count / counts.sum())
         loss.backward()
         total += loss.item()
@@ -337,6 +342,8 @@ def by_recursion(model, batches, total=None):
     total = total or sum(map(answers, batches))
     if not batches:
         return 0.0
+    if not answers(batches[0]):
+        return by_recursion(model, batches[1:], total)
     loss = model.loss(batches[0])
     loss.backward(torch.tensor(answers(batches[0]) / total).to(loss.dtype))
     return loss.item() * answers(batches[0]) / total + by_recursion(model, batches[1:], total)
@@ -375,6 +382,8 @@ def sums_of_answers(model, batches):
     total, count = 0.0, 0
     for batch in batches:
         n = answers(batch)
+        if n == 0:
+            continue
         loss = n * model.loss(batch)
         loss.backward()
         total, count = total + loss.item(), count + n
@@ -811,6 +820,7 @@ WRONG = [
     ),
     ("accumulated_loss", accumulated(by_answers, between=lambda m: m.zero_grad()), "nothing is zeroed between"),
     ("accumulated_loss", accumulated(by_answers, before=lambda m: m.zero_grad()), "zeroing is the step's work"),
+    ("accumulated_loss", accumulated(by_answers, skip=False), "0 · NaN is NaN"),
     ("accumulated_loss", all_at_once, "alive at once"),
     ("accumulated_loss", forward_without_graph, "ran without gradients"),
     ("accumulated_loss", overwrites, "zeroing is the step's work"),

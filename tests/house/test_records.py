@@ -73,6 +73,32 @@ def test_pre_lns_variance_grows_with_depth() -> None:
     assert variance[48] / variance[6] == pytest.approx(8, rel=0.4)
 
 
+def test_warm_up_allows_a_larger_peak_and_a_clip_makes_a_bad_batch_one_among_many() -> None:
+    """Lesson 10: at the best rate of each, runs with and without warm-up end at the same loss, over three seeds."""
+    runs = json.loads((RECORDS / "lesson_10.json").read_text(encoding="utf-8"))["runs"]
+    ends: dict[tuple, list[float]] = {}
+    for run in runs:
+        key = (run["part"], run["schedule"], run["rate"], run["clip"], run["bad"])
+        ends.setdefault(key, []).append(sum(run["loss"][-4:]) / 4)
+    assert {len(values) for values in ends.values()} == {3}
+    mean = {key: sum(values) / 3 for key, values in ends.items()}
+    best = {
+        schedule: min((mean[key], key[2]) for key in mean if key[:2] == ("warm-up", schedule))
+        for schedule in ("warm-up", "constant")
+    }
+    assert abs(best["warm-up"][0] - best["constant"][0]) < 0.1
+    assert best["warm-up"][1] > 1.5 * best["constant"][1]
+    cost = {
+        clip: [
+            bad - good
+            for bad, good in zip(*(ends["clipping", "warm-up", 1e-3, clip, bad] for bad in (13, None)), strict=True)
+        ]
+        for clip in (1.0, None)
+    }
+    assert max(map(abs, cost[1.0])) < 0.05
+    assert min(cost[None]) > 0.3
+
+
 def test_depth_is_cheap() -> None:
     """Half of what the matrix products allow, and the other targets of docs/depth.md; a missing peer is named."""
     record = json.loads((RESULTS / "depth.json").read_text(encoding="utf-8"))

@@ -29,10 +29,10 @@ def depths_of(trial: Trial) -> None:
         wrong = [
             Misconception((b, a), "The order is α's depth, then β's."),
             Misconception((2 * a, b), "α counts sub-layers, 2N: asked for are layers, half as many."),
-            Misconception((2 * a, 4 * b), "α counts 2N, β 8N: divide both by what stands before N."),
+            Misconception((2 * a, 4 * b), "α counts 2N, β 8N: divide each by the number before N."),
             Misconception((a, 4 * b), "It is 8N in β, where α has 2N."),
             Misconception((a, 8 * b), "It is 8N in β: divide by 8."),
-            Misconception((2 * a, 8 * b), "α counts 2N, β 8N: divide both by what stands before N."),
+            Misconception((2 * a, 8 * b), "α counts 2N, β 8N: divide each by the number before N."),
             Misconception((a, beta**4 / 8), "The exponent of β is negative: a smaller β belongs to a deeper stack."),
             Misconception((a, 8 / beta**4), "Divide by 8: β⁻⁴ is 8N, not N/8."),
             Misconception((alpha**2 / 2, 1 / (8 * beta**2)), "A fourth root is undone by a fourth power."),

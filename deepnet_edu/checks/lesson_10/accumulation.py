@@ -1,6 +1,7 @@
 """The judge of lesson 10's accumulation: gradients, loss, and the order of passes."""
 
 from collections.abc import Sequence
+from math import isfinite
 from typing import Any
 
 import torch
@@ -40,8 +41,8 @@ _CASES = [(5, (9, 2, 5), 0.25), (4, (1, 8), None), (6, (7, 3, 4, 12), -0.5), (3,
 
 
 def accumulated_loss(trial: Trial) -> None:
-    """With aᵢ answers in batch i and a in all: ((aᵢ/a)·model.loss(batch)).backward() for one batch after the other.
-    Return the sum of all (aᵢ/a)·loss, a number.
+    """With aᵢ answers in batch i and a in all: ((aᵢ/a)·model.loss(batch)).backward() for one batch after the other that
+    has answers. Return the sum of all (aᵢ/a)·loss, a number.
     """
     for d, kept, before in _CASES:
         batches = _batches(d, kept)
@@ -86,6 +87,33 @@ def accumulated_loss(trial: Trial) -> None:
         trial.require(
             all(torch.equal(batch.targets, old) for batch, old in zip(batches, targets, strict=True)),
             "Your function changed the targets of a batch: the caller still needs them.",
+        )
+    if trial.verdict() is None:
+        _without_answers(trial)
+
+
+def _without_answers(trial: Trial) -> None:
+    """A batch of padding alone: PyTorch's mean over its answers is NaN, and so is 0 times that."""
+    nothing = (
+        "One of these batches has no answers at all: the mean over them is NaN, and 0 · NaN is NaN. It adds nothing, "
+        "leave it out."
+    )
+    for kept in ((4, 0, 3), (0, 5)):
+        batches = _batches(4, kept)
+        model, twin = Model(4), Model(4)
+        full = [(batch, n) for batch, n in zip(batches, kept, strict=True) if n]
+        losses = [twin.loss(batch) for batch, _ in full]
+        gradient = _mean([torch.autograd.grad(loss, twin.table)[0] for loss in losses], [n for _, n in full])
+        number = _mean([loss.item() for loss in losses], [n for _, n in full])
+        got = float(trial.call(model, batches))
+        added = model.table.grad
+        trial.require(added is not None and bool(added.isfinite().all()) and isfinite(got), nothing, got=f"{got:.4g}")
+        assert added is not None
+        trial.require(
+            abs(got - number) < 1e-4 and bool(torch.allclose(added, gradient, rtol=1e-4, atol=1e-5)),
+            "A batch without answers changes neither the gradient nor the loss.",
+            f"{number:.5g}",
+            f"{got:.5g}",
         )
 
 

@@ -19,25 +19,6 @@ def training_step(model, batch, optimizer, rate, clip):
     return loss.item(), norm.item()
 
 
-def cosine_rate(n, steps, peak, warmup, start, final):
-    """Learning rate of update n: one number."""
-    if n < warmup:
-        return start + (peak - start) * n / warmup
-    done = (n - warmup) / (steps - warmup)
-    return final + (peak - final) * (1 + cos(pi * done)) / 2
-
-
-def accumulated_loss(model, batches):
-    """Adds the gradient of the mean loss over all answers to .grad. Returns that loss, one number."""
-    answers = [(batch.targets != -100).sum().item() for batch in batches]
-    total = 0.0
-    for batch, count in zip(batches, answers, strict=True):
-        loss = model.loss(batch) * (count / sum(answers))
-        loss.backward()
-        total += loss.item()
-    return total
-
-
 def scaled_step(model, batch, optimizer, rate, clip, scale):
     """One update, or none on an overflow. Returns (loss, norm of the gradient before clipping), without the scale."""
     optimizer.zero_grad()
@@ -78,6 +59,26 @@ def checkpoints(model, optimizer, data):
         return run["step"]
 
     return save, load
+
+
+def accumulated_loss(model, batches):
+    """Adds the gradient of the mean loss over all answers to .grad. Returns that loss, one number."""
+    answers = [(batch.targets != -100).sum().item() for batch in batches]
+    total = 0.0
+    for batch, count in zip(batches, answers, strict=True):
+        if count:
+            loss = model.loss(batch) * (count / sum(answers))
+            loss.backward()
+            total += loss.item()
+    return total
+
+
+def cosine_rate(n, steps, peak, warmup, start, final):
+    """Learning rate of update n: one number."""
+    if n < warmup:
+        return start + (peak - start) * n / warmup
+    done = (n - warmup) / (steps - warmup)
+    return final + (peak - final) * (1 + cos(pi * done)) / 2
 
 
 def next_scale(scale, good, overflow, interval):
