@@ -459,7 +459,7 @@ for name, beta in betas.items():
 # %% [markdown]
 # The first looks *better* than the paper. Its β is 123 times too small, and a branch has two matrices with gain β: it is
 # 15,000 times too weak. A branch that contributes nothing cannot do any harm. **The instruments of health do not measure
-# strength.**
+# strength.** (A share can come out a little below 0, because what two random directions share by chance is subtracted.)
 #
 # Constants can be asked, too. α and β follow from the number of layers. So each of them says for how many layers it was
 # made.
@@ -831,7 +831,8 @@ for power in (18, 19, 20):
 #
 # ## Rooms to visit
 #
-# Eight more, for your instruments alone. The folded cell rebuilds each in a few lines and asks one instrument.
+# Eight more, for your instruments alone. The folded cell rebuilds each in a few lines and asks one instrument. (It begins with
+# the second bug of room 5: a norm inside the branch undoes the β of the matrix before it.)
 #
 # | room | the code | the paper, or the method meant |
 # |---|---|---|
