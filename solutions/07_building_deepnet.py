@@ -218,7 +218,7 @@ for N, M in [(12, 0), (0, 1000), (12, 3), (3, 12), (100, 100)]:
 # make the output larger than the largest value (the paper's Lemma 4.1). They can make it louder: sharp scores pick one
 # token and keep its variance, where flat scores average $T$ independent ones and keep $1/T$ of it.
 #
-# In fast code query, key and value are one *[packed](glossary.md)* matrix of shape (3d, d), and that is where it goes wrong.
+# In fast code query, key and value are one *[packed](glossary.md#packed-qkv)* matrix of shape (3d, d), and that is where it goes wrong.
 
 # %% [markdown] exercise="init_qkv_" difficulty=2 importance=5 minutes=10
 # ### A packed matrix is three matrices

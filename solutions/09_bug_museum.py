@@ -838,7 +838,7 @@ for power in (18, 19, 20):
 # |---|---|---|
 # | 6 | the encoder's β is $1.15\,(N^4M)^{-1/16}$ | $0.87\,(N^4M)^{-1/16}$ |
 # | 7 | β multiplies what `nn.Linear` drew | Xavier's numbers; query and key have gain 1 |
-# | 8 | query, key and value are drawn as one (3d, d) matrix ([packed](glossary.md)) | three matrices, each with fans d and d |
+# | 8 | query, key and value are drawn as one (3d, d) matrix ([packed](glossary.md#packed-qkv)) | three matrices, each with fans d and d |
 # | 9 | output and feed-forward are scaled by β, the packed value slice is not | the value has gain β, too |
 # | 10 | α is 2.828, whatever the depth | $(2N)^{1/4}$ |
 # | 11 | $\beta = L^{-1/4}$ for $L$ sub-layers | $(8N)^{-1/4} = (4L)^{-1/4}$ |

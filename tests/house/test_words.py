@@ -43,17 +43,12 @@ KEPT = re.compile(
     r"|mend: the command"  # a field of deepnet-edu doctor --json
     r"|finding\.mend"
 )
-#: TEMPORARY, until the prose of these has been revised: take out what has been, and the line when none is left.
-LATER = re.compile(r"solutions/(0\d|10|11|15)_|deepnet_edu/(explorers|figures)/")
 #: Made from sources that are read here, and this list.
 APART = re.compile(r"course/references/|docs/exercises\.md|tests/house/test_words\.py")
 PATTERNS = ["*.md", "*.py", "docs/*.md", "solutions/*.py"]
 PATTERNS += [f"{room}/**/*.{kind}" for room in ("deepnet_edu", "benchmarks", "tests") for kind in ("py", "md", "c")]
 FILES = sorted(
-    path
-    for pattern in PATTERNS
-    for path in ROOT.glob(pattern)
-    if not any(left_out.search(path.relative_to(ROOT).as_posix()) for left_out in (LATER, APART))
+    path for pattern in PATTERNS for path in ROOT.glob(pattern) if not APART.search(path.relative_to(ROOT).as_posix())
 )
 CODE = re.compile(r"(`+)[^`]+\1")
 BLOCK = re.compile(r"^```.*?^```|^    .*?$", re.MULTILINE | re.DOTALL)
