@@ -64,7 +64,7 @@ on_gpu = device.type == "cuda"
 # %%
 Picture(
     residual_blocks(rules),
-    alt="Three blocks side by side. Post-LN: skip and branch are added, then normalised. Pre-LN: the norm stands in "
+    alt="Three blocks side by side. Post-LN: skip and branch are added, then normalised. Pre-LN: the norm is in "
     "the branch. DeepNorm: as Post-LN, but the skip is multiplied by alpha and the branch's weights by beta.",
 )
 
@@ -132,7 +132,9 @@ collapsed = kit.finding("token similarity, Post-LN (collapsed)", similarity["pos
 kit.finding("token similarity, Pre-LN (on the way there)", similarity["pre_ln"], above=0.5)
 kit.finding("token similarity, DeepNorm (as different as they came)", similarity["deepnorm"], below=0.1)
 if not collapsed:
-    print(f"With {depth} layers Post-LN's tokens still differ at the top: it may learn below, and that is no mistake.")
+    print(
+        f"With {depth} layers Post-LN's tokens still differ at the top: it may learn below, and that is not a mistake."
+    )
 
 # %% [markdown]
 # ## Predict

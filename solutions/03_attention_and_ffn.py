@@ -169,7 +169,7 @@ kit.finding("largest difference from PyTorch's own", (ours - torchs).abs().max()
 # Hint: Without a mask all positions are equal, and the text above has the answer. Which $T$ has position $i$ with it?
 #
 # Hint: Write down the variance at positions 1, 2 and 3. One part of it does not depend on the position; what is the mean
-# of the other one over all $T$ positions? (It is no closed formula: a sum will do.)
+# of the other one over all $T$ positions? (It is not a closed formula: a sum will do.)
 
 
 # %% exercise="averaged_variance"

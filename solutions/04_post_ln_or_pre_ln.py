@@ -261,7 +261,7 @@ guess.compare("none of the 6")
 # Hint: Once all tokens have length 1, one matrix product per sequence holds the cosines of all pairs, (B, T, T). Which
 # dimension has to be summed for a token's length?
 #
-# Hint: Which pairs in that matrix are no pairs of different tokens, what is the cosine of each, and how many are left?
+# Hint: Which pairs in that matrix do not belong to two different tokens, what is the cosine of each, and how many are left?
 
 
 # %% exercise="token_similarity"
@@ -344,7 +344,7 @@ guess_ratio.compare("Post-LN")
 # %% [markdown]
 # Read it twice. **By the usual plot the dead stack is the healthier one.** Its first gradient is as long as its last;
 # Pre-LN's is almost four times as long. The right panel says what is wrong, and the left one does not see it. The plot is
-# not false. But a weight's gradient is a sum over tokens, and in that sum two things are added that have to be looked at
+# not false. But a weight's gradient is a sum over tokens, and in that sum two things are added that must be told
 # apart.
 #
 # ## Two parts of a gradient
@@ -742,7 +742,7 @@ guess_halved.compare("those of attention")
 # %% [markdown]
 # One kind of branch matters, and it is the one that the derivation names. So this is *one* thing that moving the norm does:
 # attention's share of the sum no longer shrinks the private part of what comes back. (One rate, one task, 50 steps. And
-# half-strength attention is no cure: the loss is still far above Pre-LN's.)
+# half-strength attention is not a cure: the loss is still far above Pre-LN's.)
 #
 # ## What Pre-LN costs
 #

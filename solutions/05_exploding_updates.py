@@ -874,7 +874,7 @@ kit.finding("  DeepNorm's numbers, random steps", within[:, 0], below=0.5)
 kit.finding("  Post-LN's numbers: at 24 layers over that at 3", beyond[3, 1] / beyond[0, 1], above=2.5)
 
 # %% [markdown]
-# No: the sum is exceeded, about 2.3 times. (A gradient is no random direction; it puts its whole length where it counts.)
+# No: the sum is exceeded, about 2.3 times. (A gradient is not a random direction; it puts its whole length where it counts.)
 # What holds is the *scaling*. Where weights are small and α is above 1, the update is the same multiple of the sum at every
 # depth. Read ≤ as "up to a constant": that is what the paper's "=Θ" means. Random steps fall short, because they cancel. And
 # for Post-LN's own numbers, $v = w = \alpha = 1$, the assumptions fail, and the truth is *worse* than the sum. (One seed.)

@@ -228,7 +228,7 @@ kit.record(layers=depth, alpha=half, input_share=real[2], s=s_of_real)
 # **Objective**: turn a training curve into one word, by a rule that is written down before the run.
 #
 # Each cell of the map is a training run. Write `outcome(loss, similarity, chance)`. `loss` is an array (steps,), in nats per
-# token, NaN where it was no number. `similarity` is the [token similarity](glossary.md) at the top before training.
+# token, NaN where it was not a number. `similarity` is the [token similarity](glossary.md) at the top before training.
 # `chance` is the loss of a uniform guess.
 #
 # The answer is one of four words, and the first that fits counts:
@@ -316,7 +316,7 @@ print(grid.source)
 # A cell's shade says how many of its three seeds learned, from none to all. Where not all did, its mark is your word for most
 # of the others: lost (the tokens were similar from the start), slow (not yet learned), or diverged.
 #
-# Move **depth (layers)** and **α** over the map; **run behind it** walks through the three seeds of a cell. Stay at 256
+# Move **depth (layers)** and **α** over the map; **one run of the cell** walks through the three seeds of a cell. Stay at 256
 # layers first: set **α** to its lowest stop, then go up.
 
 # %% tags=["headline"]

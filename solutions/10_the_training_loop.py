@@ -179,9 +179,9 @@ SCHEDULES = {
     "no warm-up, 0.3 × the peak": lambda n: 0.3 * PEAK,
 }
 options = [
-    "ahead of that with warm-up, by more than 0.3",
-    "level with it, within 0.3",
-    "behind it, by more than 0.3",
+    "better than that with warm-up, by more than 0.3",
+    "equal to it, within 0.3",
+    "worse than that, by more than 0.3",
     "NaN",
 ]
 guess_same = kit.Guess("After 16 updates the loss of the run without warm-up, at the same peak, is", options)

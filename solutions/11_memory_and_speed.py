@@ -846,7 +846,7 @@ for name, (forward, backward) in least.items():
 # 16 bytes a weight, and only other means make that smaller: fewer bytes a number, or more machines (lesson 15). On a
 # GPU, `TrainConfig(offload=True)` puts even the checkpoints' streams into the CPU's memory.
 #
-# *Time.* What lies right of the dotted line is what was at the left under the roof: bytes moved, and calls. The plain path
+# *Time.* What is right of the dotted line is what was at the left under the roof: bytes moved, and calls. The plain path
 # has more of both, and autograd's bookkeeping comes on top.
 #
 # The cost explorer of lesson 08 has the same entries, with these names:

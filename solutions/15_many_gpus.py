@@ -182,7 +182,7 @@ print(f"mean of means: {sum(mine.mean() for mine in losses) / 2:.2f}")
 # </details>
 #
 # **Why it works.** The gradient is linear: what holds for losses holds for their gradients. And an empty sum is 0, where an empty
-# mean is no number at all.
+# mean is not a number.
 #
 # ## Two processes
 #

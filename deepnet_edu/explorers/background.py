@@ -9,7 +9,7 @@ from deepnet_edu.explorers.settings import Tick
 
 Result = TypeVar("Result")
 NAME = "deepnet_edu explorer"
-#: After so many seconds without a move a measurement begins.
+#: After this many seconds without a move a measurement begins.
 REST_S = 0.2
 #: Seconds between two reports of progress.
 TELL_S = 0.2

@@ -102,7 +102,7 @@ class TrainabilityExplorer(Explorer):
             over = trainability_map(None)
         self.depth = Dial("depth (layers)", over.depths, 256, whole=True)
         self.alpha = Dial("α", over.alphas, 4.0, note="the factor on the skip is positive")
-        self.run = Dial("run behind it", range(1, over.seeds + 1), 1, whole=True)
+        self.run = Dial("one run of the cell", range(1, over.seeds + 1), 1, whole=True)
         given = {"depth": depth, "alpha": alpha, **more}
         super().__init__(["depth", "alpha", "run"], TrainabilityFigure(over), given)
 

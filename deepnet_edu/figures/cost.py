@@ -42,7 +42,7 @@ class CostFigure(Scene[CostView]):
         self._panels = []
         for ax, (unit, names) in zip(figure.subplots(1, 2), self._parts.items(), strict=True):
             labels = [*names, "together"]
-            # Numbers stand right of their bars.
+            # Numbers are right of their bars.
             ax.set(xlim=(0, 1.2), ylim=(len(labels) - 0.4, -0.6))
             ax.set_xlabel(unit, labelpad=16)  # the axis has its numbers between
             ax.set_yticks(range(len(labels)), labels)

@@ -50,7 +50,7 @@ class GameFigure(Scene[GameView]):
         super().__init__()
 
     def build(self, figure: Figure) -> None:
-        """Both axes; names of lines stand in a margin that no curve reaches."""
+        """Both axes; names of lines are in a margin that no curve reaches."""
         left, right = figure.subplots(1, 2, width_ratios=(1.5, 1))
         steps, depths = self._steps, self._depths
         left.plot([0, self._steps], [self._chance] * 2, color="black", lw=1)

@@ -25,7 +25,7 @@ _NAMES = {
 _HEIGHT = 0.84
 #: A box that takes less of the axis than this has no room for its number.
 _NARROW = 0.012
-#: Of the explorer: at most so many bars and rows.
+#: Of the explorer: the most bars and rows.
 MOST = 8
 #: Colour and hatch of a part; neighbours differ in both.
 _PARTS = [("#009E73", ""), ("#A6DCC8", "//"), ("#000000", ""), ("#CC79A7", "xx"), ("#777777", "\\\\")]
@@ -43,7 +43,7 @@ def _box(slot: Slot, scale: float = 1.0) -> list[tuple[float, float]]:
 
 @designed()
 def pipeline_timelines(panels: Mapping[str, Sequence[Slot]], *, numbers: bool = True, unit: str = "") -> Figure:
-    """Who works on which micro-batch when: a panel for each schedule, a row for each rank, one scale of time.
+    """Which rank works on which micro-batch when: a panel for each schedule, a row for each rank, one scale of time.
 
     Args:
         panels: by title, slots of :func:`~deepnet_edu.planning.timeline` or measured ones.

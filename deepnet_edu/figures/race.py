@@ -13,7 +13,7 @@ from deepnet_edu.profiles import Array
 from deepnet_edu.residual import RESIDUALS
 
 _LOW, _HIGH = 1e-4, 1e3
-#: Names of the lines that are no rule's.
+#: Names of the lines that do not belong to a rule.
 _TITLES = {"bound": "the theorem's bound", "models": "two unrelated models"}
 
 

@@ -231,7 +231,7 @@ def round_top(most: float) -> float:
 
 
 def spread_apart(heights: Sequence[float], least: float) -> list[float]:
-    """Heights of labels that are to stand at ``heights``, moved so that no two are nearer than ``least``."""
+    """Heights of labels that are wanted at ``heights``, moved so that no two are nearer than ``least``."""
     placed = list(heights)
     order = sorted(range(len(placed)), key=lambda i: placed[i])
     for _ in range(20):

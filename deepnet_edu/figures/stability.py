@@ -26,7 +26,7 @@ def verdict_table(rows: Sequence[Mapping[str, Any]], first: Sequence[str] = ()) 
 
     Args:
         rows: with rule, architecture, learning_rate, seed, verdict, share_learned and outcome.
-        first: rules that stand at the top, in this order; the others follow by how much they learned.
+        first: rules at the top, in this order; the others follow by how much they learned.
 
     Raises:
         ValueError: there are no rows.

@@ -48,7 +48,7 @@ class TrainabilityMap:
 
 @dataclass(frozen=True)
 class TrainabilityView(Words):
-    """Which cell is looked at.
+    """The chosen cell.
 
     Attributes:
         depth, alpha: of the marker.
@@ -95,7 +95,7 @@ class TrainabilityFigure(Scene[TrainabilityView]):
         (edge,) = left.plot(
             x, np.log2(over.edge), color="#D55E00", lw=2.5, ls="--", label="half of the input left (theory)"
         )
-        # Depths between powers of two would stand on each other.
+        # Depths between powers of two would overlap.
         marked = [depth for depth in over.depths if depth == 2 ** int(np.log2(depth)) or depth == over.depths[-1]]
         left.set_xticks(np.log2(marked), [f"{depth:,}" for depth in marked], fontsize=9)
         left.set_yticks(range(6), [f"{2**tick}" for tick in range(6)])

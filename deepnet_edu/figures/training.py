@@ -34,7 +34,7 @@ def training_race(
 ) -> Figure:
     """Loss by step, and for the newest profile of each run its gradient and token similarity by layer.
 
-    The axes are fixed by ``steps`` and ``layers``, so a picture that is redrawn while runs go on does not jump.
+    The axes are fixed by ``steps`` and ``layers``, so a picture that is redrawn while runs continue does not jump.
 
     Args:
         runs: histories by residual, finished or under way.
@@ -54,7 +54,7 @@ def training_race(
             continue
         profile = run.profiles[max(run.profiles)]
         if profile.gradient_norm is not None:
-            # What has vanished is no value: the line ends, and a word says where it went.
+            # What has vanished has no value on the axis: the line ends, and a word says where it went.
             vanished = profile.gradient_norm < _FLOOR
             middle.semilogy(profile.depth, np.where(vanished, np.nan, profile.gradient_norm), **style)
             if vanished.any():
@@ -91,7 +91,7 @@ def recorded_curves(
         chance: horizontal yardsticks, nats per token, by label.
         controls: losses by step, by label.
         live: runs of just now, finished or under way, by residual.
-        smooth: each point is the mean of so many steps up to it.
+        smooth: each point is the mean of this many steps up to it.
     """
 
     def running(losses: Sequence[float]) -> list[float]:

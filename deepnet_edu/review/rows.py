@@ -34,7 +34,7 @@ Status = Literal["PASS", "FAIL", "UNKNOWN"]
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the checklist: what was found, what was expected, and what to mend where that is not the same.
+    """One line of the checklist: what was found, what was expected, and what to change where that is not the same.
 
     ``room`` is the slug of the museum's room about it, empty where the row passes.
     """

@@ -379,7 +379,7 @@ def test_constants_shows_formula_numbers_and_code() -> None:
     ]
     assert "(12⁴·3)^(1/16)" in view.stacks[0].formula
     assert "deepnorm_constants(encoder_layers=12, decoder_layers=3)" in explorer.shown["extra"]
-    for one in view.stacks:  # the point lies where condition and split meet
+    for one in view.stacks:  # the point is where condition and split meet
         assert one.budget * 2 * one.beta**2 / one.alpha**2 == pytest.approx(1, rel=0.02)
         assert one.alpha**2 * one.beta**2 == pytest.approx(0.5, rel=0.02)
     explorer.put(architecture="encoder")

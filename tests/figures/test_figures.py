@@ -76,7 +76,7 @@ def test_the_grid_averages_seeds() -> None:
     left, right = learning_rate_grid(rows, chance=2.8).axes
     mean = next(line for line in left.lines if line.get_label() == "Post-LN")
     assert list(mean.get_ydata()) == [1.0, 2.5]
-    assert [line.get_label() for line in right.lines] == ["knows nothing"]  # one warm-up is no curve
+    assert [line.get_label() for line in right.lines] == ["knows nothing"]  # one warm-up does not make a curve
 
 
 def test_styles_tell_the_rules_apart_without_colour() -> None:

@@ -23,7 +23,7 @@ LAYERS = 4
 X = torch.randn(3, 10, SHAPE.d_model, generator=torch.Generator().manual_seed(0))
 IDS = torch.randint(3, 50, (3, 10), generator=torch.Generator().manual_seed(0))
 OLD = "1.20.0"
-#: The last x-transformers that had DeepNorm lies beside the newest.
+#: The last x-transformers that had DeepNorm is kept beside the newest.
 FOLDER = Path(sys.prefix) / "peers" / f"x-transformers-{OLD}"
 
 Built = tuple[nn.Module, Callable[[nn.Module], Any]]

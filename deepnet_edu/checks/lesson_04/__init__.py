@@ -40,20 +40,20 @@ def pre_ln(trial: Trial) -> None:
         y, fx, fy = ln(norm, x), f(x), f(ln(norm, x))
         own = "That is a norm of your own: use the one that you were given, which has a gain and a bias."
         wrong = [
-            Misconception(ln(norm, x + fx), "That is Post-LN: its norm stands on the sum."),
+            Misconception(ln(norm, x + fx), "That is Post-LN: its norm is on the sum."),
             Misconception(
                 y + fy, "You normalised the skip too: the skip must carry the raw x, that is the whole point of Pre-LN."
             ),
             Misconception(
                 x + ln(norm, fx),
-                "You normalised what the branch returns: the norm stands before the branch, not after it.",
+                "You normalised what the branch returns: the norm comes before the branch, not after it.",
             ),
             Misconception(x + fx, "The branch must see a normalised input: its norm is missing."),
             Misconception(ln(norm, x + ln(norm, fx)), "One norm a sub-layer: this is a different published rule."),
             Misconception(
                 ln(norm, x + fy), "One norm a sub-layer: nothing normalises Pre-LN's sum, so the skip is free."
             ),
-            Misconception(y + fx, "The norm stands on the skip alone, the one place where no rule has it."),
+            Misconception(y + fx, "The norm is on the skip alone, the one place where no rule has it."),
             *(Misconception(one, "The skip is missing: x itself is part of the sum.") for one in (ln(norm, fx), fy)),
             Misconception(x - fy, "The branch is added to the skip, not subtracted."),
             *(Misconception(x + f(bare(x, eps)), own) for eps in (0, 1e-5, norm.eps)),
