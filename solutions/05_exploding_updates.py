@@ -29,9 +29,10 @@ STEPS = 90
 # %% tags=["imports"]
 from math import sqrt
 
-# %%
 import numpy as np
 import torch
+
+# %%
 from matplotlib.figure import Figure
 from torch.nn import functional as F
 

@@ -19,7 +19,7 @@ def bill(parameters, tokens, gpus, peak, mfu, price):
 
 
 def seed_claims(hardware, rent, run, scores):
-    """What the article's sentences come to: a dictionary of seven numbers."""
+    """The article's sentences as a dictionary of seven numbers."""
     cost, bought = hardware
     a_day, rented = rent
     parameters, tokens, peak, mfu = run
@@ -38,7 +38,7 @@ def seed_claims(hardware, rent, run, scores):
 
 
 def predict_depth(depths, bleu, depth, law):
-    """What a law of depth, fitted to points, says at another depth: one number."""
+    """The prediction of a law of depth, fitted to points, at another depth: one number."""
     best = None
     for p in [0] if law == "log" else np.arange(1, 61) / 20:
         *x, at = np.log([*depths, depth]) if law == "log" else np.array([*depths, depth], float) ** -p
