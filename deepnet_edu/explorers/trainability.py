@@ -86,7 +86,7 @@ class TrainabilityExplorer(Explorer):
         "The edge is sharp, and runs along the α at which theory has half of the input left.",
         "Above the band, ·: nothing is broken, but the branches are so faint that 40 steps at this learning rate are "
         "too few. “Not yet” is not “never”: this edge belongs to the recipe.",
-        "The circle is your cell, the curve at the right one of its runs.",
+        "The circle is your cell, the curve at the right one of its runs. The black line is the paper's α = (2N)^¼.",
     )
     presets: ClassVar[Any] = {
         "In the band": {},

@@ -91,7 +91,7 @@ class TrainabilityFigure(Scene[TrainabilityView]):
             found = [(x[k], y[i]) for i, row in enumerate(over.outcomes) for k, one in enumerate(row) if one == word]
             if found:
                 signs += left.plot(*zip(*found, strict=True), **_sign(marker), label=words)
-        (paper,) = left.plot(x, np.log2(over.paper), color="black", ls="-", lw=2.5, label="the paper's α = (2N)^¼")
+        (paper,) = left.plot(x, np.log2(over.paper), color="black", ls="-", lw=2.5, label="the paper's α")
         (edge,) = left.plot(
             x, np.log2(over.edge), color="#D55E00", lw=2.5, ls="--", label="half of the input left (theory)"
         )
