@@ -2,6 +2,9 @@
 
 from math import sqrt
 
+import numpy as np
+import torch
+
 
 def post_ln_init_divisor(layer, n_layers):
     """What the weights of layer 1 … n_layers are divided by: one number."""
