@@ -45,7 +45,13 @@ kit.setup(SEED, PROFILE)
 depths = sorted({50, DEPTH or (60 if PROFILE == "smoke" else 200)})
 seeds = range(SEED, SEED + 4)
 deepnorm = kit.earlier("deepnorm")  # LN(αx + F(x)), from lesson 07
-solve_deepnorm = kit.earlier("solve_deepnorm")  # (α, β) of N layers, from lesson 06
+solve_deepnorm = kit.earlier("solve_deepnorm")  # (α, β) for any split, from lesson 06
+
+
+def constants_of(n):
+    """(α, β) of n layers, by the paper's even split."""
+    return solve_deepnorm(n, 0.25)
+
 
 # %% [markdown]
 # ## A museum where nothing crashes
@@ -106,7 +112,7 @@ def xavier_(linear, gain):
 def stack(n, join=deepnorm, alpha=None, beta=None, draw_=xavier_, make=None, sub_ln=False, seed=SEED):
     """n layers: the paper's, except for what you say. `make(layer, n, redraw_)` makes n of one."""
     torch.manual_seed(seed)
-    alpha, beta = alpha or solve_deepnorm(n)[0], beta or solve_deepnorm(n)[1]
+    alpha, beta = alpha or constants_of(n)[0], beta or constants_of(n)[1]
     if make is None:
         return nn.Sequential(*(Layer(join, alpha, beta, draw_, sub_ln) for _ in range(n)))
     return nn.Sequential(*make(Layer(join, alpha, beta, draw_), n, lambda layer: layer.draw(draw_, beta)))
@@ -315,7 +321,7 @@ def alpha_of(join, alpha):
     return effective_alpha(box_of(join, alpha), WIDTH)
 
 
-asked = solve_deepnorm(100)[0]
+asked = constants_of(100)[0]
 kit.finding("asked for α = 3.761, the published line has", alpha_of(published_join, asked), near=1 / asked, by=1e-3)
 kit.finding("LN(x + F/α) has", alpha_of(lambda x, f, n, a: n(x + f(x) / a), asked), near=asked, by=1e-3)
 kit.finding("LN(α(x + F)) has", alpha_of(lambda x, f, n, a: n(a * (x + f(x))), asked), near=1.0, by=1e-3)
@@ -451,7 +457,7 @@ def published_beta_second(layers):
 betas = {
     "first": published_beta_first(12),
     "second": published_beta_second(12),
-    "the paper": solve_deepnorm(12)[1],
+    "the paper": constants_of(12)[1],
 }
 for name, beta in betas.items():
     print(f"{name:9} β = {beta:.4f}, share of the input left ≈ {instruments(stack(12, beta=beta))[2]:.4f}")
@@ -493,8 +499,8 @@ depths_of = kit.mine_or_reference(depths_of, "depths_of")
 
 # %%
 suspects = {
-    "the paper, 12 layers": (12, *solve_deepnorm(12)),
-    "first, 12 layers": (12, solve_deepnorm(12)[0], published_beta_first(12)),
+    "the paper, 12 layers": (12, *constants_of(12)),
+    "first, 12 layers": (12, constants_of(12)[0], published_beta_first(12)),
     "second, 12 layers": (12, 2.828, published_beta_second(12)),
     "the same code, 1,000 layers": (1000, 2.828, published_beta_second(1000)),
     "a paper's 512 sub-layers": (256, 512**0.25, 512**-0.25),
@@ -588,7 +594,7 @@ xavier_gain = kit.mine_or_reference(xavier_gain, "xavier_gain")
 
 # %%
 torch.manual_seed(SEED)
-beta = solve_deepnorm(10)[1]
+beta = constants_of(10)[1]
 published, repaired = torch.empty(512, 512), torch.empty(512, 512)
 published_draw_(published, beta)
 variance_scaling_(repaired, beta**2)  # numbers g times as large have g² times the variance
@@ -632,7 +638,7 @@ with torch.no_grad():
     for n in (6, 12, 22):
         largest = [stack(n, join=rule)(X).abs().max().item() for rule in (as_pre_ln, deepnorm)]
         print(f"{n:2} layers ≈ {largest[0]:.1e}; with the norm on the sum ≈ {largest[1]:.1f}")
-asked = solve_deepnorm(24)[0]
+asked = constants_of(24)[0]
 kit.finding("asked for α = 2.632, effective_alpha reads", alpha_of(as_pre_ln, asked), near=asked, by=1e-3)
 
 # %% [markdown]
@@ -847,7 +853,7 @@ for power in (18, 19, 20):
 
 # %% tags=["hide-input"]
 torch.manual_seed(SEED)
-d, beta = 512, solve_deepnorm(100)[1]
+d, beta = 512, constants_of(100)[1]
 
 
 def drawn(gain=1.0):
@@ -868,9 +874,9 @@ hang(7, "default weights × β", "gain of the query", 1.0, xavier_gain(nn.Linear
 packed = nn.init.xavier_normal_(torch.empty(3 * d, d))
 hang(8, "packed QKV as one matrix", "gain of the query", 1.0, xavier_gain(packed.chunk(3)[0]), xavier_gain(drawn()))
 hang(9, "value slice forgotten", "gain of the value", beta, xavier_gain(drawn()), xavier_gain(drawn(beta)))
-alpha = solve_deepnorm(1000)[0]
+alpha = constants_of(1000)[0]
 hang(10, "α fixed at 2.828", "α at 1,000 layers", alpha, alpha_of(deepnorm, 2.828), alpha_of(deepnorm, alpha))
-hang(11, "layers for sub-layers", "β at 512 sub-layers", solve_deepnorm(256)[1], 512**-0.25, solve_deepnorm(256)[1])
+hang(11, "layers for sub-layers", "β at 512 sub-layers", constants_of(256)[1], 512**-0.25, constants_of(256)[1])
 
 
 def published_factors(mixed, output, factors):
@@ -969,7 +975,7 @@ kit.finding("as the paper has it: largest distance from what it asks for",
 def detected(layers):
     """What your detectors say, under the names of the rows of the library's checklist."""
     # A gain that is measured on one 64 × 64 matrix is off by 1% (its standard error is 1/√(2·64²)): 10% is a bug.
-    alpha, beta = solve_deepnorm(len(layers))
+    alpha, beta = constants_of(len(layers))
     scaled = [m for one in layers for m in (one.self_attn.v_proj, one.self_attn.out_proj, one.fc1, one.fc2)]
     plain = [m for one in layers for m in (one.self_attn.q_proj, one.self_attn.k_proj)]
     return {
@@ -1065,7 +1071,7 @@ print(review(my_model))
 # times the variance:
 
 # %%
-added = [1 - instruments(stack(50, beta=beta))[2] for beta in (100**-0.25, solve_deepnorm(50)[1])]
+added = [1 - instruments(stack(50, beta=beta))[2] for beta in (100**-0.25, constants_of(50)[1])]
 kit.finding("50 layers, share of the variance that the branches add", {"as printed": added[0], "the paper": added[1]},
             says="about four times as much", holds=3 < added[0] / added[1] < 5, form=".1%")  # fmt: skip
 
@@ -1286,7 +1292,7 @@ overflow_depth = kit.mine_or_reference(overflow_depth, "overflow_depth")
 limits = {"fp16": 65504, "float32, the norm": sqrt(3.4e38 / 64), "float32, the stream": 3.4e38}
 print(f"{'layers':>8}{'sub-layers':>12}" + "".join(f"{name:>22}" for name in limits))
 for n in (6, 8, 12, 24, 28, 100):
-    reached = {name: overflow_depth(solve_deepnorm(n)[0], limit) for name, limit in limits.items()}
+    reached = {name: overflow_depth(constants_of(n)[0], limit) for name, limit in limits.items()}
     shown = [f"at {at}" if at <= 2 * n else "not reached" for at in reached.values()]
     print(f"{n:8}{2 * n:12}" + "".join(f"{one:>22}" for one in shown))
 
