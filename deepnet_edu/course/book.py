@@ -89,7 +89,7 @@ def gather(source: Path, lessons: tuple[str, ...]) -> None:
         pages[f"lessons/{name}.ipynb"] = nbformat.writes(notebook)
     pages["index.md"] = _first_page(titles)
     for path, text in pages.items():
-        write_atomic(_made(source / path), _within(text, path, {*pages}) if path.endswith(".md") else text)
+        write_atomic(_made(source / path), _anchored(_within(text, path, {*pages})) if path.endswith(".md") else text)
     for name in lessons:
         _mend_links(source / "lessons" / f"{name}.ipynb", {*pages})
 
@@ -170,6 +170,11 @@ def _museum(text: str) -> Iterator[tuple[str, str]]:
     yield "museum/index.md", (opening or "# The bug museum\n\nLesson 09 is its tour.\n") + listed
     for bug in bugs:
         yield f"museum/{bug.slug}.md", f"# {bug.title}\n\n{bug.text}\n"
+
+
+def _anchored(text: str) -> str:
+    """Markdown whose words with an anchor are targets that Sphinx knows."""
+    return re.sub(r'<a id="([^"]+)"></a>(\*\*[^*]+\*\*)', r"[\2]{#\1}", text)
 
 
 def _within(text: str, page: str, pages: set[str]) -> str:

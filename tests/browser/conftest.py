@@ -262,7 +262,7 @@ def run_all(page: Any, last: str = "") -> None:
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         end.scroll_into_view_if_needed()
-        if output.count() and output.first.is_visible():
+        if output.count():  # not "is visible": it may be in a room that is folded
             break
         page.wait_for_timeout(250)
-    output.wait_for(timeout=1000)
+    output.first.wait_for(state="attached", timeout=1000)

@@ -63,7 +63,7 @@ CASES = [
         "(ranks - 1) / microbatches",
         "With chunks each wait is shorter.",
         "(ranks - 1) / (microbatches * chunks)",
-        "5 ranks, 8 steps, and each has the sum",
+        "5 ranks, 8 steps: largest distance from the sum",
     ),
 ]
 

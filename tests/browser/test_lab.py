@@ -18,7 +18,7 @@ def test_lesson_00_from_the_learners_workspace(page, lab_url: str, workspace: Pa
     lesson = workspace / "00_a_thousand_layers.ipynb"
     page.get_by_role("heading", name="Can a Transformer have a thousand layers?").wait_for(timeout=180_000)
 
-    run_all(page, "where knowing nothing is")
+    run_all(page, "a model that knows nothing:")
 
     # The live picture: alt text is what a screen reader gets, natural width shows that it was drawn.
     page.get_by_role("heading", name="Run", exact=True).scroll_into_view_if_needed()
@@ -86,6 +86,6 @@ def test_a_word_of_a_lesson_leads_to_its_row(page, lab: Lab, lab_url: str) -> No
     anchor = page.locator('.jp-MarkdownViewer [data-jupyter-id="token-similarity"]')
     anchor.wait_for(state="attached", timeout=60_000)
     row = anchor.locator("xpath=ancestor::tr")
-    assert "mean cosine between different tokens" in row.inner_text()
+    assert "mean cosine between the vectors of different tokens" in row.inner_text()
     top = "row => row.getBoundingClientRect().top - row.closest('.jp-MarkdownViewer').getBoundingClientRect().top"
     page.wait_for_function(f"row => Math.abs(({top})(row)) < 100", arg=row.element_handle(), timeout=60_000)

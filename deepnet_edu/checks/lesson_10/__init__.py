@@ -158,10 +158,10 @@ _SCALES = [
 
 JUDGES: dict[str, Judge] = {
     "training_step": training_step,
-    "cosine_rate": cosine_rate,
-    "accumulated_loss": accumulated_loss,
     "scaled_step": scaled_step,
     "checkpoints": checkpoints,
+    "accumulated_loss": accumulated_loss,
+    "cosine_rate": cosine_rate,
     "next_scale": next_scale,
     "adamw_step": adamw_step,
 }
