@@ -586,10 +586,7 @@ guess_race
 # 1,000 layers.
 
 # %%
-race = RaceExplorer("deepnorm", depth=100)
-race.rate.value = 1e-4
-race.refresh()
-race
+RaceExplorer("deepnorm", depth=100)
 
 # %%
 first = {rule: grid.race(measured.RaceSettings(rule, 100, 1e-4, 0))[1] for rule in ("deepnorm", "post_ln", "pre_ln")}
@@ -701,9 +698,9 @@ GameExplorer()
 # %% [markdown]
 # <details><summary>Hints, if the ladder ends early</summary>
 #
-# - The first thing to leave behind is the rule: Post-LN and Pre-LN have no α and β to set (both dials are grey).
+# - From 16 layers on the first thing to change is the rule: Post-LN and Pre-LN have no α and β to set (both dials are grey).
 # - $\alpha\beta = 1/\sqrt 2$ leaves one number. Your formula says which α is too small.
-# - The run has 25 steps. An α far above the edge is safe and slow: a larger learning rate can be the better way.
+# - A run has 40 steps, as on the map. An α far above the edge is safe and slow: 40 steps may be too few for it.
 # </details>
 #
 # ## In three sentences
