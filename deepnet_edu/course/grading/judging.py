@@ -71,8 +71,11 @@ class Judgement:
     def crosses(self, exercise: str) -> bool:
         """Whether all that the judge gives to the reference answer, and gets from it, can cross between processes."""
         if exercise not in self._crosses:
-            reference = check._reference(exercise)
+            reference, judge = check._reference(exercise), check.judges[exercise]
             assert reference is not None
+            if "trial.function" in inspect.getsource(judge):  # it looks into the function's code
+                self._crosses[exercise] = False
+                return False
             trial = _Copying(reference, exercise)
             self._crosses[exercise] = (
                 judged(exercise, check.judges[exercise], reference_of(trial), self.timeout, trial=trial).state == "done"
