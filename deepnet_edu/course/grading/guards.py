@@ -1,7 +1,7 @@
 """What a process gives up before it runs an answer: files, the network, signals to others, memory without end.
 
-On Linux the kernel holds the answer to that (Landlock, beside the namespaces in which the sandbox was started). An audit
-hook of Python's does the same everywhere, for all that goes through Python: it is a fence, not a wall.
+On Linux the kernel holds the answer to that: Landlock, beside the namespaces in which the sandbox was started. An
+audit hook of Python's does the same everywhere, for all that goes through Python: it is a fence, not a wall.
 """
 
 import ctypes

@@ -1,7 +1,7 @@
 """Inside the sandbox: one process that has loaded PyTorch, and forks another for each answer.
 
-``python -m deepnet_edu.course.grading.inside FD FOLDER`` is started by sandbox.py. What is forked takes one job from its
-line, gives up all that it does not need, runs the answer, and ends.
+sandbox.py starts ``python -m deepnet_edu.course.grading.inside FD FOLDER``. What is forked takes one job from its line,
+gives up all that it does not need, runs the answer, and ends.
 """
 
 import ast
@@ -24,10 +24,10 @@ from IPython.core.inputtransformer2 import TransformerManager
 
 from deepnet_edu.checks.base import judged
 from deepnet_edu.checks.by_name import check
-from deepnet_edu.checks.forms import as_asked, signature_of
+from deepnet_edu.checks.forms import as_asked, signature_of, untouched
 from deepnet_edu.checks.trial import Trial
 from deepnet_edu.course.cells import needed_for
-from deepnet_edu.course.grading import guards, untouched, wire
+from deepnet_edu.course.grading import guards, wire
 
 _TICK_S = 0.02
 

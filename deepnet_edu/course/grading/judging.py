@@ -101,7 +101,8 @@ class Judgement:
             result = judged(exercise, check.judges[exercise], remote, self.timeout, trial=Trial(remote, exercise))
             if remote.strange:
                 raise wire.NotPlainError(remote.strange)
-            return Verdict(result.state, _said(result.sentence), "apart")
+            state = "open" if result.state == "noted" else result.state
+            return Verdict(state, _said(result.sentence), "apart")
 
     def _beside(self, exercise: str, cells: Sequence[str]) -> Verdict:
         nonce = secrets.token_hex(16)
@@ -140,6 +141,16 @@ def _said(sentence: str, most: int = 300) -> str:
     """A sentence that a student's program may have had a hand in."""
     sentence = one_line(sentence)
     return sentence if len(sentence) <= most else sentence[: most - 1] + "…"
+
+
+@contextlib.contextmanager
+def judging(needed: bool) -> Iterator[tuple[Judgement | None, str]]:
+    """A sandbox that runs, what judges in it, and how it holds answers, in a sentence; nothing where none is needed."""
+    if not needed:
+        yield None, ""
+        return
+    with Sandbox() as sandbox:
+        yield Judgement(sandbox), sandbox.in_words()
 
 
 class _Copying(Trial):
@@ -194,7 +205,7 @@ class _Remote:
         if kind == "raised":
             raise _raised(*details)
         if details and details[0] == "generator":
-            return (one for one in ())
+            return _nothing()
         self.strange = str(details[0]) if details else "?"
         raise NotRight("The answer is of a kind that this exercise cannot go on with.")
 
@@ -205,6 +216,11 @@ class _Remote:
             wire.put(self._results[place], one)
         self._results.append(result)
         return result
+
+
+def _nothing() -> Iterator[None]:
+    """A generator, as the answer's is one."""
+    yield
 
 
 def _raised(name: str, sentence: str) -> BaseException:

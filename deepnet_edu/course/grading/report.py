@@ -1,50 +1,21 @@
 """A class report: who solved what, how many points, and what went wrong most."""
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from deepnet_edu.course.exercises import Exercise
 from deepnet_edu.course.grading.judging import Judgement, Verdict
 from deepnet_edu.course.grading.submissions import Student, cells_of
-from deepnet_edu.progress import ExerciseState, read
+from deepnet_edu.course.grading.table import Row
+from deepnet_edu.progress import read
 
-HEAD = ("student", "lesson", "exercise", "state", "points", "out_of", "optional", "evidence", "sentence")
 EVIDENCE = {
     "apart": "judged in another process than the answer's",
     "beside": "judged in the answer's own process, since what it computes with cannot leave it: weaker",
     "progress": "the student's own file says so, and nothing was judged: weakest",
 }
-
-
-@dataclass(frozen=True)
-class Row:
-    """One exercise of one student.
-
-    Attributes:
-        student: name.
-        lesson: its number.
-        exercise: name of the function.
-        state: ``"done"``, ``"tried"`` or ``"open"``.
-        points: the exercise's importance if it is done, else 0.
-        out_of: what it is worth; an optional exercise is worth it on top.
-        optional: whether it need not be done.
-        evidence: how it was found.
-        sentence: what the card says, empty where nothing is wrong.
-    """
-
-    student: str
-    lesson: str
-    exercise: str
-    state: ExerciseState
-    points: int
-    out_of: int
-    optional: bool
-    evidence: str
-    sentence: str
 
 
 def graded(
@@ -131,23 +102,3 @@ def as_plain(rows: Sequence[Row], trouble: Sequence[str], sandbox: str) -> dict[
         "trouble": list(trouble),
         "sandbox": sandbox,
     }
-
-
-def as_csv(rows: Sequence[Row]) -> str:
-    """A line per student and exercise."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(HEAD)
-    for row in rows:
-        table.writerow([_harmless(value) for value in asdict(row).values()])
-    return text.getvalue()
-
-
-def is_ours(found: bytes) -> bool:
-    """Whether a file with these bytes is such a table, and may be replaced."""
-    return found.startswith(",".join(HEAD).encode())
-
-
-def _harmless(value: Any) -> Any:
-    """A text that a spreadsheet would take for a formula, as text."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value

@@ -136,7 +136,8 @@ def _file(path: Path, lessons: Sequence[str]) -> Student:
 def _one_each(student: Student, lesson: str, path: Path) -> None:
     if lesson in student.notebooks:
         raise UserError(
-            f"{student.name} has two notebooks of lesson {lesson[:2]}: {student.notebooks[lesson]} and {path}. Keep one."
+            f"{student.name} has two notebooks of lesson {lesson[:2]}: {student.notebooks[lesson]} and {path}. "
+            "Keep one."
         )
     student.notebooks[lesson] = path
 
