@@ -25,7 +25,8 @@ from deepnet_edu.course.grading.table import Row, as_csv
 from deepnet_edu.course.places import LESSONS, lesson_names
 from deepnet_edu.messages import UserError
 from tests.checks.answers import RIGHT, WRONG
-from tests.course.three import EXERCISES, LESSON, POINTS, WRONG as TRIED, hand_in, known_wrong
+from tests.course.three import EXERCISES, LESSON, POINTS, hand_in, known_wrong
+from tests.course.three import WRONG as TRIED
 
 if sys.platform == "win32":
     pytest.skip("Windows has no sandbox for answers", allow_module_level=True)
@@ -160,7 +161,8 @@ PATCHES = {
     "how values are compared": "import deepnet_edu.checks.trial as t\n    t.close = lambda *a: True",
     "a name that hides Python's": "import deepnet_edu.checks.trial as t\n    t.any = lambda *a: False",
     "NumPy": "import numpy as np\n    np.abs = np.max = lambda *a, **k: 0",
-    "the code of a function": "import deepnet_edu.checks.values as v\n    v.close.__code__ = (lambda a, b, c: True).__code__",
+    "the code of a function": "import deepnet_edu.checks.values as v\n"
+    "    v.close.__code__ = (lambda a, b, c: True).__code__",
     "the line": "import os\n    for fd in range(3, 60):\n        try: os.write(fd, b'x\\0done\\0\\0\\0')\n"
     "        except OSError: pass",
 }
@@ -374,4 +376,7 @@ def test_every_reference_answer_is_right_in_the_sandbox(judgement: Judgement) ->
         module = inspect.getmodule(check._reference(exercise))
         assert module is not None
         found = judgement.of(exercise, [inspect.getsource(module)])
-        assert found == Verdict("done", "", "apart" if judgement.crosses(exercise) else "beside"), exercise
+        assert found == Verdict("done", "", "apart" if judgement.crosses(exercise) else "beside"), (
+            exercise,
+            found.sentence,
+        )

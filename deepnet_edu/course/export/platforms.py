@@ -57,7 +57,7 @@ def export_nbgrader(folder: Path, lessons: Sequence[str], hide_checks: bool) -> 
                     cell.source = source.source
                     cell.metadata["nbgrader"] = _marks(f"answer-{name}", solution=True)
                 elif one := _checked(source, exercises):
-                    test = _raising(one)
+                    test = _raising(one, card=True)
                     if hide_checks:
                         test = f"### BEGIN HIDDEN TESTS\n{test}\n### END HIDDEN TESTS"
                     cell.source = source.source.replace(f"check.{one.name}({one.name})", test)
@@ -98,7 +98,8 @@ def export_otter(folder: Path, lessons: Sequence[str], hide_checks: bool) -> lis
                     cell.source = _prompted(source.source, name)
                     cells += [_raw("# BEGIN SOLUTION"), cell, _raw("# END SOLUTION")]
                 elif one := _checked(source, exercises):
-                    test = f"def test_{one.name}({one.name}, check):\n{textwrap.indent(_raising(one), '    ')}"
+                    body = textwrap.indent(_raising(one), "    ")
+                    test = f"def test_{one.name}({one.name}, check):\n{body}"
                     if hide_checks:
                         test = f"# HIDDEN\n{test}"
                     else:
@@ -138,13 +139,16 @@ def _checked(source: NotebookNode, exercises: dict[str, Exercise]) -> Exercise |
     return next((one for one in exercises.values() if f"check.{one.name}({one.name})" in source.source), None)
 
 
-def _raising(one: Exercise) -> str:
-    """The check as these programs want it: it shows its card, and raises unless the answer is right."""
-    return (
-        f"found = check.{one.name}({one.name})\n"
-        "display(found)\n"
-        'assert found.state == "done", found.sentence or "not right yet"'
-    )
+def _raising(one: Exercise, *, card: bool = False) -> str:
+    """The check as these programs want it: it raises unless the answer is right.
+
+    Args:
+        one: the exercise.
+        card: it shows its card first, which takes a notebook.
+    """
+    shown = "display(found)\n" if card else ""
+    says = 'assert found.state == "done", found.sentence or "not right yet"'
+    return f"found = check.{one.name}({one.name})\n{shown}{says}"
 
 
 def _marks(name: str, *, solution: bool = False, points: int = 0) -> dict[str, object]:

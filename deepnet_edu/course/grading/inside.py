@@ -78,6 +78,7 @@ def _wait(child: int, control: socket.socket) -> None:
 
 def _serve(line: socket.socket, folder: Path) -> None:
     os.setsid()
+    line.sendall(b"h")
     folder.mkdir()
     os.chdir(folder)
     os.environ["HOME"] = os.environ["TMPDIR"] = str(folder)

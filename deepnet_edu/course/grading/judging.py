@@ -5,6 +5,7 @@ import contextlib
 import inspect
 import secrets
 import socket
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -21,6 +22,7 @@ from deepnet_edu.progress import ExerciseState
 Evidence = Literal["apart", "beside", "progress", "none"]
 
 TIMEOUT_S = 30.0
+_MORE_S = 60.0
 ALTERED = "This answer changes what judges it: look at it yourself."
 ENDED = "Your cells ended the program, or took too much memory."
 _BROKEN = (EOFError, ValueError, OSError)
@@ -97,8 +99,12 @@ class Judgement:
                 return Verdict("open", "", "apart")
             if kind != "ready":
                 return Verdict("tried", _said(f"Your cells raised {details[0]}: {details[1]}"), "apart")
-            remote = _Remote(line, own)
-            result = judged(exercise, check.judges[exercise], remote, self.timeout, trial=Trial(remote, exercise))
+            remote = _Remote(line, own, time.monotonic() + self.timeout)
+            patience = self.timeout + _MORE_S  # the line gives up first
+            result = judged(exercise, check.judges[exercise], remote, patience, trial=Trial(remote, exercise))
+            if remote.late:
+                said = f"Your function did not return within {self.timeout:g} s: is there a loop without end?"
+                return Verdict("tried", said, "apart")
             if remote.strange:
                 raise wire.NotPlainError(remote.strange)
             state = "open" if result.state == "noted" else result.state
@@ -180,8 +186,8 @@ class _Copying(Trial):
 class _Remote:
     """An answer in a process of its own, called as if it were here."""
 
-    def __init__(self, line: socket.socket, own: inspect.Signature | None) -> None:
-        self._line, self.strange = line, ""
+    def __init__(self, line: socket.socket, own: inspect.Signature | None, until: float) -> None:
+        self._line, self._until, self.late, self.strange = line, until, False, ""
         self.__wrapped__ = min  # a function without a file: no line of this one is shown as the student's
         self._results: list[Any] = []
         if own is not None:
@@ -194,9 +200,11 @@ class _Remote:
             Exception: what it raised there, by name and sentence.
         """
         try:
+            self._line.settimeout(max(0.001, self._until - time.monotonic()))
             wire.send(self._line, [given, named])
             kind, *details = wire.receive(self._line)
         except TimeoutError:
+            self.late = True
             raise GaveUp from None
         except _BROKEN:
             raise SystemExit from None

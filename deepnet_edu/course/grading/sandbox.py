@@ -71,6 +71,10 @@ class Sandbox:
                     self._start()
                 assert self._control is not None
                 socket.send_fds(self._control, [b"j"], [theirs.fileno()])
+                theirs.close()
+                ours.settimeout(_START_S)
+                if not ours.recv(1):  # what was forked says that it is there
+                    raise ConnectionResetError
                 ours.settimeout(timeout)
                 wire.send(ours, job)
                 return ours
