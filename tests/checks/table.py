@@ -6,10 +6,11 @@ Remake it with: python -m tests.checks.table
 import ast
 import importlib.util
 import inspect
+from collections.abc import Iterable
 from types import ModuleType
 
 from deepnet_edu.checks import check
-from deepnet_edu.course.exercises import exercises_of
+from deepnet_edu.course.exercises import Exercise, exercises_of
 from deepnet_edu.course.places import ROOT, SOLUTIONS, lesson_names
 from deepnet_edu.files import write_atomic
 
@@ -33,7 +34,7 @@ def page() -> str:
     last = ""
     for lesson, exercise in every:
         if lesson != last:
-            parts.append(f"## Lesson {lesson}\n")
+            parts += [f"## Lesson {lesson}\n", _rubric(exercises for name, exercises in every if name == lesson)]
             last = lesson
         answers = _fresh(f"tests.checks.answers_{lesson}")
         right = sum(name == exercise.name for name, _ in answers.RIGHT)
@@ -46,6 +47,20 @@ def page() -> str:
         )
         parts.append("")
     return "\n".join(parts)
+
+
+def _rubric(exercises: Iterable[Exercise]) -> str:
+    """A lesson's points."""
+    listed = [*exercises]
+    core, rest = (sum(one.importance for one in listed if one.optional == kind) for kind in (False, True))
+    optional = f", {rest} more for optional exercises" if rest else ""
+    rows = [
+        f"| {one.number} `{one.name}` | {one.importance} | {'optional' if one.optional else 'core'} "
+        f"| {one.difficulty} of 5 | {one.minutes} |"
+        for one in listed
+    ]
+    head = "| exercise | points | kind | difficulty | minutes |\n|---|---|---|---|---|"
+    return "\n".join([f"{core} points{optional}.\n", head, *rows, ""])
 
 
 def _fresh(name: str) -> ModuleType:
