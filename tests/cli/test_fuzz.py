@@ -41,8 +41,8 @@ SECONDS, MEMORY = 20, 6 * 2**30
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 #: What a command that needs an argument gets when its options are tried; without one, run would plan all lessons.
 ARGUMENTS = {
-    "grade": "batch", "plan": "small_1000", "report": "batch", "review": "model.py:build", "run": "00", "train": "laptop-1000",
-    "workers": "tcp://127.0.0.1:8786",
+    "grade": "batch", "plan": "small_1000", "report": "batch", "review": "model.py:build", "run": "00",
+    "train": "laptop-1000", "workers": "tcp://127.0.0.1:8786",
 }  # fmt: skip
 
 
