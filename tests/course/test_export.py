@@ -17,7 +17,7 @@ import pytest
 
 from deepnet_edu.checks import check
 from deepnet_edu.course.exercises import BEGIN, exercises_of
-from deepnet_edu.course.export import new_folder
+from deepnet_edu.course.export import converted, new_folder
 from deepnet_edu.course.export.platforms import export_nbgrader, export_otter
 from deepnet_edu.course.export.withheld import export_withheld
 from deepnet_edu.course.places import LESSONS, REFERENCES, ROOT, SOLUTIONS, lesson_names
@@ -339,3 +339,16 @@ def test_otter_grades_three_students(tmp_path: Path) -> None:
 def test_what_students_get_is_what_the_lessons_are(withheld: Path) -> None:
     for path in LESSONS.glob("*.ipynb"):
         assert (withheld / "students" / "lessons" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_the_page_for_teachers_counts_right() -> None:
+    """Minutes, exercises and points of the ways through it."""
+    page = (ROOT / "docs" / "teach.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (?:two|four|eight) hours \| ([\d, ]+) \| (\d+) \| (\d+) \| (\d+) \|$", page, re.MULTILINE)
+    assert len(rows) == 3
+    headers = {built.header.number: built.header.minutes for built, _ in converted(lesson_names(SOLUTIONS, "py"))}
+    for listed, *numbers in rows:
+        lessons = listed.split(", ")
+        core = [one for name, every in ALL.items() if name[:2] in lessons for one in every if not one.optional]
+        minutes = sum(headers[lesson] for lesson in lessons)
+        assert [*map(int, numbers)] == [minutes, len(core), sum(one.importance for one in core)]

@@ -380,3 +380,7 @@ def test_every_reference_answer_is_right_in_the_sandbox(judgement: Judgement) ->
             exercise,
             found.sentence,
         )
+    page = (LESSONS.parent / "docs" / "teach.md").read_text(encoding="utf-8")
+    apart = sum(map(judgement.crosses, check.judges))
+    assert f"| `apart` | {apart} |" in page
+    assert f"| `beside` | {len(check.judges) - apart} |" in page

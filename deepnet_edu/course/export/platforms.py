@@ -40,8 +40,8 @@ def export_nbgrader(folder: Path, lessons: Sequence[str], hide_checks: bool) -> 
     Returns:
         What was made, and what to type next, in lines.
     """
-    lessons = _with_exercises(lessons)
     with new_folder(folder) as made:
+        lessons = _with_exercises(lessons)
         (made / "nbgrader_config.py").write_text(
             _CONFIG.format(
                 name="this folder is a course", begin=BEGIN.removeprefix("### "), end=END.removeprefix("### ")
@@ -83,8 +83,8 @@ def export_otter(folder: Path, lessons: Sequence[str], hide_checks: bool) -> lis
     Returns:
         What was made, and what to type next, in lines.
     """
-    lessons = _with_exercises(lessons)
     with new_folder(folder) as made:
+        lessons = _with_exercises(lessons)
         for built, sources in converted(lessons):
             exercises = _exercises(built.name, sources)
             config = f"# ASSIGNMENT CONFIG\nname: {built.name}\nexport_cell: false\ntests:\n    ok_format: false\n"
