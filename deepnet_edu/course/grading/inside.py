@@ -43,13 +43,11 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)  # as kit.setup does
     control.sendall(b"r")
-    number = 0
     while True:
         said, lines, *_ = socket.recv_fds(control, 1, 1)
         if not said or not lines:
             return
-        number += 1
-        own = folder / str(number)
+        own = Path(tempfile.mkdtemp(dir=folder))  # one of a killed predecessor may be there still
         child = os.fork()
         if not child:
             with contextlib.suppress(BaseException):
@@ -79,7 +77,6 @@ def _wait(child: int, control: socket.socket) -> None:
 def _serve(line: socket.socket, folder: Path) -> None:
     os.setsid()
     line.sendall(b"h")
-    folder.mkdir()
     os.chdir(folder)
     os.environ["HOME"] = os.environ["TMPDIR"] = str(folder)
     tempfile.tempdir = str(folder)
