@@ -107,6 +107,17 @@ def same_kind(value: Any, example: Any) -> bool:
     return True
 
 
+def untouched(function: Any, name: str) -> bool:
+    """Whether a function is the stub: all that it does is raise NotImplementedError with its own name.
+
+    Args:
+        function: as the learner's notebook has it.
+        name: of the exercise.
+    """
+    code = getattr(function, "__code__", None)
+    return code is not None and code.co_names == ("NotImplementedError",) and name in code.co_consts
+
+
 def _is_whole(value: Any) -> bool:
     return isinstance(value, int | np.integer)
 

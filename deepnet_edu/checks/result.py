@@ -2,14 +2,17 @@
 
 from dataclasses import dataclass
 from html import escape
-from typing import Any
+from typing import Any, Literal
 
 from deepnet_edu.progress import ExerciseState
 
-_SYMBOLS = {"open": "○", "tried": "✗", "done": "✓"}
-_WORDS = {"open": "Not attempted yet", "tried": "Not yet", "done": "Right"}
+#: What a check finds; ``"noted"`` where it is withheld, so that it finds nothing.
+State = ExerciseState | Literal["noted"]
+
+_SYMBOLS = {"open": "○", "tried": "✗", "done": "✓", "noted": "…"}
+_WORDS = {"open": "Not attempted yet", "tried": "Not yet", "done": "Right", "noted": "Noted"}
 # Mid-tones that can be read on white and on black.
-_COLORS = {"open": "#7f7f7f", "tried": "#d1495b", "done": "#2a9d5c"}
+_COLORS = {"open": "#7f7f7f", "tried": "#d1495b", "done": "#2a9d5c", "noted": "#5b84b1"}
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,8 @@ class Result:
 
     Attributes:
         exercise: name of the function that was asked for.
-        state: ``"open"``: not attempted; ``"tried"``: not right yet; ``"done"``.
+        state: ``"open"``: not attempted; ``"tried"``: not right yet; ``"done"``; ``"noted"``: checked
+            later, by a teacher who has the checks.
         sentence: what to know next, one sentence.
         expected: the value that was expected, as text, or empty.
         got: the value that came, as text, or empty.
@@ -31,7 +35,7 @@ class Result:
     """
 
     exercise: str
-    state: ExerciseState
+    state: State
     sentence: str = ""
     expected: str = ""
     got: str = ""

@@ -15,6 +15,14 @@ from deepnet_edu.course.cells import needed_for
 from deepnet_edu.messages import unknown
 
 
+class WithheldError(Exception):
+    """A lesson cannot go on: the answer is not right yet, and this course withholds the reference answers."""
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows instead of a traceback."""
+        return [str(self)]
+
+
 def mine_or_reference(function: Callable[..., Any], name: str = "") -> Callable[..., Any]:
     """The learner's function if its check passes, else the reference answer, so that the lesson continues either way.
 
@@ -27,17 +35,25 @@ def mine_or_reference(function: Callable[..., Any], name: str = "") -> Callable[
 
     Raises:
         AttributeError: no exercise has this name; the sentence names the nearest.
+        WithheldError: the answer is not right, and this course withholds the reference answers.
     """
     name = name or check.name_of(function)
     answer = check.answer(name, function)
     if answer is not None:
         return answer
+    reference = getattr(_references(name, "correct it, run its check again, and then this cell"), name)
     print(f"{name}: continuing with the reference answer until yours is right.")
-    return cast(Callable[..., Any], getattr(_references(name), name))
+    return cast(Callable[..., Any], reference)
 
 
-def _references(exercise: str) -> ModuleType:
-    return import_module(f"{REFERENCES}.lesson_{check.lesson_of[exercise]}")
+def _references(exercise: str, remedy: str) -> ModuleType:
+    module = f"{REFERENCES}.lesson_{check.lesson_of[exercise]}"
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != module:
+            raise
+    raise WithheldError(f"{exercise}: this course withholds the answers, and the lesson needs yours: {remedy}.")
 
 
 def earlier(name: str) -> Callable[..., Any]:
@@ -51,6 +67,7 @@ def earlier(name: str) -> Callable[..., Any]:
 
     Raises:
         AttributeError: no exercise has this name; the sentence names the nearest.
+        WithheldError: there is no right answer of yours, and this course withholds the reference answers.
     """
     if name not in check.judges:
         raise AttributeError(unknown("exercise", name, check.judges))
@@ -62,12 +79,14 @@ def earlier(name: str) -> Callable[..., Any]:
             cells = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
         except Exception:  # not a notebook
             continue
-        answer = check.answer(name, _Elsewhere(name, needed_for(name, cells)))
+        source = needed_for(name, cells)
+        answer = check.answer(name, _Elsewhere(name, source)) if source else None
         if answer is not None:
             print(f"{name}: your own, from {path.stem}.")
             return answer
+    reference = getattr(_references(name, f"solve it in lesson {lesson}, in the folder of this notebook"), name)
     print(f"{name}: the reference answer; yours will be taken from lesson {lesson} once it is right.")
-    return cast(Callable[..., Any], getattr(_references(name), name))
+    return cast(Callable[..., Any], reference)
 
 
 def shipped(name: str) -> str:
@@ -81,6 +100,7 @@ def shipped(name: str) -> str:
 
     Raises:
         AttributeError: no exercise has this name; the sentence names the nearest.
+        WithheldError: yours cannot run there, and this course withholds the reference answers.
     """
     if name not in check.judges:
         raise AttributeError(unknown("exercise", name, check.judges))
@@ -91,10 +111,11 @@ def shipped(name: str) -> str:
     if str(getattr(space.get(name), "__module__", "")).startswith(REFERENCES):
         return reference
     alone = _Elsewhere(name, needed_for(name, [*compiled, *space["In"]]))
-    if check.judge(name, alone).state == "done":
+    if check.judge(name, alone).state in ("done", "noted"):
         own = f"from deepnet_edu.checks import check\n\n{name} = check.in_form({name!r}, {name})"
         return f"{alone.source}\n\n\n{own}"
     why = f" ({alone.trouble})" if alone.trouble else ""
+    _references(name, f"it cannot run outside this notebook{why}")
     print(f"{name}: yours cannot run outside this notebook{why}, so the other process takes the reference answer.")
     return reference
 

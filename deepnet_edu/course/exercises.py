@@ -9,11 +9,13 @@ An exercise is three cells of solutions/NN_name.py that name the same function:
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from nbformat import NotebookNode
 
+from deepnet_edu.course.places import SOLUTIONS
 from deepnet_edu.messages import UserError
 
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
@@ -31,6 +33,7 @@ class Exercise:
         difficulty: 1 to 5.
         importance: 1 to 5.
         minutes: for a student who has read the lesson once.
+        optional: whether its heading says so.
         hints: of rising strength, Markdown.
         solution: source of the whole code cell.
     """
@@ -42,6 +45,7 @@ class Exercise:
     minutes: int
     hints: tuple[str, ...]
     solution: str
+    optional: bool = False
 
 
 def find_exercises(notebook: NotebookNode, lesson: str) -> list[Exercise]:
@@ -62,6 +66,22 @@ def find_exercises(notebook: NotebookNode, lesson: str) -> list[Exercise]:
         _exercise(notebook, lesson, number, name, prompt, codes)
         for number, (name, prompt) in enumerate(prompts.items(), 1)
     ]
+
+
+def exercises_of(lessons: Sequence[str]) -> dict[str, list[Exercise]]:
+    """The exercises of the course by lesson, in order; a lesson without any is left out.
+
+    Args:
+        lessons: names of lessons, such as ``"02_layer_norm"``.
+
+    Raises:
+        UserError: an exercise is incomplete.
+    """
+    import jupytext  # which takes a second
+
+    sources = {name: jupytext.read(SOLUTIONS / f"{name}.py") for name in lessons}
+    found = {name: find_exercises(source, name) for name, source in sources.items()}
+    return {name: exercises for name, exercises in found.items() if exercises}
 
 
 def _named(notebook: NotebookNode, kind: str) -> list[NotebookNode]:
@@ -93,7 +113,9 @@ def _exercise(
     if lacks:
         raise UserError(f"{lesson}: the exercise {name} lacks {', '.join(lacks)}.")
     numbers = {key: prompt.metadata[key] for key in _NUMBERS}
-    return Exercise(name, number, hints=hints, solution=without_markers(solution), **numbers)
+    heading = next(line for line in prompt.source.splitlines() if line.startswith("#"))
+    optional = "(optional)" in heading
+    return Exercise(name, number, hints=hints, solution=without_markers(solution), optional=optional, **numbers)
 
 
 def _is_count(value: Any, most: int | None) -> bool:

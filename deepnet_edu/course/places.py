@@ -89,6 +89,7 @@ def package_digest() -> str:
     records."""
     apart = [path for room in ("batch", "cli") for path in (PACKAGE / room).glob("*.py")]
     apart += [PACKAGE / "course" / f"{name}.py" for name in _APART]
+    apart += [path for room in ("export", "grading") for path in (PACKAGE / "course" / room).glob("*.py")]
     apart += RESULTS.glob("batch_*.json")  # which no notebook reads
     files = sorted({*PACKAGE.rglob("*.py"), *RECORDS.glob("*.json"), *RESULTS.glob("*.json")} - {*apart})
     lines = [f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in files]

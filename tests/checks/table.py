@@ -6,13 +6,12 @@ Remake it with: python -m tests.checks.table
 import ast
 import importlib.util
 import inspect
+from collections.abc import Iterable
 from types import ModuleType
 
-import jupytext
-
 from deepnet_edu.checks import check
-from deepnet_edu.course.exercises import Exercise, find_exercises
-from deepnet_edu.course.places import ROOT, SOLUTIONS
+from deepnet_edu.course.exercises import Exercise, exercises_of
+from deepnet_edu.course.places import ROOT, SOLUTIONS, lesson_names
 from deepnet_edu.files import write_atomic
 
 PAGE = ROOT / "docs" / "exercises.md"
@@ -26,35 +25,20 @@ wrong then must be caught. `python -m tests.checks.report` counts them all.
 """
 
 
-def optional(exercise: Exercise, source: str) -> bool:
-    """Whether its heading says so."""
-    prompt = source.split(f'[markdown] exercise="{exercise.name}"')[1]
-    return "(optional)" in next(line for line in prompt.splitlines() if line.startswith("# #"))
-
-
-def exercises() -> list[tuple[str, Exercise, bool]]:
-    """All exercises of the course in order: lesson, exercise, whether it is optional."""
-    found = []
-    for path in sorted(SOLUTIONS.glob("[0-9][0-9]_*.py")):
-        source = path.read_text(encoding="utf-8")
-        for exercise in find_exercises(jupytext.reads(source, fmt="py:percent"), path.stem):
-            found.append((path.stem[:2], exercise, optional(exercise, source)))
-    return found
-
-
 def page() -> str:
     """The whole page."""
-    every = exercises()
-    options = sum(is_optional for *_, is_optional in every)
+    by_lesson = exercises_of(lesson_names(SOLUTIONS, "py"))
+    every = [(name[:2], exercise) for name, exercises in by_lesson.items() for exercise in exercises]
+    options = sum(exercise.optional for _, exercise in every)
     parts = [_HEAD, f"{len(every) - options} core exercises, {options} optional ones.\n"]
     last = ""
-    for lesson, exercise, is_optional in every:
+    for lesson, exercise in every:
         if lesson != last:
-            parts.append(f"## Lesson {lesson}\n")
+            parts += [f"## Lesson {lesson}\n", _rubric(exercises for name, exercises in every if name == lesson)]
             last = lesson
         answers = _fresh(f"tests.checks.answers_{lesson}")
         right = sum(name == exercise.name for name, _ in answers.RIGHT)
-        kind = "optional" if is_optional else "core"
+        kind = "optional" if exercise.optional else "core"
         parts.append(
             f"### {int(lesson)}.{exercise.number} `{exercise.name}`\n\n"
             f"{kind}, difficulty {exercise.difficulty}, importance {exercise.importance}, {exercise.minutes} minutes; "
@@ -63,6 +47,20 @@ def page() -> str:
         )
         parts.append("")
     return "\n".join(parts)
+
+
+def _rubric(exercises: Iterable[Exercise]) -> str:
+    """A lesson's points."""
+    listed = [*exercises]
+    core, rest = (sum(one.importance for one in listed if one.optional == kind) for kind in (False, True))
+    optional = f", {rest} more for optional exercises" if rest else ""
+    rows = [
+        f"| {one.number} `{one.name}` | {one.importance} | {'optional' if one.optional else 'core'} "
+        f"| {one.difficulty} of 5 | {one.minutes} |"
+        for one in listed
+    ]
+    head = "| exercise | points | kind | difficulty | minutes |\n|---|---|---|---|---|"
+    return "\n".join([f"{core} points{optional}.\n", head, *rows, ""])
 
 
 def _fresh(name: str) -> ModuleType:

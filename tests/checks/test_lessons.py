@@ -14,6 +14,8 @@ import torch
 
 from deepnet_edu.checks import check
 from deepnet_edu.checks.base import judged
+from deepnet_edu.course.exercises import exercises_of
+from deepnet_edu.course.places import SOLUTIONS, lesson_names
 from tests.checks import table
 from tests.checks.answers import EXERCISES, RIGHT, WRONG, home, reference
 from tests.checks.mutants import Observed, function, mutants
@@ -210,7 +212,8 @@ def test_mutants_that_differ_on_one_draw_are_told_apart() -> None:
 
 def test_exercises_are_listed_in_the_order_in_which_a_lesson_meets_them() -> None:
     """`progress` names the next one by it."""
-    met = [exercise.name for _, exercise, _ in table.exercises()]
+    by_lesson = exercises_of(lesson_names(SOLUTIONS, "py"))
+    met = [exercise.name for exercises in by_lesson.values() for exercise in exercises]
     assert met == list(check.lesson_of)
 
 

@@ -41,8 +41,8 @@ SECONDS, MEMORY = 20, 6 * 2**30
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 #: What a command that needs an argument gets when its options are tried; without one, run would plan all lessons.
 ARGUMENTS = {
-    "plan": "small_1000", "report": "batch", "review": "model.py:build", "run": "00", "train": "laptop-1000",
-    "workers": "tcp://127.0.0.1:8786",
+    "grade": "batch", "plan": "small_1000", "report": "batch", "review": "model.py:build", "run": "00",
+    "train": "laptop-1000", "workers": "tcp://127.0.0.1:8786",
 }  # fmt: skip
 
 
@@ -130,6 +130,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         "deepnet_edu.review.target.review",
         "deepnet_edu.batch.run.fill_folder",
         "deepnet_edu.course.build.executed",
+        "deepnet_edu.course.export.platforms.exercises_of",
+        "deepnet_edu.course.export.withheld._students",
+        "deepnet_edu.course.grading.sandbox.Sandbox._start",
         "deepnet_edu.course.lab.LabApp.launch_instance",
         "deepnet_edu.explorers.app.Explorers.launch_instance",
         "distributed.cli.dask_scheduler.main",
