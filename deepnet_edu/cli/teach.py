@@ -104,7 +104,7 @@ def _lessons(given: Sequence[str] | None) -> list[str]:
 
 
 def _show(rows: "Sequence[Row]", notes: Sequence[str]) -> None:
-    """Who has how many points; each exercise with its commonest sentence; how it was judged."""
+    """The points of each student; each exercise with its commonest sentence; how it was judged."""
     from deepnet_edu.course.grading.report import EVIDENCE, by_exercise, by_student
 
     print_table(

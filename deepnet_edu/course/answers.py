@@ -16,7 +16,7 @@ from deepnet_edu.messages import unknown
 
 
 class WithheldError(Exception):
-    """A lesson cannot go on: the answer is not right yet, and this course withholds the reference answers."""
+    """A lesson cannot continue: the answer is not right yet, and this course withholds the reference answers."""
 
     def _render_traceback_(self) -> list[str]:
         """What IPython shows instead of a traceback."""

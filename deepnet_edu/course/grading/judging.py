@@ -57,7 +57,7 @@ class Judgement:
         self._crosses: dict[str, bool] = {}
 
     def of(self, exercise: str, cells: Sequence[str]) -> Verdict:
-        """The verdict on an answer. Whatever it does, it neither raises here nor goes on afterwards.
+        """The verdict on an answer. Whatever it does, it neither raises here nor runs afterwards.
 
         Args:
             exercise: its name.
@@ -215,7 +215,7 @@ class _Remote:
         if details and details[0] == "generator":
             return _nothing()
         self.strange = str(details[0]) if details else "?"
-        raise NotRight("The answer is of a kind that this exercise cannot go on with.")
+        raise NotRight("The answer is of a kind that this exercise cannot use.")
 
     def _gave(self, mine: Any, result: Any, changed: list[Any], moved: list[Any]) -> Any:
         for theirs in changed:

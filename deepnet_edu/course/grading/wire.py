@@ -50,7 +50,7 @@ def unpack(message: bytes) -> Any:
     """The value that was packed.
 
     Raises:
-        ValueError: the bytes are no message; whoever sent them is not to be trusted.
+        ValueError: the bytes are not a message: their sender is not to be trusted.
     """
     try:
         size, rest = _HEAD.unpack(message[: _HEAD.size])
@@ -79,7 +79,7 @@ def receive(line: socket.socket) -> Any:
 
     Raises:
         EOFError: the other side has ended.
-        ValueError: what came is no message, or too large.
+        ValueError: what came is not a message, or too large.
         OSError: the line is broken, or it took longer than the line's time limit.
     """
     head = _read(line, _HEAD.size)
@@ -230,7 +230,7 @@ def put(old: Any, new: Any) -> None:
         kept = dict(old)
         old.clear()
         old.update(new)
-        for key in kept.keys() & new.keys():  # what somebody else holds, too, stays the same object
+        for key in kept.keys() & new.keys():  # what others hold, too, stays the same object
             with contextlib.suppress(NotPlainError):
                 put(kept[key], new[key])
                 old[key] = kept[key]
@@ -262,7 +262,7 @@ def signature(parameters: Any) -> inspect.Signature | None:
     """The other way.
 
     Raises:
-        ValueError: that is no signature.
+        ValueError: that is not a signature.
     """
     if parameters is None:
         return None
