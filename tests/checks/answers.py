@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable
 from importlib import import_module
+from importlib.util import find_spec, module_from_spec
 from types import ModuleType
 from typing import Any
 
@@ -15,6 +16,16 @@ REFERENCES = {lesson: import_module(f"deepnet_edu.course.references.lesson_{less
 EXERCISES = list(check.judges)
 RIGHT = [(name, answer) for answers in ANSWERS.values() for name, answer in answers.RIGHT]
 WRONG = [row for answers in ANSWERS.values() for row in answers.WRONG]
+
+
+def fresh(lesson: str) -> ModuleType:
+    """A lesson's module of answers that was not used yet: some wrong ones are right at their first call alone."""
+    spec = find_spec(f"tests.checks.answers_{lesson}")
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def home(exercise: str) -> ModuleType:

@@ -4,7 +4,6 @@ Remake it with: python -m tests.checks.table
 """
 
 import ast
-import importlib.util
 import inspect
 from collections.abc import Iterable
 from types import ModuleType
@@ -13,6 +12,7 @@ from deepnet_edu.checks import check
 from deepnet_edu.course.exercises import Exercise, exercises_of
 from deepnet_edu.course.places import ROOT, SOLUTIONS, lesson_names
 from deepnet_edu.files import write_atomic
+from tests.checks.answers import fresh
 
 PAGE = ROOT / "docs" / "exercises.md"
 _HEAD = """# The exercises, and what their checks say to wrong answers
@@ -36,7 +36,7 @@ def page() -> str:
         if lesson != last:
             parts += [f"## Lesson {lesson}\n", _rubric(exercises for name, exercises in every if name == lesson)]
             last = lesson
-        answers = _fresh(f"tests.checks.answers_{lesson}")
+        answers = fresh(lesson)
         right = sum(name == exercise.name for name, _ in answers.RIGHT)
         kind = "optional" if exercise.optional else "core"
         parts.append(
@@ -61,16 +61,6 @@ def _rubric(exercises: Iterable[Exercise]) -> str:
     ]
     head = "| exercise | points | kind | difficulty | minutes |\n|---|---|---|---|---|"
     return "\n".join([f"{core} points{optional}.\n", head, *rows, ""])
-
-
-def _fresh(name: str) -> ModuleType:
-    """A module of answers that was not used yet: some wrong ones are right at their first call alone."""
-    spec = importlib.util.find_spec(name)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def _bound(node: ast.Assign | ast.AnnAssign) -> str:

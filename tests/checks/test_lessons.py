@@ -17,7 +17,7 @@ from deepnet_edu.checks.base import judged
 from deepnet_edu.course.exercises import exercises_of
 from deepnet_edu.course.places import SOLUTIONS, lesson_names
 from tests.checks import table
-from tests.checks.answers import EXERCISES, RIGHT, WRONG, home, reference
+from tests.checks.answers import EXERCISES, RIGHT, WRONG, fresh, home, reference
 from tests.checks.mutants import Observed, function, mutants
 from tests.checks.report import surviving_mutants
 
@@ -218,7 +218,7 @@ def test_exercises_are_listed_in_the_order_in_which_a_lesson_meets_them() -> Non
 
 
 def test_the_page_does_not_depend_on_who_used_the_answers_before() -> None:
-    first, second = (table._rows("variance_by_depth", table._fresh("tests.checks.answers_01")) for _ in range(2))
+    first, second = (table._rows("variance_by_depth", fresh("01")) for _ in range(2))
     assert first == second
     assert any("gives another answer the second time" in row for row in first)
 
