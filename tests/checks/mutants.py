@@ -25,11 +25,12 @@ _ROUNDED = {"floor": "ceil", "ceil": "floor"}
 
 BUILTINS = {"range", "sum", "np", "nn", "torch", "sqrt", "comb"}
 #: Wrong answers that wrap a right one, WORK: no gradient, a result of the first call that is kept by the first argument
-#: alone, a sum that grows from call to call.
+#: alone, a sum that grows from call to call. The second keeps its arguments too: an address, which many reprs name, must
+#: not be given to another object.
 WRAPPED = (
     "def NAME(*given, **named):\n    with torch.no_grad():\n        return WORK(*given, **named)",
     "def NAME(*given, kept={}, **named):\n    key = repr((given or tuple(named.values()))[0])\n"
-    "    return kept[key] if key in kept else kept.setdefault(key, WORK(*given, **named))",
+    "    return kept[key][0] if key in kept else kept.setdefault(key, (WORK(*given, **named), given))[0]",
     "def NAME(*given, kept=[0], **named):\n    result = WORK(*given, **named) + kept[0]\n    kept[0] = 0 * result + 1\n"
     "    return result",
 )

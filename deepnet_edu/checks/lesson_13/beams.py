@@ -41,9 +41,10 @@ def beam_search(trial: Trial) -> None:
             trial.require(got == right[0], said, str(right[0]), str(got))
     if trial.verdict() is not None:  # of one that is wrong anyway these would say the wrong thing
         return
+    trap = _Table(3, 0, _TRAP)  # asked twice: the model alone does not say what is found
     traps: tuple[tuple[_Table, int, Tokens, str], ...] = (
-        (_Table(3, 0, _TRAP), 1, (1, 0), "With one beam only the best unfinished sequence is continued."),
-        (_Table(3, 0, _TRAP), 2, (2, 0), "With two beams the second best is continued too, and wins here."),
+        (trap, 1, (1, 0), "With one beam only the best unfinished sequence is continued."),
+        (trap, 2, (2, 0), "With two beams the second best is continued too, and wins here."),
         (_Table(3, 0, _SAME), 2, (1, 2, 0), "Both beams may come from the same one: choose over all of them together."),
     )
     for table, beams, tokens, said in traps:
