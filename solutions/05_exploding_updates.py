@@ -795,9 +795,9 @@ guess_halving.compare("all three do the same")
 #
 # Width 1 was an assumption. So take a wide chain, $x \leftarrow \mathrm{LN}(\alpha x + W V x)$ with random matrices of gain
 # $v$ and $w$, 64 features, in float64. Move every matrix by the same small amount, first in random directions, then along
-# the gradient of one and the same number, so that all layers pull together. "Moved by δ" means: by a matrix of Frobenius
-# norm $\delta\sqrt d$, the size of a random matrix of gain δ; so the pair $\theta = (v, w)$ moves by $\sqrt2\,\delta$. How
-# does the update compare with the theorem's sum, the library's `update_bound`?
+# the gradient of one and the same number, so that all layers pull together. A small amount δ is a matrix as large as a
+# random one of gain δ: its Frobenius norm is $\delta\sqrt d$. A branch has two matrices, so its pair $\theta = (v, w)$
+# moves by $\sqrt2\,\delta$. How does the update compare with the theorem's sum, the library's `update_bound`?
 
 
 # %%

@@ -681,7 +681,7 @@ CostExplorer(depth=1000)
 # <details><summary>What you should see</summary>
 #
 # Without checkpoints the activations are the largest part. Checkpoints every √N layers shrink that bar by far; the
-# time for it is the bar "recomputation", about one more forward pass.
+# time for it is the bar "recomputation": nearly every layer's forward pass is computed a second time.
 # </details>
 #
 # ## The game: keep it alive as the depth doubles

@@ -468,7 +468,7 @@ for name, beta in betas.items():
 # strength.** (A share can come out a little below 0, because what two random directions share by chance is subtracted.)
 #
 # Constants can be asked, too. α and β follow from the number of layers. So each of them says for how many layers it was
-# made.
+# made. (The second repository also writes α as a number, 2.828, whatever the depth. We ask that, too.)
 
 # %% [markdown] exercise="depths_of" difficulty=2 importance=5 minutes=5
 # ### For how many layers is this constant right?
@@ -1027,6 +1027,7 @@ for name, bug in patients_8.items():
 #
 # Put a model of your own in the next cell, as `review(model, x)` with an input that it accepts. `review` runs it and looks
 # for sums of a stream and a branch, whatever the modules are called; where it finds none, its message says what to type.
+# In a terminal, `deepnet-edu review file.py:build_model` does the same for a file, and can hold the verdict in CI.
 # No model at hand? Take one of the museum's, `review(stack(8, join=wrong_side), run=run, depth=(0, 8))`. Here is a patient
 # that claims nothing: PyTorch's encoder.
 

@@ -839,7 +839,7 @@ looks = [
 ]
 for (name, (values, _)), look in zip(clipping.items(), looks, strict=True):
     top_right.plot(range(1, 41), values, label=name, **look)
-top_right.axvline(BAD, color="#555555", linestyle=":", linewidth=1.5)
+top_right.vlines(BAD, 1.3, 3.5, color="#555555", linestyle=":", linewidth=1.5)  # not through the legend
 top_right.annotate("update 13", (BAD, 3.3), (4, 0), textcoords="offset points", fontsize=11)
 draw_bits(low_left)
 for ax in (top_left, top_right, low_right):
