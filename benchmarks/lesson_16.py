@@ -15,6 +15,8 @@ batch: real text with 2 and 32 sequences a step, as many steps; held-out loss, a
     gradient norms at both sizes, from which the noise scale follows (arXiv 1812.06162, Appendix A).
 depth: rise of the held-out loss when each layer alone is left out of a trained model, when a random half is (three
     draws), and ‖Δθ‖/‖θ‖ by layer.
+rate: DeepNorm at 1,000 layers, the stack alone, at the rate of the verdict table and at a higher one: loss by step, and
+    token similarity and input share before and after.
 """
 
 import os
@@ -90,13 +92,14 @@ class Size:
     layers: int = 48
     deeper: int = 96
     shallow: int = 12
+    deepest: int = 1000
     seeds: int = 3
     steps: int = 60
     longer: int = 150
     few: bool = False
 
 
-SMOKE = Size(layers=3, deeper=4, shallow=2, seeds=1, steps=2, longer=2, few=True)
+SMOKE = Size(layers=3, deeper=4, shallow=2, deepest=5, seeds=1, steps=2, longer=2, few=True)
 
 
 def plan(size: Size) -> Iterator[Row]:
@@ -122,6 +125,8 @@ def plan(size: Size) -> Iterator[Row]:
     ):
         settings = {"rule": rule, "layers": layers, "warmup": warmup, "learning_rate": rate, "seed": seed}
         yield {"part": "warmup"} | settings
+    for seed, rate in product(range(size.seeds), (1e-3,) if size.few else (3e-4, 1e-3)):
+        yield {"part": "rate", "rule": "deepnorm", "layers": size.deepest, "learning_rate": rate, "seed": seed}
 
 
 def model_of(rule: str, settings: Row, vocab_size: int) -> Model:
@@ -308,13 +313,40 @@ def halves(layers: int) -> list[list[int]]:
     return [sorted(order[: layers // 2]) for order in orders]
 
 
-PARTS = {"diagnosis": diagnosis, "depth": depth, "batch": batch, "warmup": warmup}
+def rate(settings: Row, size: Size) -> Row:
+    """What a rate does to the tokens of a stack that started well."""
+    model, seed = model_of(settings["rule"], settings, PREVIOUS.vocab_size), settings["seed"]
+    batch = batch_of(PREVIOUS, seed)
+    start = at_the_top(model, batch)
+    recipe = TrainConfig(
+        2 * size.steps, learning_rate=settings["learning_rate"], warmup=20, parameters="stack", seed=seed
+    )
+    loss, outcome = trained(model, PREVIOUS, recipe)
+    similarity, share = zip(start, at_the_top(model, batch), strict=True)
+    return {
+        "loss": rounded(loss),
+        "chance": round(PREVIOUS.chance, 4),
+        "similarity": rounded(similarity),
+        "share": rounded(share),
+        "outcome": outcome,
+    }
+
+
+def at_the_top(model: Model, batch: Batch) -> tuple[float, float]:
+    """Token similarity of what leaves the stack, and its share of the input."""
+    profile = probe(model, batch)
+    assert profile.token_similarity is not None
+    assert profile.input_share is not None
+    return profile.token_similarity[-1], profile.input_share[-1]
+
+
+PARTS = {"diagnosis": diagnosis, "depth": depth, "batch": batch, "warmup": warmup, "rate": rate}
 HEAD: Row = {
     "what": "Runs of lesson 16; loss in nats per token before each update",
     "command": "python benchmarks/lesson_16.py",
     "shape": SHAPE,
     "recipe": "AdamW, weight decay 0, betas 0.9 and 0.999, gradient clipped to norm 1, linear warm-up of 20 steps "
-    "where no other is given, all parameters unless the cause says otherwise; literal Xavier",
+    "where no other is given, all parameters unless the cause says otherwise (rate: the stack's); literal Xavier",
     "noise": "of batches of 32: [mean squared gradient norm at 2 sequences (32 batches), at 32 (16 batches), 2, 32], "
     "before training and after; after it the signal is small and the scale uncertain",
     "causes": {name: {**vars(cause), "task": type(cause.task).__name__} for name, cause in CAUSES.items()},
