@@ -334,8 +334,21 @@ for title, fits in surprises.items():
 # get a gradient? **Learned** is a statement about a recipe: this task, this rate, this many steps. Neither follows from the other, and the
 # last two lines above list where they disagree.
 #
-# A run that stood still for 100 steps may learn later. DeepNorm itself, with seed 0, learned in 54 steps at $3 \cdot 10^{-4}$,
-# and stood still for 80 at $10^{-3}$. So what is wrong with a run that stands still? The next section answers this.
+# One surprise concerns the course's own rule: DeepNorm passes at the start, and at $10^{-3}$ its decoder stands still. The record of this
+# lesson has that run again, with both rates and three seeds, and looks at its tokens before and after.
+
+# %% tags=["nbval-ignore-output"]
+print(f"{'rate':>7}{'seed':>6}{'loss at the end':>17}{'token similarity':>24}{'share of the input':>24}")
+for run in sorted(recorded("lesson_16", part="rate"), key=lambda run: (run["learning_rate"], run["seed"])):
+    pairs = (" → ".join(f"{x:.3f}" for x in run[name]) for name in ("similarity", "share"))
+    print(f"{run['learning_rate']:7g}{run['seed']:6}{run['loss'][-1]:17.2f}" + "".join(f"{pair:>24}" for pair in pairs))
+
+# %% [markdown]
+# The constants protect the start, and with it the first updates. They do not protect against every rate. At $10^{-3}$ all three stacks are dead after
+# 120 steps: at the top all tokens are the same vector, as in a Post-LN stack at the start, and the loss stays at $\ln 16$. (One of them was trained
+# for 400 steps. It did not come back.) At $3 \cdot 10^{-4}$ all three learn. In both cases little of the input is left in the stream, so this number alone tells nothing.
+#
+# A run that stood still for other reasons may learn later. So what is wrong with a run that stands still? The next section answers this.
 #
 # ## Read a failure
 #
