@@ -345,8 +345,8 @@ for run in sorted(recorded("lesson_16", part="rate"), key=lambda run: (run["lear
 
 # %% [markdown]
 # The constants protect the start, and with it the first updates. They do not protect against every rate. At $10^{-3}$ all three stacks are dead after
-# 120 steps: at the top all tokens are the same vector, as in a Post-LN stack at the start, and the loss stays at $\ln 16$. (One of them was trained
-# for 400 steps. It did not come back.) At $3 \cdot 10^{-4}$ all three learn. In both cases little of the input is left in the stream, so this number alone tells nothing.
+# 120 steps: at the top all tokens are the same vector, as in a Post-LN stack at the start, and the loss stays at $\ln 16$.
+# At $3 \cdot 10^{-4}$ all three learn. In both cases little of the input is left in the stream, so this number alone tells nothing.
 #
 # A run that stood still for other reasons may learn later. So what is wrong with a run that stands still? The next section answers this.
 #
