@@ -36,7 +36,7 @@ async function unpacked() {
       for (let i = 0; i < steps.length; i++) steps[i] += next();
       const placed = [...steps];
       for (let i = 2; i < placed.length; i++) placed[i] += placed[i - 2];
-      pieces[number] = joined(between, (i) => placed[i] / 10);
+      pieces[number] = () => joined(between, (i) => placed[i] / 10); // of many, few are looked at
     }
   }
   const pictures = [];
@@ -44,7 +44,7 @@ async function unpacked() {
     last = Array.from({ length: next() }, (_, i) => next() + (last[i] ?? 0));
     pictures.push(last);
   }
-  return { ...head, texts, picture: (i) => pictures[i].map((number) => pieces[number]).join("") };
+  return { ...head, texts, picture: (i) => pictures[i].map((number) => pieces[number]()).join("") };
 }
 
 const NO_SUCH = "This page has nothing there, and shows what is nearest. In the course the dials move freely.";
@@ -58,13 +58,19 @@ function modelOf(answers) {
   const values = { fixed, backdrop: answers.backdrop, panels: answers.panels, value: "" };
 
   const dialsOf = (answer) => JSON.parse(answers.texts.dials[answer]);
-  function nearest(branches, wanted) {
+  // Where a page has no such stop, the nearest; of the dial that moves, the next on its way, or keys would not get past.
+  function nearest(branches, wanted, way) {
     const there = branches.map((_, i) => i).filter((i) => branches[i] !== null);
-    return there.reduce((best, i) => (Math.abs(i - wanted) < Math.abs(best - wanted) ? i : best));
+    const ahead = there.filter((i) => (i - wanted) * way >= 0);
+    const away = (i) => Math.abs(i - wanted);
+    return (ahead.length ? ahead : there).reduce((best, i) => (away(i) < away(best) ? i : best));
   }
-  function found(places) {
+  function found(places, before = places) {
     let node = answers.roots[root];
-    while (Array.isArray(node)) node = node[1][nearest(node[1], places[node[0]])];
+    while (Array.isArray(node)) {
+      const [dial, branches] = node;
+      node = branches[nearest(branches, places[dial], Math.sign(places[dial] - before[dial]))];
+    }
     return node;
   }
   function show(answer, number = 0) {
@@ -128,7 +134,7 @@ function modelOf(answers) {
     else if (what === "restore") {
       if (!Object.entries(state).every(([dial, value]) => typed(dial, value))) at = before;
     }
-    const next = found(at);
+    const next = found(at, before);
     const asked = names.indexOf(name);
     if (what === "slide" && dialsOf(next)[asked][0] !== stop) say(NO_SUCH);
     return next;

@@ -116,7 +116,8 @@ class SignalExplorer(Explorer):
     def view(self, measured: Any) -> SignalView:
         """Theory, and the points that belong to exactly these settings."""
         settings = self.settings()
-        predicted = predict_quietly(settings.config, TOKENS, settings.gain)
+        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is drawn at the end of its axis
+            predicted = predict_quietly(settings.config, TOKENS, settings.gain)
         judged = predicted.judge()
         theory = by_layer(predicted)
         off = "".join(f" Known to be off: {error}." for error in predicted.known_errors.values())
