@@ -21,6 +21,7 @@ from nbformat import NotebookNode
 from deepnet_edu.course.places import DOCS, IMAGES, NEEDS_CLONE, RECORD_MIME, ROOT, SOLUTIONS, lesson_names
 from deepnet_edu.explorers import EXPLORERS, NAMES
 from deepnet_edu.explorers.pages import write_pages
+from deepnet_edu.explorers.positions import about
 from deepnet_edu.files import write_atomic
 from deepnet_edu.messages import UserError
 
@@ -140,8 +141,7 @@ def _moving(name: str) -> str:
 def _explorers() -> Iterator[str]:
     """A line of Markdown for each explorer; the pages are not Sphinx's."""
     for name, kind in EXPLORERS.items():
-        about = kind.about[0].upper() + kind.about[1:]
-        yield f'- <a href="explorers/{name}.html">{escape(kind.title)}</a>: {escape(about)}'
+        yield f'- <a href="explorers/{name}.html">{escape(kind.title)}</a>: {escape(about(name))}'
 
 
 def _explorers_page() -> str:

@@ -19,7 +19,7 @@ from deepnet_edu.explorers import EXPLORERS, NAMES, grid
 from deepnet_edu.explorers.base import SCRIPT, STYLE, Explorer
 from deepnet_edu.explorers.dials import Choice, Dial
 from deepnet_edu.explorers.packing import pack
-from deepnet_edu.explorers.positions import LEFT_OUT, RecordedGame, Sheet, recorded, sheets
+from deepnet_edu.explorers.positions import LEFT_OUT, RecordedGame, Sheet, about, recorded, sheets
 from deepnet_edu.files import write_atomic
 
 _HERE = resources.files(__package__)
@@ -213,11 +213,10 @@ def page(name: str, beside: Sequence[str] = NAMES, home: str = "") -> str:
     for one in beside:
         here = ' aria-current="page"' if one == name else ""
         links.append(f'<a href="{one}.html"{here}>{escape(EXPLORERS[one].title)}</a>')
-    about = kind.about[0].upper() + kind.about[1:]
     template = Template(_HERE.joinpath("page.html").read_text("utf-8"))
     return template.substitute(
         title=escape(kind.title),
-        about=escape(about),
+        about=escape(about(name)),
         links="\n".join(f"<li>{link}</li>" for link in links),
         name=name,
         book=f'<p class="book"><a href="{home}">A thousand layers deep</a></p>' if home else "",

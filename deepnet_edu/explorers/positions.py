@@ -26,9 +26,9 @@ _FEW_DEPTHS = (12, 50, 100, 200, 400, 1000, 2000)
 
 #: What a page opens with, where that is not what the explorer does: α can be moved at once.
 _OPENING: dict[str, dict[str, Any]] = {"signal": {"residual": DEFAULT, "constants": "tied", "alpha": 2.0}}
-#: What is different on a page, a sentence each.
-_SAID = {
-    "signal": {"about": "choose rule, depth, α, β and gain; see what becomes of a signal, in theory and measured."}
+_ABOUT = {
+    "signal": "choose rule, depth, α, β and gain; see what becomes of a signal, in theory and measured.",
+    "game": "choose α for a stack and register it; a recorded run shows whether it learns, and the depth doubles.",
 }
 #: What a page leaves out, a sentence.
 LEFT_OUT = {
@@ -44,10 +44,14 @@ def recorded(name: str) -> Explorer:
     kind = RecordedGame if name == "game" else EXPLORERS[name]
     changes = {"measurement": lambda self: None, "unmeasured": "none recorded for these settings", "in_address": True}
     # By its own name, since the line of code for a notebook has it.
-    made: Explorer = type(EXPLORERS[name].__name__, (kind,), {**changes, **_SAID.get(name, {})})(
-        **_OPENING.get(name, {})
-    )
+    made: Explorer = type(EXPLORERS[name].__name__, (kind,), changes)(**_OPENING.get(name, {}))
     return made
+
+
+def about(name: str) -> str:
+    """What a page is for, a sentence."""
+    said = _ABOUT.get(name, EXPLORERS[name].about)
+    return said[0].upper() + said[1:]
 
 
 def sheets(name: str) -> list[Sheet]:
@@ -163,7 +167,6 @@ _SHEETS: dict[str, Callable[[], list[Sheet]]] = {
 class RecordedGame(game.GameExplorer):
     """The game with the runs of the map: DeepNorm, α by hand and β = 1/(√2·α), seed 0."""
 
-    about = "choose α for a stack and register it; a recorded run shows whether it learns, and the depth doubles."
     what = (
         "Each round is a recorded run of a real stack of the depth marked by the dotted line: DeepNorm with "
         "β = 1/(√2·α), 40 steps, the stack alone. The mean of its last five losses must be below the dashed green "
