@@ -21,6 +21,7 @@ from deepnet_edu.explorers.dials import Choice, Dial
 from deepnet_edu.explorers.packing import pack
 from deepnet_edu.explorers.positions import LEFT_OUT, RecordedGame, Sheet, about, recorded, sheets
 from deepnet_edu.files import write_atomic
+from deepnet_edu.messages import UserError
 
 _HERE = resources.files(__package__)
 #: Texts of an answer, by name; the alternative text is put together of them.
@@ -241,8 +242,14 @@ def write_pages(folder: Path, names: Sequence[str] = NAMES, home: str = "") -> l
 
     Returns:
         The files.
+
+    Raises:
+        UserError: the folder is a file, or cannot be made.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"Pages cannot be written into {folder}: {error.strerror}. Give another folder.") from error
     paths = [folder / f"{name}.html" for name in names]
     for name, path in zip(names, paths, strict=True):
         write_atomic(path, page(name, names, home))

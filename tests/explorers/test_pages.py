@@ -10,12 +10,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from deepnet_edu.cli import app
 from deepnet_edu.explorers import EXPLORERS, NAMES, Explorer, grid, pages
 from deepnet_edu.explorers.game import GOAL
 from deepnet_edu.explorers.packing import pack, plain, unpack
 from deepnet_edu.explorers.positions import Sheet, sheets
 from deepnet_edu.explorers.settings import tied_beta
+from deepnet_edu.messages import UserError
 
 SEED = random.randrange(10**6)
 #: How many answers of each are compared with those of the live explorer.
@@ -196,3 +199,15 @@ def test_packing_gives_back_what_it_was_given() -> None:
 
 def numbers(text: str) -> list[float]:
     return [float(one) for one in re.findall(r"-?\d+\.?\d*(?:e-?\d+)?", text)]
+
+
+def test_the_command_writes_pages_and_refuses_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pages, "page", lambda name, beside, home: f"{name} of {len(beside)}")
+    run = CliRunner().invoke(app, ["explore", "map", "race", "map", "--pages", str(tmp_path / "new")])
+    assert run.exit_code == 0
+    assert {one.name: one.read_text() for one in (tmp_path / "new").iterdir()} == {
+        "map.html": "map of 2",
+        "race.html": "race of 2",
+    }
+    with pytest.raises(UserError, match="cannot be written into"):
+        pages.write_pages(tmp_path / "new" / "map.html", ["map"])
