@@ -45,7 +45,6 @@ html_static_path = ["_static"]
 html_css_files = ["book.css"]
 html_copy_source = False
 html_show_sourcelink = False
-html_extra_path = ["_extra"]
 html_context = {"default_mode": "auto"}
 html_theme_options = {
     "navbar_persistent": [],  # the side bar has the search
@@ -57,7 +56,6 @@ html_theme_options = {
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",
 }
-exclude_patterns = ["_extra"]
 
 
 def tables(app, what, name, obj, options, lines):

@@ -73,6 +73,9 @@ def explore(
     names: Annotated[
         list[str] | None, typer.Argument(help=f"{', '.join(EXPLORERS[:-1])} or {EXPLORERS[-1]}; all by default.")
     ] = None,
+    pages: Annotated[
+        Path | None, typer.Option(help="Write a page of each into this folder instead, which needs no kernel.")
+    ] = None,
     workspace: Workspace = None,
 ) -> None:
     """Open explorers of depth and α in the browser, without a notebook.
@@ -81,16 +84,22 @@ def explore(
 
     Example: deepnet-edu explore signal
     """
-    from deepnet_edu.explorers.app import start
     from deepnet_edu.messages import unknown
 
     for name in names or []:
         if name not in EXPLORERS:
             raise UserError(unknown("explorer", name, EXPLORERS))
+    chosen = list(dict.fromkeys(names or EXPLORERS))
+    if pages:
+        from deepnet_edu.explorers.pages import write_pages
+
+        for path in write_pages(pages, chosen):
+            print(path)
+        return
+    from deepnet_edu.explorers.app import start
+
     folder = workspace_of(workspace)
-    raise typer.Exit(
-        start(list(dict.fromkeys(names or EXPLORERS)), folder, browser=os.environ.get("BROWSER") != "none")
-    )
+    raise typer.Exit(start(chosen, folder, browser=os.environ.get("BROWSER") != "none"))
 
 
 @app.command()

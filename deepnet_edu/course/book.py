@@ -1,4 +1,5 @@
-"""The web book: one page per lesson from its executed solution, the docs, the museum, and the library's docstrings.
+"""The web book: one page per lesson from its executed solution, the docs, the museum, the explorers, and the library's
+docstrings.
 
 ``book/`` has Sphinx's settings and the first page. What it shows is gathered beside them into a folder whose paths are
 those of the clone, so that links between pages hold; Sphinx with myst-nb makes HTML of it that needs no network.
@@ -10,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from html import escape
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,6 +19,9 @@ import nbformat
 from nbformat import NotebookNode
 
 from deepnet_edu.course.places import DOCS, IMAGES, NEEDS_CLONE, RECORD_MIME, ROOT, SOLUTIONS, lesson_names
+from deepnet_edu.explorers import EXPLORERS, NAMES
+from deepnet_edu.explorers.pages import write_pages
+from deepnet_edu.explorers.positions import about
 from deepnet_edu.files import write_atomic
 from deepnet_edu.messages import UserError
 
@@ -65,14 +70,16 @@ def build_book(out: Path = OUT, only: tuple[str, ...] = ()) -> Path:
         shutil.rmtree(folder, ignore_errors=True)
     gather(source, only or tuple(lesson_names(SOLUTIONS)))
     words = ["-m", "sphinx", "-b", "html", "-W", "--keep-going", "-q", "-j", "auto", str(source), str(html)]
-    if subprocess.run([sys.executable, *words]).returncode:
+    with subprocess.Popen([sys.executable, *words]) as sphinx:
+        write_pages(html / "explorers", home="../index.html")  # a minute each, so at once
+    if sphinx.returncode:
         raise UserError("Sphinx found something to warn of in the book, see above.")
     return html / "index.html"
 
 
 def gather(source: Path, lessons: tuple[str, ...]) -> None:
     """Write all pages into a folder, as Sphinx reads them."""
-    for folder in ("_static/mathjax", "_extra", "lessons"):
+    for folder in ("_static/mathjax", "lessons"):
         (source / folder).mkdir(parents=True)
     for name in ("conf.py", "icon.svg"):
         shutil.copy(BOOK / name, source)
@@ -87,7 +94,7 @@ def gather(source: Path, lessons: tuple[str, ...]) -> None:
         notebook = lesson_page(nbformat.read(SOLUTIONS / f"{name}.ipynb", as_version=4))
         titles[name] = notebook.cells[0].source.split("\n")[0].removeprefix("# ")
         pages[f"lessons/{name}.ipynb"] = nbformat.writes(notebook)
-    pages["index.md"] = _first_page(titles)
+    pages["index.md"], pages["explorers.md"] = _first_page(titles), _explorers_page()
     for path, text in pages.items():
         write_atomic(_made(source / path), _anchored(_within(text, path, {*pages})) if path.endswith(".md") else text)
     for name in lessons:
@@ -115,8 +122,33 @@ def lesson_page(notebook: NotebookNode) -> NotebookNode:
                 cell.metadata.tags = [*tags, "hide-input"]
             prompt = False
         kept.append(cell)
+        kept += [nbformat.v4.new_markdown_cell(_moving(name)) for name in _shown_by(cell)]
     notebook.cells = kept
     return notebook
+
+
+def _shown_by(cell: NotebookNode) -> list[str]:
+    """The explorers that a cell shows."""
+    source = "" if _is_text(cell) else cell.source
+    return [name for name in NAMES if re.search(rf"^{EXPLORERS[name].__name__}\(", source, re.MULTILINE)]
+
+
+def _moving(name: str) -> str:
+    """Below the picture of an explorer, where it can be moved."""
+    return f'<a href="../explorers/{name}.html">Move it: {escape(EXPLORERS[name].title)}</a>'
+
+
+def _explorers() -> Iterator[str]:
+    """A line of Markdown for each explorer; the pages are not Sphinx's."""
+    for name, kind in EXPLORERS.items():
+        yield f'- <a href="explorers/{name}.html">{escape(kind.title)}</a>: {escape(about(name))}'
+
+
+def _explorers_page() -> str:
+    return (
+        "# Explorers\n\nDepth, α and other dials by hand, in a browser alone. Each page holds all of its pictures; in "
+        "the course itself dials have more stops, and models are measured while you look.\n\n"
+    ) + "\n".join(_explorers())
 
 
 def _is_text(cell: NotebookNode) -> bool:
@@ -136,7 +168,7 @@ def _first_page(titles: dict[str, str]) -> str:
     lines = {
         "%LESSONS%": "\n".join(f"- [{title}](lessons/{name}.ipynb)" for name, title in titles.items()),
         "%PAGES%": "\n".join(f"lessons/{name}.ipynb" for name in titles),
-        "%EXPLORERS%": "",
+        "%EXPLORERS%": "\n".join(_explorers()),
     }
     for word, said in lines.items():
         text = text.replace(word, said)

@@ -24,8 +24,8 @@ _ONE_OF_TWO = (
     f".jp-OutputArea:has(.{_STILL}) .jupyter-widgets:not(:has(*)):not(img) {{ display: none }}"
 )
 _HERE = resources.files(__package__)
-_SCRIPT = _HERE.joinpath("front.js").read_text("utf-8")
-_STYLE = f"{_HERE.joinpath('front.css').read_text('utf-8')}\n.{_LIVE}.dark {{ {dark_colors()} }}"
+SCRIPT = _HERE.joinpath("front.js").read_text("utf-8")
+STYLE = f"{_HERE.joinpath('front.css').read_text('utf-8')}\n.{_LIVE}.dark {{ {dark_colors()} }}"
 #: Inches that a page may ask for.
 _LEAST, _MOST = 3.0, 20.0
 
@@ -54,10 +54,12 @@ class Explorer(anywidget.AnyWidget):
         UserError: there is no such dial, or it cannot have such a value.
     """
 
-    _esm = traitlets.Unicode(_SCRIPT).tag(sync=True)
-    _css = traitlets.Unicode(_STYLE).tag(sync=True)
+    _esm = traitlets.Unicode(SCRIPT).tag(sync=True)
+    _css = traitlets.Unicode(STYLE).tag(sync=True)
     fixed = traitlets.Dict().tag(sync=True)
     backdrop = traitlets.Unicode().tag(sync=True)
+    #: Where it may be cut apart on a narrow page.
+    panels: Any = traitlets.List().tag(sync=True)
     shown = traitlets.Dict().tag(sync=True)
     #: The line of the moment; the audit of a run looks for faults in it.
     value = traitlets.Unicode().tag(sync=True)
@@ -68,6 +70,8 @@ class Explorer(anywidget.AnyWidget):
     what: ClassVar[Sequence[str]]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]]
     in_address: ClassVar[bool] = False
+    #: What is said of settings that no measurement is known for.
+    unmeasured: ClassVar[str] = "not measured yet"
     _grid: grid.Grid | None = None
     _problem = ""
 
@@ -235,7 +239,9 @@ class Explorer(anywidget.AnyWidget):
                 self._found = measured
             self._view = view = self.view(self._found)
             svg = self.figure.svg(view)
-            self.backdrop = self.figure.backdrop
+            if self.backdrop != self.figure.backdrop:
+                self.panels = self.figure.panels
+                self.backdrop = self.figure.backdrop
             self._picture = {
                 "drawn": self._picture["drawn"] + 1, "svg": svg, "alt": self.figure.alt, "title": view.title,
                 "said": view.said, "note": view.note,

@@ -15,9 +15,9 @@ function make(tag, attributes = {}, ...children) {
 // JupyterLab and Voila say their theme; a page of explorers alone follows the reader's system.
 const system = matchMedia("(prefers-color-scheme: dark)");
 function pageIsDark() {
-  const { jpThemeLight, voila } = document.body.dataset;
+  const { jpThemeLight, voila, alone } = document.body.dataset;
   const asked = new URLSearchParams(location.search).has("theme");
-  if (voila && !asked) return system.matches;
+  if (alone || (voila && !asked)) return system.matches;
   return jpThemeLight === "false" || document.body.classList.contains("vscode-dark");
 }
 
@@ -112,8 +112,7 @@ function render({ model, el }) {
   const line = make("div", { class: "line", role: "status" });
   const title = make("strong", { class: "title" });
   const said = make("p", { class: "said", role: "status" });
-  const layers = [make("div"), make("div")];
-  const picture = make("div", { class: "picture", role: "img" }, ...layers);
+  const picture = make("div", { class: "picture", role: "img" });
   const note = make("p", { class: "note" });
   const extra = make("div", { class: "extra" });
   const code = make("code");
@@ -133,17 +132,36 @@ function render({ model, el }) {
     }
   }
 
+  // One frame for the whole picture; in a narrow page one for each panel, below each other, so that letters stay large.
+  let frames = [];
+  const isNarrow = () => picture.clientWidth > 0 && picture.clientWidth < 480;
+  let narrow = false;
+  function cut() {
+    narrow = isNarrow();
+    frames = (narrow ? model.get("panels") : [{}]).map(({ box, key }) => {
+      const layers = [make("div"), make("div")];
+      const width = key && `width: ${1.2 * box[2]}px`;
+      return { box, layers, element: make("div", { class: `frame${key ? " key" : ""}`, style: width ?? false }, ...layers) };
+    });
+    picture.replaceChildren(...frames.map((frame) => frame.element));
+  }
+  function put(layer, svg) {
+    for (const { box, layers } of frames)
+      layers[layer].innerHTML = box ? svg.replace(/viewBox="[^"]*"/, `viewBox="${box.join(" ")}"`) : svg;
+  }
   function drawBackdrop() {
-    layers[0].innerHTML = model.get("backdrop");
+    cut();
+    put(0, model.get("backdrop"));
+    put(1, model.get("shown").svg);
   }
   function drawLine() {
     line.innerHTML = model.get("value"); // escaped by Python
   }
   function draw() {
     const shown = model.get("shown");
-    if (free() && !waiting.size) for (const [name, put] of dials) put(shown.dials[name]);
+    if (free() && !waiting.size) for (const [name, set] of dials) set(shown.dials[name]);
     if (picture.dataset.drawn !== String(shown.drawn)) {
-      layers[1].innerHTML = shown.svg;
+      put(1, shown.svg);
       picture.setAttribute("aria-label", shown.alt);
       title.textContent = shown.title;
       note.textContent = shown.note;
@@ -182,6 +200,7 @@ function render({ model, el }) {
   function fit() {
     const width = picture.clientWidth;
     if (!width) return;
+    if (narrow !== isNarrow()) drawBackdrop();
     // Inches of matplotlib: 9 points are 14 px, or 19 px in a lecture; more of them where there is much room.
     const inches = Math.min(10.5, Math.max(6.4, width / (root.classList.contains("large") ? 150 : 112)));
     const above = picture.offsetTop - presets.offsetTop;
@@ -198,7 +217,8 @@ function render({ model, el }) {
   }
   function theme() {
     root.classList.toggle("dark", pageIsDark());
-    if (document.body.dataset.voila) document.body.classList.toggle("deepnet-edu-dark", pageIsDark());
+    const { voila, alone } = document.body.dataset;
+    if (voila || alone) document.body.classList.toggle("deepnet-edu-dark", pageIsDark());
   }
 
   drawBackdrop();

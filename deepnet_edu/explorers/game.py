@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from math import log
 from typing import Any, ClassVar
@@ -53,22 +54,25 @@ class GameExplorer(Explorer):
         "DeepNorm, α = 1.5": {"residual": FIRST[2], "alpha": 1.5, "beta": 0.4714},
     }
 
+    #: Depths, from the one where a game begins.
+    ladder: Sequence[int] = LADDER
+
     def __init__(self, **more: Any) -> None:
         self.residual = Choice("rule", rules(lambda rule: rule in map(RESIDUALS.get, FIRST)), FIRST[0])
         self.alpha = Dial("α", ALPHAS, 1.0, note="the factor on the skip is positive")
         self.beta = Dial("β", BETAS, 1.0, note="the gain of the initial weights is positive")
         self.rate = Dial("learning rate", RATES, 1e-3, note="a learning rate is positive")
         self.rounds: list[Round] = []
-        self.depth = LADDER[0]
+        self.depth = self.ladder[0]
         self.training = False
         self._loss: list[float] = []
         file = progress_file()
         self.best = read_scores(file).get(GAME, 0) if file else 0
         buttons = {
             "play": ("Register and train", "Train a stack of this depth with these settings", self.play),
-            "again": ("Start again", f"Back to {LADDER[0]} layers; the best stays", self.restart),
+            "again": ("Start again", f"Back to {self.ladder[0]} layers; the best stays", self.restart),
         }
-        figure = GameFigure(LADDER, MAP_RECIPE.steps, log(VOCABULARY), GOAL)
+        figure = GameFigure(self.ladder, MAP_RECIPE.steps, log(VOCABULARY), GOAL)
         super().__init__(["residual", "alpha", "beta", "rate"], figure, more, buttons)
 
     @property
@@ -98,8 +102,8 @@ class GameExplorer(Explorer):
         last = self.rounds[-1] if self.rounds else None
         if self.training:
             title = f"{self.depth:,} layers are being trained …"
-        elif last and last.depth == LADDER[-1] and last.learned:
-            title = f"{LADDER[-1]:,} layers have learned: you have won."
+        elif last and last.depth == self.ladder[-1] and last.learned:
+            title = f"{self.ladder[-1]:,} layers have learned: you have won."
         else:
             title = f"{self.depth:,} layers, next: {self.chosen}"
         said = "Choose a rule and a learning rate, and register them."
@@ -151,7 +155,7 @@ class GameExplorer(Explorer):
             if file := progress_file():
                 with contextlib.suppress(OSError):  # a file that cannot be written must not end the game
                     self.best = max(self.best, note_score(file, GAME, self.best))
-            self.depth = LADDER[min(LADDER.index(played.depth) + 1, len(LADDER) - 1)]
+            self.depth = self.ladder[min(self.ladder.index(played.depth) + 1, len(self.ladder) - 1)]
         self.draw()
         self.say("")
 
@@ -162,5 +166,5 @@ class GameExplorer(Explorer):
     def restart(self) -> None:
         """Back to the shallowest stack; the best stays."""
         self._background.cancel()
-        self.training, self.rounds, self._loss, self.depth = False, [], [], LADDER[0]
+        self.training, self.rounds, self._loss, self.depth = False, [], [], self.ladder[0]
         self.refresh()

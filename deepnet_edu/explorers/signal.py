@@ -4,6 +4,8 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, ClassVar
 
+import numpy as np
+
 from deepnet_edu.explorers.base import Explorer
 from deepnet_edu.explorers.dials import Choice, Dial, rules, spread
 from deepnet_edu.explorers.settings import (
@@ -114,11 +116,12 @@ class SignalExplorer(Explorer):
     def view(self, measured: Any) -> SignalView:
         """Theory, and the points that belong to exactly these settings."""
         settings = self.settings()
-        predicted = predict_quietly(settings.config, TOKENS, settings.gain)
+        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is drawn at the end of its axis
+            predicted = predict_quietly(settings.config, TOKENS, settings.gain)
         judged = predicted.judge()
         theory = by_layer(predicted)
         off = "".join(f" Known to be off: {error}." for error in predicted.known_errors.values())
-        points, source = None, "not measured yet"
+        points, source = None, self.unmeasured
         if measured is not None and measured[0] == settings:
             points, source = measured[1], "a real model of this depth, measured just now, seed 0"
         elif self.grid and (points := self.grid.signal(settings)):
@@ -128,10 +131,11 @@ class SignalExplorer(Explorer):
             constants = f", α = {self.alpha.value:.3g}, β = {self.beta.value:.3g}"
         gain = f", weights × {settings.gain:g}" if settings.gain != 1 else ""
         share, cosine, down = theory["input_share"][-1], theory["token_similarity"][-1], theory["gradient"][0]
+        last = f"the first layer's gradient is {down:.2g} of the last one's"
         return SignalView(
             f"{RESIDUALS[settings.residual].title}, {settings.depth:,} layers, d = {settings.d_model}{constants}{gain}",
             f"In theory {_percent(share)} of the input is left at the top, tokens have a cosine of {cosine:.2f}, and "
-            f"the first layer's gradient is {down:.2g} of the last one's.",
+            f"{last if np.isfinite(down) else 'gradients have no ratio that could be drawn'}.",
             f"Verdict of theory: {judged} Circles: {source}.{off}",
             settings.residual,
             theory,

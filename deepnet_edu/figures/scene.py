@@ -21,6 +21,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.path import Path
 from matplotlib.text import Text
+from matplotlib.transforms import Bbox
 
 from deepnet_edu.figures.picture import draw, with_palette
 from deepnet_edu.figures.style import designed
@@ -42,6 +43,10 @@ _ANCHORS = {"left": "start", "center": "middle", "right": "end"}
 #: From where matplotlib puts a line of text down to its baseline, in heights of its letters.
 _DROP = {"top": 0.93, "center": 0.34, "baseline": 0.0, "bottom": -0.24, "center_baseline": 0.34}
 _NUMBERS = count()
+#: Axes that are narrower than this share of the picture, as a scale of shades, go with those on their left.
+_SLIM = 0.1
+#: Points around a panel that is cut out.
+_ROUND = 3.0
 
 
 @dataclass(frozen=True)
@@ -118,6 +123,31 @@ class Scene(ABC, Generic[View]):
             self._backdrop = self._svg(self.figure.draw)
             self.figure.set_layout_engine("none")  # what was laid out stays
         return self._backdrop
+
+    @property
+    def panels(self) -> list[dict[str, Any]]:
+        """Where the picture can be cut apart for a narrow page: ``box``, as a viewBox of SVG, of each panel from left
+        to right and down, then of each entry of the legend, whose ``key`` is true."""
+        assert self.backdrop
+        found: list[Bbox] = []
+        for ax in self.figure.axes:
+            box = ax.get_tightbbox()
+            assert box is not None
+            slim = ax.get_position().width < _SLIM and found
+            found = [*found[:-1], Bbox.union([found[-1], box])] if slim else [*found, box]
+        words = [(text, one) for one in self.figure.legends for text in one.get_texts()]
+        for text, legend in words:
+            handle = (legend.handlelength + legend.handletextpad) * float(text.get_fontsize())
+            box = text.get_window_extent()
+            found.append(Bbox.from_extents(box.x0 - handle, box.y0, box.x1, box.y1))
+        width, height = map(float, self.figure.bbox.size)
+        cut = []
+        for i, box in enumerate(found):
+            left, right = max(0.0, box.x0 - _ROUND), min(width, box.x1 + _ROUND)
+            low, high = max(0.0, box.y0 - _ROUND), min(height, box.y1 + _ROUND)
+            place = (left, height - high, right - left, high - low)
+            cut.append({"box": [round(one, 1) for one in place], "key": i >= len(found) - len(words)})
+        return cut
 
     def svg(self, view: View) -> str:
         """What moves, as SVG of the same size, to be laid over the backdrop."""

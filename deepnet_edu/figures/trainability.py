@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.patheffects import withStroke
 
 from deepnet_edu.figures.scene import Scene, Words, key_below
 from deepnet_edu.profiles import Array
@@ -91,10 +92,14 @@ class TrainabilityFigure(Scene[TrainabilityView]):
             found = [(x[k], y[i]) for i, row in enumerate(over.outcomes) for k, one in enumerate(row) if one == word]
             if found:
                 signs += left.plot(*zip(*found, strict=True), **_sign(marker), label=words)
-        (paper,) = left.plot(x, np.log2(over.paper), color="black", ls="-", lw=2.5, label="the paper's α")
-        (edge,) = left.plot(
-            x, np.log2(over.edge), color="#D55E00", lw=2.5, ls="--", label="half of the input left (theory)"
+        seen = [withStroke(linewidth=5.5, foreground="white")]  # on any shade, dark pages too
+        (paper,) = left.plot(
+            x, np.log2(over.paper), color="black", ls="-", lw=2.5, path_effects=seen, label="the paper's α"
         )
+        (edge,) = left.plot(
+            x, np.log2(over.edge), color="#D55E00", lw=2.5, ls="--", path_effects=seen,
+            label="half of the input left (theory)",
+        )  # fmt: skip
         # Depths between powers of two would overlap.
         marked = [depth for depth in over.depths if depth == 2 ** int(np.log2(depth)) or depth == over.depths[-1]]
         left.set_xticks(np.log2(marked), [f"{depth:,}" for depth in marked], fontsize=9)

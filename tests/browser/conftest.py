@@ -18,6 +18,8 @@ from typing import Any
 
 import pytest
 
+from deepnet_edu.course.book import build_book
+
 HERE = Path(__file__).parent
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = [
@@ -93,6 +95,12 @@ def chromium() -> Iterator[Any]:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="package")
+def book(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The whole book, as ``make book`` makes it; Sphinx warns of nothing."""
+    return build_book(tmp_path_factory.mktemp("book")).parent
 
 
 LAB = r"http://127\.0\.0\.1:\d+/lab\S*\?token=\w+"

@@ -11,21 +11,14 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from deepnet_edu.course.book import build_book
 from tests.browser.conftest import chromium
 
 #: Kinds of pages, and one of each to look at.
 PAGES = [
     "index.html", "lessons/00_a_thousand_layers.html", "lessons/09_bug_museum.html", "docs/glossary.html",
-    "museum/index.html", "api/deepnet_edu.model.html", "README.html", "search.html?q=warm-up",
+    "museum/index.html", "api/deepnet_edu.model.html", "README.html", "explorers.html", "search.html?q=warm-up",
 ]  # fmt: skip
 PHONE: Any = {"width": 390, "height": 844}
-
-
-@pytest.fixture(scope="module")
-def book(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The whole book, as ``make book`` makes it; Sphinx warns of nothing."""
-    return build_book(tmp_path_factory.mktemp("book")).parent
 
 
 class Links(html.parser.HTMLParser):

@@ -5,6 +5,7 @@ import pytest
 
 from deepnet_edu.course import book
 from deepnet_edu.course.places import RECORD_MIME, lesson_names
+from deepnet_edu.explorers import NAMES
 from deepnet_edu.messages import UserError
 
 new = nbformat.v4
@@ -28,6 +29,12 @@ def test_an_answer_is_folded_and_what_only_checks_is_gone() -> None:
     ]
     assert made.cells[2].metadata.tags == ["hide-input"]
     assert "tags" not in made.cells[3].metadata
+
+
+def test_below_an_explorer_is_where_it_can_be_moved() -> None:
+    made = page(new.new_code_cell("from deepnet_edu.explorers import MixingExplorer\nMixingExplorer(depth=12)"))
+    assert made.cells[2].source == '<a href="../explorers/mixing.html">Move it: Who hears whom over depth</a>'
+    assert len(page(new.new_code_cell("MixingExplorer")).cells) == 2
 
 
 def test_the_first_cell_says_how_long_it_takes_to_read() -> None:
@@ -85,3 +92,5 @@ def test_every_lesson_has_its_page(tmp_path) -> None:
     first = (tmp_path / "source" / "index.md").read_text()
     assert "%" not in first.replace("%5", "")
     assert all(f"(lessons/{name}.ipynb)" in first for name in lesson_names())
+    listed = (tmp_path / "source" / "explorers.md").read_text()
+    assert all(f'href="explorers/{name}.html"' in text for name in NAMES for text in (first, listed))
