@@ -34,7 +34,9 @@ NEEDS_CLONE = "The package is installed alone: clone the project, and run python
 #: Sizes at which a lesson runs.
 PROFILES = ("smoke", "cpu", "gpu", "record")
 #: Modules of the room ``course`` that no notebook imports.
-_APART = ("build", "connection", "doctor", "exercises", "glossary", "header", "lab", "workspace")
+_APART = (
+    "build", "connection", "doctor", "exercises", "glossary", "header", "lab", "mathjax", "slides", "workspace",
+)  # fmt: skip
 
 
 def lesson_names(folder: Path = LESSONS, ending: str = "ipynb") -> list[str]:
