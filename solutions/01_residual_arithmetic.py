@@ -254,7 +254,7 @@ guess_share.compare("rises")
 # same recursion; its $f$ follows from width, heads and tokens, as lesson 03 explains). They read random tokens, those of
 # lesson 00's table.
 
-# %%
+# %% tags=["slide"]
 batch = TokenMap(vocab_size=64, length=32, batch_size=8).batch(torch.Generator().manual_seed(SEED))
 shares = []
 
@@ -367,7 +367,7 @@ cloned_growth = kit.mine_or_reference(cloned_growth, "cloned_growth")
 # (In the code "layer" means one such branch.)
 
 
-# %%
+# %% tags=["slide"]
 def measured_growth(n, eps, clones):
     x = torch.randn(16, WIDTH, generator=generator, dtype=torch.float64)
     start, one = x.square().sum(), fresh_matrix()
@@ -414,7 +414,7 @@ fresh, one = (1 + eps**2) ** 2000, growth_of_many(2000, eps)
 print(f"2,000 fresh sub-layers:           × {fresh:.3f}, so the input keeps {1 / fresh:.1%}")
 print(f"one sub-layer, used 2,000 times:  × {one:.0f}, so the input keeps {1 / one:.1%}")
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # "Deep-copied layers" is a published bug (labml's annotated implementation at e6b3c8a; lesson 09 measures it in a real
 # stack). But what is copied there is a *layer*, and a layer has two different branches, $A_1$ and $A_2$: the stream runs
 # through $A_1, A_2, A_1, A_2, …$ What is left of the input now?

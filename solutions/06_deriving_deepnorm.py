@@ -62,7 +62,7 @@ guess = kit.Guess(
 guess
 
 
-# %%
+# %% tags=["slide"]
 from functools import cache
 
 
@@ -141,7 +141,7 @@ kit.finding("Post-LN's update by seed, deepest over shallowest stack", post_seed
 # %%
 guess.compare("1")
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # DeepNorm's line is flat, because $\alpha$ and $\beta$ were chosen to make it flat. This lesson chooses them again.
 #
 # First we need a measure of "flat". A quantity that grows like depth to the power $p$ is a straight line of slope $p$ on
@@ -429,7 +429,7 @@ guess_split = kit.Guess(
 guess_split
 
 
-# %%
+# %% tags=["slide"]
 def family(a, layers):
     """α and β of the split a, by name."""
     alpha, beta = solve_deepnorm(layers, a)
@@ -462,7 +462,7 @@ kit.finding("a = 0.75, deepest over shallowest stack", by_split[0.75][-1] / by_s
 # %%
 guess_split.compare("flat")
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # Flat as well. A plain skip with small weights bounds the update as well as DeepNorm does. So what bounds it is not α but
 # **the ratio β/α**. Only $a = ¾$ fails. There $\beta = (2N)^{1/4}/\sqrt 2$ is above 1 and grows, against the theorem's
 # assumption. Each branch is still small beside its skip. But the next exercise shows that together they outweigh the
@@ -771,7 +771,7 @@ for rule, exponent in EXPONENTS.items():
 #
 # So is DeepNorm's update "bounded by a constant"? Let everything step, and then freeze what the theorem leaves out.
 
-# %%
+# %% tags=["slide"]
 everything = updates("deepnorm", "sgd", "all")
 Picture(
     by_depth(

@@ -95,6 +95,23 @@ Workspace = Annotated[Path | None, typer.Option(help="Folder of your own copies;
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        from deepnet_edu import __version__
+
+        print(f"deepnet-edu {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def before_any_command(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """What is read before the command's name."""
+
+
 def main() -> None:
     """Run the command line; a mistake of the user's is one sentence and exit status 1."""
     # Must be set before torch is loaded: idle threads that spin slow small models down by far.

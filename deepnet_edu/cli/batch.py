@@ -100,13 +100,13 @@ def run(
     from deepnet_edu.batch.runner import Limits
     from deepnet_edu.batch.slots import make_slots, usable_gpus
     from deepnet_edu.batch.state import BATCH, read_batch
-    from deepnet_edu.course.places import LESSONS, RUNS
+    from deepnet_edu.course.places import CLONE, NEEDS_CLONE, RUNS
 
     if (resume or join) and out is None:
         raise UserError("Say which batch to continue: --out runs/NAME.")
     if take_over and not resume:
         raise UserError("--take-over is for a batch that was begun elsewhere: give it together with --resume.")
-    folder = out or (RUNS if LESSONS.exists() else Path("runs")) / re.sub(r"\D", "", now()[:19])
+    folder = out or RUNS / re.sub(r"\D", "", now()[:19])
     begun = (resume or join) and (os.path.lexists(folder / BATCH) or not notebooks)
     asked = {"profile": profile or None, "given": given, "sweeps": sweeps, "seeds": seeds, "kernel": kernel, "cwd": cwd}
     plan = planned(folder, begun, notebooks, asked)
@@ -115,6 +115,8 @@ def run(
     if cluster:
         fits_a_cluster(plan, slots=slots, timings=timings, gpus=gpus)
     places = [] if cluster else make_slots(gpus, slots, usable_gpus(gpus, _warn))
+    if timings and not CLONE:
+        raise UserError(f"--timings writes into docs/ of a clone. {NEEDS_CLONE}")
     if timings and len(places) > 1:
         raise UserError("--timings measures one run after the other: say --slots 1 with it.")
     limits = Limits(seconds("--timeout", timeout), seconds("--cell-timeout", cell_timeout), memory, retries, fail_fast)

@@ -1,4 +1,4 @@
-"""Commands of a teacher: export, grade."""
+"""Commands of a teacher: export, grade, slides."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -92,6 +92,21 @@ def grade(
         print(json_text(as_plain(rows, trouble, sandbox), indent=1, ensure_ascii=False))
     else:
         _show(rows, [*trouble, sandbox])
+
+
+@app.command()
+def slides(
+    what: Annotated[str, typer.Argument(metavar="LESSON|lecture", help="A lesson, or the lecture of 90 minutes.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder for index.html and all that it needs.")],
+) -> None:
+    """Make slides that need no network, with presenter's notes: a lesson's marked cells, or the lecture on DeepNorm.
+
+    Example: deepnet-edu slides 06 slides
+    """
+    from deepnet_edu.course.slides import export_slides
+
+    for line in export_slides(folder, what):
+        print(line)
 
 
 def _lessons(given: Sequence[str] | None) -> list[str]:

@@ -18,6 +18,7 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
+from deepnet_edu.course.mathjax import copy_mathjax
 from deepnet_edu.course.places import DOCS, IMAGES, NEEDS_CLONE, RECORD_MIME, ROOT, SOLUTIONS, lesson_names
 from deepnet_edu.explorers import EXPLORERS, NAMES
 from deepnet_edu.explorers.pages import write_pages
@@ -37,7 +38,6 @@ API = (
 PAGES = ("README.md", "benchmarks/README.md")
 #: Words that a reader reads in a minute, where formulas and code are between them.
 WORDS_A_MINUTE = 150
-_MATHJAX = ("tex-mml-chtml.js", "output/chtml/fonts/woff-v2")
 _NEEDS = ("sphinx", "myst_nb", "sphinx_book_theme", "sphinx-mathjax-offline")
 
 
@@ -84,7 +84,7 @@ def gather(source: Path, lessons: tuple[str, ...]) -> None:
     for name in ("conf.py", "icon.svg"):
         shutil.copy(BOOK / name, source)
     shutil.copy(BOOK / "book.css", source / "_static")
-    _copy_mathjax(source / "_static" / "mathjax")
+    copy_mathjax(source / "_static" / "mathjax")
     shutil.copytree(IMAGES, source / "docs" / "images")
     pages = {path: (ROOT / path).read_text(encoding="utf-8") for path in PAGES}
     pages |= {f"docs/{path.name}": path.read_text(encoding="utf-8") for path in DOCS.glob("*.md")}
@@ -245,17 +245,6 @@ def _mend_links(path: Path, pages: set[str]) -> None:
     for cell in filter(_is_text, notebook.cells):
         cell.source = _within(cell.source, f"lessons/{path.name}", pages)
     write_atomic(path, nbformat.writes(notebook))
-
-
-def _copy_mathjax(to: Path) -> None:
-    spec = find_spec("sphinx-mathjax-offline")
-    assert spec is not None
-    assert spec.origin is not None
-    static = Path(spec.origin).parent / "static" / "mathjax"
-    for part in _MATHJAX:
-        target = to / part
-        target.parent.mkdir(parents=True, exist_ok=True)
-        (shutil.copytree if (static / part).is_dir() else shutil.copy)(static / part, target)
 
 
 def _made(path: Path) -> Path:

@@ -10,11 +10,14 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "deepnet_edu"
 #: Whether the package is used from a clone, or was installed alone.
 CLONE = (ROOT / "install.py").is_file() and (ROOT / "solutions").is_dir()
-LESSONS = ROOT / "lessons"
-DOCS = ROOT / "docs"
+#: What an installed package has of a clone's top: setup.py puts it there.
+MATERIAL = Path(__file__).with_name("material")
+_TOP = MATERIAL if MATERIAL.is_dir() else ROOT
+LESSONS = _TOP / "lessons"
+DOCS = _TOP / "docs"
 #: Pages to which lessons link by name alone: they are in docs/, and in a workspace beside the lessons.
 PAGES = ("glossary.md", "notation.md")
-SOLUTIONS = ROOT / "solutions"
+SOLUTIONS = _TOP / "solutions"
 BENCHMARKS = ROOT / "benchmarks"
 #: The records that lessons read; they are in the package, so that a lesson needs no clone.
 RECORDS = Path(__file__).with_name("records")
@@ -31,7 +34,9 @@ NEEDS_CLONE = "The package is installed alone: clone the project, and run python
 #: Sizes at which a lesson runs.
 PROFILES = ("smoke", "cpu", "gpu", "record")
 #: Modules of the room ``course`` that no notebook imports.
-_APART = ("build", "connection", "doctor", "exercises", "glossary", "header", "lab", "workspace")
+_APART = (
+    "build", "connection", "doctor", "exercises", "glossary", "header", "lab", "mathjax", "slides", "workspace",
+)  # fmt: skip
 
 
 def lesson_names(folder: Path = LESSONS, ending: str = "ipynb") -> list[str]:
@@ -42,11 +47,12 @@ def lesson_names(folder: Path = LESSONS, ending: str = "ipynb") -> list[str]:
         ending: of the files that count.
 
     Raises:
-        UserError: the package is installed without its clone, so there are none.
+        UserError: there are none; an installed package has no sources of lessons.
     """
     names = sorted(path.stem for path in folder.glob(f"[0-9][0-9]_*.{ending}"))
     if not names:
-        raise UserError(f"There are no lessons in {folder}. {NEEDS_CLONE}")
+        what = "sources of lessons" if ending == "py" else "lessons"
+        raise UserError(f"There are no {what} in {folder}. {NEEDS_CLONE}")
     return names
 
 

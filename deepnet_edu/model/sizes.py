@@ -43,10 +43,12 @@ def as_device(given: Any) -> torch.device:
     """The device of this name, if it can be used here.
 
     Raises:
-        ValueError: there is no such device, or not on this machine.
+        ValueError: there is no such device, or not on this machine; or it is MPS, which has no float64.
     """
     try:
         device = torch.device(given)
+        if device.type == "mps":
+            raise ValueError("MPS has no float64, in which probes and checks add up")
         torch.empty(0, device=device)
     except Exception as error:  # each device has another one for being absent
         why = str(error).split("\n")[0][:150].rstrip(".") or type(error).__name__

@@ -26,6 +26,7 @@ FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
+PROGRAM = Path(sys.executable).with_name("deepnet-edu")
 START_TIMEOUT_S = 180
 WINDOW: Any = {"width": 1280, "height": 900}
 
@@ -50,13 +51,14 @@ def free_port() -> int:
 
 
 @contextmanager
-def served(command: list[str], address: str, folder: Path) -> Iterator[str]:
+def served(command: list[str], address: str, folder: Path, program: Path = PROGRAM) -> Iterator[str]:
     """While entered, ``deepnet-edu`` with this command serves; gives what it printed of the form ``address``.
 
     Args:
         command: arguments of deepnet-edu.
         address: regular expression of the address.
         folder: for logs and for settings of its own.
+        program: deepnet-edu, of this environment or another.
     """
     log = folder / "server.log"
     folders = {f"JUPYTER_{name}_DIR": str(folder / name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")}
@@ -65,7 +67,7 @@ def served(command: list[str], address: str, folder: Path) -> Iterator[str]:
     environment["JUPYTER_PORT"] = str(free_port())
     with log.open("w") as file:
         server = subprocess.Popen(
-            [str(Path(sys.executable).with_name("deepnet-edu")), *command],
+            [str(program), *command],
             stdout=file,
             stderr=file,
             env=environment,

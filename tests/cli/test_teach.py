@@ -78,3 +78,14 @@ def test_bad_input_is_one_sentence(run: Run, tmp_path: Path) -> None:
         assert result.stderr.count("\n") == 1
     assert (tmp_path / "other.csv").read_text() == "mine"
     assert not (tmp_path / "new").exists()
+
+
+def test_slides_of_a_lesson(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "slides"
+    result = run("slides", "01", str(folder))
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith(f"{folder / 'index.html'}: ")
+    assert {path.name for path in folder.iterdir()} == {"index.html", "mathjax", "reveal"}
+    again = run("slides", "lecture", str(folder))
+    assert again.returncode == 1
+    assert "is not empty: choose another folder" in again.stderr

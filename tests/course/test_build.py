@@ -222,7 +222,7 @@ def test_sources_with_mistakes_are_refused(project: Path, old: str, new: str, sa
 
 def test_no_sources_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "SOLUTIONS", tmp_path)
-    with pytest.raises(UserError, match="There are no lessons in"):
+    with pytest.raises(UserError, match="There are no sources of lessons in"):
         build.build_all(check=True)
 
 

@@ -88,7 +88,7 @@ def test_students_get_no_formula_no_solution_and_no_test(withheld: Path) -> None
     students = withheld / "students"
     assert {path.name for path in students.iterdir()} == {
         "LICENSE", "NOTICE", "README.md", "constraints.txt", "deepnet_edu", "docs", "install.py", "lessons",
-        "pyproject.toml",
+        "pyproject.toml", "setup.py",
     }  # fmt: skip
     assert [path.name for path in (students / "deepnet_edu/course/references").iterdir()] == ["__init__.py"]
     assert not {"exercises.md", "teach.md"} & {path.name for path in (students / "docs").iterdir()}

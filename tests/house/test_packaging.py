@@ -65,8 +65,8 @@ def test_constraints_pin_what_is_asked_for() -> None:
 
 def test_extras() -> None:
     groups = PROJECT["optional-dependencies"]
-    assert {*groups["book"]} < {*groups["dev"]}  # what makes the book, CI checks
-    assert set(PROJECT["optional-dependencies"]) == {"cluster", "hub", "book", "dev"}
+    assert {*groups["book"], *groups["slides"]} < {*groups["dev"]}  # what makes book and slides, CI checks
+    assert set(PROJECT["optional-dependencies"]) == {"cluster", "hub", "book", "slides", "dev"}
 
 
 def test_one_version() -> None:

@@ -14,7 +14,7 @@ from deepnet_edu.course.places import DOCS, LESSONS, PACKAGE, REFERENCES, ROOT, 
 
 #: Pages that say what is right, or how to grade it.
 _TEACHERS = ("exercises.md", "teach.md")
-_BESIDE = ("pyproject.toml", "constraints.txt", "install.py", "LICENSE", "NOTICE")
+_BESIDE = ("pyproject.toml", "setup.py", "constraints.txt", "install.py", "LICENSE", "NOTICE")
 _README = """# How Transformers are made a thousand layers deep
 
 A course of notebooks. Its answers are withheld: a lesson continues once your own answer is right{later}.
