@@ -86,6 +86,28 @@ def test_kernels_equal_the_plain_path(every: int) -> None:
     assert graphs(model) == [1]
 
 
+def test_another_choice_of_attention_makes_graphs_of_its_own() -> None:
+    """PyTorch chooses when it makes a graph, and its guards do not see the choice."""
+    config = small_config("deepnorm", "decoder", 3)
+    model, batch = build_model(config), random_batch(config, 2, 7)
+    model.use_compiled("layer", "aot_eager")
+    found(model, batch)
+    (before,) = (stack.compiled for stack in model.stacks().values())
+    model.mode = replace(model.mode, attention="math")
+    equal(model, batch, 1e-5)
+    (after,) = (stack.compiled for stack in model.stacks().values())
+    assert after is not before
+    assert after.how == ("aot_eager", False, "math")
+
+
+def test_kernels_that_were_chosen_by_time_equal_the_plain_path() -> None:
+    config = small_config("deepnorm", "decoder", 2)
+    model, batch = build_model(config), random_batch(config, 2, 7)
+    model.mode = replace(model.mode, compile="layer", autotune=True)
+    equal(model, batch, 1e-5)
+    assert graphs(model) == [1]
+
+
 def test_kernels_of_another_instruction_set_are_not_taken_from_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     """PyTorch's cache has no instruction set in its key, and with kernels of another one nothing compiles."""
     tags = []
