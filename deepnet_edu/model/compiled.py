@@ -18,6 +18,7 @@ from deepnet_edu.model.attention import Context
 from deepnet_edu.model.code import Code, Sources
 from deepnet_edu.model.mode import Backend
 from deepnet_edu.model.snapshot import hooks
+from deepnet_edu.model.torch_versions import wrong
 from deepnet_edu.residual import State
 
 _numbers = count()
@@ -79,9 +80,12 @@ class CompiledLayer:
 
     Raises:
         ValueError: there is no such backend.
+        UserError: this version of PyTorch is known to compile what is wrong.
     """
 
     def __init__(self, backend: str = "inductor", autotune: bool = False, attention: Backend = "auto") -> None:
+        if said := wrong(torch.__version__):
+            raise UserError(f"compile='layer' with PyTorch {torch.__version__}: {said}. Use another version, or 'no'.")
         known = torch.compiler.list_backends(None)
         if backend not in known:
             raise ValueError(unknown("backend", backend, known))
