@@ -292,6 +292,7 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"{ROUNDS} by default, fewer where time is short")
     parser.add_argument("--minutes", type=float, default=MINUTES, help=f"for everything; {MINUTES:g} by default")
     parser.add_argument("--out", type=Path, help=f"the record; {RESULTS.name} in results by default")
+    parser.add_argument("--all", action="store_true", help="the ladder, profiles and full depth: gpu_all.py")
     parser.add_argument("--judge", action="store_true", help="measure nothing: judge the goals of the record again")
     parser.add_argument("--smoke", action="store_true", help="tiny shapes on a CPU; kept only with --out")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
@@ -309,6 +310,11 @@ def main() -> None:
     arguments = parsed()
     if arguments.worker:
         print(json.dumps(work(json.loads(arguments.worker))))
+        return
+    if arguments.all:
+        from benchmarks import gpu_all
+
+        gpu_all.run(arguments.out, arguments.minutes, arguments.smoke)
         return
     if arguments.judge:
         from deepnet_edu.files import write_atomic
