@@ -385,7 +385,7 @@ def contend_together(
                 found[name]["missing"] = f"{type(error).__name__}: {str(error)[:300]}"
                 del steps[name]
             save(found)
-    if device == "cuda" and len(steps) == 1:  # of several nobody could say whose memory it is
+    if device == "cuda" and len(steps) == 1:  # of several no one could say whose memory it is
         (name,) = steps
         found[name] |= {"peak": torch.cuda.max_memory_allocated(), "reserved": torch.cuda.max_memory_reserved()}
         save(found)
