@@ -24,7 +24,8 @@ from deepnet_edu.training import TrainConfig, TrainStep
 from deepnet_edu.training.graph import WARM
 
 SEED = 0
-LEARNING_RATE, WEIGHT_DECAY = 1e-5, 0.01
+#: At 1e-4 the loss of one batch falls from step to step at 1,000 layers (tried on a CPU, shape (c), float32).
+LEARNING_RATE, WEIGHT_DECAY = 1e-4, 0.01
 #: Sides of the square matrix products of which the fastest is the peak, and numbers of a copy.
 SIDES, COPIED = (4096, 8192, 16384), 2**29
 REPEATS, WINDOWS = 20, 5
@@ -178,14 +179,17 @@ def grouped(layers: nn.ModuleList, every: int) -> nn.ModuleList:
 class TorchStacks(nn.Module):
     """Layers of torch.nn: Post-LN, which costs what DeepNorm does but for one product with α."""
 
-    def __init__(self, c: ModelConfig, every: int) -> None:
+    def __init__(self, c: ModelConfig, every: int, compiled: bool = False) -> None:
         super().__init__()
         shape: dict[str, Any] = {"dropout": 0.0, "activation": c.activation, "batch_first": True}
         sizes = (c.d_model, c.n_heads, c.d_ff)
         kind = nn.TransformerDecoderLayer if c.encoder_layers else nn.TransformerEncoderLayer
         lower = (nn.TransformerEncoderLayer(*sizes, **shape) for _ in range(c.encoder_layers))
         upper = (kind(*sizes, **shape) for _ in range(c.decoder_layers))
-        self.lower, self.upper = (grouped(nn.ModuleList(layers), every) for layers in (lower, upper))
+        both = [nn.ModuleList(layers) for layers in (lower, upper)]
+        for layer in (layer for layers in both for layer in layers if compiled):
+            layer.compile(dynamic=False)
+        self.lower, self.upper = (grouped(layers, every) for layers in both)
         self.register_buffer("mask", nn.Transformer.generate_square_subsequent_mask(c.max_length))
 
     def forward(self, source: tuple[Tensor, Tensor] | None, target: tuple[Tensor, Tensor]) -> Tensor:
@@ -270,8 +274,8 @@ def theirs(case: Case, device: str, name: str) -> Callable[[], float]:
     """The step that others' users write: autocast, backward, fused AdamW."""
     torch.manual_seed(SEED)
     with torch.device(device):
-        if name == "torch.nn":
-            stacks: nn.Module = TorchStacks(case.config, case.checkpoint_every)
+        if name.startswith("torch.nn"):
+            stacks: nn.Module = TorchStacks(case.config, case.checkpoint_every, compiled="layers" in name)
         else:
             stacks = TorchScaleStacks(case.config, case.checkpoint_every, compiled="layers" in name)
         model = Peer(case.config, stacks)
@@ -330,6 +334,78 @@ def contend(case: Case, contender: str, device: str) -> dict[str, Any]:
     if device == "cuda":
         found |= {"peak": torch.cuda.max_memory_allocated(), "reserved": torch.cuda.max_memory_reserved()}
     return found
+
+
+def contend_together(
+    case: Case,
+    asked: dict[str, Any],
+    rounds: int,
+    device: str,
+    save: Callable[[dict[str, Any]], None],
+) -> dict[str, Any]:
+    """Contenders that are in memory at once, in turn: first the steps that each needs to be warm, then rounds.
+
+    Args:
+        case: its shape; in a round each takes ``case.steps`` steps.
+        asked: by name: settings of TrainConfig for ours, None for another library's, or a sentence why it is not run.
+        rounds: how many.
+        device: ``"cpu"`` or ``"cuda"``.
+        save: is told what there is so far, after each turn.
+
+    Returns:
+        By name ``missing``, or the first step's seconds, a list of seconds for each round, and the losses of all steps,
+        as many for each.
+    """
+    found: dict[str, Any] = {}
+    steps: dict[str, Callable[[], float]] = {}
+    for name, settings in asked.items():
+        if isinstance(settings, str):
+            found[name] = {"missing": settings}
+            continue
+        try:
+            begin = time.perf_counter()
+            made_now = theirs(case, device, name) if settings is None else ours(case, device, settings)
+            losses = [made_now()]
+            first = time.perf_counter() - begin
+            losses += [made_now() for _ in range(WARM)]  # as many for all, though only a graph needs them
+            found[name] = {"settings": settings, "first step": first, "rounds": [], "losses": losses}
+            steps[name] = made_now
+        except Exception as error:
+            lines = [line for line in str(error).splitlines() if line.strip()] or [""]
+            found[name] = {"missing": f"{type(error).__name__}: {lines[0][:300]}"}
+        save(found)
+    for _ in range(rounds):
+        for name, step in list(steps.items()):
+            try:
+                losses = found[name]["losses"]
+                found[name]["rounds"].append(
+                    [seconds(lambda step=step, losses=losses: losses.append(step()), device) for _ in range(case.steps)]  # type: ignore[misc]
+                )
+            except Exception as error:
+                found[name]["missing"] = f"{type(error).__name__}: {str(error)[:300]}"
+                del steps[name]
+            save(found)
+    if device == "cuda" and len(steps) == 1:  # of several no one could say whose memory it is
+        (name,) = steps
+        found[name] |= {"peak": torch.cuda.max_memory_allocated(), "reserved": torch.cuda.max_memory_reserved()}
+        save(found)
+    return found
+
+
+def profile(case: Case, settings: dict[str, Any], device: str) -> list[dict[str, Any]]:
+    """Kernels of one step of ours, by PyTorch's profiler: name, calls, milliseconds; the longest first.
+
+    A recorded graph would hide who called them, so the step is taken as it is, warm.
+    """
+    step = ours(case, device, {name: value for name, value in settings.items() if name != "cuda_graph"})
+    for _ in range(2):
+        step()
+    kinds = [torch.profiler.ProfilerActivity.CPU if device == "cpu" else torch.profiler.ProfilerActivity.CUDA]
+    with torch.profiler.profile(activities=kinds) as seen:
+        step()
+    name = "self_cpu_time_total" if device == "cpu" else "self_device_time_total"
+    rows = [{"kernel": e.key, "calls": e.count, "ms": getattr(e, name) / 1e3} for e in seen.key_averages()]
+    return sorted((row for row in rows if row["ms"] > 0), key=lambda row: -row["ms"])
 
 
 @torch.no_grad()

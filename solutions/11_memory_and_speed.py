@@ -942,7 +942,7 @@ print(f"1,000 layers of width 64, 256 tokens, on one H200: MFU {h200:.1%}")
 #
 # ## Further rooms
 #
-# Four rooms for those who want more, and no later lesson needs them. In JupyterLab they are folded: click on the arrow
+# Five rooms for those who want more, and no later lesson needs them. In JupyterLab they are folded: click on the arrow
 # beside a heading.
 #
 # | room | minutes |
@@ -951,6 +951,7 @@ print(f"1,000 layers of width 64, 256 tokens, on one H200: MFU {h200:.1%}")
 # | Fewer calls: compile one layer, and record a whole step | 10 |
 # | The best group of checkpoints | 8 |
 # | Twelve thousand small tensors | 12 |
+# | Two passes less: skip, branch and norm in one kernel | 8 |
 
 # %% [markdown] tags=["room"]
 # ## Room 1: look over autograd's shoulder
@@ -1228,6 +1229,60 @@ print(f"AdamW on {len(parameters):,} tensors {many:.3f} s, on one {one:.3f} s; t
 #
 # **Why it works.** The numbers are the same and so are the bytes. What has gone is the start-up cost of 12,000 small
 # tensors. The library trains so: `TrainStep` lays weights and gradients end to end, and hands the optimizer one of each.
+
+# %% [markdown] tags=["room"]
+# ## Room 5: two passes less
+
+# %% [markdown] exercise="norm_bytes" difficulty=2 importance=3 minutes=8
+# ### What LN(αx + f) moves (optional)
+#
+# **Objective**: count the bytes of an operation that hardly computes, as it is written and as one kernel.
+#
+# DeepNorm's sub-layer ends with $\mathrm{LN}(\alpha x + f)$: the stream $x$, the branch's output $f$ and the result are (rows, d)
+# each. Written as two operations, a sum and a norm, the sum goes to memory and comes back. One kernel for both holds a
+# row of it in registers.
+#
+# Write `norm_bytes(rows, d, size, one_kernel)`: the bytes that it moves forward. `size` is the bytes of a number. Leave
+# out α, the norm's gain and bias, mean and 1/σ: they are few.
+#
+# Hint: How many tensors of (rows, d) does the sum read, how many does it write? And the norm?
+#
+# Hint: Each such pass moves rows·d numbers of `size` bytes. One kernel skips those of the sum.
+
+
+# %% exercise="norm_bytes"
+def norm_bytes(rows, d, size, one_kernel):
+    """Bytes that LN(αx + f) reads and writes: one number."""
+    ### BEGIN SOLUTION
+    passes = 3 if one_kernel else 5
+    return passes * rows * d * size
+    ### END SOLUTION
+
+
+# %%
+check.norm_bytes(norm_bytes)
+
+# %%
+norm_bytes = kit.mine_or_reference(norm_bytes, "norm_bytes")
+GPU_ROWS, GPU_WIDTH, GPU_BANDWIDTH = (
+    64 * 512,
+    512,
+    4.25e12,
+)  # 1,000 layers on an H200, and a copy that was measured there
+for how, size in (("float32", 4), ("bfloat16", 2)):
+    two, one = (1e6 * norm_bytes(GPU_ROWS, GPU_WIDTH, size, alone) / GPU_BANDWIDTH for alone in (False, True))
+    print(f"{how:8}: {two:2.0f} µs as two operations, {one:2.0f} µs as one kernel, at the least")
+
+# %% [markdown]
+# <details><summary>What you should see</summary>
+#
+# 79 µs at the start, 47 in one kernel, 39 in half the bytes, 24 with both. Two such norms a layer, a thousand layers.
+# </details>
+#
+# **Why it works.** Below the slope of the roofline only bytes count, so there are two cures: fewer passes and smaller
+# numbers. Under autocast PyTorch's `layer_norm` returns float32, and with the norm behind the sum the whole stream is
+# float32 from the first norm on. The statistics need float32, and one kernel can have them so while it reads and writes
+# bfloat16. These are the least that bytes allow, by arithmetic. The page `docs/depth.md` says what was measured.
 
 # %% [markdown]
 # ## In three sentences

@@ -54,6 +54,17 @@ def plan(
     checkpoint_every: Annotated[
         str | None, typer.Option(help="Layers computed again together, or auto; 0, the default, keeps all.")
     ] = None,
+    recompute: Annotated[
+        str | None,
+        typer.Option(help="Layers of each stack that are, the lowest; all, the default; auto: as few as can be."),
+    ] = None,
+    keep_attention: Annotated[
+        bool | None, typer.Option("--keep-attention", help="Checkpoints keep what attention gave.")
+    ] = None,
+    memory: Annotated[
+        float | None,
+        typer.Option(parser=amount("--memory"), metavar="GB", help="Of the device, for --recompute auto."),
+    ] = None,
     precision: Annotated[
         str | None, typer.Option(help="float32, the default, float64, bfloat16, mixed or autocast.")
     ] = None,
@@ -83,7 +94,8 @@ def plan(
 
     Example: deepnet-edu plan deepnet-1000 --gpu h200 --count 8 --tokens 100e9 --price 2.50
     """
-    here = {"--checkpoint-every": checkpoint_every, "--precision": precision, "--path": path, "--device": device}
+    here: dict[str, Any] = {"--recompute": recompute, "--keep-attention": keep_attention, "--memory": memory}
+    here |= {"--checkpoint-every": checkpoint_every, "--precision": precision, "--path": path, "--device": device}
     there = {"--count": count, "--price": price, "--length": length, "--utilisation": utilisation}
     for name, value in (there if gpu is None else here).items():
         if value is not None:
@@ -98,32 +110,42 @@ def plan(
             f"--tokens {tokens:g}: expected a whole number from 1 to 1,000,000,000, tokens of a sequence; "
             "those of a whole run go with --gpu."
         )
-    from deepnet_edu.planning import find_shape, training_memory
+    from deepnet_edu.planning import fewest_recomputed, find_shape, training_memory
 
     config = find_shape(model)
-    every = checkpoint_every or "0"
+    every, low = (_count_or_word(given) for given in (checkpoint_every or "0", recompute or "all"))
+    if (low == "auto") != (memory is not None):
+        raise UserError("--recompute auto counts layers for a device's memory: give both, for example --memory 141.")
     precision = precision or "float32"
     try:
-        found = training_memory(
-            config,
-            sequences or 4,
-            int(tokens or 64),
-            checkpoint_every=every if (number := whole_number(every)) is None else number,
-            path=path or "auto",
-            precision=precision,
-            device=device or "cpu",
-        ).to_dict()
+        batch = sequences or 4, int(tokens or 64)
+        how: dict[str, Any] = {
+            "checkpoint_every": every,
+            "keep_attention": bool(keep_attention),
+            "path": path or "auto",
+            "precision": precision,
+            "device": device or "cpu",
+        }
+        if memory is not None:
+            low = fewest_recomputed(config, *batch, int(1e9 * memory), **how)
+        found = training_memory(config, *batch, recompute=low, **how).to_dict()
     except ValueError as error:
         raise UserError(str(error)) from None
     if as_json:
-        print(json.dumps({"model": model, **found}))
+        print(json.dumps({"model": model, "recompute": low, **found}))
         return None
     taken, parameters, entering = found.pop("path"), found.pop("parameters"), found.pop("entering")
     print_table(["part", "MB"], [[name, f"{value / 1e6:,.1f}"] for name, value in found.items()])
     print(f"{model}: {parameters:,} parameters, {config.title}, by the {taken} path, {precision}.")
+    if low != "all":
+        print(f"Of each stack the lowest {low:,} layers are computed again; those above keep all.")
     if entering == found["total"]:
         print("The peak comes before the first step, when weights move to the optimizer's buffer.")
     return None
+
+
+def _count_or_word(given: str) -> int | str:
+    return given if (number := whole_number(given)) is None else number
 
 
 def _whole_run(

@@ -211,6 +211,8 @@ def say_forecast(what: str, run: "Experiment", device: str, as_json: bool) -> No
     parts = ", ".join(f"{name} {count:,}" for name, count in found.parameters.items() if count and name != "all")
     print(f"{found.parameters['all']:,} parameters ({parts}), {run.model.title}, by the {path} path.")
     print(f"{found.steps:,} steps of {found.tokens_per_step:,} tokens, {found.tokens:,} in all.")
+    if found.recompute != "all":
+        print(f"Of each stack the lowest {found.recompute:,} layers are computed again; those above keep all.")
     if found.operations is not None:
         again = f", {found.again_per_step:.3g} of them again for checkpoints" if found.again_per_step else ""
         print(

@@ -73,6 +73,11 @@ def _torch() -> Finding:
         import torch
     except Exception as error:  # a broken wheel fails in many ways
         return Finding("PyTorch", "problem", f"cannot be imported: {error}", _again("torch"))
+    from deepnet_edu.model.torch_versions import wrong
+
+    if said := wrong(torch.__version__):
+        mend = _again("torch") if CLONE else f"{sys.executable} -m pip install --upgrade torch"
+        return Finding("PyTorch", "problem", f"{torch.__version__}: {said}", mend)
     if torch.cuda.is_available():
         memory = torch.cuda.get_device_properties(0).total_memory / 2**30
         return Finding("PyTorch", "ok", f"{torch.__version__} on {torch.cuda.get_device_name(0)}, {memory:.0f} GiB")

@@ -14,6 +14,7 @@ from deepnet_edu.planning import (
     RankTraffic,
     count_operations,
     count_parameters,
+    fewest_recomputed,
     peak_of,
     rank_memory,
     rank_traffic,
@@ -37,6 +38,7 @@ class Forecast:
 
     Attributes:
         parameters: by part, and ``"all"``.
+        recompute: how many layers of each stack checkpoints compute again, or ``"all"``.
         memory: bytes by part, and ``"total"``, of one batch; see :func:`~deepnet_edu.planning.training_memory`.
         steps: of the run.
         tokens_per_step: that the model reads, at a position each; of a translation at most.
@@ -48,6 +50,7 @@ class Forecast:
     """
 
     parameters: dict[str, int]
+    recompute: int | str
     memory: dict[str, Any]
     steps: int
     tokens_per_step: int
@@ -104,26 +107,31 @@ def forecast(run: Experiment, device: str = "cpu") -> Forecast:
     (sequences, tokens), train, model = run.data.batch_shape, run.train, run.model
     # The fast path is the CPU's, in the precision of the weights.
     fast = (device, train.precision, train.compile, train.offload) == ("cpu", "fp32", "no", False)
+    fast = fast and (train.recompute, train.keep_attention) == ("all", False)
     path = "auto" if fast else "plain"
-    memory = training_memory(
-        model,
-        sequences,
-        tokens,
-        checkpoint_every=train.checkpoint_every,
-        offload=train.offload,
-        path=path,
-        precision="float32" if train.precision == "fp32" else "autocast",
-        device=device,
-    )
+    how: dict[str, Any] = {
+        "checkpoint_every": train.checkpoint_every,
+        "keep_attention": train.keep_attention,
+        "offload": train.offload,
+        "path": path,
+        "precision": "float32" if train.precision == "fp32" else "autocast",
+        "device": device,
+    }
+    recompute: int | str = train.recompute
+    if recompute == "auto":
+        recompute = fewest_recomputed(model, sequences, tokens, limit(torch.device(device)), **how)
+    memory = training_memory(model, sequences, tokens, recompute=recompute, **how)
     every = layers_together(train.checkpoint_every, max(model.encoder_layers, model.decoder_layers))
     batches, total, again = train.accumulate, None, None
     with suppress(ValueError):
-        counted = count_operations(model, sequences, tokens, checkpoint_every=every, path=path)
+        kept: dict[str, Any] = {"recompute": recompute, "keep_attention": train.keep_attention}
+        counted = count_operations(model, sequences, tokens, checkpoint_every=every, path=path, **kept)
         again = batches * (counted.again + counted.attention_again)
         total = batches * (counted.products + counted.attention) + again
     name = torch.cuda.get_device_name() if device == "cuda" else device
     return Forecast(
         parameters=count_parameters(model),
+        recompute=recompute,
         memory=memory.to_dict(),
         steps=train.steps,
         tokens_per_step=sequences * tokens * batches,

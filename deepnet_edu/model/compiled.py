@@ -16,7 +16,9 @@ from torch import nn
 from deepnet_edu.messages import UserError, unknown
 from deepnet_edu.model.attention import Context
 from deepnet_edu.model.code import Code, Sources
+from deepnet_edu.model.mode import Backend
 from deepnet_edu.model.snapshot import hooks
+from deepnet_edu.model.torch_versions import wrong
 from deepnet_edu.residual import State
 
 _numbers = count()
@@ -68,21 +70,26 @@ class CompiledLayer:
     Args:
         backend: a name in ``torch.compiler.list_backends(None)``: ``"inductor"`` makes new kernels, ``"aot_eager"``
             only what they would be made from, in less time.
+        autotune: as of :class:`~deepnet_edu.model.mode.Mode`.
+        attention: likewise: it is chosen when a graph is made, so another choice needs another one of these.
 
     Attributes:
-        backend: likewise.
+        how: all three.
         graphs: compiled so far: one for each kind of layer, with gradients and without, in each precision and mode.
             At another batch size or length there is one more, and that serves all others.
 
     Raises:
         ValueError: there is no such backend.
+        UserError: this version of PyTorch is known to compile what is wrong.
     """
 
-    def __init__(self, backend: str = "inductor") -> None:
+    def __init__(self, backend: str = "inductor", autotune: bool = False, attention: Backend = "auto") -> None:
+        if said := wrong(torch.__version__):
+            raise UserError(f"compile='layer' with PyTorch {torch.__version__}: {said}. Use another version, or 'no'.")
         known = torch.compiler.list_backends(None)
         if backend not in known:
             raise ValueError(unknown("backend", backend, known))
-        self.backend = backend
+        self.how = backend, autotune, attention
         self.graphs = 0
         self._functions: dict[Callable[..., Any], Callable[..., Any]] = {}
         self._sources: Sources | None = None
@@ -119,16 +126,18 @@ class CompiledLayer:
             self._classes, self._sources, self._functions = classes, Sources(map(Code, classes)), {}
         return self
 
-    def __reduce__(self) -> tuple[type, tuple[str]]:
+    def __reduce__(self) -> tuple[type, tuple[str, bool, Backend]]:
         """A copy compiles for itself."""
-        return CompiledLayer, (self.backend,)
+        return CompiledLayer, self.how
 
     def _made(self, what: Callable[..., Any]) -> Callable[..., Any]:
-        compile_graph = torch._dynamo.lookup_backend(self.backend)
+        backend, autotune, _ = self.how
+        compile_graph = torch._dynamo.lookup_backend(backend)
+        more = {"config_patches": {"max_autotune_gemm": True}} if autotune else {}
 
         def counted(graph: Any, inputs: Any, **settings: Any) -> Any:
             _tell_processors_apart()
-            made = compile_graph(graph, inputs, **settings)
+            made = compile_graph(graph, inputs, **settings, **more)
             self.graphs += 1  # only now: PyTorch may have to begin again
             return made
 

@@ -84,6 +84,19 @@ def layers_together(every: int | str, n_layers: int) -> int:
     return every
 
 
+def layers_again(recompute: int | str, n_layers: int) -> int:
+    """How many of a stack's layers have checkpoints: the lowest ``recompute``, or ``"all"``.
+
+    Raises:
+        ValueError: it is neither a whole number, 0 or more, nor ``"all"``.
+    """
+    if recompute == "all":
+        return n_layers
+    if isinstance(recompute, bool) or not isinstance(recompute, int) or recompute < 0:
+        raise ValueError(f"recompute={shown(recompute)}: expected a whole number of layers, 0 or more, or 'all'.")
+    return min(recompute, n_layers)
+
+
 def check_memory(needed: int, what: str, instead: str) -> None:
     """Refuse what is larger than the machine's memory.
 

@@ -13,7 +13,8 @@ from deepnet_edu.model.attention import NOTHING, Context, MultiHeadAttention
 from deepnet_edu.model.compiled import CompiledLayer, unwrapped
 from deepnet_edu.model.layer import FeedForward, SubLayer, TransformerLayer
 from deepnet_edu.model.mode import Mode
-from deepnet_edu.model.shape import Shape, layers_together
+from deepnet_edu.model.recomputation import attention_by, kept_with
+from deepnet_edu.model.shape import Shape, layers_again, layers_together
 from deepnet_edu.residual import RESIDUALS, Calibrated, Place, StackName, State, places
 
 
@@ -88,8 +89,9 @@ class Stack(nn.Module):
                     f"compile='layer' needs layers that are equal, and each layer of {growing[0]} has one more tensor "
                     "to read than the one below: use compile='no'."
                 )
-            if self._compiled is None or self._compiled.backend != mode.backend:
-                self._compiled = CompiledLayer(mode.backend)
+            how = mode.backend, mode.autotune, mode.attention
+            if self._compiled is None or self._compiled.how != how:
+                self._compiled = CompiledLayer(*how)
         self.mode = mode
 
     @contextmanager
@@ -183,17 +185,19 @@ class Stack(nn.Module):
             compiled.ready(self.layers)
         if not (every and torch.is_grad_enabled() and context.cache is None):
             return self._run(compiled, first, last - first, context, *state)
+        upto = max(first, min(last, layers_again(self.mode.recompute, len(self.layers))))
+        how: dict[str, Any] = {"use_reentrant": False, **kept_with(self.mode.keep_attention)}
         with self._kept_elsewhere(state[0]):
-            for group in range(first, last, every):
-                layers = min(every, last - group)
-                state = checkpoint(self._run, compiled, group, layers, context, *state, use_reentrant=False)
-        return state
+            for group in range(first, upto, every):
+                state = checkpoint(self._run, compiled, group, min(every, upto - group), context, *state, **how)
+        return self._run(compiled, upto, last - upto, context, *state)
 
     def _run(self, compiled: CompiledLayer | None, first: int, layers: int, context: Context, *state: Tensor) -> State:
         """The state after this many layers from ``first`` on. How is given: it is the same when a checkpoint runs it
         again."""
-        for layer in self.layers[first : first + layers]:
-            state = layer(state, context) if compiled is None else compiled(layer, state, context)
+        with attention_by(self.mode.attention):
+            for layer in self.layers[first : first + layers]:
+                state = layer(state, context) if compiled is None else compiled(layer, state, context)
         return state
 
     def _kept_elsewhere(self, x: Tensor) -> AbstractContextManager[Any]:

@@ -14,7 +14,7 @@ from deepnet_edu.planning.cost import (
 from deepnet_edu.planning.counts import parameters_by_part, training_flops
 from deepnet_edu.planning.devices import GPUS, Gpu, Price, find_gpu, peak_of
 from deepnet_edu.planning.estimation import Estimate, estimate
-from deepnet_edu.planning.fit import explain, settings_that_fit
+from deepnet_edu.planning.fit import explain, fewest_recomputed, settings_that_fit
 from deepnet_edu.planning.flops import flops_per_token
 from deepnet_edu.planning.memory import MemoryPlan, training_memory
 from deepnet_edu.planning.parameters import count_parameters
@@ -55,6 +55,7 @@ __all__ = [
     "estimate",
     "explain",
     "features",
+    "fewest_recomputed",
     "find_gpu",
     "find_shape",
     "flops_per_token",

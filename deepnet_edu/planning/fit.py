@@ -5,6 +5,7 @@ from typing import Any
 from deepnet_edu.fields import check_whole, checked
 from deepnet_edu.model.config import ModelConfig
 from deepnet_edu.planning.memory import training_memory
+from deepnet_edu.planning.proposal import SHARE
 
 _SQRT = {"checkpoint_every": "auto"}
 
@@ -54,6 +55,32 @@ def settings_that_fit(
             return found + fitting[:1]
         parts *= 2
     return found
+
+
+@checked()
+def fewest_recomputed(config: ModelConfig, sequences: int, tokens: int, limit_bytes: int, **how: Any) -> int:
+    """How many layers of each stack must be computed again, the fewest with which a step needs at most
+    :data:`~deepnet_edu.planning.proposal.SHARE` of a device's memory.
+
+    Args:
+        config: any.
+        sequences, tokens: of a batch.
+        limit_bytes: that the device has, or what of it is free.
+        how: other settings of :func:`training_memory`, ``checkpoint_every`` among them.
+
+    Returns:
+        Layers, up to those of the deepest stack where even all of them need more.
+
+    Raises:
+        ValueError: as :func:`training_memory`; there are no checkpoints, or limit_bytes is not positive.
+    """
+    check_whole("limit_bytes", limit_bytes)
+    fewest, most = 0, max(config.encoder_layers, config.decoder_layers)
+    while fewest < most:  # memory falls with each layer that is computed again
+        middle = (fewest + most) // 2
+        need = training_memory(config, sequences, tokens, **{**how, "recompute": middle}).total
+        fewest, most = (fewest, middle) if need <= SHARE * limit_bytes else (middle + 1, most)
+    return fewest
 
 
 @checked()

@@ -10,9 +10,9 @@ from typing import Any, get_args
 from deepnet_edu.fields import checked
 from deepnet_edu.messages import unknown
 from deepnet_edu.model.config import ModelConfig
-from deepnet_edu.model.mode import PathName
+from deepnet_edu.model.mode import Mode, PathName
 from deepnet_edu.model.paths import compiled_sizes, knows
-from deepnet_edu.model.shape import layers_together
+from deepnet_edu.model.shape import layers_again, layers_together
 from deepnet_edu.planning.parameters import count_parameters
 from deepnet_edu.planning.saved import SavedNumbers
 from deepnet_edu.planning.workload import PRECISIONS, Workload
@@ -72,6 +72,8 @@ def training_memory(
     *,
     source_tokens: int = 0,
     checkpoint_every: int | str = 0,
+    recompute: int | str = "all",
+    keep_attention: bool = False,
     offload: bool = False,
     path: str = "auto",
     precision: str = "float32",
@@ -87,6 +89,8 @@ def training_memory(
         source_tokens: of the source; 0 for as many.
         checkpoint_every: layers whose activations are computed again together; ``"auto"`` is √n_layers of each stack; 0
             keeps all.
+        recompute: how many layers of each stack, the lowest, are computed again; ``"all"`` of them by default.
+        keep_attention: what attention gave is kept at checkpoints.
         offload: what checkpoints keep is in the CPU's memory, which makes a difference on a GPU only.
         path: ``"plain"``, ``"fast"`` or ``"auto"``, see :class:`deepnet_edu.model.stack.Stack`.
         precision: a name in ``PRECISIONS``. In float32 and float64 it was measured on a CPU; "mixed" is arithmetic
@@ -105,15 +109,17 @@ def training_memory(
         if given not in valid:
             raise ValueError(unknown(kind, given, valid))
     work = Workload(config, sequences, tokens, source_tokens, precision)
+    mode = Mode(checkpoint_every=checkpoint_every, recompute=recompute, keep_attention=keep_attention, offload=offload)
     on_cpu = device == "cpu"
-    fast = path != "plain" and on_cpu and not offload and _fast_knows(work)
+    chosen = recompute != "all" or keep_attention
+    fast = path != "plain" and on_cpu and not offload and not chosen and _fast_knows(work)
     if path == "fast" and not fast:
         raise ValueError("path='fast': the fast path does not know this model, length or precision; use path='auto'.")
     weight, gradient, optimizer, _ = PRECISIONS[precision]
     count = count_parameters(config)["all"]
     sizes = not compiled_sizes(config.d_ff, config.d_model // config.n_heads)
     saved = SavedNumbers(work, fast, compiled and precision == "float32" and sizes)
-    copies, activations, temporaries = max(_moments(saved, checkpoint_every, offload, on_cpu), key=sum)
+    copies, activations, temporaries = max(_moments(saved, mode, on_cpu), key=sum)
     sublayers = 2 * config.encoder_layers + (3 if config.encoder_layers else 2) * config.decoder_layers
     process = PROCESS if on_cpu else 0
     objects = sublayers * OBJECTS + round(gaps(config, fast) * activations)
@@ -132,33 +138,40 @@ def training_memory(
     )
 
 
-def _moments(saved: SavedNumbers, checkpoint_every: int | str, offload: bool, on_cpu: bool) -> list[tuple[int, ...]]:
+def _moments(saved: SavedNumbers, mode: Mode, on_cpu: bool) -> list[tuple[int, ...]]:
     """Copies of weights, activations and temporaries, bytes, at the times at which there may be the most of them: with
-    logits, of two bytes under autocast, and their log-softmax.
-
-    Raises:
-        ValueError: there are no checkpoints to offload.
-    """
+    logits, of two bytes under autocast, and their log-softmax."""
     work, config = saved.work, saved.work.config
-    depths = {"encoder": config.encoder_layers, "decoder": config.decoder_layers}
-    every = {stack: layers_together(checkpoint_every, n) for stack, n in depths.items()}
-    if offload and not any(every.values()):
-        raise ValueError("offload=True moves what checkpoints keep: give checkpoint_every='auto' too.")
-    held = sum(saved.held(stack, n, every[stack], offload and not on_cpu) for stack, n in depths.items() if n)
-    again = [saved.again(stack, n, every[stack]) for stack, n in depths.items() if n]
+    held, upper, again, kept = 0, 0, [], []
+    for stack, n in (("encoder", config.encoder_layers), ("decoder", config.decoder_layers)):
+        if not n:
+            continue
+        every, low = layers_together(mode.checkpoint_every, n), layers_again(mode.recompute, n)
+        moved = mode.offload and not on_cpu
+        every = min(every, low - 1) if 1 < low < n else every  # one group of them all is still computed again
+        if low:
+            held += saved.held(stack, low, every, moved, keep_attention=mode.keep_attention)
+        upper += n - low
+        again.append(saved.again(stack, low, every))
+        kept.append(saved.kept(stack, n - low, low))
     number, narrow, answers = work.number, work.narrow, work.answers
     entered = number * work.embedded
     d = config.d_model
     largest = max(3 * d**2, 2 * d * config.d_ff, work.vocabulary * d)
+    layers = config.encoder_layers + config.decoder_layers
+    high = upper / max(layers, 1)  # the narrow copies that kept layers read stay with them
+    at_work = number * (saved.temporaries() + largest)
     copies = work.autocast * 2 * _matrices(config, work.vocabulary)
     if not on_cpu and any(again):
         # Memory that was given back is free at once: while the loss is computed, no group of layers is computed again;
         # and when one is, logits, copies, and the other stack's groups are gone. On a CPU the sum was fitted.
         return [
-            (copies, narrow * held + entered + number * answers, number * (answers + largest)),
-            (0, narrow * (held + max(again)) + entered, number * (saved.temporaries() + largest)),
+            (copies, narrow * (held + sum(kept)) + entered + number * answers, number * (answers + largest)),
+            (round(copies * high), narrow * (held + sum(kept)) + entered, at_work if high else 0),
+            # A stack's kept layers are free before its first group is computed again, those of the encoder are not.
+            (0, narrow * (held + max(again[-1] + sum(kept[:-1]), again[0])) + entered, at_work),
         ]
-    together = narrow * (held + sum(again) + answers) + entered + number * answers
+    together = narrow * (held + max(sum(again), sum(kept)) + answers) + entered + number * answers
     return [(copies, together, number * (saved.temporaries() + answers + largest))]
 
 

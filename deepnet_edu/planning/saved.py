@@ -28,9 +28,11 @@ class SavedNumbers:
     fast: bool = False
     compiled: bool = False
 
-    def held(self, stack: str, n: int, every: int, moved: bool = False, first: int = 0) -> int:
+    def held(
+        self, stack: str, n: int, every: int, moved: bool = False, first: int = 0, keep_attention: bool = False
+    ) -> int:
         """Numbers of n layers of a stack, from ``first`` on, until the backward pass comes to them: all, or the states
-        between groups of them; but one state where these are moved away."""
+        between groups of them; but one state where these are moved away. What attention gave comes on top."""
         if not every or every >= n:
             return self._layers(stack, first, n)
         saved = saved_by(self.work.config)
@@ -38,13 +40,20 @@ class SavedNumbers:
         groups, last = -(-n // every), first + n
         below = saved.below(last, max(self._depth(stack), last))
         states = saved.state * (1 if moved else groups) + saved.growth * below
-        return (2 if self.work.autocast else 1) * states * d * rows
+        wide = 2 if self.work.autocast else 1
+        looks = n * (2 if stack == "decoder" and self.work.config.encoder_layers else 1)
+        kept = keep_attention * looks * (d + wide * self.work.config.n_heads)  # the output, and log-sum-exps
+        return (wide * states * d + kept) * rows
 
     def again(self, stack: str, n: int, every: int, first: int = 0) -> int:
         """Numbers of the highest group of layers that is computed again; 0 where all is held."""
         if not every or every >= n:
             return 0
         return self._layers(stack, first + n - every, every)
+
+    def kept(self, stack: str, n: int, first: int) -> int:
+        """Numbers of all that n layers from ``first`` on keep."""
+        return self._layers(stack, first, n) if n else 0
 
     def _layers(self, stack: str, first: int, n: int) -> int:
         """Numbers of n layers together, in closed form: from each to the next they grow by the same number."""

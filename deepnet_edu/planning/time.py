@@ -11,6 +11,7 @@ from typing import Any
 from deepnet_edu.fields import checked
 from deepnet_edu.model.config import ModelConfig
 from deepnet_edu.model.paths import compiled_sizes
+from deepnet_edu.model.shape import layers_again
 from deepnet_edu.planning.flops import end_operations, has_own_products, layer_operations
 from deepnet_edu.planning.memory import training_memory
 from deepnet_edu.planning.saved import SavedNumbers
@@ -172,17 +173,21 @@ def count_operations(
     *,
     source_tokens: int = 0,
     checkpoint_every: int = 0,
+    recompute: int | str = "all",
+    keep_attention: bool = False,
     path: str = "auto",
 ) -> Operations:
     """Floating point operations of a training step, exactly.
 
     Args:
         config, sequences, tokens, source_tokens, checkpoint_every, path: as of :func:`training_time`.
+        recompute, keep_attention: as of :func:`training_memory`.
 
     Raises:
         ValueError: as :func:`training_time`.
     """
-    return _count(Workload(config, sequences, tokens, source_tokens), checkpoint_every, path).operations
+    work = Workload(config, sequences, tokens, source_tokens)
+    return _count(work, checkpoint_every, path, recompute, keep_attention).operations
 
 
 @dataclass(frozen=True)
@@ -222,10 +227,13 @@ def _plan(counts: _Counts, rate: float, launch: float, bandwidth: float, fitted:
     )
 
 
-def _count(work: Workload, every: int, path: str) -> _Counts:
+def _count(
+    work: Workload, every: int, path: str, recompute: int | str = "all", keep_attention: bool = False
+) -> _Counts:
     """Layer kinds times depth."""
     config, B, T, S, d = work.config, work.B, work.T, work.S, work.config.d_model
     how: dict[str, Any] = {"source_tokens": S, "checkpoint_every": every, "path": path, "precision": work.precision}
+    how |= {"recompute": recompute, "keep_attention": keep_attention}
     memory = training_memory(config, B, T, **how)
     _check_measured(config, memory.path, work.precision)
     fast = memory.path == "fast"
@@ -248,11 +256,13 @@ def _count(work: Workload, every: int, path: str) -> _Counts:
         forward, backward, attention = forward + n * layer, backward + 2 * n * layer, attention + 3 * n * look
         products, kept, calls = products + 3 * matrices, kept + held, calls + count
         # One group of all layers is kept by the fast path, and computed again by PyTorch's checkpointing.
+        low = layers_again(recompute, n)
         if every and (every < n or not fast):
-            left_out = _left_out(config, stack, n, every, fast)
-            again, products_again = again + n * layer - left_out * last, products_again + matrices - left_out
-            attention_again += n * look
-            kept_again, calls_again = kept_again + held, calls_again + count
+            left_out = _left_out(config, stack, low, every, fast)
+            again += low * layer - left_out * last
+            products_again += matrices * low // n - left_out
+            attention_again += 0 if keep_attention else low * look
+            kept_again, calls_again = kept_again + held * low // n, calls_again + count * low // n
     operations = Operations(forward, backward, attention, again, attention_again)
     made = (products, products_again, kept, kept_again, calls, calls_again)
     return _Counts(memory.path, memory.parameters, operations, *made)

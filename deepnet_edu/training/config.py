@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from deepnet_edu.fields import check_fields, check_whole
 from deepnet_edu.messages import shown, unknown
 from deepnet_edu.model.config import Group
-from deepnet_edu.model.mode import Compile
+from deepnet_edu.model.mode import Backend, Compile
 
 Schedule = Literal["constant", "inverse_sqrt", "cosine"]
 Optimizer = Literal["adamw", "sgd"]
@@ -19,6 +19,7 @@ _CHOICES = {
     "optimizer": get_args(Optimizer),
     "precision": get_args(Precision),
     "compile": get_args(Compile),
+    "attention": get_args(Backend),
 }
 #: Least and greatest. A run of more steps than a billion would never end.
 _WHOLE = {
@@ -57,8 +58,13 @@ class TrainConfig:
             ``"fp16"``. Weights, gradients and optimizer stay as they are.
         checkpoint_every: layers whose activations are thrown away and computed again together; ``"auto"`` for the
             square root of the depth; 0 leaves the model as it is set.
+        recompute: how many layers of each stack, the lowest, are computed again so; ``"auto"`` for the fewest that the
+            device's memory allows by formula, counted at the first step; ``"all"`` by default.
+        keep_attention: what attention gave is kept there, and not computed again.
         offload: what checkpoints keep waits in the CPU's memory.
         compile: ``"layer"`` for one compiled layer that all layers use.
+        autotune: its kernels are chosen by measuring, with what follows a product (bias, GELU) fused into it.
+        attention: PyTorch's implementation that is asked first: ``"flash"``, ``"cudnn"``, ``"efficient"``, ``"math"``.
         cuda_graph: record the whole step once and replay it, on CUDA.
         parameters: what is trained: ``"all"``, the ``"stack"`` alone, or its ``"ends"`` (embeddings and head).
         seed: of the data and of dropout; the model has its own.
@@ -85,8 +91,12 @@ class TrainConfig:
     accumulate: int = 1
     precision: Precision = "fp32"
     checkpoint_every: int | Literal["auto"] = 0
+    recompute: int | Literal["all", "auto"] = "all"
+    keep_attention: bool = False
     offload: bool = False
     compile: Compile = "no"
+    autotune: bool = False
+    attention: Backend = "auto"
     cuda_graph: bool = False
     parameters: Group = "all"
     seed: int = 0
@@ -95,11 +105,13 @@ class TrainConfig:
     keep: int = 3
 
     def __post_init__(self) -> None:
-        check_fields(self, leave=(*_WHOLE, "checkpoint_every", "learning_rate", "epsilon", *_NOT_NEGATIVE))
+        check_fields(self, leave=(*_WHOLE, "checkpoint_every", "recompute", "learning_rate", "epsilon", *_NOT_NEGATIVE))
         for name, (least, most) in _WHOLE.items():
             check_whole(name, getattr(self, name), least, most)
         if not (isinstance(self.checkpoint_every, str) and self.checkpoint_every == "auto"):
             check_whole("checkpoint_every", self.checkpoint_every, 0, 10**9, " or 'auto'")
+        if not (isinstance(self.recompute, str) and self.recompute in ("all", "auto")):
+            check_whole("recompute", self.recompute, 0, 10**9, ", 'all' or 'auto'")
         for name, valid in _CHOICES.items():
             if getattr(self, name) not in valid:
                 raise ValueError(unknown(name, getattr(self, name), valid))
@@ -131,6 +143,8 @@ class TrainConfig:
             )
         if self.schedule == "cosine" and self.warmup >= self.steps:
             raise ValueError(f"warmup={self.warmup} of steps={self.steps}: nothing is left for schedule='cosine'.")
+        if self.autotune and self.compile == "no":
+            raise ValueError("autotune=True chooses among the kernels of a compiled layer: say compile='layer' too.")
         if self.cuda_graph and (self.precision == "fp16" or self.offload):
             other = "offload=True" if self.offload else "precision='fp16'"
             raise ValueError(

@@ -54,6 +54,8 @@ def _known(model: Model, config: TrainConfig, batch: Batch) -> str:
             accumulate=config.accumulate,
             source_tokens=source_tokens,
             checkpoint_every=0 if first is None else first.checkpoint_every,
+            recompute="all" if first is None else first.mode.recompute,
+            keep_attention=config.keep_attention,
             path="plain" if config.offload or config.compile != "no" or first is None else first.mode.path,
             precision="float32" if config.precision == "fp32" else "autocast",
             device=device.type,
@@ -96,6 +98,13 @@ def lengths(model: Model, batch: Batch) -> tuple[int, int, int]:
     if batch.target_inputs is not None:
         return len(inputs), batch.target_inputs.shape[1], inputs.shape[1]
     return len(inputs), inputs.shape[1], 0
+
+
+def free(device: torch.device) -> int:
+    """Bytes that this process could have of the device: free, or PyTorch's already; on a CPU all."""
+    if device.type != "cuda":
+        return limit(device)
+    return int(torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device))
 
 
 def limit(device: torch.device) -> int:

@@ -16,7 +16,7 @@ from deepnet_edu.model.compiled import plain_name
 from deepnet_edu.training.config import TrainConfig, learning_rate
 from deepnet_edu.training.graph import GraphedStep
 from deepnet_edu.training.optimizer import FlatParameters, buffer, make_optimizer, parameter_groups
-from deepnet_edu.training.preparation import prepared, refuse
+from deepnet_edu.training.preparation import decide, prepared, refuse
 
 #: What autocast computes products in.
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -70,6 +70,7 @@ class TrainStep:
         refuse(model, config, self.device)
         self.groups = parameter_groups(model, chosen, config.weight_decay)
         self.count = 0
+        self.undecided = config.recompute == "auto"
         self._recorded = GraphedStep(self.on_device) if config.cuda_graph else None
         self._entered = ExitStack()
         self._entered.enter_context(prepared(model, config))
@@ -116,6 +117,9 @@ class TrainStep:
         """
         if len(batches) != self.config.accumulate:
             raise ValueError(f"{len(batches)} batches for accumulate={self.config.accumulate}: expected as many.")
+        if self.undecided:
+            decide(self.model, self.config, batches[0])
+            self.undecided = False
         watched = any(stack.observer is not None for stack in self.model.own_stacks().values())
         if self._recorded is not None and not watched:  # a graph cannot be looked into
             return self._replay(batches)

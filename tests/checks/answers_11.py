@@ -58,6 +58,9 @@ OBSERVE: dict[str, Callable[[Callable, np.random.Generator], Any]] = {
     "model_flops_utilisation": lambda f, g: f(g.uniform(1, 9), *(int(n) for n in g.integers(1, 50, 4)), 1e4),
     "best_group": lambda f, g: f(*_stack(g)),
     "flat_buffer": _see_buffer,
+    "norm_bytes": lambda f, g: f(
+        *(int(n) for n in g.integers(1, 50, 2)), int(2 ** g.integers(0, 4)), bool(g.integers(2))
+    ),
 }
 
 
@@ -262,9 +265,18 @@ RIGHT = [
     ("flat_buffer", pieces_one_by_one),
     ("flat_buffer", own_parameter),
     ("flat_buffer", narrowed),
+    ("norm_bytes", lambda rows, d, size, one_kernel: rows * d * size * (5 - 2 * one_kernel)),
+    ("norm_bytes", lambda rows, d, size, one_kernel: size * sum(rows * d for _ in range(5) if _ < 3 or not one_kernel)),
 ]
 
 WRONG = [
+    ("norm_bytes", lambda rows, d, size, one_kernel: rows * d * (3 if one_kernel else 5), "each has size bytes"),
+    ("norm_bytes", lambda rows, d, size, one_kernel: 3 * rows * d * size, "Here the sum is written"),
+    ("norm_bytes", lambda rows, d, size, one_kernel: 5 * rows * d * size, "neither writes the sum"),
+    ("norm_bytes", lambda rows, d, size, one_kernel: 2 * rows * d * size, "two tensors to read"),
+    ("norm_bytes", lambda rows, d, size, one_kernel: 4 * rows * d * size, "one is missing"),
+    ("norm_bytes", lambda rows, d, size, one_kernel: (4 if one_kernel else 5) * rows * d * size, "stays in registers"),
+    ("norm_bytes", lambda rows, d, size, one_kernel: rows * d * size, "That is one pass"),
     ("saved_bytes", counted(lambda kept, own, m, y: sum(t.untyped_storage().nbytes() for t in own)), "more than once"),
     (
         "saved_bytes",

@@ -248,11 +248,20 @@ def test_plan_says_where_memory_goes(run: Run, tmp_path: Path) -> None:
         "plan", "small_1000", "--precision", "autocast", "--device", "cuda", "--checkpoint-every", "auto", "--json"
     )
     assert json.loads(gpu.stdout)["process"] == 0
+    how = ("--precision", "autocast", "--device", "cuda", "--checkpoint-every", "auto", "--sequences", "64")
+    fewer = run("plan", "small_1000", *how, "--keep-attention", "--recompute", "auto", "--memory", "6", "--json")
+    counted = json.loads(fewer.stdout)
+    assert 0 < counted["recompute"] < 1000
+    assert 5.3e9 < counted["total"] <= 0.9 * 6e9
+    said = run("plan", "small_1000", *how, "--recompute", "300").stdout
+    assert "Of each stack the lowest 300 layers are computed again" in said
     for wrong, message in (
         (["small_999"], "did you mean 'small_1000'"),
         (["small_1000", "--precision", "float"], "did you mean 'float64'"),
         (["small_1000", "--checkpoint-every", "sqrt"], "expected a whole number of layers, 0 or more, or 'auto'"),
         ([str(tmp_path / "none.json")], "holds no shape"),
+        (["small_1000", "--recompute", "3"], "recompute=3 says how many layers have checkpoints, and there are none"),
+        (["small_1000", "--recompute", "auto"], "give both, for example --memory 141"),
     ):
         with pytest.raises(UserError) as refused:
             app(["plan", *wrong], standalone_mode=False)

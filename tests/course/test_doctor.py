@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 import torch
 
 from deepnet_edu.course import doctor
+from deepnet_edu.messages import UserError
+from deepnet_edu.model.compiled import CompiledLayer
 
 
 def program(folder: Path, text: str) -> Path:
@@ -168,3 +171,21 @@ def test_without_a_clone_the_advice_is_pips(monkeypatch: pytest.MonkeyPatch, tmp
     assert doctor._versions(tmp_path / "constraints.txt").status == "ok"
     monkeypatch.setattr(doctor, "_installed", lambda name: "" if name == "papermill" else "1")
     assert doctor._versions(tmp_path / "constraints.txt").mend.endswith("-m pip install --force-reinstall papermill")
+
+
+@pytest.mark.parametrize("version", ["2.10.0", "2.10.1+cu128"])
+def test_a_version_with_wrong_gradients_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    monkeypatch.setattr(torch, "__version__", version)
+    finding = doctor._torch()
+    assert finding.status == "problem"
+    assert finding.found.startswith(f"{version}: gradients of compiled norms")
+    assert "issues/193061" in finding.found
+    assert "torch" in finding.mend or "install.py" in finding.mend
+    with pytest.raises(UserError, match=rf"compile='layer' with PyTorch {re.escape(version)}: .* or 'no'\."):
+        CompiledLayer("eager")
+
+
+@pytest.mark.parametrize("version", ["2.8.0", "2.9.1", "2.11.0+cu130", "2.13.0+cpu", "2.100.0"])
+def test_other_versions_are_not(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    monkeypatch.setattr(torch, "__version__", version)
+    assert doctor._torch().status != "problem"

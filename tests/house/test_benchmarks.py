@@ -83,6 +83,29 @@ def test_what_did_not_run_is_not_measured_and_says_why() -> None:
     assert said["first step"]["met"] is True
 
 
+def test_a_goal_over_all_ways_is_met_only_after_all_have_run() -> None:
+    """One more way can make the fastest faster and the worst worse: a miss stays one, and what was met is open."""
+    spent = [{"missing": "not run: the minutes were spent", "wall": 0.0}]
+    failed = [{"missing": "RuntimeError: out of memory", "wall": 9.0}]
+    found = {"ours": [ran(1.0)], "ours, graph": spent, "TorchScale": [ran(3.0)], "TorchScale, compiled": spent}
+    rows = [gpu_depth.row(who, many, int(FLOPS), 16384, 8e14) for who, many in found.items()]
+    said = {one["what"]: one for one in gpu_depth.goals("a", found, rows, FORMULA)}
+    assert said["times TorchScale's steps a second, eager"]["met"] is True
+    assert said[gpu_depth.FASTEST_WAY]["met"] is said[gpu_depth.WORST_WAY]["met"] is None
+    assert said[gpu_depth.FASTEST_WAY]["measured"] == 3
+    assert said[gpu_depth.FASTEST_WAY]["not run"] == ["TorchScale, compiled"]
+    assert judged({**found, "TorchScale, compiled": failed})["fastest way"]["met"] is True
+    assert judged({**found, "TorchScale": [ran(1.5)]})["fastest way"]["met"] is False
+
+
+def test_the_record_is_judged_as_the_script_judges() -> None:
+    record = json.loads(gpu_depth.RESULTS.read_text(encoding="utf-8"))
+    assert gpu_depth.rejudged(json.loads(json.dumps(record))) == record
+    for case in record["cases"].values():
+        for one in case["goals"]:
+            assert not (one["met"] and gpu_depth.not_run(case["rows"], gpu_depth.OVER_ALL.get(one["what"], "nobody")))
+
+
 def test_ratios_are_taken_within_a_round() -> None:
     """The machine is twice as slow in the second round; no contender is the slower for it."""
     found = {"ours": [ran(1.0), ran(2.0)], "TorchScale": [ran(3.0), ran(6.0)]}

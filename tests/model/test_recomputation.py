@@ -1,14 +1,18 @@
 """Activation checkpoints by √n_layers, and what they keep in the CPU's memory."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from deepnet_edu import build_model
 from deepnet_edu.model import Batch, Model, ModelConfig, random_batch
+from deepnet_edu.model.mode import Mode
+from deepnet_edu.model.recomputation import ATTENTION
 from deepnet_edu.model.shape import layers_together
 from tests.rules import depths, small_config
 
@@ -137,3 +141,93 @@ def test_offload_takes_less_of_a_gpus_memory() -> None:
     torch.testing.assert_close(found[0], found[1])
     states = 63 * 16 * 1024 * 64 * 4
     assert peaks[0] - peaks[1] > 0.8 * states
+
+
+class _Calls(TorchDispatchMode):
+    """How often attention's operation was called; a compiled layer stays compiled below it."""
+
+    calls = 0
+
+    @classmethod
+    def ignore_compile_internals(cls) -> bool:
+        return True
+
+    def __torch_dispatch__(self, operation: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.calls += operation in ATTENTION
+        return operation(*args, **(kwargs or {}))
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize("rule", ["deepnorm", "pre_ln", "resi_dual"])
+@pytest.mark.parametrize("recompute", [0, 1, 4, 5, 9, 12])
+def test_only_the_lowest_layers_are_computed_again(rule: str, recompute: int) -> None:
+    """Outputs and gradients are those without checkpoints; attention tells how many layers ran twice."""
+    config = small_config(rule, "decoder", 9)
+    model, batch = build_model(config), random_batch(config, 2, 7)
+    model.use_path("plain")
+    expected = gradients(model, batch)
+    with model.running(checkpoint_every=2, recompute=recompute), _Calls() as seen:
+        torch.testing.assert_close(gradients(model, batch), expected, rtol=1e-12, atol=1e-12)
+    assert seen.calls == 9 + min(recompute, 9)
+
+
+@pytest.mark.parametrize("compiled", ["no", "layer"])
+@pytest.mark.parametrize("architecture", ["decoder", "encoder_decoder"])
+def test_attention_that_is_kept_is_not_computed_again(architecture: Any, compiled: Any) -> None:
+    config = small_config("deepnorm", architecture, 4)
+    model, batch = build_model(config), random_batch(config, 2, 7)
+    model.use_path("plain")
+    expected = gradients(model, batch)
+    model.mode = replace(model.mode, checkpoint_every=2, compile=compiled, backend="aot_eager")
+    branches = 4 if architecture == "decoder" else 4 + 2 * 4
+    for keep, calls in ((False, 2 * branches), (True, branches)):
+        with model.running(keep_attention=keep):
+            gradients(model, batch)  # what compiles, calls too
+            with _Calls() as seen:
+                torch.testing.assert_close(gradients(model, batch), expected)
+        assert seen.calls == calls
+
+
+@pytest.mark.parametrize("every", [0, 2])
+def test_who_computes_attention_can_be_chosen_and_stays_so_when_it_is_computed_again(every: int) -> None:
+    config = small_config("deepnorm", "decoder", 4)
+    model, batch = build_model(config), random_batch(config, 2, 7)
+    model.use_path("plain")
+    expected = gradients(model, batch)
+    for backend, calls in (("math", 0), ("flash", 4), ("cudnn", 4)):  # no CPU has the last, so another one does it
+        with model.running(attention=backend, checkpoint_every=every), _Calls() as seen:
+            torch.testing.assert_close(gradients(model, batch), expected)
+        assert seen.calls == calls * (2 if every else 1)
+
+
+@pytest.mark.fast
+def test_what_checkpoints_keep_is_chosen_by_the_plain_path() -> None:
+    config = small_config("deepnorm", "decoder", 4)
+    model, batch = build_model(config), random_batch(config, 2, 7)
+    for changes, why in (
+        ({"checkpoint_every": 2, "recompute": 2}, "what checkpoints keep was chosen"),
+        ({"checkpoint_every": 2, "keep_attention": True}, "what checkpoints keep was chosen"),
+        ({"attention": "math"}, "PyTorch's attention was chosen"),
+    ):
+        with model.running(path="auto", **changes):
+            model.loss(batch)
+        assert why in model.stacks()["decoder"].path_taken
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"recompute": 3}, "recompute=3 says how many layers have checkpoints, and there are none: checkpoint_every="),
+        ({"keep_attention": True}, "keep_attention=True keeps more at checkpoints, and there are none"),
+        (
+            {"checkpoint_every": 2, "recompute": "al"},
+            "recompute='al': expected a whole number of layers, 0 or more, or",
+        ),
+        ({"checkpoint_every": 2, "recompute": -1}, "recompute=-1: expected a whole number"),
+        ({"attention": "flsh"}, "Unknown attention 'flsh': did you mean 'flash'"),
+        ({"autotune": True, "compile": "layer", "backend": "aot_eager"}, "kernels that inductor makes, and backend="),
+    ],
+)
+def test_what_a_mode_refuses(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Mode(**settings)

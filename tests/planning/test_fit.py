@@ -6,15 +6,17 @@ from typing import Any
 
 import pytest
 import torch
+from torch.distributed._tools.mem_tracker import MemTracker
 
 from benchmarks.gpu_cases import CASES, formula_bytes
 from deepnet_edu import build_model
 from deepnet_edu.course.places import ROOT
 from deepnet_edu.model import ModelConfig, random_batch
-from deepnet_edu.planning import SHAPES, explain, peak_of, settings_that_fit, training_memory
+from deepnet_edu.planning import SHAPES, explain, fewest_recomputed, peak_of, settings_that_fit, training_memory
 from deepnet_edu.planning.memory import _matrices
 from deepnet_edu.planning.saved import SavedNumbers
 from deepnet_edu.planning.workload import Workload
+from deepnet_edu.training import TrainConfig, TrainStep
 from tests.rules import CLAIMS, small_config
 
 BIG = SHAPES["deepnet_200_opus"]
@@ -125,7 +127,7 @@ def test_a_gpus_peak_is_the_larger_of_two_moments() -> None:
     ("settings", "message"),
     [
         ({"checkpoint_every": "sqrt"}, "checkpoint_every='sqrt': expected a whole number of layers"),
-        ({"offload": True}, "give checkpoint_every='auto' too"),
+        ({"offload": True}, "there are none: checkpoint_every='auto' makes them"),
         ({"device": "gpu"}, "Unknown device 'gpu'"),
         ({"device": "cuda", "path": "fast"}, "use path='auto'"),
     ],
@@ -205,3 +207,57 @@ def test_an_explanation() -> None:
     )
     with pytest.raises(ValueError, match="limit_bytes=0: expected a whole number, 1 or more"):
         explain(BIG, 64, 64, 0)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"recompute": 12},
+        {"recompute": 6},
+        {"recompute": 0},
+        {"keep_attention": True},
+        {"checkpoint_every": 2, "recompute": 6, "keep_attention": True},
+    ],
+)
+@pytest.mark.parametrize("depths", [{"decoder_layers": 16}, {"encoder_layers": 8, "decoder_layers": 8}])
+def test_the_peak_of_a_step_as_pytorch_tracks_it(depths: dict[str, int], settings: dict[str, Any]) -> None:
+    """Tensors of a step under autocast, by PyTorch's MemTracker, which does not see what comes and goes inside of an
+    operation: at least the formula without temporaries, and at most with them."""
+    both = "encoder_layers" in depths
+    kind: Any = ("encoder_decoder", "translation") if both else ("decoder", "lm")
+    config = ModelConfig(*kind, **depths, d_model=64, n_heads=4, d_ff=256, vocab_size=50, max_length=64)
+    settings = {"checkpoint_every": 4, **settings}
+    model, batch = build_model(config), random_batch(config, 16, 64)
+    model.use_path("plain")
+    recipe = TrainConfig(steps=2, learning_rate=1e-5, warmup=0, clip=0.0, precision="bf16", **settings)
+    with TrainStep(model, recipe) as step:
+        step(batch)  # makes the moments
+        tracker = MemTracker()
+        tracker.track_external(model, step.optimizer, *(flat.flat for flat in step.flats))
+        with tracker:
+            step(batch)
+    peak = tracker.get_tracker_snapshot("peak")[torch.device("cpu")]["Total"]
+    plan = training_memory(config, 16, 64, path="plain", **settings, **GPU)
+    assert 0.98 * (plan.total - plan.temporaries) < peak < plan.total
+
+
+def test_as_few_layers_are_computed_again_as_the_memory_allows() -> None:
+    how: dict[str, Any] = {"checkpoint_every": "auto", **GPU}
+    least, most = (training_memory(BIG, 64, 64, **how, recompute=n).total for n in ("all", 0))
+    assert fewest_recomputed(BIG, 64, 64, most * 2, **how) == 0
+    assert fewest_recomputed(BIG, 64, 64, least // 2, **how) == 100  # of each stack: it will not fit, and says so
+    limit = (least + most) // 2
+    count = fewest_recomputed(BIG, 64, 64, limit, **how)
+    assert 0 < count < 100
+    enough, too_few = (training_memory(BIG, 64, 64, **how, recompute=count - less).total for less in (0, 1))
+    assert enough <= 0.9 * limit < too_few
+    with pytest.raises(ValueError, match="there are none: checkpoint_every='auto' makes them"):
+        fewest_recomputed(BIG, 64, 64, limit, **GPU)
+
+
+def test_what_attention_gave_is_a_narrow_state_for_each_look() -> None:
+    """Of two bytes, and a float32 for each head; a decoder that looks at a memory keeps two."""
+    how: dict[str, Any] = {"checkpoint_every": 10, **GPU}
+    found = [training_memory(BIG, 8, 64, **how, keep_attention=keep).activations for keep in (False, True)]
+    looks = BIG.encoder_layers + 2 * BIG.decoder_layers
+    assert found[1] - found[0] == looks * 8 * 64 * (2 * BIG.d_model + 4 * BIG.n_heads)

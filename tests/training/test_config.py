@@ -13,8 +13,8 @@ from deepnet_edu import Batch, ModelConfig, TrainConfig, build_model, train
 from deepnet_edu.data import PreviousToken, TokenMap
 from deepnet_edu.messages import UserError
 from deepnet_edu.model import Model, build_empty
-from deepnet_edu.planning import Plan
-from deepnet_edu.training import OutOfMemory, TrainingDiverged, TrainStep, memory
+from deepnet_edu.planning import Plan, training_memory
+from deepnet_edu.training import OutOfMemory, TrainingDiverged, TrainStep, memory, preparation
 from deepnet_edu.training.graph import GraphedStep
 from deepnet_edu.training.step import FIRST_SCALE, LEAST_SCALE
 
@@ -161,6 +161,9 @@ def test_dropout_draws_from_the_seed_and_leaves_the_global_state_alone() -> None
         ({"compile": "layers"}, "did you mean 'layer'"),
         ({"accumulate": 0}, "accumulate=0: expected a whole number, 1 or more"),
         ({"checkpoint_every": "sqrt"}, "checkpoint_every='sqrt': expected a whole number, 0 or more or 'auto'"),
+        ({"recompute": "some"}, "recompute='some': expected a whole number, 0 or more, 'all' or 'auto'"),
+        ({"attention": "flashy"}, "did you mean 'flash'"),
+        ({"autotune": True}, "say compile='layer' too"),
         ({"offload": 1}, "offload=1: expected True or False"),
         ({"final_learning_rate": 1e-5}, "only schedule='cosine' has an end"),
         ({"warmup_start": 1.0}, "learning_rate=0.0003 is the largest"),
@@ -273,6 +276,30 @@ def test_recomputation_is_set_for_the_run_and_taken_back() -> None:
     assert train(model, TASK, recipe, on_step=look, progress=False).loss == pytest.approx(expected, rel=1e-12)
     assert set(seen) == {(3, True)}
     assert all((stack.checkpoint_every, stack.mode.offload) == (0, False) for stack in model.stacks().values())
+
+
+def test_the_layers_computed_again_are_counted_at_the_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the memory that there is; the losses are the same."""
+    model = small(layers=9)
+    model.use_path("plain")
+    expected = train(copy.deepcopy(model), TASK, TrainConfig(steps=3), progress=False).loss
+    recipe = TrainConfig(steps=3, checkpoint_every=2, recompute="auto", keep_attention=True)
+    length = TASK.batch(torch.Generator()).inputs.shape
+    how = {"checkpoint_every": 2, "keep_attention": True, "path": "plain"}
+    needs = {n: training_memory(model.config, *length, recompute=n, **how).total for n in (0, 4, 9)}
+    seen = []
+
+    def look(_history) -> None:
+        seen.extend((stack.mode.recompute, stack.mode.keep_attention) for stack in model.stacks().values())
+
+    start = copy.deepcopy(model.state_dict())
+    for count, there in ((4, needs[4]), (0, needs[0]), (9, needs[9] // 2)):
+        monkeypatch.setattr(preparation, "free", lambda _device, there=there: round(there / 0.9) + 1)
+        model.load_state_dict(start)
+        assert train(model, TASK, recipe, on_step=look, progress=False).loss == pytest.approx(expected, rel=1e-5)
+        assert set(seen) == {(count, True)}
+        seen.clear()
+    assert model.mode.recompute == "all"
 
 
 def test_offload_without_checkpoints_is_refused() -> None:

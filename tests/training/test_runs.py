@@ -242,6 +242,10 @@ def test_a_forecast_counts_what_planning_counts() -> None:
     assert found.again_per_step == 3 * (counted.again + counted.attention_again) > 0
     assert found.operations_per_step == 3 * (counted.products + counted.attention) + found.again_per_step
     assert found.tokens == 200 * found.tokens_per_step == 200 * 3 * 8 * 64
+    fewer = forecast(find_run("laptop-1000", ["checkpoint_every=auto", "recompute=400", "keep_attention=true"]))
+    how = {"checkpoint_every": 32, "recompute": 400, "keep_attention": True, "path": "plain"}
+    assert fewer.memory == training_memory(run.model, 8, 64, **how).to_dict()
+    assert fewer.again_per_step == count_operations(run.model, 8, 64, **how).again
     assert (found.peak, found.days) == (None, None)
     assert replace(found, peak=found.operations_per_step).days == pytest.approx(200 / 86_400)  # a step a second
     assert found.to_dict()["days"] is None

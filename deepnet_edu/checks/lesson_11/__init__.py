@@ -163,6 +163,31 @@ def flat_buffer(trial: Trial) -> None:
         trial.require(torch.equal(got.detach(), theirs), said)
 
 
+def norm_bytes(trial: Trial) -> None:
+    """Three tensors of rows·d numbers of size bytes in one kernel, five in two operations: the sum is written, and read
+    again.
+    """
+    for rows, d, size in ((30, 8, 4), (7, 12, 2), (50, 3, 8), (1, 9, 2), (11, 1, 4), (5, 7, 1)):
+        for one_kernel in (False, True):
+            got, tensor = trial.call(rows, d, size, one_kernel), rows * d * size
+            passes = 3 if one_kernel else 5
+            wrong = {
+                "These are numbers, and each has size bytes.": passes * rows * d,
+                "Skip and branch are two tensors to read, and the result is one to write.": 2 * tensor,
+                "That is one pass: how many tensors are read, and how many are written?": tensor,
+            }
+            if one_kernel:
+                wrong["One kernel neither writes the sum nor reads it again."] = 5 * tensor
+                wrong["The sum stays in registers: of the four passes one is not needed."] = 4 * tensor
+            else:
+                wrong["That is one kernel. Here the sum is written, and the norm reads it again."] = 3 * tensor
+                wrong["Two reads and a write for the sum, a read and a write for the norm: one is missing."] = (
+                    4 * tensor
+                )
+            said = [Misconception(value, sentence) for sentence, value in wrong.items() if value != passes * tensor]
+            trial.equal(got, passes * tensor, said, "The bytes of these operations are wrong.")
+
+
 JUDGES: dict[str, Judge] = {
     "activation_bytes": activation_bytes,
     "checkpointed_numbers": checkpointed_numbers,
@@ -171,4 +196,5 @@ JUDGES: dict[str, Judge] = {
     "saved_bytes": saved_bytes,
     "best_group": best_group,
     "flat_buffer": flat_buffer,
+    "norm_bytes": norm_bytes,
 }

@@ -56,3 +56,9 @@ def flat_buffer(parameters):
     for parameter, piece in zip(parameters, pieces, strict=True):
         parameter.data = piece.view_as(parameter)
     return buffer
+
+
+def norm_bytes(rows, d, size, one_kernel):
+    """Bytes that LN(αx + f) reads and writes: one number."""
+    passes = 3 if one_kernel else 5
+    return passes * rows * d * size

@@ -33,6 +33,10 @@ def why_not(stack: Any, x: Tensor, context: Context) -> str:
     """What the fast path does not know about an input or what was asked for, a clause; empty if nothing."""
     if stack.mode.offload:
         return "what checkpoints keep was sent to the CPU's memory, and it keeps its own"
+    if stack.mode.recompute != "all" or stack.mode.keep_attention:
+        return "what checkpoints keep was chosen, and it chooses for itself"
+    if stack.mode.attention != "auto":
+        return "PyTorch's attention was chosen, and it has its own"
     if others := transformed():
         return others
     if any(getattr(hooks_of_all, name) for name in _HOOKS_OF_ALL):
