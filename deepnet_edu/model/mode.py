@@ -9,6 +9,10 @@ from deepnet_edu.model.shape import layers_together
 PathName = Literal["auto", "plain", "fast"]
 #: What is compiled: nothing, or one layer, which all layers of a stack then use.
 Compile = Literal["no", "layer"]
+#: Whether one kernel does what a rule's norm and sum do.
+NormKernel = Literal["auto", "no", "yes"]
+#: In what the state is kept between sub-layers under autocast.
+StreamPrecision = Literal["float32", "half"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,12 @@ class Mode:
         compile: ``"layer"`` compiles one layer of each stack, which then serves all its layers, by the plain path. The
             first step takes the time of compiling, the same at any depth; ``stack.graphs`` says how many it made.
         backend: of ``torch.compile``; ``"aot_eager"`` finds the graphs and makes no kernels.
+        stream: ``"half"`` keeps the state between sub-layers in autocast's precision, ``"float32"`` in the weights';
+            without autocast it is in the weights' anyway. See :mod:`deepnet_edu.model.stream`.
+
+        norm_kernel: ``"auto"`` joins branch, stream and norm by one Triton kernel where it can run and gave the plain
+            layer's numbers; ``"yes"`` refuses what it cannot join. By the plain path, compiled or not; ``stack.joined``
+            says why not. See :mod:`deepnet_edu.model.fused`.
 
     Raises:
         ValueError: there is no such path or choice, or ``offload`` without checkpoints.
@@ -34,12 +44,17 @@ class Mode:
     offload: bool = False
     compile: Compile = "no"
     backend: str = "inductor"
+    stream: StreamPrecision = "float32"
+    norm_kernel: NormKernel = "auto"
 
     def __post_init__(self) -> None:
         if self.path not in get_args(PathName):
             raise ValueError(unknown("path", self.path, get_args(PathName)))
         if self.compile not in get_args(Compile):
             raise ValueError(unknown("compile", self.compile, get_args(Compile)))
+        for name, valid in (("stream", get_args(StreamPrecision)), ("norm_kernel", get_args(NormKernel))):
+            if getattr(self, name) not in valid:
+                raise ValueError(unknown(name, getattr(self, name), valid))
         layers_together(self.checkpoint_every, 1)
         if self.offload and not self.checkpoint_every:
             raise ValueError(

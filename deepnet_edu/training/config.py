@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from deepnet_edu.fields import check_fields, check_whole
 from deepnet_edu.messages import shown, unknown
 from deepnet_edu.model.config import Group
-from deepnet_edu.model.mode import Compile
+from deepnet_edu.model.mode import Compile, NormKernel, StreamPrecision
 
 Schedule = Literal["constant", "inverse_sqrt", "cosine"]
 Optimizer = Literal["adamw", "sgd"]
@@ -19,6 +19,8 @@ _CHOICES = {
     "optimizer": get_args(Optimizer),
     "precision": get_args(Precision),
     "compile": get_args(Compile),
+    "stream": get_args(StreamPrecision),
+    "norm_kernel": get_args(NormKernel),
 }
 #: Least and greatest. A run of more steps than a billion would never end.
 _WHOLE = {
@@ -59,6 +61,8 @@ class TrainConfig:
             square root of the depth; 0 leaves the model as it is set.
         offload: what checkpoints keep waits in the CPU's memory.
         compile: ``"layer"`` for one compiled layer that all layers use.
+        stream: in what the stream is kept under autocast, see :class:`~deepnet_edu.model.mode.Mode`.
+        norm_kernel: whether one kernel does what a rule's norm and sum do, likewise.
         cuda_graph: record the whole step once and replay it, on CUDA.
         parameters: what is trained: ``"all"``, the ``"stack"`` alone, or its ``"ends"`` (embeddings and head).
         seed: of the data and of dropout; the model has its own.
@@ -87,6 +91,8 @@ class TrainConfig:
     checkpoint_every: int | Literal["auto"] = 0
     offload: bool = False
     compile: Compile = "no"
+    stream: StreamPrecision = "float32"
+    norm_kernel: NormKernel = "auto"
     cuda_graph: bool = False
     parameters: Group = "all"
     seed: int = 0

@@ -43,6 +43,8 @@ def prepared(model: Model, config: TrainConfig) -> Iterator[None]:
         "checkpoint_every": config.checkpoint_every,
         "offload": config.offload,
         "compile": config.compile,
+        "stream": config.stream,
+        "norm_kernel": config.norm_kernel,
     }
     default = Mode()
     changes = {name: value for name, value in asked.items() if value != getattr(default, name)}
