@@ -36,12 +36,13 @@ SHAPE: dict[str, Any] = {"d_model": 64, "n_heads": 4, "d_ff": 256, "vocab_size":
 SMALL: dict[str, Any] = {"d_model": 32, "n_heads": 2, "d_ff": 128, "vocab_size": 16, "max_length": 16}
 DEEP, SHALLOW = 1000, 50
 TASK = PreviousToken(vocab_size=16, length=8, batch_size=16)
-RATE, WARMUP, MEAN = 1e-3, 20, 10
-#: Rule, layers, stream, seed, steps.
+WARMUP, MEAN = 20, 10
+#: Rule, layers, stream, seed, steps, learning rate.
 CURVES = [
-    *(("deepnorm", SHALLOW, stream, seed, 200) for seed in (0, 1) for stream in STREAMS),
-    *(("deepnorm", DEEP, stream, 0, 150) for stream in STREAMS),
-    *(("pre_ln", DEEP, stream, 0, 100) for stream in STREAMS),
+    *(("deepnorm", SHALLOW, stream, seed, 200, 1e-3) for seed in (0, 1) for stream in STREAMS),
+    *(("deepnorm", DEEP, stream, 0, 100, 5e-4) for stream in STREAMS),
+    *(("deepnorm", DEEP, stream, 0, 150, 1e-3) for stream in STREAMS),
+    *(("pre_ln", DEEP, stream, 0, 100, 1e-3) for stream in STREAMS),
 ]
 
 
@@ -107,20 +108,22 @@ def _digits(x: float) -> float | None:
     return float(f"{x:.3g}") if math.isfinite(x) else None
 
 
-def curve(residual: str, layers: int, stream: str, seed: int, steps: int, compiled: bool = True) -> dict[str, Any]:
+def curve(
+    residual: str, layers: int, stream: str, seed: int, steps: int, rate: float, compiled: bool = True
+) -> dict[str, Any]:
     """The row of a training."""
     config = ModelConfig("decoder", "lm", residual=residual, decoder_layers=layers, **SMALL)
     model = build_model(config, seed=seed)
     model.mode = type(model.mode)(path="plain")
     settings = TrainConfig(
-        steps=steps, learning_rate=RATE, warmup=WARMUP, precision="bf16", stream=stream, seed=seed,  # type: ignore[arg-type]
+        steps=steps, learning_rate=rate, warmup=WARMUP, precision="bf16", stream=stream, seed=seed,  # type: ignore[arg-type]
         compile="layer" if compiled else "no",
     )  # fmt: skip
     begin = time.perf_counter()
     loss = train(model, TASK, settings, progress=False).loss
     means = [round(sum(loss[i : i + MEAN]) / MEAN, 4) for i in range(0, steps - MEAN + 1, MEAN)]
     seconds = round((time.perf_counter() - begin) / steps, 2)
-    return {"residual": residual, "layers": layers, "stream": stream, "seed": seed, "steps": steps,
+    return {"residual": residual, "layers": layers, "stream": stream, "seed": seed, "steps": steps, "rate": rate,
             "loss": means, "seconds a step": seconds}  # fmt: skip
 
 
@@ -132,7 +135,7 @@ def main() -> int:
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     if smoke:
-        print(errors("deepnorm", 4), curve("deepnorm", 2, "half", 0, 20, compiled=False), sep="\n")
+        print(errors("deepnorm", 4), curve("deepnorm", 2, "half", 0, 20, 1e-3, compiled=False), sep="\n")
         return 0
     record: dict[str, Any] = json.loads(FILE.read_text()) if FILE.exists() else {"errors": [], "curves": []}
     record |= {
@@ -141,14 +144,14 @@ def main() -> int:
         "device": "CPU, one thread",
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "shape": SHAPE,
-        "shape of curves": {**SMALL, "rate": RATE, "warmup": WARMUP, "steps in a mean": MEAN},
+        "shape of curves": {**SMALL, "warmup": WARMUP, "steps in a mean": MEAN},
         "chance": round(math.log(16), 4),
     }
     asked = [(rule, layers) for layers in (SHALLOW, DEEP) for rule in ("deepnorm", "post_ln", "pre_ln")]
     others = {rule for rule, kind in RESIDUALS.items() if kind.growing or kind.architectures == ("encoder_decoder",)}
     asked += [(rule, SHALLOW) for rule in RESIDUALS if rule not in others]
     for case in CURVES:
-        keys = ("residual", "layers", "stream", "seed", "steps")
+        keys = ("residual", "layers", "stream", "seed", "steps", "rate")
         if not any(tuple(row[key] for key in keys) == case for row in record["curves"]):
             _keep(record, "curves", curve(*case))
     for residual, layers in dict.fromkeys(asked):

@@ -38,7 +38,7 @@ class SavedNumbers:
         groups, last = -(-n // every), first + n
         below = saved.below(last, max(self._depth(stack), last))
         states = saved.state * (1 if moved else groups) + saved.growth * below
-        return (2 if self.work.autocast else 1) * states * d * rows
+        return self.work.stream // self.work.narrow * states * d * rows
 
     def again(self, stack: str, n: int, every: int, first: int = 0) -> int:
         """Numbers of the highest group of layers that is computed again; 0 where all is held."""

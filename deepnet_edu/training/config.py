@@ -126,6 +126,13 @@ class TrainConfig:
             )
         self._check_together()
 
+    @property
+    def planned(self) -> str:
+        """The precision by the name that :mod:`deepnet_edu.planning` has for it."""
+        if self.precision == "fp32":
+            return "float32"
+        return "autocast_half" if self.stream == "half" else "autocast"
+
     def _check_together(self) -> None:
         """What contradicts something else, instead of being ignored."""
         if self.final_learning_rate and self.schedule != "cosine":
