@@ -2,8 +2,8 @@
 
 Autocast computes products in half precision and leaves the stream in float32. With ``stream="half"`` each sub-layer
 computes as before, its rule in float32, and what it hands on is rounded to autocast's precision: half the bytes on
-every pass over the stream. It is no default: at a depth of a thousand DeepNorm's branches are about as large as what
-bfloat16 rounds away (docs/depth.md).
+every pass over the stream. The default is float32: at a depth of a thousand DeepNorm's branches are about as large as
+what bfloat16 rounds away (docs/depth.md).
 """
 
 import torch

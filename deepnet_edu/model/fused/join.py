@@ -17,7 +17,7 @@ class Join:
 
     Attributes:
         norm: the norm of its sum, of its own rule; or of the sub-layer above, which reads it (``total``). In a tuple,
-            so that it is no part of a module.
+            or the sub-layer would count it among its own modules.
         alpha: the name of the rule's buffer that is on the skip; empty for 1.
         total: whether the sum itself is the stream, as in Pre-LN, and the norm is for the branch above.
         hand_on: whether the branch above reads the stream as it is, and gets a narrow copy of it where that is wide.

@@ -120,7 +120,7 @@ def _wide(x: Tensor) -> tuple[torch.dtype, object]:
 
 
 def tile(d: int, numbers: int, a_warp: int) -> dict[str, int]:
-    """Rows and columns of a tile of so many numbers, and the warps that share it, so many numbers each."""
+    """Rows and columns of a tile of ``numbers``, and the warps that share it, ``a_warp`` each."""
     block = max(16, 1 << (d - 1).bit_length())
     rows = max(1, numbers // block)
     return {"ROWS": rows, "BLOCK": block, "num_warps": min(16, max(4, rows * block // a_warp))}

@@ -25,7 +25,7 @@ from deepnet_edu.model.snapshot import Snapshot, Unknown
 from deepnet_edu.model.tracing import transformed
 from deepnet_edu.residual import Scheduled
 
-#: Up to this many kinds of layers are compared.
+#: A stack whose layers are of more kinds is not compared.
 KINDS = 8
 #: How far the two may be apart, relative to the largest number of a tensor, in float64.
 APART = 1e-9
@@ -76,7 +76,7 @@ class Plan:
                 below.join = _join(below.residual, None if above is None else above.residual)
             forms = [None if s.join is None else replace(s.join, norm=()) for s in subs]
             if len(subs) != len(layer._modules):
-                raise Unknown(f"a {type(layer).__name__} has parts that are no sub-layers")
+                raise Unknown(f"a {type(layer).__name__} has parts other than sub-layers")
             key = tuple(self.snapshot.add(module) for module in layer.modules())
             kinds.setdefault((key, *forms), layer)
         if not any(sub.join for layer in kinds.values() for sub in layer.children()):

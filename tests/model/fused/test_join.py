@@ -158,7 +158,7 @@ def test_hooks_run(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("stream", ["float32", "half"])
 @pytest.mark.parametrize("residual", ["deepnorm", "pre_ln", "keel", "post_ln"])
 def test_under_autocast(residual: str, stream: Any) -> None:
-    """Beside float64 a joined stack is no farther than a plain one, but for a little."""
+    """Beside float64 a joined stack is about as far as a plain one."""
     model, batch = made(residual, layers=6)
     exact, twin = found(model, batch), copy.deepcopy(model).float()
     apart = []
