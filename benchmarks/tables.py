@@ -182,9 +182,30 @@ def _gpu(record: dict[str, Any]) -> dict[str, str]:
     return found
 
 
+def stream_errors(record: dict[str, Any]) -> str:
+    """Of a stream in float32 and in half precision, beside float64; both depths of three rules, then the others."""
+    keys = ("left", "of what layers add", "gradients")
+    rows = []
+    for row in record["errors"]:
+        values = (row[stream][key] for key in keys for stream in ("float32", "half"))
+        rows.append([row["residual"], f"{row['layers']:,}", *("" if one is None else f"{one:.2g}" for one in values)])
+    said = ("output", "of what layers add", "gradients")
+    return table(["rule", "layers", *(f"{what}, {one}" for what in said for one in ("float32", "half"))], rows)
+
+
+def stream_curves(record: dict[str, Any]) -> str:
+    """The last loss of each training, both streams side by side."""
+    found: dict[tuple[Any, ...], dict[str, float]] = {}
+    for row in record["curves"]:
+        case = (row["residual"], f"{row['layers']:,}", row["steps"], row["rate"], row["seed"])
+        found.setdefault(case, {})[row["stream"]] = row["loss"][-1]
+    rows = [[*case, *(losses.get(one, "") for one in ("float32", "half"))] for case, losses in found.items()]
+    return table(["rule", "layers", "steps", "learning rate", "seed", "stream in float32", "in half"], rows)
+
+
 def page(text: str) -> str:
     """A page with those of the tables for which it has markers, as the records have them."""
-    names = ("depth", "memory", "roads", "rules", "gpu_depth", "peers")
+    names = ("depth", "memory", "roads", "rules", "gpu_depth", "peers", "stream")
     records = {name: json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")) for name in names}
     parts = {
         "depth": depth(records["depth"]),
@@ -193,6 +214,8 @@ def page(text: str) -> str:
         "roads": roads(records["roads"]),
         "rules": rules(records["rules"]),
         "gpu": gpu(records["gpu_depth"]),
+        "stream": stream_errors(records["stream"]),
+        "stream curves": stream_curves(records["stream"]),
         "peers": peers(records["peers"], records["depth"], records["gpu_depth"]),
     }
     for name, made in parts.items():

@@ -133,7 +133,7 @@ def find_plan(text: str | None, run: Experiment, gpus: int | None, device: str) 
         memory,
         sequences=0 if run.model.task == "translation" else sequences,  # a batch of translations is cut at any place
         tokens=tokens,
-        precision="float32" if run.train.precision == "fp32" else "autocast",
+        precision=run.train.planned,
         checkpoint_every=run.train.checkpoint_every,
         device=device,
     )

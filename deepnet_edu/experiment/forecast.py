@@ -90,7 +90,7 @@ def forecast_ranks(run: Experiment, plan: Plan, device: str = "cpu") -> list[tup
     (sequences, tokens), train = run.data.batch_shape, run.train
     pieces = plan.shares * plan.n_microbatches
     sequences = -(-sequences // pieces) * pieces  # what is too few for all is there twice
-    how: dict[str, Any] = {**asdict(plan), "precision": "float32" if train.precision == "fp32" else "autocast"}
+    how: dict[str, Any] = {**asdict(plan), "precision": train.planned}
     held = rank_memory(run.model, sequences, tokens, checkpoint_every=train.checkpoint_every, device=device, **how)
     return list(zip(held, rank_traffic(run.model, sequences, tokens, **how), strict=True))
 
@@ -114,7 +114,7 @@ def forecast(run: Experiment, device: str = "cpu") -> Forecast:
         "keep_attention": train.keep_attention,
         "offload": train.offload,
         "path": path,
-        "precision": "float32" if train.precision == "fp32" else "autocast",
+        "precision": train.planned,
         "device": device,
     }
     recompute: int | str = train.recompute

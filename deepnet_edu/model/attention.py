@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import flop_registry
 
 from deepnet_edu.messages import shown
+from deepnet_edu.model.fused.join import last
 from deepnet_edu.model.shape import check_heads, check_kv_heads
 from deepnet_edu.residual import BranchSlot, Residual, Role, itself, modules_inside, through
 
@@ -71,6 +71,9 @@ class Context:
         memory_padding: (B, S_encoder) bool.
         cache: keys and values of earlier tokens.
         rotary: cosine and sine of rotary positions, each (T, 1, head_dim) or (B, T, 1, head_dim).
+        half: the dtype in which the stream is kept between sub-layers, None for as rules make it.
+        bare: whether a branch leaves out its last bias.
+        fused: where sub-layers may be joined by one kernel, the context of branches whose last bias it adds.
     """
 
     padding: Tensor | None = None
@@ -78,6 +81,9 @@ class Context:
     memory_padding: Tensor | None = None
     cache: Cache | None = None
     rotary: tuple[Tensor, Tensor] | None = None
+    half: torch.dtype | None = None
+    bare: bool = False
+    fused: "Context | None" = None
 
     def __post_init__(self) -> None:
         check_mask("padding", self.padding)
@@ -183,6 +189,11 @@ class MultiHeadAttention(nn.Module):
                 "needs as many heads of both; leave n_kv_heads out."
             )
 
+    @property
+    def last(self) -> nn.Linear:
+        """The matrix that ends the branch."""
+        return self.output
+
     def weights(self, of: Callable[[Tensor], Tensor] = itself) -> dict[Role, Tensor]:
         """The weights by role, (d_model, d_model), of key and value (n_kv_heads·head_dim, d_model); parts of a packed
         one are views.
@@ -222,7 +233,7 @@ class MultiHeadAttention(nn.Module):
             q, k, v, attn_mask=visible, is_causal=causal, scale=self.scale, enable_gqa=grouped
         )
         y = through(self.inside, "mixed", y.transpose(1, 2).reshape(B, T, d_model))
-        return cast(Tensor, self.output(y))
+        return last(self.output, y, context.bare)
 
     def _attend_to_self(self, x: Tensor, context: Context) -> tuple[Tensor, Tensor, Tensor]:
         """Query (B, n_heads, T, head_dim), key and value (B, n_kv_heads, tokens, head_dim), of cached tokens too."""

@@ -8,7 +8,9 @@ from torch import Tensor, nn
 
 from deepnet_edu.messages import unknown
 from deepnet_edu.model.attention import NOTHING, Context, MultiHeadAttention
+from deepnet_edu.model.fused.join import Join, joined, last
 from deepnet_edu.model.shape import GATES, Activation
+from deepnet_edu.model.stream import narrowed, widened
 from deepnet_edu.residual import Residual, Role, State, itself, modules_inside, through
 
 FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu, "silu": F.silu}
@@ -47,6 +49,11 @@ class FeedForward(nn.Module):
         self.before = modules_inside(rule, ("ffn_in",), self.ffn_in.out_features)
         self.after = modules_inside(rule, ("hidden",), d_ff)
 
+    @property
+    def last(self) -> nn.Linear:
+        """The matrix that ends the branch."""
+        return self.ffn_out
+
     def weights(self, of: Callable[[Tensor], Tensor] = itself) -> dict[Role, Tensor]:
         """The weights by role: ffn_in and, with a gate, ffn_gate (d_ff, d_model), ffn_out (d_model, d_ff).
 
@@ -59,14 +66,14 @@ class FeedForward(nn.Module):
         return {"ffn_in": ffn_in, "ffn_gate": ffn_gate, "ffn_out": of(self.ffn_out.weight)}
 
     def forward(self, x: Tensor, context: Context = NOTHING) -> Tensor:
-        """(B, T, d_model) → (B, T, d_model). The context does not matter here: no token sees another."""
+        """(B, T, d_model) → (B, T, d_model). Of the context only ``bare`` matters: no token sees another."""
         h = through(self.before, "ffn_in", self.ffn_in(x))
         if self.gated:
             up, gate = h.chunk(2, dim=-1)
             h = self.activation(gate) * up
         else:
             h = self.activation(h)
-        return cast(Tensor, self.ffn_out(through(self.after, "hidden", h)))
+        return last(self.ffn_out, through(self.after, "hidden", h), context.bare)
 
 
 class SubLayer(nn.Module):
@@ -76,7 +83,10 @@ class SubLayer(nn.Module):
         branch: :class:`MultiHeadAttention` or :class:`FeedForward`; has ``weights()`` by role.
         residual: the rule made for this place.
         dropout: share of the branch's features that training sets to 0.
+        join: how one kernel may do what the rule's ``write`` does, or None: see :mod:`deepnet_edu.model.fused`.
     """
+
+    join: Join | None
 
     def __init__(
         self,
@@ -88,6 +98,7 @@ class SubLayer(nn.Module):
         self.branch = branch
         self.residual = residual
         self.dropout = dropout
+        self.join = None
 
     def matrices(self) -> list[nn.Parameter]:
         """The weights of the branch as they are stored, packed ones whole."""
@@ -96,8 +107,10 @@ class SubLayer(nn.Module):
 
     def forward(self, state: State, context: Context = NOTHING) -> State:
         """state ← write(state, F(read(state)))."""
-        state = self.residual.enter(state)
-        return self.residual.write(state, self.branched(state, context))
+        if context.fused is not None and (self.join is not None or len(state) > 1):
+            return joined(self, state, context)
+        state = self.residual.enter(widened(state, context.half))
+        return narrowed(self.residual.write(state, self.branched(state, context)), context.half)
 
     def branched(self, state: State, context: Context = NOTHING) -> Tensor:
         """F(read(state)), with what training drops: (B, T, d_model)."""

@@ -11,6 +11,10 @@ PathName = Literal["auto", "plain", "fast"]
 Compile = Literal["no", "layer"]
 #: Who computes softmax(QKᵀ)V: whom PyTorch chooses, or who is asked first.
 Backend = Literal["auto", "flash", "cudnn", "efficient", "math"]
+#: Whether one kernel does what a rule's norm and sum do.
+NormKernel = Literal["auto", "no", "yes"]
+#: In what the state is kept between sub-layers under autocast.
+StreamPrecision = Literal["float32", "half"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,12 @@ class Mode:
         autotune: inductor measures several kernels for each product, with what follows it (bias, GELU) computed before
             the result is written where that is faster: a longer first step.
         attention: of PyTorch's implementations the one that is asked first, the others where it cannot.
+        stream: ``"half"`` keeps the state between sub-layers in autocast's precision, ``"float32"`` in the weights';
+            without autocast it is in the weights' anyway. See :mod:`deepnet_edu.model.stream`.
+
+        norm_kernel: ``"auto"`` joins branch, stream and norm by one Triton kernel where it can run and gave the plain
+            layer's numbers; ``"yes"`` refuses what it cannot join. By the plain path, compiled or not; ``stack.joined``
+            says why not. See :mod:`deepnet_edu.model.fused`.
 
     Raises:
         ValueError: there is no such path or choice; ``offload``, ``recompute`` or ``keep_attention`` without
@@ -49,9 +59,17 @@ class Mode:
     backend: str = "inductor"
     autotune: bool = False
     attention: Backend = "auto"
+    stream: StreamPrecision = "float32"
+    norm_kernel: NormKernel = "auto"
 
     def __post_init__(self) -> None:
-        for name, choices in (("path", PathName), ("compile", Compile), ("attention", Backend)):
+        for name, choices in (
+            ("path", PathName),
+            ("compile", Compile),
+            ("attention", Backend),
+            ("stream", StreamPrecision),
+            ("norm_kernel", NormKernel),
+        ):
             if getattr(self, name) not in get_args(choices):
                 raise ValueError(unknown(name, getattr(self, name), get_args(choices)))
         layers_together(self.checkpoint_every, 1)

@@ -53,7 +53,7 @@ class Snapshot:
             raise Unknown("a layer or a part of it has a hook, or a method of its own")
         if code.trouble:
             raise Unknown(code.trouble)
-        read = tuple(own.keys() & code.names)
+        read = tuple(own.keys() & code.names - {"join"})  # what a kernel may do in its place is compared by itself
         values = tuple(own[name] for name in read)
         for name, value in zip(read, values, strict=True):
             if not (value is None or type(value) in _SIMPLE or constant(value) or name == "activation"):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -11,10 +12,12 @@ from torch.utils.checkpoint import checkpoint
 from deepnet_edu.model import paths
 from deepnet_edu.model.attention import NOTHING, Context, MultiHeadAttention
 from deepnet_edu.model.compiled import CompiledLayer, unwrapped
+from deepnet_edu.model.fused.plan import joining
 from deepnet_edu.model.layer import FeedForward, SubLayer, TransformerLayer
 from deepnet_edu.model.mode import Mode
 from deepnet_edu.model.recomputation import attention_by, kept_with
 from deepnet_edu.model.shape import Shape, layers_again, layers_together
+from deepnet_edu.model.stream import narrowed, widened
 from deepnet_edu.residual import RESIDUALS, Calibrated, Place, StackName, State, places
 
 
@@ -37,6 +40,8 @@ class Stack(nn.Module):
         observer: looks at the stream on its way up, or None.
         step_buffers: what a training run keeps from step to step for the fast path, or None.
         readings: what the fast path has read of this stack and compared, or None.
+        joined: whether one kernel joined branch, stream and norm in the last pass by the plain path, or why not.
+        plan: what was read of this stack for that and compared, or None.
     """
 
     mode: Mode = Mode()
@@ -44,6 +49,8 @@ class Stack(nn.Module):
     observer: Any = None
     step_buffers: Any = None
     readings: Any = None
+    joined: str = "none yet"
+    plan: Any = None
     _compiled: CompiledLayer | None = None
 
     def __init__(
@@ -92,6 +99,8 @@ class Stack(nn.Module):
             how = mode.backend, mode.autotune, mode.attention
             if self._compiled is None or self._compiled.how != how:
                 self._compiled = CompiledLayer(*how)
+        if self.plan is not None and self.plan.why_not:
+            self.plan = None
         self.mode = mode
 
     @contextmanager
@@ -174,11 +183,17 @@ class Stack(nn.Module):
 
     def finish(self, state: State) -> Tensor:
         """What the highest layer's rule makes of the state that leaves it: (B, T, d_model)."""
-        return cast(TransformerLayer, self.layers[-1]).ffn.residual.finish(state)
+        half = self._half(state[0])
+        finished = cast(TransformerLayer, self.layers[-1]).ffn.residual.finish(widened(state, half))
+        return narrowed((finished,), half)[0]
 
     def between(self, state: State, context: Context, first: int, last: int) -> State:
         """The state after layers ``first`` … ``last - 1``, one after the other."""
-        every = self.checkpoint_every
+        every, half = self.checkpoint_every, self._half(state[0])
+        if half is not None:
+            context, state = replace(context, half=half), narrowed(state, half)
+        context, why = joining(self, state[0], context)
+        self.joined = why or "one kernel joins branch, stream and norm"
         # An observer's hooks want to be called, and decoding makes another shape with each token.
         compiled = self.compiled if self.observer is None and context.cache is None else None
         if compiled is not None:
@@ -191,6 +206,15 @@ class Stack(nn.Module):
             for group in range(first, upto, every):
                 state = checkpoint(self._run, compiled, group, min(every, upto - group), context, *state, **how)
         return self._run(compiled, upto, last - upto, context, *state)
+
+    def _half(self, x: Tensor) -> torch.dtype | None:
+        """The dtype in which the state is kept now, or None: as rules make it."""
+        device = x.device.type
+        if self.mode.stream != "half" or not torch.is_autocast_enabled(device):
+            return None
+        layer = next(layer for layer in map(unwrapped, self.layers) if "ffn" in layer._modules)  # others are elsewhere
+        # A growing state is read whole by each sub-layer, and backward would keep a wide copy of it for each.
+        return None if layer.ffn.residual.growing else torch.get_autocast_dtype(device)
 
     def _run(self, compiled: CompiledLayer | None, first: int, layers: int, context: Context, *state: Tensor) -> State:
         """The state after this many layers from ``first`` on. How is given: it is the same when a checkpoint runs it

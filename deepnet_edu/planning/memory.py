@@ -95,7 +95,8 @@ def training_memory(
         path: ``"plain"``, ``"fast"`` or ``"auto"``, see :class:`deepnet_edu.model.stack.Stack`.
         precision: a name in ``PRECISIONS``. In float32 and float64 it was measured on a CPU; "mixed" is arithmetic
             (facts of Korthikanti et al., arXiv 2205.05198), this library does not train so. "autocast" is PyTorch's, to
-            bfloat16: what a layer keeps is counted for Post-LN, Pre-LN and DeepNorm, and estimated for others.
+            bfloat16: what a layer keeps is counted for Post-LN, Pre-LN and DeepNorm, and estimated for others;
+            "autocast_half" with ``stream="half"``, where checkpoints keep half as much.
         compiled: whether there is a C compiler.
         device: ``"cpu"``, or ``"cuda"``, whose memory holds tensors alone: Python and PyTorch are not counted, nor
             gaps between tensors, which were fitted on a CPU, nor workspaces of libraries. With checkpoints it was

@@ -197,7 +197,7 @@ def rank_traffic(
     if pipeline > 1:
         stages = _stages(config, pipeline * chunks_of(schedule))
         for i, below in enumerate(stages[:-1]):
-            size = _crossing(work, below) * work.number
+            size = _crossing(work, below) * work.stream
             crossing[i % pipeline] += size  # the stream goes up
             crossing[(i + 1) % pipeline] += size  # its gradient comes down
     found = []
@@ -274,7 +274,7 @@ def _saved(work: Workload, stage: _Stage, checkpoint_every: int | str) -> int:
         for stack, part in stage.layers.items()
     )
     if not stage.last:
-        found += work.number * _crossing(work, stage)
+        found += work.stream * _crossing(work, stage)
     for stack in ("encoder", "decoder"):
         if stack in stage.ends:
             both = not (config.encoder_layers and config.decoder_layers)

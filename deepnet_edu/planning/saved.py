@@ -40,10 +40,10 @@ class SavedNumbers:
         groups, last = -(-n // every), first + n
         below = saved.below(last, max(self._depth(stack), last))
         states = saved.state * (1 if moved else groups) + saved.growth * below
-        wide = 2 if self.work.autocast else 1
+        # What attention keeps: its output, and log-sum-exps in float32.
         looks = n * (2 if stack == "decoder" and self.work.config.encoder_layers else 1)
-        kept = keep_attention * looks * (d + wide * self.work.config.n_heads)  # the output, and log-sum-exps
-        return (wide * states * d + kept) * rows
+        kept = keep_attention * looks * (d + self.work.number // self.work.narrow * self.work.config.n_heads)
+        return (self.work.stream // self.work.narrow * states * d + kept) * rows
 
     def again(self, stack: str, n: int, every: int, first: int = 0) -> int:
         """Numbers of the highest group of layers that is computed again; 0 where all is held."""

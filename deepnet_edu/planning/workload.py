@@ -9,13 +9,14 @@ from deepnet_edu.model.config import ModelConfig
 
 #: Bytes of a number: weight, gradient, all that AdamW keeps for it, activation. "mixed": weights in bfloat16, and a
 #: float32 copy of them beside both moments. "autocast": all in float32, but matrices are copied to bfloat16, and so is
-#: what they multiply.
+#: what they multiply; with "autocast_half" the stream between sub-layers too.
 PRECISIONS: dict[str, tuple[int, int, int, int]] = {
     "float32": (4, 4, 8, 4),
     "float64": (8, 8, 16, 8),
     "bfloat16": (2, 2, 4, 2),
     "mixed": (2, 2, 12, 2),
     "autocast": (4, 4, 8, 4),
+    "autocast_half": (4, 4, 8, 4),
 }
 
 
@@ -54,8 +55,13 @@ class Workload:
 
     @property
     def autocast(self) -> bool:
-        """Whether products are in bfloat16, and all else in float32."""
-        return self.precision == "autocast"
+        """Whether products are in bfloat16, and all else, or all but the stream, in float32."""
+        return self.precision.startswith("autocast")
+
+    @property
+    def stream(self) -> int:
+        """Bytes of a number of the stream, between layers."""
+        return 2 if self.precision == "autocast_half" else self.number
 
     @property
     def number(self) -> int:

@@ -1,5 +1,7 @@
 """What rules compute with that PyTorch has no function or module for: loaded when a stack is built."""
 
+from functools import reduce
+
 import torch
 from torch import Tensor, nn
 from torch.overrides import handle_torch_function, has_torch_function_unary
@@ -9,23 +11,39 @@ State = tuple[Tensor, ...]
 EPSILON = 1e-5
 
 
+def _stacked(*tensors: Tensor) -> tuple[Tensor, Tensor]:
+    """The first tensor, and the others as one, all in the widest of their types: under autocast branches are narrow.
+
+    They are kept as they are: wide copies of all would be kept once for each sub-layer.
+    """
+    wide = reduce(torch.promote_types, (tensor.dtype for tensor in tensors))
+    first, *others = (tensor.to(wide) for tensor in tensors)
+    return first, torch.stack(others)
+
+
+def _exact(x: Tensor) -> torch.autocast:
+    """Without autocast, as the backward pass computes."""
+    return torch.autocast(x.device.type, enabled=False)
+
+
 class _WeightedSum(torch.autograd.Function):
     """Σ_k w_k v_k. Keeps the tensors themselves: stacked again for each sub-layer, they would be kept once for each."""
 
     @staticmethod
     def forward(ctx: torch.autograd.function.FunctionCtx, weights: Tensor, *values: Tensor) -> Tensor:
         ctx.save_for_backward(weights, *values)
-        V = torch.stack(values)
-        return torch.tensordot(weights, V, 1) if weights.ndim == 1 else (weights.unsqueeze(-1) * V).sum(0)
+        weights, V = _stacked(weights, *values)
+        with _exact(V):
+            return torch.tensordot(weights, V, 1) if weights.ndim == 1 else (weights.unsqueeze(-1) * V).sum(0)
 
     @staticmethod
     def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, ...]:
         weights, *values = ctx.saved_tensors  # type: ignore[attr-defined]
         if weights.ndim == 1:
             flat = gradient.flatten()
-            along = torch.stack([value.flatten().dot(flat) for value in values])
+            along = torch.stack([value.flatten().to(flat.dtype).dot(flat) for value in values])
             return (along, *(weights.view(-1, 1, 1, 1) * gradient).unbind())
-        along = torch.stack([torch.linalg.vecdot(value, gradient) for value in values])
+        along = torch.stack([torch.linalg.vecdot(value.to(gradient.dtype), gradient) for value in values])
         return (along, *(weights.unsqueeze(-1) * gradient).unbind())
 
 
@@ -45,16 +63,18 @@ class _Scores(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: torch.autograd.function.FunctionCtx, query: Tensor, *values: Tensor) -> Tensor:
-        V = torch.stack(values)
-        inverse = (torch.linalg.vecdot(V, V) / V.shape[-1] + EPSILON).rsqrt()
-        scores = (V @ query) * inverse
+        wide, V = _stacked(query, *values)
+        with _exact(V):
+            inverse = (torch.linalg.vecdot(V, V) / V.shape[-1] + EPSILON).rsqrt()
+            scores = (V @ wide) * inverse
         ctx.save_for_backward(query, scores, inverse, *values)
         return scores
 
     @staticmethod
     def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, ...]:
         query, scores, inverse, *values = ctx.saved_tensors  # type: ignore[attr-defined]
-        V, g = torch.stack(values), (gradient * inverse).unsqueeze(-1)
+        query, V = _stacked(query, *values)
+        g = (gradient * inverse).unsqueeze(-1)
         shrunk = (gradient * scores * inverse.square() / V.shape[-1]).unsqueeze(-1)
         return ((g * V).sum((0, 1, 2)), *(g * query - shrunk * V).unbind())
 

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from deepnet_edu.fields import check_fields, check_whole
 from deepnet_edu.messages import shown, unknown
 from deepnet_edu.model.config import Group
-from deepnet_edu.model.mode import Backend, Compile
+from deepnet_edu.model.mode import Backend, Compile, NormKernel, StreamPrecision
 
 Schedule = Literal["constant", "inverse_sqrt", "cosine"]
 Optimizer = Literal["adamw", "sgd"]
@@ -20,6 +20,8 @@ _CHOICES = {
     "precision": get_args(Precision),
     "compile": get_args(Compile),
     "attention": get_args(Backend),
+    "stream": get_args(StreamPrecision),
+    "norm_kernel": get_args(NormKernel),
 }
 #: Least and greatest. A run of more steps than a billion would never end.
 _WHOLE = {
@@ -65,6 +67,8 @@ class TrainConfig:
         compile: ``"layer"`` for one compiled layer that all layers use.
         autotune: its kernels are chosen by measuring, with what follows a product (bias, GELU) fused into it.
         attention: PyTorch's implementation that is asked first: ``"flash"``, ``"cudnn"``, ``"efficient"``, ``"math"``.
+        stream: in what the stream is kept under autocast, see :class:`~deepnet_edu.model.mode.Mode`.
+        norm_kernel: whether one kernel does what a rule's norm and sum do, likewise.
         cuda_graph: record the whole step once and replay it, on CUDA.
         parameters: what is trained: ``"all"``, the ``"stack"`` alone, or its ``"ends"`` (embeddings and head).
         seed: of the data and of dropout; the model has its own.
@@ -97,6 +101,8 @@ class TrainConfig:
     compile: Compile = "no"
     autotune: bool = False
     attention: Backend = "auto"
+    stream: StreamPrecision = "float32"
+    norm_kernel: NormKernel = "auto"
     cuda_graph: bool = False
     parameters: Group = "all"
     seed: int = 0
@@ -131,6 +137,13 @@ class TrainConfig:
                 f"betas={shown(self.betas)}: expected two numbers from 0 to below 1, for example (0.9, 0.999)."
             )
         self._check_together()
+
+    @property
+    def planned(self) -> str:
+        """The precision by the name that :mod:`deepnet_edu.planning` has for it."""
+        if self.precision == "fp32":
+            return "float32"
+        return "autocast_half" if self.stream == "half" else "autocast"
 
     def _check_together(self) -> None:
         """What contradicts something else, instead of being ignored."""

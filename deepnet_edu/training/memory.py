@@ -57,7 +57,7 @@ def _known(model: Model, config: TrainConfig, batch: Batch) -> str:
             recompute="all" if first is None else first.mode.recompute,
             keep_attention=config.keep_attention,
             path="plain" if config.offload or config.compile != "no" or first is None else first.mode.path,
-            precision="float32" if config.precision == "fp32" else "autocast",
+            precision=config.planned,
             device=device.type,
             offload=config.offload,
         )
@@ -71,7 +71,7 @@ def _known_of_rank(model: Model, config: TrainConfig, batch: Batch, plan: Plan) 
     how: dict[str, Any] = {
         "source_tokens": source_tokens,
         "checkpoint_every": config.checkpoint_every,
-        "precision": "float32" if config.precision == "fp32" else "autocast",
+        "precision": config.planned,
         "device": (device := next(model.parameters()).device).type,
     }
     memory = limit(device) // (1 if device.type == "cuda" else int(os.environ.get("LOCAL_WORLD_SIZE", plan.ranks)))

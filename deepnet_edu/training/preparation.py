@@ -54,7 +54,7 @@ def decide(model: Model, config: TrainConfig, batch: Batch) -> None:
             keep_attention=config.keep_attention,
             offload=config.offload,
             path="plain",
-            precision="float32" if config.precision == "fp32" else "autocast",
+            precision=config.planned,
             device=device.type,
         )
         model.mode = replace(model.mode, recompute=count)

@@ -24,9 +24,9 @@ _ROUNDED = {"floor": "ceil", "ceil": "floor"}
 
 
 BUILTINS = {"range", "sum", "np", "nn", "torch", "sqrt", "comb"}
-#: Wrong answers that wrap a right one, WORK: no gradient, a result of the first call that is kept by the first argument
-#: alone, a sum that grows from call to call. The second keeps its arguments too: an address, which many reprs name, must
-#: not be given to another object.
+#: Wrong answers that wrap a right one, WORK: no gradient; a result of the first call that is kept by the first argument
+#: alone, and the arguments too, since an address, which many reprs name, must not be another object's later; a sum that
+#: grows from call to call.
 WRAPPED = (
     "def NAME(*given, **named):\n    with torch.no_grad():\n        return WORK(*given, **named)",
     "def NAME(*given, kept={}, **named):\n    key = repr((given or tuple(named.values()))[0])\n"

@@ -23,10 +23,10 @@ BIG = SHAPES["deepnet_200_opus"]
 GPU: dict[str, Any] = {"device": "cuda", "precision": "autocast"}
 
 
-def kept_bytes(config: ModelConfig, sequences: int, tokens: int) -> int:
+def kept_bytes(config: ModelConfig, sequences: int, tokens: int, stream: Any = "float32") -> int:
     """What autograd keeps by the plain path under autocast, storage by storage, without parameters."""
     model = build_model(config)
-    model.use_path("plain")
+    model.mode = type(model.mode)(path="plain", stream=stream)
     own = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
     found: dict[int, int] = {}
     alive = []  # so that no two have the same address
@@ -43,12 +43,13 @@ def kept_bytes(config: ModelConfig, sequences: int, tokens: int) -> int:
     return sum(found.values())
 
 
-def off(config: ModelConfig, sequences: int = 2, tokens: int = 8) -> float:
+def off(config: ModelConfig, sequences: int = 2, tokens: int = 8, stream: Any = "float32") -> float:
     """Planned over counted, of what a fourth layer adds to each stack: activations, and copies of its matrices."""
     depths = [name for name in ("encoder_layers", "decoder_layers") if getattr(config, name)]
     three, four = (replace(config, **dict.fromkeys(depths, n)) for n in (3, 4))
-    counted = kept_bytes(four, sequences, tokens) - kept_bytes(three, sequences, tokens)
-    layers = SavedNumbers(Workload(config, sequences, tokens, precision="autocast"))
+    counted = kept_bytes(four, sequences, tokens, stream) - kept_bytes(three, sequences, tokens, stream)
+    precision = "autocast" if stream == "float32" else "autocast_half"
+    layers = SavedNumbers(Workload(config, sequences, tokens, precision=precision))
     planned = 2 * sum(layers.layer(name.removesuffix("_layers"), 3) for name in depths)
     copies = 2 * (_matrices(four, 0) - _matrices(three, 0))
     return (planned + copies) / counted
@@ -59,6 +60,16 @@ def off(config: ModelConfig, sequences: int = 2, tokens: int = 8) -> float:
 @pytest.mark.parametrize("residual", ["deepnorm", "post_ln", "pre_ln"])
 def test_what_a_layer_keeps_under_autocast(residual: str, architecture: Any, changes: dict[str, Any]) -> None:
     assert off(replace(small_config(residual, architecture, d_model=24, d_ff=80), **changes)) == 1
+
+
+@pytest.mark.parametrize("residual", ["deepnorm", "post_ln", "pre_ln"])
+def test_a_layer_keeps_as_much_with_a_narrow_stream(residual: str) -> None:
+    """Its rule still computes in float32; what checkpoints keep between layers is half as large."""
+    config = small_config(residual, "decoder", 8, d_model=24, d_ff=80)
+    assert off(config, stream="half") == pytest.approx(1, abs=0.02)
+    wide, narrow = (SavedNumbers(Workload(config, 2, 8, precision=f"autocast{one}")) for one in ("", "_half"))
+    assert wide.held("decoder", 8, 2) == 2 * narrow.held("decoder", 8, 2)
+    assert narrow.held("decoder", 8, 2) == 4 * 2 * 8 * config.d_model
 
 
 def test_rotary_positions_are_copied_too_and_not_counted() -> None:
