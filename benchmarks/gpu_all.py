@@ -96,7 +96,7 @@ def work(task: dict[str, Any]) -> None:
         settings = gpu_ladder.on_device(gpu_ladder.settings_of(TOP), device)
         settings = {name: value for name, value in settings.items() if name not in gpu_ladder.missing(settings)}
         settings = gpu_ladder.scaled(full, case, settings, memory)
-        kernels, wide = profile(case, settings, device), 2 if "stream" in settings else 4
+        kernels, wide = profile(case, settings, device), 2 if settings.get("stream") == "half" else 4
         save({"settings": settings, "kernels": kernels, "least": gpu_ladder.least_work(case, settings, wide)})
         return
     asked: dict[str, Any] = {task["who"]: None}
