@@ -94,15 +94,13 @@ def work(task: dict[str, Any]) -> None:
     if task["part"] == "profile":
         full, case = case, gpu_ladder.rungs(task["case"], small)
         settings = gpu_ladder.on_device(gpu_ladder.settings_of(TOP), device)
-        settings = {name: value for name, value in settings.items() if name not in gpu_ladder.missing(settings)}
         settings = gpu_ladder.scaled(full, case, settings, memory)
-        kernels, wide = profile(case, settings, device), 2 if settings.get("stream") == "half" else 4
-        save({"settings": settings, "kernels": kernels, "least": gpu_ladder.least_work(case, settings, wide)})
+        kernels, least = profile(case, settings, device), gpu_ladder.least_work(case, settings)
+        save({"settings": settings, "kernels": kernels, "least": least})
         return
     asked: dict[str, Any] = {task["who"]: None}
     if not task["who"].startswith(("TorchScale", "torch.nn")):
         settings = gpu_ladder.settings_of(task["who"])
-        settings = {name: value for name, value in settings.items() if name not in gpu_ladder.missing(settings)}
         asked = {task["who"]: gpu_ladder.on_device(gpu_ladder.resolved(case, settings, memory), device)}
     contend_together(case, asked, 1, device, save)
 

@@ -15,7 +15,7 @@ mean before, or at which loss or gradient are not finite. Keel's paper also coun
 shows ``minimum`` beside the entropy of single bytes, ``unigrams``. All losses are kept, so that other limits can be
 tried.
 
-Writes results/learning_rates.json after every run, so that what was interrupted resumes; a row that was deleted is
+Writes the record learning_rates.json after every run, so that what was interrupted resumes; a row that was deleted is
 measured again.
 """
 
@@ -34,10 +34,11 @@ import torch
 
 from benchmarks.resumed import Row, complete, options, rounded
 from deepnet_edu import ModelConfig, TrainConfig, build_model
+from deepnet_edu.course.places import RECORDS
 from deepnet_edu.data import PythonDocs
 from deepnet_edu.training.step import TrainStep
 
-RESULTS = Path(__file__).parent / "results" / "learning_rates.json"
+RESULTS = RECORDS / "learning_rates.json"
 SHAPE: dict[str, Any] = {
     "d_model": 32,
     "n_heads": 2,

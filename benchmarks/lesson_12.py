@@ -9,8 +9,8 @@ choose, ``tune``, and others are reported, ``test``, in bits a byte.
     python benchmarks/lesson_12.py --only deepnorm      # this rule alone
     python benchmarks/lesson_12.py --smoke --out t.json # the script itself, in seconds
 
-Writes results/lesson_12.json after every run, so that what was interrupted resumes; a row that was deleted is measured
-again. Lesson 12 reads it where it is there.
+Writes the record lesson_12.json after every run, so that what was interrupted resumes; a row that was deleted is
+measured again. Lesson 12 reads it where it is there.
 """
 
 import argparse
@@ -33,12 +33,13 @@ from benchmarks import tuned
 from benchmarks.resumed import Row
 from benchmarks.tuned import Arm
 from deepnet_edu import Batch, ModelConfig, TrainConfig, build_model, train
+from deepnet_edu.course.places import RECORDS
 from deepnet_edu.data import BytePairs, PackedText, python_topics
 from deepnet_edu.messages import unknown
 from deepnet_edu.planning import flops_per_token
 from deepnet_edu.training import TrainingDiverged
 
-RESULTS = Path(__file__).parent / "results" / "lesson_12.json"
+RESULTS = RECORDS / "lesson_12.json"
 RULES = ("deepnorm", "pre_ln", "post_ln")
 STEP = 4  # widths are its multiples
 

@@ -16,8 +16,8 @@ token's frequency is known.
     python benchmarks/lesson_13.py --only many          # the multilingual arm alone
     python benchmarks/lesson_13.py --smoke --out t.json # the script itself, in seconds
 
-Writes results/lesson_13.json after every run, so that what was interrupted resumes; a row that was deleted is measured
-again. Lesson 13 reads it where it is there, complete or not.
+Writes the record lesson_13.json after every run, so that what was interrupted resumes; a row that was deleted is
+measured again. Lesson 13 reads it where it is there, complete or not.
 """
 
 import argparse
@@ -43,12 +43,13 @@ from benchmarks import tuned
 from benchmarks.resumed import Row, read
 from benchmarks.tuned import Arm
 from deepnet_edu import ModelConfig, TrainConfig, build_model, train
+from deepnet_edu.course.places import RECORDS
 from deepnet_edu.data import BytePairs, Pair, Parts, Translations, most_similar, multilingual, translate
 from deepnet_edu.messages import unknown
 from deepnet_edu.model import IGNORED, Model
 from deepnet_edu.training import TrainingDiverged
 
-RESULTS = Path(__file__).parent / "results" / "lesson_13.json"
+RESULTS = RECORDS / "lesson_13.json"
 RULES = ("deepnorm", "post_ln", "pre_ln", "admin", "rezero")
 #: The arm of all languages.
 MANY = "many"

@@ -8,8 +8,7 @@ images.
     python benchmarks/lesson_14.py                      # all that is missing, two runs at a time
     python benchmarks/lesson_14.py --smoke --out t.json # the script itself, in seconds
 
-Writes results/lesson_14.json after every run, so that what was interrupted resumes. Lesson 14 reads it where it is
-there.
+Writes the record lesson_14.json after every run, so that what was interrupted resumes. Lesson 14 reads it.
 """
 
 import argparse
@@ -31,10 +30,11 @@ from benchmarks import tuned
 from benchmarks.resumed import Row
 from benchmarks.tuned import Arm
 from deepnet_edu import ModelConfig, TrainConfig, build_model, train
+from deepnet_edu.course.places import RECORDS
 from deepnet_edu.data import digits
 from deepnet_edu.training import TrainingDiverged
 
-RESULTS = Path(__file__).parent / "results" / "lesson_14.json"
+RESULTS = RECORDS / "lesson_14.json"
 RULES = ("deepnorm", "pre_ln", "post_ln")
 
 

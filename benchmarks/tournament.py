@@ -10,8 +10,8 @@ record, as seconds of a processor.
     python benchmarks/tournament.py --only keel mhc    # these arms alone
     python benchmarks/tournament.py --smoke --out t.json   # the script itself, in seconds
 
-Writes results/tournament.json after every run, so that what was interrupted resumes; a row that was deleted is measured
-again.
+Writes the record tournament.json after every run, so that what was interrupted resumes; a row that was deleted is
+measured again.
 """
 
 import argparse
@@ -34,12 +34,13 @@ import torch
 
 from benchmarks.depth import processor
 from deepnet_edu import Batch, ModelConfig, TrainConfig, build_model, train
+from deepnet_edu.course.places import RECORDS
 from deepnet_edu.data import PythonDocs
 from deepnet_edu.files import read_json, write_atomic
 from deepnet_edu.messages import unknown
 from deepnet_edu.training import TrainingDiverged
 
-RESULTS = Path(__file__).parent / "results" / "tournament.json"
+RESULTS = RECORDS / "tournament.json"
 #: Rule by arm. The order is that of the seeds, too: new arms come last.
 ARMS = {
     "post_ln": "post_ln",

@@ -4,7 +4,7 @@ Lesson 16 makes one row; this program works out which rows are missing, makes th
 
     deepnet-edu run 16 --profile smoke --set LAYERS=1000 --set STEPS=100 --set … --sweep RULE=…
 
-and takes what they recorded into results/verdict_table.json. Its parts, in the order in which they are made:
+and takes what they recorded into verdict_table.json of course/records. Its parts, in the order in which they are made:
 
 main: six rules at one learning rate and seed, the decoder and, where it is defined, the encoder-decoder. ``post_ln``
     (literal Xavier, the rule that fails) and ``pre_ln`` (what most models have) are the ends between which DeepNorm
@@ -37,10 +37,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # benchmarks is no
 
 from benchmarks.resumed import Row, lacking, options, read, rounded, save
 from deepnet_edu.batch.state import Status, read_batch
-from deepnet_edu.course.places import RUNS
+from deepnet_edu.course.places import RECORDS, RUNS
 from deepnet_edu.residual import RESIDUALS, Architecture
 
-RESULTS = Path(__file__).parent / "results" / "verdict_table.json"
+RESULTS = RECORDS / "verdict_table.json"
 MAIN = ("deepnorm", "post_ln", "pre_ln", "admin", "layernorm_scaling", "keel")
 #: What is claimed to train at any depth, and what is claimed not to.
 CLAIM = ("deepnorm", "post_ln")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from deepnet_edu.course.places import CLONE, NEEDS_CLONE, PROFILES, RECORD_MIME, RECORDS, RESULTS
+from deepnet_edu.course.places import BENCHMARKS, CLONE, NEEDS_CLONE, PROFILES, RECORD_MIME, RECORDS
 from deepnet_edu.files import read_json
 from deepnet_edu.lazy import lazily
 from deepnet_edu.messages import unknown
@@ -176,7 +176,7 @@ class Results:
         runs: a row per run.
 
     Args:
-        name: its file in the package, or in benchmarks/results of a clone, without the ending.
+        name: its file in the package, without the ending.
 
     Raises:
         FileNotFoundError: no such record; the sentence says which command makes it.
@@ -184,16 +184,15 @@ class Results:
     """
 
     def __init__(self, name: str) -> None:
-        script = RESULTS.parent / f"{name}.py"
+        script = BENCHMARKS / f"{name}.py"
         if profile() == "record":
             if not script.exists():
                 raise FileNotFoundError(f"There is no {script} to make the record with. {NEEDS_CLONE}")
             subprocess.run([sys.executable, str(script)], check=True)
-        found = [path for folder in (RECORDS, RESULTS) if (path := folder / f"{name}.json").exists()]
-        if not found:
+        path = RECORDS / f"{name}.json"
+        if not path.exists():
             remedy = f"Make it with python benchmarks/{name}.py" if CLONE else NEEDS_CLONE
             raise FileNotFoundError(f"There is no record {name}.json. {remedy}")
-        path = found[0]
         self.head: dict[str, Any] = read_json(path)
         self.runs: list[dict[str, Any]] = self.head.pop("runs")
 

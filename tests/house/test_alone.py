@@ -180,7 +180,7 @@ def test_lessons_find_their_records() -> None:
         assert "except FileNotFoundError" in text or {*map("".join, names)} <= {one.stem for one in records.iterdir()}
         missing |= {*map("".join, names)} - {one.stem for one in records.iterdir()}
         assert not re.search(r"(DOCS|IMAGES|BENCHMARKS|RESULTS|ROOT) /", text), path.name
-    assert missing == {"lesson_12", "lesson_13", "lesson_14", "tournament"}
+    assert missing <= {"lesson_12"}  # long, and its lesson says what it reads there
 
 
 def test_it_knows_its_version_and_what_needs_a_clone(alone: Alone, tmp_path: Path) -> None:

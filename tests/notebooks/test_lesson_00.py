@@ -139,7 +139,8 @@ def test_the_profile_record_makes_what_is_missing(tmp_path: Path, monkeypatch: p
     (tmp_path / "few.py").write_text(
         "import pathlib\n(pathlib.Path(__file__).parent / 'results' / 'few.json').write_text('{\"runs\": [1]}')"
     )
-    monkeypatch.setattr("deepnet_edu.course.kit.RESULTS", tmp_path / "results")
+    monkeypatch.setattr("deepnet_edu.course.kit.BENCHMARKS", tmp_path)
+    monkeypatch.setattr("deepnet_edu.course.kit.RECORDS", tmp_path / "results")
     with pytest.raises(FileNotFoundError):
         Results("few")
     monkeypatch.setenv("DEEPNET_EDU_PROFILE", "record")
