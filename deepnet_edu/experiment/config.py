@@ -136,11 +136,12 @@ def keep(run: Experiment, folder: Path) -> bool:
 
 
 def is_ours(folder: Path) -> bool:
-    """Whether the file in a run's folder is as :func:`keep` writes it, so that replacing it loses nothing."""
+    """Whether the file in a run's folder is as :func:`keep` writes it, or an earlier version did, without options that
+    came later: so that replacing it loses nothing."""
     former = {f"{key} = {_toml(value)}" for options in FORMER.values() for key, value in options.items()}
     try:
         lines = [line for line in read_text(folder / FILE).splitlines() if line not in former]
-        return find_run(str(folder / FILE)).to_toml().splitlines() == lines
+        return [line for line in find_run(str(folder / FILE)).to_toml().splitlines() if line in lines] == lines
     except (UserError, OSError, ValueError):
         return False
 

@@ -1,6 +1,8 @@
 """What rules compute with that PyTorch has no function or module for: loaded when a stack is built."""
 
+from contextlib import AbstractContextManager, nullcontext
 from functools import reduce
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,9 +23,10 @@ def _stacked(*tensors: Tensor) -> tuple[Tensor, Tensor]:
     return first, torch.stack(others)
 
 
-def _exact(x: Tensor) -> torch.autocast:
-    """Without autocast, as the backward pass computes."""
-    return torch.autocast(x.device.type, enabled=False)
+def _exact(x: Tensor) -> AbstractContextManager[Any]:
+    """Without autocast, as the backward pass computes; tensors without numbers (``meta``) have none."""
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
 
 
 class _WeightedSum(torch.autograd.Function):

@@ -267,7 +267,7 @@ def verified(
         raise unfit(path, str(error).rstrip(".")) from None
     check_same(path, {**DEFAULTS, **shape}, asdict(step.model.config), (), "model")
     free = [name for name in MAY_CHANGE if name != "steps" or step.config.schedule != "cosine"]
-    check_same(path, recipe, asdict(step.config), free, "training")
+    check_same(path, {**config.DEFAULTS, **recipe}, asdict(step.config), free, "training")
     if state.reads is not None and reads is not None:
         check_same(path, {name: state.reads.get(name) for name in reads}, reads, (), "data")
     if state.constants is not None:

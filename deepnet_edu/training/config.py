@@ -2,7 +2,7 @@
 
 import math
 import sys
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from typing import Literal, get_args
 
 from deepnet_edu.fields import check_fields, check_whole
@@ -186,3 +186,7 @@ def learning_rate(step: int, config: TrainConfig) -> float:
 def _is_number(value: object) -> bool:
     """Whether it is a number that a float can hold; Python's whole numbers may have any size."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+#: What a recipe has where nothing is said, by field.
+DEFAULTS = {one.name: one.default for one in fields(TrainConfig) if one.default is not MISSING}

@@ -14,7 +14,6 @@ from deepnet_edu.explorers import EXPLORERS, NAMES
 from deepnet_edu.explorers.game import GOAL
 from deepnet_edu.explorers.grid import load
 from deepnet_edu.explorers.packing import unpack
-from tests.browser.conftest import chromium
 from tests.browser.test_explorers import FREE
 
 PHONE: Any = {"width": 390, "height": 844}
@@ -31,20 +30,14 @@ def folder(book: Path) -> Path:
     return book / "explorers"
 
 
-@pytest.fixture(scope="module")
-def offline() -> Iterator[Any]:
-    with chromium() as browser:
-        yield browser
-
-
 @pytest.fixture
-def opened(offline: Any, folder: Path) -> Iterator[Any]:
+def opened(browser: Any, folder: Path) -> Iterator[Any]:
     """Opens a page from the disk. It asks for nothing and complains of nothing."""
     troubles: list[str] = []
     contexts = []
 
     def open_page(name: str, size: Any = None) -> Any:
-        context = offline.new_context(viewport=size or WINDOW, offline=True)
+        context = browser.new_context(viewport=size or WINDOW, offline=True)
         contexts.append(context)
         page = context.new_page()
         own = ("file:", "data:", "blob:")

@@ -135,6 +135,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         "deepnet_edu.course.grading.sandbox.Sandbox._start",
         "deepnet_edu.course.lab.LabApp.launch_instance",
         "deepnet_edu.explorers.app.Explorers.launch_instance",
+        "deepnet_edu.explorers.pages.page",
         "distributed.cli.dask_scheduler.main",
     ):
         monkeypatch.setattr(name, begins)
