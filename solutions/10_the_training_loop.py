@@ -392,9 +392,9 @@ for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", 
 # our norms read the stream, which is fp32. Gradients come back in the format of the products. One below *half* of 6·10⁻⁸
 # comes back as 0: an *[underflow](glossary.md)*.
 #
-# Why not keep the stream itself in bf16? It has 8 bits, so a number below 1/512 of another is rounded away when both are added. A
-# DeepNorm branch starts with β²/α = (8N √(2N))^(-1/2) of the stream: 1/63 at 50 layers, 1/598 at 1,000. In a bf16 stream a
-# deep DeepNorm would lose its own branches. (Measured at 1,000 layers: its loss stays at chance, see `docs/depth.md`.)
+# Why not keep the stream itself in bf16? Its numbers have 8 bits: a branch below 1/512 of what it is added to is rounded
+# away. DeepNorm's starts with β²/α = (8N √(2N))^(-1/2) of it, 1/63 at 50 layers and 1/598 at 1,000. (Lesson 09 measures that
+# in a room of its own; `docs/depth.md` has what it does to training.)
 #
 # How small are the gradients of a deep stack? They depend on the batch: the loss is a mean, so each token's share of it is one over their
 # number. Our batch has 256 tokens. The paper's have 128 × 4,096 = 524,288, taken in pieces whose gradients are added (a

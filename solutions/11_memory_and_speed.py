@@ -1264,11 +1264,8 @@ check.norm_bytes(norm_bytes)
 
 # %%
 norm_bytes = kit.mine_or_reference(norm_bytes, "norm_bytes")
-GPU_ROWS, GPU_WIDTH, GPU_BANDWIDTH = (
-    64 * 512,
-    512,
-    4.25e12,
-)  # 1,000 layers on an H200, and a copy that was measured there
+GPU_ROWS, GPU_WIDTH = 64 * 512, 512  # 1,000 layers on an H200
+GPU_BANDWIDTH = 4.25e12  # of a copy that was measured there, bytes a second
 for how, size in (("float32", 4), ("bfloat16", 2)):
     two, one = (1e6 * norm_bytes(GPU_ROWS, GPU_WIDTH, size, alone) / GPU_BANDWIDTH for alone in (False, True))
     print(f"{how:8}: {two:2.0f} µs as two operations, {one:2.0f} µs as one kernel, at the least")
@@ -1282,7 +1279,9 @@ for how, size in (("float32", 4), ("bfloat16", 2)):
 # **Why it works.** Below the slope of the roofline only bytes count, so there are two cures: fewer passes and smaller
 # numbers. Under autocast PyTorch's `layer_norm` returns float32, and with the norm behind the sum the whole stream is
 # float32 from the first norm on. The statistics need float32, and one kernel can have them so while it reads and writes
-# bfloat16. These are the least that bytes allow, by arithmetic. The page `docs/depth.md` says what was measured.
+# bfloat16. But half the bytes are for stacks whose branches are as large as their stream: a deep DeepNorm loses its own to
+# rounding (lesson 10), so at 1,000 layers it takes one kernel and keeps float32: the 47 µs. These are the least that bytes
+# allow, by arithmetic. The page `docs/depth.md` says what was measured.
 
 # %% [markdown]
 # ## In three sentences

@@ -24,13 +24,19 @@ _ROUNDED = {"floor": "ceil", "ceil": "floor"}
 
 
 BUILTINS = {"range", "sum", "np", "nn", "torch", "sqrt", "comb"}
-#: Wrong answers that wrap a right one, WORK: no gradient; a result of the first call that is kept by the first argument
-#: alone, and the arguments too, since an address, which many reprs name, must not be another object's later; a sum that
+#: What an answer with a memory takes for all of its arguments, which are told as texts.
+REMEMBERED = ("told[:1]", "told[1:]", "told[:-1]")
+#: Wrong answers that wrap a right one, WORK: no gradient; results of earlier calls, kept by some of the arguments alone
+#: (and the arguments with them: an address, which many reprs name, must not be another object's later); a sum that
 #: grows from call to call.
 WRAPPED = (
     "def NAME(*given, **named):\n    with torch.no_grad():\n        return WORK(*given, **named)",
-    "def NAME(*given, kept={}, **named):\n    key = repr((given or tuple(named.values()))[0])\n"
-    "    return kept[key][0] if key in kept else kept.setdefault(key, (WORK(*given, **named), given))[0]",
+    *(
+        "def NAME(*given, kept={}, **named):\n    told = [*map(repr, given), *map(repr, named.values())]\n"
+        f"    key = repr({some})\n    if key not in kept:\n        kept[key] = WORK(*given, **named), given\n"
+        "    return kept[key][0]"
+        for some in REMEMBERED
+    ),
     "def NAME(*given, kept=[0], **named):\n    result = WORK(*given, **named) + kept[0]\n    kept[0] = 0 * result + 1\n"
     "    return result",
 )

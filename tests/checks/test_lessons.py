@@ -190,14 +190,15 @@ def test_each_change_is_made(line: str) -> None:
 
 
 def test_a_function_is_also_wrapped_and_wrong_at_0_and_1_alone() -> None:
-    found = mutants("def f(n):\n    return 2 * n")
+    found = mutants("def f(n, k):\n    return 2 * n + k")
     assert sum("n == 0" in one or "n == 1" in one for one in found) == 2
     wrapped = [function(one, "f", math) for one in found if "work_of_f" in one]
     x = torch.ones(1, requires_grad=True)
-    no_gradient, kept, grows = wrapped
-    assert not no_gradient(x).requires_grad
-    assert [kept(2), kept(3), kept(2)] == [4, 6, 4]
-    assert [grows(5), grows(5)] == [10, 11]
+    no_gradient, by_first, by_others, by_all_but_last, grows = wrapped
+    assert not no_gradient(x, 1).requires_grad
+    for kept, same in ((by_first, (2, 9)), (by_all_but_last, (2, 9)), (by_others, (9, 1))):
+        assert [kept(2, 1), kept(3, 2), kept(*same)] == [5, 8, 5]
+    assert [grows(5, 0), grows(5, 0)] == [10, 11]
 
 
 def test_mutants_that_differ_on_one_draw_are_told_apart() -> None:

@@ -101,7 +101,7 @@ def update_sum(trial: Trial) -> None:
 def predicted_slope(trial: Trial) -> None:
     """1 + felt for fixed steps, 1 + 2·felt for SGD, where felt is -a - b for matrices, -a for biases, 0 for norms."""
     groups = (("matrices", 1, 1), ("biases", 1, 0), ("norms", 0, 0))
-    for a, b in [(0.37, 0.11), (0.07, 0.45), (0.64, 0.83)]:
+    for a, b in [(0.37, 0.11), (0.07, 0.45), (0.64, 0.83), (0.37, 0.83)]:
         for group, of_a, of_b in groups:
             for step, times in (("sgd", 2), ("fixed", 1)):
                 got = trial.call(group, step, a, b)

@@ -106,7 +106,7 @@ def solve_deepnorm(trial: Trial) -> None:
 
 def solve_encoder(trial: Trial) -> None:
     """With K = (N⁴M/27)^(1/4): α = K^(1/4) and β = K^(-1/4)/√2."""
-    for N, M in [(12, 3), (3, 17), (40, 7), (1, 1)]:
+    for N, M in [(12, 3), (3, 17), (40, 7), (1, 1), (5, 7)]:
         got = trial.call(N, M)
         _pair(trial, got)
         K = exp((4 * log(N) + log(M) - log(27)) / 4)

@@ -136,6 +136,8 @@ def trainable_edge(trial: Trial) -> None:
     trial.require(got == 2.5, "One α and one seed, and it learned: that α is the edge.", "2.5", f"{got:g}")
     got = float(trial.call(*_arrays([(3.5, "##"), (2.5, "##"), (4.5, "##")])))
     trial.require(got == 2.5, "Every α trained every seed here: the smallest of them is the edge.", "2.5", f"{got:g}")
+    got = float(trial.call(*_arrays([(3.5, "##"), (1.5, "##"), (4.5, "##")])))
+    trial.require(got == 1.5, "The same marks at other αs: the edge is one of these αs.", "1.5", f"{got:g}")
     got = float(trial.call(*_arrays([(3.5, "##"), (2.5, "#."), (4.5, "##")])))
     trial.require(got == 3.5, "At α = 2.5 one seed failed: the edge is the next α above.", "3.5", f"{got:g}")
 

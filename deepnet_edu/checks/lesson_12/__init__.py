@@ -29,6 +29,8 @@ def bits_per_byte(trial: Trial) -> None:
             trial.call(nats, tokens, text), right, wrong, f"For {text!r} your number of bits per byte is wrong."
         )
     half = number(trial, 4.0, 8, "sixteen letters.")
+    quarter = number(trial, 1.0, 8, "sixteen letters.")
+    grows(trial, half, quarter, 0.25, "A quarter of the nats a token, and all else the same: a quarter of the bits.")
     whole = number(trial, 2.0, 16, "sixteen letters.")
     grows(trial, whole, half, 1, "Half as many tokens at twice the nats each cost the same: your values differ.")
     grows(

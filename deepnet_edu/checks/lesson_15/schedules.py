@@ -88,7 +88,18 @@ def one_forward_one_backward(trial: Trial) -> None:
     """Fill with ahead = min(ranks - 1 - rank, microbatches) forward passes; then F(ahead + i), B(i) in turn for i from
     0 to microbatches - ahead - 1; then the backward passes from microbatches - ahead on.
     """
-    cases = [(2, 9, 12), (1, 3, 4), (0, 4, 8), (0, 4, 3), (3, 4, 5), (2, 5, 6), (0, 5, 2), (0, 1, 3), (1, 2, 1)]
+    cases = [
+        (2, 9, 12),
+        (1, 3, 4),
+        (0, 4, 8),
+        (1, 4, 8),
+        (0, 4, 3),
+        (3, 4, 5),
+        (2, 5, 6),
+        (0, 5, 2),
+        (0, 1, 3),
+        (1, 2, 1),
+    ]
     given: list[Any] = []
     for case in cases:
         given.append(trial.call(*case))
