@@ -31,8 +31,8 @@ def folder(book: Path) -> Path:
 
 
 @pytest.fixture
-def opened(browser: Any, folder: Path) -> Iterator[Any]:
-    """Opens a page from the disk. It asks for nothing and complains of nothing."""
+def opened(folder: Path, browser: Any) -> Iterator[Any]:
+    """Opens a page from the disk. It asks for nothing and complains of nothing. The book is built first."""
     troubles: list[str] = []
     contexts = []
 
